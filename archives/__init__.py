@@ -1,0 +1,1 @@
+"""Build, inspect, load and serve archives (`.mar`), the unit in which a model travels."""

@@ -1,0 +1,1 @@
+"""A manifest in object storage -> scored Parquet, through an archive."""

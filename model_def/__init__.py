@@ -1,0 +1,1 @@
+"""The network, its heads, the preprocessing facts and the checkpoint."""

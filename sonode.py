@@ -1,0 +1,54 @@
+"""The command line: mounts each room's commands; no command imports torch before it runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+import archives.commands
+import batch.commands
+import train.commands
+from sonode_console import UserError
+
+app = typer.Typer(
+    name="sonode",
+    help="Train, pack, serve and batch-score a multi-task breast-ultrasound network. "
+    "A research tool: not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+train.commands.mount(app)
+archives.commands.mount(app)
+batch.commands.mount(app)
+
+
+@app.command()
+def demo(
+    out: str = typer.Argument(help="A new folder for all that the demo makes."),
+    cohort: str = typer.Option("", help="A cohort folder to use in place of the phantom."),
+    seed: int = typer.Option(0, help="Seed of the phantom cohort and of the training."),
+) -> None:
+    """Run the whole road on this machine: cohort, training, archive, TorchServe, S3, batch."""
+    import sonode_demo
+
+    sonode_demo.run(out, cohort or None, seed)
+
+
+def main() -> None:
+    """Run the command line; exit 0 done, 1 done with findings, 2 wrong usage or refused input."""
+    try:
+        code = app(standalone_mode=False)
+    except UserError as error:
+        print(f"error: {error}", *error.details, sep="\n  ", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""From a cohort to a checkpoint, and the evidence for it."""
