@@ -2,8 +2,93 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
+
+from sonode_console import UserError, say
+
+importers = typer.Typer(no_args_is_help=True, help="Make a cohort of what others store.")
 
 
 def mount(app: typer.Typer) -> None:
     """Add this room's commands to `app`."""
+    app.command()(phantom)
+    app.add_typer(importers, name="import")
+    app.command(
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+        add_help_option=False,
+    )(train)
+
+
+def phantom(
+    out: Path = typer.Argument(help="A new folder for the cohort."),
+    patients: int = typer.Option(160, min=1, help="Number of patients, two to four images each."),
+    seed: int = typer.Option(0, min=0, help="The same seed gives the same bytes."),
+) -> None:
+    """Make a synthetic cohort with every label; no patient is in it."""
+    from train.importers import import_voc
+    from train.phantom import write_phantom
+
+    write_phantom(out, patients, seed)
+    cohort = import_voc(out, out, name=f"phantom-{patients}-{seed}", synthetic=True)
+    say(f"synthetic cohort of {patients} patients, {len(cohort.table)} images: {out}")
+
+
+@importers.command()
+def busi(
+    source: Path = typer.Argument(metavar="SRC", help="BUSI's top folder."),
+    out: Path = typer.Argument(help="Folder of the cohort; images stay where they are."),
+) -> None:
+    """BUSI: boxes from masks, malignancy by folder, ALNM missing."""
+    from train.importers import import_busi
+
+    report(import_busi(source, out).table, out)
+
+
+@importers.command()
+def voc(
+    source: Path = typer.Argument(
+        metavar="SRC", help="Folder with images/, annotations/*.xml and labels.csv."
+    ),
+    out: Path = typer.Argument(help="Folder of the cohort; images stay where they are."),
+    name: str = typer.Option("cohort", help="What cards and reports call it."),
+) -> None:
+    """LabelImg's Pascal VOC boxes with a table of labels."""
+    from train.importers import import_voc
+
+    report(import_voc(source, out, name=name).table, out)
+
+
+def report(table, out: Path) -> None:  # type: ignore[no-untyped-def]
+    """Say what a cohort holds; missing labels are counted, not hidden."""
+    say(f"cohort of {table['patient_id'].nunique()} patients, {len(table)} lesion boxes: {out}")
+    for column in ("malignant", "alnm"):
+        labels = table[column]
+        say(
+            f"  {column}: {int((labels == True).sum())} positive, "  # noqa: E712
+            f"{int((labels == False).sum())} negative, {int(labels.isna().sum())} missing"  # noqa: E712
+        )
+
+
+_TRAIN_HELP = """Usage: sonode train {fit,validate,test} --config YAML --data.cohort COHORT --out OUT
+
+  fit       train; an interrupted run with the same settings goes on where it stopped
+  validate  metrics of OUT's checkpoint on the validation part
+  test      metrics of OUT's checkpoint on the test part
+
+Every setting can be given as --group.name=value; `sonode train fit --help` lists them all.
+Configurations: train/configs/paper.yaml, train/configs/demo.yaml"""
+
+
+def train(context: typer.Context) -> None:
+    """Train and test: {fit,validate,test} --config train/configs/demo.yaml ..."""
+    arguments = context.args
+    if not arguments or arguments[0] in ("--help", "-h"):
+        say(_TRAIN_HELP)
+        return
+    if arguments[0] not in ("fit", "validate", "test"):
+        raise UserError(f"train {arguments[0]}: no such step; give fit, validate or test")
+    from train.cli import run
+
+    run(arguments)

@@ -1,0 +1,122 @@
+"""Pack a checkpoint and this repository's serving code into one archive, the same bytes each time."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from archives.errors import ArchiveError
+from archives.golden_images import golden_images
+from archives.loader import MANIFEST, file_sha256, load_archive, load_folder
+from sonode_console import UserError
+
+STORE = Path(__file__).parent / "store"
+CODE = Path(__file__).parent.parent  # holds `handlers` and `model_def`
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # what torch-model-archiver takes
+
+
+def pack(checkpoint: Path, name: str, version: str, store: Path) -> Path:
+    """Build `store/name-version.mar` and prove that it loads; complete or not at all.
+
+    Returns:
+        The archive's path; an equal archive that is already there is left as it is.
+
+    Raises:
+        UserError: a bad name, no checkpoint, or another archive of that name and version.
+        ArchiveError: the checkpoint does not load, or the archiver fails.
+    """
+    for option, value in (("--name", name), ("--version", version)):
+        if not NAME.fullmatch(value):
+            raise UserError(f"{option} {value!r}: use letters, digits, dots, dashes, underscores")
+    for needed in ("model.json", "weights.safetensors"):
+        if not (checkpoint / needed).is_file():
+            raise UserError(
+                f"CHECKPOINT {checkpoint}: holds no {needed}; give the `checkpoint` folder that "
+                "`sonode train fit` wrote"
+            )
+    store.mkdir(parents=True, exist_ok=True)
+    target = store / f"{name}-{version}.mar"
+    work = Path(tempfile.mkdtemp(prefix="sonode-pack-"))
+    partial = store / f".{target.name}.partial"
+    try:
+        unpacked = _archive(_stage(checkpoint, work / "stage"), name, version, work)
+        _prove_and_zip(unpacked, partial)
+        with load_archive(partial):
+            pass  # it imports, reproduces its goldens, and is in canonical form
+        if target.exists() and file_sha256(target) != file_sha256(partial):
+            raise UserError(
+                f"--version {version}: {target} exists with other content; "
+                "a version is packed once, give a new one"
+            )
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+        shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _stage(checkpoint: Path, stage: Path) -> Path:
+    """Lay out what the archiver copies to the archive's root, the service aside."""
+    for package in ("handlers", "model_def"):
+        skip = shutil.ignore_patterns("__pycache__", "service.py")
+        shutil.copytree(CODE / package, stage / package, ignore=skip)
+    for file in ("model.json", "weights.safetensors"):
+        shutil.copyfile(checkpoint / file, stage / file)
+    golden = stage / "golden"
+    golden.mkdir()
+    for image in golden_images():
+        (golden / image.name).write_bytes(image.png)
+    (golden / "golden.json").write_text("[]")  # what they must give is known once it runs
+    return stage
+
+
+def _archive(stage: Path, name: str, version: str, work: Path) -> Path:
+    """Run torch-model-archiver; returns the archive as a folder."""
+    (work / "tmp").mkdir()
+    (work / "export").mkdir()
+    command = [sys.executable, "-m", "model_archiver.model_packaging"]
+    command += ["--model-name", name, "--version", version, "--runtime", "python"]
+    command += ["--handler", str(CODE / "handlers" / "service.py")]
+    command += ["--config-file", str(Path(__file__).parent / "model-config.yaml")]
+    command += ["--extra-files", str(stage), "--archive-format", "no-archive"]
+    command += ["--export-path", str(work / "export")]
+    # The archiver stages in, and first deletes, a folder of the model's name in the temp folder:
+    # a private temp folder keeps it from deleting somebody else's.
+    environment = {**os.environ, "TMPDIR": str(work / "tmp")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    unpacked = work / "export" / name
+    if done.returncode or not (unpacked / MANIFEST).is_file():
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        raise ArchiveError(f"torch-model-archiver failed: {lines[-1]}")
+    manifest = json.loads((unpacked / MANIFEST).read_text())
+    del manifest["createdOn"]  # the same inputs give the same bytes
+    (unpacked / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    return unpacked
+
+
+def _prove_and_zip(unpacked: Path, target: Path) -> None:
+    """Record what the golden images give, and zip; both by the archive's own code."""
+    with load_folder(unpacked) as loaded:
+        images = golden_images()
+        rows = [{"image": image.png, "roi": list(image.roi)} for image in images]
+        examples = [
+            {
+                "image": image.name,
+                "roi": list(image.roi),
+                "probabilities": {
+                    head: score["probability"] for head, score in outcome.body["heads"].items()
+                },
+            }
+            for image, outcome in zip(images, loaded.score(rows), strict=True)
+        ]
+        (unpacked / "golden" / "golden.json").write_text(json.dumps(examples, indent=2) + "\n")
+        integrity = importlib.import_module("handlers.integrity")
+        with target.open("wb") as file:
+            integrity.write_canonical_zip(unpacked, file)

@@ -1,0 +1,108 @@
+"""The checkpoint: a folder with `weights.safetensors` and `model.json`; no pickle anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from model_def.heads import HeadSpec, check_heads
+from model_def.network import Architecture, Network
+from model_def.preprocessing import Preprocessing
+
+WEIGHTS = "weights.safetensors"
+CARD = "model.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is absent, incomplete or contradicts itself."""
+
+
+class ModelCard(BaseModel):
+    """Everything about a model that is not a weight; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    """Version of this layout."""
+    architecture: Architecture
+    """Trunk of the network."""
+    heads: tuple[HeadSpec, ...]
+    """Heads in the order of the network's logits."""
+    preprocessing: Preprocessing
+    """How a RoI becomes the network's input."""
+    training: dict[str, Any]
+    """Provenance: seed, cohort, labels per head, configuration, library versions."""
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> ModelCard:
+        check_heads(self.heads)
+        return self
+
+
+def save(folder: Path, network: Network, card: ModelCard) -> None:
+    """Write the checkpoint to `folder`, complete or not at all; an older one is replaced."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+        save_file(tensors, staged / WEIGHTS)
+        text = json.dumps(card.model_dump(mode="json"), indent=2, allow_nan=False)
+        (staged / CARD).write_text(text + "\n")
+        staged.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(staged, folder)  # noqa: PTH105 - the same call for files and folders
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The validated card of the checkpoint in `folder`.
+
+    Raises:
+        CheckpointError: there is no card, or it does not follow the schema.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder}: holds no {CARD}; give the folder that `sonode train fit` wrote"
+        )
+    try:
+        return ModelCard.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or CARD
+        raise CheckpointError(
+            f"{folder.name}/{CARD}: field `{field}`: {first['msg']}; write the checkpoint anew"
+        ) from error
+
+
+def load(folder: Path) -> tuple[Network, ModelCard]:
+    """The network in evaluation mode, on the CPU, and its card.
+
+    Raises:
+        CheckpointError: a file is absent or damaged, or weights and card do not fit.
+    """
+    card = read_card(folder)
+    path = folder / WEIGHTS
+    network = Network(card.architecture, len(card.heads))
+    try:
+        network.load_state_dict(load_file(path), strict=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder}: holds no {WEIGHTS}; write the checkpoint anew") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder.name}/{WEIGHTS}: damaged ({error})") from error
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{folder.name}/{WEIGHTS}: does not fit a {card.architecture} with "
+            f"{len(card.heads)} heads as {CARD} says; the two files are not of one checkpoint"
+        ) from error
+    return network.eval(), card

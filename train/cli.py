@@ -1,0 +1,208 @@
+"""`sonode train`: Lightning's command line over this project's task and data."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import sys
+import time
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from jsonargparse import ArgumentError
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from model_def import checkpoint
+from sonode_console import UserError, say, table
+from train.datamodule import CohortData
+from train.task import HeadAuc, MultiTask
+
+CHECKPOINT = "checkpoint"  # what is packed, inside OUT
+RUN = "run"  # Lightning's own files, inside OUT
+
+
+class EpochLines(Callback):
+    """One plain line an epoch: what a person needs to see whether it learns."""
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Start the epoch's clock."""
+        self.started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Print losses, validation AUCs and seconds."""
+        values = trainer.callback_metrics
+        aucs = ", ".join(f"{found.head} {shown(found)}" for found in module.aucs if primary(found))
+        say(
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: "
+            f"loss {values['train_loss']:.3f}, validation {values['val_loss']:.3f}, "
+            f"AUC {aucs} ({time.monotonic() - self.started:.0f} s)"
+        )
+
+
+def primary(found: HeadAuc) -> bool:
+    """Whether this is the head's main figure: on its parent's positives where it has a parent."""
+    return found.on != "all" or found.head == "malignancy"
+
+
+def shown(found: HeadAuc) -> str:
+    """The AUC as text; undefined is said, not replaced by a number."""
+    return "undefined" if found.auc is None else f"{found.auc:.3f}"
+
+
+class TrainCLI(LightningCLI):
+    """Adds `--out`, resuming, the export of the best weights and the account of the test."""
+
+    model: MultiTask
+    datamodule: CohortData
+    trainer: lightning.Trainer
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what Lightning does not have."""
+        parser.add_argument("--out", type=Path, required=True, help="Folder of the checkpoint.")
+
+    @property
+    def settings(self) -> Any:
+        """The validated configuration of the running subcommand."""
+        return self.config[str(self.subcommand)]
+
+    def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
+        """Point loggers and checkpoints below OUT."""
+        run = self.settings.out / RUN
+        self.best = ModelCheckpoint(run, "best", monitor="val_loss", save_last=True)
+        self.best.CHECKPOINT_NAME_LAST = "last"
+        kwargs = {
+            "default_root_dir": run,
+            "callbacks": [self.best, EpochLines()],
+            "logger": [
+                CSVLogger(run, name="", version="csv"),
+                TensorBoardLogger(run, name="", version="tensorboard"),
+            ],
+            **kwargs,
+        }
+        return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        """Refuse to train over a finished checkpoint; go on where an interrupted run stopped."""
+        out: Path = self.settings.out
+        if (out / CHECKPOINT).exists():
+            raise UserError(f"--out {out}: holds a finished checkpoint; give another folder")
+        record = out / RUN / "config.yaml"
+        text = self.parser.dump(self.config, skip_none=False)
+        last = out / RUN / "last.ckpt"
+        if last.exists():
+            if record.read_text() != text:
+                raise UserError(
+                    f"--out {out}: holds an interrupted run of another configuration; "
+                    "give another folder, or that configuration to resume it"
+                )
+            say("resuming the interrupted run")
+            self.settings.ckpt_path = str(last)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(text)
+
+    def after_fit(self) -> None:
+        """Export the weights of the best epoch by validation loss, with their card."""
+        best = torch.load(self.best.best_model_path, weights_only=True, map_location="cpu")
+        prefix = "network."
+        state = best["state_dict"].items()
+        self.model.network.load_state_dict(
+            {name.removeprefix(prefix): value for name, value in state}
+        )
+        card = checkpoint.ModelCard(
+            architecture=self.model.architecture,
+            heads=self.model.heads,
+            preprocessing=self.model.preprocessing,
+            training=self._provenance(int(best["epoch"])),
+        )
+        checkpoint.save(self.settings.out / CHECKPOINT, self.model.network.cpu().float(), card)
+        say(f"checkpoint of epoch {best['epoch'] + 1}: {self.settings.out / 'checkpoint'}")
+
+    def _provenance(self, best_epoch: int) -> dict[str, Any]:
+        """What a reader of the card must know to judge and repeat the training."""
+        cohort = self.datamodule.cohort
+        parts = {
+            name: {"patients": self.datamodule.patients(name), "images": len(part)}
+            for name, part in self.datamodule.parts.items()
+        }
+        return {
+            "cohort": {
+                "name": cohort.name,
+                "sha256": cohort.sha256,
+                "synthetic": cohort.synthetic,
+                "split_seed": self.datamodule.split_seed,
+                **parts,
+            },
+            "labels": self.model.label_counts,
+            "seed": self.settings.seed_everything,
+            "best_epoch": best_epoch,
+            "epochs": self.trainer.max_epochs,
+            "batch_size": self.datamodule.batch_size,
+            "learning_rate": self.model.learning_rate,
+            "schedule": self.model.schedule,
+            "precision": str(self.trainer.precision),
+            "loss": self.model.loss.model_dump(),
+            "versions": {
+                name: importlib.metadata.version(name)
+                for name in ("sonode", "torch", "torchvision", "lightning")
+            },
+        }
+
+    def before_validate(self) -> None:
+        """Evaluate the exported checkpoint, not fresh weights."""
+        self._load_exported()
+
+    def before_test(self) -> None:
+        """Evaluate the exported checkpoint, not fresh weights."""
+        self._load_exported()
+
+    def _load_exported(self) -> None:
+        try:
+            network, card = checkpoint.load(self.settings.out / CHECKPOINT)
+        except checkpoint.CheckpointError as error:
+            raise UserError(f"--out: {error}") from error
+        self.model.network, self.model.heads = network, card.heads
+        self.model.preprocessing = card.preprocessing
+
+    def after_test(self) -> None:
+        """Show the test AUCs and write them beside the checkpoint."""
+        rows = [
+            (found.head, found.on, str(found.n_images), str(found.n_positive), shown(found))
+            for found in self.model.aucs
+        ]
+        table("Test part", ("head", "images", "n", "positive", "ROC AUC"), rows)
+        text = json.dumps([asdict(found) for found in self.model.aucs], indent=2)
+        (self.settings.out / "test.json").write_text(text + "\n")
+
+
+def run(arguments: list[str]) -> None:
+    """Run `fit`, `validate` or `test` with Lightning's arguments.
+
+    Raises:
+        UserError: an unknown or unreadable setting, named with the reason.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Crops are cached in memory, so loader processes would only copy them about.
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning's own
+    sys.argv = ["sonode train", *arguments]  # what Lightning reads and shows in its usage
+    try:
+        TrainCLI(
+            MultiTask,
+            CohortData,
+            save_config_callback=None,  # before_fit keeps it, to compare on resuming
+            trainer_defaults={
+                "enable_progress_bar": sys.stderr.isatty(),
+                "enable_model_summary": False,
+            },
+            parser_kwargs={"exit_on_error": False},
+        )
+    except ArgumentError as error:
+        raise UserError(" ".join(str(error).split())) from error

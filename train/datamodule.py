@@ -1,0 +1,155 @@
+"""Cohort -> batches: crops cached in memory, augmentation, the split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from model_def.heads import HeadSpec
+from model_def.preprocessing import Pixels, Preprocessing, crop, resize
+from sonode_console import UserError, progress
+from train.cohort import Cohort, load_cohort, read_image
+from train.split import part_of
+
+Sample = tuple[torch.Tensor, torch.Tensor]
+
+
+class Crops(Dataset[Sample]):
+    """Lesion crops at their own resolution with labels; each item is (uint8 (S, S), (K,))."""
+
+    def __init__(
+        self,
+        crops: Sequence[Pixels],
+        labels_NK: torch.Tensor,
+        facts: Preprocessing,
+        augment: v2.Transform | None,
+    ) -> None:
+        self.crops, self.labels_NK, self.facts, self.augment = crops, labels_NK, facts, augment
+
+    def __len__(self) -> int:
+        """How many lesion boxes there are."""
+        return len(self.crops)
+
+    def __getitem__(self, index: int) -> Sample:
+        """One crop at network size, augmented if this part is, and its labels (NaN = missing)."""
+        crop_HW = self.crops[index]
+        if self.augment is None:
+            image_SS = torch.from_numpy(resize(crop_HW, self.facts).copy())
+        else:
+            image_SS = self.augment(torch.from_numpy(crop_HW)[None])[0]
+        return image_SS, self.labels_NK[index]
+
+
+def augmentation(size: int) -> v2.Transform:
+    """The paper's kinds: random crop and scale, flip, colour distortion (grey: light, contrast).
+
+    Strengths are ours (the paper names none). Left-right only: depth has a direction in ultrasound.
+    """
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=(0.6, 1.0), antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.ColorJitter(brightness=0.2, contrast=0.2),
+        ]
+    )
+
+
+class CohortData(lightning.LightningDataModule):
+    """The cohort's three parts for the heads and facts that the task is configured with."""
+
+    def __init__(
+        self,
+        cohort: Path,
+        batch_size: int = 32,
+        split_seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        """Take a cohort folder, images per batch, the split's seed, and loader processes."""
+        super().__init__()
+        self.cohort_folder = cohort
+        self.batch_size = batch_size
+        self.split_seed = split_seed
+        self.num_workers = num_workers
+        self.parts: dict[str, Crops] = {}
+        self.cohort: Cohort
+
+    def setup_for(self, heads: Sequence[HeadSpec], facts: Preprocessing) -> None:
+        """Load the cohort and cut every crop once; decoding is the loader's whole cost.
+
+        Raises:
+            UserError: the cohort has faults, or a part of the split is empty.
+        """
+        self.cohort = load_cohort(self.cohort_folder)
+        table = self.cohort.table
+        labels_NK = label_matrix(table, heads)
+        part = [part_of(patient, self.split_seed) for patient in table["patient_id"]]
+        crops: list[Pixels] = []
+        image, frame = "", np.empty((0, 0), np.uint8)
+        for index in progress(range(len(table)), total=len(table), what="cutting crops"):
+            if table["image"].iloc[index] != image:
+                image = table["image"].iloc[index]
+                frame = read_image(self.cohort.image_path(index))
+            crops.append(crop(frame, self.cohort.roi(index), facts).copy())
+        for name in ("train", "val", "test"):
+            chosen = [index for index, its in enumerate(part) if its == name]
+            if not chosen:
+                raise UserError(
+                    f"COHORT {self.cohort_folder}: no patient falls into the {name} part of the "
+                    f"split (seed {self.split_seed}); the cohort is too small"
+                )
+            self.parts[name] = Crops(
+                [crops[index] for index in chosen],
+                labels_NK[chosen],
+                facts,
+                augmentation(facts.size) if name == "train" else None,
+            )
+
+    def patients(self, name: str) -> int:
+        """How many patients are in that part."""
+        ids = self.cohort.table["patient_id"].unique()
+        return sum(part_of(patient, self.split_seed) == name for patient in ids)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled training batches; the last, partial one is dropped (batch norm)."""
+        train = self.parts["train"]
+        return DataLoader(
+            train,
+            self.batch_size,
+            shuffle=True,
+            drop_last=len(train) > self.batch_size,
+            num_workers=self.num_workers,
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Validation batches in cohort order."""
+        return DataLoader(self.parts["val"], self.batch_size, num_workers=self.num_workers)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Test batches in cohort order."""
+        return DataLoader(self.parts["test"], self.batch_size, num_workers=self.num_workers)
+
+
+def label_matrix(table: pd.DataFrame, heads: Sequence[HeadSpec]) -> torch.Tensor:
+    """Labels (N, K) as 0, 1 or NaN for missing.
+
+    Raises:
+        UserError: a head's target is no label column of the cohort.
+    """
+    columns = []
+    for head in heads:
+        if head.target not in ("malignant", "alnm"):
+            raise UserError(
+                f"heads: target `{head.target}` of `{head.name}` is no label of a cohort; "
+                "use malignant or alnm"
+            )
+        column = table[head.target].to_numpy(dtype=np.float32, na_value=np.nan)
+        columns.append(torch.from_numpy(column))
+    return torch.stack(columns, dim=1)
