@@ -15,7 +15,6 @@ app = typer.Typer(
     name="sonode",
     help="Train, pack, serve and batch-score a multi-task breast-ultrasound network. "
     "A research tool: not a medical device.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -40,7 +39,10 @@ def demo(
 def main() -> None:
     """Run the command line; exit 0 done, 1 done with findings, 2 wrong usage or refused input."""
     try:
-        code = app(standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except typer.TyperException as error:
+        print(f"error: {error.format_message()} See --help.", file=sys.stderr)
+        sys.exit(2)
     except UserError as error:
         print(f"error: {error}", *error.details, sep="\n  ", file=sys.stderr)
         sys.exit(2)

@@ -50,7 +50,7 @@ class TorchServeNode:
         management_port: int | None = None,
         metrics_port: int | None = None,
         settings: Mapping[str, str] | None = None,
-        start_timeout_s: float = 12.0,
+        start_timeout_s: float = 180.0,
     ) -> None:
         self.store = store.resolve()
         self.models = dict(models)
@@ -221,7 +221,7 @@ class TorchServeNode:
 def _get(url: str, token: str) -> httpx.Response:
     # trust_env: a proxy of the environment must not see calls to this machine.
     headers = {"Authorization": f"Bearer {token}"}
-    return httpx.get(url, headers=headers, timeout=10.0)
+    return httpx.get(url, headers=headers, timeout=10.0, trust_env=False)
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

@@ -1,0 +1,107 @@
+"""A fake archive with hand-made numbers, and a real S3 server for the whole session."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batch import storage
+from batch.local_s3 import LocalS3
+
+
+class FakeArchive:
+    """Scores the bytes b"p=0.3" as malignancy 0.3 and alnm 0.15; frames are 100 x 100."""
+
+    name = "fake"
+    version = "1.0"
+    sha256 = "ab" * 32
+    engine = "eager"
+    heads = ("malignancy", "alnm")
+
+    def __init__(self) -> None:
+        self.calls: list[list[dict[str, object]]] = []
+
+    def score(self, rows: Sequence[dict[str, object]]) -> list[tuple[int, dict[str, Any]]]:
+        self.calls.append(list(rows))
+        if any(row["image"] == b"poison" for row in rows):
+            raise RuntimeError("of patient 4711")
+        return [self._score(row) for row in rows]
+
+    def _score(self, row: dict[str, object]) -> tuple[int, dict[str, Any]]:
+        image = row["image"]
+        assert isinstance(image, bytes)
+        if not image.startswith(b"p="):
+            return 422, _failure("image_truncated", None)
+        roi = [int(edge) for edge in str(row.get("roi", "0,0,100,100")).split(",")]
+        if max(roi) > 100:
+            return 422, _failure("roi_outside", "roi")
+        p = float(image[2:])
+        heads = {"malignancy": p, "alnm": p / 2}
+        method = row.get("explain")
+        body: dict[str, Any] = {
+            "model": {n: getattr(self, n) for n in ("name", "version", "sha256", "engine")},
+            "roi": roi,
+            "heads": {
+                head: {
+                    "probability": value,
+                    "threshold": 0.5,
+                    "label": "positive" if value >= 0.5 else "negative",
+                }
+                for head, value in heads.items()
+            },
+            "consistent": True,
+            "warnings": [] if "roi" in row else ["whole_frame"],
+            "heatmaps": {},
+        }
+        if method is not None:
+            body["heatmaps"] = {
+                head: {"method": method, "png": f"{head} {p} {roi}".encode()} for head in heads
+            }
+        return 200, body
+
+
+def _failure(code: str, field: str | None) -> dict[str, Any]:
+    return {"code": code, "message": f"{code}!", "field": field, "stage": "preprocess"}
+
+
+@pytest.fixture
+def archive() -> FakeArchive:
+    return FakeArchive()
+
+
+def put_table(uri: str, columns: dict[str, Any] | pa.Table) -> str:
+    table = columns if isinstance(columns, pa.Table) else pa.table(columns)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    storage.write(uri, sink.getvalue().to_pybytes())
+    return uri
+
+
+@pytest.fixture(name="put_table")
+def _put_table() -> Any:
+    """Write columns (or a table) as a Parquet object and give its URI."""
+    return put_table
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
+    folder: Path = tmp_path_factory.mktemp("seaweedfs")
+    with LocalS3(folder, access_key="the-key", secret_key="the-secret", bucket="studies") as s3:
+        yield s3
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def s3(server: LocalS3, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Point the AWS environment at the server and give a fresh s3:// folder."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://studies/test-{next(_numbers)}"

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch import manifest, storage
+from batch.manifest_checks import ROI_COLUMNS, problems
+from batch.storage_errors import StorageError
+from sonode_console import UserError
+
+
+def _found(**columns: Any) -> list[str]:
+    rows = len(next(iter(columns.values())))
+    return list(problems(pa.table({"image_uri": ["a.png"] * rows, **columns}), reserved=()))
+
+
+@pytest.fixture
+def load(tmp_path: Path, put_table: Any) -> Any:
+    def put_and_load(**columns: Any) -> manifest.Manifest:
+        uri = put_table(str(tmp_path / "m.parquet"), columns)
+        return manifest.load(uri, reserved={"status"})
+
+    return put_and_load
+
+
+def test_requests_hold_what_torchserve_would_hand_over(load: Any, tmp_path: Path) -> None:
+    found = load(
+        image_uri=["s3://other/x.png", "sub/y.png", "/z.dcm"],
+        roi=[[1, 2, 30, 40], [0.5, 2.0, 30.25, 40.0], None],
+        frame=pa.array([None, None, 7]),
+        etag=[None, "e", None],
+        study_id=["s1", "s2", "s3"],
+    )
+    assert found.requests(0, 3) == [
+        manifest.Request("s3://other/x.png", None, {"roi": "1,2,30,40"}),
+        manifest.Request(str(tmp_path / "sub/y.png"), "e", {"roi": "0.5,2,30.25,40"}),
+        manifest.Request("/z.dcm", None, {"frame": "7"}),
+    ]
+    assert found.requests(2, 10) == [manifest.Request("/z.dcm", None, {"frame": "7"})]
+    assert found.buckets() == ["s3://other/"]
+    assert found.table.column_names == ["image_uri", "roi", "frame", "etag", "study_id"]
+
+
+def test_four_columns_from_pandas(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"image_uri": ["a", "b"], "frame": pd.array([None, 3], dtype="Int64")})
+    frame["roi_x_min"] = frame["roi_y_min"] = [0.0, None]
+    frame["roi_x_max"] = frame["roi_y_max"] = [8.0, None]
+    frame["image_uri"] = frame["image_uri"].astype("category")
+    frame.to_parquet(tmp_path / "m.parquet")
+    found = manifest.load(str(tmp_path / "m.parquet"), reserved=())
+    assert [request.fields for request in found.requests(0, 2)] == [
+        {"roi": "0,0,8,8"},
+        {"frame": "3"},
+    ]
+
+
+def test_relative_s3_uris_follow_the_manifest() -> None:
+    table = pa.table({"image_uri": ["x.png", "/local.png", "s3://a/k"]})
+    found = manifest.Manifest(table=table, folder="s3://studies/night")
+    assert [request.image_uri for request in found.requests(0, 3)] == [
+        "s3://studies/night/x.png",
+        "/local.png",
+        "s3://a/k",
+    ]
+    assert found.buckets() == ["s3://a/", "s3://studies/"]
+
+
+def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path, put_table: Any) -> None:
+    put_table(str(tmp_path / "m/2.parquet"), {"image_uri": ["c"], "roi": [[0, 0, 1, 1]]})
+    put_table(str(tmp_path / "m/1.parquet"), {"image_uri": ["a", "b"], "roi": pa.nulls(2)})
+    (tmp_path / "m/readme.txt").write_text("no manifest")
+    found = manifest.load(str(tmp_path / "m"), reserved=())
+    assert found.table["image_uri"].to_pylist() == ["a", "b", "c"]
+    assert found.requests(2, 1)[0].image_uri == str(tmp_path / "m/c")
+    put_table(str(tmp_path / "m/3.parquet"), {"image_uri": ["d"], "rio": [[0, 0, 1, 1]]})
+    with pytest.raises(UserError, match=r"3\.parquet and 1\.parquet differ in .*'rio', 'roi'"):
+        manifest.load(str(tmp_path / "m"), reserved=())
+    put_table(str(tmp_path / "m/3.parquet"), {"image_uri": [4], "roi": [[0, 0, 1, 1]]})
+    with pytest.raises(UserError, match=r"column types differ .* image_uri"):
+        manifest.load(f"{tmp_path}/m/", reserved=())
+
+
+def test_all_faults_are_listed_at_once_up_to_twenty(load: Any) -> None:
+    with pytest.raises(UserError, match=r"m\.parquet: 32 faults to be") as caught:
+        load(image_uri=pa.nulls(30, pa.string()), status=["x"] * 30, frame=["1"] * 30)
+    assert caught.value.details == [
+        "column 'status' is the name of a result column; rename it",
+        *(f"row {row}: image_uri is missing; give every row one" for row in range(19)),
+        "and 12 more",
+    ]
+
+
+def test_no_value_that_may_identify_is_shown(load: Any) -> None:
+    with pytest.raises(UserError) as caught:
+        load(image_uri=["http://pacs/smith-1970", "s3://smith-1970"], roi=[[1], [5, 0, 5, 9]])
+    assert caught.value.details == [
+        "row 0: image_uri has a scheme that is not s3://; give an s3:// URI or a path",
+        "row 1: image_uri is not s3://bucket/key",
+        "row 0: RoI has to be four finite numbers, or all null for the whole frame",
+        "row 1: RoI is empty: x_min 5 is not below x_max 5",
+    ]
+
+
+def test_missing_image_uri_names_the_columns_there_are(load: Any) -> None:
+    with pytest.raises(UserError) as caught:
+        load(image=["a"], roi=[None])
+    assert caught.value.details == ["no column 'image_uri'; the columns are ['image', 'roi']"]
+
+
+def test_a_column_that_stands_twice(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["image_uri", "image_uri"])
+    assert list(problems(table, ())) == ["column 'image_uri' stands 2 times; keep one"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "fault"),
+    [
+        ({"image_uri": [1]}, "column 'image_uri' holds int64; write it as string"),
+        ({"etag": [1]}, "column 'etag' holds int64; write it as string"),
+        ({"frame": [1.5]}, "row 0: frame 1.5 is not a whole number"),
+        ({"frame": [math.inf]}, "row 0: frame inf is not a whole number"),
+        ({"frame": ["1"]}, "column 'frame' holds string; write it as a whole number"),
+        ({"roi": ["1,2,3,4"]}, "column 'roi' holds string; write it as a list of four numbers"),
+        ({"roi": [["1", "2", "3", "4"]]}, "a list of four numbers"),
+        ({"roi": [[3, 9, 9, 4]]}, "row 0: RoI is empty: y_min 9 is not below y_max 4"),
+        ({"roi": [[-1, 0, 9, 4]]}, "row 0: RoI begins at (-1, 0), outside the frame"),
+        ({"roi": [[0, -1, 9, 4]]}, "row 0: RoI begins at (0, -1), outside the frame"),
+        ({name: ["1"] for name in ROI_COLUMNS}, "'roi_x_min' holds string; write it as a number"),
+        ({"roi_x_min": [1]}, "without ['roi_y_min', 'roi_x_max', 'roi_y_max']; give all four"),
+        ({"roi_x_min": [1], "roi": [None]}, "keep one form of the RoI"),
+    ],
+)
+def test_faults_name_field_and_remedy(columns: dict[str, Any], fault: str) -> None:
+    found = _found(**columns)
+    assert fault in found[0]
+    assert len(found) == (4 if fault.startswith("'roi_x_min' holds") else 1)
+
+
+def test_unreadable_manifests(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="neither a Parquet file nor a folder"):
+        manifest.load(str(tmp_path / "none.parquet"), reserved=())
+    (tmp_path / "m.parquet").write_bytes(b"image_uri\na.png\n")
+    with pytest.raises(UserError, match="not a sound Parquet file"):
+        manifest.load(str(tmp_path / "m.parquet"), reserved=())
+    buffers = pa.array(["ab"]).buffers()
+    broken = pa.StringArray.from_buffers(1, buffers[1], pa.py_buffer(b"\xff\xfe"))
+    pq.write_table(pa.table({"image_uri": broken}), tmp_path / "m.parquet")
+    with pytest.raises(UserError, match="not a sound Parquet file"):
+        manifest.load(str(tmp_path / "m.parquet"), reserved=())
+
+
+def test_digest_is_of_the_rows_and_not_of_the_files_layout(tmp_path: Path) -> None:
+    table = pa.table({"a": [f"{n}" if n % 3 else None for n in range(40)], "b": range(40)})
+    digests = set()
+    for group in (40, 7, 13):
+        pq.write_table(table, tmp_path / "t.parquet", row_group_size=group)
+        read = pq.read_table(tmp_path / "t.parquet")
+        digests.add(manifest.digest(read.slice(5, 20)))
+    assert len(digests) == 1
+    assert manifest.digest(table.slice(6, 20)) not in digests
+    assert manifest.digest(table.slice(5, 20).rename_columns(["a", "c"])) not in digests
+
+
+edges = st.one_of(
+    st.none(), st.floats(), st.integers(-3, 500).map(float), st.sampled_from([0.0, math.nan])
+)
+rois = st.one_of(st.none(), st.tuples(edges, edges, edges, edges).map(list))
+
+
+def _sound(roi: list[float | None]) -> bool:
+    """The rule again, from the specification: finite, 0 <= min < max < infinity."""
+    x0, y0, x1, y1 = (math.nan if value is None else value for value in roi)
+    return 0 <= x0 < x1 < math.inf and 0 <= y0 < y1 < math.inf
+
+
+@given(st.lists(rois, min_size=1, max_size=12))
+def test_every_unsound_roi_is_found_in_either_form(given_rois: list[Any]) -> None:
+    unsound = [
+        row
+        for row, roi in enumerate(given_rois)
+        if roi is not None and roi != [None] * 4 and not _sound(roi)
+    ]
+    four = {
+        name: pa.array([None if roi is None else roi[n] for roi in given_rois], pa.float64())
+        for n, name in enumerate(ROI_COLUMNS)
+    }
+    assert [int(line.split(":")[0][4:]) for line in _found(**four)] == unsound
+    listed = [None if roi == [None] * 4 else roi for roi in given_rois]
+    found = _found(roi=pa.array(listed, pa.list_(pa.float64())))
+    assert [int(line.split(":")[0][4:]) for line in found] == unsound
+
+
+sides = st.lists(st.floats(0, allow_infinity=False), min_size=2, max_size=2, unique=True)
+
+
+@given(sides.map(sorted), sides.map(sorted))
+def test_a_roi_reaches_the_archive_without_loss(x: list[float], y: list[float]) -> None:
+    roi = [x[0], y[0], x[1], y[1]]
+    assert _found(roi=pa.array([roi])) == []
+    table = pa.table({"image_uri": ["a"], "roi": pa.array([roi])})
+    request = manifest.Manifest(table=table, folder=".").requests(0, 1)[0]
+    assert [float(edge) for edge in request.fields["roi"].split(",")] == roi
+
+
+@given(st.text().filter(lambda text: text.strip() and "://" not in text))
+def test_any_path_is_an_image_uri_and_fails_as_a_row(path: str) -> None:
+    table = pa.table({"image_uri": [path]})
+    assert list(problems(table, ())) == []
+    folder = str(Path("/no-such-folder"))
+    uri = manifest.Manifest(table=table, folder=folder).requests(0, 1)[0].image_uri
+    assert uri == str(Path(folder) / path) or path.startswith("/")
+    with pytest.raises(StorageError):
+        storage.read(uri)

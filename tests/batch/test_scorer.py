@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import sonode_console
+from batch import results, scorer, shards, storage
+from batch.manifest import Request
+from sonode_console import UserError
+
+MODEL = {"name": "fake", "version": "1.0", "sha256": "ab" * 32, "engine": "eager"}
+
+
+def run(manifest: str, out: str, archive: Any, **options: Any) -> scorer.RunSummary:
+    options = {"explain": None, "batch_size": 2, "shard_rows": 3, **options}
+    return scorer.score(manifest, out, archive, progress=sonode_console.progress, **options)
+
+
+def put_images(folder: str, *images: bytes) -> list[str]:
+    uris = [storage.join(folder, f"images/{n}.png") for n in range(len(images))]
+    for uri, image in zip(uris, images, strict=True):
+        storage.write(uri, image)
+    return uris
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.live)])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return request.getfixturevalue("s3") if request.param == "s3" else str(tmp_path)
+
+
+def test_every_row_has_one_result_in_order_and_faults_stay_alone(
+    folder: str, archive: Any, put_table: Any
+) -> None:
+    uris = put_images(folder, b"p=0.25", b"p=0.5", b"truncated", b"p=0.75", b"p=1.0", b"p=0.1")
+    etags = [storage.read(uri).etag for uri in uris]
+    storage.write(uris[4], b"p=0.9")  # changed after the manifest was written
+    uris.insert(1, storage.join(folder, "images/none.png"))
+    manifest = put_table(
+        storage.join(folder, "m.parquet"),
+        {
+            "study_id": ["s0", "s1", "s2", "s3", "s4", "s5", "s6"],
+            "image_uri": [*uris[:-1], "images/5.png"],
+            "roi": [[0, 0, 9, 9], None, None, None, [0, 0, 101, 9], None, None],
+            "etag": [etags[0], None, None, None, None, etags[4], None],
+        },
+    )
+    out = storage.join(folder, "out")
+    summary = run(manifest, out, archive)
+
+    table = results.read(out)
+    assert table.column_names[:4] == ["study_id", "image_uri", "roi", "etag"]
+    rows = table.to_pylist()
+    assert [row["study_id"] for row in rows] == ["s0", "s1", "s2", "s3", "s4", "s5", "s6"]
+    assert [(row["code"], row["stage"]) for row in rows] == [
+        (None, None),
+        ("object_missing", "fetch"),
+        (None, None),
+        ("image_truncated", "preprocess"),
+        ("roi_outside", "preprocess"),
+        ("object_changed", "fetch"),
+        (None, None),
+    ]
+    p = [0.25, None, 0.5, None, None, None, 0.1]
+    assert [row["malignancy_probability"] for row in rows] == p
+    assert [row["alnm_probability"] for row in rows] == [x and x / 2 for x in p]
+    assert rows[0]["roi_used"] == [0, 0, 9, 9]
+    assert rows[0]["image_etag"] == etags[0]
+    assert rows[2]["malignancy_label"] == "positive"
+    assert rows[2]["warnings"] == ["whole_frame"]
+    assert (rows[4]["message"], rows[4]["image_etag"]) == ("roi_outside!", etags[3])
+
+    assert summary.rows == 7
+    assert summary.by_status == {"ok": 3, "failed": 4}
+    assert summary.by_code == dict.fromkeys(
+        ["image_truncated", "object_changed", "object_missing", "roi_outside"], 1
+    )
+    assert summary.model == MODEL
+    names = sorted(uri.rpartition("/")[2] for uri in storage.list_files(out))
+    assert names == [*summary.parts, "run.json", "started.json"]
+    shape = re.compile(r"part-0000(\d)-[0-9a-f]{32}\.parquet")
+    assert [shape.sub(r"\1", name) for name in summary.parts] == ["0", "1", "2"]
+    record = json.loads(storage.read(storage.join(out, "run.json")).data)
+    assert record == json.loads(json.dumps(vars(summary)))
+    assert set(record["seconds"]) == {"fetch", "score", "write"}
+    assert record["started"] <= record["finished"]
+    assert record["started"].endswith("+00:00")
+
+
+def test_rows_are_scored_in_batches_as_torchserve_would_get_them(
+    tmp_path: Path, archive: Any, put_table: Any
+) -> None:
+    uris = put_images(str(tmp_path), *[b"p=0.5"] * 7)
+    manifest = put_table(
+        str(tmp_path / "m.parquet"),
+        {"image_uri": uris, "roi": [[0, 1, 2, 3]] + [None] * 6, "frame": [None] * 6 + [4]},
+    )
+    run(manifest, str(tmp_path / "out"), archive, batch_size=2, shard_rows=5, explain="gradcam")
+    assert [len(call) for call in archive.calls] == [2, 2, 1, 2]
+    first, last = archive.calls[0][0], archive.calls[-1][-1]
+    assert first == {"image": b"p=0.5", "roi": "0,1,2,3", "explain": "gradcam"}
+    assert last == {"image": b"p=0.5", "frame": "4", "explain": "gradcam"}
+
+
+def test_a_poison_row_does_not_take_its_neighbours(
+    tmp_path: Path, archive: Any, put_table: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    uris = put_images(str(tmp_path), b"p=0.1", b"poison", b"p=0.3")
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
+    with caplog.at_level(logging.INFO):
+        summary = run(manifest, str(tmp_path / "out"), archive, batch_size=3)
+    rows = results.read(str(tmp_path / "out")).to_pylist()
+    assert [row["malignancy_probability"] for row in rows] == [0.1, None, 0.3]
+    assert (rows[1]["code"], rows[1]["stage"]) == ("inference_failed", "inference")
+    assert summary.by_code == {"inference_failed": 1}
+    assert "a batch of 3 images raised RuntimeError" in caplog.text
+    for text in (caplog.text, rows[1]["message"]):
+        assert "4711" not in text
+        assert str(tmp_path) not in text
+
+
+def test_an_archive_that_loses_an_outcome_fails_the_rows(
+    tmp_path: Path, archive: Any, put_table: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = put_table(
+        str(tmp_path / "m.parquet"), {"image_uri": put_images(str(tmp_path), b"p=0", b"p=1")}
+    )
+    monkeypatch.setattr(archive, "score", lambda rows: [])
+    summary = run(manifest, str(tmp_path / "out"), archive)
+    assert summary.by_code == {"inference_failed": 2}
+
+
+def test_heat_maps_lie_beside_the_results_under_names_of_content(
+    folder: str, archive: Any, put_table: Any
+) -> None:
+    uris = put_images(folder, b"p=0.5", b"p=0.5", b"p=0.25", b"bad")
+    manifest = put_table(
+        storage.join(folder, "m.parquet"), {"image_uri": uris, "study_id": ["smith"] * 4}
+    )
+    out = storage.join(folder, "out")
+    run(manifest, out, archive, explain="gradcam")
+    rows = results.read(out).to_pylist()
+    assert [storage.read(row["alnm_heatmap_uri"]).data for row in rows[:3]] == [
+        b"alnm 0.5 [0, 0, 100, 100]",
+        b"alnm 0.5 [0, 0, 100, 100]",
+        b"alnm 0.25 [0, 0, 100, 100]",
+    ]
+    assert rows[3]["alnm_heatmap_uri"] is None
+    made = storage.list_files(storage.join(out, "heatmaps"))
+    assert len(made) == 4  # two heads of two different images
+    assert {uri.rpartition("/")[2][32:] for uri in made} == {"-malignancy.png", "-alnm.png"}
+
+
+def _parts(out: str) -> dict[str, pa.Table]:
+    return {
+        uri.rpartition("/")[2]: storage.read(uri).data
+        for uri in storage.list_files(out)
+        if results.is_part(uri)
+    }
+
+
+def test_the_same_run_gives_the_same_files_and_another_does_not(
+    tmp_path: Path, archive: Any, put_table: Any
+) -> None:
+    uris = put_images(str(tmp_path), *(b"p=0.%d" % n for n in range(7)))
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
+    run(manifest, str(tmp_path / "a"), archive)
+    run(manifest, str(tmp_path / "b"), archive)
+    assert _parts(str(tmp_path / "a")) == _parts(str(tmp_path / "b"))
+    names = set(_parts(str(tmp_path / "a")))
+    run(manifest, str(tmp_path / "c"), archive, explain="gradcam")
+    archive.sha256 = "cd" * 32
+    run(manifest, str(tmp_path / "d"), archive)
+    assert not names & (set(_parts(str(tmp_path / "c"))) | set(_parts(str(tmp_path / "d"))))
+    # One row more: the full shards keep their names.
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": [*uris, uris[0]]})
+    run(manifest, str(tmp_path / "e"), archive)
+    assert (
+        sorted(set(_parts(str(tmp_path / "e"))) & set(_parts(str(tmp_path / "d"))))
+        == sorted(_parts(str(tmp_path / "d")))[:2]
+    )
+
+
+def test_fetching_goes_on_while_scoring_and_stays_bounded(
+    tmp_path: Path, archive: Any, put_table: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uris = put_images(str(tmp_path), *[b"p=0.5"] * 20)
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
+    third = threading.Event()
+    fetched: list[str] = []
+    read, score = storage.read, archive.score
+
+    def noted_read(uri: str, if_match: str | None = None) -> storage.Object:
+        if "/images/" in uri:
+            fetched.append(uri)
+            if len(fetched) == 3:
+                third.set()
+        return read(uri, if_match)
+
+    def score_while_fetching(rows: Any) -> Any:
+        assert third.wait(10)  # of a batch of two: fetched ahead of need
+        taken = 2 * len(archive.calls) + 2
+        assert len(fetched) <= taken + 4  # at most two batches ahead
+        return score(rows)
+
+    monkeypatch.setattr(storage, "read", noted_read)
+    monkeypatch.setattr(archive, "score", score_while_fetching)
+    summary = run(manifest, str(tmp_path / "out"), archive, batch_size=2, shard_rows=20)
+    assert summary.by_status == {"ok": 20, "failed": 0}
+
+
+def test_what_is_no_longer_needed_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = []
+    hold = threading.Event()
+
+    def read(uri: str, if_match: str | None = None) -> storage.Object:
+        fetched.append(uri)
+        assert uri == "0" or hold.wait(10)
+        return storage.Object(b"", "")
+
+    monkeypatch.setattr(storage, "read", read)
+    requests = [Request(str(n), None, {}) for n in range(20)]
+    with ThreadPoolExecutor(2) as pool:
+        ahead = shards._fetch_ahead(requests, pool, ahead=10)
+        next(ahead)
+        ahead.close()  # type: ignore[attr-defined]
+        hold.set()
+    assert len(fetched) <= 3  # the first, and one on each thread
+
+
+def test_an_empty_manifest_gives_results_with_all_columns(
+    tmp_path: Path, archive: Any, put_table: Any
+) -> None:
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": pa.array([], pa.string())})
+    summary = run(manifest, str(tmp_path / "out"), archive)
+    assert (summary.rows, summary.by_status) == (0, {"ok": 0, "failed": 0})
+    table = results.read(str(tmp_path / "out"))
+    assert table.num_rows == 0
+    assert "malignancy_probability" in table.column_names
+
+
+@pytest.mark.parametrize("earlier", ["run.json", "part-00000-ab.parquet"])
+def test_earlier_results_are_refused(
+    folder: str, archive: Any, put_table: Any, earlier: str
+) -> None:
+    manifest = put_table(storage.join(folder, "m.parquet"), {"image_uri": ["a"]})
+    out = storage.join(folder, "out")
+    storage.write(storage.join(out, "notes.txt"), b"may stay")
+    storage.write(storage.join(out, earlier), b"")
+    with pytest.raises(UserError, match="already holds results: name a new folder"):
+        run(manifest, out, archive)
+    assert archive.calls == []
+
+
+def test_columns_of_the_manifest_that_are_results_are_refused(
+    tmp_path: Path, archive: Any, put_table: Any
+) -> None:
+    columns = {"image_uri": ["a"], "alnm_probability": [0.5], "alnm_heatmap_uri": ["x"]}
+    manifest = put_table(str(tmp_path / "m.parquet"), columns)
+    with pytest.raises(UserError) as caught:
+        run(manifest, str(tmp_path / "out"), archive, explain="gradcam")
+    assert [line.split("'")[1] for line in caught.value.details] == [
+        "alnm_probability",
+        "alnm_heatmap_uri",
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_breaks_off_does_not_look_finished(
+    tmp_path: Path, archive: Any, put_table: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uris = put_images(str(tmp_path), *[b"p=0.5"] * 5)
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
+    write = storage.write
+
+    def full_after_the_first_part(uri: str, data: bytes) -> None:
+        if "part-00001" in uri:
+            raise shards.StorageError("no space")
+        write(uri, data)
+
+    monkeypatch.setattr(storage, "write", full_after_the_first_part)
+    with pytest.raises(UserError, match=r"cannot be written to .*out: no space"):
+        run(manifest, str(tmp_path / "out"), archive)
+    assert [name[:10] for name in sorted(p.name for p in (tmp_path / "out").iterdir())] == [
+        "part-00000",
+        "started.js",
+    ]
+    assert threading.active_count() == 1
+
+
+def test_progress_is_told_of_every_row(tmp_path: Path, archive: Any, put_table: Any) -> None:
+    uris = put_images(str(tmp_path), b"p=0.5", b"bad", b"p=0.5")
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": [*uris, "none.png"]})
+    seen = []
+
+    def progress(items: Iterator[Any], *, total: int, what: str) -> Iterator[Any]:
+        for item in items:
+            seen.append((item, total, what))
+            yield item
+
+    scorer.score(
+        manifest, str(tmp_path / "out"), archive, explain=None, batch_size=9, progress=progress
+    )
+    assert sorted(item[0][0] for item in seen) == ["failed", "failed", "ok", "ok"]
+    assert {item[1:] for item in seen} == {(4, "images")}
+
+
+@pytest.mark.live
+def test_places_that_cannot_be_used_are_found_before_scoring(
+    s3: str, archive: Any, put_table: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = put_table(f"{s3}/m.parquet", {"image_uri": put_images(s3, b"p=0.5")})
+    with pytest.raises(UserError, match=r"results cannot .* bucket 'no-out' at .* does not exist"):
+        run(manifest, "s3://no-out/x", archive)
+    with pytest.raises(UserError, match=r"manifest .* bucket 'no-in' at .* does not exist"):
+        run("s3://no-in/m.parquet", f"{s3}/out", archive)
+    other = put_table(f"{s3}/n.parquet", {"image_uri": ["s3://no-images/x"]})
+    with pytest.raises(UserError, match=r"bucket 'no-images' at .* does not exist"):
+        run(other, f"{s3}/out", archive)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(UserError, match="AWS_SECRET_ACCESS_KEY does not belong"):
+        run(manifest, f"{s3}/out", archive)
+    assert archive.calls == []
+
+
+@pytest.mark.live
+def test_credentials_that_end_within_a_run_end_the_run(
+    s3: str, archive: Any, put_table: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = put_table(f"{s3}/m.parquet", {"image_uri": put_images(s3, *[b"p=0.5"] * 6)})
+    score = archive.score
+
+    def score_and_revoke(rows: Any) -> Any:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "revoked")
+        return score(rows)
+
+    monkeypatch.setattr(archive, "score", score_and_revoke)
+    with pytest.raises(UserError, match="AWS_ACCESS_KEY_ID is not known"):
+        run(manifest, f"{s3}/out", archive)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-key")
+    assert storage.list_files(f"{s3}/out") == [f"{s3}/out/started.json"]

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from batch import storage
+from batch.storage_errors import AccessDenied, ObjectChanged, ObjectMissing, StorageError
+from sonode_console import UserError
+
+SECRET_NAME = "smith-1970"
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.live)])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty folder in either kind of storage: both have to behave alike."""
+    return request.getfixturevalue("s3") if request.param == "s3" else str(tmp_path / "new")
+
+
+def test_what_is_written_is_read_and_replaced(folder: str) -> None:
+    uri = storage.join(folder, "a/b.bin")
+    storage.write(uri, b"one")
+    first = storage.read(uri)
+    storage.write(uri, b"two")
+    second = storage.read(uri)
+    assert (first.data, second.data) == (b"one", b"two")
+    assert first.etag != second.etag
+    assert '"' not in first.etag
+
+
+def test_if_match_refuses_a_changed_object(folder: str) -> None:
+    uri = storage.join(folder, "x")
+    storage.write(uri, b"one")
+    etag = storage.read(uri).etag
+    assert storage.read(uri, if_match=etag).data == b"one"
+    assert storage.read(uri, if_match=f'"{etag}"').data == b"one"  # as other tools write it
+    storage.write(uri, b"two")
+    with pytest.raises(ObjectChanged) as caught:
+        storage.read(uri, if_match=etag)
+    assert caught.value.code == "object_changed"
+
+
+def test_missing_object_is_named_by_code_and_not_by_key(folder: str) -> None:
+    for uri in (storage.join(folder, SECRET_NAME), storage.join(folder, f"{SECRET_NAME}/x")):
+        with pytest.raises(ObjectMissing) as caught:
+            storage.read(uri)
+        assert caught.value.code == "object_missing"
+        assert SECRET_NAME not in str(caught.value)
+
+
+def test_a_folder_is_not_an_object(folder: str) -> None:
+    storage.write(storage.join(folder, "sub/x"), b"")
+    with pytest.raises(ObjectMissing):
+        storage.read(storage.join(folder, "sub"))
+    assert not storage.exists(storage.join(folder, "sub"))
+    assert storage.exists(storage.join(folder, "sub/x"))
+
+
+def test_listing_holds_the_files_directly_in_the_folder(folder: str) -> None:
+    assert storage.list_files(folder) == []
+    for name in ("b", "a", "sub/c"):
+        storage.write(storage.join(folder, name), b"")
+    storage.write(f"{folder}-other", b"")  # shares the prefix, not the folder
+    expected = [storage.join(folder, "a"), storage.join(folder, "b")]
+    assert storage.list_files(folder) == expected
+    assert storage.list_files(f"{folder}/") == expected
+
+
+def test_local_etag_is_the_digest_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert hashlib.sha256(b"abc").hexdigest() == digest
+    assert storage.read(str(tmp_path / "x")).etag == f"sha256:{digest}"
+
+
+def test_a_failed_local_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = str(tmp_path / "x")
+    storage.write(uri, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="No space left") as caught:
+        storage.write(uri, b"new")
+    assert caught.value.code == "storage_unavailable"
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert storage.read(uri).data == b"old"
+
+
+def test_local_permission_and_strange_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ObjectMissing):
+        storage.read("a\0b")
+
+    def refused(_: Path) -> bytes:  # root, as which tests may run, is never refused
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(AccessDenied):
+        storage.read(str(tmp_path / "x"))
+
+
+def test_join_and_parent() -> None:
+    assert storage.join("s3://b/a/", "c/d") == "s3://b/a/c/d"
+    assert storage.parent("s3://b/a/c") == "s3://b/a"
+    assert storage.split_s3("s3://b/a/c") == ("b", "a/c")
+    assert storage.join("a", "b") == str(Path("a") / "b")
+
+
+def test_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "none")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "none")
+    with pytest.raises(UserError, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+        storage.check_bucket("s3://studies/")
+    monkeypatch.setenv("AWS_PROFILE", "nightly")
+    with pytest.raises(UserError, match="AWS_PROFILE 'nightly' is not configured"):
+        storage.check_bucket("s3://studies/")
+
+
+def test_endpoint_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as held:  # bound but not listening: every connection is refused
+        held.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "any")
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{address}")
+        with pytest.raises(UserError, match=f"'studies' at {address} was not reached: check AWS_E"):
+            storage.check_bucket(f"s3://studies/{SECRET_NAME}")
+        with pytest.raises(StorageError) as caught:
+            storage.read(f"s3://studies/{SECRET_NAME}")
+        assert SECRET_NAME not in str(caught.value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:99")
+    with pytest.raises(UserError, match="AWS_ENDPOINT_URL is no address: localhost:99"):
+        storage.check_bucket("s3://studies/")
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_wrong_credentials(s3: str, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "hunter2")
+    for use in (storage.check_bucket, storage.read, storage.list_files, storage.exists):
+        with pytest.raises(UserError, match=variable) as caught:
+            use(s3)
+        assert "hunter2" not in str(caught.value)
+        assert "the-secret" not in str(caught.value)
+    with pytest.raises(UserError, match=variable):
+        storage.write(f"{s3}/x", b"")
+
+
+@pytest.mark.live
+@pytest.mark.usefixtures("s3")
+def test_missing_bucket() -> None:
+    with pytest.raises(UserError, match=r"'no-such-bucket' at 127\.0\.0\.1:\d+ does not exist"):
+        storage.check_bucket("s3://no-such-bucket/x")
+    with pytest.raises(ObjectMissing, match="'no-such-bucket'"):
+        storage.read("s3://no-such-bucket/x")
+    with pytest.raises(ObjectMissing, match="'no-such-bucket'"):
+        storage.write("s3://no-such-bucket/x", b"")
+    with pytest.raises(UserError, match=r"'no\$bucket' at .*: not a bucket and key"):
+        storage.check_bucket("s3://no$bucket/x")
+
+
+@pytest.mark.live
+def test_many_threads_share_the_client(s3: str) -> None:
+    def there_and_back(number: int) -> bytes:
+        storage.write(f"{s3}/{number}", b"%d" % number)
+        return storage.read(f"{s3}/{number}").data
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(there_and_back, range(64))) == [b"%d" % n for n in range(64)]
+    assert len(storage.list_files(s3)) == 64
