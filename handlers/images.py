@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
-from handlers.errors import ImageTooLarge, InvalidRoI, UnreadableImage, UnsupportedImage
+from handlers.errors import (
+    ImageTooLarge,
+    InvalidRoI,
+    RequestError,
+    UnreadableImage,
+    UnsupportedImage,
+)
 from handlers.requests import Explain, ScoringRequest
 from model_def.preprocessing import Pixels, Preprocessing, RoI, crop, resize, to_grey
 
@@ -33,35 +39,35 @@ def decode(data: bytes) -> Pixels:
             field="image",
         )
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_header(image)
+            return to_grey(image)
     except UnidentifiedImageError as error:
         raise UnsupportedImage(
             f"image: not a format taken here; send {', '.join(FORMATS)}", field="image"
         ) from error
-    except Exception as error:  # decoders raise many types on damaged headers
-        raise _unreadable(error) from error
-    with image:
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ImageTooLarge(
-                f"image: {width} x {height} pixels; the limit is {MAX_PIXELS} in all", field="image"
-            )
-        if image.mode not in MODES:
-            raise UnsupportedImage(
-                f"image: pixel mode {image.mode}; send 8 bits a channel", field="image"
-            )
-        if getattr(image, "n_frames", 1) != 1:
-            raise UnsupportedImage("image: several frames; send one", field="image")
-        try:
-            return to_grey(image)
-        except Exception as error:
-            raise _unreadable(error) from error
+    except RequestError:
+        raise
+    except Exception as error:  # decoders raise many types on damaged bytes
+        raise UnreadableImage(
+            f"image: damaged or cut short ({type(error).__name__}); send the whole file",
+            field="image",
+        ) from error
 
 
-def _unreadable(error: Exception) -> UnreadableImage:
-    return UnreadableImage(
-        f"image: damaged or cut short ({type(error).__name__}); send the whole file", field="image"
-    )
+def _check_header(image: Image.Image) -> None:
+    """Refuse by what the header says, before any pixel is decoded."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageTooLarge(
+            f"image: {width} x {height} pixels; the limit is {MAX_PIXELS} in all", field="image"
+        )
+    if image.mode not in MODES:
+        raise UnsupportedImage(
+            f"image: pixel mode {image.mode}; send 8 bits a channel", field="image"
+        )
+    if getattr(image, "n_frames", 1) != 1:
+        raise UnsupportedImage("image: several frames; send one", field="image")
 
 
 @dataclass(frozen=True)

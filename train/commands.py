@@ -8,7 +8,7 @@ import typer
 
 from sonode_console import UserError, say
 
-importers = typer.Typer(no_args_is_help=True, help="Make a cohort of what others store.")
+importers = typer.Typer(help="Make a cohort of what others store.")
 
 
 def mount(app: typer.Typer) -> None:

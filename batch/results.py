@@ -1,0 +1,111 @@
+"""The results: one row per manifest row, the manifest's columns first, then what came of it.
+
+A row that failed has null scores; a row that was scored has null `code`, `stage`, `message`.
+Numbers are those of the online JSON, float64, not rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batch import storage
+
+OK = "ok"
+FAILED = "failed"
+
+Row = dict[str, Any]
+"""The result columns of one row; a missing key is a null."""
+
+
+def fields(heads: Sequence[str], *, with_heatmaps: bool) -> list[pa.Field]:
+    """List the result columns for an archive's `heads`, in the order they are written."""
+    columns = [
+        pa.field("status", pa.string()),
+        pa.field("code", pa.string()),
+        pa.field("stage", pa.string()),
+        pa.field("message", pa.string()),
+        pa.field("roi_used", pa.list_(pa.int32())),
+    ]
+    for head in heads:
+        columns += [
+            pa.field(f"{head}_probability", pa.float64()),
+            pa.field(f"{head}_label", pa.string()),
+            pa.field(f"{head}_threshold", pa.float64()),
+        ]
+    columns += [
+        pa.field("consistent", pa.bool_()),
+        pa.field("warnings", pa.list_(pa.string())),
+        pa.field("model_name", pa.string()),
+        pa.field("model_version", pa.string()),
+        pa.field("model_sha256", pa.string()),
+        pa.field("engine", pa.string()),
+        pa.field("image_etag", pa.string()),
+    ]
+    if with_heatmaps:
+        columns += [pa.field(f"{head}_heatmap_uri", pa.string()) for head in heads]
+    return columns
+
+
+def scored(body: Mapping[str, Any], *, etag: str, heatmap_uris: Mapping[str, str]) -> Row:
+    """Make the row of a success: `body` as the archive gave it, heat maps as head -> URI."""
+    row: Row = {
+        "status": OK,
+        "roi_used": body["roi"],
+        "consistent": body["consistent"],
+        "warnings": body["warnings"],
+        "model_name": body["model"]["name"],
+        "model_version": body["model"]["version"],
+        "model_sha256": body["model"]["sha256"],
+        "engine": body["model"]["engine"],
+        "image_etag": etag,
+    }
+    for head, result in body["heads"].items():
+        row[f"{head}_probability"] = result["probability"]
+        row[f"{head}_label"] = result["label"]
+        row[f"{head}_threshold"] = result["threshold"]
+    for head, uri in heatmap_uris.items():
+        row[f"{head}_heatmap_uri"] = uri
+    return row
+
+
+def failed(code: str, stage: str, message: str, *, etag: str | None = None) -> Row:
+    """Make the row of a failure; `etag` of the bytes that could not be scored, if there were any.
+
+    `stage`: "fetch", "preprocess" or "inference". `message` must name neither object nor person.
+    """
+    return {
+        "status": FAILED,
+        "code": code,
+        "stage": stage,
+        "message": message,
+        "image_etag": etag,
+    }
+
+
+def table(shard: pa.Table, rows: Sequence[Row], columns: Sequence[pa.Field]) -> pa.Table:
+    """Put the result `rows` beside the manifest rows of `shard`, one each, in order."""
+    results = pa.Table.from_pylist(list(rows), schema=pa.schema(columns))
+    for index, column in enumerate(columns):
+        shard = shard.append_column(column, results.column(index))
+    return shard
+
+
+def read(out_uri: str) -> pa.Table:
+    """Read all results of a run into one table, in the manifest's order.
+
+    Raises StorageError; `out_uri` must hold at least one part.
+    """
+    parts = [uri for uri in storage.list_files(out_uri) if is_part(uri)]
+    return pa.concat_tables(
+        pq.ParquetFile(pa.BufferReader(storage.read(uri).data)).read() for uri in parts
+    )
+
+
+def is_part(uri: str) -> bool:
+    """Tell whether `uri` is a part of results, by its name `part-*.parquet`."""
+    name = uri.rpartition("/")[2]
+    return name.startswith("part-") and name.endswith(".parquet")

@@ -1,0 +1,207 @@
+"""Objects by URI, local path or s3://, with one small surface; errors in storage_errors.py.
+
+Endpoint and credentials come from the usual AWS environment: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY, AWS_PROFILE, AWS_DEFAULT_REGION. A store that refuses the CRC32 checksums
+that boto3 sends takes AWS_REQUEST_CHECKSUM_CALCULATION=when_required.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import boto3
+import botocore.exceptions as boto
+from botocore.config import Config
+
+from batch.storage_errors import (
+    AccessDenied,
+    ObjectChanged,
+    ObjectMissing,
+    StorageError,
+    translated,
+)
+from sonode_console import UserError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+MAX_THREADS = 32
+"""How many threads may call this module at once without waiting for a connection."""
+
+_BODY_FAULTS = (boto.ReadTimeoutError, boto.ResponseStreamingError, boto.IncompleteReadError)
+
+
+class Object(NamedTuple):
+    """An object's bytes and its etag: the store's own, or "sha256:<hex>" of a local file."""
+
+    data: bytes
+    etag: str
+
+
+def is_s3(uri: str) -> bool:
+    """Tell whether `uri` names an object store rather than a local path."""
+    return uri.startswith("s3://")
+
+
+def split_s3(uri: str) -> tuple[str, str]:
+    """Split s3://bucket/key into (bucket, key); the key may be empty."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def join(folder: str, name: str) -> str:
+    """Put `name` (which may hold slashes) below `folder`."""
+    return f"{folder.rstrip('/')}/{name}" if is_s3(folder) else str(Path(folder) / name)
+
+
+def absolute(uri: str) -> str:
+    """Make a local path independent of the working directory."""
+    return uri if is_s3(uri) else str(Path(uri).absolute())
+
+
+def parent(uri: str) -> str:
+    """Name the folder that holds `uri`."""
+    return uri.rpartition("/")[0] if is_s3(uri) else str(Path(uri).parent)
+
+
+def read(uri: str, if_match: str | None = None) -> Object:
+    """Read a whole object; with `if_match`, only if that is still its etag (quoted or not).
+
+    Raises ObjectMissing, AccessDenied, ObjectChanged or StorageError; UserError for credentials.
+    """
+    wanted = None if if_match is None else if_match.strip('"')
+    if is_s3(uri):
+        return _read_s3(uri, wanted)
+    with _local_faults():
+        data = Path(uri).read_bytes()
+    etag = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    if wanted not in (None, etag):
+        raise ObjectChanged("the object changed after the manifest was written")
+    return Object(data, etag)
+
+
+def write(uri: str, data: bytes) -> None:
+    """Write a whole object: it appears complete or not at all, and replaces an earlier one."""
+    if is_s3(uri):
+        bucket, key = split_s3(uri)
+        with _s3_faults(uri):
+            _client().put_object(Bucket=bucket, Key=key, Body=data)
+        return
+    path = Path(uri)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    with _local_faults():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut may leave the name without the bytes
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def list_files(folder: str) -> list[str]:
+    """List the URIs of the objects directly in `folder`, sorted; none if there is no folder."""
+    if is_s3(folder):
+        bucket, key = split_s3(folder)
+        prefix = f"{key.rstrip('/')}/".lstrip("/")
+        with _s3_faults(folder):
+            pages = _client().get_paginator("list_objects_v2")
+            keys = [
+                found["Key"]
+                for page in pages.paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+                for found in page.get("Contents", [])
+            ]
+        # The S3 console makes "folder" objects whose key ends in a slash.
+        return sorted(f"s3://{bucket}/{key}" for key in keys if not key.endswith("/"))
+    with _local_faults():
+        path = Path(folder)
+        return sorted(str(p) for p in path.iterdir() if p.is_file()) if path.is_dir() else []
+
+
+def exists(uri: str) -> bool:
+    """Tell whether there is an object (not a folder) at `uri`."""
+    if not is_s3(uri):
+        return Path(uri).is_file()
+    bucket, key = split_s3(uri)
+    with _s3_faults(uri):
+        # Listed, not HEAD: an answer to HEAD has no body that would tell why it was refused.
+        page = _client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+    return any(found["Key"] == key for found in page.get("Contents", []))
+
+
+def check_bucket(uri: str) -> None:
+    """Make sure before a run that the bucket of `uri` exists and knows the credentials.
+
+    Raises UserError otherwise. That the bucket may not be listed is no fault: reading may do.
+    """
+    try:
+        exists(uri)
+    except AccessDenied:
+        return
+    except StorageError as error:
+        raise UserError(str(error)) from None
+
+
+def _read_s3(uri: str, wanted: str | None) -> Object:
+    bucket, key = split_s3(uri)
+    condition = {} if wanted is None else {"IfMatch": f'"{wanted}"'}
+    with _s3_faults(uri):
+        for last_try in (False, True):
+            answer = _client().get_object(Bucket=bucket, Key=key, **condition)  # type: ignore[arg-type]
+            try:
+                return Object(answer["Body"].read(), answer["ETag"].strip('"'))
+            except _BODY_FAULTS:  # boto3's own retries end where the body begins
+                if last_try:
+                    raise
+    raise AssertionError("unreachable")
+
+
+def _client() -> S3Client:
+    """The S3 client of this process for the AWS environment of this moment."""
+    settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+    return _new_client(os.getpid(), settings)
+
+
+@lru_cache(maxsize=4)
+def _new_client(_process: int, _settings: tuple[tuple[str, str], ...]) -> S3Client:
+    # By process: a client carried through fork shares its sockets with its parent.
+    return boto3.session.Session().client(
+        "s3",
+        config=Config(
+            retries={"mode": "standard", "total_max_attempts": 4},
+            connect_timeout=5,
+            read_timeout=60,
+            max_pool_connections=MAX_THREADS,
+        ),
+    )
+
+
+@contextmanager
+def _local_faults() -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise ObjectMissing("there is no such file") from None
+    except PermissionError:
+        raise AccessDenied("the file's mode does not allow it") from None
+    except ValueError:  # a NUL in the name: no file is called that
+        raise ObjectMissing("there is no such file: the name is not a file name") from None
+    except OSError as error:
+        raise StorageError(f"the file system answered {os.strerror(error.errno or 0)}") from None
+
+
+@contextmanager
+def _s3_faults(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (boto.ClientError, boto.BotoCoreError, ValueError) as error:
+        raise translated(error, split_s3(uri)[0]) from None

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from handlers import images
+from handlers.errors import (
+    ImageTooLarge,
+    InvalidRoI,
+    RequestError,
+    UnreadableImage,
+    UnsupportedImage,
+)
+from handlers.requests import ScoringRequest
+from model_def.preprocessing import Preprocessing, RoI
+from tests.conftest import encode
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
+def test_lossless_formats_give_the_stored_pixels(frame: np.ndarray, kind: str) -> None:
+    assert (images.decode(encode(frame, kind)) == frame).all()
+
+
+def test_jpeg_gives_nearly_the_stored_pixels(frame: np.ndarray) -> None:
+    smooth = np.tile(np.arange(120, dtype=np.uint8), (80, 1))
+    assert abs(images.decode(encode(smooth, "JPEG", quality=95)).astype(int) - smooth).max() <= 3
+
+
+def test_an_exif_orientation_does_not_move_the_stored_frame(frame: np.ndarray) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated by 90 degrees for display
+    assert images.decode(encode(frame, "PNG", exif=exif)).shape == (80, 120)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_file_cut_short_is_refused_not_filled_up(
+    frame: np.ndarray, kind: str, share: float
+) -> None:
+    data = encode(frame, kind)
+    with pytest.raises((UnreadableImage, UnsupportedImage)):
+        images.decode(data[: int(share * len(data))])
+
+
+def test_formats_and_depths_that_are_not_taken(frame: np.ndarray) -> None:
+    with pytest.raises(UnsupportedImage, match="PNG, JPEG, BMP, TIFF"):
+        images.decode(b"GIF89a" + bytes(100))
+    with pytest.raises(UnsupportedImage, match="8 bits a channel"):
+        images.decode(encode(frame.astype(np.uint16) * 257))
+    frames = [Image.fromarray(frame)] * 2
+    with pytest.raises(UnsupportedImage, match="several frames"):
+        images.decode(encode(frame, "TIFF", save_all=True, append_images=frames))
+
+
+def test_limits_are_checked_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = encode(np.zeros((7000, 7000), np.uint8))  # 49 Mpx in a few kB
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ImageTooLarge, match="7000 x 7000"):
+        images.decode(bomb)
+    with pytest.raises(ImageTooLarge, match="bytes"):
+        images.decode(bytes(images.MAX_BYTES + 1))
+
+
+def prepare(frame: np.ndarray, roi: RoI | None) -> images.Prepared:
+    return images.prepare(ScoringRequest(encode(frame), roi, None), Preprocessing(size=64))
+
+
+def test_the_roi_is_cropped_and_resized(frame: np.ndarray) -> None:
+    prepared = prepare(frame, RoI(10, 20, 40, 70))
+    assert (prepared.crop_HW == frame[20:70, 10:40]).all()
+    assert prepared.input_SS.shape == (64, 64)
+    assert prepared.warnings == []
+
+
+def test_no_roi_means_the_whole_frame_and_is_flagged(frame: np.ndarray) -> None:
+    prepared = prepare(frame, None)
+    assert prepared.roi == (0, 0, 120, 80)
+    assert prepared.warnings == ["whole_frame"]
+
+
+def test_a_roi_may_touch_the_edges(frame: np.ndarray) -> None:
+    assert (prepare(frame, RoI(0, 0, 120, 80)).crop_HW == frame).all()
+
+
+@pytest.mark.parametrize(
+    "roi",
+    [(0, 0, 121, 80), (0, 0, 120, 81), (-1, 0, 9, 9), (0, -1, 9, 9), (9, 0, 9, 9), (9, 5, 3, 9)],
+)
+def test_a_roi_outside_or_empty_is_refused_not_clipped(
+    frame: np.ndarray, roi: tuple[int, ...]
+) -> None:
+    with pytest.raises(InvalidRoI, match="120 x 80") as caught:
+        prepare(frame, RoI(*roi))
+    assert (caught.value.status, caught.value.field) == (422, "roi")
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), kind=st.sampled_from(["PNG", "JPEG", "BMP", "TIFF"]))
+def test_a_mutated_image_is_decoded_or_refused(data: st.DataObject, kind: str) -> None:
+    whole = encode(np.arange(256, dtype=np.uint8).reshape(16, 16), kind)
+    mutated = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 4))):
+        mutated[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        pixels = images.decode(bytes(mutated))
+    except RequestError as error:
+        assert error.stage == "preprocess"
+    else:
+        assert pixels.dtype == np.uint8
+        assert pixels.ndim == 2

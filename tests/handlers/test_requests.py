@@ -1,0 +1,107 @@
+import base64
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handlers import requests
+from handlers.errors import InvalidRoI, MalformedRequest, MissingImage, RequestError
+from handlers.requests import Explain, ScoringRequest
+from model_def.preprocessing import RoI
+
+HEADS = ["malignancy", "alnm"]
+EXPECTED = ScoringRequest(b"png", RoI(1, 2, 30, 40), Explain("gradcam", ("alnm",)))
+JSON_FIELDS = {
+    "image": base64.b64encode(b"png").decode(),
+    "roi": [1, 2, 30, 40],
+    "explain": "gradcam:alnm",
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "headers"),
+    [
+        ({"body": bytearray(b"png")}, {"X-Roi": "1,2,30,40", "X-Explain": "gradcam:alnm"}),
+        ({"data": b"png"}, {"x-roi": " [1, 2, 30, 40] ", "x-explain": "gradcam: alnm"}),
+        ({"image": b"png", "roi": b"1,2,30,40", "explain": b"gradcam:alnm"}, {}),
+        ({"image": b"png", "roi": "1.0,2,30,40", "explain": "gradcam:alnm", "frame": "0"}, {}),
+        ({"body": JSON_FIELDS}, {}),
+        ({"body": {**JSON_FIELDS, "study_id": "s", "frame": 0}}, {}),
+        (
+            {"body": json.dumps(JSON_FIELDS).encode()},
+            {"Content-Type": "application/json; charset=utf-8"},
+        ),
+    ],
+)
+def test_every_form_means_the_same(row: dict[str, object], headers: dict[str, str]) -> None:
+    assert requests.parse(row, headers, HEADS) == EXPECTED
+
+
+def test_roi_and_explain_may_be_left_out() -> None:
+    assert requests.parse({"image": b"x"}, {}, HEADS) == ScoringRequest(b"x", None, None)
+
+
+def test_the_explanations_endpoint_asks_for_all_heads_unless_the_row_says_otherwise() -> None:
+    headers = {"explain": "True"}
+    asked = requests.parse({"image": b"x"}, headers, HEADS).explain
+    assert asked == Explain("gradcam", ("malignancy", "alnm"))
+    named = requests.parse({"image": b"x", "explain": b"gradcam:alnm"}, headers, HEADS).explain
+    assert named == Explain("gradcam", ("alnm",))
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "field"),
+    [
+        ({}, MissingImage, "image"),
+        ({"body": b""}, MissingImage, "image"),
+        ({"body": {}}, MissingImage, "image"),
+        ({"body": [1]}, MalformedRequest, "body"),
+        ({"body": {"image": "no base64!"}}, MalformedRequest, "image"),
+        ({"body": {"image": 5}}, MissingImage, "image"),
+        ({"image": b"x", "pacient": b"1"}, MalformedRequest, "body"),
+        ({"image": b"x", "roi": b"1,2,3"}, MalformedRequest, "roi"),
+        ({"image": b"x", "roi": b"a,2,3,4"}, MalformedRequest, "roi"),
+        ({"image": b"x", "roi": b"\xff"}, MalformedRequest, "roi"),
+        ({"image": b"x", "roi": "1," * 10**6}, MalformedRequest, "roi"),
+        ({"image": b"x", "roi": b"nan,2,3,4"}, InvalidRoI, "roi"),
+        ({"image": b"x", "roi": b"0,0,inf,4"}, InvalidRoI, "roi"),
+        ({"image": b"x", "roi": b"0.5,0,3,4"}, InvalidRoI, "roi"),
+        ({"body": {**JSON_FIELDS, "roi": [10**400, 0, 1, 1]}}, MalformedRequest, "roi"),
+        ({"body": {**JSON_FIELDS, "roi": [True, 0, 1, 1]}}, InvalidRoI, "roi"),
+        ({"body": {**JSON_FIELDS, "roi": [None, 0, 1, 1]}}, MalformedRequest, "roi"),
+        ({"body": {**JSON_FIELDS, "roi": {"x": 1}}}, MalformedRequest, "roi"),
+        ({"image": b"x", "frame": b"1"}, MalformedRequest, "frame"),
+        ({"image": b"x", "explain": b"magic"}, MalformedRequest, "explain"),
+        ({"image": b"x", "explain": b"gradcam:liver"}, MalformedRequest, "explain"),
+    ],
+)
+def test_mistakes_are_named(
+    row: dict[str, object], error: type[RequestError], field: str
+) -> None:
+    with pytest.raises(error) as caught:
+        requests.parse(row, {}, HEADS)
+    assert caught.value.field == field
+
+
+def test_json_that_is_none() -> None:
+    for body in (b"{", b"[" * 10**5, b'{"roi": ' + b"9" * 10**5 + b"}"):
+        with pytest.raises(RequestError):
+            requests.parse({"body": body}, {"content-type": "application/json"}, HEADS)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+fields = st.dictionaries(st.sampled_from([*requests.FIELDS, "body", "data", "x"]), values)
+
+
+@given(row=fields | st.builds(lambda body: {"body": body}, fields))
+def test_any_row_is_parsed_or_refused_with_a_coded_error(row: dict[str, object]) -> None:
+    try:
+        request = requests.parse(row, {}, HEADS)
+    except RequestError as error:
+        assert error.code in ("malformed_request", "missing_image", "invalid_roi")
+    else:
+        assert request.image
