@@ -20,6 +20,7 @@ from sonode_console import UserError, say, table
 NAME, VERSION = "breast_us", "1.0"
 MODEL = f"{NAME}-{VERSION}.mar"
 BUCKET = "studies"
+ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
 N_ONLINE = 24  # images posted one by one, a third in each of the three forms
 PASSES = 9000  # images seen in training on a given cohort: 4 minutes on 2 cores with bfloat16
 TOLERANCE = 1e-5  # online and batch: float32 sums differ in order with the size of a batch
@@ -50,7 +51,7 @@ def run(out_folder: str, cohort_folder: str | None, seed: int) -> None:
         UserError: OUT is not empty, the cohort has faults, or a step failed.
         SystemExit: code 1, where all ran but a check found something.
     """
-    from archives.serve import TorchServeNode
+    from archives.node import TorchServeNode
     from batch.local_s3 import LocalS3
 
     out = Path(out_folder).resolve()
@@ -94,7 +95,9 @@ def _sonode(*arguments: str | Path, allowed: tuple[int, ...] = (0,)) -> int:
     say("$ " + shlex.join(["sonode", *map(str, arguments)]))
     done = subprocess.run([sys.executable, "-m", "sonode", *map(str, arguments)], check=False)
     if done.returncode not in allowed:
-        raise UserError(f"sonode {arguments[0]}: exit code {done.returncode}; see its message above")
+        raise UserError(
+            f"sonode {arguments[0]}: exit code {done.returncode}; see its message above"
+        )
     return done.returncode
 
 
@@ -178,13 +181,14 @@ def _upload(account: Account, out: Path, cohort: Any) -> Any:
 
     from batch import storage
 
-    rows, uris = [], {}
+    rows: list[dict[str, Any]] = []
+    uris: dict[Path, str] = {}
     for index in range(len(cohort.table)):
         path = cohort.image_path(index)
         if path not in uris:
             uris[path] = f"s3://{BUCKET}/images/{len(uris):05d}{path.suffix.lower()}"
             storage.write(uris[path], path.read_bytes())
-        roi = dict(zip(("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max"), cohort.roi(index)))
+        roi = dict(zip(ROI_COLUMNS, cohort.roi(index), strict=True))
         rows.append({"image_uri": uris[path], **roi, "study_id": f"study-{index:05d}"})
     whole = dict(rows[0])
     data = cohort.image_path(0).read_bytes()
@@ -228,7 +232,7 @@ def _post(account: Account, out: Path, node: Any, manifest: Any) -> dict[str, An
     with httpx.Client(timeout=60, trust_env=False) as client:
         for number, (_, row) in enumerate(chosen.iterrows()):
             data = row["path"].read_bytes()
-            roi = [int(row[f"roi_{corner}"]) for corner in ("x_min", "y_min", "x_max", "y_max")]
+            roi = [int(row[column]) for column in ROI_COLUMNS]
             text = ",".join(map(str, roi))
             token = {"Authorization": f"Bearer {node.token()}"}
             if number % 3 == 0:

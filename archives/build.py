@@ -1,4 +1,4 @@
-"""Pack a checkpoint and this repository's serving code into one archive, the same bytes each time."""
+"""Pack a checkpoint and this repository's serving code into one archive, always the same bytes."""
 
 from __future__ import annotations
 

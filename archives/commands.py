@@ -83,7 +83,7 @@ def serve(
     run(
         store,
         models,
-        run_dir,
+        run_dir=run_dir,
         inference_port=inference_port,
         management_port=management_port,
         metrics_port=metrics_port,

@@ -38,6 +38,7 @@ class LoadedArchive:
         self.sha256: str = service.model.sha256
         self.engine: str = service.model.engine
         self.heads: list[str] = list(service.head_names)
+        self.methods: list[str] = list(service.methods)
 
     def score(self, rows: Sequence[dict[str, Any]]) -> list[Outcome]:
         """Score request rows as TorchServe would hand them over; same length, same order."""
@@ -122,6 +123,10 @@ def _take_modules() -> dict[str, ModuleType]:
     return {name: sys.modules.pop(name) for name in names}
 
 
+# A flipped bit in a header shows as any of these, depending on the field that it hits.
+_DAMAGE = (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, UnicodeDecodeError)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """The archive as a zip whose members are safe to unpack."""
@@ -140,6 +145,5 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
             if archive.testzip() is not None:
                 raise ArchiveError(damaged)
             yield archive
-    # A flipped bit in a header shows as any of these, depending on the field it hits.
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, UnicodeDecodeError) as error:
+    except _DAMAGE as error:
         raise ArchiveError(damaged) from error

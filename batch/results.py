@@ -16,6 +16,7 @@ from batch import storage
 
 OK = "ok"
 FAILED = "failed"
+PARTS = "parts"  # the folder of the Parquet files: nothing else is in it, so any reader takes it
 
 Row = dict[str, Any]
 """The result columns of one row; a missing key is a null."""
@@ -99,13 +100,7 @@ def read(out_uri: str) -> pa.Table:
 
     Raises StorageError; `out_uri` must hold at least one part.
     """
-    parts = [uri for uri in storage.list_files(out_uri) if is_part(uri)]
     return pa.concat_tables(
-        pq.ParquetFile(pa.BufferReader(storage.read(uri).data)).read() for uri in parts
+        pq.ParquetFile(pa.BufferReader(storage.read(uri).data)).read()
+        for uri in storage.list_files(storage.join(out_uri, PARTS))
     )
-
-
-def is_part(uri: str) -> bool:
-    """Tell whether `uri` is a part of results, by its name `part-*.parquet`."""
-    name = uri.rpartition("/")[2]
-    return name.startswith("part-") and name.endswith(".parquet")

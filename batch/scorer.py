@@ -58,10 +58,13 @@ def score(
 ) -> RunSummary:
     """Score every row of a manifest into `out_uri`: one result row each, in the same order.
 
-    `explain`: one of the archive's methods, for a heat map per head. Raises UserError for a faulty
-    manifest, for storage that cannot be used, and where `out_uri` already holds results: all of
-    it before anything is scored. A row that fails is a row of the results.
+    `explain`: one of the archive's methods, for a heat map per head. Raises UserError for an
+    unknown method, for a faulty manifest, for storage that cannot be used, and where `out_uri`
+    already holds results: all of it before anything is scored. A row that fails is a row of the
+    results.
     """
+    if explain is not None and explain.partition(":")[0] not in archive.methods:
+        raise UserError(f"--explain {explain}: no such method; give {', '.join(archive.methods)}")
     started = _now()
     columns = results.fields(archive.heads, with_heatmaps=explain is not None)
     manifest = manifests.load(manifest_uri, reserved={column.name for column in columns})
@@ -121,10 +124,12 @@ def score(
 
 def _refuse_earlier_results(out_uri: str) -> None:
     try:
-        found = storage.list_files(out_uri)
+        found = storage.exists(storage.join(out_uri, "run.json")) or storage.list_files(
+            storage.join(out_uri, results.PARTS)
+        )
     except StorageError as error:
         raise UserError(f"results cannot be written to {out_uri}: {error}") from None
-    if any(results.is_part(uri) or uri.endswith("/run.json") for uri in found):
+    if found:
         raise UserError(f"{out_uri} already holds results: name a new folder, or remove them")
 
 

@@ -41,6 +41,8 @@ class Archive(Protocol):
     def engine(self) -> str: ...  # noqa: D102
     @property
     def heads(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def methods(self) -> Sequence[str]: ...  # noqa: D102
 
     def score(self, rows: Sequence[dict[str, object]]) -> Sequence[tuple[int, dict[str, Any]]]:
         """Give (status, body) for each row, in order; status 200 is success."""
@@ -100,7 +102,8 @@ class Shard:
     def part(self, job: Job) -> str:
         """Name the file of this shard's results."""
         # With the folder, from which relative image_uris are taken.
-        return f"part-{self.index:05d}-{job.key(digest(self.table), self.manifest.folder)}.parquet"
+        key = job.key(digest(self.table), self.manifest.folder)
+        return f"{results.PARTS}/part-{self.index:05d}-{key}.parquet"
 
 
 class _Image(NamedTuple):

@@ -98,7 +98,9 @@ def _base64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise MalformedRequest("image: not base64; encode the file's bytes", field="image") from error
+        raise MalformedRequest(
+            "image: not base64; encode the file's bytes", field="image"
+        ) from error
 
 
 def _image(value: object) -> bytes:

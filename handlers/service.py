@@ -45,6 +45,7 @@ class ScoringService:
         self.engine = engines.EagerEngine(network, self.card.preprocessing, device)
         self.weight_KC = network.heads.weight.detach()
         self.head_names = [head.name for head in self.card.heads]
+        self.methods = attribution.METHODS
         model = context.manifest["model"]
         self.model = ModelIdentity(
             name=model["modelName"],
@@ -138,9 +139,7 @@ class ScoringService:
                 continue
             scores = dict(zip(self.head_names, probability_K, strict=True))
             outcomes.append(
-                responses.scored(
-                    self.model, item.roi, self.card.heads, scores, item.warnings, maps
-                )
+                responses.scored(self.model, item.roi, self.card.heads, scores, item.warnings, maps)
             )
         return outcomes
 

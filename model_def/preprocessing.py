@@ -20,6 +20,8 @@ Pixels = npt.NDArray[np.uint8]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+Positive = Annotated[float, Field(gt=0)]
+
 
 class RoI(NamedTuple):
     """A lesion box in pixels of the full stored frame, half-open, origin at the top left."""
@@ -41,9 +43,7 @@ class Preprocessing(BaseModel):
     """Widening of the RoI on each side, as a fraction of its own width and height."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Per-channel mean subtracted from intensities in [0, 1]."""
-    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (
-        IMAGENET_STD
-    )
+    std: tuple[Positive, Positive, Positive] = IMAGENET_STD
     """Per-channel standard deviation that divides them."""
 
 
@@ -80,7 +80,7 @@ def crop(frame_HW: Pixels, roi: RoI, facts: Preprocessing) -> Pixels:
 
 
 def resize(crop_HW: Pixels, facts: Preprocessing) -> Pixels:
-    """Bilinear, antialiased resize to (S, S); the crop is cut first, so nothing outside leaks in."""
+    """Bilinear, antialiased resize to (S, S); the crop comes first: nothing outside leaks in."""
     size = (facts.size, facts.size)
     return np.asarray(Image.fromarray(crop_HW).resize(size, Image.Resampling.BILINEAR))
 

@@ -54,9 +54,7 @@ def card() -> checkpoint.ModelCard:
 
 
 @pytest.fixture(scope="session")
-def checkpoint_folder(
-    tmp_path_factory: pytest.TempPathFactory, card: checkpoint.ModelCard
-) -> Path:
+def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory, card: checkpoint.ModelCard) -> Path:
     """A checkpoint with seeded random weights whose scores differ from image to image."""
     torch.manual_seed(0)
     network = Network(card.architecture, len(card.heads))

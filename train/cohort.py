@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -122,9 +122,7 @@ def load_cohort(folder: Path) -> Cohort:
     if frame.empty:
         raise UserError(f"COHORT {folder}: has no rows; {remedy}")
     frame["pixels_sha256"] = [scan.sha256 for image in frame["image"] if (scan := scans[image])]
-    return Cohort(
-        name=about["name"], synthetic=about["synthetic"], folder=folder, table=frame
-    )
+    return Cohort(name=about["name"], synthetic=about["synthetic"], folder=folder, table=frame)
 
 
 def _scan_images(folder: Path, images: list[str]) -> dict[str, _Scan | None]:
@@ -148,7 +146,8 @@ def find_faults(frame: pd.DataFrame, scans: dict[str, _Scan | None]) -> Iterator
     """Every fault of a cohort table as `row N, field: what and why`; rows count from 0."""
     patient_of: dict[str, tuple[str, int]] = {}
     seen: dict[tuple[object, ...], int] = {}
-    for index, row in enumerate(frame.itertuples(index=False)):
+    rows: Iterator[Any] = frame.itertuples(index=False)
+    for index, row in enumerate(rows):
         corners = [getattr(row, column) for column in ROI_COLUMNS]
         scan = scans[row.image]
         if scan is None:

@@ -71,7 +71,7 @@ def report(table, out: Path) -> None:  # type: ignore[no-untyped-def]
         )
 
 
-_TRAIN_HELP = """Usage: sonode train {fit,validate,test} --config YAML --data.cohort COHORT --out OUT
+_TRAIN_HELP = """Usage: sonode train {fit,validate,test} --config YAML --data.cohort DIR --out DIR
 
   fit       train; an interrupted run with the same settings goes on where it stopped
   validate  metrics of OUT's checkpoint on the validation part

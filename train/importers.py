@@ -13,8 +13,8 @@ import pandas as pd
 
 from model_def.preprocessing import RoI
 from sonode_console import UserError, progress, say
-from train.annotations import AnnotationError, read_voc
 from train.cohort import ROI_COLUMNS, SCHEMA, Cohort, load_cohort, read_image, write_cohort
+from train.labelimg import AnnotationError, read_voc
 
 LABELS = "labels.csv"
 _TRUTH = {"": None, "0": False, "1": True, "false": False, "true": True}
@@ -37,13 +37,17 @@ def import_voc(source: Path, out: Path, *, name: str, synthetic: bool = False) -
         wanted = ["image", *(c for c in SCHEMA.names if c not in ("image", *ROI_COLUMNS))]
         absent = [column for column in wanted if column not in (reader.fieldnames or [])]
         if absent:
-            raise UserError(f"SRC {LABELS}: no column {', '.join(absent)}; add it, blank if unknown")
+            raise UserError(
+                f"SRC {LABELS}: no column {', '.join(absent)}; add it, blank if unknown"
+            )
         records = list(reader)
     rows: list[dict[str, object]] = []
     faults: list[str] = []
     for number, record in enumerate(records):
         try:
-            boxes: list[RoI | None] = [*read_voc(source / "annotations" / f"{Path(record['image']).stem}.xml")]
+            boxes: list[RoI | None] = [
+                *read_voc(source / "annotations" / f"{Path(record['image']).stem}.xml")
+            ]
             labels = {
                 "malignant": _TRUTH[record["malignant"].strip().lower()],
                 "alnm": _TRUTH[record["alnm"].strip().lower()],
@@ -86,7 +90,9 @@ def import_busi(source: Path, out: Path) -> Cohort:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"SRC {source}: no folder `{folder.name}`; give BUSI's top folder")
-    images = [p for folder in folders for p in sorted(folder.glob("*.png")) if "_mask" not in p.stem]
+    images = [
+        p for folder in folders for p in sorted(folder.glob("*.png")) if "_mask" not in p.stem
+    ]
     rows: list[dict[str, object]] = []
     faults: list[str] = []
     first_of: dict[str, str] = {}
@@ -123,9 +129,7 @@ def mask_box(mask_HW: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> RoI | 
     rows, columns = np.nonzero(mask_HW)
     if rows.size == 0:
         return None
-    return RoI(
-        int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
-    )
+    return RoI(int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
 
 
 def _corners(box: RoI | None) -> dict[str, int | None]:

@@ -56,9 +56,7 @@ def masked_bce(logits_BK: torch.Tensor, labels_BK: torch.Tensor) -> torch.Tensor
     return (total_K / known_BK.sum(dim=0).clamp(min=1)).sum()
 
 
-def hierarchical(
-    logits_BK: torch.Tensor, heads: Sequence[HeadSpec], margin: float
-) -> torch.Tensor:
+def hierarchical(logits_BK: torch.Tensor, heads: Sequence[HeadSpec], margin: float) -> torch.Tensor:
     """Mean over the batch of max(0, p_child - p_parent - margin), summed over such pairs.
 
     Derived from the paper's text (its equation is an image): gradients only where the child's

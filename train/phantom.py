@@ -23,7 +23,7 @@ from scipy.special import expit
 
 from model_def.preprocessing import Pixels, RoI
 from sonode_console import UserError, progress
-from train import annotations
+from train.labelimg import write_voc
 
 Field = npt.NDArray[np.float64]
 
@@ -141,9 +141,7 @@ def write_phantom(out: Path, n_patients: int, seed: int) -> None:
             pixels, roi = render(rng, lesion, device)
             stem = f"phantom_{patient:04d}_{view}"
             Image.fromarray(pixels).save(out / "images" / f"{stem}.png")
-            annotations.write_voc(
-                out / "annotations" / f"{stem}.xml", f"{stem}.png", WIDTH, HEIGHT, roi
-            )
+            write_voc(out / "annotations" / f"{stem}.xml", f"{stem}.png", WIDTH, HEIGHT, roi)
             rows.append(
                 {
                     "image": f"{stem}.png",

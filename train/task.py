@@ -70,7 +70,7 @@ class MultiTask(lightning.LightningModule):
         schedule: Literal["step", "one_cycle"] = "step",
         step_epochs: int = 50,
     ) -> None:
-        """Take the model's configuration; the defaults are the paper's, whose heads are in its YAML.
+        """Take the model's configuration; the defaults are the paper's, its heads in paper.yaml.
 
         `schedule`: `step` divides the learning rate by 10 every `step_epochs` epochs; `one_cycle`
         rises to `learning_rate` and falls again (Smith & Topin 2017), for short runs.
@@ -83,7 +83,7 @@ class MultiTask(lightning.LightningModule):
         self.architecture, self.heads, self.preprocessing = architecture, heads, preprocessing
         self.loss, self.learning_rate = loss, learning_rate
         self.schedule, self.step_epochs = schedule, step_epochs
-        self.network = Network(architecture, len(heads)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = Network(architecture, len(heads)).to(memory_format=torch.channels_last)
         self.label_counts: dict[str, dict[str, int]] = {}
         self.aucs: list[HeadAuc] = []
         self._outputs: list[Batch] = []

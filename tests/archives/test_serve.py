@@ -19,7 +19,8 @@ import pytest
 
 from archives import java
 from archives.java import claim_ports, find_java, worker_failure
-from archives.serve import TorchServeNode, archives_in, serve
+from archives.node import TorchServeNode
+from archives.serve import archives_in, serve
 from sonode_console import UserError
 
 ECHO = """

@@ -23,6 +23,7 @@ class FakeArchive:
     sha256 = "ab" * 32
     engine = "eager"
     heads = ("malignancy", "alnm")
+    methods = ("gradcam",)
 
     def __init__(self) -> None:
         self.calls: list[list[dict[str, object]]] = []

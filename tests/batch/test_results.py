@@ -95,8 +95,8 @@ def test_a_row_too_few_is_an_error() -> None:
 
 
 def test_read_takes_the_parts_in_order_and_nothing_else(tmp_path: Path, put_table: Any) -> None:
-    put_table(str(tmp_path / "part-00001-aa.parquet"), {"n": [3]})
-    put_table(str(tmp_path / "part-00000-ff.parquet"), {"n": [1, 2]})
+    put_table(str(tmp_path / "parts" / "part-00001-aa.parquet"), {"n": [3]})
+    put_table(str(tmp_path / "parts" / "part-00000-ff.parquet"), {"n": [1, 2]})
     put_table(str(tmp_path / "manifest.parquet"), {"n": [9]})
     (tmp_path / "run.json").write_text("{}")
     assert results.read(str(tmp_path))["n"].to_pylist() == [1, 2, 3]

@@ -84,9 +84,10 @@ def test_every_row_has_one_result_in_order_and_faults_stay_alone(
         ["image_truncated", "object_changed", "object_missing", "roi_outside"], 1
     )
     assert summary.model == MODEL
-    names = sorted(uri.rpartition("/")[2] for uri in storage.list_files(out))
-    assert names == [*summary.parts, "run.json", "started.json"]
-    shape = re.compile(r"part-0000(\d)-[0-9a-f]{32}\.parquet")
+    assert sorted(storage.list_files(out)) == [f"{out}/run.json", f"{out}/started.json"]
+    found = [uri.removeprefix(f"{out}/") for uri in storage.list_files(f"{out}/parts")]
+    assert found == summary.parts
+    shape = re.compile(r"parts/part-0000(\d)-[0-9a-f]{32}\.parquet")
     assert [shape.sub(r"\1", name) for name in summary.parts] == ["0", "1", "2"]
     record = json.loads(storage.read(storage.join(out, "run.json")).data)
     assert record == json.loads(json.dumps(vars(summary)))
@@ -162,8 +163,7 @@ def test_heat_maps_lie_beside_the_results_under_names_of_content(
 def _parts(out: str) -> dict[str, pa.Table]:
     return {
         uri.rpartition("/")[2]: storage.read(uri).data
-        for uri in storage.list_files(out)
-        if results.is_part(uri)
+        for uri in storage.list_files(storage.join(out, "parts"))
     }
 
 
@@ -247,7 +247,7 @@ def test_an_empty_manifest_gives_results_with_all_columns(
     assert "malignancy_probability" in table.column_names
 
 
-@pytest.mark.parametrize("earlier", ["run.json", "part-00000-ab.parquet"])
+@pytest.mark.parametrize("earlier", ["run.json", "parts/part-00000-ab.parquet"])
 def test_earlier_results_are_refused(
     folder: str, archive: Any, put_table: Any, earlier: str
 ) -> None:
@@ -289,10 +289,8 @@ def test_a_run_that_breaks_off_does_not_look_finished(
     monkeypatch.setattr(storage, "write", full_after_the_first_part)
     with pytest.raises(UserError, match=r"cannot be written to .*out: no space"):
         run(manifest, str(tmp_path / "out"), archive)
-    assert [name[:10] for name in sorted(p.name for p in (tmp_path / "out").iterdir())] == [
-        "part-00000",
-        "started.js",
-    ]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["parts", "started.json"]
+    assert [path.name[:10] for path in (tmp_path / "out" / "parts").iterdir()] == ["part-00000"]
     assert threading.active_count() == 1
 
 
@@ -347,3 +345,8 @@ def test_credentials_that_end_within_a_run_end_the_run(
         run(manifest, f"{s3}/out", archive)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-key")
     assert storage.list_files(f"{s3}/out") == [f"{s3}/out/started.json"]
+
+
+def test_an_unknown_method_is_refused_before_anything_is_read(tmp_path: Path, archive: Any) -> None:
+    with pytest.raises(UserError, match="--explain magic:alnm: no such method; give gradcam"):
+        run(str(tmp_path / "none.parquet"), str(tmp_path / "out"), archive, explain="magic:alnm")

@@ -76,9 +76,7 @@ def test_the_explanations_endpoint_asks_for_all_heads_unless_the_row_says_otherw
         ({"image": b"x", "explain": b"gradcam:liver"}, MalformedRequest, "explain"),
     ],
 )
-def test_mistakes_are_named(
-    row: dict[str, object], error: type[RequestError], field: str
-) -> None:
+def test_mistakes_are_named(row: dict[str, object], error: type[RequestError], field: str) -> None:
     with pytest.raises(error) as caught:
         requests.parse(row, {}, HEADS)
     assert caught.value.field == field

@@ -44,7 +44,7 @@ def read_voc(path: Path) -> list[RoI]:
         AnnotationError: not XML, an XML bomb, or a box without its four whole numbers.
     """
     try:
-        root = defusedxml.ElementTree.parse(path).getroot()
+        root: Element = defusedxml.ElementTree.fromstring(path.read_bytes())
         return [
             from_voc(*(int(box.findtext(tag, "")) for tag in ("xmin", "ymin", "xmax", "ymax")))
             for box in root.iterfind("object/bndbox")
