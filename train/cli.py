@@ -46,6 +46,17 @@ class EpochLines(Callback):
         )
 
 
+class EpochSeeds(Callback):
+    """Seeds each epoch by its number, so that a resumed run draws what the whole one would."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Restart the generator that shuffles and augments."""
+        torch.manual_seed(self.seed * 100_003 + trainer.current_epoch)
+
+
 def primary(found: HeadAuc) -> bool:
     """Whether this is the head's main figure: on its parent's positives where it has a parent."""
     return found.on != "all" or found.head == "malignancy"
@@ -79,7 +90,7 @@ class TrainCLI(LightningCLI):
         self.best.CHECKPOINT_NAME_LAST = "last"
         kwargs = {
             "default_root_dir": run,
-            "callbacks": [self.best, EpochLines()],
+            "callbacks": [self.best, EpochSeeds(self.settings.seed_everything), EpochLines()],
             "logger": [
                 CSVLogger(run, name="", version="csv"),
                 TensorBoardLogger(run, name="", version="tensorboard"),
@@ -93,8 +104,8 @@ class TrainCLI(LightningCLI):
         out: Path = self.settings.out
         if (out / CHECKPOINT).exists():
             raise UserError(f"--out {out}: holds a finished checkpoint; give another folder")
-        record = out / RUN / "config.yaml"
-        text = self.parser.dump(self.config, skip_none=False)
+        record = out / "config.yaml"
+        text = self.parser.dump(self.config)
         last = out / RUN / "last.ckpt"
         if last.exists():
             if record.read_text() != text:
@@ -103,7 +114,7 @@ class TrainCLI(LightningCLI):
                     "give another folder, or that configuration to resume it"
                 )
             say("resuming the interrupted run")
-            self.settings.ckpt_path = str(last)
+            self.config_init[str(self.subcommand)].update(ckpt_path=str(last), weights_only=True)
         record.parent.mkdir(parents=True, exist_ok=True)
         record.write_text(text)
 
@@ -190,6 +201,7 @@ def run(arguments: list[str]) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # Crops are cached in memory, so loader processes would only copy them about.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # so it is when resuming
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning's own
     sys.argv = ["sonode train", *arguments]  # what Lightning reads and shows in its usage
@@ -202,7 +214,7 @@ def run(arguments: list[str]) -> None:
                 "enable_progress_bar": sys.stderr.isatty(),
                 "enable_model_summary": False,
             },
-            parser_kwargs={"exit_on_error": False},
+            parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
         )
     except ArgumentError as error:
         raise UserError(" ".join(str(error).split())) from error

@@ -48,16 +48,12 @@ def import_voc(source: Path, out: Path, *, name: str, synthetic: bool = False) -
             boxes: list[RoI | None] = [
                 *read_voc(source / "annotations" / f"{Path(record['image']).stem}.xml")
             ]
-            labels = {
-                "malignant": _TRUTH[record["malignant"].strip().lower()],
-                "alnm": _TRUTH[record["alnm"].strip().lower()],
-                "n_nodes": int(record["n_nodes"]) if record["n_nodes"].strip() else None,
-            }
+            labels = _labels(record)
         except AnnotationError as error:
             faults.append(f"{LABELS} row {number}, image: {error}")
             continue
-        except (KeyError, ValueError) as error:
-            faults.append(f"{LABELS} row {number}: unreadable label {error}")
+        except ValueError as error:
+            faults.append(f"{LABELS} row {number}, {error}")
             continue
         image = _reference(source / "images" / record["image"], out)
         for order, box in enumerate(boxes or [None]):
@@ -73,6 +69,21 @@ def import_voc(source: Path, out: Path, *, name: str, synthetic: bool = False) -
                 }
             )
     return _finish(out, rows, faults, name=name, source="LabelImg VOC", synthetic=synthetic)
+
+
+def _labels(record: dict[str, str]) -> dict[str, bool | int | None]:
+    """The three labels of one row; blanks are None. Raises ValueError naming the field."""
+    labels: dict[str, bool | int | None] = {}
+    for field in ("malignant", "alnm"):
+        text = record[field].strip().lower()
+        if text not in _TRUTH:
+            raise ValueError(f"{field}: give 1, 0, true, false or blank")
+        labels[field] = _TRUTH[text]
+    try:
+        labels["n_nodes"] = int(text) if (text := record["n_nodes"].strip()) else None
+    except ValueError:
+        raise ValueError("n_nodes: give a whole number or blank") from None
+    return labels
 
 
 def import_busi(source: Path, out: Path) -> Cohort:

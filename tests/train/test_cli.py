@@ -1,0 +1,180 @@
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from model_def import checkpoint
+from sonode_console import UserError
+from train.cli import run
+from train.cohort import Cohort
+
+CONFIGS = Path(__file__).parents[2] / "train" / "configs"
+# Under split seed 4 every part of the 14 patients has both classes of both labels.
+SMALL = [
+    *("--model.preprocessing.size=32", "--trainer.precision=32-true"),
+    *("--data.batch_size=8", "--data.split_seed=4"),
+]
+
+
+def sonode(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "sonode", *map(str, arguments)]
+
+
+def train(
+    step: str, cohort: Path, out: Path, *more: object, config: str = "demo"
+) -> subprocess.CompletedProcess[str]:
+    command = sonode(
+        *("train", step, "--config", CONFIGS / f"{config}.yaml"),
+        *("--data.cohort", cohort, "--out", out, *SMALL, *more),
+    )
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def trained(phantom: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """OUT of an uninterrupted run over three epochs."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    done = train("fit", phantom.folder, out, "--trainer.max_epochs=3")
+    assert done.returncode == 0, done.stderr
+    assert "epoch 3/3: loss" in done.stdout
+    return out
+
+
+def test_the_card_says_what_a_reviewer_asks(trained: Path, phantom: Cohort) -> None:
+    card = checkpoint.read_card(trained / "checkpoint")
+    assert card.architecture == "resnet18"
+    assert [head.name for head in card.heads] == ["malignancy", "alnm"]
+    assert (card.preprocessing.size, card.preprocessing.context) == (32, 0.2)
+    training = card.training
+    assert training["cohort"]["sha256"] == phantom.sha256
+    assert training["cohort"]["synthetic"] is True
+    images = [training["cohort"][part]["images"] for part in ("train", "val", "test")]
+    assert sum(images) == len(phantom.table)
+    malignancy, alnm = training["labels"]["malignancy"], training["labels"]["alnm"]
+    assert sum(malignancy.values()) == images[0]
+    assert sum(alnm.values()) == malignancy["positive"]  # benign images are not in its term
+    assert training["loss"] == {
+        "hierarchy_weight": 0.05,
+        "margin": 0.1,
+        "parent_negative": "mask",
+    }
+
+
+def test_test_reports_the_exported_checkpoint(trained: Path, phantom: Cohort) -> None:
+    done = train("test", phantom.folder, trained)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((trained / "test.json").read_text())
+    assert [(item["head"], item["on"]) for item in found] == [
+        ("malignancy", "all"),
+        ("alnm", "malignancy positive"),
+        ("alnm", "all"),
+    ]
+    for item in found:
+        assert ("undefined" if item["auc"] is None else f"{item['auc']:.3f}") in done.stdout
+
+
+def test_a_finished_checkpoint_is_not_trained_over(trained: Path, phantom: Cohort) -> None:
+    done = train("fit", phantom.folder, trained)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: --out")
+    assert "holds a finished checkpoint; give another folder" in done.stderr
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(
+    trained: Path, phantom: Cohort, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["--data.cohort", phantom.folder, "--out", out, *SMALL, "--trainer.max_epochs=3"]
+    command = sonode("train", "fit", "--config", CONFIGS / "demo.yaml", *arguments)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("epoch 2/3"):  # said before its own checkpoint is written
+                process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (out / "checkpoint").exists()
+
+    other = train("fit", phantom.folder, out, "--trainer.max_epochs=4")
+    assert other.returncode == 2
+    assert "holds an interrupted run of another configuration" in other.stderr
+
+    done = train("fit", phantom.folder, out, "--trainer.max_epochs=3")
+    assert done.returncode == 0, done.stderr
+    assert "resuming the interrupted run" in done.stdout
+    assert "epoch 1/3" not in done.stdout
+    resumed, whole = (checkpoint.load(folder / "checkpoint")[0] for folder in (out, trained))
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trainer.max_epoch=1"], "trainer.max_epoch"),
+        (["--model.loss.weight=1"], "weight"),
+        (["--model.architecture=vgg"], "architecture"),
+        (["--model.preprocessing.size=7"], "size"),
+        (["--model.heads=[{name: a, target: liver, labels: [n, y]}]"], "target `liver`"),
+        (["--model.heads=[]"], "the list is empty"),
+        (["--config=none.yaml"], "none.yaml"),
+    ],
+)
+@pytest.mark.filterwarnings("default")  # Lightning's and its dependencies' own
+def test_wrong_settings_are_one_line(
+    phantom: Cohort,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", [])
+    out = tmp_path / "out"
+    given = ["--config", str(CONFIGS / "demo.yaml"), "--data.cohort", str(phantom.folder)]
+    with pytest.raises(UserError) as caught:
+        run(["fit", *given, "--out", str(out), *SMALL, *arguments])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (out / "checkpoint").exists()
+
+
+def test_a_wrong_setting_on_the_command_line(phantom: Cohort, tmp_path: Path) -> None:
+    done = train("fit", phantom.folder, tmp_path / "out", "--trainer.max_epoch=1")
+    assert done.returncode == 2
+    assert [line[:6] for line in done.stderr.splitlines()] == ["error:"]
+    assert "trainer.max_epoch" in done.stderr
+
+
+def test_no_checkpoint_to_test(phantom: Cohort, tmp_path: Path) -> None:
+    done = train("test", phantom.folder, tmp_path)
+    assert done.returncode == 2
+    assert "holds no model.json" in done.stderr
+
+
+@pytest.mark.parametrize("config", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+def test_every_shipped_configuration_runs(phantom: Cohort, tmp_path: Path, config: str) -> None:
+    done = train(
+        *("fit", phantom.folder, tmp_path / "out", "--trainer.max_epochs=1"),
+        "--trainer.limit_train_batches=1",
+        config=config,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "checkpoint" / "model.json").is_file()
+
+
+def test_the_papers_configuration_is_the_papers() -> None:
+    settings = yaml.safe_load((CONFIGS / "paper.yaml").read_text())
+    assert settings["trainer"]["max_epochs"] == 200
+    assert settings["model"]["architecture"] == "resnet50"
+    assert settings["model"]["preprocessing"] == {"size": 256, "context": 0.0}
+    assert settings["model"]["learning_rate"] == 1e-4
+    assert (settings["model"]["schedule"], settings["model"]["step_epochs"]) == ("step", 50)
+    assert settings["model"]["loss"] == {
+        "hierarchy_weight": 0.05,
+        "margin": 0.1,
+        "parent_negative": "mask",
+    }

@@ -1,0 +1,125 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from sonode_console import UserError
+from train.cohort import SCHEMA, Cohort, load_cohort, write_cohort
+
+
+def row(**changes: object) -> dict[str, object]:
+    return {
+        "patient_id": "p0",
+        "lesion_id": "l0",
+        "image": "a.png",
+        "roi_x_min": 0,
+        "roi_y_min": 0,
+        "roi_x_max": 10,
+        "roi_y_max": 10,
+        "malignant": None,
+        "alnm": None,
+        "n_nodes": None,
+        "device": None,
+        **changes,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, value in (("a", 10), ("b", 20), ("same_as_a", 10)):
+        Image.fromarray(np.full((30, 40), value, np.uint8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "text.png").write_text("no image")
+    return tmp_path
+
+
+def load(folder: Path, *rows: dict[str, object]) -> Cohort:
+    frame = pd.DataFrame(list(rows), columns=SCHEMA.names)
+    write_cohort(folder, frame, name="test", source="test", synthetic=False)
+    return load_cohort(folder)
+
+
+def faults(folder: Path, *rows: dict[str, object]) -> list[str]:
+    with pytest.raises(UserError, match="faults; correct these rows") as caught:
+        load(folder, *rows)
+    return caught.value.details
+
+
+def test_missing_labels_stay_missing(folder: Path) -> None:
+    table = load(folder, row(), row(image="b.png", malignant=True, alnm=False)).table
+    assert table["malignant"].isna().tolist() == [True, False]
+    assert table["alnm"].isna().tolist() == [True, False]
+    assert table["n_nodes"].isna().all()
+
+
+def test_all_faults_are_listed_at_once_with_their_rows(folder: Path) -> None:
+    found = faults(
+        folder,
+        row(malignant=False, n_nodes=2),
+        row(image="b.png", malignant=False, alnm=True),
+        row(image="b.png", roi_x_max=41, alnm=False, n_nodes=1),
+        row(image="b.png", roi_x_min=None),
+        row(image="b.png", roi_y_max=0),
+        row(image="b.png", roi_y_min=-1, n_nodes=-2),
+        row(image="same_as_a.png", patient_id="p1"),
+        row(image="text.png"),
+        row(image="none.png"),
+        row(image="b.png"),
+        row(image="b.png", lesion_id="l1"),
+    )
+    assert found == [
+        "row 0, malignant: benign with positive nodes",
+        "row 1, malignant: benign with positive nodes",
+        "row 2, roi: box [0, 0, 41, 10] reaches outside the image of 40 x 30",
+        "row 2, alnm: False contradicts n_nodes 1",
+        "row 3, roi: no box",
+        "row 4, roi: box [0, 0, 10, 0] is empty",
+        "row 5, roi: box [0, -1, 10, 10] reaches outside the image of 40 x 30",
+        "row 5, n_nodes: -2 is negative",
+        "row 6, image: same pixels as row 0, which is another patient",
+        "row 6, roi: same image and box as row 0",
+        "row 7, image: absent or not a readable image",
+        "row 8, image: absent or not a readable image",
+        "row 9, roi: same image and box as row 1",
+        "row 10, roi: same image and box as row 1",
+    ]
+
+
+def test_a_box_may_fill_the_frame_and_lesions_may_share_an_image(folder: Path) -> None:
+    whole = row(roi_x_max=40, roi_y_max=30)
+    assert len(load(folder, whole, row(lesion_id="l1"), row(image="b.png")).table) == 3
+
+
+def test_the_digest_is_of_rows_and_pixels_not_of_places(phantom: Cohort, tmp_path: Path) -> None:
+    moved = load_cohort(Path(shutil.copytree(phantom.folder, tmp_path / "moved")))
+    assert moved.sha256 == phantom.sha256
+    image = moved.image_path(0)
+    pixels = np.asarray(Image.open(image)).copy()
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(image)
+    assert load_cohort(moved.folder).sha256 != phantom.sha256
+
+
+def test_what_is_no_cohort_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not a cohort \(no cohort\.parquet\); make one with"):
+        load_cohort(tmp_path)
+    table = tmp_path / "cohort.parquet"
+    table.write_text("x")
+    with pytest.raises(UserError, match="is not a cohort table"):
+        load_cohort(tmp_path)
+    pd.DataFrame({"a": [1]}).to_parquet(table)
+    with pytest.raises(UserError, match="is not a cohort table"):
+        load_cohort(tmp_path)
+
+
+def test_other_columns_and_no_rows_are_refused(folder: Path) -> None:
+    load(folder, row())
+    path = folder / "cohort.parquet"
+    pq.write_table(pq.read_table(path).drop(["device"]), path)
+    with pytest.raises(UserError, match="other columns than a cohort"):
+        load_cohort(folder)
+    with pytest.raises(UserError, match="has no rows"):
+        load(folder)

@@ -1,0 +1,142 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model_def.preprocessing import RoI
+from sonode_console import UserError
+from train.importers import import_busi, import_voc, mask_box
+from train.labelimg import write_voc
+
+SHARED_BUSI = Path(__file__).parents[3] / "shared" / "busi"
+
+
+def picture(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (50, 60), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def mask(path: Path, *box: int) -> None:
+    pixels = np.zeros((50, 60), np.uint8)
+    x_min, y_min, x_max, y_max = box
+    pixels[y_min:y_max, x_min:x_max] = 255
+    Image.fromarray(pixels).save(path)
+
+
+def test_mask_box_by_hand() -> None:
+    pixels = np.zeros((5, 7), np.uint8)
+    assert mask_box(pixels) is None
+    pixels[1, 2] = pixels[3, 5] = 1
+    assert mask_box(pixels) == RoI(2, 1, 6, 4)
+
+
+@pytest.fixture
+def busi(tmp_path: Path) -> Path:
+    source = tmp_path / "busi"
+    picture(source / "benign" / "benign (1).png", 1)
+    mask(source / "benign" / "benign (1)_mask.png", 3, 4, 20, 30)
+    mask(source / "benign" / "benign (1)_mask_1.png", 30, 4, 40, 30)
+    picture(source / "benign" / "benign (10).png", 1)  # the same pixels as (1)
+    mask(source / "benign" / "benign (10)_mask.png", 5, 5, 9, 9)
+    picture(source / "malignant" / "malignant (1).png", 2)
+    mask(source / "malignant" / "malignant (1)_mask.png", 0, 0, 60, 50)
+    picture(source / "normal" / "normal (1).png", 3)
+    return source
+
+
+def test_busi_by_hand(busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cohort = import_busi(busi, tmp_path / "out")
+    table = cohort.table
+    assert table["malignant"].tolist() == [False, False, False, True]
+    assert table["alnm"].isna().all()
+    assert table["n_nodes"].isna().all()
+    assert [cohort.roi(index) for index in range(4)] == [
+        (3, 4, 20, 30),
+        (30, 4, 40, 30),
+        (5, 5, 9, 9),
+        (0, 0, 60, 50),
+    ]
+    # Equal pixels: one patient, so that they cannot fall into two parts of a split.
+    assert table["patient_id"].tolist() == ["busi_benign_1"] * 3 + ["busi_malignant_1"]
+    assert table["lesion_id"].nunique() == 4
+    assert "1 images repeat" in capsys.readouterr().out
+    assert not cohort.synthetic
+
+
+def test_busi_without_a_lesion_or_a_folder(busi: Path, tmp_path: Path) -> None:
+    mask(busi / "malignant" / "malignant (1)_mask.png", 0, 0, 0, 0)
+    out = tmp_path / "out"
+    with pytest.raises(UserError) as caught:
+        import_busi(busi, out)
+    assert caught.value.details == ["row 3, roi: no box"]
+    assert not (out / "cohort.parquet").exists()
+    with pytest.raises(UserError, match="no folder `benign`"):
+        import_busi(tmp_path, out)
+
+
+@pytest.mark.skipif(not SHARED_BUSI.is_dir(), reason="real BUSI images are not on this machine")
+def test_the_real_busi(tmp_path: Path) -> None:
+    table = import_busi(SHARED_BUSI, tmp_path).table
+    assert (len(table), table["image"].nunique()) == (349, 340)
+    assert table.groupby("malignant")["image"].nunique().to_dict() == {False: 210, True: 130}
+    assert table["alnm"].isna().all()
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    source = tmp_path / "voc"
+    for number, name in enumerate("ab"):
+        picture(source / "images" / f"{name}.png", number)
+        (source / "annotations").mkdir(exist_ok=True)
+        write_voc(source / "annotations" / f"{name}.xml", f"{name}.png", 60, 50, RoI(1, 2, 30, 40))
+    return source
+
+
+def write_labels(source: Path, *rows: dict[str, str]) -> None:
+    columns = ["image", "patient_id", "lesion_id", "malignant", "alnm", "n_nodes", "device"]
+    with (source / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_voc_by_hand(voc: Path, tmp_path: Path) -> None:
+    write_labels(
+        voc,
+        {"image": "a.png", "patient_id": "1", "malignant": "1", "alnm": "TRUE", "n_nodes": "3"},
+        {"image": "b.png", "patient_id": "2", "malignant": "0"},
+    )
+    cohort = import_voc(voc, tmp_path / "out", name="ours")
+    table = cohort.table
+    assert cohort.roi(0) == (1, 2, 30, 40)
+    assert table["malignant"].tolist() == [True, False]
+    assert (table["alnm"][0], table["n_nodes"][0]) == (True, 3)
+    assert table["alnm"].isna().tolist() == [False, True]
+    assert table["device"].isna().all()
+    assert cohort.image_path(1) == voc / "images" / "b.png"
+
+
+def test_voc_faults_are_listed_at_once(voc: Path, tmp_path: Path) -> None:
+    write_labels(
+        voc,
+        {"image": "a.png", "patient_id": "1", "malignant": "perhaps"},
+        {"image": "a.png", "patient_id": "1", "n_nodes": "many"},
+        {"image": "c.png", "patient_id": "1"},
+    )
+    with pytest.raises(UserError, match="3 faults") as caught:
+        import_voc(voc, tmp_path / "out", name="ours")
+    assert [detail.split(":")[0] for detail in caught.value.details] == [
+        "labels.csv row 0, malignant",
+        "labels.csv row 1, n_nodes",
+        "labels.csv row 2, image",
+    ]
+    assert not (tmp_path / "out").exists()
+    (voc / "labels.csv").write_text("image,patient_id\n")
+    with pytest.raises(UserError, match="no column lesion_id, malignant, alnm, n_nodes, device"):
+        import_voc(voc, tmp_path / "out", name="ours")
+    (voc / "labels.csv").unlink()
+    with pytest.raises(UserError, match=r"holds no labels\.csv"):
+        import_voc(voc, tmp_path / "out", name="ours")

@@ -1,0 +1,76 @@
+import math
+
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from model_def.heads import HeadSpec
+from sonode_console import UserError
+from train.task import MultiTask, head_aucs
+
+NAN = math.nan
+
+
+def test_aucs_by_hand_on_all_and_on_the_parents_positives(heads: tuple[HeadSpec, ...]) -> None:
+    labels = torch.tensor([[0, 0], [1, 0], [1, 1], [1, 1], [1, NAN], [NAN, 1]])
+    scores = torch.tensor([[0.1, 0.9], [0.4, 0.2], [0.3, 0.7], [0.8, 0.1], [0.05, 0.5], [0.5, 0.6]])
+    malignancy, on_malignant, alnm = head_aucs(scores, labels, heads)
+    # Malignant 0.4, 0.3, 0.8, 0.05 against benign 0.1: three of four pairs in order.
+    assert (malignancy.n_images, malignancy.n_positive, malignancy.auc) == (5, 4, 0.75)
+    # ALNM 0.7, 0.1 against 0.2 among malignant: one of two.
+    assert (on_malignant.on, on_malignant.n_images, on_malignant.auc) == (
+        "malignancy positive",
+        3,
+        0.5,
+    )
+    known = ~labels[:, 1].isnan()
+    assert alnm.auc == pytest.approx(roc_auc_score(labels[known, 1], scores[known, 1]))
+
+
+def test_undefined_is_not_a_number_and_no_label_is_no_row(heads: tuple[HeadSpec, ...]) -> None:
+    labels = torch.tensor([[1, NAN], [1, NAN]])
+    found = head_aucs(torch.rand(2, 2), labels, heads)
+    assert [(item.head, item.auc) for item in found] == [("malignancy", None)]
+
+
+class FakeTrainer:
+    """As much of a trainer as `setup` asks for."""
+
+    def __init__(self, labels: torch.Tensor) -> None:
+        self.datamodule = self
+        self.parts = {"train": self}
+        self.labels_NK = labels
+
+    def setup_for(self, heads: object, facts: object) -> None:
+        pass
+
+
+def task_for(labels: list[list[float]], heads: tuple[HeadSpec, ...]) -> MultiTask:
+    task = MultiTask(heads=heads, architecture="resnet18")
+    task._trainer = FakeTrainer(torch.tensor(labels, dtype=torch.float32))  # type: ignore[assignment]
+    task.setup("fit")
+    return task
+
+
+def test_a_head_without_labels_is_left_out_and_said(
+    heads: tuple[HeadSpec, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = task_for([[0, NAN], [1, NAN]], heads)
+    assert [head.name for head in task.heads] == ["malignancy"]
+    assert task.network.heads.out_features == 1
+    assert task.label_counts == {"malignancy": {"negative": 1, "positive": 1}}
+    assert "head alnm: no label in the training part" in capsys.readouterr().out
+
+
+def test_a_child_whose_parent_is_left_out_stands_alone(heads: tuple[HeadSpec, ...]) -> None:
+    task = task_for([[NAN, 0], [NAN, 1]], heads)
+    assert [(head.name, head.parent) for head in task.heads] == [("alnm", None)]
+
+
+def test_one_class_or_no_labels_are_errors(heads: tuple[HeadSpec, ...]) -> None:
+    with pytest.raises(UserError, match=r"head malignancy: .* 2 positive and 0 negative"):
+        task_for([[1, 0], [1, 1]], heads)
+    with pytest.raises(UserError, match=r"head alnm: .* 1 positive and 0 negative"):
+        task_for([[0, 0], [1, 1]], heads)  # the benign one is not in its term
+    with pytest.raises(UserError, match="no head has a label"):
+        task_for([[NAN, NAN]], heads)
