@@ -46,17 +46,6 @@ class EpochLines(Callback):
         )
 
 
-class EpochSeeds(Callback):
-    """Seeds each epoch by its number, so that a resumed run draws what the whole one would."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Restart the generator that shuffles and augments."""
-        torch.manual_seed(self.seed * 100_003 + trainer.current_epoch)
-
-
 def primary(found: HeadAuc) -> bool:
     """Whether this is the head's main figure: on its parent's positives where it has a parent."""
     return found.on != "all" or found.head == "malignancy"
@@ -90,7 +79,7 @@ class TrainCLI(LightningCLI):
         self.best.CHECKPOINT_NAME_LAST = "last"
         kwargs = {
             "default_root_dir": run,
-            "callbacks": [self.best, EpochSeeds(self.settings.seed_everything), EpochLines()],
+            "callbacks": [self.best, EpochLines()],
             "logger": [
                 CSVLogger(run, name="", version="csv"),
                 TensorBoardLogger(run, name="", version="tensorboard"),
@@ -101,6 +90,7 @@ class TrainCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Refuse to train over a finished checkpoint; go on where an interrupted run stopped."""
+        self.datamodule.seed = self.settings.seed_everything
         out: Path = self.settings.out
         if (out / CHECKPOINT).exists():
             raise UserError(f"--out {out}: holds a finished checkpoint; give another folder")
@@ -114,7 +104,9 @@ class TrainCLI(LightningCLI):
                     "give another folder, or that configuration to resume it"
                 )
             say("resuming the interrupted run")
-            self.config_init[str(self.subcommand)].update(ckpt_path=str(last), weights_only=True)
+            # Not `settings`: what `fit` is called with is taken from the instantiated copy.
+            arguments = self.config_init[str(self.subcommand)]
+            arguments.ckpt_path, arguments.weights_only = str(last), True
         record.parent.mkdir(parents=True, exist_ok=True)
         record.write_text(text)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import lightning
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision.transforms import v2
 
 from model_def.heads import HeadSpec
@@ -38,14 +38,37 @@ class Crops(Dataset[Sample]):
         """How many lesion boxes there are."""
         return len(self.crops)
 
-    def __getitem__(self, index: int) -> Sample:
-        """One crop at network size, augmented if this part is, and its labels (NaN = missing)."""
-        crop_HW = self.crops[index]
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        """One crop at network size and its labels (NaN = missing).
+
+        `key` is an index; where this part is augmented, an index and the augmentation's seed.
+        """
         if self.augment is None:
-            image_SS = torch.from_numpy(resize(crop_HW, self.facts).copy())
-        else:
-            image_SS = self.augment(torch.from_numpy(crop_HW)[None])[0]
-        return image_SS, self.labels_NK[index]
+            assert isinstance(key, int)
+            image_SS = torch.from_numpy(resize(self.crops[key], self.facts).copy())
+            return image_SS, self.labels_NK[key]
+        assert isinstance(key, tuple)
+        index, seed = key
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            image_1SS = self.augment(torch.from_numpy(self.crops[index])[None])
+        return image_1SS[0], self.labels_NK[index]
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """Shuffles and seeds augmentation by seed and epoch alone; Lightning sets the epoch.
+
+    A resumed run thus draws what the whole one would have drawn, with any number of workers.
+    """
+
+    def __init__(self, data: Crops, seed: int) -> None:
+        super().__init__(data, num_replicas=1, rank=0, seed=seed)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield (index, seed of its augmentation)."""
+        for index in super().__iter__():
+            state = np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)
+            yield index, int(state[0])
 
 
 def augmentation(size: int) -> v2.Transform:
@@ -78,6 +101,7 @@ class CohortData(lightning.LightningDataModule):
         self.batch_size = batch_size
         self.split_seed = split_seed
         self.num_workers = num_workers
+        self.seed = 0  # of shuffling and augmentation; the command line sets seed_everything's
         self.parts: dict[str, Crops] = {}
         self.cohort: Cohort
 
@@ -123,7 +147,7 @@ class CohortData(lightning.LightningDataModule):
         return DataLoader(
             train,
             self.batch_size,
-            shuffle=True,
+            sampler=EpochSampler(train, self.seed),
             drop_last=len(train) > self.batch_size,
             num_workers=self.num_workers,
         )
