@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import typer
@@ -38,6 +39,10 @@ def demo(
 
 def main() -> None:
     """Run the command line; exit 0 done, 1 done with findings, 2 wrong usage or refused input."""
+    # A supervisor's SIGTERM and a terminal that closes end a command like Ctrl-C: through the
+    # clean-up that stops its servers and removes what is half-written.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except typer.TyperException as error:

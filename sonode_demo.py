@@ -30,6 +30,7 @@ TOLERANCE = 1e-5  # online and batch: float32 sums differ in order with the size
 class Account:
     """What the closing table says."""
 
+    out: Path
     rows: list[tuple[str, str, str]] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     step: int = 0
@@ -40,7 +41,9 @@ class Account:
         say(f"\n== {self.step}. {title}")
 
     def add(self, what: str, where: Path | str, figure: str) -> None:
-        """Add a line to the closing table."""
+        """Add a line to the closing table; what lies in OUT is named from there."""
+        if isinstance(where, Path) and where.is_relative_to(self.out):
+            where = where.relative_to(self.out)
         self.rows.append((what, str(where), figure))
 
 
@@ -59,7 +62,7 @@ def run(out_folder: str, cohort_folder: str | None, seed: int) -> None:
         raise UserError(f"OUT {out_folder}: is not empty; give a new folder")
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    account = Account()
+    account = Account(out)
     cohort = _cohort(account, out, cohort_folder, seed)
     _train(account, out, cohort, seed, given=cohort_folder is not None)
     _pack(account, out)
@@ -78,9 +81,10 @@ def run(out_folder: str, cohort_folder: str | None, seed: int) -> None:
     account.begin("Online and batch compared")
     _compare(account, online, results)
 
-    account.add("all of it", out, f"{time.monotonic() - started:.0f} s")
+    account.add("all of it", "", f"{time.monotonic() - started:.0f} s")
     say()
     table("What was made", ("what", "where", "figures"), account.rows)
+    say(f"paths are below {out_folder}; what lies in s3:// is kept in {out_folder}/s3/data")
     for finding in account.findings:
         say(f"FINDING: {finding}")
     (out / "summary.json").write_text(
@@ -149,7 +153,7 @@ def _train(account: Account, out: Path, cohort: Any, seed: int, *, given: bool) 
         + ("undefined" if it["auc"] is None else f"{it['auc']:.3f}")
         for it in aucs
     ]
-    account.add("checkpoint", out / "training/checkpoint", f"trained in {seconds[0]:.0f} s")
+    account.add("checkpoint", out / "training" / "checkpoint", f"trained in {seconds[0]:.0f} s")
     for figure in figures:
         account.add("", "", figure)
 
@@ -227,7 +231,8 @@ def _post(account: Account, out: Path, node: Any, manifest: Any) -> dict[str, An
 
     whole = manifest[manifest["path"].notna()]
     chosen = whole.iloc[:: max(1, len(whole) // N_ONLINE)].head(N_ONLINE)
-    online, milliseconds = {}, []
+    online: dict[str, Any] = {}
+    milliseconds = []
     (out / "online").mkdir()
     with httpx.Client(timeout=60, trust_env=False) as client:
         for number, (_, row) in enumerate(chosen.iterrows()):
@@ -245,13 +250,19 @@ def _post(account: Account, out: Path, node: Any, manifest: Any) -> dict[str, An
             started = time.monotonic()
             answer = client.post(f"{node.inference_url}/predictions/{NAME}", **form)
             milliseconds.append(1000 * (time.monotonic() - started))
-            if answer.status_code != 200:
-                raise UserError(f"TorchServe answered {answer.status_code}: {answer.text[:200]}")
-            online[row["study_id"]] = answer.json()["heads"]
+            online[row["study_id"]] = _body(answer)["heads"]
         refused = client.post(f"{node.inference_url}/predictions/{NAME}", content=b"x")
-        url = f"{node.inference_url}/explanations/{NAME}"
-        answer = client.post(url, files={"image": data}, data={"roi": text}, headers=token)
-    explained = answer.json()
+        # The one most worth a look: where the deepest head of the hierarchy is most certain.
+        deepest = list(next(iter(online.values())))[-1]
+        study = max(online, key=lambda study: online[study][deepest]["probability"])
+        row = chosen[chosen["study_id"] == study].iloc[0]
+        answer = client.post(
+            f"{node.inference_url}/explanations/{NAME}",
+            files={"image": row["path"].read_bytes()},
+            data={"roi": ",".join(str(int(row[column])) for column in ROI_COLUMNS)},
+            headers={"Authorization": f"Bearer {node.token()}"},
+        )
+    explained = _body(answer)
     for head, heatmap in explained["heatmaps"].items():
         path = out / "online" / f"{heatmap['method']}_{head}.png"
         path.write_bytes(base64.b64decode(heatmap["png"]))
@@ -259,13 +270,20 @@ def _post(account: Account, out: Path, node: Any, manifest: Any) -> dict[str, An
     median = statistics.median(milliseconds)
     say(f"{len(online)} images posted as raw bytes, multipart and JSON: median {median:.0f} ms")
     say(f"without a token: refused with {refused.status_code}")
-    say("one answer of /explanations (pictures cut out):")
+    say(f"the answer of /explanations for {study} (pictures cut out):")
     say(json.dumps({**explained, "heatmaps": list(explained["heatmaps"])}, indent=2))
     if refused.status_code == 200:
         account.findings.append("TorchServe answered a request without a token")
     (out / "online" / "predictions.json").write_text(json.dumps(online, indent=2) + "\n")
-    account.add("online scores", out / "online/predictions.json", f"median {median:.0f} ms")
+    account.add("online scores", out / "online" / "predictions.json", f"median {median:.0f} ms")
     return online
+
+
+def _body(answer: Any) -> dict[str, Any]:
+    if answer.status_code != 200:
+        raise UserError(f"TorchServe answered {answer.status_code}: {answer.text[:200]}")
+    body: dict[str, Any] = answer.json()
+    return body
 
 
 def _score(account: Account, out: Path) -> Any:
@@ -291,7 +309,7 @@ def _score(account: Account, out: Path) -> Any:
         failed[["study_id", "stage", "code", "message"]].astype(str).values.tolist(),
     )
     speed = f"{summary['images_per_second']:.0f} images/s"
-    account.add("batch scores", f"{place} -> {out / 'scores.parquet'}", f"{len(results)} rows")
+    account.add("batch scores", f"{place} -> scores.parquet", f"{len(results)} rows")
     account.add("", "", f"{speed}, {len(failed)} failed with a code")
     if sorted(failed["study_id"]) != ["broken-0", "broken-1", "broken-2"]:
         account.findings.append("other rows failed than the three broken ones")

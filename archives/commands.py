@@ -72,7 +72,9 @@ def inspect(
 def serve(
     store: Path = typer.Option(STORE, help="Folder with the archives."),
     models: list[str] = typer.Option([], help="NAME=FILE.mar, repeatable; all when absent."),
-    run_dir: Path = typer.Option(Path("runs/serve"), help="Logs, key file, unpacked archives."),
+    run_dir: Path | None = typer.Option(
+        None, help="Logs, key file, unpacked archives; runs/serve-PORT when absent."
+    ),
     inference_port: int = typer.Option(8080, help="Loopback port of predictions."),
     management_port: int = typer.Option(8081, help="Loopback port of management."),
     metrics_port: int = typer.Option(8082, help="Loopback port of Prometheus metrics."),

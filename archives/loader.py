@@ -124,7 +124,7 @@ def _take_modules() -> dict[str, ModuleType]:
 
 
 # A flipped bit in a header shows as any of these, depending on the field that it hits.
-_DAMAGE = (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, UnicodeDecodeError)
+_DAMAGE = (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError)
 
 
 @contextmanager

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-import signal
 import time
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from archives.loader import read_members
 from archives.node import TorchServeNode
 from sonode_console import UserError, say
 
@@ -17,19 +15,13 @@ from sonode_console import UserError, say
 def archives_in(store: Path) -> dict[str, str]:
     """Return the archives of a store: model name -> file name.
 
-    Raises UserError for a store that holds none, one that is torn, or two of one model: which of
-    two versions answers is not to be decided by the order of file names.
+    Raises UserError for a store that holds none, one that is damaged, or two of one model: which
+    of two versions answers is not to be decided by the order of file names.
     """
     found: dict[str, str] = {}
     for archive in sorted(store.glob("*.mar")):
-        try:
-            with zipfile.ZipFile(archive) as opened:
-                manifest = json.loads(opened.read("MAR-INF/MANIFEST.json"))
-            name = str(manifest["model"]["modelName"])
-        except (zipfile.BadZipFile, KeyError, ValueError):
-            raise UserError(
-                f"{archive} is not a whole archive: remove it, or make it again with `sonode pack`"
-            ) from None
+        manifest, _ = read_members(archive)
+        name = str(manifest["model"]["modelName"])
         if name in found:
             raise UserError(
                 f"{store} holds two archives of model {name}, {found[name]} and {archive.name}: "
@@ -50,13 +42,13 @@ def serve(
     metrics_port: int = 8082,
     run_dir: Path | None = None,
 ) -> None:
-    """Serve archives of a store until Ctrl-C or SIGTERM, then return.
+    """Serve archives of a store until Ctrl-C, then return.
 
     `models` holds `NAME=FILE` items; empty: every archive of the store under its own name. Logs
-    and the token file go to `run_dir` (`runs/serve-PORT` if None). Raises UserError when the node
-    cannot start or ends by itself.
+    and the token file go to `run_dir` (`runs/serve-PORT` if None). Raises UserError for a damaged
+    archive, and when the node cannot start or ends by itself.
     """
-    chosen = _parse_models(models) if models else archives_in(store)
+    chosen = _parse_models(store, models) if models else archives_in(store)
     node = TorchServeNode(
         store,
         chosen,
@@ -65,12 +57,6 @@ def serve(
         management_port=management_port,
         metrics_port=metrics_port,
     )
-    # Both end like Ctrl-C, through the node's clean-up: at SIGTERM from a supervisor, and at SIGHUP
-    # from a terminal that closes.
-    before = {
-        number: signal.signal(number, signal.default_int_handler)
-        for number in (signal.SIGTERM, signal.SIGHUP)
-    }
     try:
         with node:
             _say_how_to_call(node)
@@ -82,12 +68,9 @@ def serve(
                 time.sleep(1)
     except KeyboardInterrupt:
         say("stopped")
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
-def _parse_models(items: Sequence[str]) -> dict[str, str]:
+def _parse_models(store: Path, items: Sequence[str]) -> dict[str, str]:
     chosen: dict[str, str] = {}
     for item in items:
         name, equals, file = item.partition("=")
@@ -96,6 +79,8 @@ def _parse_models(items: Sequence[str]) -> dict[str, str]:
         if name in chosen:
             raise UserError(f"--models names {name} twice: give the second another name")
         chosen[name] = file
+    for file in chosen.values():
+        read_members(store / file)  # TorchServe would tell of a damaged one in its log only
     return chosen
 
 

@@ -40,6 +40,7 @@ def write_archive(path: Path, name: str, code: str) -> None:
     manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0", "createdOn": ""}
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        archive.writestr("model.json", "{}")
         archive.writestr("service.py", code)
 
 
@@ -223,7 +224,7 @@ def test_an_empty_store(tmp_path: Path) -> None:
 
 def test_a_torn_archive_is_named(tmp_path: Path) -> None:
     (tmp_path / "torn.mar").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"torn\.mar is not a whole archive"):
+    with pytest.raises(UserError, match=r"torn\.mar: damaged or altered; get it again"):
         serve(tmp_path)
 
 
@@ -407,15 +408,16 @@ def test_a_start_that_takes_too_long(store: Path, tmp_path: Path) -> None:
 
 @pytest.mark.live
 def test_in_the_foreground_until_sigterm(store: Path, tmp_path: Path) -> None:
-    ports = claim_ports({"inference_port": None, "management_port": None, "metrics_port": None})
-    code = (
-        "from pathlib import Path; from archives.serve import serve; "
-        f"serve(Path({str(store)!r}), run_dir=Path({str(tmp_path / 'run')!r}), **{ports!r})"
-    )
+    ports = claim_ports({"inference": None, "management": None, "metrics": None})
+    options = ["--store", str(store), "--run-dir", str(tmp_path / "run")]
+    options += [f"--{api}-port={port}" for api, port in ports.items()]
     image = tmp_path / "image.png"
     image.write_bytes(b"12345")
     with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "sonode", "serve", *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             assert process.stdout is not None
@@ -440,7 +442,7 @@ def test_in_the_foreground_until_sigterm(store: Path, tmp_path: Path) -> None:
             process.terminate()  # not kill: it has a node to stop
     assert rest == "stopped\n"
     text = "".join(said)
-    assert f"http://127.0.0.1:{ports['inference_port']}/predictions" in text
+    assert f"http://127.0.0.1:{ports['inference']}/predictions" in text
     assert shlex.quote(str(tmp_path / "run" / "key_file.json")) in text
     assert not any(key["key"] in text for key in keys.values())
     assert_nothing_left(tmp_path / "run")

@@ -1,0 +1,126 @@
+"""Packing: the same bytes from the same inputs, and nothing left where it is refused."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from archives import build
+from archives.build import pack
+from archives.errors import ArchiveError
+from archives.loader import file_sha256
+from sonode_console import UserError
+
+
+def test_two_packs_of_one_checkpoint_are_the_same_bytes(
+    archive_path: Path, checkpoint_folder: Path, tmp_path: Path
+) -> None:
+    # Other copies, made at another time in another place, with another umask and hash seed.
+    copy = shutil.copytree(checkpoint_folder, tmp_path / "copy", copy_function=shutil.copyfile)
+    code = (
+        "import os, sys; os.umask(0o077); from pathlib import Path; from archives.build import pack"
+        "; pack(Path(sys.argv[1]), 'tiny', '1.0', Path(sys.argv[2]))"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, copy, tmp_path / "store"],
+        env=os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"},
+        check=True,
+    )
+    again = tmp_path / "store" / "tiny-1.0.mar"
+    assert file_sha256(again) == file_sha256(archive_path)
+
+
+def test_what_is_in_an_archive(archive_path: Path, checkpoint_folder: Path) -> None:
+    with zipfile.ZipFile(archive_path) as archive:
+        names = set(archive.namelist())
+        manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
+        for file in ("weights.safetensors", "model.json"):
+            assert archive.read(file) == (checkpoint_folder / file).read_bytes()
+        expected = json.loads(archive.read("golden/golden.json"))
+    assert {"service.py", "model-config.yaml", "handlers/images.py", "model_def/heads.py"} <= names
+    assert "handlers/service.py" not in names  # one copy of it, where TorchServe looks
+    assert not [name for name in names if "__pycache__" in name or name.endswith((".pt", ".pth"))]
+    assert "createdOn" not in manifest
+    assert manifest["model"]["handler"] == "service.py"
+    assert (manifest["model"]["modelName"], manifest["model"]["modelVersion"]) == ("tiny", "1.0")
+    assert {example["image"] for example in expected} == {
+        Path(name).name for name in names if name.endswith(".png")
+    }
+    assert all(set(example["probabilities"]) == {"malignancy", "alnm"} for example in expected)
+
+
+def test_an_equal_archive_may_be_packed_again(archive_path: Path, checkpoint_folder: Path) -> None:
+    assert pack(checkpoint_folder, "tiny", "1.0", archive_path.parent) == archive_path
+
+
+def changed(checkpoint_folder: Path, folder: Path) -> Path:
+    copy = shutil.copytree(checkpoint_folder, folder)
+    card = json.loads((copy / "model.json").read_text())
+    card["heads"][0]["threshold"] = 0.4
+    (copy / "model.json").write_text(json.dumps(card))
+    return copy
+
+
+def test_another_archive_of_that_version_is_not_replaced(
+    archive_path: Path, checkpoint_folder: Path, tmp_path: Path
+) -> None:
+    before = file_sha256(archive_path)
+    with pytest.raises(UserError, match=r"--version 1\.0: .* exists with other content; .* new"):
+        pack(changed(checkpoint_folder, tmp_path / "other"), "tiny", "1.0", archive_path.parent)
+    assert file_sha256(archive_path) == before
+    assert [path.name for path in archive_path.parent.iterdir()] == [archive_path.name]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../up", "a/b", "-x", "näme", "tiny\n", ".hidden"])
+def test_a_name_that_cannot_be(checkpoint_folder: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"--name {re.escape(repr(name))}: use"):
+        pack(checkpoint_folder, name, "1.0", tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"CHECKPOINT .*: holds no model\.json; give .*train fit"):
+        pack(tmp_path, "tiny", "1.0", tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_weights_of_another_network(checkpoint_folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(checkpoint_folder, tmp_path / "copy")
+    card = json.loads((copy / "model.json").read_text())
+    (copy / "model.json").write_text(json.dumps(card | {"architecture": "resnet50"}))
+    with pytest.raises(ArchiveError, match="does not start"):
+        pack(copy, "tiny", "1.0", tmp_path / "store")
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_nothing_in_the_temporary_folder_is_touched(
+    checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # torch-model-archiver deletes a folder of the model's name there, whosever it is.
+    temp = tmp_path / "temp"
+    (temp / "tiny").mkdir(parents=True)
+    (temp / "tiny" / "thesis.txt").write_text("three years of work")
+    monkeypatch.setattr("tempfile.tempdir", str(temp))
+    monkeypatch.setenv("TMPDIR", str(temp))
+    pack(checkpoint_folder, "tiny", "1.0", tmp_path / "store")
+    assert [path.relative_to(temp).as_posix() for path in sorted(temp.rglob("*"))] == [
+        "tiny",
+        "tiny/thesis.txt",
+    ]
+
+
+def test_an_archiver_that_fails_is_quoted(
+    checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "CODE", tmp_path / "no-code")
+    (tmp_path / "no-code" / "handlers").mkdir(parents=True)
+    (tmp_path / "no-code" / "model_def").mkdir()
+    with pytest.raises(ArchiveError, match=r"torch-model-archiver failed: .*service\.py"):
+        pack(checkpoint_folder, "tiny", "1.0", tmp_path / "store")
+    assert list((tmp_path / "store").iterdir()) == []
