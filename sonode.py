@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 
 import typer
 
@@ -11,6 +12,8 @@ import archives.commands
 import batch.commands
 import train.commands
 from sonode_console import UserError
+
+INTERRUPTED = 130  # typer's answer to Ctrl-C: 128 + SIGINT, as shells have it
 
 app = typer.Typer(
     name="sonode",
@@ -38,7 +41,11 @@ def demo(
 
 
 def main() -> None:
-    """Run the command line; exit 0 done, 1 done with findings, 2 wrong usage or refused input."""
+    """Run the command line.
+
+    Exit codes: 0 done; 1 done with failed rows or findings; 2 wrong usage or refused input;
+    70 (EX_SOFTWARE) a fault of sonode, with its traceback: a script must not take it for 1.
+    """
     # A supervisor's SIGTERM and a terminal that closes end a command like Ctrl-C: through the
     # clean-up that stops its servers and removes what is half-written.
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -46,14 +53,20 @@ def main() -> None:
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except typer.TyperException as error:
-        print(f"error: {error.format_message()} See --help.", file=sys.stderr)
+        print(f"error: {error.format_message().rstrip('.')}. See --help.", file=sys.stderr)
         sys.exit(2)
     except UserError as error:
         print(f"error: {error}", *error.details, sep="\n  ", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:  # a full disk, no permission, no folder
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"error: {where}{error.strerror}", file=sys.stderr)
+            sys.exit(2)
+        traceback.print_exc()
+        sys.exit(70)
+    if code == INTERRUPTED:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -50,7 +50,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    console = Console(width=None if sys.stdout.isatty() else 100, markup=False, emoji=False)
     drawn = Table(*columns, title=title, title_justify="left")
     for row in rows:
         drawn.add_row(*row)

@@ -49,7 +49,7 @@ def inspect(
     training = card["training"]
     say(f"{facts['file']}: {facts['name']} {facts['version']}, {facts['bytes']} bytes")
     say(f"sha256      {facts['sha256']}")
-    say(f"network     {card['architecture']}, {len(card['heads'])} heads")
+    say(f"network     {card['architecture']}, heads {', '.join(h['name'] for h in card['heads'])}")
     for head in card["heads"]:
         counts = training["labels"][head["name"]]
         say(

@@ -39,7 +39,8 @@ def overlay(crop_HW: Pixels, cam_hw: npt.NDArray[np.float32]) -> bytes:
     """PNG of the crop in its own aspect with the map over it; colour and opacity follow the map.
 
     The map is scaled by its own maximum: colours compare places within one image, not images.
-    A map that is zero everywhere leaves the crop grey.
+    A map that is zero everywhere leaves the crop grey. Colour takes on the crop's lightness, so
+    that the lesion's outline stays the lesion's and is not drawn by the edge of the colours.
     """
     height, width = crop_HW.shape
     scale = OVERLAY_SIDE / max(height, width)
@@ -48,9 +49,10 @@ def overlay(crop_HW: Pixels, cam_hw: npt.NDArray[np.float32]) -> bytes:
     peak = float(cam_hw.max())
     heat = Image.fromarray(cam_hw / peak if peak > 0 else cam_hw)
     value = np.clip(np.asarray(heat.resize(size, Image.Resampling.BICUBIC)), 0, 1)
-    opacity = 0.55 * value[..., None]
-    colour = _COLOURS_255[(255 * value).astype(np.uint8)]
+    opacity = 0.7 * value[..., None]
+    lightness = 0.15 + 0.85 / 255 * grey[..., None]
+    colour = _COLOURS_255[(255 * value).astype(np.uint8)] * lightness
     blended = (1 - opacity) * grey[..., None] + opacity * colour
     buffer = io.BytesIO()
-    Image.fromarray(blended.round().astype(np.uint8)).save(buffer, "PNG")
+    Image.fromarray(blended.round().clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()

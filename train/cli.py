@@ -170,6 +170,8 @@ class TrainCLI(LightningCLI):
             network, card = checkpoint.load(self.settings.out / CHECKPOINT)
         except checkpoint.CheckpointError as error:
             raise UserError(f"--out: {error}") from error
+        # Not Lightning's table of numbers without their counts: `after_test` has one.
+        self.config_init[str(self.subcommand)].verbose = False
         self.model.network, self.model.heads = network, card.heads
         self.model.preprocessing = card.preprocessing
 

@@ -1,0 +1,170 @@
+"""One archive, one set of images, both ways: TorchServe and the batch job give equal numbers."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from archives.loader import file_sha256
+from archives.node import TorchServeNode
+from batch import results, storage
+from batch.local_s3 import LocalS3
+from tests.conftest import encode
+from tests.test_sonode import sonode
+
+pytestmark = pytest.mark.live
+ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
+N = 18
+
+
+@pytest.fixture(scope="module")
+def studies() -> list[tuple[bytes, tuple[int, int, int, int]]]:
+    """Frames of several sizes, formats and modes, each with its own RoI."""
+    chance = np.random.default_rng(5)
+    made = []
+    for number in range(N):
+        height, width = chance.integers(60, 200, 2)
+        grey = chance.integers(0, 256, (height, width), dtype=np.uint8)
+        pixels = np.stack([grey] * 3, axis=-1) if number % 2 else grey
+        x, y = int(width) // 5, int(height) // 6
+        roi = (x, y, int(width) - x - number, int(height) - y)
+        made.append((encode(pixels, ("PNG", "JPEG", "BMP")[number % 3]), roi))
+    return made
+
+
+@pytest.fixture(scope="module")
+def node(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServeNode]:
+    run_dir = tmp_path_factory.mktemp("node")
+    with TorchServeNode(archive_path.parent, {"tiny": archive_path.name}, run_dir) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def batch_rows(
+    archive_path: Path,
+    studies: list[tuple[bytes, tuple[int, int, int, int]]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[pd.DataFrame]:
+    """Results of `sonode score`, s3:// to s3://, with heat maps."""
+    folder = tmp_path_factory.mktemp("s3")
+    with (
+        LocalS3(folder, access_key="k", secret_key="s", bucket="studies") as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        rows = []
+        for number, (data, roi) in enumerate(studies):
+            storage.write(f"s3://studies/images/{number}", data)
+            edges = dict(zip(ROI_COLUMNS, roi, strict=True))
+            rows.append({"image_uri": f"s3://studies/images/{number}", **edges})
+        buffer = io.BytesIO()
+        pd.DataFrame(rows).to_parquet(buffer)
+        storage.write("s3://studies/manifests/m.parquet", buffer.getvalue())
+        storage.write("s3://studies/models/tiny.mar", archive_path.read_bytes())
+        done = sonode(
+            *("score", "s3://studies/manifests/m.parquet", "s3://studies/out"),
+            *("--archive", "s3://studies/models/tiny.mar", "--explain", "gradcam"),
+            *("--batch-size", "5", "--json"),
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["model"]["sha256"] == file_sha256(archive_path)
+        frame = results.read("s3://studies/out").to_pandas()
+        for head in ("malignancy", "alnm"):
+            uris = frame[f"{head}_heatmap_uri"]
+            frame[f"{head}_png"] = [storage.read(uri).data for uri in uris]
+        yield frame
+
+
+def post(
+    node: TorchServeNode, number: int, data: bytes, roi: tuple[int, int, int, int]
+) -> dict[str, Any]:
+    """The image as raw bytes, multipart or JSON, in turn; always with an explanation."""
+    headers = {"Authorization": f"Bearer {node.token()}"}
+    text = ",".join(map(str, roi))
+    if number % 3 == 0:
+        form: dict[str, Any] = {"content": data}
+        headers |= {"X-Roi": text, "X-Explain": "gradcam"}
+    elif number % 3 == 1:
+        form = {"files": {"image": data}, "data": {"roi": text, "explain": "gradcam"}}
+    else:
+        form = {
+            "json": {"image": base64.b64encode(data).decode(), "roi": roi, "explain": "gradcam"}
+        }
+    url = f"{node.inference_url}/predictions/tiny"
+    answer = httpx.post(url, headers=headers, timeout=60, trust_env=False, **form)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png))).astype(int)
+
+
+def test_equal_numbers_both_ways(
+    node: TorchServeNode,
+    studies: list[tuple[bytes, tuple[int, int, int, int]]],
+    batch_rows: pd.DataFrame,
+    archive_path: Path,
+) -> None:
+    with ThreadPoolExecutor(8) as pool:  # at once, so that TorchServe makes batches of its own
+        answers = list(pool.map(lambda item: post(node, item[0], *item[1]), enumerate(studies)))
+    assert len(batch_rows) == len(answers) == N
+    sha256 = file_sha256(archive_path)
+    seen = set()
+    for (_, row), answer, (_, roi) in zip(batch_rows.iterrows(), answers, studies, strict=True):
+        assert answer["roi"] == list(row["roi_used"]) == list(roi)
+        assert answer["model"]["sha256"] == row["model_sha256"] == sha256
+        assert answer["consistent"] == row["consistent"]
+        assert answer["warnings"] == list(row["warnings"])
+        for head, score in answer["heads"].items():
+            # float32 sums differ in order with the size of the batch; nothing else may differ.
+            assert score["probability"] == pytest.approx(row[f"{head}_probability"], abs=1e-5)
+            assert score["label"] == row[f"{head}_label"]
+            assert score["threshold"] == row[f"{head}_threshold"]
+            online = pixels(base64.b64decode(answer["heatmaps"][head]["png"]))
+            assert abs(online - pixels(row[f"{head}_png"])).max() <= 2
+            seen.add(round(score["probability"], 3))
+    assert len(seen) > N  # the scores tell the images apart: an exchange of rows would show
+
+
+def test_one_bad_request_leaves_its_neighbours_alone(
+    node: TorchServeNode, studies: list[tuple[bytes, tuple[int, int, int, int]]]
+) -> None:
+    data, roi = studies[0]
+    url = f"{node.inference_url}/predictions/tiny"
+
+    def ask(number: int) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {node.token()}"}
+        headers["X-Roi"] = ",".join(map(str, roi)) if number % 2 else "0,0,9999,9999"
+        return httpx.post(url, content=data, headers=headers, timeout=60, trust_env=False)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(8)))
+    assert [answer.status_code for answer in answers] == [422, 200] * 4
+    assert {answer.json()["code"] for answer in answers[::2]} == {"invalid_roi"}
+
+
+def test_explanations_asks_for_every_head(
+    node: TorchServeNode, studies: list[tuple[bytes, tuple[int, int, int, int]]]
+) -> None:
+    answer = httpx.post(
+        f"{node.inference_url}/explanations/tiny",
+        content=studies[0][0],
+        headers={"Authorization": f"Bearer {node.token()}"},
+        timeout=60,
+        trust_env=False,
+    )
+    assert answer.status_code == 200
+    assert set(answer.json()["heatmaps"]) == {"malignancy", "alnm"}
+    assert answer.json()["warnings"] == ["whole_frame"]

@@ -1,0 +1,108 @@
+"""The README tells the truth: its steps run as they stand, its commands and links exist."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from archives.java import claim_ports
+from tests.test_sonode import ROOT, sonode
+
+README = (ROOT / "README.md").read_text()
+STEPS = README.split("## Step by step")[1].split("\n## ")[0]
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """Language and text of each fenced block."""
+    return re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def run(command: list[str] | str, cwd: Path, *, ending: int = 0) -> str:
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        shell=isinstance(command, str),
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == ending, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.live
+@pytest.mark.timeout(600)
+def test_the_steps_run_as_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "train").symlink_to(ROOT / "train")
+    said = {}
+    for language, text in blocks(STEPS):
+        if language == "python":
+            run([sys.executable, "-c", text], tmp_path)
+            continue
+        for line in text.strip().splitlines():
+            if line.startswith("sonode serve"):
+                serve_and_call(line, tmp_path)
+            else:
+                said[line.split()[1]] = run(line, tmp_path)
+    assert "verified    every byte" in said["inspect"]
+    assert "failed                   0" in said["score"]
+    scores = sorted((tmp_path / "work" / "scores" / "parts").glob("*.parquet"))
+    assert len(scores) == 1
+    assert (tmp_path / "work" / "scores" / "run.json").is_file()
+    assert len(list((tmp_path / "work" / "scores" / "heatmaps").rglob("*.png"))) > 100
+
+
+def serve_and_call(line: str, folder: Path) -> None:
+    """`sonode serve` on free ports, the call that it prints, and Ctrl-C."""
+    ports = claim_ports({"inference": None, "management": None, "metrics": None})
+    options = " ".join(f"--{api}-port={port}" for api, port in ports.items())
+    image = next((folder / "work" / "cohort" / "images").glob("*.png"))
+    with subprocess.Popen(
+        [sys.executable, "-m", *f"{line} {options}".split()],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            call = next(text for text in process.stdout if "curl" in text)
+            answer = run(call.strip().replace("image.png", str(image)), folder)
+            assert set(json.loads(answer)["heads"]) == {"malignancy", "alnm"}
+        finally:
+            process.terminate()
+            rest = process.stdout.read()
+    assert (process.returncode, rest.splitlines()[-1]) == (0, "stopped")
+
+
+COMMANDS = sorted(set(re.findall(r"^sonode ([a-z]+(?: [a-z]+\b(?= [A-Z]))?)", README, re.M)))
+
+
+def test_it_shows_every_command() -> None:
+    assert {command.split()[0] for command in COMMANDS} == {
+        *("phantom", "import", "train", "pack", "inspect", "serve", "score", "demo"),
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_exists(command: str) -> None:
+    assert sonode(*command.split(), "--help").returncode == 0
+
+
+def test_each_make_target_exists() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+    named = set(re.findall(r"(?:^|`)make (\w+)", README, re.M))
+    assert {"demo", "test", "check", "bench"} == named
+    assert named <= targets
+
+
+def test_each_folder_and_file_of_the_table_exists() -> None:
+    table = README.split("## The rooms")[1]
+    names = re.findall(r"`([\w./]+(?:/|\.py|\.properties))`", table)
+    assert len(names) > 8
+    assert [name for name in names if not (ROOT / name).exists()] == []

@@ -1,0 +1,96 @@
+"""The command line as a user meets it: help without waiting, mistakes in one line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = ["phantom", "import", "train", "pack", "inspect", "serve", "score", "demo"]
+HEAVY = ["torch", "torchvision", "lightning", "captum", "pandas", "pyarrow", "boto3", "PIL"]
+
+
+def sonode(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sonode", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], *([name, "--help"] for name in COMMANDS)])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys, sonode\n"
+        f"sys.argv = ['sonode', *{arguments}]\n"
+        "try:\n    sonode.main()\n"
+        "finally:\n"
+        f"    print('HEAVY', sorted(set({HEAVY}) & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("HEAVY []\n")
+    assert "Usage: " in done.stdout
+
+
+def test_help_names_every_command() -> None:
+    said = sonode("--help").stdout
+    assert [name for name in COMMANDS if f"  {name} " not in said] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no-such"], "No such command 'no-such'."),
+        (["pack"], "Missing argument 'checkpoint'."),
+        (["pack", "x", "--name", "n"], "Missing option '--version'."),
+        (["score", "m", "o", "--archive", "a", "--fast"], "No such option: --fast"),
+        (["phantom", "o", "--patients", "none"], "--patients': Input should be a valid integer"),
+        (
+            ["phantom", "o", "--patients", "0"],
+            "--patients': Input should be greater than or equal to 1",
+        ),
+        (
+            ["serve", "--inference-port", "http"],
+            "--inference-port': Input should be a valid integer",
+        ),
+        (["train", "fitt"], "train fitt: no such step; give fit, validate or test"),
+        (["inspect", "no-such.mar"], "ARCHIVE no-such.mar: no such file; pack one"),
+        (["pack", ".", "--name", "n", "--version", "1"], "CHECKPOINT .: holds no model.json"),
+        (["demo", "/proc/self/status/x"], "Not a directory"),
+        (["phantom", "/proc/self/status/x"], "Not a directory"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = sonode(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_of_ours_is_not_taken_for_failed_rows() -> None:
+    code = (
+        "import sonode, train.phantom, sys\n"
+        "def fault(*_): raise ZeroDivisionError('ours')\n"
+        "train.phantom.write_phantom = fault\n"
+        "sys.argv = ['sonode', 'phantom', 'x']\n"
+        "sonode.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 70
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.endswith("ZeroDivisionError: ours\n")
+
+
+def test_a_folder_that_is_no_cohort(tmp_path: Path) -> None:
+    (tmp_path / "cohort").mkdir()
+    done = sonode("demo", tmp_path / "out", "--cohort", tmp_path / "cohort")
+    assert done.returncode == 2
+    assert "not a cohort (no cohort.parquet)" in done.stderr
+    assert "sonode import" in done.stderr
