@@ -10,36 +10,16 @@ import time
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 from PIL import Image
 
+from tests.processes import assert_no_process_about
 from tests.test_sonode import ROOT, sonode
 from train.cohort import Cohort
 from train.importers import import_voc
 from train.phantom import write_phantom
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
-
-
-def processes_about(folder: Path) -> list[list[str]]:
-    """Command lines of living processes that name the folder or work in it."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            line = process.cmdline()
-            if str(folder) in " ".join(line) or Path(process.cwd()).is_relative_to(folder):
-                found.append(line)
-        except psutil.Error:
-            continue  # ended meanwhile, a zombie, or another user's
-    return found
-
-
-def assert_no_process_about(folder: Path) -> None:
-    deadline = time.monotonic() + 5  # a killed process takes a moment to go
-    while (alive := processes_about(folder)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert alive == []
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from archives.java import claim_ports, find_java, worker_failure
 from archives.node import TorchServeNode
 from archives.serve import archives_in, serve
 from sonode_console import UserError
+from tests.processes import assert_no_process_about, processes_about
 
 ECHO = """
 class Echo:
@@ -73,23 +74,8 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def processes_of(run_dir: Path) -> list[psutil.Process]:
-    """Every living process that works in the run folder or below it: the node and its workers."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if Path(process.cwd()).is_relative_to(run_dir):
-                found.append(process)
-        except psutil.Error:
-            continue  # ended meanwhile, a zombie, or another user's
-    return found
-
-
 def assert_nothing_left(run_dir: Path) -> None:
-    deadline = time.monotonic() + 5  # a killed process takes a moment to go
-    while (alive := processes_of(run_dir)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert alive == []
+    assert_no_process_about(run_dir)
     assert not (run_dir / "key_file.json").exists()
     assert not (run_dir / "tmp").exists()
 
@@ -317,7 +303,7 @@ def test_a_version_is_registered_by_file_name_and_unregistered(node: TorchServeN
 def test_it_listens_on_loopback_only(node: TorchServeNode) -> None:
     listening = {
         connection.laddr
-        for process in processes_of(node.run_dir)
+        for process in processes_about(node.run_dir)
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     }
@@ -354,7 +340,7 @@ def test_requests_up_to_the_limit_of_the_config(node: TorchServeNode) -> None:
 def test_one_worker_with_this_interpreter(node: TorchServeNode) -> None:
     workers = [
         process.cmdline()
-        for process in processes_of(node.run_dir)
+        for process in processes_about(node.run_dir)
         if any("model_service_worker" in part for part in process.cmdline())
     ]
     assert [line[0] for line in workers] == [sys.executable]
@@ -373,7 +359,7 @@ def test_two_nodes_live_side_by_side_and_renew_their_tokens(
         assert httpx.post(url, content=b"abc", headers=bearer(old)).status_code == 400
         assert httpx.post(url, content=b"abc", headers=bearer(new)).status_code == 200
         assert stat.S_IMODE(second.key_file.stat().st_mode) == 0o600
-        assert len(processes_of(tmp_path)) >= 3  # launcher, Java, worker
+        assert len(processes_about(tmp_path)) >= 3  # launcher, Java, worker
     assert_nothing_left(tmp_path)
     assert (tmp_path / "logs" / "ts_log.log").is_file()
     kept = node.token()
