@@ -53,9 +53,9 @@ def inspect(
     for head in card["heads"]:
         counts = training["labels"][head["name"]]
         say(
-            f"  {head['name']}: {head['labels'][0]} / {head['labels'][1]}, threshold "
-            f"{head['threshold']}, temperature {head['temperature']}, trained on "
-            f"{counts['positive']} positive and {counts['negative']} negative images"
+            f"  {head['name']}: threshold {head['threshold']:g}, temperature "
+            f"{head['temperature']:.3g}, trained on images of "
+            + ", ".join(f"{label} {count}" for label, count in counts.items())
         )
     facts_of_input = card["preprocessing"]
     say(f"input       {facts_of_input['size']} pixels, context {facts_of_input['context']}")

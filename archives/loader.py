@@ -37,7 +37,7 @@ class LoadedArchive:
         self.version: str = service.model.version
         self.sha256: str = service.model.sha256
         self.engine: str = service.model.engine
-        self.heads: list[str] = list(service.head_names)
+        self.heads: dict[str, tuple[str, ...]] = dict(service.head_labels)
         self.methods: list[str] = list(service.methods)
 
     def score(self, rows: Sequence[dict[str, Any]]) -> list[Outcome]:

@@ -22,8 +22,8 @@ Row = dict[str, Any]
 """The result columns of one row; a missing key is a null."""
 
 
-def fields(heads: Sequence[str], *, with_heatmaps: bool) -> list[pa.Field]:
-    """List the result columns for an archive's `heads`, in the order they are written."""
+def fields(heads: Mapping[str, Sequence[str]], *, with_heatmaps: bool) -> list[pa.Field]:
+    """List the result columns for an archive's heads (name -> labels), in the order written."""
     columns = [
         pa.field("status", pa.string()),
         pa.field("code", pa.string()),
@@ -31,12 +31,14 @@ def fields(heads: Sequence[str], *, with_heatmaps: bool) -> list[pa.Field]:
         pa.field("message", pa.string()),
         pa.field("roi_used", pa.list_(pa.int32())),
     ]
-    for head in heads:
+    for head, labels in heads.items():
         columns += [
             pa.field(f"{head}_probability", pa.float64()),
             pa.field(f"{head}_label", pa.string()),
             pa.field(f"{head}_threshold", pa.float64()),
         ]
+        if len(labels) > 2:
+            columns.append(pa.field(f"{head}_distribution", pa.map_(pa.string(), pa.float64())))
     columns += [
         pa.field("consistent", pa.bool_()),
         pa.field("warnings", pa.list_(pa.string())),
@@ -68,6 +70,8 @@ def scored(body: Mapping[str, Any], *, etag: str, heatmap_uris: Mapping[str, str
         row[f"{head}_probability"] = result["probability"]
         row[f"{head}_label"] = result["label"]
         row[f"{head}_threshold"] = result["threshold"]
+        if "distribution" in result:
+            row[f"{head}_distribution"] = list(result["distribution"].items())
     for head, uri in heatmap_uris.items():
         row[f"{head}_heatmap_uri"] = uri
     return row

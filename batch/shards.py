@@ -40,7 +40,7 @@ class Archive(Protocol):
     @property
     def engine(self) -> str: ...  # noqa: D102
     @property
-    def heads(self) -> Sequence[str]: ...  # noqa: D102
+    def heads(self) -> Mapping[str, Sequence[str]]: ...  # noqa: D102
     @property
     def methods(self) -> Sequence[str]: ...  # noqa: D102
 

@@ -11,9 +11,9 @@ from model_def.preprocessing import Preprocessing, normalise
 
 
 class Forward(NamedTuple):
-    """What a forward pass gives: float32 logits (B, K) on the CPU, features (B, C, h, w)."""
+    """What a forward pass gives: float32 logits (B, L) on the CPU, features (B, C, h, w)."""
 
-    logits_BK: torch.Tensor
+    logits_BL: torch.Tensor
     features_BChw: torch.Tensor
 
 
@@ -32,10 +32,10 @@ class EagerEngine:
         """Logits and features of uint8 crops (B, S, S)."""
         with torch.inference_mode():
             images_B3SS = normalise(crops_BSS.to(self.device), self.facts)
-            logits_BK, features_BChw = self.network(
+            logits_BL, features_BChw = self.network(
                 images_B3SS.contiguous(memory_format=torch.channels_last)
             )
-        return Forward(logits_BK.cpu(), features_BChw)
+        return Forward(logits_BL.cpu(), features_BChw)
 
 
 def choose_device(gpu_id: int | None) -> torch.device:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from handlers.errors import RequestError
-from model_def.heads import HeadSpec, is_consistent, is_positive
+from model_def.heads import HeadSpec, Score, is_consistent
 from model_def.preprocessing import RoI
 
 
@@ -42,11 +42,11 @@ def scored(
     model: ModelIdentity,
     roi: RoI,
     heads: tuple[HeadSpec, ...],
-    probability: Mapping[str, float],
+    scores: Mapping[str, Score],
     warnings: list[str],
     heatmaps: Mapping[str, Heatmap],
 ) -> Outcome:
-    """The outcome of a row with a score; `probability` is calibrated, by head name."""
+    """The outcome of a row with its scores by head name; a categorical head has no threshold."""
     return Outcome(
         200,
         {
@@ -54,13 +54,17 @@ def scored(
             "roi": list(roi),
             "heads": {
                 head.name: {
-                    "probability": probability[head.name],
-                    "label": head.labels[is_positive(head, probability[head.name])],
-                    "threshold": head.threshold,
+                    "probability": scores[head.name].probability,
+                    "label": scores[head.name].label,
+                    **(
+                        {"threshold": None, "distribution": scores[head.name].distribution}
+                        if head.categorical
+                        else {"threshold": head.threshold}
+                    ),
                 }
                 for head in heads
             },
-            "consistent": is_consistent(heads, probability),
+            "consistent": is_consistent(heads, scores),
             "warnings": warnings,
             "heatmaps": {
                 name: {"method": heatmap.method, "png": heatmap.png}

@@ -43,8 +43,8 @@ class ScoringService:
         network, self.card = checkpoint.load(folder)
         device = engines.choose_device(context.system_properties.get("gpu_id"))
         self.engine = engines.EagerEngine(network, self.card.preprocessing, device)
-        self.weight_KC = network.heads.weight.detach()
-        self.head_names = [head.name for head in self.card.heads]
+        self.weight_LC = network.heads.weight.detach()
+        self.head_labels = {head.name: head.labels for head in self.card.heads}
         self.methods = attribution.METHODS
         model = context.manifest["model"]
         self.model = ModelIdentity(
@@ -94,7 +94,7 @@ class ScoringService:
     def preprocess(self, row: Row, headers: Mapping[str, str]) -> Prepared | RequestError:
         """Parse, decode, crop and resize one row; thread-safe, CPU only."""
         try:
-            request = requests.parse(row, headers, self.head_names)
+            request = requests.parse(row, headers, list(self.head_labels))
             return images.prepare(request, self.card.preprocessing)
         except RequestError as error:
             return error
@@ -104,17 +104,23 @@ class ScoringService:
         return self.engine.forward(torch.from_numpy(np.stack([item.input_SS for item in prepared])))
 
     def explain(self, prepared: Sequence[Prepared], forward: Forward) -> list[dict[str, Heatmap]]:
-        """The heat maps that each row asks for, by head; decided row by row."""
+        """The heat maps that each row asks for, by head; decided row by row.
+
+        A binary head explains its logit (in a chain, that of the conditional probability), a
+        categorical one the logit of its most probable label.
+        """
+        slices = heads.logit_slices(self.card.heads)
+
+        def weight_of(index: int, name: str) -> torch.Tensor:
+            return self.weight_LC[slices[name]][forward.logits_BL[index, slices[name]].argmax()]
+
         return [
             {
                 name: Heatmap(
                     item.explain.method,
                     attribution.overlay(
                         item.crop_HW,
-                        attribution.grad_cam(
-                            forward.features_BChw[index],
-                            self.weight_KC[self.head_names.index(name)],
-                        ),
+                        attribution.grad_cam(forward.features_BChw[index], weight_of(index, name)),
                     ),
                 )
                 for name in item.explain.heads
@@ -131,15 +137,17 @@ class ScoringService:
         heatmaps: Sequence[Mapping[str, Heatmap]],
     ) -> list[Outcome]:
         """Calibrated probabilities, labels and coherence of each row."""
-        probability_BK = heads.probabilities(forward.logits_BK, self.card.heads).tolist()
+        card = self.card
+        probability_BL = heads.probabilities(forward.logits_BL, card.heads, card.hierarchy)
         outcomes = []
-        for item, probability_K, maps in zip(prepared, probability_BK, heatmaps, strict=True):
-            if not np.isfinite(probability_K).all():
+        rows = probability_BL.tolist()
+        for item, probability_L, maps in zip(prepared, rows, heatmaps, strict=True):
+            if not np.isfinite(probability_L).all():
                 outcomes.append(responses.failed(InferenceFailed("the network gave no number")))
                 continue
-            scores = dict(zip(self.head_names, probability_K, strict=True))
+            scores = heads.read(probability_L, card.heads)
             outcomes.append(
-                responses.scored(self.model, item.roi, self.card.heads, scores, item.warnings, maps)
+                responses.scored(self.model, item.roi, card.heads, scores, item.warnings, maps)
             )
         return outcomes
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from model_def.heads import HeadSpec, check_heads
+from model_def.heads import HeadSpec, Hierarchy, check_heads
 from model_def.network import Architecture, Network
 from model_def.preprocessing import Preprocessing
 
@@ -36,6 +36,8 @@ class ModelCard(BaseModel):
     """Trunk of the network."""
     heads: tuple[HeadSpec, ...]
     """Heads in the order of the network's logits."""
+    hierarchy: Hierarchy = "independent"
+    """How heads depend on their parents."""
     preprocessing: Preprocessing
     """How a RoI becomes the network's input."""
     training: dict[str, Any]
@@ -93,7 +95,7 @@ def load(folder: Path) -> tuple[Network, ModelCard]:
     """
     card = read_card(folder)
     path = folder / WEIGHTS
-    network = Network(card.architecture, len(card.heads))
+    network = Network(card.architecture, sum(head.n_logits for head in card.heads))
     try:
         network.load_state_dict(load_file(path), strict=True)
     except FileNotFoundError as error:
@@ -103,6 +105,6 @@ def load(folder: Path) -> tuple[Network, ModelCard]:
     except RuntimeError as error:
         raise CheckpointError(
             f"{folder.name}/{WEIGHTS}: does not fit a {card.architecture} with "
-            f"{len(card.heads)} heads as {CARD} says; the two files are not of one checkpoint"
+            f"the {len(card.heads)} heads as {CARD} says; the two files are not of one checkpoint"
         ) from error
     return network.eval(), card

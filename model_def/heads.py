@@ -1,41 +1,85 @@
 """The heads: what each one predicts, and how logits become probabilities, labels, coherence.
 
 The one place to add a head: a `HeadSpec` in the training configuration, no code.
+
+Shapes in names: B batch, K heads, L logits: one for a binary head, one per label for a categorical.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+
+Hierarchy = Literal["independent", "chain", "max_constraint"]
+"""How a head's probability depends on its parent's, and thereby on the loss.
+
+`independent`: not at all; the paper's, whose loss pulls them together.
+`chain`: a head predicts the conditional probability given its parent; what is reported is the
+product along the chain (as CORN does for ordinals, Shi, Cao & Raschka 2021,
+https://arxiv.org/abs/2111.08851), so that no child is ever more probable than its parent.
+`max_constraint`: a parent is at least as probable as its most probable child (C-HMCNN, Giunchiglia
+& Lukasiewicz 2020, https://arxiv.org/abs/2010.10151).
+"""
 
 
 class HeadSpec(BaseModel):
-    """One binary head of the network and the facts needed to read its output."""
+    """One head of the network and the facts needed to read its output."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Name
     """Key of the head in results, for example `alnm`."""
-    target: Name
-    """Cohort column that holds its label (true, false or missing)."""
-    labels: tuple[str, str]
-    """What a radiologist reads for (negative, positive), for example ("benign", "malignant")."""
+    target: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(>=[1-9][0-9]*)?$")]
+    """Cohort column that holds its label, or a count with a bound, for example `n_nodes>=2`."""
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    """What a radiologist reads: (negative, positive), or the labels of a categorical head as they
+    stand in its column."""
     parent: Name | None = None
     """Head that must be positive where this one is: ALNM implies malignancy."""
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    threshold: Probability = 0.5
     """Operating point: positive where the probability is greater (the paper uses 0.5)."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Calibration: the logit is divided by it before the sigmoid (Guo et al. 2017)."""
+    operating_points: dict[str, float] = {}
+    """Thresholds that were chosen on validation, by name; `threshold` is the one in use."""
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(labels)) < len(labels):
+            raise ValueError("two labels are the same; each needs its own")
+        return labels
+
+    @property
+    def categorical(self) -> bool:
+        """Whether it chooses among more than two labels."""
+        return len(self.labels) > 2
+
+    @property
+    def n_logits(self) -> int:
+        """How many logits it has in the network."""
+        return len(self.labels) if self.categorical else 1
+
+
+class Score(NamedTuple):
+    """What one head says of one image."""
+
+    probability: float
+    """Of the positive label; of a categorical head, of the label it gives."""
+    label: str
+    distribution: dict[str, float] | None
+    """Probability of every label of a categorical head."""
 
 
 def check_heads(heads: Sequence[HeadSpec]) -> None:
-    """Raise ValueError unless names are unique and each parent stands before its child."""
-    seen: set[str] = set()
+    """Raise ValueError unless names are unique and each parent is a binary head before it."""
+    seen: dict[str, HeadSpec] = {}
     for head in heads:
         if head.name in seen:
             raise ValueError(f"heads: `{head.name}` is given twice; names must be unique")
@@ -44,15 +88,45 @@ def check_heads(heads: Sequence[HeadSpec]) -> None:
                 f"heads: parent `{head.parent}` of `{head.name}` is not a head before it; "
                 "list parents first"
             )
-        seen.add(head.name)
+        if head.parent is not None and seen[head.parent].categorical:
+            raise ValueError(
+                f"heads: parent `{head.parent}` of `{head.name}` has more than two labels; "
+                "a parent must be binary"
+            )
+        seen[head.name] = head
     if not seen:
         raise ValueError("heads: the list is empty; name at least one head")
 
 
-def probabilities(logits_BK: torch.Tensor, heads: Sequence[HeadSpec]) -> torch.Tensor:
-    """Calibrated probabilities in [0, 1], float64 (B, K), from logits (B, K) in head order."""
-    temperature_K = torch.tensor([head.temperature for head in heads], dtype=torch.float64)
-    return torch.sigmoid(logits_BK.double() / temperature_K.to(logits_BK.device))
+def logit_slices(heads: Sequence[HeadSpec]) -> dict[str, slice]:
+    """Which logits belong to which head."""
+    slices, start = {}, 0
+    for head in heads:
+        slices[head.name] = slice(start, start + head.n_logits)
+        start += head.n_logits
+    return slices
+
+
+def probabilities(
+    logits_BL: torch.Tensor, heads: Sequence[HeadSpec], hierarchy: Hierarchy
+) -> torch.Tensor:
+    """Calibrated probabilities in [0, 1], float64 (B, L), laid out as the logits.
+
+    A binary head has the probability of its positive label. A categorical one has those of its
+    labels; in a chain they sum to the parent's probability, else to 1.
+    """
+    slices = logit_slices(heads)
+    found: dict[str, torch.Tensor] = {}
+    for head in heads:
+        scaled_Bn = logits_BL[:, slices[head.name]].double() / head.temperature
+        own_Bn = scaled_Bn.softmax(dim=1) if head.categorical else scaled_Bn.sigmoid()
+        chained = hierarchy == "chain" and head.parent is not None
+        found[head.name] = own_Bn * found[str(head.parent)] if chained else own_Bn
+    if hierarchy == "max_constraint":
+        for head in reversed(heads):
+            if head.parent is not None and not head.categorical:
+                found[head.parent] = torch.maximum(found[head.parent], found[head.name])
+    return torch.cat([found[head.name] for head in heads], dim=1)
 
 
 def is_positive(head: HeadSpec, probability: float) -> bool:
@@ -60,9 +134,32 @@ def is_positive(head: HeadSpec, probability: float) -> bool:
     return probability > head.threshold
 
 
-def is_consistent(heads: Sequence[HeadSpec], scores: Mapping[str, float]) -> bool:
+def read(probability_L: Sequence[float], heads: Sequence[HeadSpec]) -> dict[str, Score]:
+    """What each head says, from one row of `probabilities`.
+
+    A categorical head gives its most probable label (of equal ones the first).
+    """
+    slices = logit_slices(heads)
+    scores = {}
+    for head in heads:
+        own = probability_L[slices[head.name]]
+        if head.categorical:
+            distribution = dict(zip(head.labels, own, strict=True))
+            label = max(distribution, key=lambda name: distribution[name])
+            scores[head.name] = Score(distribution[label], label, distribution)
+        else:
+            scores[head.name] = Score(own[0], head.labels[is_positive(head, own[0])], None)
+    return scores
+
+
+def is_consistent(heads: Sequence[HeadSpec], scores: Mapping[str, Score]) -> bool:
     """False where a head is positive and its parent negative (ALNM without malignancy)."""
-    positive = {head.name: is_positive(head, scores[head.name]) for head in heads}
+    positive = {
+        head.name: scores[head.name].label == head.labels[1]
+        for head in heads
+        if not head.categorical
+    }
     return all(
-        head.parent is None or positive[head.parent] or not positive[head.name] for head in heads
+        head.parent is None or head.categorical or positive[head.parent] or not positive[head.name]
+        for head in heads
     )

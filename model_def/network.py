@@ -1,6 +1,6 @@
-"""A torchvision ResNet trunk with one logit per head.
+"""A torchvision ResNet trunk with linear heads.
 
-Shapes in names: B batch, K heads, C channels and h, w of the last feature map.
+Shapes in names: B batch, L logits of all heads, C channels and h, w of the last feature map.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ Architecture = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
 
 
 class Network(nn.Module):
-    """ResNet (He et al. 2016, https://arxiv.org/abs/1512.03385) with `n_heads` linear heads.
+    """ResNet (He et al. 2016, https://arxiv.org/abs/1512.03385) with `n_logits` linear outputs.
 
-    The heads share one `Linear`: row k of its weight is head k. Being linear on globally averaged
-    features, each head's Grad-CAM follows from its row (see `handlers.attribution`).
+    The heads share one `Linear`, a row of its weight for each logit. Being linear on globally
+    averaged features, each logit's Grad-CAM follows from its row (see `handlers.attribution`).
     """
 
-    def __init__(self, architecture: Architecture, n_heads: int) -> None:
+    def __init__(self, architecture: Architecture, n_logits: int) -> None:
         super().__init__()
         resnet = torchvision.models.get_model(architecture, weights=None)
         self.trunk = nn.Sequential(
@@ -34,15 +34,15 @@ class Network(nn.Module):
             resnet.layer3,
             resnet.layer4,
         )
-        self.heads = nn.Linear(resnet.fc.in_features, n_heads)
+        self.heads = nn.Linear(resnet.fc.in_features, n_logits)
 
     def forward(self, images_B3SS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised images (B, 3, S, S) -> logits (B, K), last feature map (B, C, h, w)."""
+        """Normalised images (B, 3, S, S) -> logits (B, L), last feature map (B, C, h, w)."""
         features_BChw: torch.Tensor = self.trunk(images_B3SS)
         return self.heads(features_BChw.mean(dim=(2, 3))), features_BChw
 
-    def keep_heads(self, indices: list[int]) -> None:
-        """Drop all heads but `indices`, in that order (in place)."""
+    def keep_logits(self, indices: list[int]) -> None:
+        """Drop all logits but `indices`, in that order (in place)."""
         kept = nn.Linear(self.heads.in_features, len(indices))
         with torch.no_grad():
             kept.weight.copy_(self.heads.weight[indices])

@@ -47,7 +47,7 @@ def card() -> checkpoint.ModelCard:
         heads=HEADS,
         preprocessing=Preprocessing(size=64, context=0.1),
         training={
-            "labels": {head.name: {"negative": 3, "positive": 4} for head in HEADS},
+            "labels": {head.name: dict(zip(head.labels, (3, 4), strict=True)) for head in HEADS},
             "cohort": {"name": "phantom", "sha256": "0" * 64, "synthetic": True},
         },
     )
@@ -57,7 +57,7 @@ def card() -> checkpoint.ModelCard:
 def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory, card: checkpoint.ModelCard) -> Path:
     """A checkpoint with seeded random weights whose scores differ from image to image."""
     torch.manual_seed(0)
-    network = Network(card.architecture, len(card.heads))
+    network = Network(card.architecture, sum(head.n_logits for head in card.heads))
     with torch.no_grad():
         network.heads.weight.mul_(20)
     folder = tmp_path_factory.mktemp("training") / "checkpoint"

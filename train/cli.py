@@ -121,6 +121,7 @@ class TrainCLI(LightningCLI):
         card = checkpoint.ModelCard(
             architecture=self.model.architecture,
             heads=self.model.heads,
+            hierarchy=self.model.hierarchy,
             preprocessing=self.model.preprocessing,
             training=self._provenance(int(best["epoch"])),
         )
@@ -173,14 +174,14 @@ class TrainCLI(LightningCLI):
         # Not Lightning's table of numbers without their counts: `after_test` has one.
         self.config_init[str(self.subcommand)].verbose = False
         self.model.network, self.model.heads = network, card.heads
-        self.model.preprocessing = card.preprocessing
+        self.model.hierarchy, self.model.preprocessing = card.hierarchy, card.preprocessing
 
     def after_test(self) -> None:
         """Show the test AUCs and write them beside the checkpoint."""
-        rows = [
-            (found.head, found.on, str(found.n_images), str(found.n_positive), shown(found))
-            for found in self.model.aucs
-        ]
+        rows = []
+        for found in self.model.aucs:
+            positive = "" if found.n_positive is None else str(found.n_positive)
+            rows.append((found.head, found.on, str(found.n_images), positive, shown(found)))
         table("Test part", ("head", "images", "n", "positive", "ROC AUC"), rows)
         text = json.dumps([asdict(found) for found in self.model.aucs], indent=2)
         (self.settings.out / "test.json").write_text(text + "\n")

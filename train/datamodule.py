@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -16,10 +17,11 @@ from torchvision.transforms import v2
 from model_def.heads import HeadSpec
 from model_def.preprocessing import Pixels, Preprocessing, crop, resize
 from sonode_console import UserError, progress
-from train.cohort import Cohort, load_cohort, read_image
+from train.cohort import ROI_COLUMNS, Cohort, load_cohort, read_image
 from train.split import part_of
 
 Sample = tuple[torch.Tensor, torch.Tensor]
+NOT_LABELS = ("patient_id", "lesion_id", "image", *ROI_COLUMNS, "pixels_sha256")
 
 
 class Crops(Dataset[Sample]):
@@ -162,18 +164,34 @@ class CohortData(lightning.LightningDataModule):
 
 
 def label_matrix(table: pd.DataFrame, heads: Sequence[HeadSpec]) -> torch.Tensor:
-    """Labels (N, K) as 0, 1 or NaN for missing.
+    """Labels (N, K): 0 or 1, or the position of a textual label; NaN for missing.
 
     Raises:
-        UserError: a head's target is no label column of the cohort.
+        UserError: a head's target is no label column of the cohort, or holds other labels.
     """
-    columns = []
-    for head in heads:
-        if head.target not in ("malignant", "alnm"):
+    return torch.stack([torch.from_numpy(_label_column(table, head)) for head in heads], dim=1)
+
+
+def _label_column(table: pd.DataFrame, head: HeadSpec) -> npt.NDArray[np.float32]:
+    name, _, bound = head.target.partition(">=")
+    usable = [column for column in table.columns if column not in NOT_LABELS]
+    if name not in usable:
+        raise UserError(
+            f"heads: target `{head.target}` of `{head.name}` is no label of this cohort; "
+            f"it has {', '.join(usable)}"
+        )
+    column = table[name]
+    if bound:
+        found = column >= int(bound)
+    elif pd.api.types.is_bool_dtype(column):
+        found = column
+    else:
+        known = column.dropna().astype(str)
+        others = sorted(set(known) - set(head.labels))
+        if others:
             raise UserError(
-                f"heads: target `{head.target}` of `{head.name}` is no label of a cohort; "
-                "use malignant or alnm"
+                f"heads: `{head.target}` holds labels that `{head.name}` does not list: "
+                f"{', '.join(others[:5])}; list them, in {head.name}.labels"
             )
-        column = table[head.target].to_numpy(dtype=np.float32, na_value=np.nan)
-        columns.append(torch.from_numpy(column))
-    return torch.stack(columns, dim=1)
+        found = column.map({label: place for place, label in enumerate(head.labels)})
+    return np.asarray(found.to_numpy(dtype=np.float32, na_value=np.nan), np.float32)

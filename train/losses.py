@@ -1,6 +1,7 @@
-"""The paper's loss: masked binary cross entropies and the hierarchical term.
+"""What training minimises: masked cross entropies, and how heads are held together.
 
-Shapes in names: B batch, K heads. A missing label is NaN and never enters a term.
+Shapes in names: B batch, K heads, L logits (see `model_def.heads`). A label is 0 or 1, of a
+categorical head the position of its label; a missing one is NaN and never enters a term.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, nll_loss
 
-from model_def.heads import HeadSpec
+from model_def.heads import HeadSpec, Hierarchy, logit_slices
+
+ParentNegative = Literal["mask", "negative"]
 
 
 class LossSettings(BaseModel):
@@ -21,66 +24,132 @@ class LossSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     hierarchy_weight: Annotated[float, Field(ge=0)] = 0.05
-    """Weight of the hierarchical term."""
+    """Weight of the hierarchical term of independent heads."""
     margin: Annotated[float, Field(ge=0, le=1)] = 0.1
     """How far a child's probability may exceed its parent's before the term acts."""
-    parent_negative: Literal["mask", "negative"] = "mask"
-    """Samples whose parent label is negative: leave them out of the child's term, or use the
-    child's label as it is. The paper's ALNM set holds the malignant images only, hence `mask`."""
+    parent_negative: ParentNegative = "mask"
+    """Independent heads, samples whose parent label is negative: leave them out of the child's
+    term, or use the child's label as it is. The paper's ALNM set holds the malignant images only,
+    hence `mask`."""
 
 
 def child_labels(
-    labels_BK: torch.Tensor, heads: Sequence[HeadSpec], parent_negative: Literal["mask", "negative"]
+    labels_BK: torch.Tensor,
+    heads: Sequence[HeadSpec],
+    hierarchy: Hierarchy,
+    parent_negative: ParentNegative,
 ) -> torch.Tensor:
-    """The labels that each head learns from (B, K): under `mask`, NaN where the parent is 0."""
-    if parent_negative == "negative":
-        return labels_BK
+    """The labels that each head learns from (B, K), NaN where it learns nothing.
+
+    Independent heads under `mask` skip samples whose parent label is 0. In a chain each head learns
+    the conditional probability, thus from samples where the parent is known to hold: its label is
+    1, or it is missing and the child's own label implies it. A max-constrained head learns from all
+    its labels.
+    """
     learned = labels_BK.clone()
     index = {head.name: k for k, head in enumerate(heads)}
     for k, head in enumerate(heads):
-        if head.parent is not None:
-            learned[labels_BK[:, index[head.parent]] == 0, k] = torch.nan
+        if head.parent is None:
+            continue
+        parent_B, own_B = labels_BK[:, index[head.parent]], labels_BK[:, k]
+        if hierarchy == "chain":
+            # A label of a categorical head is one that only the parent's positives have.
+            implied_B = parent_B.isnan() & (own_B > 0 if not head.categorical else ~own_B.isnan())
+            learned[(parent_B != 1) & ~implied_B, k] = torch.nan
+        elif hierarchy == "independent" and parent_negative == "mask":
+            learned[parent_B == 0, k] = torch.nan
     return learned
 
 
-def masked_bce(logits_BK: torch.Tensor, labels_BK: torch.Tensor) -> torch.Tensor:
+def masked_cross_entropy(
+    logits_BL: torch.Tensor, labels_BK: torch.Tensor, heads: Sequence[HeadSpec]
+) -> torch.Tensor:
     """Sum over heads of the mean cross entropy over the samples labelled for that head.
 
     A head without a label in the batch adds 0.
     """
-    known_BK = ~labels_BK.isnan()
-    each_BK = binary_cross_entropy_with_logits(
-        logits_BK, labels_BK.nan_to_num(0.0), reduction="none"
-    )
-    total_K = (each_BK * known_BK).sum(dim=0)
-    return (total_K / known_BK.sum(dim=0).clamp(min=1)).sum()
+    slices = logit_slices(heads)
+    loss = logits_BL.new_zeros(())
+    for k, head in enumerate(heads):
+        label_B, logits_Bn = labels_BK[:, k], logits_BL[:, slices[head.name]]
+        known_B = ~label_B.isnan()
+        target_B = label_B.nan_to_num(0.0)
+        if head.categorical:
+            log_Bn = logits_Bn.log_softmax(dim=1)
+            each_B = nll_loss(log_Bn, target_B.long(), reduction="none")
+        else:
+            each_B = binary_cross_entropy_with_logits(logits_Bn[:, 0], target_B, reduction="none")
+        loss = loss + (each_B * known_B).sum() / known_B.sum().clamp(min=1)
+    return loss
 
 
-def hierarchical(logits_BK: torch.Tensor, heads: Sequence[HeadSpec], margin: float) -> torch.Tensor:
-    """Mean over the batch of max(0, p_child - p_parent - margin), summed over such pairs.
+def hierarchical(logits_BL: torch.Tensor, heads: Sequence[HeadSpec], margin: float) -> torch.Tensor:
+    """Mean over the batch of max(0, p_child - p_parent - margin), summed over binary such pairs.
 
     Derived from the paper's text (its equation is an image): gradients only where the child's
     confidence exceeds the parent's by more than the margin. One-sided, because malignancy without
     metastasis is common and coherent.
     """
-    probability_BK = torch.sigmoid(logits_BK)
-    index = {head.name: k for k, head in enumerate(heads)}
-    loss = logits_BK.new_zeros(())
-    for k, head in enumerate(heads):
-        if head.parent is not None:
-            gap_B = probability_BK[:, k] - probability_BK[:, index[head.parent]] - margin
-            loss = loss + gap_B.clamp(min=0).mean()
+    probability_BL = torch.sigmoid(logits_BL)
+    slices = logit_slices(heads)
+    loss = logits_BL.new_zeros(())
+    for head in heads:
+        if head.parent is not None and not head.categorical:
+            parent_B1 = probability_BL[:, slices[head.parent]]
+            gap_B1 = probability_BL[:, slices[head.name]] - parent_B1 - margin
+            loss = loss + gap_B1.clamp(min=0).mean()
     return loss
 
 
+def max_constrained(
+    logits_BL: torch.Tensor, labels_BK: torch.Tensor, heads: Sequence[HeadSpec]
+) -> torch.Tensor:
+    """Masked cross entropy of max-constrained probabilities (MCLoss, C-HMCNN).
+
+    (Giunchiglia & Lukasiewicz 2020, https://arxiv.org/abs/2010.10151, section 4.) A negative parent
+    pays for its most probable child; a positive one takes credit only from children that are
+    positive themselves, so a wrong child is never pulled up by its parent's label. Binary heads
+    only take part; a categorical one has its own cross entropy.
+    """
+    slices = logit_slices(heads)
+    binary = [k for k, head in enumerate(heads) if not head.categorical]
+    own = {heads[k].name: logits_BL[:, slices[heads[k].name].start] for k in binary}
+    # The sigmoid rises, so the largest probability is that of the largest logit.
+    nothing = torch.finfo(logits_BL.dtype).min
+    constrained = dict(own)
+    credited = {
+        heads[k].name: own[heads[k].name].masked_fill(labels_BK[:, k] != 1, nothing) for k in binary
+    }
+    for k in reversed(binary):
+        name, parent = heads[k].name, heads[k].parent
+        if parent is not None:
+            for found in (constrained, credited):
+                found[parent] = torch.maximum(found[parent], found[name])
+    chosen_BL = logits_BL.clone()
+    for k in binary:
+        name = heads[k].name
+        chosen_BL[:, slices[name].start] = torch.where(
+            labels_BK[:, k] == 1, credited[name], constrained[name]
+        )
+    return masked_cross_entropy(chosen_BL, labels_BK, heads)
+
+
 def total(
-    logits_BK: torch.Tensor,
+    logits_BL: torch.Tensor,
     labels_BK: torch.Tensor,
     heads: Sequence[HeadSpec],
+    hierarchy: Hierarchy,
     settings: LossSettings,
 ) -> torch.Tensor:
-    """The loss that training minimises: masked cross entropies + weight x hierarchical term."""
-    learned_BK = child_labels(labels_BK, heads, settings.parent_negative)
-    return masked_bce(logits_BK, learned_BK) + settings.hierarchy_weight * hierarchical(
-        logits_BK, heads, settings.margin
-    )
+    """The loss under a hierarchy.
+
+    `independent`: masked cross entropies + weight x hierarchical term. `chain`: the exact
+    likelihood, cross entropies of the conditionals. `max_constraint`: `max_constrained`.
+    """
+    if hierarchy == "max_constraint":
+        return max_constrained(logits_BL, labels_BK, heads)
+    learned_BK = child_labels(labels_BK, heads, hierarchy, settings.parent_negative)
+    loss = masked_cross_entropy(logits_BL, learned_BK, heads)
+    if hierarchy == "independent":
+        loss = loss + settings.hierarchy_weight * hierarchical(logits_BL, heads, settings.margin)
+    return loss

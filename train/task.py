@@ -1,6 +1,6 @@
 """The training task: network, loss, optimiser and the metrics of each part.
 
-Shapes in names: B batch, N images of a part, K heads, S input side.
+Shapes in names: B batch, N images of a part, K heads, L logits of all heads, S input side.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import lightning
 import torch
-from torchmetrics.functional.classification import binary_auroc
+from torchmetrics.functional.classification import binary_auroc, multiclass_auroc
 
-from model_def.heads import HeadSpec, check_heads, probabilities
+from model_def.heads import HeadSpec, Hierarchy, check_heads, logit_slices, probabilities
 from model_def.network import Architecture, Network
 from model_def.preprocessing import Preprocessing, normalise
 from sonode_console import UserError, say
@@ -30,14 +30,16 @@ class HeadAuc:
     on: str
     """`all`, or the parent's positives: the paper evaluates ALNM on malignant lesions."""
     n_images: int
-    n_positive: int
+    n_positive: int | None
+    """None for a categorical head, whose AUC is the mean of one label against the rest."""
     auc: float | None
 
 
 def head_aucs(
-    probability_NK: torch.Tensor, labels_NK: torch.Tensor, heads: tuple[HeadSpec, ...]
+    probability_NL: torch.Tensor, labels_NK: torch.Tensor, heads: tuple[HeadSpec, ...]
 ) -> list[HeadAuc]:
     """AUCs of every head that has labels, on all images and on its parent's positives."""
+    slices = logit_slices(heads)
     index = {head.name: k for k, head in enumerate(heads)}
     found = []
     for k, head in enumerate(heads):
@@ -50,11 +52,20 @@ def head_aucs(
             label_N = labels_NK[chosen_N, k].long()
             if not len(label_N):
                 continue
-            n_positive = int(label_N.sum())
-            defined = 0 < n_positive < len(label_N)
-            auc = float(binary_auroc(probability_NK[chosen_N, k], label_N)) if defined else None
+            defined = len(set(label_N.tolist())) == len(head.labels)
+            score_Nn = probability_NL[chosen_N][:, slices[head.name]]
+            auc = float(_auroc(score_Nn, label_N)) if defined else None
+            n_positive = None if head.categorical else int(label_N.sum())
             found.append(HeadAuc(head.name, on, len(label_N), n_positive, auc))
     return found
+
+
+def _auroc(score_Nn: torch.Tensor, label_N: torch.Tensor) -> torch.Tensor:
+    if score_Nn.shape[1] == 1:
+        return binary_auroc(score_Nn[:, 0], label_N)
+    # In a chain scores sum to the parent's probability: given the parent, they sum to 1.
+    share_Nn = score_Nn / score_Nn.sum(dim=1, keepdim=True)
+    return multiclass_auroc(share_Nn, label_N, num_classes=score_Nn.shape[1])
 
 
 class MultiTask(lightning.LightningModule):
@@ -63,6 +74,7 @@ class MultiTask(lightning.LightningModule):
     def __init__(
         self,
         heads: tuple[HeadSpec, ...],
+        hierarchy: Hierarchy = "independent",
         architecture: Architecture = "resnet50",
         preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 - frozen
         loss: losses.LossSettings = losses.LossSettings(),  # noqa: B008 - frozen
@@ -80,10 +92,12 @@ class MultiTask(lightning.LightningModule):
             check_heads(heads)
         except ValueError as error:
             raise UserError(f"model.{error}") from error
-        self.architecture, self.heads, self.preprocessing = architecture, heads, preprocessing
+        self.architecture, self.preprocessing = architecture, preprocessing
+        self.heads, self.hierarchy = heads, hierarchy
         self.loss, self.learning_rate = loss, learning_rate
         self.schedule, self.step_epochs = schedule, step_epochs
-        self.network = Network(architecture, len(heads)).to(memory_format=torch.channels_last)
+        n_logits = sum(head.n_logits for head in heads)
+        self.network = Network(architecture, n_logits).to(memory_format=torch.channels_last)
         self.label_counts: dict[str, dict[str, int]] = {}
         self.aucs: list[HeadAuc] = []
         self._outputs: list[Batch] = []
@@ -94,27 +108,31 @@ class MultiTask(lightning.LightningModule):
         A head that never sees a label would be served with numbers that mean nothing.
 
         Raises:
-            UserError: no head is left, or one has a single class in the training part.
+            UserError: no head is left, or one lacks some of its labels in the training part.
         """
         data: CohortData = self.trainer.datamodule  # type: ignore[attr-defined]
         data.setup_for(self.heads, self.preprocessing)
         if stage != "fit":
             return
         labels_NK = losses.child_labels(
-            data.parts["train"].labels_NK, self.heads, self.loss.parent_negative
+            data.parts["train"].labels_NK, self.heads, self.hierarchy, self.loss.parent_negative
         )
         kept = []
         for k, head in enumerate(self.heads):
-            negative, positive = (int((labels_NK[:, k] == value).sum()) for value in (0, 1))
-            if negative + positive == 0:
+            counts = {
+                label: int((labels_NK[:, k] == place).sum())
+                for place, label in enumerate(head.labels)
+            }
+            if not any(counts.values()):
                 say(f"head {head.name}: no label in the training part; left out of the model")
                 continue
-            if not negative or not positive:
+            if not all(counts.values()):
+                shown = ", ".join(f"{label} {count}" for label, count in counts.items())
                 raise UserError(
-                    f"head {head.name}: the training part has {positive} positive and {negative} "
-                    f"negative labels of `{head.target}`; it needs both, or none to be left out"
+                    f"head {head.name}: the training part lacks a label of `{head.target}` "
+                    f"({shown}); it needs each, or none at all to be left out"
                 )
-            self.label_counts[head.name] = {"negative": negative, "positive": positive}
+            self.label_counts[head.name] = counts
             kept.append(k)
         if not kept:
             raise UserError("heads: no head has a label in the training part; label the cohort")
@@ -123,12 +141,21 @@ class MultiTask(lightning.LightningModule):
             part.labels_NK = part.labels_NK[:, kept]
 
     def _keep(self, indices: list[int]) -> None:
+        slices = logit_slices(self.heads)
         names = {self.heads[k].name for k in indices}
+        parents = {head.name: head.parent for head in self.heads}
+
+        def nearest_kept(parent: str | None) -> str | None:
+            while parent is not None and parent not in names:
+                parent = parents[parent]  # what implies the parent implies its parent too
+            return parent
+
+        places = [range(slices[head.name].start, slices[head.name].stop) for head in self.heads]
+        self.network.keep_logits([place for k in indices for place in places[k]])
         self.heads = tuple(
-            head if head.parent in names else head.model_copy(update={"parent": None})
+            head.model_copy(update={"parent": nearest_kept(head.parent)})
             for head in (self.heads[k] for k in indices)
         )
-        self.network.keep_heads(indices)
 
     def training_step(self, batch: Batch, batch_index: int) -> torch.Tensor:
         """The loss of one batch of (uint8 (B, S, S), labels (B, K))."""
@@ -143,17 +170,17 @@ class MultiTask(lightning.LightningModule):
         self._keep_outputs(batch, "test")
 
     def _keep_outputs(self, batch: Batch, stage: str) -> None:
-        _, logits_BK = self._shared_step(batch, stage)
-        self._outputs.append((probabilities(logits_BK, self.heads).cpu(), batch[1].cpu()))
+        _, logits_BL = self._shared_step(batch, stage)
+        self._outputs.append((logits_BL.cpu(), batch[1].cpu()))
 
     def _shared_step(self, batch: Batch, stage: str) -> tuple[torch.Tensor, torch.Tensor]:
         images_BSS, labels_BK = batch
         images_B3SS = normalise(images_BSS, self.preprocessing)
-        logits_BK, _ = self.network(images_B3SS.contiguous(memory_format=torch.channels_last))
-        logits_BK = logits_BK.float()
-        loss = losses.total(logits_BK, labels_BK, self.heads, self.loss)
+        logits_BL, _ = self.network(images_B3SS.contiguous(memory_format=torch.channels_last))
+        logits_BL = logits_BL.float()
+        loss = losses.total(logits_BL, labels_BK, self.heads, self.hierarchy, self.loss)
         self.log(f"{stage}_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels_BK))
-        return loss, logits_BK
+        return loss, logits_BL
 
     def on_validation_epoch_end(self) -> None:
         """AUCs of the validation part."""
@@ -164,9 +191,10 @@ class MultiTask(lightning.LightningModule):
         self._log_aucs("test")
 
     def _log_aucs(self, stage: str) -> None:
-        probability_NK, labels_NK = (torch.cat(part) for part in zip(*self._outputs, strict=True))
+        logits_NL, labels_NK = (torch.cat(part) for part in zip(*self._outputs, strict=True))
         self._outputs.clear()
-        self.aucs = head_aucs(probability_NK, labels_NK, self.heads)
+        probability_NL = probabilities(logits_NL, self.heads, self.hierarchy)
+        self.aucs = head_aucs(probability_NL, labels_NK, self.heads)
         for found in self.aucs:
             if found.auc is not None:
                 self.log(f"{stage}_auc/{found.head}/{found.on.replace(' ', '_')}", found.auc)

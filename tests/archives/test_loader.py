@@ -22,7 +22,7 @@ def test_its_service_scores(archive_path: Path, frame: np.ndarray) -> None:
     with load_archive(archive_path) as archive:
         assert (archive.name, archive.version) == ("tiny", "1.0")
         assert archive.sha256 == file_sha256(archive_path)
-        assert archive.heads == ["malignancy", "alnm"]
+        assert list(archive.heads) == ["malignancy", "alnm"]
         assert "gradcam" in archive.methods
         good, bad = archive.score(
             [{"image": encode(frame), "roi": [10, 10, 60, 60]}, {"image": b"nothing"}]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +22,7 @@ class FakeArchive:
     version = "1.0"
     sha256 = "ab" * 32
     engine = "eager"
-    heads = ("malignancy", "alnm")
+    heads: ClassVar = {"malignancy": ("benign", "malignant"), "alnm": ("no ALNM", "ALNM")}
     methods = ("gradcam",)
 
     def __init__(self) -> None:

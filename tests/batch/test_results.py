@@ -22,7 +22,7 @@ BODY: dict[str, Any] = {
 
 
 def test_the_row_contract() -> None:
-    columns = results.fields(["malignancy"], with_heatmaps=True)
+    columns = results.fields({"malignancy": ("n", "y")}, with_heatmaps=True)
     shard = pa.table(
         {
             "image_uri": ["a", "b"],
@@ -82,14 +82,20 @@ def test_the_row_contract() -> None:
 
 
 def test_heatmap_columns_only_where_asked() -> None:
-    names = [field.name for field in results.fields(["a", "b"], with_heatmaps=False)]
+    names = [
+        field.name
+        for field in results.fields({"a": ("n", "y"), "b": ("n", "y")}, with_heatmaps=False)
+    ]
     assert not [name for name in names if "heatmap" in name]
-    names = [field.name for field in results.fields(["a", "b"], with_heatmaps=True)]
+    names = [
+        field.name
+        for field in results.fields({"a": ("n", "y"), "b": ("n", "y")}, with_heatmaps=True)
+    ]
     assert names[-2:] == ["a_heatmap_uri", "b_heatmap_uri"]
 
 
 def test_a_row_too_few_is_an_error() -> None:
-    columns = results.fields(["a"], with_heatmaps=False)
+    columns = results.fields({"a": ("n", "y")}, with_heatmaps=False)
     with pytest.raises(pa.ArrowInvalid):
         results.table(pa.table({"image_uri": ["a", "b"]}), [results.failed("c", "s", "m")], columns)
 

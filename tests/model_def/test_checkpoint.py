@@ -42,7 +42,7 @@ def test_saving_again_replaces_and_gives_the_same_bytes(folder: Path) -> None:
         (lambda card: card["heads"][0].update(threshold=1.5), r"field `heads\.0\.threshold`"),
         (lambda card: card["heads"].reverse(), "list parents first"),
         (lambda card: card.pop("architecture"), "field `architecture`"),
-        (lambda card: card["heads"].pop(), "does not fit a resnet18 with 1 heads"),
+        (lambda card: card["heads"].pop(), "does not fit a resnet18 with the 1 heads as"),
         (lambda card: card.update(architecture="resnet34"), "does not fit a resnet34"),
     ],
 )

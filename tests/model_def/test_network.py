@@ -17,10 +17,10 @@ def test_logits_are_linear_in_the_averaged_features(architecture: str, channels:
     torch.testing.assert_close(logits, expected)
 
 
-def test_keep_heads_keeps_rows_in_the_given_order() -> None:
+def test_keep_logits_keeps_rows_in_the_given_order() -> None:
     network = Network("resnet18", 3).eval()
     images = torch.rand(2, 3, 64, 64)
     before, _ = network(images)
-    network.keep_heads([2, 0])
+    network.keep_logits([2, 0])
     after, _ = network(images)
     torch.testing.assert_close(after, before[:, [2, 0]])

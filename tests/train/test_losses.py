@@ -5,8 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_def.heads import HeadSpec
-from train.losses import LossSettings, child_labels, hierarchical, masked_bce, total
+from model_def.heads import HeadSpec, Hierarchy
+from train.losses import (
+    LossSettings,
+    child_labels,
+    hierarchical,
+    masked_cross_entropy,
+    max_constrained,
+    total,
+)
 
 NAN = math.nan
 
@@ -15,22 +22,24 @@ def logit(p: float) -> float:
     return math.log(p / (1 - p))
 
 
-def test_masked_bce_by_hand() -> None:
+def test_masked_cross_entropy_by_hand(heads: tuple[HeadSpec, ...]) -> None:
     logits = torch.tensor([[logit(0.8), logit(0.4)], [logit(0.3), logit(0.9)]])
     labels = torch.tensor([[1.0, NAN], [0.0, 1.0]])
     # Head 1: mean of -ln 0.8 and -ln 0.7; head 2: its one label, -ln 0.9.
     expected = (-math.log(0.8) - math.log(0.7)) / 2 - math.log(0.9)
-    assert masked_bce(logits, labels).item() == pytest.approx(expected, abs=1e-6)
+    assert masked_cross_entropy(logits, labels, heads).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_head_without_a_label_adds_nothing_and_gets_no_gradient() -> None:
+def test_a_head_without_a_label_adds_nothing_and_gets_no_gradient(
+    heads: tuple[HeadSpec, ...],
+) -> None:
     logits = torch.tensor([[logit(0.8), 3.0]], requires_grad=True)
-    loss = masked_bce(logits, torch.tensor([[1.0, NAN]]))
+    loss = masked_cross_entropy(logits, torch.tensor([[1.0, NAN]]), heads)
     loss.backward()
     assert loss.item() == pytest.approx(-math.log(0.8), abs=1e-6)
     assert logits.grad is not None
     assert logits.grad[0, 1] == 0
-    assert masked_bce(torch.zeros(3, 2), torch.full((3, 2), NAN)).item() == 0
+    assert masked_cross_entropy(torch.zeros(3, 2), torch.full((3, 2), NAN), heads).item() == 0
 
 
 def test_hierarchical_by_hand(heads: tuple[HeadSpec, ...]) -> None:
@@ -44,10 +53,59 @@ def test_hierarchical_by_hand(heads: tuple[HeadSpec, ...]) -> None:
 
 def test_benign_images_in_the_alnm_term(heads: tuple[HeadSpec, ...]) -> None:
     labels = torch.tensor([[0.0, 0.0], [1.0, 0.0], [NAN, 1.0], [1.0, NAN]])
-    masked = child_labels(labels, heads, "mask")
+    masked = child_labels(labels, heads, "independent", "mask")
     assert masked[:, 0].nan_to_num(-1).tolist() == [0, 1, -1, 1]
     assert masked[:, 1].nan_to_num(-1).tolist() == [-1, 0, 1, -1]
-    assert child_labels(labels, heads, "negative") is labels
+    as_it_is = child_labels(labels, heads, "independent", "negative")
+    assert torch.equal(as_it_is.nan_to_num(-1), labels.nan_to_num(-1))
+
+
+def test_what_the_heads_of_a_chain_learn_from(heads: tuple[HeadSpec, ...]) -> None:
+    labels = torch.tensor([[0.0, 0.0], [1.0, 0.0], [NAN, 1.0], [NAN, 0.0], [1.0, NAN]])
+    learned = child_labels(labels, heads, "chain", "negative")
+    # ALNM without a malignancy label implies it; no ALNM without one says nothing of the condition.
+    assert learned[:, 1].nan_to_num(-1).tolist() == [-1, 0, 1, -1, -1]
+
+
+def test_the_chain_is_the_exact_likelihood(heads: tuple[HeadSpec, ...]) -> None:
+    logits = torch.tensor([[logit(0.8), logit(0.4)]] * 3)
+    labels = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+    # P(malignant, ALNM) = 0.8 x 0.4; P(malignant, none) = 0.8 x 0.6; P(benign) = 0.2
+    expected = -math.log(0.8 * 0.8 * 0.2) / 3 - math.log(0.4 * 0.6) / 2
+    loss = total(logits, labels, heads, "chain", LossSettings())
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_max_constrained_by_hand(heads: tuple[HeadSpec, ...]) -> None:
+    logits = torch.tensor([[logit(0.3), logit(0.6)]])
+    # Both positive: the parent takes credit from its child, max(0.3, 0.6).
+    both = max_constrained(logits, torch.tensor([[1.0, 1.0]]), heads)
+    assert both.item() == pytest.approx(-2 * math.log(0.6), abs=1e-6)
+    # A malignant one without ALNM: no credit from the wrong child.
+    one = max_constrained(logits, torch.tensor([[1.0, 0.0]]), heads)
+    assert one.item() == pytest.approx(-math.log(0.3) - math.log(0.4), abs=1e-6)
+    # Benign: the parent pays for its child.
+    none = max_constrained(logits, torch.tensor([[0.0, 0.0]]), heads)
+    assert none.item() == pytest.approx(-2 * math.log(0.4), abs=1e-6)
+    # An unlabelled child still costs a benign parent, and has no term of its own.
+    missing = max_constrained(logits, torch.tensor([[0.0, NAN]]), heads)
+    assert missing.item() == pytest.approx(-math.log(0.4), abs=1e-6)
+
+
+SUBTYPE = HeadSpec(name="subtype", target="subtype", labels=("a", "b", "c"), parent="malignancy")
+
+
+@pytest.mark.parametrize("hierarchy", ["independent", "chain", "max_constraint"])
+def test_a_categorical_head_has_its_cross_entropy(
+    heads: tuple[HeadSpec, ...], hierarchy: Hierarchy
+) -> None:
+    chosen = (heads[0], SUBTYPE)
+    logits = torch.tensor([[0.0, math.log(2), 0.0, 0.0], [0.0, 5.0, 1.0, 1.0]])
+    labels = torch.tensor([[1.0, 2.0], [0.0, NAN]])
+    # Malignancy: -ln 0.5 twice, averaged. Subtype: softmax (1/2, 1/4, 1/4), its third label.
+    expected = math.log(2) + math.log(4)
+    loss = total(logits, labels, chosen, hierarchy, LossSettings())
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_total_is_the_weighted_sum(heads: tuple[HeadSpec, ...]) -> None:
@@ -55,19 +113,26 @@ def test_total_is_the_weighted_sum(heads: tuple[HeadSpec, ...]) -> None:
     labels = torch.tensor([[0.0, 0.0]])
     # ALNM masked (benign): -ln 0.8 + 0.05 x (0.9 - 0.2 - 0.1)
     expected = -math.log(0.8) + 0.05 * 0.6
-    assert total(logits, labels, heads, LossSettings()).item() == pytest.approx(expected, abs=1e-6)
+    loss = total(logits, labels, heads, "independent", LossSettings())
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
     settings = LossSettings(parent_negative="negative", hierarchy_weight=0)
     expected = -math.log(0.8) - math.log(0.1)
-    assert total(logits, labels, heads, settings).item() == pytest.approx(expected, abs=1e-5)
+    loss = total(logits, labels, heads, "independent", settings)
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
 
 
 @given(st.lists(st.tuples(st.floats(-30, 30), st.floats(-30, 30)), min_size=1, max_size=8))
-def test_the_loss_is_finite_and_not_negative(rows: list[tuple[float, float]]) -> None:
+def test_losses_are_finite_and_not_negative(rows: list[tuple[float, float]]) -> None:
     heads = (
         HeadSpec(name="a", target="malignant", labels=("n", "y")),
         HeadSpec(name="b", target="alnm", labels=("n", "y"), parent="a"),
     )
-    logits = torch.tensor(rows)
-    loss = total(logits, (logits > 0).float(), heads, LossSettings())
-    assert torch.isfinite(loss)
-    assert loss >= 0
+    hierarchies: list[Hierarchy] = ["independent", "chain", "max_constraint"]
+    for hierarchy in hierarchies:
+        logits = torch.tensor(rows, requires_grad=True)
+        loss = total(logits, (logits > 0).float(), heads, hierarchy, LossSettings())
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert logits.grad is not None
+        assert torch.isfinite(logits.grad).all()
+        assert loss >= 0

@@ -58,7 +58,7 @@ def test_a_head_without_labels_is_left_out_and_said(
     task = task_for([[0, NAN], [1, NAN]], heads)
     assert [head.name for head in task.heads] == ["malignancy"]
     assert task.network.heads.out_features == 1
-    assert task.label_counts == {"malignancy": {"negative": 1, "positive": 1}}
+    assert task.label_counts == {"malignancy": {"benign": 1, "malignant": 1}}
     assert "head alnm: no label in the training part" in capsys.readouterr().out
 
 
@@ -68,9 +68,30 @@ def test_a_child_whose_parent_is_left_out_stands_alone(heads: tuple[HeadSpec, ..
 
 
 def test_one_class_or_no_labels_are_errors(heads: tuple[HeadSpec, ...]) -> None:
-    with pytest.raises(UserError, match=r"head malignancy: .* 2 positive and 0 negative"):
+    with pytest.raises(UserError, match=r"head malignancy: .*\(benign 0, malignant 2\)"):
         task_for([[1, 0], [1, 1]], heads)
-    with pytest.raises(UserError, match=r"head alnm: .* 1 positive and 0 negative"):
+    with pytest.raises(UserError, match=r"head alnm: .*\(no ALNM 0, ALNM 1\)"):
         task_for([[0, 0], [1, 1]], heads)  # the benign one is not in its term
     with pytest.raises(UserError, match="no head has a label"):
         task_for([[NAN, NAN]], heads)
+
+
+def test_a_chain_without_its_middle_hangs_on_what_is_above(heads: tuple[HeadSpec, ...]) -> None:
+    many = HeadSpec(name="n2", target="n_nodes>=2", labels=("n", "y"), parent="alnm")
+    task = task_for([[0, NAN, NAN], [1, NAN, 0], [1, NAN, 1]], (*heads, many))
+    assert [(head.name, head.parent) for head in task.heads] == [
+        ("malignancy", None),
+        ("n2", "malignancy"),
+    ]
+
+
+def test_a_categorical_auc_is_the_mean_of_one_against_the_rest() -> None:
+    heads = (HeadSpec(name="subtype", target="subtype", labels=("a", "b", "c")),)
+    labels = torch.tensor([[0.0], [1], [2], [0], [1], [2], [NAN]])
+    scores = torch.rand(7, 3, generator=torch.Generator().manual_seed(1)).softmax(dim=1)
+    (found,) = head_aucs(scores, labels, heads)
+    expected = roc_auc_score(labels[:6, 0], scores[:6], multi_class="ovr", average="macro")
+    assert found.auc == pytest.approx(expected)
+    assert (found.n_images, found.n_positive) == (6, None)
+    (found,) = head_aucs(scores[:2], labels[:2], heads)
+    assert found.auc is None  # no third label
