@@ -13,6 +13,9 @@ from torch import nn
 
 Architecture = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
 
+TRUNK = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+"""torchvision's names of what the trunk is made of, in order."""
+
 
 class Network(nn.Module):
     """ResNet (He et al. 2016, https://arxiv.org/abs/1512.03385) with `n_logits` linear outputs.
@@ -24,16 +27,7 @@ class Network(nn.Module):
     def __init__(self, architecture: Architecture, n_logits: int) -> None:
         super().__init__()
         resnet = torchvision.models.get_model(architecture, weights=None)
-        self.trunk = nn.Sequential(
-            resnet.conv1,
-            resnet.bn1,
-            resnet.relu,
-            resnet.maxpool,
-            resnet.layer1,
-            resnet.layer2,
-            resnet.layer3,
-            resnet.layer4,
-        )
+        self.trunk = nn.Sequential(*(getattr(resnet, name) for name in TRUNK))
         self.heads = nn.Linear(resnet.fc.in_features, n_logits)
 
     def forward(self, images_B3SS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

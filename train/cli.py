@@ -15,13 +15,16 @@ from typing import Any
 import lightning
 import torch
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from model_def import checkpoint
 from sonode_console import UserError, say, table
+from train.calibration import calibrate
 from train.datamodule import CohortData
+from train.predictions import logits_of
 from train.task import HeadAuc, MultiTask
 
 CHECKPOINT = "checkpoint"  # what is packed, inside OUT
@@ -38,6 +41,18 @@ class EpochLines(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """Print losses, validation AUCs and seconds."""
         values = trainer.callback_metrics
+        if "val_loss" not in values:
+            raise UserError(
+                "trainer: validation is switched off, and the checkpoint is chosen by its loss; "
+                "leave limit_val_batches and check_val_every_n_epoch as they are"
+            )
+        if not values["train_loss"].isfinite():
+            raise UserError(
+                f"training diverged in epoch {trainer.current_epoch + 1} (the loss is no number); "
+                "give a smaller model.learning_rate and a new --out"
+            )
+        if not trainer.is_global_zero:
+            return
         aucs = ", ".join(f"{found.head} {shown(found)}" for found in module.aucs if primary(found))
         say(
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: "
@@ -67,10 +82,27 @@ class TrainCLI(LightningCLI):
         """Add what Lightning does not have."""
         parser.add_argument("--out", type=Path, required=True, help="Folder of the checkpoint.")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Read YAML and flags."""
+        try:
+            super().parse_arguments(parser, args)
+        except UnicodeDecodeError as error:
+            raise UserError("--config: not a text file; give a YAML file") from error
+        seed = self.settings.seed_everything
+        if isinstance(seed, bool) or seed < 0:
+            raise UserError(f"--seed_everything {seed}: give a whole number from 0")
+
+    def instantiate_classes(self) -> None:
+        """Build trainer, task and data from the settings."""
+        try:
+            super().instantiate_classes()
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise UserError(f"train: {' '.join(str(error).split())}") from error
+
     @property
     def settings(self) -> Any:
         """The validated configuration of the running subcommand."""
-        return self.config[str(self.subcommand)]
+        return self.config[self.config["subcommand"]]
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Point loggers and checkpoints below OUT."""
@@ -95,15 +127,23 @@ class TrainCLI(LightningCLI):
         if (out / CHECKPOINT).exists():
             raise UserError(f"--out {out}: holds a finished checkpoint; give another folder")
         record = out / "config.yaml"
-        text = self.parser.dump(self.config)
+        cohort = self.datamodule.cohort
+        text = f"# cohort sha256 {cohort.sha256}\n{self.parser.dump(self.config)}"
         last = out / RUN / "last.ckpt"
         if last.exists():
             if record.read_text() != text:
                 raise UserError(
-                    f"--out {out}: holds an interrupted run of another configuration; "
-                    "give another folder, or that configuration to resume it"
+                    f"--out {out}: holds an interrupted run of another configuration or cohort; "
+                    "give another folder, or what it began with to resume it"
                 )
-            say("resuming the interrupted run")
+            try:
+                torch.load(last, weights_only=True, map_location="cpu")
+            except Exception as error:  # whatever an unpickler meets in a torn file
+                raise UserError(
+                    f"--out {out}: its {RUN}/last.ckpt is damaged; remove {RUN}/ to start again"
+                ) from error
+            if self.trainer.is_global_zero:
+                say("resuming the interrupted run")
             # Not `settings`: what `fit` is called with is taken from the instantiated copy.
             arguments = self.config_init[str(self.subcommand)]
             arguments.ckpt_path, arguments.weights_only = str(last), True
@@ -111,21 +151,36 @@ class TrainCLI(LightningCLI):
         record.write_text(text)
 
     def after_fit(self) -> None:
-        """Export the weights of the best epoch by validation loss, with their card."""
+        """Export the weights of the best epoch by validation loss, calibrated, with their card."""
+        if not self.trainer.is_global_zero:
+            return
+        if not self.best.best_model_path:
+            raise UserError(
+                "trainer: no epoch was finished, so there is no checkpoint; "
+                "give max_epochs of at least 1, and no fast_dev_run"
+            )
         best = torch.load(self.best.best_model_path, weights_only=True, map_location="cpu")
         prefix = "network."
         state = best["state_dict"].items()
         self.model.network.load_state_dict(
             {name.removeprefix(prefix): value for name, value in state}
         )
+        validation = self.datamodule.parts["val"]
+        heads = calibrate(
+            logits_of(self.model.network.cpu(), validation, self.model.preprocessing),
+            validation.labels_NK,
+            self.model.heads,
+            self.model.hierarchy,
+            self.model.operating_point,
+        )
         card = checkpoint.ModelCard(
             architecture=self.model.architecture,
-            heads=self.model.heads,
+            heads=heads,
             hierarchy=self.model.hierarchy,
             preprocessing=self.model.preprocessing,
             training=self._provenance(int(best["epoch"])),
         )
-        checkpoint.save(self.settings.out / CHECKPOINT, self.model.network.cpu().float(), card)
+        checkpoint.save(self.settings.out / CHECKPOINT, self.model.network.float(), card)
         say(f"checkpoint of epoch {best['epoch'] + 1}: {self.settings.out / 'checkpoint'}")
 
     def _provenance(self, best_epoch: int) -> dict[str, Any]:
@@ -151,6 +206,7 @@ class TrainCLI(LightningCLI):
             "learning_rate": self.model.learning_rate,
             "schedule": self.model.schedule,
             "precision": str(self.trainer.precision),
+            "weights": self.model.weights,
             "loss": self.model.loss.model_dump(),
             "versions": {
                 name: importlib.metadata.version(name)
@@ -173,18 +229,31 @@ class TrainCLI(LightningCLI):
             raise UserError(f"--out: {error}") from error
         # Not Lightning's table of numbers without their counts: `after_test` has one.
         self.config_init[str(self.subcommand)].verbose = False
+        trained_with = card.training["cohort"]["split_seed"]
+        if self.datamodule.split_seed != trained_with:
+            raise UserError(
+                f"--data.split_seed {self.datamodule.split_seed}: the checkpoint was trained with "
+                f"{trained_with}; another split would evaluate it on patients it was trained on"
+            )
         self.model.network, self.model.heads = network, card.heads
         self.model.hierarchy, self.model.preprocessing = card.hierarchy, card.preprocessing
 
+    def after_validate(self) -> None:
+        """Show the validation AUCs."""
+        self._show_aucs("Validation part")
+
     def after_test(self) -> None:
         """Show the test AUCs and write them beside the checkpoint."""
+        self._show_aucs("Test part")
+        text = json.dumps([asdict(found) for found in self.model.aucs], indent=2)
+        (self.settings.out / "test.json").write_text(text + "\n")
+
+    def _show_aucs(self, title: str) -> None:
         rows = []
         for found in self.model.aucs:
             positive = "" if found.n_positive is None else str(found.n_positive)
             rows.append((found.head, found.on, str(found.n_images), positive, shown(found)))
-        table("Test part", ("head", "images", "n", "positive", "ROC AUC"), rows)
-        text = json.dumps([asdict(found) for found in self.model.aucs], indent=2)
-        (self.settings.out / "test.json").write_text(text + "\n")
+        table(title, ("head", "images", "n", "positive", "ROC AUC"), rows)
 
 
 def run(arguments: list[str]) -> None:
@@ -199,17 +268,26 @@ def run(arguments: list[str]) -> None:
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # so it is when resuming
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning's own
-    sys.argv = ["sonode train", *arguments]  # what Lightning reads and shows in its usage
+    # Of the processes of DDP each runs the command line that the first was called with.
+    warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
     try:
         TrainCLI(
             MultiTask,
             CohortData,
+            args=arguments,
             save_config_callback=None,  # before_fit keeps it, to compare on resuming
             trainer_defaults={
                 "enable_progress_bar": sys.stderr.isatty(),
                 "enable_model_summary": False,
+                "use_distributed_sampler": False,  # EpochSampler does it
+                "devices": 1,  # with more, the batch that a step sees grows: to be asked for
             },
-            parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
+            parser_kwargs={"prog": "sonode train", "exit_on_error": False, "allow_abbrev": False},
         )
     except ArgumentError as error:
-        raise UserError(" ".join(str(error).split())) from error
+        text = " ".join(str(error).split()).rstrip(".").replace("`fit.", "`").replace('"fit.', '"')
+        raise UserError(f"{text}; `sonode train {arguments[0]} --help` lists them all") from error
+    except SystemExit as error:
+        if error.code == 1:  # how Lightning ends at Ctrl-C, its checkpoints safe
+            raise KeyboardInterrupt from None
+        raise

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision.transforms import v2
 
@@ -47,14 +48,17 @@ class Crops(Dataset[Sample]):
         """
         if self.augment is None:
             assert isinstance(key, int)
-            image_SS = torch.from_numpy(resize(self.crops[key], self.facts).copy())
-            return image_SS, self.labels_NK[key]
+            return self.image(key), self.labels_NK[key]
         assert isinstance(key, tuple)
         index, seed = key
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             image_1SS = self.augment(torch.from_numpy(self.crops[index])[None])
         return image_1SS[0], self.labels_NK[index]
+
+    def image(self, index: int) -> torch.Tensor:
+        """One crop at network size, uint8 (S, S), as it is served: without augmentation."""
+        return torch.from_numpy(resize(self.crops[index], self.facts).copy())
 
 
 class EpochSampler(DistributedSampler[Any]):
@@ -63,8 +67,8 @@ class EpochSampler(DistributedSampler[Any]):
     A resumed run thus draws what the whole one would have drawn, with any number of workers.
     """
 
-    def __init__(self, data: Crops, seed: int) -> None:
-        super().__init__(data, num_replicas=1, rank=0, seed=seed)
+    def __init__(self, data: Crops, seed: int, *, replicas: int, rank: int) -> None:
+        super().__init__(data, replicas, rank, seed=seed, drop_last=replicas > 1)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yield (index, seed of its augmentation)."""
@@ -93,19 +97,28 @@ class CohortData(lightning.LightningDataModule):
     def __init__(
         self,
         cohort: Path,
-        batch_size: int = 32,
-        split_seed: int = 0,
-        num_workers: int = 0,
+        batch_size: PositiveInt = 32,
+        split_seed: NonNegativeInt = 0,
+        num_workers: NonNegativeInt = 0,
     ) -> None:
         """Take a cohort folder, images per batch, the split's seed, and loader processes."""
         super().__init__()
         self.cohort_folder = cohort
-        self.batch_size = batch_size
-        self.split_seed = split_seed
-        self.num_workers = num_workers
+        self.batch_size = int(batch_size)
+        self.split_seed = int(split_seed)
+        self.num_workers = int(num_workers)
         self.seed = 0  # of shuffling and augmentation; the command line sets seed_everything's
         self.parts: dict[str, Crops] = {}
-        self.cohort: Cohort
+        self.indices: dict[str, list[int]] = {}
+        """Rows of the cohort's table that each part holds, in the order of its crops."""
+        self._cohort: Cohort | None = None
+
+    @property
+    def cohort(self) -> Cohort:
+        """The cohort, read and checked when it is first asked for; UserError if it has faults."""
+        if self._cohort is None:
+            self._cohort = load_cohort(self.cohort_folder)
+        return self._cohort
 
     def setup_for(self, heads: Sequence[HeadSpec], facts: Preprocessing) -> None:
         """Load the cohort and cut every crop once; decoding is the loader's whole cost.
@@ -113,7 +126,6 @@ class CohortData(lightning.LightningDataModule):
         Raises:
             UserError: the cohort has faults, or a part of the split is empty.
         """
-        self.cohort = load_cohort(self.cohort_folder)
         table = self.cohort.table
         labels_NK = label_matrix(table, heads)
         part = [part_of(patient, self.split_seed) for patient in table["patient_id"]]
@@ -131,6 +143,7 @@ class CohortData(lightning.LightningDataModule):
                     f"COHORT {self.cohort_folder}: no patient falls into the {name} part of the "
                     f"split (seed {self.split_seed}); the cohort is too small"
                 )
+            self.indices[name] = chosen
             self.parts[name] = Crops(
                 [crops[index] for index in chosen],
                 labels_NK[chosen],
@@ -146,16 +159,19 @@ class CohortData(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training batches; the last, partial one is dropped (batch norm)."""
         train = self.parts["train"]
+        replicas, rank = (
+            (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        )
         return DataLoader(
             train,
             self.batch_size,
-            sampler=EpochSampler(train, self.seed),
-            drop_last=len(train) > self.batch_size,
+            sampler=EpochSampler(train, self.seed, replicas=replicas, rank=rank),
+            drop_last=len(train) // replicas > self.batch_size,
             num_workers=self.num_workers,
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Validation batches in cohort order."""
+        """Validation batches in cohort order; of several processes each goes through all."""
         return DataLoader(self.parts["val"], self.batch_size, num_workers=self.num_workers)
 
     def test_dataloader(self) -> DataLoader[Any]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import lightning
 import torch
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from torchmetrics.functional.classification import binary_auroc, multiclass_auroc
 
 from model_def.heads import HeadSpec, Hierarchy, check_heads, logit_slices, probabilities
@@ -18,6 +19,7 @@ from model_def.preprocessing import Preprocessing, normalise
 from sonode_console import UserError, say
 from train import losses
 from train.datamodule import CohortData
+from train.weights import load_trunk
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -76,14 +78,18 @@ class MultiTask(lightning.LightningModule):
         heads: tuple[HeadSpec, ...],
         hierarchy: Hierarchy = "independent",
         architecture: Architecture = "resnet50",
+        weights: str = "none",
         preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 - frozen
         loss: losses.LossSettings = losses.LossSettings(),  # noqa: B008 - frozen
-        learning_rate: float = 1e-4,
+        learning_rate: PositiveFloat = 1e-4,
         schedule: Literal["step", "one_cycle"] = "step",
-        step_epochs: int = 50,
+        step_epochs: PositiveInt = 50,
+        operating_point: Literal["0.5", "youden", "sensitivity_0.90"] = "0.5",
     ) -> None:
         """Take the model's configuration; the defaults are the paper's, its heads in paper.yaml.
 
+        `weights`: what the trunk starts from, see `train.weights`. `operating_point`: the threshold
+        to serve with; all are chosen on validation and stand in the card.
         `schedule`: `step` divides the learning rate by 10 every `step_epochs` epochs; `one_cycle`
         rises to `learning_rate` and falls again (Smith & Topin 2017), for short runs.
         """
@@ -94,8 +100,11 @@ class MultiTask(lightning.LightningModule):
             raise UserError(f"model.{error}") from error
         self.architecture, self.preprocessing = architecture, preprocessing
         self.heads, self.hierarchy = heads, hierarchy
-        self.loss, self.learning_rate = loss, learning_rate
-        self.schedule, self.step_epochs = schedule, step_epochs
+        self.weights, self.operating_point = weights, operating_point
+        # Plain numbers: jsonargparse's own types would go into the optimiser's state, and a
+        # resumed run could not read its checkpoint without running code.
+        self.loss, self.learning_rate = loss, float(learning_rate)
+        self.schedule, self.step_epochs = schedule, int(step_epochs)
         n_logits = sum(head.n_logits for head in heads)
         self.network = Network(architecture, n_logits).to(memory_format=torch.channels_last)
         self.label_counts: dict[str, dict[str, int]] = {}
@@ -114,6 +123,7 @@ class MultiTask(lightning.LightningModule):
         data.setup_for(self.heads, self.preprocessing)
         if stage != "fit":
             return
+        load_trunk(self.network, self.architecture, self.weights)
         labels_NK = losses.child_labels(
             data.parts["train"].labels_NK, self.heads, self.hierarchy, self.loss.parent_negative
         )
@@ -124,7 +134,8 @@ class MultiTask(lightning.LightningModule):
                 for place, label in enumerate(head.labels)
             }
             if not any(counts.values()):
-                say(f"head {head.name}: no label in the training part; left out of the model")
+                if self.trainer.is_global_zero:
+                    say(f"head {head.name}: no label in the training part; left out of the model")
                 continue
             if not all(counts.values()):
                 shown = ", ".join(f"{label} {count}" for label, count in counts.items())
@@ -179,7 +190,13 @@ class MultiTask(lightning.LightningModule):
         logits_BL, _ = self.network(images_B3SS.contiguous(memory_format=torch.channels_last))
         logits_BL = logits_BL.float()
         loss = losses.total(logits_BL, labels_BK, self.heads, self.hierarchy, self.loss)
-        self.log(f"{stage}_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels_BK))
+        self.log(
+            *(f"{stage}_loss", loss),
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(labels_BK),
+            sync_dist=True,
+        )
         return loss, logits_BL
 
     def on_validation_epoch_end(self) -> None:
@@ -197,7 +214,8 @@ class MultiTask(lightning.LightningModule):
         self.aucs = head_aucs(probability_NL, labels_NK, self.heads)
         for found in self.aucs:
             if found.auc is not None:
-                self.log(f"{stage}_auc/{found.head}/{found.on.replace(' ', '_')}", found.auc)
+                name = f"{stage}_auc/{found.head}/{found.on.replace(' ', '_')}"
+                self.log(name, found.auc, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Adam with the configured schedule."""

@@ -57,7 +57,7 @@ def test_the_card_says_what_a_reviewer_asks(trained: Path, phantom: Cohort) -> N
     assert sum(images) == len(phantom.table)
     malignancy, alnm = training["labels"]["malignancy"], training["labels"]["alnm"]
     assert sum(malignancy.values()) == images[0]
-    assert sum(alnm.values()) == malignancy["positive"]  # benign images are not in its term
+    assert sum(alnm.values()) == malignancy["malignant"]  # benign images are not in its term
     assert training["loss"] == {
         "hierarchy_weight": 0.05,
         "margin": 0.1,
@@ -101,7 +101,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
 
     other = train("fit", phantom.folder, out, "--trainer.max_epochs=4")
     assert other.returncode == 2
-    assert "holds an interrupted run of another configuration" in other.stderr
+    assert "holds an interrupted run of another configuration or cohort" in other.stderr
 
     done = train("fit", phantom.folder, out, "--trainer.max_epochs=3")
     assert done.returncode == 0, done.stderr
@@ -122,6 +122,13 @@ def test_a_killed_run_goes_on_to_the_same_weights(
         (["--model.heads=[{name: a, target: liver, labels: [n, y]}]"], "target `liver`"),
         (["--model.heads=[]"], "the list is empty"),
         (["--config=none.yaml"], "none.yaml"),
+        (["--data.batch_size=0"], "batch_size"),
+        (["--data.num_workers=-1"], "num_workers"),
+        (["--model.learning_rate=-1"], "learning_rate"),
+        (["--seed_everything=-1"], "--seed_everything -1: give a whole number"),
+        (["--seed_everything=false"], "--seed_everything False: give a whole number"),
+        (["--trainer.accelerator=gpu"], "No supported gpu backend found"),
+        (["--trainer.enable_checkpointing=false"], "enable_checkpointing"),
     ],
 )
 @pytest.mark.filterwarnings("default")  # Lightning's and its dependencies' own
@@ -132,7 +139,7 @@ def test_wrong_settings_are_one_line(
     arguments: list[str],
     message: str,
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setattr(sys, "argv", ["sonode"])
     out = tmp_path / "out"
     given = ["--config", str(CONFIGS / "demo.yaml"), "--data.cohort", str(phantom.folder)]
     with pytest.raises(UserError) as caught:
@@ -178,3 +185,67 @@ def test_the_papers_configuration_is_the_papers() -> None:
         "margin": 0.1,
         "parent_negative": "mask",
     }
+
+
+def test_validate_reports_its_part(trained: Path, phantom: Cohort) -> None:
+    done = train("validate", phantom.folder, trained)
+    assert done.returncode == 0, done.stderr
+    assert "Validation part" in done.stdout
+    assert "malignancy" in done.stdout
+
+
+def test_another_split_would_test_on_training_patients(trained: Path, phantom: Cohort) -> None:
+    done = train("test", phantom.folder, trained, "--data.split_seed=5")
+    assert done.returncode == 2
+    assert "--data.split_seed 5: the checkpoint was trained with 4" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trainer.max_epochs=0"], "no epoch was finished"),
+        (["--trainer.limit_val_batches=0"], "validation is switched off"),
+        (["--model.learning_rate=1e30"], "training diverged in epoch"),
+    ],
+)
+def test_a_run_that_gives_no_checkpoint(
+    phantom: Cohort, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = train("fit", phantom.folder, tmp_path / "out", "--trainer.max_epochs=2", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "checkpoint").exists()
+
+
+def test_ctrl_c_is_not_taken_for_findings(phantom: Cohort, tmp_path: Path) -> None:
+    command = sonode(
+        *("train", "fit", "--config", CONFIGS / "demo.yaml", "--data.cohort", phantom.folder),
+        *("--out", tmp_path / "out", *SMALL, "--trainer.max_epochs=50"),
+    )
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        next(line for line in process.stdout if line.startswith("epoch 1/50"))
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted"
+    assert not (tmp_path / "out" / "checkpoint").exists()
+
+
+def test_two_processes_train_together(phantom: Cohort, tmp_path: Path) -> None:
+    done = train(
+        *("fit", phantom.folder, tmp_path / "out", "--trainer.max_epochs=2"),
+        *("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"),
+        "--data.batch_size=4",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 2/2") == 1
+    card = checkpoint.read_card(tmp_path / "out" / "checkpoint")
+    assert card.training["epochs"] == 2
+    done = train("test", phantom.folder, tmp_path / "out")
+    assert done.returncode == 0, done.stderr

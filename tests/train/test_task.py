@@ -38,6 +38,7 @@ class FakeTrainer:
 
     def __init__(self, labels: torch.Tensor) -> None:
         self.datamodule = self
+        self.is_global_zero = True
         self.parts = {"train": self}
         self.labels_NK = labels
 

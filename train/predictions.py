@@ -1,0 +1,118 @@
+"""What a checkpoint says of a cohort, beside the truth: the table that all evidence is made from.
+
+Shapes in names: N images, L logits of all heads, S input side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from model_def import checkpoint
+from model_def.heads import HeadSpec, Hierarchy, logit_slices, probabilities
+from model_def.network import Network
+from model_def.preprocessing import Preprocessing, normalise
+from sonode_console import UserError, progress
+from train.cohort import ROI_COLUMNS
+from train.datamodule import CohortData, Crops
+
+Part = Literal["val", "test", "all"]
+BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """One row per lesion box, with truth and calibrated probability of every head.
+
+    Columns of `frame`: patient_id, lesion_id, image, the RoI, n_nodes, device; of a binary head
+    NAME_truth (nullable boolean) and NAME_probability (float64); of a categorical one NAME_truth
+    (nullable text) and NAME_probability_LABEL for each label.
+    """
+
+    frame: pd.DataFrame
+    heads: tuple[HeadSpec, ...]
+    hierarchy: Hierarchy
+    about: dict[str, Any]
+    """Provenance of model and images, as JSON takes it."""
+
+
+def logits_of(network: Network, crops: Crops, facts: Preprocessing) -> torch.Tensor:
+    """Float32 logits (N, L) of a part's crops, without augmentation, in order."""
+    network.eval()
+    found = []
+    with torch.inference_mode():
+        starts = range(0, len(crops), BATCH)
+        for start in progress(starts, total=len(starts), what="scoring"):
+            stop = min(start + BATCH, len(crops))
+            images_BSS = torch.stack([crops.image(index) for index in range(start, stop)])
+            images_B3SS = normalise(images_BSS, facts)
+            found.append(network(images_B3SS.contiguous(memory_format=torch.channels_last))[0])
+    return torch.cat(found)
+
+
+def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
+    """Score a part of a cohort, under the split that the checkpoint was trained with.
+
+    `all` is for a cohort of other patients: it is refused for the one that was trained on.
+
+    Raises:
+        UserError: no checkpoint, a faulty cohort, an empty part, or training images among `all`.
+    """
+    try:
+        network, card = checkpoint.load(folder)
+    except checkpoint.CheckpointError as error:
+        raise UserError(f"CHECKPOINT {error}") from error
+    trained_on = card.training["cohort"]
+    data = CohortData(cohort_folder, split_seed=trained_on["split_seed"])
+    data.setup_for(card.heads, card.preprocessing)
+    if part == "all" and data.cohort.sha256 == trained_on["sha256"]:
+        raise UserError(
+            f"--part all: {cohort_folder} is the cohort that the checkpoint was trained on; "
+            "give --part test, or another cohort"
+        )
+    names = ("train", "val", "test") if part == "all" else (part,)
+    rows = np.concatenate([data.indices[name] for name in names])
+    logits_NL = torch.cat(
+        [logits_of(network, data.parts[name], card.preprocessing) for name in names]
+    )
+    probability_NL = probabilities(logits_NL, card.heads, card.hierarchy).numpy()
+    labels_NK = torch.cat([data.parts[name].labels_NK for name in names]).numpy()
+    columns = ["patient_id", "lesion_id", "image", *ROI_COLUMNS, "n_nodes", "device"]
+    frame = data.cohort.table[columns].iloc[rows].reset_index(drop=True)
+    slices = logit_slices(card.heads)
+    for k, head in enumerate(card.heads):
+        frame[f"{head.name}_truth"] = _truth(labels_NK[:, k], head)
+        own = probability_NL[:, slices[head.name]]
+        if head.categorical:
+            for place, label in enumerate(head.labels):
+                frame[f"{head.name}_probability_{label}"] = own[:, place]
+        else:
+            frame[f"{head.name}_probability"] = own[:, 0]
+    about = {
+        "part": part,
+        "cohort": {
+            "name": data.cohort.name,
+            "sha256": data.cohort.sha256,
+            "synthetic": data.cohort.synthetic,
+            "patients": int(frame["patient_id"].nunique()),
+            "images": len(frame),
+        },
+        "trained_on": trained_on,
+        "model": card.model_dump(mode="json", exclude={"training"}),
+        "training": {name: fact for name, fact in card.training.items() if name != "cohort"},
+    }
+    return Predictions(frame=frame, heads=card.heads, hierarchy=card.hierarchy, about=about)
+
+
+def _truth(label_N: npt.NDArray[np.float32], head: HeadSpec) -> pd.Series:
+    if head.categorical:
+        names = [None if np.isnan(label) else head.labels[int(label)] for label in label_N]
+        return pd.Series(names, dtype="string")
+    known = [None if np.isnan(label) else bool(label) for label in label_N]
+    return pd.Series(known, dtype="boolean")
