@@ -13,6 +13,10 @@ import batch.commands
 import train.commands
 from sonode_console import UserError
 
+EXTRA_OF = {
+    **dict.fromkeys(("lightning", "jsonargparse", "torchmetrics", "tensorboard"), "train"),
+    **dict.fromkeys(("scipy", "sklearn", "defusedxml"), "train"),
+}
 INTERRUPTED = 130  # typer's answer to Ctrl-C: 128 + SIGINT, as shells have it
 
 app = typer.Typer(
@@ -51,7 +55,11 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        arguments = sys.argv[1:] or ["--help"]
+        remote = next((a for a in arguments if a.startswith("s3://")), None)
+        if remote and arguments[0] != "score":
+            raise UserError(f"{remote}: only `sonode score` reads and writes s3://; copy it here")
+        code = app(arguments, standalone_mode=False)
     except typer.TyperException as error:
         print(f"error: {error.format_message().rstrip('.')}. See --help.", file=sys.stderr)
         sys.exit(2)
@@ -59,6 +67,14 @@ def main() -> None:
         print(f"error: {error}", *error.details, sep="\n  ", file=sys.stderr)
         sys.exit(2)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in EXTRA_OF:
+            extra = EXTRA_OF[error.name]
+            print(
+                f"error: {error.name} is not installed; it is in the extra `{extra}`: "
+                f"pip install -e '.[{extra}]'",
+                file=sys.stderr,
+            )
+            sys.exit(2)
         if isinstance(error, OSError) and error.strerror:  # a full disk, no permission, no folder
             where = f"{error.filename}: " if error.filename else ""
             print(f"error: {where}{error.strerror}", file=sys.stderr)

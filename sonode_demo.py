@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -54,12 +55,15 @@ def run(out_folder: str, cohort_folder: str | None, seed: int) -> None:
         UserError: OUT is not empty, the cohort has faults, or a step failed.
         SystemExit: code 1, where all ran but a check found something.
     """
+    from archives.java import find_java
     from archives.node import TorchServeNode
-    from batch.local_s3 import LocalS3
+    from batch.local_s3 import LocalS3, find_weed
 
     out = Path(out_folder).resolve()
     if out.exists() and any(out.iterdir()):
         raise UserError(f"OUT {out_folder}: is not empty; give a new folder")
+    find_java()  # before minutes of training, not after
+    find_weed()
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     account = Account(out)
@@ -70,7 +74,7 @@ def run(out_folder: str, cohort_folder: str | None, seed: int) -> None:
     account.begin("A real S3 server (SeaweedFS) on loopback, filled with the study images")
     keys = {"access_key": "demo-access", "secret_key": os.urandom(16).hex()}
     with LocalS3(out / "s3", bucket=BUCKET, **keys) as server:
-        os.environ.update(server.environment)
+        server.take_over()
         manifest = _upload(account, out, cohort)
         account.begin("TorchServe with that archive, token authorisation on")
         with TorchServeNode(out / "store", {NAME: MODEL}, out / "serve") as node:
@@ -97,12 +101,19 @@ def run(out_folder: str, cohort_folder: str | None, seed: int) -> None:
 def _sonode(*arguments: str | Path, allowed: tuple[int, ...] = (0,)) -> int:
     """Run a command of sonode as a user would, shown before it runs."""
     say("$ " + shlex.join(["sonode", *map(str, arguments)]))
-    done = subprocess.run([sys.executable, "-m", "sonode", *map(str, arguments)], check=False)
-    if done.returncode not in allowed:
-        raise UserError(
-            f"sonode {arguments[0]}: exit code {done.returncode}; see its message above"
-        )
-    return done.returncode
+    # -P: a folder of the user's that is named like a room of sonode must not stand in for it. A
+    # session of its own: a Ctrl-C reaches it once, from here, and it has time to clean up.
+    command = [sys.executable, "-P", "-m", "sonode", *map(str, arguments)]
+    with subprocess.Popen(command, start_new_session=True) as child:
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:
+            child.send_signal(signal.SIGINT)
+            child.wait()
+            raise
+    if code not in allowed:
+        raise UserError(f"sonode {arguments[0]}: exit code {code}; see its message above")
+    return code
 
 
 @contextmanager

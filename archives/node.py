@@ -109,6 +109,7 @@ class TorchServeNode:
     def stop(self) -> None:
         """End TorchServe and its workers, and remove the key file and the unpacked archives."""
         if self._process is None:
+            shutil.rmtree(self._temp, ignore_errors=True)
             return
         process, self._process = self._process, None
         try:

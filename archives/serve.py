@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import httpx
 
 from archives.loader import read_members
 from archives.node import TorchServeNode
@@ -63,8 +67,11 @@ def serve(
             while True:
                 node.check_alive()
                 # Renewed here so that whoever reads the key file finds a token that is good.
-                node.token("inference")
-                node.token("management")
+                with suppress(
+                    httpx.HTTPError, json.JSONDecodeError
+                ):  # busy, or half-written: later
+                    node.token("inference")
+                    node.token("management")
                 time.sleep(1)
     except KeyboardInterrupt:
         say("stopped")

@@ -76,7 +76,7 @@ def _local_copy(uri: str) -> Iterator[Path]:
 
 def _show(summary: RunSummary, out: str) -> None:
     model = summary.model
-    say(f"{summary.rows} rows scored by {model['name']} {model['version']} on {model['engine']}")
+    say(f"{summary.rows} rows through {model['name']} {model['version']} on {model['engine']}")
     for status, count in summary.by_status.items():
         say(f"  {status:<24} {count}")
     for code, count in summary.by_code.items():

@@ -17,6 +17,7 @@ from typing import Self
 
 import boto3
 import botocore.exceptions as boto
+import botocore.session
 from botocore.config import Config
 
 from sonode_console import UserError
@@ -51,17 +52,27 @@ class LocalS3:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The AWS_* variables that make boto3 and its kin talk to this server."""
+        """The variables that make boto3 and its kin talk to this server, and to it directly."""
+        direct = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1"]))
         return {
+            "NO_PROXY": direct,
+            "no_proxy": direct,
             "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ENDPOINT_URL_S3": self.endpoint,  # it would overrule the one above
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "AWS_REGION": "us-east-1",
             "AWS_DEFAULT_REGION": "us-east-1",  # the one that boto3 reads
         }
 
+    def take_over(self) -> None:
+        """Point this process's environment at the server, and at no other: forget all AWS_*."""
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            del os.environ[name]
+        os.environ.update(self.environment)
+
     def __enter__(self) -> Self:
-        weed = _find_weed()
+        weed = find_weed()
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
         self._ports = _free_ports(5)
         try:
@@ -106,13 +117,17 @@ class LocalS3:
     def _wait_until_ready(self) -> None:
         """Return once an object can be written: /healthz says yes too early."""
         assert self._process is not None
-        client = boto3.session.Session().client(
+        # A profile of the environment may not exist; these credentials are all that is needed.
+        unprofiled = botocore.session.Session(session_vars={"profile": (None, None, None, None)})
+        client = boto3.session.Session(botocore_session=unprofiled).client(
             "s3",
             endpoint_url=self.endpoint,
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
             region_name="us-east-1",
-            config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5),
+            config=Config(
+                retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5, proxies={}
+            ),
         )
         deadline = time.monotonic() + _READY_WITHIN_S
         while True:
@@ -139,7 +154,7 @@ class LocalS3:
                     left.unlink(missing_ok=True)
 
 
-def _find_weed() -> str:
+def find_weed() -> str:
     """Name the `weed` program beside this Python, or on PATH."""
     beside = Path(sys.executable).parent / "weed"
     found = str(beside) if beside.is_file() else shutil.which("weed")

@@ -56,7 +56,7 @@ class Manifest:
             if row.get("frame") is not None:
                 fields["frame"] = str(int(row["frame"]))
             uri = _absolute(row["image_uri"], self.folder)
-            requests.append(Request(uri, row.get("etag"), fields))
+            requests.append(Request(uri, row.get("etag") or None, fields))
         return requests
 
     def buckets(self) -> list[str]:

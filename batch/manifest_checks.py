@@ -27,7 +27,7 @@ def problems(table: pa.Table, reserved: Collection[str]) -> Iterator[str]:
     if len(set(names)) < len(names):
         return
     if "image_uri" not in names:
-        yield f"no column 'image_uri'; the columns are {names}"
+        yield f"no column 'image_uri'; rename one of {names}, or add it"
     elif not _is_text(table["image_uri"].type):
         yield f"column 'image_uri' holds {table['image_uri'].type}; write it as string"
     else:

@@ -65,6 +65,11 @@ def score(
     """
     if explain is not None and explain.partition(":")[0] not in archive.methods:
         raise UserError(f"--explain {explain}: no such method; give {', '.join(archive.methods)}")
+    named = explain.partition(":")[2] if explain else ""
+    if named and not {name.strip() for name in named.split(",")} <= set(archive.heads):
+        raise UserError(
+            f"--explain {explain}: no such head; the archive has {', '.join(archive.heads)}"
+        )
     started = _now()
     columns = results.fields(archive.heads, with_heatmaps=explain is not None)
     manifest = manifests.load(manifest_uri, reserved={column.name for column in columns})

@@ -54,6 +54,8 @@ def test_help_names_every_command() -> None:
             ["serve", "--inference-port", "http"],
             "--inference-port': Input should be a valid integer",
         ),
+        (["serve", "--inference-port", "70000"], "--inference-port': Input should be less than"),
+        (["phantom", "s3://b/x"], "s3://b/x: only `sonode score` reads and writes s3://"),
         (["train", "fitt"], "train fitt: no such step; give fit, validate or test"),
         (["inspect", "no-such.mar"], "ARCHIVE no-such.mar: no such file; pack one"),
         (["pack", ".", "--name", "n", "--version", "1"], "CHECKPOINT .: holds no model.json"),
@@ -86,6 +88,19 @@ def test_a_fault_of_ours_is_not_taken_for_failed_rows() -> None:
     assert done.returncode == 70
     assert done.stderr.startswith("Traceback")
     assert done.stderr.endswith("ZeroDivisionError: ours\n")
+
+
+def test_a_missing_extra_is_named(tmp_path: Path) -> None:
+    code = "import sys, sonode; sys.modules['lightning'] = None; sonode.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", "fit"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "lightning is not installed; it is in the extra `train`: pip install" in done.stderr
 
 
 def test_a_folder_that_is_no_cohort(tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from archives import build
 from archives.build import pack
 from archives.errors import ArchiveError
 from archives.loader import file_sha256
+from model_def import checkpoint
 from sonode_console import UserError
 
 
@@ -123,4 +125,13 @@ def test_an_archiver_that_fails_is_quoted(
     (tmp_path / "no-code" / "model_def").mkdir()
     with pytest.raises(ArchiveError, match=r"torch-model-archiver failed: .*service\.py"):
         pack(checkpoint_folder, "tiny", "1.0", tmp_path / "store")
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_a_network_that_gives_no_numbers(checkpoint_folder: Path, tmp_path: Path) -> None:
+    network, card = checkpoint.load(checkpoint_folder)
+    torch.nn.init.constant_(network.heads.bias, torch.nan)
+    checkpoint.save(tmp_path / "nan", network, card)
+    with pytest.raises(ArchiveError, match=r"cannot score golden_0\.png .*train it anew"):
+        pack(tmp_path / "nan", "tiny", "1.0", tmp_path / "store")
     assert list((tmp_path / "store").iterdir()) == []

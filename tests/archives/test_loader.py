@@ -15,6 +15,7 @@ import handlers.errors
 from archives.errors import ArchiveError
 from archives.inspect import inspect_archive
 from archives.loader import file_sha256, load_archive, read_members
+from handlers.integrity import write_canonical_zip
 from tests.conftest import encode
 
 
@@ -118,9 +119,40 @@ def positions(path: Path) -> list[tuple[str, int]]:
 def test_one_altered_byte_is_refused(archive_path: Path, tmp_path: Path) -> None:
     for where, position in positions(archive_path):
         path = altered(archive_path, tmp_path / "altered.mar", position)
-        with pytest.raises(ArchiveError, match=r"ARCHIVE altered\.mar: ") as caught:
-            inspect_archive(path, verify=True)
-        assert re.search("pack", str(caught.value)), where
+        for look in (read_members, lambda path: inspect_archive(path, verify=True)):
+            with pytest.raises(ArchiveError, match=r"ARCHIVE altered\.mar: ") as caught:
+                look(path)
+            assert re.search("pack", str(caught.value)), where
+
+
+def test_every_altered_bit_of_a_directory_is_refused(archive_path: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small.mar"
+    (tmp_path / "MAR-INF").mkdir()
+    for name in ("MAR-INF/MANIFEST.json", "model.json"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "in").mkdir()
+    for name in ("MAR-INF", "model.json"):
+        (tmp_path / name).rename(tmp_path / "in" / name)
+    with small.open("wb") as file:
+        write_canonical_zip(tmp_path / "in", file)
+    read_members(small)
+    data = small.read_bytes()
+    for position in range(len(data)):
+        for bit in range(8):
+            flipped = bytearray(data)
+            flipped[position] ^= 1 << bit
+            small.write_bytes(flipped)
+            with pytest.raises(ArchiveError):
+                read_members(small)
+
+
+def test_compiled_code_is_not_smuggled_in(archive_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "more.mar"
+    path.write_bytes(archive_path.read_bytes())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("handlers/__pycache__/images.cpython-311.pyc", b"")
+    with pytest.raises(ArchiveError, match=r"more\.mar: damaged or altered"):
+        read_members(path)
 
 
 @pytest.mark.parametrize("added", [b"x", b"\0" * 100])

@@ -9,9 +9,10 @@ import stat
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import psutil
@@ -21,6 +22,7 @@ from archives import java
 from archives.java import claim_ports, find_java, worker_failure
 from archives.node import TorchServeNode
 from archives.serve import archives_in, serve
+from handlers.integrity import write_canonical_zip
 from sonode_console import UserError
 from tests.processes import assert_no_process_about, processes_about
 
@@ -39,10 +41,13 @@ ROOT = Path(__file__).resolve().parents[2]
 def write_archive(path: Path, name: str, code: str) -> None:
     model = {"modelName": name, "modelVersion": "1.0", "handler": "service.py"}
     manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0", "createdOn": ""}
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-        archive.writestr("model.json", "{}")
-        archive.writestr("service.py", code)
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "MAR-INF").mkdir()
+        (Path(folder) / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
+        (Path(folder) / "model.json").write_text("{}")
+        (Path(folder) / "service.py").write_text(code)
+        with path.open("wb") as file:
+            write_canonical_zip(Path(folder), file)
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +213,16 @@ def test_an_empty_store(tmp_path: Path) -> None:
         serve(tmp_path)
 
 
+def test_an_altered_archive_is_not_served(tmp_path: Path) -> None:
+    write_archive(tmp_path / "a.mar", "a", ECHO)
+    data = (tmp_path / "a.mar").read_bytes()
+    for altered in (data + b"x", data[:-60] + bytes([data[-60] ^ 1]) + data[-59:]):
+        (tmp_path / "a.mar").write_bytes(altered)
+        for models in ([], ["a=a.mar"]):
+            with pytest.raises(UserError, match=r"a\.mar: damaged or altered; get it again"):
+                serve(tmp_path, models)
+
+
 def test_a_torn_archive_is_named(tmp_path: Path) -> None:
     (tmp_path / "torn.mar").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"torn\.mar: damaged or altered; get it again"):
@@ -301,12 +316,12 @@ def test_a_version_is_registered_by_file_name_and_unregistered(node: TorchServeN
 
 @pytest.mark.live
 def test_it_listens_on_loopback_only(node: TorchServeNode) -> None:
-    listening = {
-        connection.laddr
-        for process in processes_about(node.run_dir)
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    listening = set()
+    for process in processes_about(node.run_dir):
+        with suppress(psutil.NoSuchProcess):  # one that has just ended listens to nothing
+            for connection in process.net_connections("inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    listening.add(connection.laddr)
     assert len(listening) == 5  # three of HTTP, two of gRPC
     assert {address.ip for address in listening} <= {"127.0.0.1", "::ffff:127.0.0.1"}
 

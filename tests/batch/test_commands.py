@@ -53,7 +53,7 @@ def test_summary_and_exit_code(
     out = str(tmp_path / "out")
     assert sonode("score", manifest, out, "--archive", str(tmp_path / "model.mar")) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "2 rows scored by fake 1.0 on eager"
+    assert lines[0] == "2 rows through fake 1.0 on eager"
     assert [line.split() for line in lines[1:4]] == [
         ["ok", "1"],
         ["failed", "1"],

@@ -54,12 +54,30 @@ def test_a_server_that_died_leaves_nothing_and_its_data_stay(
         os.killpg(group, signal.SIGKILL)
     assert _gone(group)
     with LocalS3(tmp_path, bucket="studies") as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
         assert storage.read("s3://studies/kept").data == b"data"
 
 
+def test_images_go_to_no_other_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    for name, value in {
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+        "AWS_PROFILE": "of-the-hospital",
+        "AWS_SESSION_TOKEN": "of-the-hospital",
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+    }.items():
+        os.environ[name] = value
+    with LocalS3(tmp_path, bucket="studies") as server:
+        server.take_over()
+        storage.write("s3://studies/image", b"data")
+        assert storage.read("s3://studies/image").data == b"data"
+        assert "AWS_PROFILE" not in os.environ
+
+
 def test_a_server_that_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_s3, "_find_weed", lambda: "false")
+    monkeypatch.setattr(local_s3, "find_weed", lambda: "false")
     with (
         pytest.raises(UserError, match=r"SeaweedFS did not start: see the end of .*weed\.log"),
         LocalS3(tmp_path, bucket="studies"),

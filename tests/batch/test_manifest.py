@@ -112,7 +112,9 @@ def test_no_value_that_may_identify_is_shown(load: Any) -> None:
 def test_missing_image_uri_names_the_columns_there_are(load: Any) -> None:
     with pytest.raises(UserError) as caught:
         load(image=["a"], roi=[None])
-    assert caught.value.details == ["no column 'image_uri'; the columns are ['image', 'roi']"]
+    assert caught.value.details == [
+        "no column 'image_uri'; rename one of ['image', 'roi'], or add it"
+    ]
 
 
 def test_a_column_that_stands_twice(tmp_path: Path) -> None:
