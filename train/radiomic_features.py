@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import threading
+import time
 from typing import Any, Literal
 
 import numpy as np
@@ -88,6 +91,25 @@ def crop_features(crop_HW: npt.NDArray[np.uint8]) -> dict[str, float]:
     # pyradiomics logs a feature that fails and gives NaN for it.
     assert np.isfinite(list(features.values())).all()
     return features
+
+
+def work(crop_HW: npt.NDArray[np.uint8], parent: int) -> dict[str, float]:
+    """`crop_features` in a process of a pool that the process `parent` made."""
+    if os.getpid() != parent:  # on one core joblib calls it where it is
+        _end_with(parent)
+    return crop_features(crop_HW)
+
+
+@functools.cache
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone; joblib's wait for ever after a SIGKILL."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @functools.cache

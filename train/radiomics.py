@@ -28,9 +28,9 @@ from train.radiomic_features import (
     EXTRACTION,
     SMALLEST,
     FeatureSet,
-    crop_features,
     feature_names,
     require,
+    work,
 )
 from train.radiomic_forest import (
     BORUTA,
@@ -85,7 +85,7 @@ def cohort_features(cohort: Cohort, known: pd.DataFrame | None = None) -> pd.Dat
         }
     absent = [index for index, key in enumerate(keys) if key not in found]
     # The crops are cut as the processes take them: a large cohort does not fit into memory twice.
-    jobs = (delayed(crop_features)(pixels) for pixels in _crops(cohort, absent))
+    jobs = (delayed(work)(pixels, os.getpid()) for pixels in _crops(cohort, absent))
     computed = Parallel(n_jobs=-1, return_as="generator")(jobs)
     computed = progress(computed, total=len(absent), what="radiomics features")
     for index, features in zip(absent, computed, strict=True):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -172,6 +173,29 @@ def test_boxes_without_texture_are_all_named(phantom: Cohort, tmp_path: Path) ->
     with pytest.raises(UserError, match="2 boxes are smaller than 2 x 2") as caught:
         radiomics.run(tmp_path / "thin", tmp_path / "out", split_seed=0, seed=0, feature_set="93")
     assert [detail.split(":")[0] for detail in caught.value.details] == ["row 0, roi", "row 3, roi"]
+
+
+@needs_extra
+def test_a_killed_run_leaves_no_process() -> None:
+    code = (
+        "import os, numpy, joblib\n"
+        "from train.radiomic_features import work\n"
+        "crop = numpy.random.default_rng(0).integers(0, 256, (200, 200), dtype=numpy.uint8)\n"
+        "jobs = (joblib.delayed(work)(crop, os.getpid()) for _ in range(9999))\n"
+        "for _ in joblib.Parallel(n_jobs=2, return_as='generator')(jobs):\n"
+        "    print('done', flush=True)\n"
+    )
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "done\n"
+        workers = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        _, alive = psutil.wait_procs(workers, timeout=20)
+    assert workers
+    assert alive == []
 
 
 @pytest.mark.parametrize("absent", ["radiomics", "boruta", "sklearn"])
