@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import typer
 
@@ -19,6 +20,7 @@ def mount(app: typer.Typer) -> None:
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
         add_help_option=False,
     )(train)
+    app.command()(radiomics)
 
 
 def phantom(
@@ -92,3 +94,21 @@ def train(context: typer.Context) -> None:
     from train.cli import run
 
     run(arguments)
+
+
+def radiomics(
+    cohort: Path = typer.Argument(help="Folder of a cohort."),
+    out: Path = typer.Argument(help="A new folder for features, predictions and the record."),
+    features: Literal["93", "102"] = typer.Option(
+        "93", help="102 adds the nine shape features, which see the box only."
+    ),
+    split_seed: int = typer.Option(0, help="The split's seed; the same as of the network."),
+    seed: int = typer.Option(0, min=0, max=2**32 - 1, help="Seed of Boruta and the forest."),
+    reuse: Path | None = typer.Option(
+        None, help="OUT of an earlier run, to take the features of equal boxes from."
+    ),
+) -> None:
+    """The paper's baseline: radiomics features, Boruta, a random forest per label."""
+    from train.radiomics import run
+
+    run(cohort, out, split_seed=split_seed, seed=seed, feature_set=features, reuse=reuse)

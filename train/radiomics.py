@@ -1,0 +1,255 @@
+"""`sonode radiomics`: the paper's baseline, from a cohort to predictions of its test part.
+
+"Each US image" of the paper is a row of the cohort here: one lesion box.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model_def.preprocessing import Pixels, Preprocessing, crop
+from sonode_console import UserError, progress, say, table
+from train.cohort import ROI_COLUMNS, Cohort, load_cohort, read_image
+from train.radiomic_features import (
+    EXTRACTION,
+    SMALLEST,
+    FeatureSet,
+    feature_names,
+    require,
+    work,
+)
+from train.radiomic_forest import (
+    BORUTA,
+    BORUTA_FOREST,
+    FOREST,
+    LABELS,
+    Auc,
+    Fitted,
+    aucs_of,
+    fit,
+    in_test_part,
+    predict,
+)
+
+FEATURES, PREDICTIONS, RECORD = "features.parquet", "predictions.parquet", "radiomics.json"
+KEY = ("pixels_sha256", *ROI_COLUMNS)  # what the features of a row depend on
+PACKAGES = ("sonode", "pyradiomics-bhklab", "SimpleITK", "Boruta", "scikit-learn", "numpy")
+
+
+def cohort_features(cohort: Cohort, known: pd.DataFrame | None = None) -> pd.DataFrame:
+    """All 102 features of each row of the cohort, in its order, beside its ids and `KEY`.
+
+    `known`: an earlier answer; rows with the same pixels and box are taken from it. The others
+    are computed in as many processes as there are cores.
+
+    Raises:
+        UserError: pyradiomics is not installed, or boxes are too small; all are listed.
+    """
+    require()
+    from joblib import Parallel, delayed
+
+    table = cohort.table
+    small = [
+        f"row {index}, roi: {roi.x_max - roi.x_min} x {roi.y_max - roi.y_min} pixels"
+        for index in range(len(table))
+        if min((roi := cohort.roi(index)).x_max - roi.x_min, roi.y_max - roi.y_min) < SMALLEST
+    ]
+    if small:
+        raise UserError(
+            f"radiomics: {len(small)} boxes are smaller than {SMALLEST} x {SMALLEST} pixels and "
+            "have no texture; correct these rows and import again",
+            small,
+        )
+    keys = list(table[[*KEY]].itertuples(index=False, name=None))
+    names = feature_names("102")
+    found: dict[tuple[object, ...], dict[str, float]] = {}
+    if known is not None:
+        earlier = known[[*KEY]].itertuples(index=False, name=None)
+        rows = known[names].to_numpy()
+        found = {
+            key: dict(zip(names, row, strict=True)) for key, row in zip(earlier, rows, strict=True)
+        }
+    absent = [index for index, key in enumerate(keys) if key not in found]
+    # The crops are cut as the processes take them: a large cohort does not fit into memory twice.
+    jobs = (delayed(work)(pixels, os.getpid()) for pixels in _crops(cohort, absent))
+    computed = Parallel(n_jobs=-1, return_as="generator")(jobs)
+    computed = progress(computed, total=len(absent), what="radiomics features")
+    for index, features in zip(absent, computed, strict=True):
+        found[keys[index]] = features
+    ids = table[["patient_id", "lesion_id", "image", *KEY]].reset_index(drop=True)
+    return ids.join(pd.DataFrame([found[key] for key in keys], columns=names))
+
+
+def _crops(cohort: Cohort, indices: list[int]) -> Iterator[Pixels]:
+    """The bare boxes of those rows, at their own resolution; each image is read once in a row."""
+    image, frame = "", np.empty((0, 0), np.uint8)
+    for index in indices:
+        if cohort.table["image"].iloc[index] != image:
+            image = cohort.table["image"].iloc[index]
+            frame = read_image(cohort.image_path(index))
+        yield crop(frame, cohort.roi(index), Preprocessing(context=0.0))
+
+
+def radiomics_predictions(
+    cohort: Cohort,
+    *,
+    split_seed: int,
+    seed: int,
+    feature_set: FeatureSet = "93",
+    features: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Features, selection, forests and the test part's probabilities (see `predict`).
+
+    `split_seed` is the network's split, so that both are compared on the same patients; `seed` is
+    that of Boruta and forest. `features`: what `cohort_features` gave, to save computing it again.
+
+    Raises:
+        UserError: as `cohort_features` and `fit`.
+    """
+    features = cohort_features(cohort, features)
+    fitted = fit(cohort, features, split_seed=split_seed, seed=seed, feature_set=feature_set)
+    return predict(cohort, features, fitted, split_seed=split_seed)
+
+
+def run(
+    cohort_folder: Path,
+    out: Path,
+    *,
+    split_seed: int,
+    seed: int,
+    feature_set: FeatureSet,
+    reuse: Path | None = None,
+) -> None:
+    """Write features, predictions and the record of a cohort into `out`, complete or not at all.
+
+    `reuse`: the folder of an earlier run, whose features are taken where pixels and box are equal.
+
+    Raises:
+        UserError: `out` is in use, `reuse` does not fit, the cohort has faults, or as
+            `radiomics_predictions`.
+    """
+    require()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"OUT {out}: is not empty; give a new folder")
+    known = None if reuse is None else _read_features(reuse)
+    cohort = load_cohort(cohort_folder)
+    started = time.monotonic()
+    features = cohort_features(cohort, known)
+    extracted = time.monotonic()
+    say(f"{len(features)} lesion boxes, features in {extracted - started:.0f} s")
+    fitted = fit(cohort, features, split_seed=split_seed, seed=seed, feature_set=feature_set)
+    predictions = predict(cohort, features, fitted, split_seed=split_seed)
+    aucs = {label.name: aucs_of(predictions, label) for label in LABELS if label.name in fitted}
+    flat = features[feature_names(feature_set)].nunique() == 1
+    record = {
+        "format": 1,
+        "cohort": {"name": cohort.name, "sha256": cohort.sha256, "synthetic": cohort.synthetic},
+        "split": {"seed": split_seed, **_sizes(cohort, split_seed)},
+        "settings": {
+            "feature_set": feature_set,
+            "seed": seed,
+            "extraction": EXTRACTION,
+            "boruta": {**BORUTA, "forest": BORUTA_FOREST},
+            "forest": FOREST,
+        },
+        "constant_features": sorted(flat.index[flat]),
+        "labels": {name: _account(found, aucs[name]) for name, found in fitted.items()},
+        "left_out": [label.name for label in LABELS if label.name not in fitted],
+        "seconds": {
+            "features": round(extracted - started, 1),
+            "model": round(time.monotonic() - extracted, 1),
+        },
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+    _write(out, features, predictions, record)
+    _show(fitted, aucs)
+
+
+def _sizes(cohort: Cohort, split_seed: int) -> dict[str, dict[str, int]]:
+    """Patients and lesion boxes that the forests learn from (`train`), and of the test part."""
+    tested = in_test_part(cohort, split_seed)
+    return {
+        name: {"patients": int(rows["patient_id"].nunique()), "images": len(rows)}
+        for name, rows in (("train", cohort.table[~tested]), ("test", cohort.table[tested]))
+    }
+
+
+def _account(found: Fitted, aucs: list[Auc]) -> dict[str, Any]:
+    """What the record says of one label."""
+    return {
+        "trained_on": {"n_images": found.n_images, "n_positive": found.n_positive},
+        "selected": found.selected,
+        "test": [asdict(auc) for auc in aucs],
+    }
+
+
+def _provenance() -> dict[bytes, bytes]:
+    """What two tables of features must agree in to be exchanged."""
+    about = {"extraction": EXTRACTION, "pyradiomics-bhklab": version("pyradiomics-bhklab")}
+    return {b"sonode": json.dumps(about).encode()}
+
+
+def _read_features(folder: Path) -> pd.DataFrame:
+    """The features of an earlier run.
+
+    Raises:
+        UserError: there are none, or they were made with other settings or another pyradiomics.
+    """
+    path = folder / FEATURES
+    if not path.is_file():
+        raise UserError(f"--reuse {folder}: holds no {FEATURES}; give OUT of an earlier run")
+    features = pq.read_table(path)
+    if features.schema.metadata.get(b"sonode") != _provenance()[b"sonode"]:
+        raise UserError(
+            f"--reuse {folder}: its features were made with other settings or another version of "
+            "pyradiomics; leave it out to compute them again"
+        )
+    frame: pd.DataFrame = features.to_pandas()
+    return frame
+
+
+def _write(
+    out: Path, features: pd.DataFrame, predictions: pd.DataFrame, record: dict[str, Any]
+) -> None:
+    types = {"n_nodes": pa.int32()}
+    types |= {f"{label.name}_truth": pa.bool_() for label in LABELS}
+    types |= {f"{label.name}_probability": pa.float64() for label in LABELS}
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in predictions.columns])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        stored = pa.Table.from_pandas(features, preserve_index=False)
+        pq.write_table(stored.replace_schema_metadata(_provenance()), staged / FEATURES)
+        stored = pa.Table.from_pandas(predictions, schema=schema, preserve_index=False)
+        pq.write_table(stored.replace_schema_metadata(None), staged / PREDICTIONS)
+        text = json.dumps(record, indent=2, allow_nan=False)
+        (staged / RECORD).write_text(text + "\n")
+        staged.chmod(0o755)
+        os.replace(staged, out)  # noqa: PTH105 - the same call for files and folders
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _show(fitted: dict[str, Fitted], aucs: dict[str, list[Auc]]) -> None:
+    """Print the test part's AUCs; undefined is said, not replaced by a number."""
+    rows = []
+    for name, found in fitted.items():
+        used = "all, none confirmed" if found.selected is None else str(len(found.selected))
+        for auc in aucs[name]:
+            value = "undefined" if auc.auc is None else f"{auc.auc:.3f}"
+            rows.append((name, auc.on, str(auc.n_images), str(auc.n_positive), used, value))
+    table("Test part", ("label", "images", "n", "positive", "features", "ROC AUC"), rows)
