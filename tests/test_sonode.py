@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ["phantom", "import", "train", "radiomics", "pack", "inspect", "serve", "score", "demo"]
+COMMANDS = [
+    *("phantom", "import", "train", "evaluate", "radiomics"),
+    *("pack", "inspect", "serve", "score", "demo"),
+]
 HEAVY = ["torch", "torchvision", "lightning", "captum", "pandas", "pyarrow", "boto3", "PIL"]
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import typer
 
-from sonode_console import UserError, say
+from sonode_console import UserError, say, table
 
 importers = typer.Typer(help="Make a cohort of what others store.")
 
@@ -20,6 +20,7 @@ def mount(app: typer.Typer) -> None:
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
         add_help_option=False,
     )(train)
+    app.command()(evaluate)
     app.command()(radiomics)
 
 
@@ -112,3 +113,33 @@ def radiomics(
     from train.radiomics import run
 
     run(cohort, out, split_seed=split_seed, seed=seed, feature_set=features, reuse=reuse)
+
+
+def evaluate(
+    checkpoint: Path = typer.Argument(help="The `checkpoint` folder of a training."),
+    cohort: Path = typer.Argument(help="Folder of the cohort."),
+    out: Path = typer.Argument(help="A new folder for metrics, predictions and report."),
+    part: Literal["val", "test", "all"] = typer.Option(
+        "test", help="Part of the training's split; all of another cohort."
+    ),
+    seed: int = typer.Option(0, min=0, help="Seed of the bootstrap."),
+    bootstrap: int = typer.Option(2000, min=100, help="Draws of patients behind each interval."),
+) -> None:
+    """Measure a checkpoint on a cohort: intervals, plots and one HTML report."""
+    from train import predictions
+    from train.report import check_out, write_evaluation
+
+    check_out(out)
+    found = predictions.predict(checkpoint, cohort, part)
+    metrics = write_evaluation(found, out, bootstrap=bootstrap, seed=seed)
+    rows = []
+    for name, head in metrics["heads"].items():
+        for level, measures in head["sets"][head["primary"]].items():
+            key = "roc_auc" if head["kind"] == "binary" else "macro_roc_auc"
+            auc = measures[key]
+            shown = f"undefined: {auc['reason']}" if auc["value"] is None else f"{auc['value']:.3f}"
+            if auc["low"] is not None:
+                shown += f" ({auc['low']:.3f} to {auc['high']:.3f})"
+            rows.append((name, head["primary"], level, str(measures["rows"]), shown))
+    table(f"{part} part", ("head", "set", "per", "n", "ROC AUC (95 %)"), rows)
+    say(f"report: {out / 'report.html'}")

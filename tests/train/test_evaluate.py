@@ -1,0 +1,229 @@
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from sonode_console import UserError
+from tests.train.synthetic_predictions import HEADS, LABELS, SECRET, head, synthetic
+from train.evaluate import evaluate
+from train.predictions import Predictions
+
+MALIGNANCY, ALNM, NODES_2, SUBTYPE = HEADS
+
+
+def small(rows: list[tuple[object, ...]], heads: tuple[object, ...] = HEADS[:2]) -> Predictions:
+    """(patient, device, malignancy truth, p, alnm truth, p) of each image."""
+    columns = ["patient_id", "device", "malignancy_truth", "malignancy_probability"]
+    frame = pd.DataFrame(rows, columns=[*columns, "alnm_truth", "alnm_probability"])
+    for name in ("malignancy_truth", "alnm_truth"):
+        frame[name] = pd.array(frame[name], "boolean")
+    for name in ("malignancy_probability", "alnm_probability"):
+        frame[name] = frame[name].astype(float)
+    return Predictions(frame=frame, heads=heads, hierarchy="independent", about={})  # type: ignore[arg-type]
+
+
+BY_HAND = small(
+    [
+        ("a", "GE", True, 0.9, True, 0.7),
+        ("a", "GE", True, 0.3, True, 0.6),
+        ("b", "GE", True, 0.4, False, 0.2),
+        ("c", None, False, 0.45, False, 0.8),
+        ("c", None, False, 0.1, None, 0.1),
+        ("d", "Hitachi", None, 0.2, False, 0.9),
+        ("e", "Hitachi", True, 0.8, True, 0.1),
+        ("e", "Hitachi", False, 0.6, False, 0.3),
+    ]
+)
+
+
+def test_images_and_patients_by_hand() -> None:
+    metrics = evaluate(BY_HAND, resamples=50)
+    assert (metrics["rows"], metrics["patients"]) == (8, 5)
+    both = metrics["heads"]["malignancy"]["sets"]["all"]
+    image, patient = both["image"], both["patient"]
+    assert metrics["heads"]["malignancy"]["missing"] == 1
+    assert (image["rows"], image["positive"], image["negative"], image["patients"]) == (7, 4, 3, 4)
+    # Positive .9 .3 .4 .8 against .45 .1 .6: 3 + 1 + 1 + 3 of 12.
+    assert image["roc_auc"]["value"] == pytest.approx(8 / 12)
+    # Means: a .6 (positive), b .4, c .275 (negative), e .7, which is positive by its first image.
+    assert (patient["rows"], patient["positive"], patient["mixed_patients"]) == (4, 3, 1)
+    assert patient["roc_auc"]["value"] == 1
+    half = patient["operating_points"]["0.5"]
+    assert (half["true_positive"], half["false_negative"]) == (2, 1)
+    assert half["sensitivity"]["value"] == pytest.approx(2 / 3)
+    assert half["wilson"]["specificity"] == pytest.approx([0.2065, 1], abs=1e-4)  # 1 of 1
+
+
+def test_sets_of_a_child_by_hand() -> None:
+    alnm = evaluate(BY_HAND, resamples=50)["heads"]["alnm"]
+    assert list(alnm["sets"]) == ["malignancy positive", "all"]
+    assert alnm["primary"] == "malignancy positive"
+    on_malignant, on_all = (alnm["sets"][on]["image"] for on in alnm["sets"])
+    # Malignant: .7 .6 .1 against .2. All: against .2 .8 .9 .3 too.
+    assert on_malignant["roc_auc"]["value"] == pytest.approx(2 / 3)
+    assert (on_all["rows"], on_all["positive"]) == (7, 3)
+    assert on_all["roc_auc"]["value"] == pytest.approx(4 / 12)
+
+
+def test_inconsistency_by_hand() -> None:
+    half, served = evaluate(BY_HAND, resamples=50)["inconsistency"]
+    # ALNM above .5 with malignancy at or below: a's second image, c's first, d, whose truth is
+    # missing.
+    assert (half["parent"], half["child"], half["at"]) == ("malignancy", "alnm", "0.5")
+    assert (half["type_1"]["count"], half["type_1"]["class_rows"]) == (1, 3)
+    assert (half["type_2"]["count"], half["type_2"]["class_rows"]) == (1, 4)
+    assert half["type_1"]["of_all"]["value"] == pytest.approx(1 / 8)
+    assert half["type_1"]["of_class"]["value"] == pytest.approx(1 / 3)
+    assert half["type_2"]["of_class"]["value"] == pytest.approx(1 / 4)
+    assert half["parent_label_missing"] == 1
+    # At .41 for both, c's first image is called malignant too.
+    assert (served["at"], served["thresholds"]) == ("served", {"parent": 0.41, "child": 0.41})
+    assert (served["type_1"]["count"], served["type_2"]["count"]) == (0, 1)
+
+
+def test_subgroups_by_hand() -> None:
+    found = [
+        (one["head"], one["device"], one["rows"], one["positive"])
+        for one in evaluate(BY_HAND, resamples=50)["subgroups"]
+    ]
+    assert found == [
+        ("malignancy", "GE", 3, 3),
+        ("malignancy", "Hitachi", 2, 1),
+        ("malignancy", "not recorded", 2, 0),
+        ("alnm", "GE", 3, 2),
+        ("alnm", "Hitachi", 1, 1),
+        ("alnm", "not recorded", 0, 0),
+    ]
+
+
+def test_a_burden_head_is_evaluated_on_the_malignant_and_on_its_parents_positives() -> None:
+    predictions = synthetic()
+    nodes = evaluate(predictions, resamples=0)["heads"]["nodes_2"]
+    frame = predictions.frame
+    assert list(nodes["sets"]) == ["malignancy positive", "alnm positive", "all"]
+    for on, rows in (
+        ("malignancy positive", frame[frame["malignancy_truth"]]),
+        ("alnm positive", frame[frame["alnm_truth"].fillna(False)]),
+        ("all", frame),
+    ):
+        expected = roc_auc_score(rows["nodes_2_truth"].astype(bool), rows["nodes_2_probability"])
+        assert nodes["sets"][on]["image"]["roc_auc"]["value"] == pytest.approx(expected)
+
+
+def test_a_categorical_head_agrees_with_scikit_learn() -> None:
+    predictions = synthetic()
+    subtype = evaluate(predictions, resamples=50)["heads"]["subtype"]
+    rows = predictions.frame[predictions.frame["subtype_truth"].notna()]
+    p = rows[[f"subtype_probability_{label}" for label in LABELS]].to_numpy()
+    truth = rows["subtype_truth"].map(LABELS.index).to_numpy()
+    found = subtype["sets"]["all"]["image"]
+    assert subtype["kind"] == "categorical"
+    assert found["macro_roc_auc"]["value"] == pytest.approx(
+        roc_auc_score(truth, p, multi_class="ovr", average="macro")
+    )
+    assert found["accuracy"]["value"] == pytest.approx((p.argmax(axis=1) == truth).mean())
+    confusion = np.array(found["confusion"])
+    assert confusion.sum(axis=1).tolist() == [found["counts"][label] for label in LABELS]
+    assert confusion.trace() / confusion.sum() == pytest.approx(found["accuracy"]["value"])
+    assert found["macro_roc_auc"]["low"] < found["macro_roc_auc"]["value"]
+
+
+def test_patients_whose_categorical_labels_disagree_are_left_out() -> None:
+    predictions = synthetic()
+    frame = predictions.frame.copy()
+    known = frame.index[frame["subtype_truth"].notna() & frame["patient_id"].duplicated(keep=False)]
+    first = frame.loc[known[0], "subtype_truth"]
+    frame.loc[known[0], "subtype_truth"] = LABELS[(LABELS.index(first) + 1) % 3]
+    before, after = (
+        evaluate(one, resamples=0)["heads"]["subtype"]["sets"]["all"]["patient"]
+        for one in (predictions, dataclasses.replace(predictions, frame=frame))
+    )
+    assert (before["mixed_patients"], after["mixed_patients"]) == (0, 1)
+    assert after["rows"] == before["rows"] - 1
+
+
+def test_it_is_json_without_nan_names_no_one_and_repeats_with_the_seed() -> None:
+    first, again, other = (evaluate(synthetic(), resamples=60, seed=seed) for seed in (1, 1, 2))
+    text = json.dumps(first, allow_nan=False)
+    assert SECRET not in text
+    assert text == json.dumps(again)
+    assert text != json.dumps(other)
+    auc = first["heads"]["malignancy"]["sets"]["all"]["image"]["roc_auc"]
+    assert auc["low"] < auc["value"] < auc["high"]
+    assert auc["resamples"] == 60
+
+
+def test_types_of_arrow_and_absent_operating_points_are_taken() -> None:
+    predictions = synthetic()
+    frame = predictions.frame.convert_dtypes(dtype_backend="pyarrow")
+    plain = tuple(dataclass_like(one) for one in HEADS)
+    found = evaluate(dataclasses.replace(predictions, frame=frame, heads=plain), resamples=0)
+    assert list(found["heads"]["alnm"]["sets"]["all"]["image"]["operating_points"]) == [
+        "0.5",
+        "served",
+    ]
+
+
+def dataclass_like(one: object) -> object:
+    plain = head(one.name, one.target, one.labels, one.parent)  # type: ignore[attr-defined]
+    del plain.operating_points
+    return plain
+
+
+@pytest.mark.parametrize(
+    ("truth", "reason"),
+    [
+        ([True, True], "one class only: 2 positive, 0 negative"),
+        ([False, False], "one class only: 0 positive, 2 negative"),
+        ([None, None], "no row has a label"),
+    ],
+)
+def test_undefined_is_null_with_the_reason(truth: list[bool | None], reason: str) -> None:
+    predictions = small([(f"p{k}", "x", one, 0.3, None, 0.2) for k, one in enumerate(truth)])
+    metrics = evaluate(predictions, resamples=50)
+    json.dumps(metrics, allow_nan=False)
+    for level in ("image", "patient"):
+        found = metrics["heads"]["malignancy"]["sets"]["all"][level]
+        for name in ("roc_auc", "pr_auc", "calibration_slope", "calibration_in_the_large"):
+            assert (found[name]["value"], found[name]["low"]) == (None, None)
+            assert found[name]["reason"] == reason
+        assert found["delong"]["reason"] == reason
+        assert found["curves"] is None
+        if truth[0] is not None:
+            assert found["brier"]["value"] is not None
+    assert (
+        metrics["heads"]["alnm"]["sets"]["all"]["image"]["brier"]["reason"] == "no row has a label"
+    )
+
+
+def test_each_rate_says_its_own_reason() -> None:
+    predictions = small([("a", "x", False, 0.1, None, 0.2), ("b", "x", False, 0.2, None, 0.2)])
+    found = evaluate(predictions, resamples=50)["heads"]["malignancy"]["sets"]["all"]["image"]
+    half = found["operating_points"]["0.5"]
+    assert half["sensitivity"]["reason"] == "no positive label"
+    assert half["precision"]["reason"] == "nothing is called positive"
+    assert half["f1"]["reason"] == "nothing is positive or called so"
+    assert half["specificity"]["value"] == 1
+    assert half["wilson"]["sensitivity"] is None
+
+
+def test_an_empty_part_is_undefined_throughout() -> None:
+    predictions = synthetic()
+    empty = dataclasses.replace(predictions, frame=predictions.frame.iloc[:0])
+    metrics = evaluate(empty, resamples=50)
+    json.dumps(metrics, allow_nan=False)
+    found = metrics["heads"]["malignancy"]["sets"]["all"]["patient"]
+    assert (found["rows"], found["roc_auc"]["value"]) == (0, None)
+    assert metrics["inconsistency"][0]["type_1"]["of_all"]["reason"] == "no rows"
+
+
+@pytest.mark.parametrize("wrong", [np.nan, 1.2])
+def test_a_probability_that_is_none_is_refused(wrong: float) -> None:
+    predictions = synthetic()
+    frame = predictions.frame.copy()
+    frame.loc[3, "alnm_probability"] = wrong
+    with pytest.raises(UserError, match=r"head alnm: 1 of \d+ probabilities are not numbers"):
+        evaluate(dataclasses.replace(predictions, frame=frame))

@@ -1,0 +1,242 @@
+"""Predictions -> every measure of every head, on images and on patients, as one JSON object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from model_def.heads import HeadSpec
+from sonode_console import UserError
+from train.bootstrap import bootstrap
+from train.measures import (
+    Json,
+    Resampling,
+    as_json,
+    measure_binary,
+    measure_categorical,
+    measure_subgroup,
+)
+from train.predictions import Predictions
+from train.statistics import Bools, Floats, inconsistency, share
+
+NO_DEVICE = "not recorded"
+
+
+def evaluate(predictions: Predictions, *, resamples: int = 2000, seed: int = 0) -> Json:
+    """The whole of `metrics.json`; no NaN in it, and nothing that names a patient or an image.
+
+    A patient's score is the mean over the patient's rows in the set; a patient is positive if any
+    of these rows is, and patients whose rows disagree are counted as `mixed_patients`.
+
+    Raises:
+        UserError: a probability lies outside 0..1 or is not a number.
+    """
+    heads, frame = predictions.heads, predictions.frame.reset_index(drop=True)
+    how = Resampling(resamples=resamples, seed=seed)
+    for head in heads:
+        _check_probabilities(frame, head)
+    return {
+        "format": 1,
+        "about": predictions.about,
+        "hierarchy": predictions.hierarchy,
+        "method": {"resamples": resamples, "seed": seed, "confidence": 0.95},
+        "rows": len(frame),
+        "patients": int(frame["patient_id"].nunique()),
+        "heads": {head.name: _evaluate_head(head, heads, frame, how) for head in heads},
+        "inconsistency": [
+            _inconsistency(frame, parent, head, at, how)
+            for head in heads
+            for parent in heads
+            if head.parent == parent.name and not _categorical(head)
+            for at in _pairs_of_thresholds(parent, head)
+        ],
+        "subgroups": [
+            found
+            for head in heads
+            if not _categorical(head)
+            for found in _subgroups(head, heads, frame, how)
+        ],
+    }
+
+
+def _categorical(head: HeadSpec) -> bool:
+    return len(head.labels) > 2
+
+
+def _probability_columns(head: HeadSpec) -> list[str]:
+    if _categorical(head):
+        return [f"{head.name}_probability_{label}" for label in head.labels]
+    return [f"{head.name}_probability"]
+
+
+def _check_probabilities(frame: pd.DataFrame, head: HeadSpec) -> None:
+    for column in _probability_columns(head):
+        wrong = int((~frame[column].between(0, 1)).sum())
+        if wrong:
+            raise UserError(
+                f"head {head.name}: {wrong} of {len(frame)} probabilities are not numbers in "
+                "0..1; the checkpoint is damaged, train it anew"
+            )
+
+
+def operating_points(head: HeadSpec) -> dict[str, float]:
+    """Name -> threshold: 0.5, those the card holds, and the one it is served at."""
+    held: Mapping[str, float] = getattr(head, "operating_points", {})
+    points = {"0.5": 0.5, **held}
+    return points if head.threshold in points.values() else {**points, "served": head.threshold}
+
+
+def _sets(
+    head: HeadSpec, heads: Sequence[HeadSpec], frame: pd.DataFrame
+) -> dict[str, pd.Series[bool]]:
+    """Rows that a head is evaluated on; the first is its primary set.
+
+    For a head with ancestors that is the positives of the topmost one (the paper's ALNM and
+    burden cohorts are the malignant lesions); then the parent's positives, then all rows.
+    """
+    by_name = {spec.name: spec for spec in heads}
+    known = frame[f"{head.name}_truth"].notna()
+    ancestors: list[str] = []
+    parent = head.parent
+    while parent is not None:
+        ancestors.append(parent)
+        parent = by_name[parent].parent
+    chosen = {
+        f"{name} positive": known & frame[f"{name}_truth"].fillna(False).astype(bool)
+        for name in dict.fromkeys([*ancestors[-1:], *ancestors[:1]])
+    }
+    return {**chosen, "all": known}
+
+
+def _evaluate_head(
+    head: HeadSpec, heads: Sequence[HeadSpec], frame: pd.DataFrame, how: Resampling
+) -> Json:
+    sets = _sets(head, heads, frame)
+    measure = _measure_categorical if _categorical(head) else _measure_binary
+    return {
+        "kind": "categorical" if _categorical(head) else "binary",
+        "target": head.target,
+        "labels": list(head.labels),
+        "parent": head.parent,
+        "threshold": head.threshold,
+        "missing": int(frame[f"{head.name}_truth"].isna().sum()),
+        "primary": next(iter(sets)),
+        "sets": {on: measure(head, frame[rows], how) for on, rows in sets.items()},
+    }
+
+
+def _measure_binary(head: HeadSpec, rows: pd.DataFrame, how: Resampling) -> Json:
+    truth_N, p_N = _truth(rows, head), rows[f"{head.name}_probability"].to_numpy(np.float64)
+    points, patient_N = operating_points(head), rows["patient_id"].to_numpy(dtype=object)
+    by = pd.DataFrame({"truth": truth_N, "p": p_N}).groupby(patient_N)
+    truth, share_positive = by["truth"].any(), by["truth"].mean()
+    return {
+        "image": measure_binary(truth_N, p_N, patient_N, points, how),
+        "patient": {
+            "mixed_patients": int(share_positive.between(0, 1, inclusive="neither").sum()),
+            **measure_binary(
+                truth.to_numpy(bool),
+                by["p"].mean().to_numpy(np.float64),
+                truth.index.to_numpy(dtype=object),
+                points,
+                how,
+            ),
+        },
+    }
+
+
+def _measure_categorical(head: HeadSpec, rows: pd.DataFrame, how: Resampling) -> Json:
+    """As for two labels, but a patient whose rows disagree has no one truth and is left out."""
+    code_N = pd.Categorical(rows[f"{head.name}_truth"], categories=list(head.labels)).codes
+    truth_N, patient_N = code_N.astype(np.int64), rows["patient_id"].to_numpy(dtype=object)
+    assert (truth_N >= 0).all(), "a label that the head does not have"
+    p_NL = rows[_probability_columns(head)].to_numpy(np.float64)
+    by_truth = pd.Series(truth_N).groupby(patient_N)
+    agreed = by_truth.nunique() == 1
+    p_patient = pd.DataFrame(p_NL).groupby(patient_N).mean()[agreed]
+    return {
+        "image": measure_categorical(truth_N, p_NL, patient_N, head.labels, how),
+        "patient": {
+            "mixed_patients": int((~agreed).sum()),
+            **measure_categorical(
+                by_truth.first()[agreed].to_numpy(np.int64),
+                p_patient.to_numpy(np.float64),
+                p_patient.index.to_numpy(dtype=object),
+                head.labels,
+                how,
+            ),
+        },
+    }
+
+
+def _truth(rows: pd.DataFrame, head: HeadSpec) -> Bools:
+    found: Bools = rows[f"{head.name}_truth"].to_numpy(dtype=bool)
+    return found
+
+
+def _pairs_of_thresholds(parent: HeadSpec, child: HeadSpec) -> dict[str, tuple[float, float]]:
+    """The paper's 0.5 for both, and the thresholds that are served where they differ from it."""
+    pairs = {"0.5": (0.5, 0.5), "served": (parent.threshold, child.threshold)}
+    return pairs if pairs["served"] != pairs["0.5"] else {"0.5": (0.5, 0.5)}
+
+
+def _inconsistency(
+    frame: pd.DataFrame, parent: HeadSpec, child: HeadSpec, at: str, how: Resampling
+) -> Json:
+    """Both errors of one pair of heads over all rows and over the rows of their class."""
+    at_parent, at_child = _pairs_of_thresholds(parent, child)[at]
+    truth_N = frame[f"{parent.name}_truth"].to_numpy(dtype=np.float64, na_value=np.nan)
+    found = inconsistency(
+        truth_N,
+        frame[f"{parent.name}_probability"].to_numpy(np.float64),
+        frame[f"{child.name}_probability"].to_numpy(np.float64),
+        parent_threshold=at_parent,
+        child_threshold=at_child,
+    )
+    patient_N = frame["patient_id"].to_numpy(dtype=object)
+
+    def error(event_N: Bools, class_N: Bools) -> Json:
+        none: Floats = np.empty(0)
+        of_all = bootstrap({"": share}, event_N, none, patient_N, **vars(how))[""]
+        of_class = bootstrap({"": share}, event_N[class_N], none, patient_N[class_N], **vars(how))
+        return {
+            "count": int(event_N.sum()),
+            "rows": len(frame),
+            "of_all": as_json(of_all, "no rows"),
+            "class_rows": int(class_N.sum()),
+            "of_class": as_json(of_class[""], "no row of that class"),
+        }
+
+    return {
+        "parent": parent.name,
+        "child": child.name,
+        "at": at,
+        "thresholds": {"parent": at_parent, "child": at_child},
+        "type_1": error(found.type_1_N, truth_N == 0),
+        "type_2": error(found.type_2_N, truth_N == 1),
+        "parent_label_missing": int(found.unknown_N.sum()),
+    }
+
+
+def _subgroups(
+    head: HeadSpec, heads: Sequence[HeadSpec], frame: pd.DataFrame, how: Resampling
+) -> Iterator[Json]:
+    """The head's primary set by device; rows without one are a group of their own."""
+    on, chosen = next(iter(_sets(head, heads, frame).items()))
+    device = frame["device"].astype(object).where(frame["device"].notna(), NO_DEVICE)
+    for name in sorted(set(device), key=lambda one: (one == NO_DEVICE, str(one))):
+        rows = frame[chosen & (device == name)]
+        yield {
+            "head": head.name,
+            "on": on,
+            "device": name,
+            **measure_subgroup(
+                _truth(rows, head),
+                rows[f"{head.name}_probability"].to_numpy(np.float64),
+                rows["patient_id"].to_numpy(dtype=object),
+                head.threshold,
+                how,
+            ),
+        }

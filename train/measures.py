@@ -1,0 +1,233 @@
+"""All measures of one head on one set of rows, as JSON: every one with what it was counted on.
+
+A measure is {value, low, high, resamples, undefined_resamples}; where it is undefined, value, low
+and high are null and `reason` says why. Nothing here is ever NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
+
+from train import reliability, statistics
+from train.bootstrap import Interval, bootstrap
+from train.delong import delong
+from train.statistics import Bools, Floats, Metric
+
+Json = dict[str, Any]
+
+_CURVE_DIGITS = 6
+_RATES: dict[str, Any] = {
+    "accuracy": statistics.accuracy,
+    "sensitivity": statistics.sensitivity,
+    "specificity": statistics.specificity,
+    "precision": statistics.precision,
+    "f1": statistics.f1,
+}
+_THRESHOLD_FREE: dict[str, Metric] = {
+    "roc_auc": statistics.roc_auc,
+    "pr_auc": statistics.average_precision,
+    "brier": reliability.brier,
+    "ece": reliability.ece,
+    "calibration_slope": reliability.calibration_slope,
+    "calibration_intercept": reliability.calibration_intercept,
+    "calibration_in_the_large": reliability.calibration_in_the_large,
+}
+_NO_LINE = "the scores separate the classes, or are all equal: no finite regression line"
+_REASONS = {
+    "sensitivity": "no positive label",
+    "specificity": "no negative label",
+    "precision": "nothing is called positive",
+    "f1": "nothing is positive or called so",
+    "calibration_slope": _NO_LINE,
+    "calibration_intercept": _NO_LINE,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resampling:
+    """How intervals are drawn."""
+
+    resamples: int
+    seed: int
+
+
+def as_json(interval: Interval, reason: str) -> Json:
+    """The measure as JSON; `reason` is kept only where it is undefined."""
+    found = asdict(interval)
+    found["undefined_resamples"] = found.pop("undefined")
+    return found if interval.value is not None else {**found, "reason": reason}
+
+
+def why_undefined(truth_N: Bools) -> str | None:
+    """Why a measure that needs both classes is undefined here; None where both are there."""
+    positive, negative = int(truth_N.sum()), int((~truth_N).sum())
+    if not positive and not negative:
+        return "no row has a label"
+    if not positive or not negative:
+        return f"one class only: {positive} positive, {negative} negative"
+    return None
+
+
+def measure_binary(
+    truth_N: Bools,
+    p_N: Floats,
+    patient_N: npt.NDArray[Any],
+    points: Mapping[str, float],
+    how: Resampling,
+) -> Json:
+    """Counts, measures, operating points and curves of a binary head."""
+    metrics = dict(_THRESHOLD_FREE)
+    for point, threshold in points.items():
+        for name, rate in _RATES.items():
+            metrics[f"{point}/{name}"] = partial(rate, threshold=threshold)
+    found = bootstrap(metrics, truth_N, p_N, patient_N, **vars(how))
+    classes = why_undefined(truth_N)
+    empty = None if len(truth_N) else classes
+
+    def measure(key: str) -> Json:
+        name = key.rpartition("/")[2]
+        general = empty if "/" in key else classes
+        return as_json(found[key], general or _REASONS.get(name, "undefined"))
+
+    return {
+        "rows": len(truth_N),
+        "patients": len(set(patient_N.tolist())),
+        "positive": int(truth_N.sum()),
+        "negative": int((~truth_N).sum()),
+        **{name: measure(name) for name in _THRESHOLD_FREE},
+        "delong": _delong(truth_N, p_N),
+        "operating_points": {
+            point: {
+                "threshold": threshold,
+                **asdict(statistics.confusion(truth_N, p_N, threshold)),
+                **{name: measure(f"{point}/{name}") for name in _RATES},
+                "wilson": _wilson(truth_N, p_N, threshold),
+            }
+            for point, threshold in points.items()
+        },
+        "curves": None if classes else _curves(truth_N, p_N),
+        "reliability": [asdict(item) for item in reliability.reliability_curve(truth_N, p_N)],
+        "decision_curve": (curve := reliability.decision_curve(truth_N, p_N)) and asdict(curve),
+    }
+
+
+def measure_subgroup(
+    truth_N: Bools, p_N: Floats, patient_N: npt.NDArray[Any], threshold: float, how: Resampling
+) -> Json:
+    """The few measures that a subgroup is large enough for."""
+    metrics: dict[str, Metric] = {
+        "roc_auc": statistics.roc_auc,
+        "sensitivity": partial(statistics.sensitivity, threshold=threshold),
+        "specificity": partial(statistics.specificity, threshold=threshold),
+    }
+    found = bootstrap(metrics, truth_N, p_N, patient_N, **vars(how))
+    classes = why_undefined(truth_N)
+    return {
+        "rows": len(truth_N),
+        "patients": len(set(patient_N.tolist())),
+        "positive": int(truth_N.sum()),
+        "threshold": threshold,
+        **{
+            name: as_json(interval, _REASONS.get(name) or classes or "undefined")
+            for name, interval in found.items()
+        },
+    }
+
+
+def measure_categorical(
+    truth_N: npt.NDArray[np.int64],
+    p_NL: Floats,
+    patient_N: npt.NDArray[Any],
+    labels: Sequence[str],
+    how: Resampling,
+) -> Json:
+    """Counts and measures of a head with more than two labels; truth as index into `labels`.
+
+    The label called is the most probable one, the first of equals. The macro AUC is the mean of
+    the one-against-the-rest AUCs, undefined where one of them is.
+    """
+
+    def one(label: int) -> Metric:
+        return lambda truth, p, weight: statistics.roc_auc(truth == label, p[:, label], weight)
+
+    each = [one(index) for index in range(len(labels))]
+
+    def right(truth: Any, p: Floats, weight: Floats) -> Floats:
+        return statistics.share(truth == p.argmax(axis=1), p, weight)
+
+    def macro(truth: Any, p: Floats, weight: Floats) -> Floats:
+        found: Floats = np.mean([metric(truth, p, weight) for metric in each], axis=0)
+        return found
+
+    metrics: dict[str, Metric] = {"accuracy": right, "macro_roc_auc": macro}
+    metrics |= {f"roc_auc/{label}": metric for label, metric in zip(labels, each, strict=True)}
+    found = bootstrap(metrics, truth_N, p_NL, patient_N, **vars(how))
+    counts = [int((truth_N == index).sum()) for index in range(len(labels))]
+    absent = [label for label, count in zip(labels, counts, strict=True) if not count]
+    reason = "no row has a label"
+    if len(truth_N):
+        reason = f"no row is {', '.join(absent)}" if absent else "every row is of one label"
+    matrix = np.zeros((len(labels), len(labels)), dtype=int)
+    if len(truth_N):
+        matrix = confusion_matrix(truth_N, p_NL.argmax(axis=1), labels=range(len(labels)))
+    return {
+        "rows": len(truth_N),
+        "patients": len(set(patient_N.tolist())),
+        "counts": dict(zip(labels, counts, strict=True)),
+        "accuracy": as_json(found["accuracy"], reason),
+        "macro_roc_auc": as_json(found["macro_roc_auc"], reason),
+        "roc_auc": {label: as_json(found[f"roc_auc/{label}"], reason) for label in labels},
+        "confusion": matrix.tolist(),
+    }
+
+
+def _delong(truth_N: Bools, p_N: Floats) -> Json:
+    found = delong(truth_N, p_N)
+    if found is None:
+        reason = why_undefined(truth_N) or "fewer than two rows of a class"
+        return {"se": None, "low": None, "high": None, "reason": reason}
+    interval = {"se": found.se, "low": found.low, "high": found.high}
+    return interval if found.low is not None else {**interval, "reason": "the AUC is 0 or 1"}
+
+
+def _wilson(truth_N: Bools, p_N: Floats, threshold: float) -> dict[str, list[float] | None]:
+    """Score intervals of the proportions; F1 is none. They take rows as independent."""
+    counts = statistics.confusion(truth_N, p_N, threshold)
+    hit, missed = counts.true_positive, counts.false_negative
+    alarm, passed = counts.false_positive, counts.true_negative
+    proportions = {
+        "accuracy": (hit + passed, len(truth_N)),
+        "sensitivity": (hit, hit + missed),
+        "specificity": (passed, passed + alarm),
+        "precision": (hit, hit + alarm),
+    }
+    intervals = {name: statistics.wilson(*pair) for name, pair in proportions.items()}
+    return {name: list(found) if found else None for name, found in intervals.items()}
+
+
+def _curves(truth_N: Bools, p_N: Floats) -> Json:
+    """Points of the ROC and PR curves, without those that lie on a line."""
+    false_positive, true_positive, _ = roc_curve(truth_N, p_N)
+    precision, recall, _ = precision_recall_curve(truth_N, p_N, drop_intermediate=True)
+    # Where nothing is recalled precision has no meaning: the curve starts level with its first.
+    gained = recall[::-1] > 0
+    recall, precision = recall[::-1][gained], precision[::-1][gained]
+    recall, precision = np.append(0, recall), np.append(precision[0], precision)
+
+    def points(values: Floats) -> list[float]:
+        return [round(float(one), _CURVE_DIGITS) for one in values]
+
+    return {
+        "roc": {
+            "false_positive_rate": points(false_positive),
+            "true_positive_rate": points(true_positive),
+        },
+        "pr": {"recall": points(recall), "precision": points(precision)},
+    }
