@@ -20,7 +20,7 @@ from handlers.engines import Forward
 from handlers.errors import InferenceFailed, RequestError
 from handlers.images import Prepared
 from handlers.responses import Heatmap, ModelIdentity, Outcome
-from model_def import checkpoint, heads
+from model_def import checkpoint, gradcam, heads
 
 logger = logging.getLogger(__name__)
 
@@ -118,9 +118,9 @@ class ScoringService:
             {
                 name: Heatmap(
                     item.explain.method,
-                    attribution.overlay(
+                    gradcam.overlay(
                         item.crop_HW,
-                        attribution.grad_cam(forward.features_BChw[index], weight_of(index, name)),
+                        gradcam.grad_cam(forward.features_BChw[index], weight_of(index, name)),
                     ),
                 )
                 for name in item.explain.heads

@@ -21,7 +21,7 @@ class Network(nn.Module):
     """ResNet (He et al. 2016, https://arxiv.org/abs/1512.03385) with `n_logits` linear outputs.
 
     The heads share one `Linear`, a row of its weight for each logit. Being linear on globally
-    averaged features, each logit's Grad-CAM follows from its row (see `handlers.attribution`).
+    averaged features, each logit's Grad-CAM follows from its row (see `model_def.gradcam`).
     """
 
     def __init__(self, architecture: Architecture, n_logits: int) -> None:

@@ -126,12 +126,15 @@ def evaluate(
     bootstrap: int = typer.Option(2000, min=100, help="Draws of patients behind each interval."),
 ) -> None:
     """Measure a checkpoint on a cohort: intervals, plots and one HTML report."""
-    from train import predictions
+    from train.predictions import predict
     from train.report import check_out, write_evaluation
+    from train.saliency import gallery, profile
 
     check_out(out)
-    found = predictions.predict(checkpoint, cohort, part)
-    metrics = write_evaluation(found, out, bootstrap=bootstrap, seed=seed)
+    found = predict(checkpoint, cohort, part)
+    metrics = write_evaluation(
+        found, out, gallery(found), profile(found), bootstrap=bootstrap, seed=seed
+    )
     rows = []
     for name, head in metrics["heads"].items():
         for level, measures in head["sets"][head["primary"]].items():

@@ -5,7 +5,8 @@ Shapes in names: N images, L logits of all heads, S input side.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +16,10 @@ import pandas as pd
 import torch
 
 from model_def import checkpoint
+from model_def.gradcam import grad_cam
 from model_def.heads import HeadSpec, Hierarchy, logit_slices, probabilities
 from model_def.network import Network
-from model_def.preprocessing import Preprocessing, normalise
+from model_def.preprocessing import Pixels, Preprocessing, normalise
 from sonode_console import UserError, progress
 from train.cohort import ROI_COLUMNS
 from train.datamodule import CohortData, Crops
@@ -40,20 +42,29 @@ class Predictions:
     hierarchy: Hierarchy
     about: dict[str, Any]
     """Provenance of model and images, as JSON takes it."""
+    crops: Sequence[Pixels] = ()
+    """What the network looked at, at stored resolution; none where there was no network."""
+    cams: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """Grad-CAM (N, h, w) of each binary head."""
 
 
 def logits_of(network: Network, crops: Crops, facts: Preprocessing) -> torch.Tensor:
     """Float32 logits (N, L) of a part's crops, without augmentation, in order."""
+    return torch.cat([logits_BL for logits_BL, _ in _forward(network, crops, facts)])
+
+
+def _forward(
+    network: Network, crops: Crops, facts: Preprocessing
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield logits (B, L) and features (B, C, h, w) of each batch."""
     network.eval()
-    found = []
     with torch.inference_mode():
         starts = range(0, len(crops), BATCH)
         for start in progress(starts, total=len(starts), what="scoring"):
             stop = min(start + BATCH, len(crops))
             images_BSS = torch.stack([crops.image(index) for index in range(start, stop)])
             images_B3SS = normalise(images_BSS, facts)
-            found.append(network(images_B3SS.contiguous(memory_format=torch.channels_last))[0])
-    return torch.cat(found)
+            yield network(images_B3SS.contiguous(memory_format=torch.channels_last))
 
 
 def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
@@ -78,14 +89,22 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
         )
     names = ("train", "val", "test") if part == "all" else (part,)
     rows = np.concatenate([data.indices[name] for name in names])
-    logits_NL = torch.cat(
-        [logits_of(network, data.parts[name], card.preprocessing) for name in names]
-    )
+    slices = logit_slices(card.heads)
+    binary = [head.name for head in card.heads if not head.categorical]
+    weight_LC = network.heads.weight.detach()
+    logits: list[torch.Tensor] = []
+    cams: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in binary}
+    for name in names:
+        for logits_BL, features_BChw in _forward(network, data.parts[name], card.preprocessing):
+            logits.append(logits_BL)
+            for head_name, found in cams.items():
+                weight_C = weight_LC[slices[head_name].start]
+                found += [grad_cam(features_Chw, weight_C) for features_Chw in features_BChw]
+    logits_NL = torch.cat(logits)
     probability_NL = probabilities(logits_NL, card.heads, card.hierarchy).numpy()
     labels_NK = torch.cat([data.parts[name].labels_NK for name in names]).numpy()
     columns = ["patient_id", "lesion_id", "image", *ROI_COLUMNS, "n_nodes", "device"]
     frame = data.cohort.table[columns].iloc[rows].reset_index(drop=True)
-    slices = logit_slices(card.heads)
     for k, head in enumerate(card.heads):
         frame[f"{head.name}_truth"] = _truth(labels_NK[:, k], head)
         own = probability_NL[:, slices[head.name]]
@@ -107,7 +126,14 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
         "model": card.model_dump(mode="json", exclude={"training"}),
         "training": {name: fact for name, fact in card.training.items() if name != "cohort"},
     }
-    return Predictions(frame=frame, heads=card.heads, hierarchy=card.hierarchy, about=about)
+    return Predictions(
+        frame=frame,
+        heads=card.heads,
+        hierarchy=card.hierarchy,
+        about=about,
+        crops=[crop for name in names for crop in data.parts[name].crops],
+        cams={name: np.stack(found) for name, found in cams.items()},
+    )
 
 
 def _truth(label_N: npt.NDArray[np.float32], head: HeadSpec) -> pd.Series:

@@ -6,7 +6,7 @@ import torch
 from captum.attr import LayerGradCam
 from PIL import Image
 
-from handlers.attribution import grad_cam, overlay
+from model_def.gradcam import grad_cam, overlay
 from model_def.network import Network
 
 
