@@ -85,7 +85,8 @@ COMMANDS = sorted(set(re.findall(r"^sonode ([a-z]+(?: [a-z]+\b(?= [A-Z]))?)", RE
 
 def test_it_shows_every_command() -> None:
     assert {command.split()[0] for command in COMMANDS} == {
-        *("phantom", "import", "train", "pack", "inspect", "serve", "score", "demo"),
+        *("phantom", "import", "describe", "train"),
+        *("pack", "inspect", "serve", "score", "demo"),
     }
 
 

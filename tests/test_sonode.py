@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ["phantom", "import", "train", "pack", "inspect", "serve", "score", "demo"]
+COMMANDS = ["phantom", "import", "describe", "train", "pack", "inspect", "serve", "score", "demo"]
 HEAVY = ["torch", "torchvision", "lightning", "captum", "pandas", "pyarrow", "boto3", "PIL"]
 
 
