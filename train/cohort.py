@@ -1,6 +1,8 @@
 """The cohort: one Parquet table of lesion boxes with labels, and images by reference.
 
-One row is one lesion in one image. Missing labels are null and stay null.
+One row is one lesion in one image. After the fixed columns of `SCHEMA` a cohort may carry further
+ones: strings (categorical labels such as `subtype`) and float64 (covariates such as `age`).
+Missing values are null and stay null.
 """
 
 from __future__ import annotations
@@ -8,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -21,9 +22,11 @@ from PIL import Image
 
 from model_def.preprocessing import Pixels, RoI, to_grey
 from sonode_console import UserError, progress
+from train.cohort_checks import ROI_COLUMNS, Scan, column_faults, find_faults
+
+__all__ = ["ROI_COLUMNS", "SCHEMA", "Cohort", "load_cohort", "read_image", "write_cohort"]
 
 TABLE = "cohort.parquet"
-ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
 SCHEMA = pa.schema(
     [
         pa.field("patient_id", pa.string(), nullable=False),
@@ -36,11 +39,12 @@ SCHEMA = pa.schema(
         pa.field("device", pa.string()),
     ]
 )
+RESERVED = (*SCHEMA.names, "pixels_sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cohort:
-    """A checked cohort; `table` has the columns of `SCHEMA` and `pixels_sha256`."""
+    """A checked cohort; `table` has `SCHEMA`'s columns, further ones, and `pixels_sha256`."""
 
     name: str
     """What the cohort calls itself, for cards and reports."""
@@ -56,6 +60,20 @@ class Cohort:
         facts = self.table.drop(columns="image").to_csv(index=False)
         return hashlib.sha256(facts.encode()).hexdigest()
 
+    @property
+    def categorical(self) -> list[str]:
+        """Names of the further columns that hold strings: labels such as `subtype`."""
+        return self._further(pa.string())
+
+    @property
+    def covariates(self) -> list[str]:
+        """Names of the further columns that hold numbers: facts such as `age`."""
+        return self._further(pa.float64())
+
+    def _further(self, kind: pa.DataType) -> list[str]:
+        names = [name for name in self.table.columns if name not in RESERVED]
+        return [name for name in names if self.table[name].dtype == pd.ArrowDtype(kind)]
+
     def image_path(self, index: int) -> Path:
         """Where the image of row `index` lies."""
         return self.folder / str(self.table["image"].iloc[index])
@@ -65,20 +83,27 @@ class Cohort:
         return RoI(*(int(self.table[column].iloc[index]) for column in ROI_COLUMNS))
 
 
-class _Scan(NamedTuple):
-    sha256: str
-    width: int
-    height: int
-
-
 def read_image(path: Path) -> Pixels:
     """Grey pixels (H, W) of a stored 8-bit image.
 
     Raises:
         OSError: the file is absent or no readable image.
     """
-    with Image.open(path) as image:
-        return to_grey(image)
+    try:
+        with Image.open(path) as image:
+            return to_grey(image)
+    except (Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        # What Pillow's decoders raise on damaged files besides OSError.
+        raise OSError(f"not a readable image ({type(error).__name__})") from error
+
+
+def to_table(rows: pd.DataFrame) -> pa.Table:
+    """`rows` in the types of a cohort; further columns of numbers as float64, others as string."""
+    further = [
+        pa.field(name, pa.float64() if pd.api.types.is_numeric_dtype(rows[name]) else pa.string())
+        for name in rows.columns[len(SCHEMA) :]
+    ]
+    return pa.Table.from_pandas(rows, schema=pa.schema([*SCHEMA, *further]), preserve_index=False)
 
 
 def write_cohort(
@@ -86,8 +111,7 @@ def write_cohort(
 ) -> Path:
     """Write `rows` as a cohort into `folder`; the table appears complete or not at all."""
     about = {"format": 1, "name": name, "source": source, "synthetic": synthetic}
-    table = pa.Table.from_pandas(rows, schema=SCHEMA, preserve_index=False)
-    table = table.replace_schema_metadata({b"sonode": json.dumps(about).encode()})
+    table = to_table(rows).replace_schema_metadata({b"sonode": json.dumps(about).encode()})
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{TABLE}.partial"
     pq.write_table(table, partial)
@@ -110,76 +134,55 @@ def load_cohort(folder: Path) -> Cohort:
         about = json.loads((table.schema.metadata or {})[b"sonode"])
     except (pa.ArrowException, KeyError, ValueError) as error:
         raise UserError(f"COHORT {folder}: {TABLE} is not a cohort table; {remedy}") from error
-    if table.schema.names != SCHEMA.names or table.schema.types != SCHEMA.types:
+    fixed, further = list(table.schema)[: len(SCHEMA)], list(table.schema)[len(SCHEMA) :]
+    if [(field.name, field.type) for field in fixed] != [(it.name, it.type) for it in SCHEMA]:
         raise UserError(f"COHORT {folder}: {TABLE} has other columns than a cohort; {remedy}")
+    for fault in column_faults(pa.schema(further), RESERVED):
+        raise UserError(f"COHORT {folder}: {fault}")
+    for name in (field.name for field in SCHEMA if not field.nullable):
+        if table[name].null_count:
+            raise UserError(f"COHORT {folder}: column `{name}`: has nulls; {remedy}")
     frame = table.to_pandas(types_mapper=pd.ArrowDtype)
-    scans = _scan_images(folder, list(frame["image"].unique()))
-    faults = list(find_faults(frame, scans))
+    scans = scan_images(folder, frame)
+    faults = [fault.tell("row {}".format) for fault in find_faults(frame, scans)]
     if faults:
         raise UserError(
             f"COHORT {folder}: {len(faults)} faults; correct these rows and import again", faults
         )
     if frame.empty:
         raise UserError(f"COHORT {folder}: has no rows; {remedy}")
-    frame["pixels_sha256"] = [scan.sha256 for image in frame["image"] if (scan := scans[image])]
-    return Cohort(name=about["name"], synthetic=about["synthetic"], folder=folder, table=frame)
+    return checked_cohort(
+        folder, frame, scans, name=about["name"], synthetic=bool(about["synthetic"])
+    )
 
 
-def _scan_images(folder: Path, images: list[str]) -> dict[str, _Scan | None]:
+def checked_cohort(
+    folder: Path,
+    frame: pd.DataFrame,
+    scans: Mapping[str, Scan | None],
+    *,
+    name: str,
+    synthetic: bool,
+) -> Cohort:
+    """The cohort of a frame without faults."""
+    hashes = [scan.sha256 for image in frame["image"] if (scan := scans[image])]
+    table = frame.assign(pixels_sha256=hashes)
+    return Cohort(name=name, synthetic=synthetic, folder=folder, table=table)
+
+
+def scan_images(folder: Path, frame: pd.DataFrame) -> dict[str, Scan | None]:
     """Pixel hash and frame size of each image; None where it cannot be read."""
+    images = list(frame["image"].unique())
 
-    def scan(image: str) -> _Scan | None:
+    def scan(image: str) -> Scan | None:
         try:
             pixels = read_image(folder / image)
-        except (OSError, Image.DecompressionBombError):
+        except OSError:
             return None
         height, width = pixels.shape
         digest = hashlib.sha256(f"{width}x{height}:".encode() + pixels.tobytes())
-        return _Scan(digest.hexdigest(), width, height)
+        return Scan(digest.hexdigest(), width, height)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         scans = progress(pool.map(scan, images), total=len(images), what="checking images")
         return dict(zip(images, scans, strict=True))
-
-
-def find_faults(frame: pd.DataFrame, scans: dict[str, _Scan | None]) -> Iterator[str]:
-    """Every fault of a cohort table as `row N, field: what and why`; rows count from 0."""
-    patient_of: dict[str, tuple[str, int]] = {}
-    seen: dict[tuple[object, ...], int] = {}
-    rows: Iterator[Any] = frame.itertuples(index=False)
-    for index, row in enumerate(rows):
-        corners = [getattr(row, column) for column in ROI_COLUMNS]
-        scan = scans[row.image]
-        if scan is None:
-            yield f"row {index}, image: absent or not a readable image"
-        if any(pd.isna(corner) for corner in corners):
-            yield f"row {index}, roi: no box"
-        else:
-            roi = RoI(*(int(corner) for corner in corners))
-            if not (roi.x_min < roi.x_max and roi.y_min < roi.y_max):
-                yield f"row {index}, roi: box {list(roi)} is empty"
-            elif min(roi) < 0 or (scan and (roi.x_max > scan.width or roi.y_max > scan.height)):
-                size = f" of {scan.width} x {scan.height}" if scan else ""
-                yield f"row {index}, roi: box {list(roi)} reaches outside the image{size}"
-        yield from _label_faults(index, row.malignant, row.alnm, row.n_nodes)
-        if scan is None:
-            continue
-        patient, first = patient_of.setdefault(scan.sha256, (row.patient_id, index))
-        if patient != row.patient_id:
-            yield f"row {index}, image: same pixels as row {first}, which is another patient"
-        first = seen.setdefault((scan.sha256, *corners), index)
-        if first != index:
-            yield f"row {index}, roi: same image and box as row {first}"
-
-
-def _label_faults(index: int, malignant: object, alnm: object, n_nodes: object) -> Iterator[str]:
-    """Labels that contradict each other; missing ones contradict nothing."""
-    has_nodes = None if pd.isna(n_nodes) else n_nodes > 0  # type: ignore[operator,call-overload]
-    alnm = None if pd.isna(alnm) else bool(alnm)  # type: ignore[call-overload]
-    malignant = None if pd.isna(malignant) else bool(malignant)  # type: ignore[call-overload]
-    if not pd.isna(n_nodes) and n_nodes < 0:  # type: ignore[operator,call-overload]
-        yield f"row {index}, n_nodes: {n_nodes} is negative"
-    if malignant is False and (alnm or has_nodes):
-        yield f"row {index}, malignant: benign with positive nodes"
-    if alnm is not None and has_nodes is not None and alnm != has_nodes:
-        yield f"row {index}, alnm: {alnm} contradicts n_nodes {n_nodes}"

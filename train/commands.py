@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from sonode_console import UserError, say, table
 
+if TYPE_CHECKING:
+    from train.cohort import Cohort
+
 importers = typer.Typer(help="Make a cohort of what others store.")
+
+OUT = typer.Argument(help="Folder of the cohort; images stay where they are.")
+NAME = typer.Option("cohort", help="What cards and reports call it.")
+DROP_FAULTY = typer.Option(
+    False, "--drop-faulty", help="Leave rows with faults out, and say which, instead of stopping."
+)
 
 
 def mount(app: typer.Typer) -> None:
     """Add this room's commands to `app`."""
     app.command()(phantom)
     app.add_typer(importers, name="import")
+    app.command()(describe)
     app.command(
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
         add_help_option=False,
@@ -39,14 +49,18 @@ def phantom(
 
 
 @importers.command()
-def busi(
-    source: Path = typer.Argument(metavar="SRC", help="BUSI's top folder."),
-    out: Path = typer.Argument(help="Folder of the cohort; images stay where they are."),
+def csv(
+    source: Path = typer.Argument(
+        metavar="SRC", help="A .csv or .parquet with patient_id, image, and what else is known."
+    ),
+    out: Path = OUT,
+    name: str = NAME,
+    drop_faulty: bool = DROP_FAULTY,
 ) -> None:
-    """BUSI: boxes from masks, malignancy by folder, ALNM missing."""
-    from train.importers import import_busi
+    """One table; boxes in it, or LabelImg files beside the images."""
+    from train.importers import import_csv
 
-    report(import_busi(source, out).table, out)
+    report(import_csv(source, out, name=name, drop_faulty=drop_faulty))
 
 
 @importers.command()
@@ -54,24 +68,114 @@ def voc(
     source: Path = typer.Argument(
         metavar="SRC", help="Folder with images/, annotations/*.xml and labels.csv."
     ),
-    out: Path = typer.Argument(help="Folder of the cohort; images stay where they are."),
-    name: str = typer.Option("cohort", help="What cards and reports call it."),
+    out: Path = OUT,
+    name: str = NAME,
+    drop_faulty: bool = DROP_FAULTY,
 ) -> None:
     """LabelImg's Pascal VOC boxes with a table of labels."""
     from train.importers import import_voc
 
-    report(import_voc(source, out, name=name).table, out)
+    report(import_voc(source, out, name=name, drop_faulty=drop_faulty))
 
 
-def report(table, out: Path) -> None:  # type: ignore[no-untyped-def]
+@importers.command()
+def yolo(
+    source: Path = typer.Argument(
+        metavar="SRC", help="Folder with images/, annotations/*.txt and labels.csv."
+    ),
+    out: Path = OUT,
+    name: str = NAME,
+    drop_faulty: bool = DROP_FAULTY,
+) -> None:
+    """LabelImg's YOLO boxes with a table of labels."""
+    from train.importers import import_yolo
+
+    report(import_yolo(source, out, name=name, drop_faulty=drop_faulty))
+
+
+@importers.command()
+def busi(
+    source: Path = typer.Argument(metavar="SRC", help="BUSI's top folder."),
+    out: Path = OUT,
+    drop_faulty: bool = DROP_FAULTY,
+) -> None:
+    """BUSI: boxes from masks, malignancy by folder, ALNM missing."""
+    from train.importers import import_busi
+
+    report(import_busi(source, out, drop_faulty=drop_faulty))
+
+
+@importers.command()
+def bus_bra(
+    source: Path = typer.Argument(metavar="SRC", help="Folder with bus_data.csv, Images/, Masks/."),
+    out: Path = OUT,
+    drop_faulty: bool = DROP_FAULTY,
+) -> None:
+    """BUS-BRA: malignancy by biopsy, histology and BI-RADS, ALNM missing."""
+    from train.importers import import_bus_bra
+
+    report(import_bus_bra(source, out, drop_faulty=drop_faulty))
+
+
+@importers.command()
+def breast(
+    source: Path = typer.Argument(metavar="SRC", help="Folder with the .xlsx and the PNGs."),
+    out: Path = OUT,
+    drop_faulty: bool = DROP_FAULTY,
+) -> None:
+    """BrEaST-Lesions-USG: boxes from tumour masks, age and BI-RADS, ALNM missing."""
+    from train.importers import import_breast
+
+    report(import_breast(source, out, drop_faulty=drop_faulty))
+
+
+def report(cohort: Cohort) -> None:
     """Say what a cohort holds; missing labels are counted, not hidden."""
-    say(f"cohort of {table['patient_id'].nunique()} patients, {len(table)} lesion boxes: {out}")
+    rows = cohort.table
+    patients = rows["patient_id"].nunique()
+    say(f"cohort of {patients} patients, {len(rows)} lesion boxes: {cohort.folder}")
     for column in ("malignant", "alnm"):
-        labels = table[column]
+        labels = rows[column]
         say(
             f"  {column}: {int((labels == True).sum())} positive, "  # noqa: E712
             f"{int((labels == False).sum())} negative, {int(labels.isna().sum())} missing"  # noqa: E712
         )
+    for kind, columns in (("number", cohort.covariates), ("label", cohort.categorical)):
+        for column in columns:
+            values = rows[column]
+            say(
+                f"  {column}: {kind}, {values.nunique()} values, {int(values.isna().sum())} missing"
+            )
+
+
+def describe(
+    cohort: Path = typer.Argument(help="Folder of a cohort."),
+    csv: Path | None = typer.Option(None, help="Write the table here as well."),
+) -> None:
+    """The paper's Table 1: patients by malignancy and by lymph nodes, with p-values."""
+    from train.cohort import load_cohort
+    from train.describe import NOTES, table_one
+
+    loaded = load_cohort(cohort)
+    characteristics = table_one(loaded)
+    kind = "SYNTHETIC cohort, no patient in it" if loaded.synthetic else "cohort"
+    names = [
+        what + (", " if what and value else "" if what else "  ") + value
+        for what, value in zip(
+            characteristics["characteristic"], characteristics["value"], strict=True
+        )
+    ]
+    for title, columns in (
+        (f"{kind}: {loaded.name}", ["all", "benign", "malignant", "p malignancy"]),
+        ("malignant patients by axillary lymph nodes (ALN)", ["ALN-", "ALN+", "p ALN"]),
+    ):
+        cells = characteristics[columns].values.tolist()
+        rows = [[name, *row] for name, row in zip(names, cells, strict=True)]
+        table(title, ["", *columns], rows)
+    for note in NOTES:
+        say(note)
+    if csv is not None:
+        characteristics.to_csv(csv, index=False)
 
 
 _TRAIN_HELP = """Usage: sonode train {fit,validate,test} --config YAML --data.cohort DIR --out DIR

@@ -1,18 +1,24 @@
-"""LabelImg boxes as Pascal VOC XML, and their one conversion to the half-open RoI."""
+"""LabelImg boxes as Pascal VOC XML or YOLO text, and their one conversion to the half-open RoI."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 from xml.etree.ElementTree import Element, ElementTree, ParseError, SubElement, indent
 
 import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
 from model_def.preprocessing import RoI
+from train.import_values import FormatError, number, whole
+
+T = TypeVar("T", int, float)
+
+_VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 class AnnotationError(ValueError):
-    """An annotation file that cannot be read as LabelImg's Pascal VOC."""
+    """An annotation file that cannot be read as one of LabelImg's two formats."""
 
 
 def from_voc(x_min: int, y_min: int, x_max: int, y_max: int) -> RoI:
@@ -31,7 +37,7 @@ def write_voc(path: Path, image_name: str, width: int, height: int, roi: RoI) ->
     SubElement(item, "name").text = "lesion"
     box = SubElement(item, "bndbox")
     corners = (roi.x_min + 1, roi.y_min + 1, roi.x_max, roi.y_max)
-    for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True):
+    for tag, value in zip(_VOC_CORNERS, corners, strict=True):
         SubElement(box, tag).text = str(value)
     indent(root, "\t")
     ElementTree(root).write(path)
@@ -46,10 +52,59 @@ def read_voc(path: Path) -> list[RoI]:
     try:
         root: Element = defusedxml.ElementTree.fromstring(path.read_bytes())
         return [
-            from_voc(*(int(box.findtext(tag, "")) for tag in ("xmin", "ymin", "xmax", "ymax")))
+            from_voc(*(_given(whole(box.findtext(tag, ""))) for tag in _VOC_CORNERS))
             for box in root.iterfind("object/bndbox")
         ]
-    except (ParseError, DefusedXmlException, ValueError, OSError) as error:
-        raise AnnotationError(
+    except (ParseError, DefusedXmlException, ValueError, LookupError, OSError) as error:
+        raise AnnotationError(  # LookupError: an encoding that nobody knows
             f"{path.name}: not a LabelImg Pascal VOC box file ({type(error).__name__})"
         ) from error
+
+
+def from_yolo(centre_x: float, centre_y: float, w: float, h: float, size: tuple[int, int]) -> RoI:
+    """Centre and size as fractions of the frame -> pixels, half-open.
+
+    `size` is the frame's (width, height) in pixels. Each edge is rounded to the nearest border
+    between pixels (a half to the even one): the six decimals that LabelImg writes are off by less
+    than 0.001 pixel in a frame of 1000 and give back the edges that it had.
+    """
+    width, height = size
+    return RoI(
+        round((centre_x - w / 2) * width),
+        round((centre_y - h / 2) * height),
+        round((centre_x + w / 2) * width),
+        round((centre_y + h / 2) * height),
+    )
+
+
+def read_yolo(path: Path, size: tuple[int, int]) -> list[RoI]:
+    """All boxes of one `class cx cy w h` file, whatever their class, in its order.
+
+    `size` is the frame's (width, height) in pixels. A box may reach outside the frame here: that
+    is the cohort's check.
+
+    Raises:
+        AnnotationError: no text, not five numbers in a line, or one outside 0..1.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [_yolo_line(line, size) for line in lines if line.strip()]
+    except (ValueError, OSError) as error:
+        raise AnnotationError(
+            f"{path.name}: not a YOLO box file ({type(error).__name__})"
+        ) from error
+
+
+def _yolo_line(line: str, size: tuple[int, int]) -> RoI:
+    category, *fields = line.split()
+    _given(whole(category))
+    x, y, w, h = (_given(number(field)) for field in fields)
+    if not all(0 <= value <= 1 for value in (x, y, w, h)):
+        raise FormatError("fractions of the frame lie between 0 and 1")
+    return from_yolo(x, y, w, h, size)
+
+
+def _given(value: T | None) -> T:
+    if value is None:
+        raise FormatError("a number is missing")
+    return value

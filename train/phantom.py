@@ -3,7 +3,8 @@
 What the labels look like (textbook descriptors, BI-RADS lexicon, exaggerated and overlapping):
 benign lesions are oval, wider than tall, sharply bounded, with enhancement behind them; malignant
 ones are irregular, taller, indistinct, with a shadow; with positive nodes the malignant lesion is
-larger and has a bright halo that grows with their number.
+larger and has a bright halo that grows with their number. Age and molecular subtype show in no
+image: a head trained on them has nothing to find.
 
 Speckle: complex Gaussian scatterers blurred by the point spread, envelope, log compression
 (Wagner et al. 1983, IEEE Trans. Sonics Ultrason. 30:156).
@@ -29,6 +30,7 @@ Field = npt.NDArray[np.float64]
 
 WIDTH, HEIGHT = 360, 300
 DEVICES = (("Phantom A", 1.0, 46.0), ("Phantom B", 1.35, 52.0))  # name, blur factor, range in dB
+SUBTYPES = {"luminal": 0.6, "HER2": 0.2, "triple-negative": 0.2}  # shares of malignant lesions
 
 
 class Lesion(NamedTuple):
@@ -117,6 +119,13 @@ def render(rng: np.random.Generator, lesion: Lesion, device: int) -> tuple[Pixel
     return pixels, roi
 
 
+def _draw_person(rng: np.random.Generator, malignant: bool) -> tuple[int, str | None]:
+    """Age in whole years and, of a malignant lesion, its molecular subtype."""
+    age = int(np.clip(rng.normal(56 if malignant else 46, 13), 18, 91))
+    subtype = str(rng.choice(list(SUBTYPES), p=list(SUBTYPES.values())))
+    return age, subtype if malignant else None
+
+
 def write_phantom(out: Path, n_patients: int, seed: int) -> None:
     """Write `images/`, LabelImg boxes in `annotations/` and `labels.csv` for `n_patients`.
 
@@ -137,6 +146,8 @@ def write_phantom(out: Path, n_patients: int, seed: int) -> None:
         n_nodes = int(min(rng.geometric(0.3), 12)) if malignant and rng.random() < 0.45 else 0
         lesion = _draw_lesion(rng, malignant, n_nodes)
         device = int(rng.integers(len(DEVICES)))
+        # A generator of their own: the images are the same bytes with and without these.
+        age, subtype = _draw_person(np.random.default_rng([seed, patient, 1]), malignant)
         for view in range(int(rng.integers(2, 5))):
             pixels, roi = render(rng, lesion, device)
             stem = f"phantom_{patient:04d}_{view}"
@@ -151,6 +162,8 @@ def write_phantom(out: Path, n_patients: int, seed: int) -> None:
                     "alnm": int(n_nodes > 0),
                     "n_nodes": n_nodes,
                     "device": DEVICES[device][0],
+                    "age": age,
+                    "subtype": subtype,
                 }
             )
     with (out / "labels.csv").open("w", newline="") as file:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -37,7 +38,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(folder: Path, *rows: dict[str, object]) -> Cohort:
-    frame = pd.DataFrame(list(rows), columns=SCHEMA.names)
+    further = [name for name in (rows[0] if rows else ()) if name not in SCHEMA.names]
+    frame = pd.DataFrame(list(rows), columns=[*SCHEMA.names, *further])
     write_cohort(folder, frame, name="test", source="test", synthetic=False)
     return load_cohort(folder)
 
@@ -59,16 +61,17 @@ def test_all_faults_are_listed_at_once_with_their_rows(folder: Path) -> None:
     found = faults(
         folder,
         row(malignant=False, n_nodes=2),
-        row(image="b.png", malignant=False, alnm=True),
-        row(image="b.png", roi_x_max=41, alnm=False, n_nodes=1),
+        row(image="b.png", lesion_id="l1", malignant=False, alnm=True),
+        row(image="b.png", lesion_id="l2", roi_x_max=41, alnm=False, n_nodes=1),
         row(image="b.png", roi_x_min=None),
         row(image="b.png", roi_y_max=0),
-        row(image="b.png", roi_y_min=-1, n_nodes=-2),
+        row(image="b.png", lesion_id="l3", roi_y_min=-1, n_nodes=-2),
         row(image="same_as_a.png", patient_id="p1"),
         row(image="text.png"),
         row(image="none.png"),
         row(image="b.png"),
-        row(image="b.png", lesion_id="l1"),
+        row(image="b.png", lesion_id="l4"),
+        row(image="a.png", lesion_id="l5", roi_x_max=9, patient_id=" "),
     )
     assert found == [
         "row 0, malignant: benign with positive nodes",
@@ -85,6 +88,8 @@ def test_all_faults_are_listed_at_once_with_their_rows(folder: Path) -> None:
         "row 8, image: absent or not a readable image",
         "row 9, roi: same image and box as row 1",
         "row 10, roi: same image and box as row 1",
+        "row 11, patient_id: missing; the split needs it",
+        "row 11, image: same pixels as row 0, which is another patient",
     ]
 
 
@@ -123,3 +128,63 @@ def test_other_columns_and_no_rows_are_refused(folder: Path) -> None:
         load_cohort(folder)
     with pytest.raises(UserError, match="has no rows"):
         load(folder)
+
+
+def test_further_columns_are_carried_along(folder: Path) -> None:
+    cohort = load(
+        folder,
+        row(age=41.5, subtype=None, grade="G1"),
+        row(image="b.png", age=None, subtype="luminal", grade="G2"),
+    )
+    assert (cohort.covariates, cohort.categorical) == (["age"], ["subtype", "grade"])
+    assert cohort.table["age"].isna().tolist() == [False, True]
+    assert cohort.table["age"][0] == 41.5
+    assert cohort.table["subtype"].isna().tolist() == [True, False]
+    other = load(folder, row(age=41.5, subtype="HER2", grade="G1"))
+    assert other.sha256 != cohort.sha256
+    plain = load(folder, row())
+    assert plain.covariates == plain.categorical == []
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("stage", pa.array([1], pa.int64()), "`stage`: holds int64; write it as string or float64"),
+        ("ki67", pa.array([True]), "`ki67`: holds bool; write it as string or float64"),
+        ("Age (y)", pa.array([1.0]), r"`Age \(y\)`: no plain name"),
+        ("pixels_sha256", pa.array(["x"]), "`pixels_sha256`: the name is taken"),
+    ],
+)
+def test_a_further_column_of_another_kind_is_refused(
+    folder: Path, name: str, values: pa.Array, message: str
+) -> None:
+    load(folder, row())
+    path = folder / "cohort.parquet"
+    pq.write_table(pq.read_table(path).append_column(name, values), path)
+    with pytest.raises(UserError, match=message) as caught:
+        load_cohort(folder)
+    assert caught.value.details == []
+
+
+def test_an_infinite_covariate_and_a_null_patient_are_refused(folder: Path) -> None:
+    assert faults(folder, row(age=np.inf)) == ["row 0, age: no finite number"]
+    load(folder, row())
+    path = folder / "cohort.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(0, "patient_id", pa.array([None], pa.string())), path)
+    with pytest.raises(UserError, match="column `patient_id`: has nulls"):
+        load_cohort(folder)
+
+
+def test_one_lesion_has_one_status(folder: Path) -> None:
+    assert faults(
+        folder,
+        row(malignant=True),
+        row(image="b.png", malignant=None, alnm=True, n_nodes=2),
+        row(image="b.png", malignant=False, roi_x_max=9),
+        row(image="b.png", alnm=True, n_nodes=3, roi_x_max=8),
+        row(image="b.png", lesion_id="l1", malignant=False, roi_x_max=7),
+    ) == [
+        "row 2, malignant: False contradicts row 0 (True), same lesion",
+        "row 3, n_nodes: 3 contradicts row 1 (2), same lesion",
+    ]

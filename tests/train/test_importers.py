@@ -3,27 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from model_def.preprocessing import RoI
 from sonode_console import UserError
+from tests.pictures import mask, picture
 from train.importers import import_busi, import_voc, mask_box
 from train.labelimg import write_voc
 
 SHARED_BUSI = Path(__file__).parents[3] / "shared" / "busi"
-
-
-def picture(path: Path, seed: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (50, 60), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
-def mask(path: Path, *box: int) -> None:
-    pixels = np.zeros((50, 60), np.uint8)
-    x_min, y_min, x_max, y_max = box
-    pixels[y_min:y_max, x_min:x_max] = 255
-    Image.fromarray(pixels).save(path)
 
 
 def test_mask_box_by_hand() -> None:
@@ -66,12 +53,28 @@ def test_busi_by_hand(busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not cohort.synthetic
 
 
+def test_busi_drops_an_image_whose_mask_is_damaged(
+    busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (busi / "benign" / "benign (1)_mask_1.png").write_text("no image")
+    with pytest.raises(UserError, match="1 faults") as caught:
+        import_busi(busi, tmp_path / "out")
+    assert caught.value.details == [
+        "benign (1).png, roi: benign (1)_mask_1.png is absent or not a readable image"
+    ]
+    cohort = import_busi(busi, tmp_path / "out", drop_faulty=True)
+    assert cohort.table["malignant"].tolist() == [False, True]
+    said = capsys.readouterr().out
+    assert "left out 1 of 3 rows for 1 faults:" in said
+    assert "rows left out: benign (1).png\n" in said
+
+
 def test_busi_without_a_lesion_or_a_folder(busi: Path, tmp_path: Path) -> None:
     mask(busi / "malignant" / "malignant (1)_mask.png", 0, 0, 0, 0)
     out = tmp_path / "out"
     with pytest.raises(UserError) as caught:
         import_busi(busi, out)
-    assert caught.value.details == ["row 3, roi: no box"]
+    assert caught.value.details == ["malignant (1).png, roi: no box"]
     assert not (out / "cohort.parquet").exists()
     with pytest.raises(UserError, match="no folder `benign`"):
         import_busi(tmp_path, out)
@@ -126,16 +129,23 @@ def test_voc_faults_are_listed_at_once(voc: Path, tmp_path: Path) -> None:
         {"image": "a.png", "patient_id": "1", "n_nodes": "many"},
         {"image": "c.png", "patient_id": "1"},
     )
-    with pytest.raises(UserError, match="3 faults") as caught:
+    with pytest.raises(UserError, match="5 faults") as caught:
         import_voc(voc, tmp_path / "out", name="ours")
-    assert [detail.split(":")[0] for detail in caught.value.details] == [
-        "labels.csv row 0, malignant",
-        "labels.csv row 1, n_nodes",
-        "labels.csv row 2, image",
+    assert caught.value.details == [
+        "labels.csv line 2, malignant: give 1, 0, true, false or blank",
+        "labels.csv line 3, n_nodes: give a whole number or blank",
+        "labels.csv line 3, roi: same image and box as labels.csv line 2",
+        "labels.csv line 4, roi: c.xml: not a LabelImg Pascal VOC box file (FileNotFoundError)",
+        "labels.csv line 4, image: absent or not a readable image",
     ]
     assert not (tmp_path / "out").exists()
     (voc / "labels.csv").write_text("image,patient_id\n")
     with pytest.raises(UserError, match="no column lesion_id, malignant, alnm, n_nodes, device"):
+        import_voc(voc, tmp_path / "out", name="ours")
+    (voc / "labels.csv").write_text(
+        "image,patient_id,lesion_id,malignant,alnm,n_nodes,device,roi_x_min\n"
+    )
+    with pytest.raises(UserError, match="has boxes of its own; use `sonode import csv`"):
         import_voc(voc, tmp_path / "out", name="ours")
     (voc / "labels.csv").unlink()
     with pytest.raises(UserError, match=r"holds no labels\.csv"):

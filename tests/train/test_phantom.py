@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 from sonode_console import UserError
 from train.cohort import Cohort
 from train.importers import import_voc
-from train.phantom import HEIGHT, WIDTH, Lesion, render, write_phantom
+from train.phantom import HEIGHT, SUBTYPES, WIDTH, Lesion, render, write_phantom
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -37,7 +37,11 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 def test_every_label_is_there_with_several_images_per_patient(phantom: Cohort) -> None:
     table = phantom.table
     assert phantom.synthetic
-    assert not table.drop(columns="pixels_sha256").isna().any().any()
+    assert not table.drop(columns=["pixels_sha256", "subtype"]).isna().any().any()
+    assert (table["subtype"].isna() == ~table["malignant"]).all()
+    assert set(table["subtype"].dropna()) <= set(SUBTYPES)
+    assert table["age"].between(18, 91).all()
+    assert (table.groupby("patient_id")[["age", "subtype"]].nunique() <= 1).all().all()
     assert table.groupby("patient_id").size().between(2, 4).all()
     assert (table["alnm"] == (table["n_nodes"] > 0)).all()
     assert table["malignant"].nunique() == table["alnm"].nunique() == 2

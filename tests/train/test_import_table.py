@@ -1,0 +1,235 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from model_def.preprocessing import RoI
+from sonode_console import UserError
+from tests.pictures import picture
+from train.cohort import load_cohort
+from train.importers import import_csv, import_yolo
+from train.labelimg import write_voc
+
+BOX = {"roi_x_min": 1, "roi_y_min": 2, "roi_x_max": 30, "roi_y_max": 40}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number, name in enumerate("abcd"):
+        picture(tmp_path / "images" / f"{name}.png", number)
+    picture(tmp_path / "images" / "like_a.png", 0)
+    return tmp_path
+
+
+def write(folder: Path, *rows: dict[str, object]) -> Path:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with (folder / "table.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "table.csv"
+
+
+def image(name: str, patient: object, **values: object) -> dict[str, object]:
+    return {"patient_id": patient, "image": f"images/{name}.png", **BOX, **values}
+
+
+def test_a_table_by_hand(folder: Path) -> None:
+    source = write(
+        folder,
+        image("a", " 7", malignant="true", alnm=1, n_nodes="2.0", age="41", subtype="HER2"),
+        image("b", "8", malignant=0, device="X", age="", subtype="", grade="2", lesion_id="left"),
+        image("c", "8", grade="3+"),
+    )
+    cohort = import_csv(source, folder / "out", name="ours")
+    table = cohort.table
+    assert table["patient_id"].tolist() == ["7", "8", "8"]
+    assert table["lesion_id"].tolist() == ["images/a.png", "left", "images/c.png"]
+    assert table["malignant"][:2].tolist() == [True, False]
+    assert (table["alnm"][0], table["n_nodes"][0], table["device"][1]) == (True, 2, "X")
+    assert table[["malignant", "alnm", "n_nodes", "device"]].isna().loc[2].all()
+    assert cohort.roi(0) == (1, 2, 30, 40)
+    assert cohort.covariates == ["age"]
+    assert table["age"].isna().tolist() == [False, True, True]
+    assert cohort.categorical == ["subtype", "grade"]
+    assert table["subtype"].isna().tolist() == [False, True, True]
+    assert table["grade"][1:].tolist() == ["2", "3+"]
+    again = load_cohort(folder / "out")
+    assert again.sha256 == cohort.sha256
+    assert again.table.dtypes.equals(table.dtypes)
+
+
+def test_parquet_says_the_types_itself(folder: Path) -> None:
+    rows = [image("a", 7, malignant=True, n_nodes=2.0), image("b", 8, malignant=None, n_nodes=None)]
+    frame = pd.DataFrame(rows).assign(code=["1", None], age=[41, None], empty=None)
+    frame["malignant"] = frame["malignant"].astype("boolean")
+    frame.to_parquet(source := folder / "table.parquet")
+    cohort = import_csv(source, folder / "out", name="ours")
+    assert cohort.table["patient_id"].tolist() == ["7", "8"]
+    assert cohort.table["malignant"].isna().tolist() == [False, True]
+    assert cohort.table["n_nodes"][0] == 2
+    assert (cohort.covariates, cohort.categorical) == (["age"], ["code", "empty"])
+    for values, kind in (([True, False], "bool"), ([[1], [2]], "list")):
+        frame.assign(more=values).to_parquet(source)
+        with pytest.raises(UserError, match=rf"column `more` holds {kind}.*write it as string"):
+            import_csv(source, folder / "out", name="ours")
+
+
+def test_boxes_beside_the_images(folder: Path) -> None:
+    write_voc(folder / "images" / "a.xml", "a.png", 60, 50, RoI(1, 2, 30, 40))
+    (folder / "images" / "b.txt").write_text("0 0.5 0.5 1 1\n0 0.25 0.5 0.5 1\n")
+    rows = [{"patient_id": name, "image": f"images/{name}.png", "n_nodes": "2"} for name in "ab"]
+    cohort = import_csv(write(folder, *rows), folder / "out", name="ours")
+    assert [cohort.roi(index) for index in range(3)] == [
+        (1, 2, 30, 40),
+        (0, 0, 60, 50),
+        (0, 0, 30, 50),
+    ]
+    assert cohort.table["lesion_id"].tolist() == ["images/a.png", "images/b.png", "images/b.png_1"]
+    # A bad label is a fault of both boxes of the image.
+    rows[1]["n_nodes"] = "two"
+    kept = import_csv(write(folder, *rows), folder / "out", name="ours", drop_faulty=True)
+    assert kept.table["patient_id"].tolist() == ["a"]
+    (folder / "images" / "b.txt").unlink()
+    with pytest.raises(UserError) as caught:
+        import_csv(write(folder, *rows), folder / "out", name="ours")
+    assert caught.value.details == [
+        "table.csv line 3, roi: no b.xml or .txt beside the image, and no roi columns",
+        "table.csv line 3, n_nodes: give a whole number or blank",
+    ]
+
+
+FAULTY = (
+    image("a", "1", malignant=1),
+    image("b", "1", malignant=0, n_nodes=3),
+    image("c", "2", alnm="maybe", n_nodes="many", roi_x_max=61),
+    image("like_a", "3", roi_x_min=2),
+    image("c", "2", roi_x_min=""),
+    image("c", "2", roi_y_min="top"),
+    image("none", "4"),
+    image("", ""),
+    image("c", "5", roi_x_min=9, lesion_id="l", malignant=1, alnm=0, n_nodes=0),
+    image("d", "5", lesion_id="l", malignant=0),
+    image("d", "6", roi_x_min=4),
+)
+
+
+def test_all_faults_at_once_with_their_lines(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"SRC: 13 faults; .* --drop-faulty") as caught:
+        import_csv(write(folder, *FAULTY), folder / "out", name="ours")
+    unreadable = "absent or not a readable image"
+    other = "which is another patient"
+    assert caught.value.details == [
+        "table.csv line 3, malignant: benign with positive nodes",
+        "table.csv line 4, alnm: give 1, 0, true, false or blank",
+        "table.csv line 4, n_nodes: give a whole number or blank",
+        "table.csv line 4, roi: box [1, 2, 61, 40] reaches outside the image of 60 x 50",
+        f"table.csv line 5, image: same pixels as table.csv line 2, {other}",
+        "table.csv line 6, roi: no box",
+        "table.csv line 7, roi_y_min: give a whole number or blank",
+        f"table.csv line 8, image: {unreadable}",
+        "table.csv line 9, patient_id: missing; the split needs it",
+        f"table.csv line 9, image: {unreadable}",
+        f"table.csv line 10, image: same pixels as table.csv line 4, {other}",
+        "table.csv line 11, malignant: False contradicts table.csv line 10 (True), same lesion",
+        f"table.csv line 12, image: same pixels as table.csv line 11, {other}",
+    ]
+    assert not (folder / "out").exists()
+
+
+def test_drop_faulty_goes_on_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Neither row of an image under two patients is left: nobody knows whose it is.
+    rows = [image("a", "1"), image("like_a", "3"), image("b", "1"), image("d", "6")]
+    rows[1] |= {"roi_x_min": 2}
+    rows[2] |= {"roi_x_max": 99}
+    cohort = import_csv(write(folder, *rows), folder / "out", name="ours", drop_faulty=True)
+    assert cohort.table["patient_id"].tolist() == ["6"]
+    assert load_cohort(folder / "out").table["patient_id"].tolist() == ["6"]
+    assert capsys.readouterr().out.splitlines() == [
+        "left out 3 of 4 rows for 2 faults:",
+        "  table.csv line 3, image: same pixels as table.csv line 2, which is another patient",
+        "  table.csv line 4, roi: box [1, 2, 99, 40] reaches outside the image of 60 x 50",
+        "rows left out: table.csv line 2, table.csv line 3, table.csv line 4",
+    ]
+    with pytest.raises(UserError, match="no row is left"):
+        import_csv(write(folder, *rows[:3]), folder / "none", name="ours", drop_faulty=True)
+
+
+ROW = st.fixed_dictionaries(
+    {
+        "patient_id": st.sampled_from(["1", "2", ""]),
+        "image": st.sampled_from([f"images/{name}.png" for name in ("a", "like_a", "b", "none")]),
+        "lesion_id": st.sampled_from(["l", "m", ""]),
+        "malignant": st.sampled_from(["1", "0", "", "?"]),
+        "alnm": st.sampled_from(["1", "0", ""]),
+        "n_nodes": st.sampled_from(["0", "2", "-1", ""]),
+        "roi_x_min": st.sampled_from(["0", "5", "40", "-1", ""]),
+        "roi_y_min": st.just("0"),
+        "roi_x_max": st.sampled_from(["30", "60", "61"]),
+        "roi_y_max": st.just("9"),
+    }
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ROW, min_size=1, max_size=8))
+def test_what_is_left_after_dropping_is_a_sound_cohort(
+    folder: Path, rows: list[dict[str, object]]
+) -> None:
+    try:
+        cohort = import_csv(write(folder, *rows), folder / "out", name="ours", drop_faulty=True)
+    except UserError as error:
+        assert "no row is left" in str(error)
+        return
+    assert load_cohort(folder / "out").sha256 == cohort.sha256
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("patient_id\n1\n", "no column image"),
+        ("patient_id,image,image\n", "column image stands twice"),
+        ("patient_id,image,roi_x_min\n", "roi_x_min without the others; give all four"),
+        ("patient_id,image\n1,a.png,x\n", "line 2: not 2 fields as the header"),
+        ("", "no column patient_id, image"),
+        ("patient_id,image,Age (y)\n1,a.png,3\n", "column `Age \\(y\\)`: no plain name"),
+        ('patient_id,image\n1,"a.png\n', "not a CSV in UTF-8"),
+        ("patient_id,image\n\0,a\n", "not a CSV in UTF-8"),
+        ("patient_id,image\n", "no row is left"),
+    ],
+)
+def test_what_is_no_such_table_is_refused(folder: Path, text: str, message: str) -> None:
+    (folder / "table.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        import_csv(folder / "table.csv", folder / "out", name="ours")
+    (folder / "x.parquet").write_text(text)
+    with pytest.raises(UserError, match="not a Parquet table"):
+        import_csv(folder / "x.parquet", folder / "out", name="ours")
+    with pytest.raises(UserError, match="no such file"):
+        import_csv(folder / "y.csv", folder / "out", name="ours")
+    assert not (folder / "out").exists()
+
+
+def test_yolo_by_hand(folder: Path) -> None:
+    (folder / "annotations").mkdir()
+    # 60 x 50: centre (30, 20), 40 wide and 20 high -> x 10..50, y 10..30.
+    (folder / "annotations" / "a.txt").write_text("0 0.500000 0.400000 0.666667 0.400000\n")
+    (folder / "annotations" / "b.txt").write_text("0 0.9 0.5 0.5 0.5\n")
+    (folder / "annotations" / "c.txt").write_text("0 0.9 0.5 0.5\n")
+    header = "image,patient_id,lesion_id,malignant,alnm,n_nodes,device,age\n"
+    (folder / "labels.csv").write_text(header + "a.png,1,,1,,,,50\n")
+    cohort = import_yolo(folder, folder / "out", name="ours")
+    assert cohort.roi(0) == (10, 10, 50, 30)
+    assert np.asarray(cohort.table["age"]).tolist() == [50.0]
+    (folder / "labels.csv").write_text(header + "b.png,1,,1,,,,\nc.png,1,,1,,,,\nd.png,1,,,,,,\n")
+    with pytest.raises(UserError) as caught:
+        import_yolo(folder, folder / "out", name="ours")
+    assert caught.value.details == [
+        "labels.csv line 2, roi: box [39, 12, 69, 38] reaches outside the image of 60 x 50",
+        "labels.csv line 3, roi: c.txt: not a YOLO box file (ValueError)",
+        "labels.csv line 4, roi: d.txt: not a YOLO box file (FileNotFoundError)",
+    ]

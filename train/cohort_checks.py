@@ -1,0 +1,135 @@
+"""What makes a cohort sound: every fault with its row, its field and the rows it spoils."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from model_def.preprocessing import RoI
+
+ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
+LABELS = ("malignant", "alnm", "n_nodes")
+_PLAIN = re.compile(r"[a-z][a-z0-9_]*")
+_FURTHER_TYPES = (pa.string(), pa.float64())
+
+
+class Scan(NamedTuple):
+    """What one image is: the hash of its size and pixels, and its size in pixels."""
+
+    sha256: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that cannot be true."""
+
+    row: int
+    field: str
+    what: str
+    """What is wrong; `{other}` stands for the row of `other`."""
+    other: int | None = None
+    spoils: tuple[int, ...] = ()
+    """Further rows that cannot be trusted: nobody knows which of them is right."""
+
+    def tell(self, place: Callable[[int], str]) -> str:
+        """The fault as `ROW, FIELD: WHAT`; `place` names a row."""
+        what = self.what if self.other is None else self.what.replace("{other}", place(self.other))
+        return f"{place(self.row)}, {self.field}: {what}"
+
+
+def column_faults(further: pa.Schema, reserved: Collection[str]) -> Iterator[str]:
+    """What is wrong with the columns beyond the fixed ones: names, types, repetitions."""
+    seen = set(reserved)
+    for field in further:
+        if not _PLAIN.fullmatch(field.name):
+            yield f"column `{field.name}`: no plain name; use lower-case letters, digits and _"
+        elif field.name in seen:
+            yield f"column `{field.name}`: the name is taken; rename it"
+        elif field.type not in _FURTHER_TYPES:
+            yield f"column `{field.name}`: holds {field.type}; write it as string or float64"
+        seen.add(field.name)
+
+
+def find_faults(frame: pd.DataFrame, scans: Mapping[str, Scan | None]) -> Iterator[Fault]:
+    """Every fault of a cohort table, row by row; `scans` has None for an unreadable image."""
+    rows: list[Any] = list(frame.itertuples(index=False))
+    covariates = [name for name in frame.columns if pd.api.types.is_float_dtype(frame[name].dtype)]
+    finite = {name: np.isfinite(frame[name].to_numpy(float, na_value=0.0)) for name in covariates}
+    sharing: dict[str, list[int]] = defaultdict(list)
+    lesions: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        if scan := scans.get(row.image):
+            sharing[scan.sha256].append(index)
+        lesions[row.patient_id, row.lesion_id].append(index)
+    boxes: dict[tuple[object, ...], int] = {}
+    for index, row in enumerate(rows):
+        if not row.patient_id.strip():
+            yield Fault(index, "patient_id", "missing; the split needs it")
+        scan = scans.get(row.image)
+        if scan is None:
+            yield Fault(index, "image", "absent or not a readable image")
+        yield from _box_faults(index, row, scan)
+        yield from _label_faults(index, row.malignant, row.alnm, row.n_nodes)
+        if row.lesion_id:
+            yield from _lesion_faults(index, rows, lesions[row.patient_id, row.lesion_id])
+        for name in covariates:
+            if not finite[name][index]:
+                yield Fault(index, name, "no finite number")
+        if scan is None:
+            continue
+        same = sharing[scan.sha256]
+        if row.patient_id != rows[same[0]].patient_id:
+            what = "same pixels as {other}, which is another patient"
+            yield Fault(index, "image", what, same[0], tuple(same))
+        first = boxes.setdefault((scan.sha256, *_corners(row)), index)
+        if first != index:
+            yield Fault(index, "roi", "same image and box as {other}", first)
+
+
+def _corners(row: Any) -> list[Any]:
+    return [getattr(row, column) for column in ROI_COLUMNS]
+
+
+def _box_faults(index: int, row: Any, scan: Scan | None) -> Iterator[Fault]:
+    corners = _corners(row)
+    if any(pd.isna(corner) for corner in corners):
+        yield Fault(index, "roi", "no box")
+        return
+    roi = RoI(*(int(corner) for corner in corners))
+    if not (roi.x_min < roi.x_max and roi.y_min < roi.y_max):
+        yield Fault(index, "roi", f"box {list(roi)} is empty")
+    elif min(roi) < 0 or (scan and (roi.x_max > scan.width or roi.y_max > scan.height)):
+        size = f" of {scan.width} x {scan.height}" if scan else ""
+        yield Fault(index, "roi", f"box {list(roi)} reaches outside the image{size}")
+
+
+def _label_faults(index: int, malignant: object, alnm: object, n_nodes: object) -> Iterator[Fault]:
+    """Labels that contradict each other; missing ones contradict nothing."""
+    has_nodes = None if pd.isna(n_nodes) else n_nodes > 0  # type: ignore[operator,call-overload]
+    alnm = None if pd.isna(alnm) else bool(alnm)  # type: ignore[call-overload]
+    malignant = None if pd.isna(malignant) else bool(malignant)  # type: ignore[call-overload]
+    if not pd.isna(n_nodes) and n_nodes < 0:  # type: ignore[operator,call-overload]
+        yield Fault(index, "n_nodes", f"{n_nodes} is negative")
+    if malignant is False and (alnm or has_nodes):
+        yield Fault(index, "malignant", "benign with positive nodes")
+    if alnm is not None and has_nodes is not None and alnm != has_nodes:
+        yield Fault(index, "alnm", f"{alnm} contradicts n_nodes {n_nodes}")
+
+
+def _lesion_faults(index: int, rows: list[Any], lesion: list[int]) -> Iterator[Fault]:
+    """Labels of the row that differ from the first known ones of the same lesion."""
+    for field in LABELS:
+        value = getattr(rows[index], field)
+        known = [other for other in lesion if not pd.isna(getattr(rows[other], field))]
+        if not pd.isna(value) and value != getattr(rows[known[0]], field):
+            what = f"{value} contradicts {{other}} ({getattr(rows[known[0]], field)}), same lesion"
+            yield Fault(index, field, what, known[0], tuple(lesion))

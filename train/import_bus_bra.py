@@ -1,0 +1,58 @@
+"""BUS-BRA: one table with boxes, masks beside the images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model_def.preprocessing import RoI
+from sonode_console import UserError, progress
+from train.cohort import Cohort
+from train.import_draft import Draft
+from train.import_records import read_records
+from train.import_values import bbox, malignancy, mask_box
+
+TABLE = "bus_data.csv"
+_COLUMNS = ("ID", "Case", "Histology", "Pathology", "BIRADS", "Device", "BBOX")
+
+
+def import_bus_bra(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort:
+    """BUS-BRA's folder (`bus_data.csv`, `Images/`, `Masks/`) -> cohort in `out`.
+
+    (Gómez-Flores et al. 2024, Medical Physics 51:3110; https://doi.org/10.5281/zenodo.7730709.)
+    A row of the table is one image, `Images/ID.png`; `Case` is the patient, and the views of a case
+    show one lesion (assumed; the set's 722 benign and 342 malignant tumours are its 1064 cases).
+    The RoI is the bounding box of the mask, `Masks/mask_....png` for `bus_....png`; without that
+    file it is `BBOX`, read as 0-based [x, y, width, height] (assumed: the set does not say where
+    it counts from). `histology` and `birads` are carried along; ALNM is not in the set and stays
+    missing.
+
+    Raises:
+        UserError: not the layout of BUS-BRA, or the cohort has faults.
+    """
+    if not (source / TABLE).is_file():
+        raise UserError(f"SRC {source}: holds no {TABLE}; give BUS-BRA's top folder")
+    records = read_records(source / TABLE, _COLUMNS)
+    draft = Draft(out, {"histology": str, "birads": str})
+    both = list(zip(records.places, records.rows, strict=True))
+    for place, record in progress(both, total=len(both), what="reading masks"):
+        draft.add(
+            place,
+            source / "Images" / f"{record['ID']}.png",
+            _boxes(draft, record, source / "Masks"),
+            patient_id=record["Case"] and f"bus_bra_{record['Case']}",
+            lesion_id=f"bus_bra_{record['Case']}",
+            malignant=draft.parse("Pathology", malignancy, record["Pathology"]),
+            device=record["Device"] or None,
+            histology=record["Histology"] or None,
+            birads=record["BIRADS"] or None,
+        )
+    return draft.finish(name="BUS-BRA", source="BUS-BRA", synthetic=False, drop_faulty=drop_faulty)
+
+
+def _boxes(draft: Draft, record: dict[str, str], masks: Path) -> list[RoI | None]:
+    written = draft.parse("BBOX", bbox, record["BBOX"])
+    mask = masks / f"{record['ID'].replace('bus_', 'mask_', 1)}.png"
+    if not mask.is_file():
+        return [written]
+    pixels = draft.pixels(mask, "roi")
+    return [] if pixels is None else [mask_box(pixels)]

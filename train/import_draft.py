@@ -1,0 +1,140 @@
+"""Rows on their way into a cohort: each remembers its place in the source, so that faults can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+import pyarrow as pa
+
+from model_def.preprocessing import Pixels, RoI
+from sonode_console import UserError, say
+from train.cohort import (
+    RESERVED,
+    ROI_COLUMNS,
+    SCHEMA,
+    Cohort,
+    checked_cohort,
+    read_image,
+    scan_images,
+    to_table,
+    write_cohort,
+)
+from train.cohort_checks import Fault, column_faults, find_faults
+from train.import_values import FormatError
+
+T = TypeVar("T")
+
+
+class Draft:
+    """A cohort to be in `out`; nothing is written before `finish` has found it sound."""
+
+    def __init__(self, out: Path, further: Mapping[str, type] | None = None) -> None:
+        """Take the cohort's folder, and the further columns as name -> str or float."""
+        self.out = out
+        self.further = dict(further or {})
+        self.rows: list[dict[str, object]] = []
+        self.places: list[str] = []
+        self.faults: list[Fault] = []
+        self.pending: list[tuple[str, str]] = []
+
+    def parse(self, field: str, parser: Callable[[str], T], text: str) -> T | None:
+        """The value of a field of the record that is added next; a fault of it if it has none."""
+        try:
+            return parser(text)
+        except FormatError as error:
+            self.fault(field, str(error))
+            return None
+
+    def fault(self, field: str, what: str) -> None:
+        """Note a fault of the record that is added next."""
+        self.pending.append((field, what))
+
+    def pixels(self, path: Path, field: str = "image") -> Pixels | None:
+        """Grey pixels (H, W) of an image or mask; a fault of the next record if unreadable."""
+        try:
+            return read_image(path)
+        except OSError:
+            self.fault(field, f"{path.name} is absent or not a readable image")
+            return None
+
+    def add(
+        self,
+        place: str,
+        image: Path,
+        boxes: Sequence[RoI | None],
+        *,
+        lesion_id: str,
+        **values: object,
+    ) -> None:
+        """Add a record of the source: one row per box, each a lesion of its own.
+
+        `values` are the cohort's other columns; those left out are missing. A second box's lesion
+        is LESION_1, and so on. The faults noted since the last record are those of all its rows.
+        """
+        rows = tuple(range(len(self.rows), len(self.rows) + max(1, len(boxes))))
+        self.faults += [Fault(rows[0], *told, spoils=rows) for told in self.pending]
+        self.pending = []
+        reference = _reference(image, self.out)
+        for order, box in enumerate(boxes or [None]):
+            self.rows.append(
+                {
+                    "image": reference,
+                    "lesion_id": lesion_id + (f"_{order}" if order else ""),
+                    **dict(zip(ROI_COLUMNS, box or (None,) * 4, strict=True)),
+                    **values,
+                }
+            )
+            self.places.append(place + (f" box {order + 1}" if len(boxes) > 1 else ""))
+
+    def finish(self, *, name: str, source: str, synthetic: bool, drop_faulty: bool) -> Cohort:
+        """Check every row, write the cohort and give it back; what is refused is not written.
+
+        With `drop_faulty` the rows with faults are left out and named, and with them those that
+        share a doubtful image or lesion.
+
+        Raises:
+            UserError: a further column's name is no plain one; faults without `drop_faulty`, all
+                at once; no row is left.
+        """
+        rows = pd.DataFrame(self.rows, columns=[*SCHEMA.names, *self.further])
+        rows = rows.astype({name: kind for name, kind in self.further.items() if kind is float})
+        table = to_table(rows)
+        for column_fault in column_faults(pa.schema(list(table.schema)[len(SCHEMA) :]), RESERVED):
+            raise UserError(f"SRC: {column_fault}")
+        frame = table.to_pandas(types_mapper=pd.ArrowDtype)
+        scans = scan_images(self.out, frame)
+        told = {(fault.row, fault.field) for fault in self.faults}
+        doubtful = {fault.row for fault in self.faults}
+        for fault in find_faults(frame, scans):
+            boxless = fault.field == "roi" and pd.isna(frame["roi_x_min"].iloc[fault.row])
+            if (fault.row, fault.field) in told or (boxless and fault.row in doubtful):
+                continue  # the cause is told already
+            self.faults.append(fault)
+        if self.faults:
+            faults = sorted(self.faults, key=lambda fault: fault.row)
+            lines = [fault.tell(self.places.__getitem__) for fault in faults]
+            if not drop_faulty:
+                raise UserError(
+                    f"SRC: {len(lines)} faults; correct them and import again, or leave these rows "
+                    "out with --drop-faulty",
+                    lines,
+                )
+            spoilt = sorted({row for fault in faults for row in (fault.row, *fault.spoils)})
+            say(f"left out {len(spoilt)} of {len(frame)} rows for {len(lines)} faults:")
+            for line in lines:
+                say(f"  {line}")
+            say("rows left out: " + ", ".join(self.places[row] for row in spoilt))
+            frame = frame.drop(index=spoilt).reset_index(drop=True)
+        if frame.empty:
+            raise UserError("SRC: no row is left for a cohort")
+        write_cohort(self.out, frame, name=name, source=source, synthetic=synthetic)
+        return checked_cohort(self.out, frame, scans, name=name, synthetic=synthetic)
+
+
+def _reference(image: Path, out: Path) -> str:
+    """The image relative to the cohort where it lies inside it, else its absolute path."""
+    image, out = image.resolve(), out.resolve()
+    return str(image.relative_to(out) if image.is_relative_to(out) else image)

@@ -1,0 +1,157 @@
+"""Cohorts from one table of labels: with boxes in it, or in LabelImg's files beside the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from model_def.preprocessing import RoI
+from sonode_console import UserError
+from train.cohort import ROI_COLUMNS, SCHEMA, Cohort
+from train.import_draft import Draft
+from train.import_records import Records, read_records
+from train.import_values import number, truth, whole
+from train.labelimg import AnnotationError, read_voc, read_yolo
+
+LABELS = "labels.csv"
+Boxes = Callable[[Draft, dict[str, str], Path], list[RoI]]
+
+
+def import_csv(source: Path, out: Path, *, name: str, drop_faulty: bool = False) -> Cohort:
+    """One CSV or Parquet table -> cohort in `out`, images left where they are.
+
+    Columns: patient_id and image (a path from the table's folder); as far as they are known
+    lesion_id, malignant, alnm, n_nodes, device, and roi_x_min, roi_y_min, roi_x_max, roi_y_max
+    (half-open, 0-based); any further column is carried along, as a covariate where all its
+    values are numbers, else as a label. Without roi columns the boxes come from LabelImg's files
+    beside each image: `IMAGE.xml` (Pascal VOC), else `IMAGE.txt` (YOLO), one lesion per box.
+
+    Raises:
+        UserError: no such table, a column is absent or of another type, or faults.
+    """
+    records = read_records(source, ("patient_id", "image"))
+    given = [column for column in ROI_COLUMNS if column in records.columns]
+    if given and len(given) < len(ROI_COLUMNS):
+        raise UserError(f"SRC {source.name}: {', '.join(given)} without the others; give all four")
+    boxes = _box_in_row if given else _boxes_beside
+    return _import(
+        records, source.parent, boxes, out, name=name, source="table", drop_faulty=drop_faulty
+    )
+
+
+def import_voc(
+    source: Path, out: Path, *, name: str, synthetic: bool = False, drop_faulty: bool = False
+) -> Cohort:
+    """A folder with `images/`, LabelImg's `annotations/*.xml` and `labels.csv` -> cohort in `out`.
+
+    `labels.csv` has one row per image: image, patient_id, lesion_id, malignant, alnm, n_nodes,
+    device, and any further column as in `import_csv`; blanks are missing. An image with several
+    boxes gives several lesions.
+
+    Raises:
+        UserError: a file or column is absent, or the cohort has faults.
+    """
+
+    def boxes(_: Draft, record: dict[str, str], __: Path) -> list[RoI]:
+        return read_voc(source / "annotations" / f"{Path(record['image']).stem}.xml")
+
+    return _import(
+        _labels(source),
+        source / "images",
+        boxes,
+        out,
+        name=name,
+        source="LabelImg VOC",
+        synthetic=synthetic,
+        drop_faulty=drop_faulty,
+    )
+
+
+def import_yolo(source: Path, out: Path, *, name: str, drop_faulty: bool = False) -> Cohort:
+    """The layout of `import_voc` with YOLO's `annotations/*.txt` -> cohort in `out`.
+
+    Raises:
+        UserError: a file or column is absent, or the cohort has faults.
+    """
+
+    def boxes(draft: Draft, record: dict[str, str], image: Path) -> list[RoI]:
+        return _yolo(draft, source / "annotations" / f"{Path(record['image']).stem}.txt", image)
+
+    return _import(
+        _labels(source),
+        source / "images",
+        boxes,
+        out,
+        name=name,
+        source="LabelImg YOLO",
+        drop_faulty=drop_faulty,
+    )
+
+
+def _labels(source: Path) -> Records:
+    """`labels.csv` of a LabelImg folder, where the boxes lie in files of their own."""
+    if not (source / LABELS).is_file():
+        raise UserError(f"SRC {source}: holds no {LABELS}; it lists one image per row")
+    wanted = ["image", *(c for c in SCHEMA.names if c not in ("image", *ROI_COLUMNS))]
+    records = read_records(source / LABELS, wanted)
+    if set(ROI_COLUMNS) & set(records.columns):
+        raise UserError(f"SRC {LABELS}: has boxes of its own; use `sonode import csv`")
+    return records
+
+
+def _import(
+    records: Records,
+    images: Path,
+    boxes: Boxes,
+    out: Path,
+    *,
+    name: str,
+    source: str,
+    synthetic: bool = False,
+    drop_faulty: bool,
+) -> Cohort:
+    draft = Draft(out, further := records.further(SCHEMA.names))
+    for place, record in zip(records.places, records.rows, strict=True):
+        image = images / record["image"]
+        found: list[RoI] = []
+        try:
+            if record["image"]:
+                found = boxes(draft, record, image)
+        except AnnotationError as error:
+            draft.fault("roi", str(error))
+        values: dict[str, object] = {
+            "malignant": draft.parse("malignant", truth, record.get("malignant", "")),
+            "alnm": draft.parse("alnm", truth, record.get("alnm", "")),
+            "n_nodes": draft.parse("n_nodes", whole, record.get("n_nodes", "")),
+            "device": record.get("device") or None,
+        }
+        for column, kind in further.items():
+            text = record[column]
+            values[column] = draft.parse(column, number, text) if kind is float else text or None
+        lesion = record.get("lesion_id") or record["image"]
+        draft.add(place, image, found, patient_id=record["patient_id"], lesion_id=lesion, **values)
+    return draft.finish(name=name, source=source, synthetic=synthetic, drop_faulty=drop_faulty)
+
+
+def _box_in_row(draft: Draft, record: dict[str, str], _: Path) -> list[RoI]:
+    corners = [draft.parse(column, whole, record[column]) for column in ROI_COLUMNS]
+    known = [corner for corner in corners if corner is not None]
+    return [RoI(*known)] if len(known) == len(ROI_COLUMNS) else []
+
+
+def _boxes_beside(draft: Draft, _: dict[str, str], image: Path) -> list[RoI]:
+    if (path := image.with_suffix(".xml")).is_file():
+        return read_voc(path)
+    if (path := image.with_suffix(".txt")).is_file():
+        return _yolo(draft, path, image)
+    draft.fault("roi", f"no {image.stem}.xml or .txt beside the image, and no roi columns")
+    return []
+
+
+def _yolo(draft: Draft, path: Path, image: Path) -> list[RoI]:
+    """Boxes of a YOLO file; they need the frame's size."""
+    pixels = draft.pixels(image)
+    if pixels is None:
+        return []
+    height, width = pixels.shape
+    return read_yolo(path, (width, height))

@@ -1,0 +1,102 @@
+"""One value of a source's table from its text: blank is missing, nonsense is a `FormatError`."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+
+from model_def.preprocessing import RoI
+
+MAX_WHOLE = 2**31 - 1  # int32, as a cohort stores it
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_BBOX = re.compile(r"\[([^\[\],]*),([^\[\],]*),([^\[\],]*),([^\[\],]*)\]")
+# pandas writes a column of 0 and 1 with blanks as 0.0 and 1.0.
+_TRUTH = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+
+
+class FormatError(ValueError):
+    """A text that is no value of its kind; says what to give in its place."""
+
+
+def truth(text: str) -> bool | None:
+    """1, 0, true or false in any case; None where blank.
+
+    Raises:
+        FormatError: anything else.
+    """
+    text = text.strip().lower()
+    if text and text not in _TRUTH:
+        raise FormatError("give 1, 0, true, false or blank")
+    return _TRUTH.get(text)
+
+
+def malignancy(text: str) -> bool | None:
+    """`benign` or `malignant` in any case; None where blank.
+
+    Raises:
+        FormatError: anything else.
+    """
+    text = text.strip().lower()
+    if text not in ("benign", "malignant", ""):
+        raise FormatError("give benign, malignant or blank")
+    return text == "malignant" if text else None
+
+
+def number(text: str) -> float | None:
+    """A finite decimal number, None where blank.
+
+    Raises:
+        FormatError: anything else; `nan`, `inf` and `1_000` too.
+    """
+    text = text.strip()
+    if not text:
+        return None
+    if not _NUMBER.fullmatch(text) or not math.isfinite(value := float(text)):
+        raise FormatError("give a number or blank")
+    return value
+
+
+def whole(text: str) -> int | None:
+    """A whole number within int32, also written as 3.0; None where blank.
+
+    Raises:
+        FormatError: anything else.
+    """
+    try:
+        value = number(text)
+    except FormatError:
+        value = math.nan
+    if value is None:
+        return None
+    if not value.is_integer() or abs(value) > MAX_WHOLE:
+        raise FormatError("give a whole number or blank")
+    return int(value)
+
+
+def bbox(text: str) -> RoI | None:
+    """`[x, y, w, h]` in pixels, origin at the top left and 0-based -> half-open; None where blank.
+
+    Raises:
+        FormatError: anything else.
+    """
+    text = text.strip()
+    if not text:
+        return None
+    match = _BBOX.fullmatch(text)
+    values = [whole(part) for part in match.groups()] if match else []
+    x, y, width, height = values or [None] * 4
+    if x is None or y is None or width is None or height is None:
+        raise FormatError("give [x,y,w,h] in whole pixels")
+    if max(abs(x) + abs(width), abs(y) + abs(height)) > MAX_WHOLE:
+        raise FormatError("give [x,y,w,h] in whole pixels")
+    return RoI(x, y, x + width, y + height)
+
+
+def mask_box(mask_HW: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> RoI | None:
+    """The bounding box of the non-zero pixels, half-open; None where all are zero."""
+    rows, columns = np.nonzero(mask_HW)
+    if rows.size == 0:
+        return None
+    return RoI(int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
