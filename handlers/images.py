@@ -15,10 +15,17 @@ from handlers.errors import (
     UnsupportedImage,
 )
 from handlers.requests import Explain, ScoringRequest
-from model_def.preprocessing import Pixels, Preprocessing, RoI, crop, resize, to_grey
+from model_def.preprocessing import (
+    FORMATS,
+    Pixels,
+    Preprocessing,
+    RoI,
+    crop,
+    resize,
+    to_grey,
+    unusable,
+)
 
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")  # 8 bits a channel or less
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 40_000_000  # an ultrasound frame has about 1 Mpx
 
@@ -62,12 +69,8 @@ def _check_header(image: Image.Image) -> None:
         raise ImageTooLarge(
             f"image: {width} x {height} pixels; the limit is {MAX_PIXELS} in all", field="image"
         )
-    if image.mode not in MODES:
-        raise UnsupportedImage(
-            f"image: pixel mode {image.mode}; send 8 bits a channel", field="image"
-        )
-    if getattr(image, "n_frames", 1) != 1:
-        raise UnsupportedImage("image: several frames; send one", field="image")
+    if reason := unusable(image):
+        raise UnsupportedImage(f"image: {reason}", field="image")
 
 
 @dataclass(frozen=True)

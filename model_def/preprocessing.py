@@ -47,6 +47,22 @@ class Preprocessing(BaseModel):
     """Per-channel standard deviation that divides them."""
 
 
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")  # 8 bits a channel or less
+
+
+def unusable(image: Image.Image) -> str | None:
+    """Why an opened image (of `FORMATS`) is not taken, in training as in serving; None if it is.
+
+    Says so from the header, before any pixel is decoded.
+    """
+    if image.mode not in MODES:
+        return f"pixel mode {image.mode}; give 8 bits a channel"
+    if getattr(image, "n_frames", 1) != 1:
+        return "several frames; give one"
+    return None
+
+
 def to_grey(image: Image.Image) -> Pixels:
     """Intensities of a decoded 8-bit image, uint8 (H, W); colour by the ITU-R 601 luma weights.
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from model_def.preprocessing import Pixels, RoI, to_grey
+from model_def.preprocessing import FORMATS, Pixels, RoI, to_grey, unusable
 from sonode_console import UserError, progress
 from train.cohort_checks import ROI_COLUMNS, Scan, column_faults, find_faults
 
@@ -84,13 +84,15 @@ class Cohort:
 
 
 def read_image(path: Path) -> Pixels:
-    """Grey pixels (H, W) of a stored 8-bit image.
+    """Grey pixels (H, W) of a stored image, of the kinds that serving takes as well.
 
     Raises:
         OSError: the file is absent or no readable image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            if reason := unusable(image):
+                raise OSError(reason)
             return to_grey(image)
     except (Image.DecompressionBombError, SyntaxError, ValueError) as error:
         # What Pillow's decoders raise on damaged files besides OSError.
@@ -132,18 +134,24 @@ def load_cohort(folder: Path) -> Cohort:
     try:
         table = pq.read_table(path)
         about = json.loads((table.schema.metadata or {})[b"sonode"])
-    except (pa.ArrowException, KeyError, ValueError) as error:
+        name, synthetic = str(about["name"]), bool(about["synthetic"])
+    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise UserError(f"COHORT {folder}: {TABLE} is not a cohort table; {remedy}") from error
     fixed, further = list(table.schema)[: len(SCHEMA)], list(table.schema)[len(SCHEMA) :]
     if [(field.name, field.type) for field in fixed] != [(it.name, it.type) for it in SCHEMA]:
         raise UserError(f"COHORT {folder}: {TABLE} has other columns than a cohort; {remedy}")
     for fault in column_faults(pa.schema(further), RESERVED):
         raise UserError(f"COHORT {folder}: {fault}")
-    for name in (field.name for field in SCHEMA if not field.nullable):
-        if table[name].null_count:
-            raise UserError(f"COHORT {folder}: column `{name}`: has nulls; {remedy}")
+    for column in (field.name for field in SCHEMA if not field.nullable):
+        if table[column].null_count:
+            raise UserError(f"COHORT {folder}: column `{column}`: has nulls; {remedy}")
     frame = table.to_pandas(types_mapper=pd.ArrowDtype)
     scans = scan_images(folder, frame)
+    if scans and not any(scans.values()):
+        raise UserError(
+            f"COHORT {folder}: none of its {len(scans)} images is where the table says; put them "
+            "back, or import again"
+        )
     faults = [fault.tell("row {}".format) for fault in find_faults(frame, scans)]
     if faults:
         raise UserError(
@@ -151,9 +159,7 @@ def load_cohort(folder: Path) -> Cohort:
         )
     if frame.empty:
         raise UserError(f"COHORT {folder}: has no rows; {remedy}")
-    return checked_cohort(
-        folder, frame, scans, name=about["name"], synthetic=bool(about["synthetic"])
-    )
+    return checked_cohort(folder, frame, scans, name=name, synthetic=synthetic)
 
 
 def checked_cohort(

@@ -16,6 +16,7 @@ from model_def.preprocessing import RoI
 
 ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
 LABELS = ("malignant", "alnm", "n_nodes")
+UNREADABLE = "absent or no 8-bit PNG, JPEG, BMP or TIFF"
 _PLAIN = re.compile(r"[a-z][a-z0-9_]*")
 _FURTHER_TYPES = (pa.string(), pa.float64())
 
@@ -76,7 +77,7 @@ def find_faults(frame: pd.DataFrame, scans: Mapping[str, Scan | None]) -> Iterat
             yield Fault(index, "patient_id", "missing; the split needs it")
         scan = scans.get(row.image)
         if scan is None:
-            yield Fault(index, "image", "absent or not a readable image")
+            yield Fault(index, "image", UNREADABLE)
         yield from _box_faults(index, row, scan)
         yield from _label_faults(index, row.malignant, row.alnm, row.n_nodes)
         if row.lesion_id:

@@ -31,6 +31,7 @@ def mount(app: typer.Typer) -> None:
         add_help_option=False,
     )(train)
     app.command()(evaluate)
+    app.command()(ablate)
     app.command()(radiomics)
 
 
@@ -199,6 +200,20 @@ def train(context: typer.Context) -> None:
     from train.cli import run
 
     run(arguments)
+
+
+def ablate(
+    cohort: Path = typer.Argument(help="Folder of a cohort with both labels."),
+    out: Path = typer.Argument(help="Folder of the runs; what is done there is not repeated."),
+    seeds: int = typer.Option(5, min=2, help="Runs per variant."),
+    config: Path | None = typer.Option(None, help="YAML of each run; configs/ablation.yaml."),
+) -> None:
+    """Single tasks, multi-task, hierarchical loss, chain, max-constraint: the same split."""
+    from train import ablation
+
+    summary = ablation.ablate(cohort, out, seeds=seeds, config=config or ablation.CONFIG)
+    ablation.show(summary)
+    say(f"table: {out / 'ablation.csv'}")
 
 
 def radiomics(

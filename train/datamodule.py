@@ -100,13 +100,19 @@ class CohortData(lightning.LightningDataModule):
         batch_size: PositiveInt = 32,
         split_seed: NonNegativeInt = 0,
         num_workers: NonNegativeInt = 0,
+        malignant_only: bool = False,
     ) -> None:
-        """Take a cohort folder, images per batch, the split's seed, and loader processes."""
+        """Take a cohort folder, images per batch, the split's seed, and loader processes.
+
+        `malignant_only` leaves other lesions out of training and validation, as the paper's network
+        for ALNM alone; the test part stays whole.
+        """
         super().__init__()
         self.cohort_folder = cohort
         self.batch_size = int(batch_size)
         self.split_seed = int(split_seed)
         self.num_workers = int(num_workers)
+        self.malignant_only = malignant_only
         self.seed = 0  # of shuffling and augmentation; the command line sets seed_everything's
         self.parts: dict[str, Crops] = {}
         self.indices: dict[str, list[int]] = {}
@@ -128,7 +134,12 @@ class CohortData(lightning.LightningDataModule):
         """
         table = self.cohort.table
         labels_NK = label_matrix(table, heads)
-        part = [part_of(patient, self.split_seed) for patient in table["patient_id"]]
+        part: list[str | None] = [part_of(it, self.split_seed) for it in table["patient_id"]]
+        if self.malignant_only:
+            malignant_N = (table["malignant"] == True).fillna(False)  # noqa: E712
+            for index, is_malignant in enumerate(malignant_N):
+                if part[index] != "test" and not is_malignant:
+                    part[index] = None
         crops: list[Pixels] = []
         image, frame = "", np.empty((0, 0), np.uint8)
         for index in progress(range(len(table)), total=len(table), what="cutting crops"):

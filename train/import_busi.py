@@ -6,6 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
+from model_def.preprocessing import RoI
 from sonode_console import UserError, progress, say
 from train.cohort import Cohort
 from train.import_draft import Draft
@@ -32,6 +33,7 @@ def import_busi(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort
     ]
     draft = Draft(out)
     first_of: dict[str, str] = {}
+    seen: set[tuple[str, RoI | None]] = set()
     repeated = 0
     for path in progress(images, total=len(images), what="reading masks"):
         stem = f"busi_{path.parent.name}_{''.join(re.findall(r'[0-9]+', path.stem))}"
@@ -42,14 +44,22 @@ def import_busi(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort
         masks = [
             draft.pixels(mask, "roi") for mask in sorted(path.parent.glob(f"{path.stem}_mask*.png"))
         ]
+        boxes = [mask_box(mask) for mask in masks if mask is not None]
+        new = [box for box in boxes if box is None or (patient, box) not in seen]
+        seen.update((patient, box) for box in boxes)
+        if boxes and not new:
+            continue
         draft.add(
             path.name,
             path,
-            [mask_box(mask) for mask in masks if mask is not None],
+            new,
             patient_id=patient,
             lesion_id=stem,
             malignant=path.parent.name == "malignant",
         )
     if repeated:
-        say(f"{repeated} images repeat the pixels of another and share its patient id")
+        say(
+            f"{repeated} images repeat the pixels of another and share its patient id; "
+            "a lesion that stands twice is kept once"
+        )
     return draft.finish(name="BUSI", source="BUSI", synthetic=False, drop_faulty=drop_faulty)

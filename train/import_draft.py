@@ -22,7 +22,7 @@ from train.cohort import (
     to_table,
     write_cohort,
 )
-from train.cohort_checks import Fault, column_faults, find_faults
+from train.cohort_checks import UNREADABLE, Fault, column_faults, find_faults
 from train.import_values import FormatError
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class Draft:
         try:
             return read_image(path)
         except OSError:
-            self.fault(field, f"{path.name} is absent or not a readable image")
+            self.fault(field, f"{path.name} is {UNREADABLE}")
             return None
 
     def add(

@@ -22,6 +22,7 @@ from model_def.network import Network
 from model_def.preprocessing import Pixels, Preprocessing, normalise
 from sonode_console import UserError, progress
 from train.cohort import ROI_COLUMNS
+from train.cohort_checks import LABELS
 from train.datamodule import CohortData, Crops
 
 Part = Literal["val", "test", "all"]
@@ -32,9 +33,9 @@ BATCH = 32
 class Predictions:
     """One row per lesion box, with truth and calibrated probability of every head.
 
-    Columns of `frame`: patient_id, lesion_id, image, the RoI, n_nodes, device; of a binary head
-    NAME_truth (nullable boolean) and NAME_probability (float64); of a categorical one NAME_truth
-    (nullable text) and NAME_probability_LABEL for each label.
+    Columns of `frame`: patient_id, lesion_id, image, the RoI, the cohort's labels, device; of a
+    binary head NAME_truth (nullable boolean) and NAME_probability (float64); of a categorical one
+    NAME_truth (nullable text) and NAME_probability_LABEL for each label.
     """
 
     frame: pd.DataFrame
@@ -103,7 +104,7 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
     logits_NL = torch.cat(logits)
     probability_NL = probabilities(logits_NL, card.heads, card.hierarchy).numpy()
     labels_NK = torch.cat([data.parts[name].labels_NK for name in names]).numpy()
-    columns = ["patient_id", "lesion_id", "image", *ROI_COLUMNS, "n_nodes", "device"]
+    columns = ["patient_id", "lesion_id", "image", *ROI_COLUMNS, *LABELS, "device"]
     frame = data.cohort.table[columns].iloc[rows].reset_index(drop=True)
     for k, head in enumerate(card.heads):
         frame[f"{head.name}_truth"] = _truth(labels_NK[:, k], head)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sonode_console import UserError
-from train.cohort import SCHEMA, Cohort, load_cohort, write_cohort
+from train.cohort import SCHEMA, Cohort, load_cohort, read_image, write_cohort
 
 
 def row(**changes: object) -> dict[str, object]:
@@ -84,8 +84,8 @@ def test_all_faults_are_listed_at_once_with_their_rows(folder: Path) -> None:
         "row 5, n_nodes: -2 is negative",
         "row 6, image: same pixels as row 0, which is another patient",
         "row 6, roi: same image and box as row 0",
-        "row 7, image: absent or not a readable image",
-        "row 8, image: absent or not a readable image",
+        "row 7, image: absent or no 8-bit PNG, JPEG, BMP or TIFF",
+        "row 8, image: absent or no 8-bit PNG, JPEG, BMP or TIFF",
         "row 9, roi: same image and box as row 1",
         "row 10, roi: same image and box as row 1",
         "row 11, patient_id: missing; the split needs it",
@@ -188,3 +188,21 @@ def test_one_lesion_has_one_status(folder: Path) -> None:
         "row 2, malignant: False contradicts row 0 (True), same lesion",
         "row 3, n_nodes: 3 contradicts row 1 (2), same lesion",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [
+        ("deep.png", np.full((40, 40), 40_000, np.uint16)),
+        ("several.tiff", np.zeros((40, 40), np.uint8)),
+        ("other.gif", np.zeros((40, 40), np.uint8)),
+    ],
+)
+def test_what_serving_refuses_is_not_trained_on(
+    tmp_path: Path, name: str, pixels: np.ndarray
+) -> None:
+    image = Image.fromarray(pixels)
+    more = {"save_all": True, "append_images": [image]} if name == "several.tiff" else {}
+    image.save(tmp_path / name, **more)
+    with pytest.raises(OSError):
+        read_image(tmp_path / name)

@@ -77,7 +77,7 @@ def test_faults_of_breast(source: Path, tmp_path: Path) -> None:
     assert caught.value.details == [
         "row 2 (case001.png), Classification: give benign, malignant or blank",
         "row 2 (case001.png), Age: give a number or blank",
-        "row 3 (case002.png), roi: case002_tumor.png is absent or not a readable image",
+        "row 3 (case002.png), roi: case002_tumor.png is absent or no 8-bit PNG, JPEG, BMP or TIFF",
         "row 4 (case003.png), roi: no box",
     ]
 

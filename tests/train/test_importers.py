@@ -60,7 +60,7 @@ def test_busi_drops_an_image_whose_mask_is_damaged(
     with pytest.raises(UserError, match="1 faults") as caught:
         import_busi(busi, tmp_path / "out")
     assert caught.value.details == [
-        "benign (1).png, roi: benign (1)_mask_1.png is absent or not a readable image"
+        "benign (1).png, roi: benign (1)_mask_1.png is absent or no 8-bit PNG, JPEG, BMP or TIFF"
     ]
     cohort = import_busi(busi, tmp_path / "out", drop_faulty=True)
     assert cohort.table["malignant"].tolist() == [False, True]
@@ -136,7 +136,7 @@ def test_voc_faults_are_listed_at_once(voc: Path, tmp_path: Path) -> None:
         "labels.csv line 3, n_nodes: give a whole number or blank",
         "labels.csv line 3, roi: same image and box as labels.csv line 2",
         "labels.csv line 4, roi: c.xml: not a LabelImg Pascal VOC box file (FileNotFoundError)",
-        "labels.csv line 4, image: absent or not a readable image",
+        "labels.csv line 4, image: absent or no 8-bit PNG, JPEG, BMP or TIFF",
     ]
     assert not (tmp_path / "out").exists()
     (voc / "labels.csv").write_text("image,patient_id\n")

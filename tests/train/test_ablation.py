@@ -1,0 +1,79 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from sonode_console import UserError
+from train import ablation
+from train.cohort import Cohort
+
+SETTINGS = {
+    "trainer": {"max_epochs": 1, "precision": "32-true"},
+    "model": {"architecture": "resnet18", "preprocessing": {"size": 32}, "learning_rate": 1e-3},
+    "data": {"batch_size": 8, "split_seed": 4},
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(SETTINGS))
+    return path
+
+
+def test_runs_are_made_once_and_counted(
+    phantom: Cohort, tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {name: ablation.VARIANTS[name] for name in ("single alnm", "multi-task + HL", "chain")}
+    monkeypatch.setattr(ablation, "VARIANTS", chosen)
+    out = tmp_path / "out"
+    summary = ablation.ablate(phantom.folder, out, seeds=2, config=config)
+    assert summary["variant"].tolist() == list(chosen)
+    assert summary["seeds"].tolist() == [2, 2, 2]
+    single, _, chain = summary.to_dict("records")
+    assert pd.isna(single["malignancy_auc_mean"])
+    assert pd.isna(single["type_1_mean"])
+    assert chain["type_1_mean"] == chain["type_2_mean"] == 0
+    runs = json.loads((out / "ablation.json").read_text())["runs"]
+    assert len(runs) == 6
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(ablation, "_train", refuse)
+    again = ablation.ablate(phantom.folder, out, seeds=2, config=config)
+    pd.testing.assert_frame_equal(again, summary)
+
+    config.write_text(yaml.safe_dump({**SETTINGS, "data": {"batch_size": 4, "split_seed": 4}}))
+    with pytest.raises(UserError, match="holds runs of another cohort or configuration"):
+        ablation.ablate(phantom.folder, out, seeds=2, config=config)
+
+
+def test_a_run_that_fails_is_named(phantom: Cohort, tmp_path: Path, config: Path) -> None:
+    config.write_text(yaml.safe_dump({**SETTINGS, "trainer": {"max_epochs": 0}}))
+    with pytest.raises(UserError, match=r"run single_malignancy-0 failed \(exit 2\): .*no epoch"):
+        ablation.ablate(phantom.folder, tmp_path / "out", seeds=2, config=config)
+
+
+def test_mean_sd_and_p_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablation, "VARIANTS", {"chain": [], ablation.REFERENCE: []})
+    rows = []
+    for variant, aucs in (("chain", (0.8, 0.9, 1.0)), (ablation.REFERENCE, (0.7, 0.8, 0.8))):
+        for seed, auc in enumerate(aucs):
+            nothing = dict.fromkeys(ablation.MEASURES)
+            rows.append({"variant": variant, "seed": seed, **nothing, "malignancy_auc": auc})
+    chain, reference = ablation._summary(pd.DataFrame(rows))
+    assert chain["malignancy_auc_mean"] == pytest.approx(0.9)
+    assert chain["malignancy_auc_sd"] == pytest.approx(0.1)
+    # Differences 0.1, 0.1, 0.2: mean 0.4 / 3, SD 0.057735, t = 4, two degrees of freedom.
+    assert chain["malignancy_auc_p"] == pytest.approx(0.057191, abs=1e-6)
+    assert reference["malignancy_auc_p"] is None
+    assert pd.isna(chain["alnm_auc_mean"])
+
+
+def test_other_things_in_out_are_left_alone(phantom: Cohort, tmp_path: Path, config: Path) -> None:
+    with pytest.raises(UserError, match="holds other things"):
+        ablation.ablate(phantom.folder, tmp_path, seeds=2, config=config)

@@ -1,0 +1,195 @@
+"""The ablation: variants of the model, several seeds each, one split; resumable run by run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from model_def.checkpoint import CARD
+from sonode_console import UserError, progress, say, table
+from train.cohort import Cohort, load_cohort
+from train.predictions import predict
+from train.statistics import inconsistency, roc_auc, value
+
+CONFIG = Path(__file__).parent / "configs" / "ablation.yaml"
+_MALIGNANCY = "{name: malignancy, target: malignant, labels: [benign, malignant]}"
+_ALNM = "{name: alnm, target: alnm, labels: [no ALNM, ALNM]%s}"
+_BOTH = f"--model.heads=[{_MALIGNANCY}, {_ALNM % ', parent: malignancy'}]"
+
+VARIANTS: dict[str, list[str]] = {
+    "single malignancy": [f"--model.heads=[{_MALIGNANCY}]"],
+    # As the paper: its ALNM set holds malignant lesions only.
+    "single alnm": [f"--model.heads=[{_ALNM % ''}]", "--data.malignant_only=true"],
+    "multi-task": [_BOTH, "--model.loss.hierarchy_weight=0"],
+    "multi-task + HL": [_BOTH],
+    "chain": [_BOTH, "--model.hierarchy=chain"],
+    "max-constraint": [_BOTH, "--model.hierarchy=max_constraint"],
+}
+REFERENCE = "multi-task + HL"  # the paper's; p-values are against it
+MEASURES = ("malignancy_auc", "alnm_auc", "type_1", "type_2")
+
+
+def ablate(cohort_folder: Path, out: Path, *, seeds: int, config: Path) -> pd.DataFrame:
+    """Train what is not trained yet and compare; writes ablation.json and ablation.csv into `out`.
+
+    Returns:
+        One row per variant: mean and SD over the seeds of each measure on the test part, and the
+        p-value of the paired t-test over the seeds against `REFERENCE`. ALNM is measured on
+        malignant lesions, the inconsistency errors on all (shares of all test images).
+
+    Raises:
+        UserError: the cohort has faults, or a run fails; runs that are done stay and are not
+            repeated.
+    """
+    cohort = load_cohort(cohort_folder)
+    plan = [(variant, seed) for variant in VARIANTS for seed in range(seeds)]
+    _record_plan(out, cohort, config)
+    found = []
+    for variant, seed in progress(iter(plan), total=len(plan), what="ablation runs"):
+        folder = out / "runs" / f"{variant.replace(' ', '_')}-{seed}"
+        result = folder / "result.json"
+        if not result.is_file():
+            _train(cohort_folder, folder, config, VARIANTS[variant], seed)
+            partial = result.with_suffix(".partial")
+            partial.write_text(json.dumps(measure(folder / "checkpoint", cohort_folder)))
+            partial.replace(result)
+        measures = json.loads(result.read_text())
+        found.append({"variant": variant, "seed": seed, **measures})
+        say(f"{variant}, seed {seed}: " + ", ".join(_shown(measures)))
+    runs = pd.DataFrame(found)
+    summary = pd.DataFrame(_summary(runs))
+    (out / "ablation.json").write_text(
+        json.dumps({"cohort": cohort.sha256, "runs": found}, indent=2, allow_nan=False) + "\n"
+    )
+    summary.to_csv(out / "ablation.csv", index=False)
+    return summary
+
+
+def measure(checkpoint: Path, cohort_folder: Path) -> dict[str, float | None]:
+    """AUCs and inconsistency shares of a checkpoint on the test part; None where undefined.
+
+    The truth is the cohort's own, so that single-task networks are measured on the same images.
+    """
+    frame = predict(checkpoint, cohort_folder, "test").frame
+    malignant_N, alnm_N = (
+        frame[column].to_numpy(dtype=float, na_value=np.nan) for column in ("malignant", "alnm")
+    )
+    found: dict[str, float | None] = dict.fromkeys(MEASURES)
+    scores = {
+        name: frame[column].to_numpy()
+        for name in ("malignancy", "alnm")
+        if (column := f"{name}_probability") in frame
+    }
+    for name, label_N, known_N in (
+        ("malignancy", malignant_N, ~np.isnan(malignant_N)),
+        ("alnm", alnm_N, ~np.isnan(alnm_N) & (malignant_N == 1)),
+    ):
+        if name in scores:
+            found[f"{name}_auc"] = value(roc_auc, label_N[known_N] == 1, scores[name][known_N])
+    if len(scores) == 2:
+        errors = inconsistency(malignant_N, scores["malignancy"], scores["alnm"])
+        found["type_1"] = float(errors.type_1_N.mean())
+        found["type_2"] = float(errors.type_2_N.mean())
+    return found
+
+
+def show(summary: pd.DataFrame) -> None:
+    """Print the table."""
+    columns = ("variant", "malignancy AUC", "p", "ALNM AUC", "p", "type 1", "type 2")
+    rows = []
+    for row in summary.itertuples(index=False):
+        cells = [str(row.variant)]
+        for name in MEASURES:
+            mean, sd = getattr(row, f"{name}_mean"), getattr(row, f"{name}_sd")
+            percent = name.startswith("type")
+            scale, digits = (100, 1) if percent else (1, 3)
+            unit = " %" if percent else ""
+            cells.append(
+                "–"
+                if pd.isna(mean)
+                else f"{scale * mean:.{digits}f} ± {scale * sd:.{digits}f}{unit}"
+            )
+            if not percent:
+                p = getattr(row, f"{name}_p")
+                cells.append("–" if pd.isna(p) else f"{p:.3f}")
+        rows.append(cells)
+    table(f"Test part, mean ± SD over seeds; p against {REFERENCE}", columns, rows)
+
+
+def _record_plan(out: Path, cohort: Cohort, config: Path) -> None:
+    """Runs of different plans must not meet in one table."""
+    plan = {"cohort": cohort.sha256, "config": config.read_text()}
+    record = out / "plan.json"
+    if record.is_file() and json.loads(record.read_text()) != plan:
+        raise UserError(
+            f"OUT {out}: holds runs of another cohort or configuration; give a new folder"
+        )
+    if not record.is_file() and out.exists() and any(out.iterdir()):
+        raise UserError(f"OUT {out}: holds other things; give a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(plan, indent=2) + "\n")
+
+
+def _train(cohort: Path, folder: Path, config: Path, flags: Sequence[str], seed: int) -> None:
+    """`sonode train fit` in a process of its own, so that no run inherits another's state."""
+    if (folder / "checkpoint" / CARD).is_file():
+        return
+    command = [sys.executable, "-P", "-m", "sonode", "train", "fit", "--config", str(config)]
+    command += ["--data.cohort", str(cohort), "--out", str(folder), f"--seed_everything={seed}"]
+    if not torch.cpu.get_capabilities().get("avx512_bf16") and not torch.cuda.is_available():
+        command += ["--trainer.precision=32-true"]  # bfloat16 in software would be slower
+    log = folder.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            [*command, *flags], stdout=file, stderr=file, start_new_session=True
+        ) as child,
+    ):
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:
+            child.send_signal(signal.SIGINT)
+            child.wait()
+            raise
+    if code:
+        last = log.read_text().strip().splitlines()[-1:]
+        raise UserError(f"run {folder.name} failed (exit {code}): {' '.join(last)}; see {log}")
+    shutil.rmtree(folder / "run")  # what resuming needed
+
+
+def _summary(runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    reference = runs[runs["variant"] == REFERENCE].set_index("seed")
+    for variant in VARIANTS:
+        own = runs[runs["variant"] == variant].set_index("seed")
+        row: dict[str, Any] = {"variant": variant, "seeds": len(own)}
+        for name in MEASURES:
+            values = own[name].astype(float)
+            row[f"{name}_mean"], row[f"{name}_sd"] = values.mean(), values.std(ddof=1)
+            row[f"{name}_p"] = _paired_p(values, reference[name].astype(float))
+        yield row
+
+
+def _paired_p(values: pd.Series, reference: pd.Series) -> float | None:
+    """Student's paired t-test over the seeds; None where it says nothing."""
+    difference = (values - reference).dropna()
+    if len(difference) < 2 or difference.std() == 0:
+        return None
+    return float(stats.ttest_1samp(difference, 0).pvalue)
+
+
+def _shown(measures: Mapping[str, float | None]) -> Iterator[str]:
+    for name, number in measures.items():
+        if number is not None:
+            yield f"{name} {number:.3f}"
