@@ -30,10 +30,23 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     return import_voc(folder, folder, name="phantom", synthetic=True)
 
 
+def short_demo(out: Path, cohort: Cohort) -> list[str]:
+    """`sonode demo` with the least training, two epochs; all else as it is."""
+    code = (
+        "import sys, sonode, sonode_demo\n"
+        "sonode_demo.PASSES = 1\n"
+        f"sys.argv = ['sonode', 'demo', {str(out)!r}, '--cohort', {str(cohort.folder)!r}]\n"
+        "sonode.main()\n"
+    )
+    return [sys.executable, "-c", code]
+
+
 @pytest.fixture(scope="module")
 def out(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "out"
-    done = sonode("demo", folder, "--cohort", cohort.folder)
+    done = subprocess.run(
+        short_demo(folder, cohort), cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "both have the same SHA-256" in done.stdout
     assert "without a token: refused with 400" in done.stdout
@@ -85,14 +98,8 @@ def test_a_folder_in_use_is_refused(out: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_cut_off_with_its_servers_up(cohort: Cohort, tmp_path: Path, number: int) -> None:
     out = tmp_path / "out"
-    code = (
-        "import sys, sonode, sonode_demo\n"
-        "sonode_demo.PASSES = 1  # the two epochs of the least\n"
-        f"sys.argv = ['sonode', 'demo', {str(out)!r}, '--cohort', {str(cohort.folder)!r}]\n"
-        "sonode.main()\n"
-    )
     with subprocess.Popen(
-        [sys.executable, "-c", code],
+        short_demo(out, cohort),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
