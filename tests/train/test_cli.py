@@ -8,12 +8,16 @@ import pytest
 import torch
 import yaml
 
+from archives.build import pack
+from archives.loader import load_archive
 from model_def import checkpoint
 from sonode_console import UserError
 from train.cli import run
-from train.cohort import Cohort
+from train.cohort import Cohort, write_cohort
+from train.split import part_of
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
+SUBTYPES = ("luminal", "HER2", "triple-negative")
 # Under split seed 4 every part of the 14 patients has both classes of both labels.
 SMALL = [
     *("--model.preprocessing.size=32", "--trainer.precision=32-true"),
@@ -162,15 +166,61 @@ def test_no_checkpoint_to_test(phantom: Cohort, tmp_path: Path) -> None:
     assert "holds no model.json" in done.stderr
 
 
+@pytest.fixture(scope="module")
+def burdened(phantom: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The phantom's images with labels of every nodal burden in its training part, split 3."""
+    rows = phantom.table.drop(columns="pixels_sha256").copy()
+    rows["image"] = [str((phantom.folder / image).resolve()) for image in rows["image"]]
+    place: dict[str, int] = {}
+    for patient in rows["patient_id"].unique():
+        same = [other for other in place if part_of(other, 3) == part_of(patient, 3)]
+        place[patient] = len(same) % 6
+    state = rows["patient_id"].map(place).astype(int)
+    rows["malignant"] = (state > 0).astype("bool[pyarrow]")
+    rows["n_nodes"] = (state - 1).clip(lower=0).astype("int32[pyarrow]")
+    rows["alnm"] = (rows["n_nodes"] > 0).astype("bool[pyarrow]")
+    rows["subtype"] = (state % 3).map(dict(enumerate(SUBTYPES))).where(state > 0, None)
+    folder = tmp_path_factory.mktemp("burdened")
+    write_cohort(folder, rows, name="burdened", source="phantom", synthetic=True)
+    return folder
+
+
 @pytest.mark.parametrize("config", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
-def test_every_shipped_configuration_runs(phantom: Cohort, tmp_path: Path, config: str) -> None:
+def test_every_shipped_configuration_runs(burdened: Path, tmp_path: Path, config: str) -> None:
     done = train(
-        *("fit", phantom.folder, tmp_path / "out", "--trainer.max_epochs=1"),
-        "--trainer.limit_train_batches=1",
+        *("fit", burdened, tmp_path / "out", "--trainer.max_epochs=1"),
+        *("--trainer.limit_train_batches=1", "--data.split_seed=3"),
         config=config,
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / "checkpoint" / "model.json").is_file()
+    card = checkpoint.read_card(tmp_path / "out" / "checkpoint")
+    settings = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())["model"]
+    assert [head.name for head in card.heads] == [head["name"] for head in settings["heads"]]
+    assert card.hierarchy == settings.get("hierarchy", "independent")
+
+
+def test_a_categorical_head_is_configuration(
+    burdened: Path, phantom: Cohort, tmp_path: Path
+) -> None:
+    heads = (
+        "[{name: malignancy, target: malignant, labels: [benign, malignant]},"
+        f" {{name: subtype, target: subtype, labels: [{', '.join(SUBTYPES)}], parent: malignancy}}]"
+    )
+    out = tmp_path / "out"
+    done = train(
+        *("fit", burdened, out, "--trainer.max_epochs=1"),
+        *(f"--model.heads={heads}", "--model.hierarchy=chain", "--data.split_seed=3"),
+    )
+    assert done.returncode == 0, done.stderr
+    archive = pack(out / "checkpoint", "subtypes", "1.0", tmp_path / "store")
+    with load_archive(archive) as loaded:
+        assert loaded.heads["subtype"] == SUBTYPES
+        (outcome,) = loaded.score([{"image": phantom.image_path(0).read_bytes()}])
+    found = outcome.body["heads"]
+    assert found["subtype"]["label"] in SUBTYPES
+    assert found["subtype"]["threshold"] is None
+    total = sum(found["subtype"]["distribution"].values())
+    assert total == pytest.approx(found["malignancy"]["probability"])
 
 
 def test_the_papers_configuration_is_the_papers() -> None:
