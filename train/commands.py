@@ -33,6 +33,7 @@ def mount(app: typer.Typer) -> None:
     app.command()(evaluate)
     app.command()(ablate)
     app.command()(radiomics)
+    app.command()(versus)
 
 
 def phantom(
@@ -265,3 +266,18 @@ def evaluate(
             rows.append((name, head["primary"], level, str(measures["rows"]), shown))
     table(f"{part} part", ("head", "set", "per", "n", "ROC AUC (95 %)"), rows)
     say(f"report: {out / 'report.html'}")
+
+
+def versus(
+    first: Path = typer.Argument(help="OUT of `sonode evaluate` or `sonode radiomics`."),
+    second: Path = typer.Argument(help="Another, on the same images."),
+    json_file: Path | None = typer.Option(None, "--json", help="Write the comparison here, too."),
+    seed: int = typer.Option(0, min=0, help="Seed of the draws of patients."),
+) -> None:
+    """Compare two models on the same images: difference of AUCs, interval, p-value."""
+    from train import versus as comparison
+
+    found = comparison.versus(first, second, seed=seed)
+    comparison.show(found)
+    if json_file is not None:
+        comparison.write(found, json_file)

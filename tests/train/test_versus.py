@@ -1,0 +1,87 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from sonode_console import UserError
+from train.versus import show, versus, write
+
+
+def folder(path: Path, scores: np.ndarray, **changes: object) -> Path:
+    n = len(scores)
+    truth = pd.array([bool(i % 2) for i in range(n)], dtype="boolean")
+    alnm = pd.array([bool(i % 4 == 1) if i % 2 else None for i in range(n)], dtype="boolean")
+    frame = pd.DataFrame(
+        {
+            "patient_id": [f"p{i // 3}" for i in range(n)],
+            "lesion_id": [f"l{i}" for i in range(n)],
+            "image": [f"{i}.png" for i in range(n)],
+            "malignancy_truth": truth,
+            "malignancy_probability": scores,
+            "alnm_truth": alnm,
+            "alnm_probability": scores[::-1],
+            **changes,
+        }
+    )
+    path.mkdir()
+    frame.to_parquet(path / "predictions.parquet")
+    return path
+
+
+@pytest.fixture
+def scores() -> tuple[np.ndarray, np.ndarray]:
+    chance = np.random.default_rng(0)
+    good = np.arange(60) % 2 + chance.normal(0, 0.7, 60)
+    return good, good + chance.normal(0, 2.0, 60)
+
+
+def test_aucs_and_their_difference(
+    tmp_path: Path, scores: tuple[np.ndarray, np.ndarray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (folder(tmp_path / name, s) for name, s in zip("ab", scores, strict=True))
+    found = {(item.head, item.on): item for item in versus(first, second, resamples=500)}
+    assert set(found) == {("malignancy", "all"), ("alnm", "all"), ("alnm", "malignant")}
+    item = found["malignancy", "all"]
+    truth = np.arange(60) % 2
+    assert item.first == pytest.approx(roc_auc_score(truth, scores[0]))
+    assert item.second == pytest.approx(roc_auc_score(truth, scores[1]))
+    assert item.difference == pytest.approx(item.first - item.second)  # type: ignore[operator]
+    assert item.low is not None and item.high is not None and item.p_value is not None
+    assert item.low < item.difference < item.high  # type: ignore[operator]
+    assert item.low > 0 and item.p_value < 0.05
+    assert (found["alnm", "malignant"].n_images, found["alnm", "malignant"].n_positive) == (30, 15)
+    write(list(found.values()), tmp_path / "versus.json")
+    assert json.loads((tmp_path / "versus.json").read_text())[0]["head"] == "malignancy"
+    show(list(found.values()))
+    assert "malignancy" in capsys.readouterr().out
+
+
+def test_a_model_against_itself(tmp_path: Path, scores: tuple[np.ndarray, np.ndarray]) -> None:
+    first, second = (folder(tmp_path / name, scores[0]) for name in "ab")
+    item = versus(first, second, resamples=200)[0]
+    assert item.difference == 0
+    assert item.p_value == pytest.approx(1)
+    assert item.delong_p is None
+
+
+def test_one_class_is_undefined(tmp_path: Path, scores: tuple[np.ndarray, np.ndarray]) -> None:
+    nothing = pd.array([None] * 60, dtype="boolean")
+    first, second = (
+        folder(tmp_path / name, s, alnm_truth=nothing) for name, s in zip("ab", scores, strict=True)
+    )
+    item = versus(first, second, resamples=200)[1]
+    assert (item.n_images, item.first, item.difference, item.p_value) == (0, None, None, None)
+
+
+def test_what_cannot_be_compared(tmp_path: Path, scores: tuple[np.ndarray, np.ndarray]) -> None:
+    first = folder(tmp_path / "a", scores[0])
+    with pytest.raises(UserError, match=r"holds no predictions\.parquet"):
+        versus(first, tmp_path)
+    with pytest.raises(UserError, match=r"different images \(60 and 59\)"):
+        versus(first, folder(tmp_path / "b", scores[0][:59]))
+    flipped = pd.array([not i % 2 for i in range(60)], dtype="boolean")
+    with pytest.raises(UserError, match="malignancy: the two predictions disagree about the truth"):
+        versus(first, folder(tmp_path / "c", scores[0], malignancy_truth=flipped))

@@ -1,0 +1,150 @@
+"""Two models on the same images: the difference of their AUCs, with interval and p-value."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sonode_console import UserError, table
+from train.bootstrap import bootstrap_difference
+from train.delong import delong_test
+from train.statistics import roc_auc, value
+
+KEYS = ["patient_id", "lesion_id", "image"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versus:
+    """One head on one set of images; None where an AUC is undefined."""
+
+    head: str
+    on: str
+    """`all`, or `malignant`: where the paper measures ALNM."""
+    n_images: int
+    n_positive: int
+    first: float | None
+    second: float | None
+    difference: float | None
+    """First minus second."""
+    low: float | None
+    """95 % interval over draws of whole patients."""
+    high: float | None
+    p_value: float | None
+    """Of no difference, from the same draws."""
+    delong_p: float | None
+    """DeLong's test, which takes images for independent: beside the other, not in its place."""
+
+
+def versus(first: Path, second: Path, *, resamples: int = 2000, seed: int = 0) -> list[Versus]:
+    """Compare every head that both folders' predictions.parquet have.
+
+    Raises:
+        UserError: no predictions, other images or labels, or no head in common.
+    """
+    one, two = (_read(folder) for folder in (first, second))
+    suffix = "_probability"
+    names = [str(name) for name in one.columns if name in two.columns]
+    heads = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
+    if one[KEYS].to_numpy().tolist() != two[KEYS].to_numpy().tolist():
+        raise UserError(
+            f"{first} and {second}: predictions of different images ({len(one)} and {len(two)}); "
+            "make both on the same cohort, part and split"
+        )
+    if not heads:
+        raise UserError(f"{first} and {second}: no head in common")
+    return [found for head in heads for found in _head(head, one, two, resamples, seed)]
+
+
+def _head(
+    head: str, one: pd.DataFrame, two: pd.DataFrame, resamples: int, seed: int
+) -> list[Versus]:
+    label_N, other_N = (
+        frame[f"{head}_truth"].to_numpy(dtype=float, na_value=np.nan) for frame in (one, two)
+    )
+    if not np.array_equal(label_N, other_N, equal_nan=True):
+        raise UserError(f"{head}: the two predictions disagree about the truth; evaluate anew")
+    score_N, rival_N = (
+        frame[f"{head}_probability"].to_numpy(dtype=float, na_value=np.nan) for frame in (one, two)
+    )
+    known_N = ~(np.isnan(label_N) | np.isnan(score_N) | np.isnan(rival_N))
+    sets = {"all": known_N}
+    if head != "malignancy" and "malignancy_truth" in one:
+        sets["malignant"] = known_N & one["malignancy_truth"].eq(True).fillna(False).to_numpy(bool)
+    found = []
+    for on, rows in sets.items():
+        truth, first, second = label_N[rows] == 1, score_N[rows], rival_N[rows]
+        patients = one["patient_id"].to_numpy()[rows]
+        aucs = [value(roc_auc, truth, scores) if len(truth) else None for scores in (first, second)]
+        facts = dict.fromkeys(("difference", "low", "high", "p_value", "delong_p"))
+        if None not in aucs:
+            drawn = bootstrap_difference(
+                roc_auc, truth, first, second, patients, resamples=resamples, seed=seed
+            )
+            test = delong_test(truth, first, second)
+            facts = {
+                "difference": drawn.value,
+                "low": drawn.low,
+                "high": drawn.high,
+                "p_value": drawn.p_value,
+                "delong_p": None if test is None else test.p_value,
+            }
+        found.append(
+            Versus(
+                head=head,
+                on=on,
+                n_images=len(truth),
+                n_positive=int(truth.sum()),
+                first=aucs[0],
+                second=aucs[1],
+                **facts,
+            )
+        )
+    return found
+
+
+def show(found: list[Versus]) -> None:
+    """Print the table."""
+    columns = (
+        "head",
+        "images",
+        "n",
+        "positive",
+        "first",
+        "second",
+        "difference (95 %)",
+        "p",
+        "p ¹",
+    )
+    rows = []
+    for item in found:
+        interval = _shown(item.difference, sign=True)
+        if item.low is not None and item.high is not None:
+            interval += f" ({item.low:+.3f} to {item.high:+.3f})"
+        numbers = [str(item.n_images), str(item.n_positive), _shown(item.first)]
+        numbers += [_shown(item.second), interval, _shown(item.p_value), _shown(item.delong_p)]
+        rows.append((item.head, item.on, *numbers))
+    table("ROC AUC, patients drawn with replacement; ¹ DeLong, images independent", columns, rows)
+
+
+def write(found: list[Versus], path: Path) -> None:
+    """Write the comparison as JSON."""
+    text = json.dumps([asdict(item) for item in found], indent=2, allow_nan=False)
+    path.write_text(text + "\n")
+
+
+def _read(folder: Path) -> pd.DataFrame:
+    path = folder / "predictions.parquet"
+    if not path.is_file():
+        raise UserError(
+            f"{folder}: holds no predictions.parquet; give OUT of `sonode evaluate` or "
+            "`sonode radiomics`"
+        )
+    return pd.read_parquet(path, dtype_backend="numpy_nullable")
+
+
+def _shown(number: float | None, *, sign: bool = False) -> str:
+    return "undefined" if number is None else f"{number:+.3f}" if sign else f"{number:.3f}"
