@@ -87,7 +87,8 @@ COMMANDS = sorted(set(re.findall(r"^sonode ([a-z]+(?: [a-z]+\b(?= [A-Z]))?)", RE
 
 def test_it_shows_every_command() -> None:
     assert {command.split()[0] for command in COMMANDS} == {
-        *("phantom", "import", "describe", "train", "evaluate", "ablate", "radiomics", "versus"),
+        *("phantom", "import", "describe", "train", "evaluate", "ablate", "margin"),
+        *("radiomics", "versus"),
         *("pack", "inspect", "serve", "score", "demo"),
     }
 

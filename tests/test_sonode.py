@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
-    *("phantom", "import", "describe", "train", "evaluate", "ablate", "radiomics", "versus"),
+    *("phantom", "import", "describe", "train", "evaluate", "ablate", "margin"),
+    *("radiomics", "versus"),
     *("pack", "inspect", "serve", "score", "demo"),
 ]
 HEAVY = ["torch", "torchvision", "lightning", "captum", "pandas", "pyarrow", "boto3", "PIL"]

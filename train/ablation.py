@@ -19,7 +19,7 @@ from scipy import stats
 from model_def.checkpoint import CARD
 from sonode_console import UserError, progress, say, table
 from train.cohort import Cohort, load_cohort
-from train.predictions import predict
+from train.predictions import Part, predict
 from train.statistics import inconsistency, roc_auc, value
 
 CONFIG = Path(__file__).parent / "configs" / "ablation.yaml"
@@ -41,7 +41,7 @@ MEASURES = ("malignancy_auc", "alnm_auc", "type_1", "type_2")
 
 
 def ablate(cohort_folder: Path, out: Path, *, seeds: int, config: Path) -> pd.DataFrame:
-    """Train what is not trained yet and compare; writes ablation.json and ablation.csv into `out`.
+    """Train what is not trained yet and compare; writes runs.json and ablation.csv into `out`.
 
     Returns:
         One row per variant: mean and SD over the seeds of each measure on the test part, and the
@@ -52,36 +52,70 @@ def ablate(cohort_folder: Path, out: Path, *, seeds: int, config: Path) -> pd.Da
         UserError: the cohort has faults, or a run fails; runs that are done stay and are not
             repeated.
     """
-    cohort = load_cohort(cohort_folder)
-    plan = [(variant, seed) for variant in VARIANTS for seed in range(seeds)]
-    _record_plan(out, cohort, config)
-    found = []
-    for variant, seed in progress(iter(plan), total=len(plan), what="ablation runs"):
-        folder = out / "runs" / f"{variant.replace(' ', '_')}-{seed}"
-        result = folder / "result.json"
-        if not result.is_file():
-            _train(cohort_folder, folder, config, VARIANTS[variant], seed)
-            partial = result.with_suffix(".partial")
-            partial.write_text(json.dumps(measure(folder / "checkpoint", cohort_folder)))
-            partial.replace(result)
-        measures = json.loads(result.read_text())
-        found.append({"variant": variant, "seed": seed, **measures})
-        say(f"{variant}, seed {seed}: " + ", ".join(_shown(measures)))
-    runs = pd.DataFrame(found)
+    runs = _runs(cohort_folder, out, VARIANTS, seeds=seeds, config=config, part="test")
     summary = pd.DataFrame(_summary(runs))
-    (out / "ablation.json").write_text(
-        json.dumps({"cohort": cohort.sha256, "runs": found}, indent=2, allow_nan=False) + "\n"
-    )
     summary.to_csv(out / "ablation.csv", index=False)
     return summary
 
 
-def measure(checkpoint: Path, cohort_folder: Path) -> dict[str, float | None]:
-    """AUCs and inconsistency shares of a checkpoint on the test part; None where undefined.
+def search_margin(
+    cohort_folder: Path, out: Path, margins: Sequence[float], *, seeds: int, config: Path
+) -> pd.DataFrame:
+    """The paper's grid search of the hierarchical loss's margin, on the validation part alone.
+
+    Returns:
+        One row per margin, the best first: by mean validation AUC of ALNM, which the margin is
+        there for; at a tie the smaller margin. Also written as margins.csv.
+
+    Raises:
+        UserError: as `ablate`.
+    """
+    variants = {f"margin {it:g}": [_BOTH, f"--model.loss.margin={it:g}"] for it in margins}
+    runs = _runs(cohort_folder, out, variants, seeds=seeds, config=config, part="val")
+    runs["margin"] = runs["variant"].map({f"margin {it:g}": it for it in margins})
+    found = runs.groupby("margin", as_index=False)[list(MEASURES)].mean()
+    found = found.sort_values(["alnm_auc", "margin"], ascending=[False, True], ignore_index=True)
+    found.to_csv(out / "margins.csv", index=False)
+    return found
+
+
+def _runs(
+    cohort_folder: Path,
+    out: Path,
+    variants: Mapping[str, Sequence[str]],
+    *,
+    seeds: int,
+    config: Path,
+    part: Part,
+) -> pd.DataFrame:
+    """Train what is not trained yet; one row per variant and seed with its measures on `part`."""
+    cohort = load_cohort(cohort_folder)
+    _record_plan(out, cohort, config, part)
+    plan = [(variant, seed) for variant in variants for seed in range(seeds)]
+    found = []
+    for variant, seed in progress(iter(plan), total=len(plan), what="training runs"):
+        folder = out / "runs" / f"{variant.replace(' ', '_')}-{seed}"
+        result = folder / "result.json"
+        if not result.is_file():
+            _train(cohort_folder, folder, config, variants[variant], seed)
+            partial = result.with_suffix(".partial")
+            partial.write_text(json.dumps(measure(folder / "checkpoint", cohort_folder, part)))
+            partial.replace(result)
+        measures = json.loads(result.read_text())
+        found.append({"variant": variant, "seed": seed, **measures})
+        say(f"{variant}, seed {seed}: " + ", ".join(_shown(measures)))
+    (out / "runs.json").write_text(
+        json.dumps({"cohort": cohort.sha256, "runs": found}, indent=2, allow_nan=False) + "\n"
+    )
+    return pd.DataFrame(found)
+
+
+def measure(checkpoint: Path, cohort_folder: Path, part: Part) -> dict[str, float | None]:
+    """AUCs and inconsistency shares of a checkpoint on a part; None where undefined.
 
     The truth is the cohort's own, so that single-task networks are measured on the same images.
     """
-    frame = predict(checkpoint, cohort_folder, "test").frame
+    frame = predict(checkpoint, cohort_folder, part).frame
     malignant_N, alnm_N = (
         frame[column].to_numpy(dtype=float, na_value=np.nan) for column in ("malignant", "alnm")
     )
@@ -127,9 +161,9 @@ def show(summary: pd.DataFrame) -> None:
     table(f"Test part, mean ± SD over seeds; p against {REFERENCE}", columns, rows)
 
 
-def _record_plan(out: Path, cohort: Cohort, config: Path) -> None:
+def _record_plan(out: Path, cohort: Cohort, config: Path, part: Part) -> None:
     """Runs of different plans must not meet in one table."""
-    plan = {"cohort": cohort.sha256, "config": config.read_text()}
+    plan = {"cohort": cohort.sha256, "config": config.read_text(), "part": part}
     record = out / "plan.json"
     if record.is_file() and json.loads(record.read_text()) != plan:
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -32,6 +33,7 @@ def mount(app: typer.Typer) -> None:
     )(train)
     app.command()(evaluate)
     app.command()(ablate)
+    app.command()(margin)
     app.command()(radiomics)
     app.command()(versus)
 
@@ -215,6 +217,28 @@ def ablate(
     summary = ablation.ablate(cohort, out, seeds=seeds, config=config or ablation.CONFIG)
     ablation.show(summary)
     say(f"table: {out / 'ablation.csv'}")
+
+
+def margin(
+    cohort: Path = typer.Argument(help="Folder of a cohort with both labels."),
+    out: Path = typer.Argument(help="Folder of the runs; what is done there is not repeated."),
+    margins: list[float] = typer.Option([0.0, 0.05, 0.1, 0.2, 0.3], min=0, max=1, help="The grid."),
+    seeds: int = typer.Option(3, min=1, help="Runs per margin."),
+    config: Path | None = typer.Option(None, help="YAML of each run; configs/ablation.yaml."),
+) -> None:
+    """Search the hierarchical loss's margin on the validation part."""
+    from train import ablation
+
+    found = ablation.search_margin(
+        cohort, out, margins, seeds=seeds, config=config or ablation.CONFIG
+    )
+    columns = ("margin", *ablation.MEASURES)
+    rows = [
+        ["undefined" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in columns]
+        for row in found.to_dict("records")
+    ]
+    table(f"Validation part, mean over {seeds} seeds, best first", columns, rows)
+    say(f"table: {out / 'margins.csv'}")
 
 
 def radiomics(

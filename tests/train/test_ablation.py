@@ -38,7 +38,7 @@ def test_runs_are_made_once_and_counted(
     assert pd.isna(single["malignancy_auc_mean"])
     assert pd.isna(single["type_1_mean"])
     assert chain["type_1_mean"] == chain["type_2_mean"] == 0
-    runs = json.loads((out / "ablation.json").read_text())["runs"]
+    runs = json.loads((out / "runs.json").read_text())["runs"]
     assert len(runs) == 4
 
     def refuse(*_: Any) -> None:
@@ -51,6 +51,30 @@ def test_runs_are_made_once_and_counted(
     config.write_text(yaml.safe_dump({**SETTINGS, "data": {"batch_size": 4, "split_seed": 4}}))
     with pytest.raises(UserError, match="holds runs of another cohort or configuration"):
         ablation.ablate(phantom.folder, out, seeds=2, config=config)
+
+
+def test_the_margin_is_searched_on_validation(
+    phantom: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+    aucs = {"margin_0.3-0": 0.8, "margin_0.1-0": 0.9, "margin_0.2-0": 0.9}
+
+    def train(_: Path, folder: Path, __: Path, flags: Any, ___: int) -> None:
+        folder.mkdir(parents=True)
+        trained.append(flags[-1])
+
+    def measure(checkpoint: Path, _: Path, part: str) -> dict[str, float | None]:
+        assert part == "val"
+        return {**dict.fromkeys(ablation.MEASURES, 0.0), "alnm_auc": aucs[checkpoint.parent.name]}
+
+    monkeypatch.setattr(ablation, "_train", train)
+    monkeypatch.setattr(ablation, "measure", measure)
+    found = ablation.search_margin(
+        phantom.folder, tmp_path / "out", [0.3, 0.2, 0.1], seeds=1, config=ablation.CONFIG
+    )
+    assert trained == [f"--model.loss.margin={it}" for it in (0.3, 0.2, 0.1)]
+    assert found["margin"].tolist() == [0.1, 0.2, 0.3]
+    assert (tmp_path / "out" / "margins.csv").is_file()
 
 
 def test_a_run_that_fails_is_named(phantom: Cohort, tmp_path: Path, config: Path) -> None:
