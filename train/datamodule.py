@@ -19,7 +19,7 @@ from model_def.heads import HeadSpec
 from model_def.preprocessing import Pixels, Preprocessing, crop, resize
 from sonode_console import UserError, progress
 from train.cohort import ROI_COLUMNS, Cohort, load_cohort, read_image
-from train.split import part_of
+from train.split import part_of, usable_seed
 
 Sample = tuple[torch.Tensor, torch.Tensor]
 NOT_LABELS = ("patient_id", "lesion_id", "image", *ROI_COLUMNS, "pixels_sha256")
@@ -150,9 +150,11 @@ class CohortData(lightning.LightningDataModule):
         for name in ("train", "val", "test"):
             chosen = [index for index, its in enumerate(part) if its == name]
             if not chosen:
+                seed = usable_seed(list(table["patient_id"]), labels_NK)
+                remedy = "the cohort is too small" if seed is None else f"give split_seed {seed}"
                 raise UserError(
                     f"COHORT {self.cohort_folder}: no patient falls into the {name} part of the "
-                    f"split (seed {self.split_seed}); the cohort is too small"
+                    f"split (data.split_seed {self.split_seed}); {remedy}"
                 )
             self.indices[name] = chosen
             self.parts[name] = Crops(

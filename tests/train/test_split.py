@@ -1,6 +1,9 @@
+import math
 from collections import Counter
 
-from train.split import part_of
+import torch
+
+from train.split import part_of, usable_seed
 
 
 def test_shares_and_seeds() -> None:
@@ -16,3 +19,17 @@ def test_a_patient_stays_where_it_was() -> None:
     assert [part_of(f"patient-{number}", 0) for number in range(8)] == [
         *("test", "test", "val", "test", "train", "val", "val", "train")
     ]
+
+
+def test_a_seed_for_a_small_cohort() -> None:
+    patients = [f"patient-{number}" for number in range(9)]
+    labels = torch.tensor([[float(n % 2), 1.0 if n % 2 else math.nan] for n in range(9)])
+    seed = usable_seed(patients, labels)
+    assert seed is not None
+    for tried in range(seed + 1):
+        parts = {
+            part: {n % 2 for n in range(9) if part_of(patients[n], tried) == part}
+            for part in ("train", "val", "test")
+        }
+        assert all(found == {0, 1} for found in parts.values()) is (tried == seed)
+    assert usable_seed(patients[:2], labels[:2]) is None
