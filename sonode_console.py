@@ -5,10 +5,12 @@ Light on purpose (no torch, rich only when used): the command line imports it at
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import IO, TypeVar
 
 T = TypeVar("T")
 
@@ -28,6 +30,23 @@ class UserError(Exception):
 def say(text: str = "") -> None:
     """Print one line of account to standard output at once."""
     print(text, flush=True)
+
+
+def run_sonode(arguments: Sequence[str], log: IO[str] | None = None) -> int:
+    """Run a command of sonode in a process of its own and return its exit code.
+
+    Its output goes to `log`, or where this process's goes. A Ctrl-C reaches it once, from here, and
+    it has time to clean up.
+    """
+    # -P: a folder of the user's that is named like a room of sonode must not stand in for it.
+    command = [sys.executable, "-P", "-m", "sonode", *arguments]
+    with subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True) as child:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            child.send_signal(signal.SIGINT)
+            child.wait()
+            raise
 
 
 def progress(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:

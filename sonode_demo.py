@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sonode_console import UserError, say, table
+from sonode_console import UserError, run_sonode, say, table
 
 NAME, VERSION = "breast_us", "1.0"
 MODEL = f"{NAME}-{VERSION}.mar"
@@ -101,16 +99,7 @@ def run(out_folder: str, cohort_folder: str | None, seed: int) -> None:
 def _sonode(*arguments: str | Path, allowed: tuple[int, ...] = (0,)) -> int:
     """Run a command of sonode as a user would, shown before it runs."""
     say("$ " + shlex.join(["sonode", *map(str, arguments)]))
-    # -P: a folder of the user's that is named like a room of sonode must not stand in for it. A
-    # session of its own: a Ctrl-C reaches it once, from here, and it has time to clean up.
-    command = [sys.executable, "-P", "-m", "sonode", *map(str, arguments)]
-    with subprocess.Popen(command, start_new_session=True) as child:
-        try:
-            code = child.wait()
-        except KeyboardInterrupt:
-            child.send_signal(signal.SIGINT)
-            child.wait()
-            raise
+    code = run_sonode([*map(str, arguments)])
     if code not in allowed:
         raise UserError(f"sonode {arguments[0]}: exit code {code}; see its message above")
     return code

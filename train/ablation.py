@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ import torch
 from scipy import stats
 
 from model_def.checkpoint import CARD
-from sonode_console import UserError, progress, say, table
+from sonode_console import UserError, progress, run_sonode, say, table
 from train.cohort import Cohort, load_cohort
 from train.predictions import Part, predict
 from train.statistics import inconsistency, roc_auc, value
@@ -179,24 +176,14 @@ def _train(cohort: Path, folder: Path, config: Path, flags: Sequence[str], seed:
     """`sonode train fit` in a process of its own, so that no run inherits another's state."""
     if (folder / "checkpoint" / CARD).is_file():
         return
-    command = [sys.executable, "-P", "-m", "sonode", "train", "fit", "--config", str(config)]
+    command = ["train", "fit", "--config", str(config)]
     command += ["--data.cohort", str(cohort), "--out", str(folder), f"--seed_everything={seed}"]
     if not torch.cpu.get_capabilities().get("avx512_bf16") and not torch.cuda.is_available():
         command += ["--trainer.precision=32-true"]  # bfloat16 in software would be slower
     log = folder.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        log.open("w") as file,
-        subprocess.Popen(
-            [*command, *flags], stdout=file, stderr=file, start_new_session=True
-        ) as child,
-    ):
-        try:
-            code = child.wait()
-        except KeyboardInterrupt:
-            child.send_signal(signal.SIGINT)
-            child.wait()
-            raise
+    with log.open("w") as file:
+        code = run_sonode([*command, *flags], file)
     if code:
         last = log.read_text().strip().splitlines()[-1:]
         raise UserError(f"run {folder.name} failed (exit {code}): {' '.join(last)}; see {log}")

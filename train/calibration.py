@@ -35,9 +35,8 @@ def calibrate(
     thresholds are chosen there on the calibrated probability that is reported. What validation
     cannot tell stays as it is, and is said: temperature 1, threshold 0.5.
     """
-    learned_NK = child_labels(labels_NK, heads, hierarchy, "mask")
-    if hierarchy == "max_constraint":
-        learned_NK = child_labels(labels_NK, heads, "independent", "mask")
+    conditional: Hierarchy = "chain" if hierarchy == "chain" else "independent"
+    learned_NK = child_labels(labels_NK, heads, conditional, "mask")
     slices = logit_slices(heads)
     scaled = []
     for k, head in enumerate(heads):

@@ -25,13 +25,13 @@ def load_trunk(network: Network, architecture: Architecture, source: str) -> Non
     if source == "none":
         return
     state = _imagenet(architecture) if source == "imagenet" else _from_file(Path(source))
-    named = {f"trunk.{place}.": f"{name}." for place, name in enumerate(TRUNK)}
-    for ours, theirs in named.items():
-        state = {
-            ours + key.removeprefix(theirs) if key.startswith(theirs) else key: value
-            for key, value in state.items()
-        }
-    trunk = {key: value for key, value in state.items() if key.startswith("trunk.")}
+    trunk = {}
+    for key, value in state.items():
+        first, _, rest = key.partition(".")
+        if first in TRUNK:
+            trunk[f"trunk.{TRUNK.index(first)}.{rest}"] = value
+        elif first == "trunk":
+            trunk[key] = value
     expected = {key for key in network.state_dict() if key.startswith("trunk.")}
     try:
         missing = expected - set(trunk)
