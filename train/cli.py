@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,12 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from model_def import checkpoint
 from sonode_console import UserError, say, table
-from train.calibration import calibrate
-from train.datamodule import CohortData
+from train import weights
+from train.calibration import calibrate, score_histograms
+from train.datamodule import CohortData, absent_labels
+from train.leakage import IMAGES, check_unseen, images_of
 from train.predictions import logits_of
+from train.split import Part, part_of
 from train.task import HeadAuc, MultiTask
 
 CHECKPOINT = "checkpoint"  # what is packed, inside OUT
@@ -33,6 +37,13 @@ RUN = "run"  # Lightning's own files, inside OUT
 
 class EpochLines(Callback):
     """One plain line an epoch: what a person needs to see whether it learns."""
+
+    def on_fit_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Say what the cached crops take: a cohort that does not fit is better known at once."""
+        if trainer.is_global_zero:
+            data: CohortData = trainer.datamodule  # type: ignore[attr-defined]
+            sizes = [its.nbytes for part in data.parts.values() for its in part.crops]
+            say(f"{len(sizes)} crops as they were stored, {sum(sizes) / 2**20:.0f} MiB of memory")
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Start the epoch's clock."""
@@ -53,7 +64,7 @@ class EpochLines(Callback):
             )
         if not trainer.is_global_zero:
             return
-        aucs = ", ".join(f"{found.head} {shown(found)}" for found in module.aucs if primary(found))
+        aucs = ", ".join(f"{name} {shown(found)}" for name, found in primary(module.aucs).items())
         say(
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: "
             f"loss {values['train_loss']:.3f}, validation {values['val_loss']:.3f}, "
@@ -61,9 +72,12 @@ class EpochLines(Callback):
         )
 
 
-def primary(found: HeadAuc) -> bool:
-    """Whether this is the head's main figure: on its parent's positives where it has a parent."""
-    return found.on != "all" or found.head == "malignancy"
+def primary(aucs: Sequence[HeadAuc]) -> dict[str, HeadAuc]:
+    """Each head's main figure, its first: on its parent's positives where it has a parent."""
+    first: dict[str, HeadAuc] = {}
+    for found in aucs:
+        first.setdefault(found.head, found)
+    return first
 
 
 def shown(found: HeadAuc) -> str:
@@ -107,15 +121,20 @@ class TrainCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Point loggers and checkpoints below OUT."""
         run = self.settings.out / RUN
-        self.best = ModelCheckpoint(run, "best", monitor="val_loss", save_last=True)
+        given = self.config_init[str(self.subcommand)].trainer
+        if given.default_root_dir is not None:
+            raise UserError("--trainer.default_root_dir: is below --out; give --out alone")
+        self.best = ModelCheckpoint(run, "best", monitor="val_calibrated_loss", save_last=True)
         self.best.CHECKPOINT_NAME_LAST = "last"
+        loggers = [
+            CSVLogger(run, name="", version="csv"),
+            TensorBoardLogger(run, name="", version="tensorboard"),
+        ]
         kwargs = {
             "default_root_dir": run,
-            "callbacks": [self.best, EpochLines()],
-            "logger": [
-                CSVLogger(run, name="", version="csv"),
-                TensorBoardLogger(run, name="", version="tensorboard"),
-            ],
+            # The user's own come first: what they do is theirs, what is logged is complete.
+            "callbacks": [*_several(given.callbacks), self.best, EpochLines()],
+            "logger": given.logger is not False and [*_several(given.logger), *loggers],
             **kwargs,
         }
         return super().instantiate_trainer(**kwargs)
@@ -129,6 +148,10 @@ class TrainCLI(LightningCLI):
         record = out / "config.yaml"
         cohort = self.datamodule.cohort
         text = f"# cohort sha256 {cohort.sha256}\n{self.parser.dump(self.config)}"
+        if self.trainer.is_global_zero:
+            seed = self.datamodule.split_seed
+            for line in absent_labels(cohort, self.model.heads, seed):
+                say(f"data.split_seed {seed}: {line}")
         last = out / RUN / "last.ckpt"
         if last.exists():
             if record.read_text() != text:
@@ -166,8 +189,9 @@ class TrainCLI(LightningCLI):
             {name.removeprefix(prefix): value for name, value in state}
         )
         validation = self.datamodule.parts["val"]
+        logits_NL = logits_of(self.model.network.cpu(), validation, self.model.preprocessing)
         heads = calibrate(
-            logits_of(self.model.network.cpu(), validation, self.model.preprocessing),
+            logits_NL,
             validation.labels_NK,
             self.model.heads,
             self.model.hierarchy,
@@ -178,9 +202,14 @@ class TrainCLI(LightningCLI):
             heads=heads,
             hierarchy=self.model.hierarchy,
             preprocessing=self.model.preprocessing,
-            training=self._provenance(int(best["epoch"])),
+            training={
+                **self._provenance(int(best["epoch"])),
+                # Of the validation part: what the batch's report holds its scores against.
+                "score_reference": score_histograms(logits_NL, heads, self.model.hierarchy),
+            },
         )
-        checkpoint.save(self.settings.out / CHECKPOINT, self.model.network.float(), card)
+        images = {IMAGES: images_of(self.datamodule)}
+        checkpoint.save(self.settings.out / CHECKPOINT, self.model.network.float(), card, images)
         say(f"checkpoint of epoch {best['epoch'] + 1}: {self.settings.out / 'checkpoint'}")
 
     def _provenance(self, best_epoch: int) -> dict[str, Any]:
@@ -196,6 +225,7 @@ class TrainCLI(LightningCLI):
                 "sha256": cohort.sha256,
                 "synthetic": cohort.synthetic,
                 "split_seed": self.datamodule.split_seed,
+                "malignant_only": self.datamodule.malignant_only,
                 **parts,
             },
             "labels": self.model.label_counts,
@@ -205,8 +235,12 @@ class TrainCLI(LightningCLI):
             "batch_size": self.datamodule.batch_size,
             "learning_rate": self.model.learning_rate,
             "schedule": self.model.schedule,
+            "step_epochs": self.model.step_epochs,
+            "weight_decay": self.model.weight_decay,
+            "average_decay": self.model.average_decay,
+            "augmentation": self.datamodule.augmentation.model_dump(),
             "precision": str(self.trainer.precision),
-            "weights": self.model.weights,
+            "weights": weights.provenance(self.model.weights),
             "loss": self.model.loss.model_dump(),
             "versions": {
                 name: importlib.metadata.version(name)
@@ -216,13 +250,13 @@ class TrainCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Evaluate the exported checkpoint, not fresh weights."""
-        self._load_exported()
+        self._load_exported("val")
 
     def before_test(self) -> None:
         """Evaluate the exported checkpoint, not fresh weights."""
-        self._load_exported()
+        self._load_exported("test")
 
-    def _load_exported(self) -> None:
+    def _load_exported(self, part: Part) -> None:
         try:
             network, card = checkpoint.load(self.settings.out / CHECKPOINT)
         except checkpoint.CheckpointError as error:
@@ -235,6 +269,9 @@ class TrainCLI(LightningCLI):
                 f"--data.split_seed {self.datamodule.split_seed}: the checkpoint was trained with "
                 f"{trained_with}; another split would evaluate it on patients it was trained on"
             )
+        ids = self.datamodule.cohort.table["patient_id"]
+        rows = [index for index, its in enumerate(ids) if part_of(its, trained_with) == part]
+        check_unseen(self.settings.out / CHECKPOINT, self.datamodule, part, rows)
         self.model.network, self.model.heads = network, card.heads
         self.model.hierarchy, self.model.preprocessing = card.hierarchy, card.preprocessing
 
@@ -254,6 +291,13 @@ class TrainCLI(LightningCLI):
             positive = "" if found.n_positive is None else str(found.n_positive)
             rows.append((found.head, found.on, str(found.n_images), positive, shown(found)))
         table(title, ("head", "images", "n", "positive", "ROC AUC"), rows)
+
+
+def _several(given: Any) -> list[Any]:
+    """What a setting that takes nothing, one thing or several was given."""
+    if given is None or given is True:
+        return []
+    return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
 def run(arguments: list[str]) -> None:

@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from model_def.preprocessing import FORMATS, Pixels, RoI, to_grey, unusable
+from model_def.preprocessing import Pixels, RoI
+from model_def.stored_image import FORMATS, to_grey, unusable
 from sonode_console import UserError, progress
 from train.cohort_checks import ROI_COLUMNS, Scan, column_faults, find_faults
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 importers = typer.Typer(help="Make a cohort of what others store.")
 
 OUT = typer.Argument(help="Folder of the cohort; images stay where they are.")
+BOOTSTRAP = typer.Option(2000, min=100, help="Draws of patients behind each interval.")
 NAME = typer.Option("cohort", help="What cards and reports call it.")
 DROP_FAULTY = typer.Option(
     False, "--drop-faulty", help="Leave rows with faults out, and say which, instead of stopping."
@@ -138,8 +139,10 @@ def report(cohort: Cohort) -> None:
     rows = cohort.table
     patients = rows["patient_id"].nunique()
     say(f"cohort of {patients} patients, {len(rows)} lesion boxes: {cohort.folder}")
-    for column in ("malignant", "alnm"):
-        labels = rows[column]
+    for column, labels in (
+        *((name, rows[name]) for name in ("malignant", "alnm")),
+        ("n_nodes", rows["n_nodes"] > 0),
+    ):
         say(
             f"  {column}: {int((labels == True).sum())} positive, "  # noqa: E712
             f"{int((labels == False).sum())} negative, {int(labels.isna().sum())} missing"  # noqa: E712
@@ -243,20 +246,31 @@ def margin(
 
 def radiomics(
     cohort: Path = typer.Argument(help="Folder of a cohort."),
-    out: Path = typer.Argument(help="A new folder for features, predictions and the record."),
+    out: Path = typer.Argument(help="A new folder for features, forests' record and report."),
     features: Literal["93", "102"] = typer.Option(
         "93", help="102 adds the nine shape features, which see the box only."
     ),
     split_seed: int = typer.Option(0, help="The split's seed; the same as of the network."),
-    seed: int = typer.Option(0, min=0, max=2**32 - 1, help="Seed of Boruta and the forest."),
+    seed: int = typer.Option(
+        0, min=0, max=2**32 - 1, help="Seed of Boruta, the forests and the bootstrap."
+    ),
+    bootstrap: int = BOOTSTRAP,
     reuse: Path | None = typer.Option(
         None, help="OUT of an earlier run, to take the features of equal boxes from."
     ),
 ) -> None:
-    """The paper's baseline: radiomics features, Boruta, a random forest per label."""
+    """The paper's baseline: radiomics features, Boruta, a random forest per head; same report."""
     from train.radiomics import run
 
-    run(cohort, out, split_seed=split_seed, seed=seed, feature_set=features, reuse=reuse)
+    run(
+        cohort,
+        out,
+        split_seed=split_seed,
+        seed=seed,
+        feature_set=features,
+        reuse=reuse,
+        bootstrap=bootstrap,
+    )
 
 
 def evaluate(
@@ -267,11 +281,11 @@ def evaluate(
         "test", help="Part of the training's split; all of another cohort."
     ),
     seed: int = typer.Option(0, min=0, help="Seed of the bootstrap."),
-    bootstrap: int = typer.Option(2000, min=100, help="Draws of patients behind each interval."),
+    bootstrap: int = BOOTSTRAP,
 ) -> None:
     """Measure a checkpoint on a cohort: intervals, plots and one HTML report."""
     from train.predictions import predict
-    from train.report import check_out, write_evaluation
+    from train.report import check_out, show, write_evaluation
     from train.saliency import gallery, profile
 
     check_out(out)
@@ -279,16 +293,7 @@ def evaluate(
     metrics = write_evaluation(
         found, out, gallery(found), profile(found), bootstrap=bootstrap, seed=seed
     )
-    rows = []
-    for name, head in metrics["heads"].items():
-        for level, measures in head["sets"][head["primary"]].items():
-            key = "roc_auc" if head["kind"] == "binary" else "macro_roc_auc"
-            auc = measures[key]
-            shown = f"undefined: {auc['reason']}" if auc["value"] is None else f"{auc['value']:.3f}"
-            if auc["low"] is not None:
-                shown += f" ({auc['low']:.3f} to {auc['high']:.3f})"
-            rows.append((name, head["primary"], level, str(measures["rows"]), shown))
-    table(f"{part} part", ("head", "set", "per", "n", "ROC AUC (95 %)"), rows)
+    show(metrics, f"{part} part")
     say(f"report: {out / 'report.html'}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torchvision.transforms import v2
 from model_def.heads import HeadSpec
 from model_def.preprocessing import Pixels, Preprocessing, crop, resize
 from sonode_console import UserError, progress
+from train.augment import Augmentation, augmentation
 from train.cohort import ROI_COLUMNS, Cohort, load_cohort, read_image
 from train.split import part_of, usable_seed
 
@@ -77,20 +79,6 @@ class EpochSampler(DistributedSampler[Any]):
             yield index, int(state[0])
 
 
-def augmentation(size: int) -> v2.Transform:
-    """The paper's kinds: random crop and scale, flip, colour distortion (grey: light, contrast).
-
-    Strengths are ours (the paper names none). Left-right only: depth has a direction in ultrasound.
-    """
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(size, scale=(0.6, 1.0), antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.ColorJitter(brightness=0.2, contrast=0.2),
-        ]
-    )
-
-
 class CohortData(lightning.LightningDataModule):
     """The cohort's three parts for the heads and facts that the task is configured with."""
 
@@ -99,11 +87,14 @@ class CohortData(lightning.LightningDataModule):
         cohort: Path,
         batch_size: PositiveInt = 32,
         split_seed: NonNegativeInt = 0,
-        num_workers: NonNegativeInt = 0,
+        num_workers: NonNegativeInt | None = None,
         malignant_only: bool = False,
+        augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
     ) -> None:
         """Take a cohort folder, images per batch, the split's seed, and loader processes.
 
+        `num_workers`: by default none where the network runs on the CPU, whose cores it needs
+        itself, and one for each core but one, up to 8, where it runs on a GPU.
         `malignant_only` leaves other lesions out of training and validation, as the paper's network
         for ALNM alone; the test part stays whole.
         """
@@ -111,8 +102,9 @@ class CohortData(lightning.LightningDataModule):
         self.cohort_folder = cohort
         self.batch_size = int(batch_size)
         self.split_seed = int(split_seed)
-        self.num_workers = int(num_workers)
+        self.num_workers = num_workers
         self.malignant_only = malignant_only
+        self.augmentation = augmentation
         self.seed = 0  # of shuffling and augmentation; the command line sets seed_everything's
         self.parts: dict[str, Crops] = {}
         self.indices: dict[str, list[int]] = {}
@@ -126,8 +118,12 @@ class CohortData(lightning.LightningDataModule):
             self._cohort = load_cohort(self.cohort_folder)
         return self._cohort
 
-    def setup_for(self, heads: Sequence[HeadSpec], facts: Preprocessing) -> None:
+    def setup_for(
+        self, heads: Sequence[HeadSpec], facts: Preprocessing, *, may_lack: bool = False
+    ) -> None:
         """Load the cohort and cut every crop once; decoding is the loader's whole cost.
+
+        `may_lack`: parts of the split may be empty, as in a small cohort to evaluate on.
 
         Raises:
             UserError: the cohort has faults, or a part of the split is empty.
@@ -149,7 +145,7 @@ class CohortData(lightning.LightningDataModule):
             crops.append(crop(frame, self.cohort.roi(index), facts).copy())
         for name in ("train", "val", "test"):
             chosen = [index for index, its in enumerate(part) if its == name]
-            if not chosen:
+            if not chosen and not may_lack:
                 seed = usable_seed(list(table["patient_id"]), labels_NK)
                 remedy = "the cohort is too small" if seed is None else f"give split_seed {seed}"
                 raise UserError(
@@ -161,13 +157,12 @@ class CohortData(lightning.LightningDataModule):
                 [crops[index] for index in chosen],
                 labels_NK[chosen],
                 facts,
-                augmentation(facts.size) if name == "train" else None,
+                augmentation(self.augmentation, facts.size) if name == "train" else None,
             )
 
     def patients(self, name: str) -> int:
-        """How many patients are in that part."""
-        ids = self.cohort.table["patient_id"].unique()
-        return sum(part_of(patient, self.split_seed) == name for patient in ids)
+        """How many patients are in that part, of those whose lesions it holds."""
+        return int(self.cohort.table["patient_id"].iloc[self.indices[name]].nunique())
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training batches; the last, partial one is dropped (batch norm)."""
@@ -180,16 +175,47 @@ class CohortData(lightning.LightningDataModule):
             self.batch_size,
             sampler=EpochSampler(train, self.seed, replicas=replicas, rank=rank),
             drop_last=len(train) // replicas > self.batch_size,
-            num_workers=self.num_workers,
+            num_workers=(workers := self._workers()),
+            persistent_workers=workers > 0,
         )
+
+    def _workers(self) -> int:
+        if self.num_workers is not None:
+            return int(self.num_workers)
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type != "cpu"
+        return min(8, max(1, (os.cpu_count() or 1) - 1)) if on_gpu else 0
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation batches in cohort order; of several processes each goes through all."""
-        return DataLoader(self.parts["val"], self.batch_size, num_workers=self.num_workers)
+        return DataLoader(self.parts["val"], self.batch_size, num_workers=self._workers())
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Test batches in cohort order."""
-        return DataLoader(self.parts["test"], self.batch_size, num_workers=self.num_workers)
+        return DataLoader(self.parts["test"], self.batch_size, num_workers=self._workers())
+
+
+def absent_labels(cohort: Cohort, heads: Sequence[HeadSpec], split_seed: int) -> Iterator[str]:
+    """What a part of the split has none of although the cohort does, and the seed that helps.
+
+    In a small cohort chance may leave a part with one class: an AUC there is undefined.
+    """
+    labels_NK = label_matrix(cohort.table, heads)
+    patients = list(cohort.table["patient_id"])
+    parts = np.array([part_of(patient, split_seed) for patient in patients])
+    found = [
+        f"the {part} part of the split has no {label!r} of {head.name}"
+        for part in ("train", "val", "test")
+        for head, label_N in zip(heads, labels_NK.T, strict=True)
+        for place, label in enumerate(head.labels)
+        if (label_N == place).any() and not (label_N[parts == part] == place).any()
+    ]
+    if found:
+        yield from found
+        seed = usable_seed(patients, labels_NK)
+        if seed is None:
+            yield "no split_seed gives every part every label: the cohort is too small"
+        else:
+            yield f"with data.split_seed {seed} every part has every label that the cohort has"
 
 
 def label_matrix(table: pd.DataFrame, heads: Sequence[HeadSpec]) -> torch.Tensor:

@@ -22,6 +22,7 @@ ALL, BENIGN, MALIGNANT, NEGATIVE, POSITIVE = "all", "benign", "malignant", "ALN-
 GROUPS = (ALL, BENIGN, MALIGNANT, NEGATIVE, POSITIVE)
 SEVERAL = "several"
 UNDEFINED = "undefined"
+MOST_VALUES = 20  # a column of more is a number of a study or free text, and may name a patient
 _NODES = ("0", "1", "2", "3", "4 or more")
 
 NOTES = (
@@ -99,6 +100,9 @@ def table_one(cohort: Cohort) -> pd.DataFrame:
     for name in ("device", *cohort.categorical):
         values = by_patient[name].agg(_one).astype(object)
         categories = sorted(set(values.dropna()), key=lambda value: (value == SEVERAL, value))
+        if len(categories) > MOST_VALUES:
+            rows.append(_row(name, f"{len(categories)} values, not shown", [""] * len(GROUPS)))
+            continue
         rows += _categorical(name, values, categories, groups)
     burden = by_patient["n_nodes"].max()
     nodes = pd.Series(

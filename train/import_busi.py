@@ -33,20 +33,25 @@ def import_busi(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort
     ]
     draft = Draft(out)
     first_of: dict[str, str] = {}
-    seen: set[tuple[str, RoI | None]] = set()
+    seen: set[tuple[str, bool, RoI | None]] = set()
     repeated = 0
     for path in progress(images, total=len(images), what="reading masks"):
         stem = f"busi_{path.parent.name}_{''.join(re.findall(r'[0-9]+', path.stem))}"
-        patient = stem
+        patient, malignant = stem, path.parent.name == "malignant"
         if (pixels := draft.pixels(path)) is not None:
             patient = first_of.setdefault(hashlib.sha256(pixels.tobytes()).hexdigest(), stem)
             repeated += patient != stem
+            if patient != stem and malignant and "benign" in patient:
+                say(
+                    f"{path.name} shows the same pixels as an image of the folder benign: one of "
+                    "the two labels is wrong; both are kept, take one out of SRC"
+                )
         masks = [
             draft.pixels(mask, "roi") for mask in sorted(path.parent.glob(f"{path.stem}_mask*.png"))
         ]
         boxes = [mask_box(mask) for mask in masks if mask is not None]
-        new = [box for box in boxes if box is None or (patient, box) not in seen]
-        seen.update((patient, box) for box in boxes)
+        new = [box for box in boxes if box is None or (patient, malignant, box) not in seen]
+        seen.update((patient, malignant, box) for box in boxes)
         if boxes and not new:
             continue
         draft.add(
@@ -55,7 +60,7 @@ def import_busi(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort
             new,
             patient_id=patient,
             lesion_id=stem,
-            malignant=path.parent.name == "malignant",
+            malignant=malignant,
         )
     if repeated:
         say(

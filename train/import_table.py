@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from model_def.preprocessing import RoI
-from sonode_console import UserError
+from sonode_console import UserError, say
 from train.cohort import ROI_COLUMNS, SCHEMA, Cohort
 from train.import_draft import Draft
 from train.import_records import Records, read_records
@@ -14,6 +14,7 @@ from train.import_values import number, truth, whole
 from train.labelimg import AnnotationError, read_voc, read_yolo
 
 LABELS = "labels.csv"
+_NO_IMAGE = {"classes"}  # LabelImg's own list of class names, beside its YOLO files
 Boxes = Callable[[Draft, dict[str, str], Path], list[RoI]]
 
 
@@ -56,7 +57,7 @@ def import_voc(
         return read_voc(source / "annotations" / f"{Path(record['image']).stem}.xml")
 
     return _import(
-        _labels(source),
+        _labels(source, ".xml"),
         source / "images",
         boxes,
         out,
@@ -78,7 +79,7 @@ def import_yolo(source: Path, out: Path, *, name: str, drop_faulty: bool = False
         return _yolo(draft, source / "annotations" / f"{Path(record['image']).stem}.txt", image)
 
     return _import(
-        _labels(source),
+        _labels(source, ".txt"),
         source / "images",
         boxes,
         out,
@@ -88,14 +89,23 @@ def import_yolo(source: Path, out: Path, *, name: str, drop_faulty: bool = False
     )
 
 
-def _labels(source: Path) -> Records:
-    """`labels.csv` of a LabelImg folder, where the boxes lie in files of their own."""
+def _labels(source: Path, suffix: str) -> Records:
+    """`labels.csv` of a LabelImg folder, where the boxes lie in files of their own.
+
+    Box files without a row in it are left out, and said.
+    """
     if not (source / LABELS).is_file():
         raise UserError(f"SRC {source}: holds no {LABELS}; it lists one image per row")
     wanted = ["image", *(c for c in SCHEMA.names if c not in ("image", *ROI_COLUMNS))]
     records = read_records(source / LABELS, wanted)
     if set(ROI_COLUMNS) & set(records.columns):
         raise UserError(f"SRC {LABELS}: has boxes of its own; use `sonode import csv`")
+    listed = {Path(record["image"]).stem for record in records.rows} | _NO_IMAGE
+    boxes = sorted((source / "annotations").glob(f"*{suffix}"))
+    if unlisted := [path.name for path in boxes if path.stem not in listed]:
+        say(f"{len(unlisted)} box files have no row in {LABELS} and are left out:")
+        for name in unlisted:
+            say(f"  {name}")
     return records
 
 

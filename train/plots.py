@@ -137,7 +137,7 @@ def decision(measures: Json) -> str:
         top = max(measures["positive"] / measures["rows"], 0.05)
         axes.set(xlim=(0, 1), ylim=(-0.3 * top, 1.1 * top))
         axes.set(xlabel="threshold probability", ylabel="net benefit per image")
-        axes.legend(loc="upper right")
+        axes.legend(loc="best")
     return drawn[0]
 
 

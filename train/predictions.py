@@ -21,9 +21,11 @@ from model_def.heads import HeadSpec, Hierarchy, logit_slices, probabilities
 from model_def.network import Network
 from model_def.preprocessing import Pixels, Preprocessing, normalise
 from sonode_console import UserError, progress
-from train.cohort import ROI_COLUMNS
+from train.cohort import ROI_COLUMNS, Cohort
 from train.cohort_checks import LABELS
 from train.datamodule import CohortData, Crops
+from train.describe import table_one
+from train.leakage import check_unseen
 
 Part = Literal["val", "test", "all"]
 BATCH = 32
@@ -45,6 +47,8 @@ class Predictions:
     """Provenance of model and images, as JSON takes it."""
     crops: Sequence[Pixels] = ()
     """What the network looked at, at stored resolution; none where there was no network."""
+    characteristics: pd.DataFrame | None = None
+    """Table 1 of the whole cohort that the rows are a part of."""
     cams: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     """Grad-CAM (N, h, w) of each binary head."""
 
@@ -74,7 +78,7 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
     `all` is for a cohort of other patients: it is refused for the one that was trained on.
 
     Raises:
-        UserError: no checkpoint, a faulty cohort, an empty part, or training images among `all`.
+        UserError: no checkpoint, a faulty cohort, an empty part, or images that were trained on.
     """
     try:
         network, card = checkpoint.load(folder)
@@ -82,14 +86,20 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
         raise UserError(f"CHECKPOINT {error}") from error
     trained_on = card.training["cohort"]
     data = CohortData(cohort_folder, split_seed=trained_on["split_seed"])
-    data.setup_for(card.heads, card.preprocessing)
+    data.setup_for(card.heads, card.preprocessing, may_lack=True)
     if part == "all" and data.cohort.sha256 == trained_on["sha256"]:
         raise UserError(
             f"--part all: {cohort_folder} is the cohort that the checkpoint was trained on; "
             "give --part test, or another cohort"
         )
     names = ("train", "val", "test") if part == "all" else (part,)
-    rows = np.concatenate([data.indices[name] for name in names])
+    rows = np.array([index for name in names for index in data.indices[name]], dtype=int)
+    if not len(rows):
+        raise UserError(
+            f"COHORT {cohort_folder}: no patient falls into the {part} part of the checkpoint's "
+            "split; give --part all where these are patients that it was not trained on"
+        )
+    check_unseen(folder, data, part, rows)
     slices = logit_slices(card.heads)
     binary = [head.name for head in card.heads if not head.categorical]
     weight_LC = network.heads.weight.detach()
@@ -104,10 +114,9 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
     logits_NL = torch.cat(logits)
     probability_NL = probabilities(logits_NL, card.heads, card.hierarchy).numpy()
     labels_NK = torch.cat([data.parts[name].labels_NK for name in names]).numpy()
-    columns = ["patient_id", "lesion_id", "image", *ROI_COLUMNS, *LABELS, "device"]
-    frame = data.cohort.table[columns].iloc[rows].reset_index(drop=True)
+    frame = facts_of(data.cohort, rows)
     for k, head in enumerate(card.heads):
-        frame[f"{head.name}_truth"] = _truth(labels_NK[:, k], head)
+        frame[f"{head.name}_truth"] = truth_of(labels_NK[:, k], head)
         own = probability_NL[:, slices[head.name]]
         if head.categorical:
             for place, label in enumerate(head.labels):
@@ -132,12 +141,20 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
         heads=card.heads,
         hierarchy=card.hierarchy,
         about=about,
+        characteristics=table_one(data.cohort),
         crops=[crop for name in names for crop in data.parts[name].crops],
         cams={name: np.stack(found) for name, found in cams.items()},
     )
 
 
-def _truth(label_N: npt.NDArray[np.float32], head: HeadSpec) -> pd.Series:
+def facts_of(cohort: Cohort, rows: npt.NDArray[Any]) -> pd.DataFrame:
+    """What the cohort knows of those rows: the first columns of `Predictions.frame`."""
+    columns = ["patient_id", "lesion_id", "image", *ROI_COLUMNS, *LABELS, "device"]
+    return cohort.table[columns].iloc[rows].reset_index(drop=True)
+
+
+def truth_of(label_N: npt.NDArray[np.float32], head: HeadSpec) -> pd.Series:
+    """The labels of `train.datamodule.label_matrix` as they stand in `Predictions.frame`."""
     if head.categorical:
         names = [None if np.isnan(label) else head.labels[int(label)] for label in label_N]
         return pd.Series(names, dtype="string")

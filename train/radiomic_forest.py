@@ -1,4 +1,4 @@
-"""The radiomics baseline's model: Boruta's selection of features and a random forest per label.
+"""The radiomics baseline's model: Boruta's selection of features and a random forest per head.
 
 Rows are lesion boxes. Those of one patient count as independent in selection and forest (the paper
 speaks of images and says nothing else); the split keeps them together.
@@ -6,19 +6,21 @@ speaks of images and says nothing else); the split keeps them together.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from model_def.heads import HeadSpec, keep_heads
 from sonode_console import UserError, say
 from train.cohort import Cohort
+from train.datamodule import label_matrix
+from train.predictions import facts_of, truth_of
 from train.radiomic_features import FeatureSet, feature_names
 from train.split import part_of
-
-ABOUT = ("patient_id", "lesion_id", "image", "device", "n_nodes")  # of a row of predictions
 
 # The paper gives max_depth only. Classes are not weighted: the network's cross entropy is not
 # either, so both estimate probabilities at the cohort's prevalence.
@@ -41,24 +43,26 @@ BORUTA: dict[str, Any] = {
 BORUTA_FOREST: dict[str, Any] = {"max_depth": 5, "class_weight": "balanced"}
 
 
-class Label(NamedTuple):
-    """A label with a forest of its own."""
-
-    name: str
-    """The name that a network's head for it has."""
-    column: str
-    """Where the cohort has it."""
-    parent: str | None
-    """The label whose positives it is trained on, as in the paper; None: all rows."""
-
-
-LABELS = (Label("malignancy", "malignant", None), Label("alnm", "alnm", "malignancy"))
-COLUMN = {label.name: label.column for label in LABELS}
+HEADS = (
+    HeadSpec(name="malignancy", target="malignant", labels=("benign", "malignant")),
+    HeadSpec(name="alnm", target="alnm", labels=("no ALNM", "ALNM"), parent="malignancy"),
+    *(
+        HeadSpec(
+            name=f"nodes_{k}",
+            target=f"n_nodes>={k}",
+            labels=(f"fewer than {k}", f"{k} or more"),
+            parent="alnm" if k == 2 else f"nodes_{k - 1}",
+        )
+        for k in (2, 3, 4)
+    ),
+)
+"""What has a forest of its own, named as in the networks' configurations. Those with a parent are
+trained on malignant lesions, the paper's set for nodes and their burden."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """A forest for one label and what it was made from."""
+    """A forest for one head and what it was made from."""
 
     n_images: int
     n_positive: int
@@ -74,17 +78,6 @@ class Fitted:
         self.forest.set_params(n_jobs=1)
         found: npt.NDArray[np.float64] = self.forest.predict_proba(features[self.used].to_numpy())
         return found[:, 1]
-
-
-@dataclass(frozen=True)
-class Auc:
-    """ROC AUC of one label on some rows of the test part; None where a class is absent."""
-
-    on: str
-    """`all`, or the parent's positives: the paper evaluates ALNM on malignant lesions."""
-    n_images: int
-    n_positive: int
-    auc: float | None
 
 
 def fit_label(features: pd.DataFrame, truth: npt.NDArray[np.bool_], seed: int) -> Fitted:
@@ -114,34 +107,41 @@ def fit_label(features: pd.DataFrame, truth: npt.NDArray[np.bool_], seed: int) -
 def fit(
     cohort: Cohort, features: pd.DataFrame, *, split_seed: int, seed: int, feature_set: FeatureSet
 ) -> dict[str, Fitted]:
-    """A forest for each label that the patients outside the test part have, by its name.
+    """A forest for each of `HEADS` that the patients outside the test part have labels of.
 
     Raises:
-        UserError: a part of the split is empty, a label has one class only, or there is none.
+        UserError: a part of the split is empty, malignancy or ALNM has one class only, or no head
+            has a label. A bound on the nodes that no patient, or every one, is above is left out.
     """
     tested = in_test_part(cohort, split_seed)
     where = f"COHORT {cohort.folder}, split seed {split_seed}"
     if tested.all() or not tested.any():
         part = "training" if tested.all() else "the test part"
         raise UserError(f"{where}: no patient falls into {part}; the cohort is too small")
+    labels_NK = label_matrix(cohort.table, HEADS).numpy()
     fitted: dict[str, Fitted] = {}
-    for label in LABELS:
-        column = cohort.table[label.column]
-        rows = ~tested & column.notna().to_numpy(dtype=bool) & _within(cohort, label)
+    for head, label_N in zip(HEADS, labels_NK.T, strict=True):
+        rows = ~tested & ~np.isnan(label_N)
+        if head.parent is not None:
+            rows &= labels_NK[:, 0] == 1
         if not rows.any():
-            say(f"{label.name}: no label outside the test part; left out")
+            say(f"{head.name}: no label outside the test part; left out")
             continue
-        truth = column[rows].to_numpy(dtype=bool)
+        truth = label_N[rows] == 1
         if truth.all() or not truth.any():
-            raise UserError(
-                f"{where}: training has {truth.sum()} positive and {(~truth).sum()} negative "
-                f"labels of `{label.column}`; it needs both, or none to be left out"
+            said = (
+                f"training has {truth.sum()} positive and {(~truth).sum()} negative labels of "
+                f"`{head.target}`"
             )
+            if ">=" in head.target:
+                say(f"{head.name}: {said}; left out")
+                continue
+            raise UserError(f"{where}: {said}; it needs both, or none to be left out")
         chosen = features.loc[rows, feature_names(feature_set)]
-        say(f"{label.name}: Boruta and forest on {len(chosen)} lesion boxes")
-        found = fitted[label.name] = fit_label(chosen, truth, seed)
+        say(f"{head.name}: Boruta and forest on {len(chosen)} lesion boxes")
+        found = fitted[head.name] = fit_label(chosen, truth, seed)
         if found.selected is None:
-            say(f"{label.name}: Boruta confirmed no feature; the forest uses all {feature_set}")
+            say(f"{head.name}: Boruta confirmed no feature; the forest uses all {feature_set}")
     if not fitted:
         raise UserError(f"{where}: no label to train on; label the cohort")
     return fitted
@@ -153,46 +153,14 @@ def in_test_part(cohort: Cohort, split_seed: int) -> npt.NDArray[np.bool_]:
     return np.array([part == "test" for part in parts], dtype=bool)
 
 
-def _within(cohort: Cohort, label: Label) -> npt.NDArray[np.bool_]:
-    """The rows that are known to be positive for the label's parent; all where it has none."""
-    if label.parent is None:
-        return np.ones(len(cohort.table), dtype=bool)
-    return cohort.table[COLUMN[label.parent]].fillna(False).to_numpy(dtype=bool)
-
-
 def predict(
-    cohort: Cohort, features: pd.DataFrame, fitted: dict[str, Fitted], *, split_seed: int
-) -> pd.DataFrame:
-    """The test part in cohort order: ids, and per label NAME_truth and NAME_probability.
-
-    A missing label is null (`boolean`); the probability of a label that was left out is NaN.
-    """
+    cohort: Cohort, features: pd.DataFrame, fitted: Mapping[str, Fitted], *, split_seed: int
+) -> tuple[pd.DataFrame, tuple[HeadSpec, ...]]:
+    """The test part's table, as of `train.predictions.Predictions`, and the heads in it."""
     rows = in_test_part(cohort, split_seed)
-    table = cohort.table[rows].reset_index(drop=True)
-    predictions = table[[*ABOUT]].copy()
-    for label in LABELS:
-        predictions[f"{label.name}_truth"] = table[label.column].astype("boolean")
-        forest = fitted.get(label.name)
-        predictions[f"{label.name}_probability"] = (
-            np.nan if forest is None else forest.probability(features[rows])
-        )
-    return predictions
-
-
-def aucs_of(predictions: pd.DataFrame, label: Label) -> list[Auc]:
-    """The label's AUC on all test rows that have it, after that on its parent's positives."""
-    from sklearn.metrics import roc_auc_score
-
-    known = predictions[f"{label.name}_truth"].notna()
-    sets = {"all": known}
-    if label.parent is not None:
-        positive = predictions[f"{label.parent}_truth"].fillna(False)
-        sets = {f"{label.parent} positive": known & positive, **sets}
-    aucs = []
-    for on, chosen in sets.items():
-        truth = predictions.loc[chosen, f"{label.name}_truth"].to_numpy(dtype=bool)
-        score = predictions.loc[chosen, f"{label.name}_probability"]
-        defined = 0 < truth.sum() < len(truth)
-        auc = float(roc_auc_score(truth, score)) if defined else None
-        aucs.append(Auc(on, len(truth), int(truth.sum()), auc))
-    return aucs
+    heads = keep_heads(HEADS, [head.name for head in HEADS if head.name in fitted])
+    frame = facts_of(cohort, rows)
+    for head, label_N in zip(heads, label_matrix(cohort.table, heads).numpy().T, strict=True):
+        frame[f"{head.name}_truth"] = truth_of(label_N[rows], head)
+        frame[f"{head.name}_probability"] = fitted[head.name].probability(features[rows])
+    return frame, heads

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,8 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model_def.preprocessing import Pixels, Preprocessing, crop
-from sonode_console import UserError, progress, say, table
+from sonode_console import UserError, progress, say
 from train.cohort import ROI_COLUMNS, Cohort, load_cohort, read_image
+from train.describe import table_one
+from train.predictions import Predictions
 from train.radiomic_features import (
     EXTRACTION,
     SMALLEST,
@@ -36,16 +35,15 @@ from train.radiomic_forest import (
     BORUTA,
     BORUTA_FOREST,
     FOREST,
-    LABELS,
-    Auc,
+    HEADS,
     Fitted,
-    aucs_of,
     fit,
     in_test_part,
     predict,
 )
+from train.report import show, write_evaluation
 
-FEATURES, PREDICTIONS, RECORD = "features.parquet", "predictions.parquet", "radiomics.json"
+FEATURES, RECORD = "features.parquet", "radiomics.json"
 KEY = ("pixels_sha256", *ROI_COLUMNS)  # what the features of a row depend on
 PACKAGES = ("sonode", "pyradiomics-bhklab", "SimpleITK", "Boruta", "scikit-learn", "numpy")
 
@@ -104,27 +102,6 @@ def _crops(cohort: Cohort, indices: list[int]) -> Iterator[Pixels]:
         yield crop(frame, cohort.roi(index), Preprocessing(context=0.0))
 
 
-def radiomics_predictions(
-    cohort: Cohort,
-    *,
-    split_seed: int,
-    seed: int,
-    feature_set: FeatureSet = "93",
-    features: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """Features, selection, forests and the test part's probabilities (see `predict`).
-
-    `split_seed` is the network's split, so that both are compared on the same patients; `seed` is
-    that of Boruta and forest. `features`: what `cohort_features` gave, to save computing it again.
-
-    Raises:
-        UserError: as `cohort_features` and `fit`.
-    """
-    features = cohort_features(cohort, features)
-    fitted = fit(cohort, features, split_seed=split_seed, seed=seed, feature_set=feature_set)
-    return predict(cohort, features, fitted, split_seed=split_seed)
-
-
 def run(
     cohort_folder: Path,
     out: Path,
@@ -133,14 +110,15 @@ def run(
     seed: int,
     feature_set: FeatureSet,
     reuse: Path | None = None,
+    bootstrap: int = 2000,
 ) -> None:
-    """Write features, predictions and the record of a cohort into `out`, complete or not at all.
+    """Write features, record and the files of `train.report` into `out`, complete or not at all.
 
     `reuse`: the folder of an earlier run, whose features are taken where pixels and box are equal.
 
     Raises:
         UserError: `out` is in use, `reuse` does not fit, the cohort has faults, or as
-            `radiomics_predictions`.
+            `cohort_features` and `fit`.
     """
     require()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -152,8 +130,6 @@ def run(
     extracted = time.monotonic()
     say(f"{len(features)} lesion boxes, features in {extracted - started:.0f} s")
     fitted = fit(cohort, features, split_seed=split_seed, seed=seed, feature_set=feature_set)
-    predictions = predict(cohort, features, fitted, split_seed=split_seed)
-    aucs = {label.name: aucs_of(predictions, label) for label in LABELS if label.name in fitted}
     flat = features[feature_names(feature_set)].nunique() == 1
     record = {
         "format": 1,
@@ -167,16 +143,35 @@ def run(
             "forest": FOREST,
         },
         "constant_features": sorted(flat.index[flat]),
-        "labels": {name: _account(found, aucs[name]) for name, found in fitted.items()},
-        "left_out": [label.name for label in LABELS if label.name not in fitted],
+        "heads": {name: _account(found) for name, found in fitted.items()},
+        "left_out": [head.name for head in HEADS if head.name not in fitted],
         "seconds": {
             "features": round(extracted - started, 1),
             "model": round(time.monotonic() - extracted, 1),
         },
         "versions": {name: version(name) for name in PACKAGES},
     }
-    _write(out, features, predictions, record)
-    _show(fitted, aucs)
+    frame, heads = predict(cohort, features, fitted, split_seed=split_seed)
+    stored = pa.Table.from_pandas(features, preserve_index=False)
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    metrics = write_evaluation(
+        Predictions(
+            frame=frame,
+            heads=heads,
+            hierarchy="independent",
+            about={"part": "test", "model": "radiomics, Boruta and random forests", **record},
+            characteristics=table_one(cohort),
+        ),
+        out,
+        bootstrap=bootstrap,
+        seed=seed,
+        more={
+            FEATURES: lambda at: pq.write_table(stored.replace_schema_metadata(_provenance()), at),
+            RECORD: lambda at: at.write_text(text),
+        },
+    )
+    show(metrics, "test part")
+    say(f"report: {out / 'report.html'}")
 
 
 def _sizes(cohort: Cohort, split_seed: int) -> dict[str, dict[str, int]]:
@@ -188,12 +183,11 @@ def _sizes(cohort: Cohort, split_seed: int) -> dict[str, dict[str, int]]:
     }
 
 
-def _account(found: Fitted, aucs: list[Auc]) -> dict[str, Any]:
-    """What the record says of one label."""
+def _account(found: Fitted) -> dict[str, Any]:
+    """What the record says of one head."""
     return {
         "trained_on": {"n_images": found.n_images, "n_positive": found.n_positive},
         "selected": found.selected,
-        "test": [asdict(auc) for auc in aucs],
     }
 
 
@@ -220,36 +214,3 @@ def _read_features(folder: Path) -> pd.DataFrame:
         )
     frame: pd.DataFrame = features.to_pandas()
     return frame
-
-
-def _write(
-    out: Path, features: pd.DataFrame, predictions: pd.DataFrame, record: dict[str, Any]
-) -> None:
-    types = {"n_nodes": pa.int32()}
-    types |= {f"{label.name}_truth": pa.bool_() for label in LABELS}
-    types |= {f"{label.name}_probability": pa.float64() for label in LABELS}
-    schema = pa.schema([(name, types.get(name, pa.string())) for name in predictions.columns])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        stored = pa.Table.from_pandas(features, preserve_index=False)
-        pq.write_table(stored.replace_schema_metadata(_provenance()), staged / FEATURES)
-        stored = pa.Table.from_pandas(predictions, schema=schema, preserve_index=False)
-        pq.write_table(stored.replace_schema_metadata(None), staged / PREDICTIONS)
-        text = json.dumps(record, indent=2, allow_nan=False)
-        (staged / RECORD).write_text(text + "\n")
-        staged.chmod(0o755)
-        os.replace(staged, out)  # noqa: PTH105 - the same call for files and folders
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-
-
-def _show(fitted: dict[str, Fitted], aucs: dict[str, list[Auc]]) -> None:
-    """Print the test part's AUCs; undefined is said, not replaced by a number."""
-    rows = []
-    for name, found in fitted.items():
-        used = "all, none confirmed" if found.selected is None else str(len(found.selected))
-        for auc in aucs[name]:
-            value = "undefined" if auc.auc is None else f"{auc.auc:.3f}"
-            rows.append((name, auc.on, str(auc.n_images), str(auc.n_positive), used, value))
-    table("Test part", ("label", "images", "n", "positive", "features", "ROC AUC"), rows)

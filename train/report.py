@@ -7,26 +7,28 @@ no network: plots and pictures are data URIs, there is no script, and all text i
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from sonode_console import UserError
-from train import plots
+from sonode_console import UserError, table
+from train import describe, plots
 from train.evaluate import evaluate
 from train.measures import Json
 from train.predictions import Predictions
 
 FILES = ("metrics.json", "predictions.parquet", "report.html")
-_SAID = ((None, "not recorded"), (True, "yes"), (False, "no"))
+_SAID = ((None, "none"), (True, "yes"), (False, "no"))
 Profile = tuple[Sequence[float], Sequence[float]]
 """(radius in half sides of the crop, mean response at it)."""
 
@@ -51,6 +53,7 @@ PAPER = {
     "nodes 3": (0.752, 0.773, 0.627),
     "nodes 4": (0.768, 0.666, 0.768),
 }
+PAPER_RADIOMICS = 0.848  # AUC of malignancy
 PAPER_INCONSISTENCY = {"type_1": (0.075, 0.042), "type_2": (0.020, 0.011)}
 """Shares without and with the hierarchical loss; the paper does not name their denominator."""
 
@@ -71,15 +74,19 @@ def write_evaluation(
     cam_profile: Mapping[str, Profile] | None = None,
     bootstrap: int = 2000,
     seed: int = 0,
+    more: Mapping[str, Callable[[Path], object]] = {},
 ) -> Json:
     """Evaluate and write `FILES` into `out`, complete or not at all; returns the metrics.
+
+    `more`: further files by name, each with what writes it at a path.
 
     Raises:
         UserError: `out` holds other things, or a probability is not one.
     """
-    check_out(out)
+    if not more:
+        check_out(out)
     metrics = evaluate(predictions, resamples=bootstrap, seed=seed)
-    page = render(metrics, gallery, cam_profile or {})
+    page = render(metrics, gallery, cam_profile or {}, predictions.characteristics)
     out.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -87,6 +94,8 @@ def write_evaluation(
         (staged / "metrics.json").write_text(text + "\n", encoding="utf-8")
         predictions.frame.to_parquet(staged / "predictions.parquet", index=False)
         (staged / "report.html").write_text(page, encoding="utf-8")
+        for name, write in more.items():
+            write(staged / name)
         staged.chmod(0o755)
         if out.exists():
             shutil.rmtree(out)
@@ -108,9 +117,12 @@ def check_out(out: Path) -> None:
 
 
 def render(
-    metrics: Json, gallery: Sequence[GalleryItem] = (), cam_profile: Mapping[str, Profile] = {}
+    metrics: Json,
+    gallery: Sequence[GalleryItem] = (),
+    cam_profile: Mapping[str, Profile] = {},
+    characteristics: pd.DataFrame | None = None,
 ) -> str:
-    """The page, from what metrics.json holds and the pictures."""
+    """The page, from what metrics.json holds, the pictures, and the cohort's Table 1."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -120,23 +132,46 @@ def render(
     )
     environment.filters["number"] = lambda value: f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
     cohort = metrics["about"].get("cohort", {})
+    named = isinstance(cohort, dict) and "name" in cohort and "part" in metrics["about"]
     return environment.get_template("report.html.j2").render(
         metrics=metrics,
         about=list(_flat(metrics["about"])),
+        evaluated=f"{metrics['about']['part']} part of {cohort['name']}" if named else None,
         synthetic=isinstance(cohort, dict) and cohort.get("synthetic") is True,
         measures=MEASURES,
         rates=RATES,
         plots={name: _head_plots(name, head) for name, head in metrics["heads"].items()},
         paper={name: _paper_figures(name, head) for name, head in metrics["heads"].items()},
+        paper_radiomics=PAPER_RADIOMICS,
         paper_inconsistency=PAPER_INCONSISTENCY,
         gallery=[
-            {"title": item.title, "uri": _data_uri("image/png", item.png_bytes)}
-            | {"caption": item.caption}
-            for item in gallery
+            (
+                title,
+                [
+                    {"caption": it.caption, "uri": _data_uri("image/png", it.png_bytes)}
+                    for it in its
+                ],
+            )
+            for title, its in itertools.groupby(gallery, key=lambda item: item.title)
         ],
         cam=_svg_uri(plots.cam_over_distance(cam_profile)) if cam_profile else None,
         cam_heads=", ".join(cam_profile),
+        characteristics=None if characteristics is None else characteristics.to_dict("split"),
+        characteristics_notes=describe.NOTES,
     )
+
+
+def show(metrics: Json, title: str) -> None:
+    """Print each head's AUC on its primary set; undefined is said with its reason."""
+    rows = []
+    for name, head in metrics["heads"].items():
+        for level, measures in head["sets"][head["primary"]].items():
+            auc = measures["roc_auc" if head["kind"] == "binary" else "macro_roc_auc"]
+            shown = f"undefined: {auc['reason']}" if auc["value"] is None else f"{auc['value']:.3f}"
+            if auc["low"] is not None:
+                shown += f" ({auc['low']:.3f} to {auc['high']:.3f})"
+            rows.append((name, head["primary"], level, str(measures["rows"]), shown))
+    table(title, ("head", "set", "per", "n", "ROC AUC (95 %)"), rows)
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

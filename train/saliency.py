@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from model_def.gradcam import overlay
 from model_def.heads import HeadSpec
+from model_def.overlay import overlay
 from train.predictions import Predictions
 from train.report import GalleryItem, Profile
 

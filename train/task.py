@@ -10,14 +10,23 @@ from typing import Any, Literal
 
 import lightning
 import torch
-from jsonargparse.typing import PositiveFloat, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, OpenUnitInterval, PositiveFloat, PositiveInt
 from torchmetrics.functional.classification import binary_auroc, multiclass_auroc
 
-from model_def.heads import HeadSpec, Hierarchy, check_heads, logit_slices, probabilities
+from model_def.heads import (
+    HeadSpec,
+    Hierarchy,
+    check_heads,
+    keep_heads,
+    logit_slices,
+    probabilities,
+)
 from model_def.network import Architecture, Network
 from model_def.preprocessing import Preprocessing, normalise
 from sonode_console import UserError, say
 from train import losses
+from train.averaging import MovingAverage
+from train.calibration import calibrated_loss
 from train.datamodule import CohortData
 from train.weights import load_trunk
 
@@ -84,6 +93,8 @@ class MultiTask(lightning.LightningModule):
         learning_rate: PositiveFloat = 1e-4,
         schedule: Literal["step", "one_cycle"] = "step",
         step_epochs: PositiveInt = 50,
+        weight_decay: NonNegativeFloat = 0.0,
+        average_decay: OpenUnitInterval | None = None,
         operating_point: Literal["0.5", "youden", "sensitivity_0.90"] = "0.5",
     ) -> None:
         """Take the model's configuration; the defaults are the paper's, its heads in paper.yaml.
@@ -92,6 +103,9 @@ class MultiTask(lightning.LightningModule):
         to serve with; all are chosen on validation and stand in the card.
         `schedule`: `step` divides the learning rate by 10 every `step_epochs` epochs; `one_cycle`
         rises to `learning_rate` and falls again (Smith & Topin 2017), for short runs.
+        `weight_decay`: decoupled from the gradient (AdamW, Loshchilov & Hutter 2019); 0 is Adam.
+        `average_decay`: keep a moving average of the weights with this decay a step, and validate
+        and export it in their place (Polyak & Juditsky 1992); None: the weights themselves.
         """
         super().__init__()
         try:
@@ -105,6 +119,8 @@ class MultiTask(lightning.LightningModule):
         # resumed run could not read its checkpoint without running code.
         self.loss, self.learning_rate = loss, float(learning_rate)
         self.schedule, self.step_epochs = schedule, int(step_epochs)
+        self.weight_decay = float(weight_decay)
+        self.average_decay = None if average_decay is None else float(average_decay)
         n_logits = sum(head.n_logits for head in heads)
         self.network = Network(architecture, n_logits).to(memory_format=torch.channels_last)
         self.label_counts: dict[str, dict[str, int]] = {}
@@ -124,19 +140,12 @@ class MultiTask(lightning.LightningModule):
         if stage != "fit":
             return
         load_trunk(self.network, self.architecture, self.weights)
-        labels_NK = losses.child_labels(
-            data.parts["train"].labels_NK, self.heads, self.hierarchy, self.loss.parent_negative
-        )
-        kept = []
-        for k, head in enumerate(self.heads):
+        kept, learned_NK = self._learnable(data.parts["train"].labels_NK)
+        for k, label_N in zip(kept, learned_NK.T, strict=True):
+            head = self.heads[k]
             counts = {
-                label: int((labels_NK[:, k] == place).sum())
-                for place, label in enumerate(head.labels)
+                label: int((label_N == place).sum()) for place, label in enumerate(head.labels)
             }
-            if not any(counts.values()):
-                if self.trainer.is_global_zero:
-                    say(f"head {head.name}: no label in the training part; left out of the model")
-                continue
             if not all(counts.values()):
                 shown = ", ".join(f"{label} {count}" for label, count in counts.items())
                 raise UserError(
@@ -144,29 +153,43 @@ class MultiTask(lightning.LightningModule):
                     f"({shown}); it needs each, or none at all to be left out"
                 )
             self.label_counts[head.name] = counts
-            kept.append(k)
         if not kept:
             raise UserError("heads: no head has a label in the training part; label the cohort")
         self._keep(kept)
         for part in data.parts.values():
             part.labels_NK = part.labels_NK[:, kept]
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, MovingAverage):
+                callback.begin(self.trainer, self)
+
+    def _learnable(self, labels_NK: torch.Tensor) -> tuple[list[int], torch.Tensor]:
+        """Places of the heads that have labels to learn from, and those labels (N, kept).
+
+        One head at a time is left out, parents first: what its children learn from depends on the
+        parent that they are given in its place.
+        """
+        kept = list(range(len(self.heads)))
+        while True:
+            heads = keep_heads(self.heads, [self.heads[k].name for k in kept])
+            learned_NK = losses.child_labels(
+                labels_NK[:, kept], heads, self.hierarchy, self.loss.parent_negative
+            )
+            blank_K = learned_NK.isnan().all(dim=0).tolist()
+            if not any(blank_K):
+                return kept, learned_NK
+            name = self.heads[kept.pop(blank_K.index(True))].name
+            if self.trainer.is_global_zero:
+                say(f"head {name}: no label in the training part; left out of the model")
+
+    def configure_callbacks(self) -> list[lightning.Callback]:
+        """The moving average of the weights, where there is one."""
+        return [] if self.average_decay is None else [MovingAverage(decay=self.average_decay)]
 
     def _keep(self, indices: list[int]) -> None:
         slices = logit_slices(self.heads)
-        names = {self.heads[k].name for k in indices}
-        parents = {head.name: head.parent for head in self.heads}
-
-        def nearest_kept(parent: str | None) -> str | None:
-            while parent is not None and parent not in names:
-                parent = parents[parent]  # what implies the parent implies its parent too
-            return parent
-
         places = [range(slices[head.name].start, slices[head.name].stop) for head in self.heads]
         self.network.keep_logits([place for k in indices for place in places[k]])
-        self.heads = tuple(
-            head.model_copy(update={"parent": nearest_kept(head.parent)})
-            for head in (self.heads[k] for k in indices)
-        )
+        self.heads = keep_heads(self.heads, [self.heads[k].name for k in indices])
 
     def training_step(self, batch: Batch, batch_index: int) -> torch.Tensor:
         """The loss of one batch of (uint8 (B, S, S), labels (B, K))."""
@@ -200,14 +223,16 @@ class MultiTask(lightning.LightningModule):
         return loss, logits_BL
 
     def on_validation_epoch_end(self) -> None:
-        """AUCs of the validation part."""
-        self._log_aucs("val")
+        """AUCs of the validation part, and the loss by which the best epoch is chosen."""
+        logits_NL, labels_NK = self._log_aucs("val")
+        loss = calibrated_loss(logits_NL, labels_NK, self.heads, self.hierarchy)
+        self.log("val_calibrated_loss", loss, sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         """AUCs of the test part."""
         self._log_aucs("test")
 
-    def _log_aucs(self, stage: str) -> None:
+    def _log_aucs(self, stage: str) -> tuple[torch.Tensor, torch.Tensor]:
         logits_NL, labels_NK = (torch.cat(part) for part in zip(*self._outputs, strict=True))
         self._outputs.clear()
         probability_NL = probabilities(logits_NL, self.heads, self.hierarchy)
@@ -216,10 +241,13 @@ class MultiTask(lightning.LightningModule):
             if found.auc is not None:
                 name = f"{stage}_auc/{found.head}/{found.on.replace(' ', '_')}"
                 self.log(name, found.auc, sync_dist=True)
+        return logits_NL, labels_NK
 
     def configure_optimizers(self) -> Any:
-        """Adam with the configured schedule."""
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+        """AdamW, which is Adam where nothing decays, with the configured schedule."""
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
+        )
         if self.schedule == "step":
             step = torch.optim.lr_scheduler.StepLR(optimizer, self.step_epochs, gamma=0.1)
             return {"optimizer": optimizer, "lr_scheduler": step}

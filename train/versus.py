@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sonode_console import UserError, table
+from sonode_console import UserError, say, table
 from train.bootstrap import bootstrap_difference
 from train.delong import delong_test
-from train.statistics import roc_auc, value
+from train.statistics import Floats, roc_auc, value
 
 KEYS = ["patient_id", "lesion_id", "image"]
 
@@ -22,6 +22,7 @@ class Versus:
     """One head on one set of images; None where an AUC is undefined."""
 
     head: str
+    """Its name; of a categorical head `NAME=LABEL`, that label against the rest."""
     on: str
     """`all`, or `malignant`: where the paper measures ALNM."""
     n_images: int
@@ -40,36 +41,57 @@ class Versus:
 
 
 def versus(first: Path, second: Path, *, resamples: int = 2000, seed: int = 0) -> list[Versus]:
-    """Compare every head that both folders' predictions.parquet have.
+    """Compare every head that both folders' predictions.parquet have; the others are said.
 
     Raises:
         UserError: no predictions, other images or labels, or no head in common.
     """
     one, two = (_read(folder) for folder in (first, second))
-    suffix = "_probability"
-    names = [str(name) for name in one.columns if name in two.columns]
-    heads = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
     if one[KEYS].to_numpy().tolist() != two[KEYS].to_numpy().tolist():
         raise UserError(
             f"{first} and {second}: predictions of different images ({len(one)} and {len(two)}); "
             "make both on the same cohort, part and split"
         )
-    if not heads:
+    ours, theirs = _scores(one), _scores(two)
+    for folder, own, other in ((first, ours, theirs), (second, theirs, ours)):
+        if alone := [head for head in own if head not in other]:
+            say(f"{folder} alone has {', '.join(alone)}: not compared")
+    shared = [head for head in ours if head in theirs]
+    if not shared:
         raise UserError(f"{first} and {second}: no head in common")
-    return [found for head in heads for found in _head(head, one, two, resamples, seed)]
+    return [found for head in shared for found in _head(head, one, two, resamples, seed)]
+
+
+def _scores(frame: pd.DataFrame) -> list[str]:
+    """`HEAD`, or of a categorical head `HEAD=LABEL` for each label, which is against the rest."""
+    found = []
+    columns = [str(name) for name in frame.columns]
+    for head in (it.removesuffix("_truth") for it in columns if it.endswith("_truth")):
+        prefix = f"{head}_probability"
+        if prefix in columns:
+            found.append(head)
+        else:
+            labels = [it for it in columns if it.startswith(f"{prefix}_")]
+            found += [f"{head}={it.removeprefix(f'{prefix}_')}" for it in labels]
+    return found
+
+
+def _read_score(frame: pd.DataFrame, score: str) -> tuple[Floats, Floats]:
+    """Truth (1, 0, NaN where missing) and probability of one of `_scores`."""
+    head, _, label = score.partition("=")
+    truth = frame[f"{head}_truth"]
+    column = f"{head}_probability_{label}" if label else f"{head}_probability"
+    known = truth == label if label else truth
+    truth_N = np.asarray(known.astype("Float64").to_numpy(na_value=np.nan), np.float64)
+    return truth_N, np.asarray(frame[column].to_numpy(na_value=np.nan), np.float64)
 
 
 def _head(
     head: str, one: pd.DataFrame, two: pd.DataFrame, resamples: int, seed: int
 ) -> list[Versus]:
-    label_N, other_N = (
-        frame[f"{head}_truth"].to_numpy(dtype=float, na_value=np.nan) for frame in (one, two)
-    )
+    (label_N, score_N), (other_N, rival_N) = (_read_score(frame, head) for frame in (one, two))
     if not np.array_equal(label_N, other_N, equal_nan=True):
         raise UserError(f"{head}: the two predictions disagree about the truth; evaluate anew")
-    score_N, rival_N = (
-        frame[f"{head}_probability"].to_numpy(dtype=float, na_value=np.nan) for frame in (one, two)
-    )
     known_N = ~(np.isnan(label_N) | np.isnan(score_N) | np.isnan(rival_N))
     sets = {"all": known_N}
     if head != "malignancy" and "malignancy_truth" in one:
@@ -125,7 +147,7 @@ def show(found: list[Versus]) -> None:
         if item.low is not None and item.high is not None:
             interval += f" ({item.low:+.3f} to {item.high:+.3f})"
         numbers = [str(item.n_images), str(item.n_positive), _shown(item.first)]
-        numbers += [_shown(item.second), interval, _shown(item.p_value), _shown(item.delong_p)]
+        numbers += [_shown(item.second), interval, _p(item.p_value), _p(item.delong_p)]
         rows.append((item.head, item.on, *numbers))
     table("ROC AUC, patients drawn with replacement; ¹ DeLong, images independent", columns, rows)
 
@@ -148,3 +170,7 @@ def _read(folder: Path) -> pd.DataFrame:
 
 def _shown(number: float | None, *, sign: bool = False) -> str:
     return "undefined" if number is None else f"{number:+.3f}" if sign else f"{number:.3f}"
+
+
+def _p(value: float | None) -> str:
+    return "<0.001" if value is not None and value < 0.001 else _shown(value)

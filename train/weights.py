@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -43,6 +44,14 @@ def load_trunk(network: Network, architecture: Architecture, source: str) -> Non
             f"model.weights {source}: not the weights of a {architecture} "
             f"({str(error).splitlines()[-1].strip()}); give those of that architecture"
         ) from error
+
+
+def provenance(source: str) -> str:
+    """What the card says of a source: a file by its SHA-256, for its path is nobody's business."""
+    if source in ("none", "imagenet"):
+        return source
+    with Path(source).open("rb") as file:
+        return f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _imagenet(architecture: Architecture) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model_def.heads import HeadSpec, probabilities
-from train.calibration import calibrate
+from train.calibration import calibrate, calibrated_loss, score_histograms
 
 NAN = math.nan
 
@@ -32,8 +32,30 @@ def test_each_head_by_what_it_learns_from(heads: tuple[HeadSpec, ...]) -> None:
     logits, labels = torch.stack([malignancy, alnm], 1), torch.stack([is_malignant, has_nodes], 1)
     for hierarchy in ("independent", "chain", "max_constraint"):
         found = calibrate(logits, labels, heads, hierarchy, "0.5")
-        assert found[0].temperature == pytest.approx(2, rel=0.1)
+        if hierarchy != "max_constraint":  # what its parent reports is not its own logit
+            assert found[0].temperature == pytest.approx(2, rel=0.1)
         assert found[1].temperature == pytest.approx(4, rel=0.1)
+
+
+def test_a_max_constrained_parent_by_what_it_reports(heads: tuple[HeadSpec, ...]) -> None:
+    # The loss credits a metastasis to its own head alone: of these lesions the malignancy logit
+    # says nothing, and the reported probability is that of ALNM.
+    malignancy, is_malignant = sampled(4000, 3.0)
+    has_nodes = torch.zeros(4000)
+    has_nodes[:1000] = is_malignant[:1000] = 1
+    malignancy[:1000] = -10
+    alnm = torch.where(has_nodes == 1, 6.0, -30.0)
+    alnm[1000:1030] = 6.0  # so that ALNM does not separate
+    logits, labels = torch.stack([malignancy, alnm], 1), torch.stack([is_malignant, has_nodes], 1)
+    found = calibrate(logits, labels, heads, "max_constraint", "0.5")
+
+    def loss(temperature: float) -> float:
+        tried = [found[0].model_copy(update={"temperature": temperature}), found[1]]
+        p = probabilities(logits, tried, "max_constraint")[:, 0]
+        return float(torch.nn.functional.binary_cross_entropy(p, is_malignant.double()))
+
+    best = min((0.5 + 0.01 * step for step in range(951)), key=loss)
+    assert found[0].temperature == pytest.approx(best, abs=0.02)
 
 
 def test_operating_points_on_the_reported_probability(heads: tuple[HeadSpec, ...]) -> None:
@@ -73,3 +95,50 @@ def test_a_categorical_head_has_a_temperature_and_no_threshold() -> None:
     (found,) = calibrate(2.5 * honest, labels, [head], "independent", "youden")
     assert found.temperature == pytest.approx(2.5, rel=0.1)
     assert found.operating_points == {}
+
+
+def test_the_epoch_is_chosen_by_what_temperatures_leave(heads: tuple[HeadSpec, ...]) -> None:
+    logits, labels = (torch.stack([it, it], 1) for it in sampled(2000, 1.0))
+    labels[labels[:, 0] == 0, 1] = NAN  # no ALNM without malignancy
+    labels[:40, 1] = 0  # nor one class only
+    labels[:40, 0] = 1
+    calm, loud, blind = (
+        calibrated_loss(scale * logits, labels, heads, "chain") for scale in (1, 3, 0)
+    )
+    assert loud == pytest.approx(calm, rel=1e-3)
+    assert calm < blind
+    assert blind == pytest.approx(2 * math.log(2))  # an even guess, once for each head
+
+
+def test_a_head_without_labels_has_no_loss(heads: tuple[HeadSpec, ...]) -> None:
+    logits, labels = sampled(50, 1.0)
+    logits_NL = torch.stack([torch.zeros(50), logits], 1)
+    labels_NK = torch.stack([labels, torch.full((50,), NAN)], 1)
+    loss = calibrated_loss(logits_NL, labels_NK, heads, "independent")
+    assert loss == pytest.approx(math.log(2))
+
+
+def test_a_temperature_at_its_bound_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    head = HeadSpec(name="a", target="malignant", labels=("n", "y"))
+    labels = torch.tensor([0.0, 1.0] * 20)
+    for logits, bound in ((40 * labels - 20, 0.5), (20 - 40 * labels, 10)):
+        (found,) = calibrate(logits[:, None], labels[:, None], [head], "independent", "0.5")
+        assert found.temperature == pytest.approx(bound, rel=0.01)
+        assert f"ran into the bound {bound:g}" in capsys.readouterr().out
+    logits, labels = sampled(400, 1.0)
+    calibrate(logits[:, None], labels[:, None], [head], "independent", "0.5")
+    assert "bound" not in capsys.readouterr().out
+
+
+def test_score_histograms_count_what_is_served() -> None:
+    heads = (
+        HeadSpec(name="a", target="a", labels=("n", "y"), temperature=2.0),
+        HeadSpec(name="b", target="b", labels=("x", "y", "z")),
+    )
+    # Head a: logits 0, 2, -20 at temperature 2 are 0.5, 0.731, 0.00005. Head b: one label at 1,
+    # the others at 0, is e / (e + 2) = 0.576; all alike is 1/3.
+    logits_NL = torch.tensor([[0.0, 1, 0, 0], [2.0, 0, 1, 0], [-20.0, 0, 0, 0]])
+    found = score_histograms(logits_NL, heads, "independent")
+    assert [n for n, count in enumerate(found["a"]) if count] == [0, 10, 14]
+    assert {n: count for n, count in enumerate(found["b"]) if count} == {6: 1, 11: 2}
+    assert {len(counts) for counts in found.values()} == {20}

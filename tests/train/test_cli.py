@@ -4,9 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import Callback
 
 from archives.build import pack
 from archives.loader import load_archive
@@ -23,6 +25,7 @@ SMALL = [
     *("--model.preprocessing.size=32", "--trainer.precision=32-true"),
     *("--data.batch_size=8", "--data.split_seed=4"),
 ]
+AVERAGED = ["--model.average_decay=0.9", "--model.weight_decay=0.05"]
 
 
 def sonode(*arguments: object) -> list[str]:
@@ -46,7 +49,26 @@ def trained(phantom: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = train("fit", phantom.folder, out, "--trainer.max_epochs=3")
     assert done.returncode == 0, done.stderr
     assert "epoch 3/3: loss" in done.stdout
+    assert "crops as they were stored" in done.stdout
     return out
+
+
+@pytest.fixture(scope="module")
+def averaged(phantom: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a moving average of the weights."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    done = train("fit", phantom.folder, out, *AVERAGED, "--trainer.max_epochs=3")
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_logs_and_the_images_of_the_split_are_kept(trained: Path, phantom: Cohort) -> None:
+    log = pd.read_csv(trained / "run" / "csv" / "metrics.csv")
+    assert log["val_loss"].notna().sum() == log["train_loss"].notna().sum() == 3
+    assert len(list((trained / "run" / "tensorboard").glob("events.out.tfevents.*"))) == 1
+    images = pd.read_parquet(trained / "checkpoint" / "images.parquet")
+    assert set(images["pixels_sha256"]) == set(phantom.table["pixels_sha256"])
+    assert set(images["part"]) == {"train", "val", "test"}
 
 
 def test_the_card_says_what_a_reviewer_asks(trained: Path, phantom: Cohort) -> None:
@@ -55,6 +77,8 @@ def test_the_card_says_what_a_reviewer_asks(trained: Path, phantom: Cohort) -> N
     assert [head.name for head in card.heads] == ["malignancy", "alnm"]
     assert (card.preprocessing.size, card.preprocessing.context) == (32, 0.2)
     training = card.training
+    validation = training["cohort"]["val"]["images"]
+    assert [sum(counts) for counts in training["score_reference"].values()] == [validation] * 2
     assert training["cohort"]["sha256"] == phantom.sha256
     assert training["cohort"]["synthetic"] is True
     images = [training["cohort"][part]["images"] for part in ("train", "val", "test")]
@@ -89,11 +113,36 @@ def test_a_finished_checkpoint_is_not_trained_over(trained: Path, phantom: Cohor
     assert "holds a finished checkpoint; give another folder" in done.stderr
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(
-    trained: Path, phantom: Cohort, tmp_path: Path
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(out / "checkpoint")[0].state_dict()
+
+
+def test_the_average_of_the_weights_is_what_is_exported(
+    trained: Path, averaged: Path, phantom: Cohort, tmp_path: Path
 ) -> None:
+    memoryless = tmp_path / "out"
+    done = train(
+        *("fit", phantom.folder, memoryless, "--trainer.max_epochs=3"),
+        "--model.average_decay=1e-12",
+    )
+    assert done.returncode == 0, done.stderr
+    plain, same, other = weights(trained), weights(memoryless), weights(averaged)
+    for name, tensor in plain.items():
+        torch.testing.assert_close(same[name], tensor)
+    assert not torch.allclose(other["heads.weight"], plain["heads.weight"])
+    training = checkpoint.read_card(averaged / "checkpoint").training
+    assert training["average_decay"] == 0.9
+
+
+@pytest.mark.parametrize("kind", ["trained", "averaged"])
+def test_a_killed_run_goes_on_to_the_same_weights(
+    kind: str, request: pytest.FixtureRequest, phantom: Cohort, tmp_path: Path
+) -> None:
+    trained: Path = request.getfixturevalue(kind)
+    more = AVERAGED if kind == "averaged" else []
     out = tmp_path / "out"
-    arguments = ["--data.cohort", phantom.folder, "--out", out, *SMALL, "--trainer.max_epochs=3"]
+    arguments = ["--data.cohort", phantom.folder, "--out", out, *SMALL, *more]
+    arguments.append("--trainer.max_epochs=3")
     command = sonode("train", "fit", "--config", CONFIGS / "demo.yaml", *arguments)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -103,17 +152,17 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     assert process.returncode == -signal.SIGKILL
     assert not (out / "checkpoint").exists()
 
-    other = train("fit", phantom.folder, out, "--trainer.max_epochs=4")
+    other = train("fit", phantom.folder, out, *more, "--trainer.max_epochs=4")
     assert other.returncode == 2
     assert "holds an interrupted run of another configuration or cohort" in other.stderr
 
-    done = train("fit", phantom.folder, out, "--trainer.max_epochs=3")
+    done = train("fit", phantom.folder, out, *more, "--trainer.max_epochs=3")
     assert done.returncode == 0, done.stderr
     assert "resuming the interrupted run" in done.stdout
     assert "epoch 1/3" not in done.stdout
-    resumed, whole = (checkpoint.load(folder / "checkpoint")[0] for folder in (out, trained))
-    for name, tensor in whole.state_dict().items():
-        assert torch.equal(resumed.state_dict()[name], tensor), name
+    resumed = weights(out)
+    for name, tensor in weights(trained).items():
+        assert torch.equal(resumed[name], tensor), name
 
 
 @pytest.mark.parametrize(
@@ -129,10 +178,13 @@ def test_a_killed_run_goes_on_to_the_same_weights(
         (["--data.batch_size=0"], "batch_size"),
         (["--data.num_workers=-1"], "num_workers"),
         (["--model.learning_rate=-1"], "learning_rate"),
+        (["--model.average_decay=1"], "average_decay"),
+        (["--data.augmentation.flip=1"], "flip"),
         (["--seed_everything=-1"], "--seed_everything -1: give a whole number"),
         (["--seed_everything=false"], "--seed_everything False: give a whole number"),
         (["--trainer.accelerator=gpu"], "No supported gpu backend found"),
         (["--trainer.enable_checkpointing=false"], "enable_checkpointing"),
+        (["--trainer.default_root_dir=/tmp"], "default_root_dir: is below --out"),
     ],
 )
 @pytest.mark.filterwarnings("default")  # Lightning's and its dependencies' own
@@ -166,6 +218,25 @@ def test_no_checkpoint_to_test(phantom: Cohort, tmp_path: Path) -> None:
     assert "holds no model.json" in done.stderr
 
 
+class Stop(Callback):
+    """What a user may add to a run."""
+
+    def on_train_start(self, trainer: object, module: object) -> None:
+        raise UserError("the callback was called")
+
+
+@pytest.mark.filterwarnings("default")  # Lightning's and its dependencies' own
+def test_callbacks_of_the_user_are_called(
+    phantom: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sonode"])
+    given = ["--config", str(CONFIGS / "demo.yaml"), "--data.cohort", str(phantom.folder)]
+    given += ["--out", str(tmp_path / "out"), *SMALL, "--trainer.logger=false"]
+    with pytest.raises(UserError, match="the callback was called"):
+        run(["fit", *given, "--trainer.callbacks+=tests.train.test_cli.Stop"])
+    assert not list(tmp_path.rglob("metrics.csv"))
+
+
 @pytest.fixture(scope="module")
 def burdened(phantom: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The phantom's images with labels of every nodal burden in its training part, split 3."""
@@ -190,6 +261,7 @@ def test_every_shipped_configuration_runs(burdened: Path, tmp_path: Path, config
     done = train(
         *("fit", burdened, tmp_path / "out", "--trainer.max_epochs=1"),
         *("--trainer.limit_train_batches=1", "--data.split_seed=3"),
+        *(["--data.augmentation.size=null"] if config == "small" else []),
         config=config,
     )
     assert done.returncode == 0, done.stderr

@@ -193,7 +193,7 @@ def test_one_lesion_has_one_status(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "pixels"),
     [
-        ("deep.png", np.full((40, 40), 40_000, np.uint16)),
+        ("floating.tiff", np.zeros((40, 40), np.float32)),
         ("several.tiff", np.zeros((40, 40), np.uint8)),
         ("other.gif", np.zeros((40, 40), np.uint8)),
     ],

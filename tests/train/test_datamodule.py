@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,14 +8,24 @@ import torch
 from model_def.heads import HeadSpec
 from model_def.preprocessing import Preprocessing
 from sonode_console import UserError
-from train.datamodule import Crops, EpochSampler, augmentation, label_matrix
+from tests.conftest import HEADS
+from train.augment import Augmentation, augmentation
+from train.cohort import Cohort
+from train.datamodule import (
+    CohortData,
+    Crops,
+    EpochSampler,
+    absent_labels,
+    label_matrix,
+)
+from train.split import part_of
 
 
 def crops(n: int, *, augmented: bool = True) -> Crops:
     facts = Preprocessing(size=32)
     pixels = [np.full((20, 30), 10 * index, np.uint8) for index in range(n)]
     labels = torch.arange(n, dtype=torch.float32)[:, None]
-    return Crops(pixels, labels, facts, augmentation(32) if augmented else None)
+    return Crops(pixels, labels, facts, augmentation(Augmentation(), 32) if augmented else None)
 
 
 def drawn(n: int, epoch: int, replicas: int = 1, rank: int = 0) -> list[tuple[int, int]]:
@@ -42,6 +54,36 @@ def test_the_same_draw_gives_the_same_picture() -> None:
     plain = crops(3, augmented=False)[1]
     assert (plain[0] == 10).all()
     assert plain[1].item() == 1
+
+
+def test_worker_processes_give_the_same_epoch(phantom: Cohort) -> None:
+    found = []
+    for workers in (0, 2):
+        data = CohortData(phantom.folder, batch_size=8, split_seed=4, num_workers=workers)
+        data.setup_for(HEADS, Preprocessing(size=32))
+        found.append(list(data.train_dataloader()))
+    for alone, shared in zip(*found, strict=True):
+        assert torch.equal(alone[0], shared[0])
+        assert torch.equal(alone[1].nan_to_num(-1), shared[1].nan_to_num(-1))
+
+
+def test_a_part_of_one_class_is_said_with_the_seed_that_helps(phantom: Cohort) -> None:
+    assert list(absent_labels(phantom, HEADS, 4)) == []
+    *lines, remedy = absent_labels(phantom, HEADS, 0)
+    table = phantom.table
+    parts = np.array([part_of(patient, 0) for patient in table["patient_id"]])
+    expected = [
+        f"the {part} part of the split has no {label!r} of {head.name}"
+        for part in ("train", "val", "test")
+        for head in HEADS
+        for label, value in zip(head.labels, (False, True), strict=True)
+        if value not in table[head.target][parts == part].tolist()
+    ]
+    assert expected
+    assert lines == expected
+    found = re.fullmatch(r"with data\.split_seed (\d+) every part has every label .*", remedy)
+    assert found is not None
+    assert list(absent_labels(phantom, HEADS, int(found[1]))) == []
 
 
 TABLE = pd.DataFrame(
@@ -76,3 +118,14 @@ def test_labels_that_the_cohort_does_not_have() -> None:
     head = HeadSpec(name="h", target="subtype", labels=("a", "c", "d"))
     with pytest.raises(UserError, match="`subtype` holds labels that `h` does not list: b;"):
         label_matrix(TABLE, [head])
+
+
+def test_patients_of_a_part_are_those_whose_lesions_it_holds(
+    phantom: Cohort, heads: tuple[HeadSpec, ...]
+) -> None:
+    data = CohortData(phantom.folder, split_seed=4, malignant_only=True)
+    data.setup_for(heads, Preprocessing(size=32))
+    table = phantom.table
+    train = table[[part_of(patient, 4) == "train" for patient in table["patient_id"]]]
+    malignant = train[train["malignant"]]["patient_id"].nunique()
+    assert data.patients("train") == malignant < train["patient_id"].nunique()

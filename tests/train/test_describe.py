@@ -122,6 +122,19 @@ def test_one_class_and_no_further_column(cohort: Cohort, tmp_path: Path) -> None
     assert table.loc["device", ["p malignancy", "p ALN"]].tolist() == ["undefined"] * 2
 
 
+def test_numbers_of_studies_are_not_listed(cohort: Cohort, tmp_path: Path) -> None:
+    rows = pd.concat([cohort.table[SCHEMA.names]] * 4, ignore_index=True).astype(object)
+    rows["patient_id"] = rows["lesion_id"] = [f"p{number}" for number in range(len(rows))]
+    rows["image"] = [f"{number}.png" for number in range(len(rows))]
+    rows["accession"] = [f"secret {number}" for number in range(len(rows))]
+    for number in range(len(rows)):
+        picture(tmp_path / f"{number}.png", 100 + number)
+    write_cohort(tmp_path, rows, name="many", source="test", synthetic=False)
+    table = table_one(load_cohort(tmp_path))
+    assert table.set_index("characteristic").loc["accession", "value"] == "36 values, not shown"
+    assert "secret" not in table.to_csv()
+
+
 def test_describe_shows_the_table_and_writes_it(cohort: Cohort, tmp_path: Path) -> None:
     path = tmp_path / "one.csv"
     done = sonode("describe", cohort.folder, "--csv", path)

@@ -53,6 +53,23 @@ def test_busi_by_hand(busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not cohort.synthetic
 
 
+def test_busi_says_what_stands_in_both_folders(
+    busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(busi / "malignant" / "malignant (2).png", 1)  # the same pixels as benign (1)
+    mask(busi / "malignant" / "malignant (2)_mask.png", 4, 4, 20, 30)
+    table = import_busi(busi, tmp_path / "out").table
+    assert table["malignant"].tolist() == [False, False, False, True, True]
+    said = "malignant (2).png shows the same pixels as an image of the folder benign"
+    assert said in capsys.readouterr().out
+    mask(busi / "malignant" / "malignant (2)_mask.png", 3, 4, 20, 30)  # and the same box
+    with pytest.raises(UserError) as caught:
+        import_busi(busi, tmp_path / "other")
+    assert caught.value.details == [
+        "malignant (2).png, roi: same image and box as benign (1).png box 1"
+    ]
+
+
 def test_busi_drops_an_image_whose_mask_is_damaged(
     busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +137,15 @@ def test_voc_by_hand(voc: Path, tmp_path: Path) -> None:
     assert table["alnm"].isna().tolist() == [False, True]
     assert table["device"].isna().all()
     assert cohort.image_path(1) == voc / "images" / "b.png"
+
+
+def test_a_box_file_without_labels_is_said(
+    voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_labels(voc, {"image": "a.png", "patient_id": "1"})
+    assert len(import_voc(voc, tmp_path / "out", name="ours").table) == 1
+    said = capsys.readouterr().out
+    assert "1 box files have no row in labels.csv and are left out:\n  b.xml\n" in said
 
 
 def test_voc_faults_are_listed_at_once(voc: Path, tmp_path: Path) -> None:

@@ -7,8 +7,12 @@ import torch
 from archives.loader import load_archive
 from model_def import checkpoint
 from model_def.heads import HeadSpec
+from model_def.preprocessing import Preprocessing
 from sonode_console import UserError
-from train.cohort import Cohort
+from tests.conftest import HEADS
+from train.cohort import Cohort, write_cohort
+from train.datamodule import CohortData
+from train.leakage import IMAGES, images_of
 from train.predictions import predict
 from train.split import part_of
 
@@ -77,3 +81,73 @@ def test_categorical_columns(phantom: Cohort, trained: Path, tmp_path: Path) -> 
     columns = [f"machine_probability_Phantom {letter}" for letter in "ABC"]
     assert (frame[columns].sum(axis=1) - 1).abs().max() < 1e-9
     assert frame["machine_truth"].tolist() == frame["device"].tolist()
+
+
+def test_images_that_were_learned_from_are_no_evidence(
+    trained: Path, phantom: Cohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict(trained, phantom.folder, "test")
+    assert "holds no images.parquet; not checked" in capsys.readouterr().out
+
+    data = CohortData(phantom.folder, split_seed=4)
+    network, card = checkpoint.load(trained)
+    data.setup_for(card.heads, card.preprocessing)
+    checkpoint.save(trained, network, card, {IMAGES: images_of(data)})
+    for part in ("val", "test"):
+        predict(trained, phantom.folder, part)  # type: ignore[arg-type]
+    assert "not checked" not in capsys.readouterr().out
+
+    # The same images under new ids fall into other parts, and the split cannot know them.
+    rows = phantom.table.drop(columns="pixels_sha256").copy()
+    rows["image"] = [str((phantom.folder / image).resolve()) for image in rows["image"]]
+    was = [part_of(patient, 4) for patient in rows["patient_id"]]
+    rows["patient_id"] = "d" + rows["patient_id"]
+    now = [part_of(patient, 4) for patient in rows["patient_id"]]
+    write_cohort(tmp_path / "renamed", rows, name="renamed", source="test", synthetic=True)
+    for part, learned in (("val", ["train"]), ("test", ["train", "val"])):
+        both = [
+            index
+            for index, parts in enumerate(zip(was, now, strict=True))
+            if parts[0] in learned and parts[1] == part
+        ]
+        assert both
+        with pytest.raises(UserError, match=f"{len(both)} rows of part {part} show") as caught:
+            predict(trained, tmp_path / "renamed", part)  # type: ignore[arg-type]
+        assert caught.value.details == [f"row {index}, image" for index in both]
+    with pytest.raises(UserError, match="rows of part all show images that the checkpoint was"):
+        predict(trained, tmp_path / "renamed", "all")
+
+
+def test_a_cohort_of_one_patient_is_evaluated_whole(
+    trained: Path, phantom: Cohort, tmp_path: Path
+) -> None:
+    rows = phantom.table.drop(columns="pixels_sha256").copy()
+    rows["image"] = [str((phantom.folder / image).resolve()) for image in rows["image"]]
+    one = rows[rows["patient_id"] == rows["patient_id"].iloc[0]]
+    write_cohort(tmp_path / "one", one, name="one", source="test", synthetic=True)
+    whole = predict(trained, tmp_path / "one", "all").frame
+    assert whole["lesion_id"].tolist() == one["lesion_id"].tolist()
+    empty = next(part for part in ("val", "test") if part != part_of(one["patient_id"].iloc[0], 4))
+    with pytest.raises(UserError, match=f"no patient falls into the {empty} part .* --part all"):
+        predict(trained, tmp_path / "one", empty)  # type: ignore[arg-type]
+
+
+def test_an_image_under_two_patients_stops_training_and_evaluation(
+    trained: Path, phantom: Cohort, tmp_path: Path
+) -> None:
+    rows = phantom.table.drop(columns="pixels_sha256").copy()
+    rows["image"] = [str((phantom.folder / image).resolve()) for image in rows["image"]]
+    first = rows[rows["patient_id"] == rows["patient_id"].iloc[0]].index[0]
+    rows.loc[first, ["image", "patient_id"]] = [rows["image"].iloc[-1], "another"]
+    write_cohort(tmp_path / "twice", rows, name="twice", source="test", synthetic=True)
+    data = CohortData(tmp_path / "twice")
+    for work in (
+        lambda: predict(trained, tmp_path / "twice", "test"),
+        lambda: data.setup_for(HEADS, Preprocessing()),  # what `train` begins with
+    ):
+        with pytest.raises(UserError) as caught:
+            work()
+        told = [line for line in caught.value.details if "which is another patient" in line]
+        assert told == [
+            f"row {len(rows) - 1}, image: same pixels as row 0, which is another patient"
+        ]

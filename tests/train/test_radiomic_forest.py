@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -6,14 +7,15 @@ import pytest
 
 pytest.importorskip("boruta", reason="the extra `radiomics` is not installed")
 
+from sklearn.metrics import roc_auc_score
+
 from sonode_console import UserError
 from train import radiomic_forest
 from train.cohort import ROI_COLUMNS, Cohort
 from train.radiomic_features import feature_names
-from train.radiomic_forest import LABELS, Auc, aucs_of, fit, fit_label, in_test_part, predict
+from train.radiomic_forest import fit, fit_label, in_test_part, predict
 from train.split import part_of
 
-MALIGNANCY, ALNM = LABELS
 TELLING = ["original_firstorder_Mean", "original_glcm_Contrast"]  # one for each label
 
 
@@ -25,7 +27,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(radiomic_forest.FOREST, "n_estimators", 50)
 
 
-def made(**labels: list[bool | None]) -> tuple[Cohort, pd.DataFrame]:
+def made(**labels: list[Any]) -> tuple[Cohort, pd.DataFrame]:
     """A cohort of one row a patient without images, and features of which two carry its labels."""
     n = len(labels["malignant"])
     table = pd.DataFrame(
@@ -36,7 +38,7 @@ def made(**labels: list[bool | None]) -> tuple[Cohort, pd.DataFrame]:
             **dict.fromkeys(ROI_COLUMNS, 0),
             "malignant": pd.array(labels["malignant"], "boolean[pyarrow]"),
             "alnm": pd.array(labels.get("alnm", [None] * n), "boolean[pyarrow]"),
-            "n_nodes": pd.array([None] * n, "int32[pyarrow]"),
+            "n_nodes": pd.array(labels.get("n_nodes", [None] * n), "int32[pyarrow]"),
             "device": pd.array([None] * n, "string[pyarrow]"),
             "pixels_sha256": [str(index) for index in range(n)],
         },
@@ -79,12 +81,13 @@ def test_boruta_finds_what_tells_and_the_forest_uses_it(both: tuple[Cohort, pd.D
     for found in fitted.values():
         assert found.forest.get_params()["max_depth"] == 300
 
-    predictions = predict(cohort, features, fitted, split_seed=0)
+    predictions, _ = predict(cohort, features, fitted, split_seed=0)
     assert list(predictions["patient_id"]) == [
         patient for patient in cohort.table["patient_id"] if part_of(patient, 0) == "test"
     ]
-    (auc,) = aucs_of(predictions, MALIGNANCY)
-    assert auc.auc is not None and auc.auc > 0.95
+    known = predictions["malignancy_truth"].notna()
+    truth = predictions.loc[known, "malignancy_truth"].astype(bool)
+    assert roc_auc_score(truth, predictions.loc[known, "malignancy_probability"]) > 0.95
 
 
 def test_nothing_of_the_test_part_is_learned(both: tuple[Cohort, pd.DataFrame]) -> None:
@@ -132,8 +135,10 @@ def test_a_label_without_values_is_left_out_and_stays_missing(
     fitted = fit(cohort, features, split_seed=0, seed=0, feature_set="93")
     assert list(fitted) == ["malignancy"]
     assert "alnm: no label outside the test part; left out" in capsys.readouterr().out
-    predictions = predict(cohort, features, fitted, split_seed=0)
-    assert predictions[["alnm_truth", "alnm_probability"]].isna().all().all()
+    predictions, heads = predict(cohort, features, fitted, split_seed=0)
+    assert [head.name for head in heads] == ["malignancy"]
+    assert "alnm_truth" not in predictions
+    assert predictions["alnm"].isna().all()
     assert predictions["malignancy_probability"].between(0, 1).all()
 
 
@@ -152,19 +157,29 @@ def test_what_cannot_be_trained_is_refused(malignant: list[bool | None], message
     assert "split seed 0" in str(caught.value)
 
 
-def test_aucs_by_hand() -> None:
-    predictions = pd.DataFrame(
-        {
-            "malignancy_truth": pd.array([True, False, True, None, False], "boolean"),
-            "malignancy_probability": [0.9, 0.4, 0.4, 0.99, 0.1],
-            "alnm_truth": pd.array([True, False, None, True, False], "boolean"),
-            "alnm_probability": [0.2, 0.3, 0.9, 0.8, 0.1],
-        }
-    )
-    # Four pairs: three in order, one tie.
-    assert aucs_of(predictions, MALIGNANCY) == [Auc("all", 4, 2, 3.5 / 4)]
-    # Malignant and known: one row. All known: 0.2 and 0.8 against 0.3 and 0.1.
-    assert aucs_of(predictions, ALNM) == [
-        Auc("malignancy positive", 1, 1, None),
-        Auc("all", 4, 2, 3 / 4),
+def test_the_burden_is_learned_on_malignant_lesions(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody has more than three nodes: the bound of four is left out, the others are not."""
+    n_nodes = [0 if index % 2 else index // 2 % 4 for index in range(160)]
+    malignant = [index % 2 == 0 for index in range(160)]
+    cohort, features = made(malignant=malignant, n_nodes=n_nodes)
+    features[TELLING[1]] += 4 * cohort.table["n_nodes"].to_numpy(dtype=float)
+    fitted = fit(cohort, features, split_seed=0, seed=0, feature_set="93")
+    assert list(fitted) == ["malignancy", "nodes_2", "nodes_3"]
+    said = capsys.readouterr().out
+    learned = ~in_test_part(cohort, 0)
+    on = cohort.table[learned & cohort.table["malignant"].to_numpy(dtype=bool)]["n_nodes"]
+    assert f"nodes_4: training has 0 positive and {len(on)} negative labels" in said
+    for bound in (2, 3):
+        found = fitted[f"nodes_{bound}"]
+        assert (found.n_images, found.n_positive) == (len(on), (on >= bound).sum())
+        assert found.selected == TELLING[1:]
+
+    predictions, heads = predict(cohort, features, fitted, split_seed=0)
+    # ALNM has no label here: what is above it stands in as the parent.
+    assert [(head.name, head.parent) for head in heads] == [
+        ("malignancy", None),
+        ("nodes_2", "malignancy"),
+        ("nodes_3", "nodes_2"),
     ]
+    tested = cohort.table["n_nodes"][in_test_part(cohort, 0)]
+    assert predictions["nodes_3_truth"].tolist() == (tested >= 3).tolist()

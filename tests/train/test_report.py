@@ -120,11 +120,22 @@ def test_numbers_beside_the_papers(page: Page, metrics: dict) -> None:
         assert f"{found['count']} of {found['class_rows']}" in page.text
 
 
+def test_table_one_is_in_the_page(metrics: dict) -> None:
+    characteristics = pd.DataFrame(
+        [["age", "mean ± SD", "50.4 ± 15.3", "0.031"]],
+        columns=["characteristic", "value", "all", "p malignancy"],
+    )
+    text = " ".join(Page(render(metrics, characteristics=characteristics)).text.split())
+    assert "Table 1: the whole cohort" in text
+    assert "age mean ± SD 50.4 ± 15.3 0.031" in text
+    assert "Table 1" not in Page(render(metrics)).text
+
+
 def test_facts_keep_numbers_apart_from_yes_and_no(page: Page) -> None:
     text = " ".join(page.text.split())
     assert "cohort.synthetic yes" in text
     assert "model.seed 0" in text
-    assert "model.device not recorded" in text
+    assert "model.device none" in text
     assert "Synthetic cohort." in text
 
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from model_def.heads import HeadSpec
+from model_def.overlay import STRIP_HEIGHT
 from train.predictions import Predictions
 from train.saliency import gallery, profile
 
@@ -46,7 +47,7 @@ def test_each_kind_of_case_is_shown_and_named(heads: tuple[HeadSpec, ...]) -> No
     incoherent = found[-1]
     assert incoherent.caption == ("malignancy 0.20 (truth: malignant); alnm 0.60 (truth: no ALNM)")
     assert found[1].caption.endswith("alnm 0.10 (truth: unknown)")
-    assert Image.open(io.BytesIO(incoherent.png_bytes)).size == (512, 341)
+    assert Image.open(io.BytesIO(incoherent.png_bytes)).size == (288, 192 + STRIP_HEIGHT)
 
 
 def test_a_flat_map_has_a_flat_profile(heads: tuple[HeadSpec, ...]) -> None:

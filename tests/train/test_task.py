@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from model_def.heads import HeadSpec
+from model_def.heads import HeadSpec, Hierarchy
 from sonode_console import UserError
 from train.task import MultiTask, head_aucs
 
@@ -39,6 +39,7 @@ class FakeTrainer:
     def __init__(self, labels: torch.Tensor) -> None:
         self.datamodule = self
         self.is_global_zero = True
+        self.callbacks: list[object] = []
         self.parts = {"train": self}
         self.labels_NK = labels
 
@@ -46,8 +47,12 @@ class FakeTrainer:
         pass
 
 
-def task_for(labels: list[list[float]], heads: tuple[HeadSpec, ...]) -> MultiTask:
-    task = MultiTask(heads=heads, architecture="resnet18")
+def task_for(
+    labels: list[list[float]],
+    heads: tuple[HeadSpec, ...],
+    hierarchy: Hierarchy = "independent",
+) -> MultiTask:
+    task = MultiTask(heads=heads, hierarchy=hierarchy, architecture="resnet18")
     task._trainer = FakeTrainer(torch.tensor(labels, dtype=torch.float32))  # type: ignore[assignment]
     task.setup("fit")
     return task
@@ -84,6 +89,17 @@ def test_a_chain_without_its_middle_hangs_on_what_is_above(heads: tuple[HeadSpec
         ("malignancy", None),
         ("n2", "malignancy"),
     ]
+
+
+def test_node_counts_alone_are_enough_for_a_chain(heads: tuple[HeadSpec, ...]) -> None:
+    many = HeadSpec(name="n2", target="n_nodes>=2", labels=("n", "y"), parent="alnm")
+    labels = [[0, NAN, 0], [1, NAN, 0], [1, NAN, 0], [1, NAN, 1]]
+    task = task_for(labels, (*heads, many), "chain")
+    assert [(head.name, head.parent) for head in task.heads] == [
+        ("malignancy", None),
+        ("n2", "malignancy"),
+    ]
+    assert task.label_counts["n2"] == {"n": 2, "y": 1}  # the malignant ones, as in training
 
 
 def test_a_categorical_auc_is_the_mean_of_one_against_the_rest() -> None:

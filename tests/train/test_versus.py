@@ -76,6 +76,32 @@ def test_one_class_is_undefined(tmp_path: Path, scores: tuple[np.ndarray, np.nda
     assert (item.n_images, item.first, item.difference, item.p_value) == (0, None, None, None)
 
 
+def test_labels_of_a_categorical_head_against_the_rest(
+    tmp_path: Path, scores: tuple[np.ndarray, np.ndarray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    subtype = pd.array([None if i % 3 == 0 else "AB"[i % 3 - 1] for i in range(60)], "string")
+    first, second = (
+        folder(
+            tmp_path / name,
+            s,
+            subtype_truth=subtype,
+            subtype_probability_A=s,
+            subtype_probability_B=-s,
+            **({"nodes_2_truth": subtype == "A", "nodes_2_probability": s} if name == "a" else {}),
+        )
+        for name, s in zip("ab", scores, strict=True)
+    )
+    found = {(item.head, item.on): item for item in versus(first, second, resamples=200)}
+    item = found["subtype=B", "all"]
+    known = np.arange(60) % 3 > 0
+    is_b = np.arange(60)[known] % 3 == 2
+    assert (item.n_images, item.n_positive) == (40, 20)
+    assert item.first == pytest.approx(roc_auc_score(is_b, -scores[0][known]))
+    assert item.second == pytest.approx(roc_auc_score(is_b, -scores[1][known]))
+    said = f"{first} alone has nodes_2: not compared"
+    assert capsys.readouterr().out.splitlines() == [said]
+
+
 def test_what_cannot_be_compared(tmp_path: Path, scores: tuple[np.ndarray, np.ndarray]) -> None:
     first = folder(tmp_path / "a", scores[0])
     with pytest.raises(UserError, match=r"holds no predictions\.parquet"):

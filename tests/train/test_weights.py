@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from model_def.network import Network
 from sonode_console import UserError
-from train.weights import load_trunk
+from train.weights import load_trunk, provenance
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +92,13 @@ def test_files_that_are_no_weights(
     for architecture in ("resnet34", "resnet50"):
         with pytest.raises(UserError, match=f"not the weights of a {architecture}"):
             load_trunk(Network(architecture, 1), architecture, str(tmp_path / "resnet.pth"))  # type: ignore[arg-type]
+
+
+def test_the_card_names_a_file_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "Jane_Doe.safetensors"
+    path.write_bytes(b"abc")
+    assert provenance("imagenet") == "imagenet"
+    # The example of FIPS 180-2.
+    assert provenance(str(path)) == (
+        "sha256 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
