@@ -1,3 +1,204 @@
-"""The heat map methods that a request may ask for."""
+"""Heat maps: what in the crop a head's logit comes from, by method, for the rows that ask.
 
-METHODS = ("gradcam",)
+`gradcam` follows from the features of the forward pass and costs next to nothing. The others run
+the torch network in float32 again, through Captum, whatever engine scores; for each map:
+
+* `integrated_gradients` (Sundararajan et al. 2017, https://arxiv.org/abs/1703.01365): signed,
+  `IG_STEPS` forward and backward passes from the crop's mean grey to the crop; the cells sum to the
+  difference of the logit between the two (to within the error of the sum). Black is no neutral
+  baseline in ultrasound: an anechoic lesion is black, and would explain nothing.
+* `occlusion` (Zeiler & Fergus 2014, https://arxiv.org/abs/1311.2901): signed, how much the logit
+  falls when a window of a quarter of the side is set to the crop's mean grey; the window moves by
+  half its side: 49 forward passes at 256 pixels.
+* `guided_gradcam` (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391): magnitude, the finer
+  structure within the Grad-CAM: guided backpropagation times Grad-CAM, one forward and backward
+  pass each.
+
+Shapes in names: S side of the input; L logits; C channels, h, w of a feature map or of a grid.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional
+
+from handlers.errors import ExplanationFailed
+from model_def.checkpoint import ModelCard
+from model_def.gradcam import grad_cam
+from model_def.heads import logit_slices
+from model_def.network import Network
+from model_def.preprocessing import Pixels, normalise
+
+METHODS = ("gradcam", "integrated_gradients", "occlusion", "guided_gradcam")
+SIGNED = ("integrated_gradients", "occlusion")
+
+IG_STEPS = 32
+PASSES_TOGETHER = 16  # evaluations of one image that go through the network as a batch
+MAX_GRID_SIDE = 64  # methods that give a value per pixel are summed up in cells of a grid
+
+
+class Attribution(NamedTuple):
+    """A map in the units of the logit, and the logit that it explains."""
+
+    map_hw: npt.NDArray[np.float32]
+    """From the crop's top left; a cell covers 1/h by 1/w of the crop."""
+    target: str
+    """The logit, in words."""
+
+
+class Attributor:
+    """Attributes the logits of one network, in any number of threads."""
+
+    def __init__(self, network: Network, card: ModelCard) -> None:
+        self.network, self.card = network, card
+        self.slices = logit_slices(card.heads)
+        self.heads = {head.name: head for head in card.heads}
+        self._lock = threading.Lock()
+        self._twin: _Logits | None = None
+
+    def attribute(
+        self,
+        method: str,
+        head: str,
+        input_SS: Pixels,
+        logits_L: torch.Tensor,
+        features_Chw: torch.Tensor,
+    ) -> Attribution:
+        """The map of one head for one image that was scored.
+
+        A binary head's own logit is explained; in a chain it is that of the conditional
+        probability. Of a categorical head it is the logit of its most probable label.
+
+        Raises:
+            ExplanationFailed: the map has values that are not finite.
+        """
+        own = self.slices[head]
+        target = own.start + int(logits_L[own].argmax())
+        if method == "gradcam":
+            weight_C = self.network.heads.weight[target].detach().to(features_Chw.device)
+            map_hw = grad_cam(features_Chw, weight_C)
+        else:
+            with self._lock:  # Captum hooks into modules, and one map at a time bounds memory
+                map_hw = self._through_captum(method, input_SS, target)
+        if not np.isfinite(map_hw).all():
+            raise ExplanationFailed(
+                f"explain: {method} gave no finite map of {head}; ask without it", field="explain"
+            )
+        return Attribution(map_hw, self._describe(head, target - own.start))
+
+    def _describe(self, name: str, label: int) -> str:
+        head = self.heads[name]
+        text = f"logit of {name}"
+        if head.categorical:
+            text += f" = {head.labels[label]}"
+        if head.parent and self.card.hierarchy == "chain":
+            text += f" given {head.parent}"
+        return text
+
+    def _through_captum(
+        self, method: str, input_SS: Pixels, target: int
+    ) -> npt.NDArray[np.float32]:
+        if self._twin is None:
+            self._twin = _Logits(_twin(self.network))
+        device = self.network.heads.weight.device
+        mean_SS = np.full_like(input_SS, round(float(input_SS.mean())))
+        # Not in inference mode: its tensors have no gradients.
+        with torch.inference_mode(False), torch.enable_grad():
+            pair_2SS = torch.from_numpy(np.stack([input_SS, mean_SS])).to(device)
+            images_23SS = normalise(pair_2SS, self.card.preprocessing)
+            image_13SS = images_23SS[:1].requires_grad_()
+            map_hw = _CAPTUM[method](self._twin, image_13SS, images_23SS[1:], target)
+            return map_hw.detach().float().cpu().numpy()
+
+
+class _Logits(nn.Module):
+    """The logits alone: Captum takes no second output."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images_B3SS: torch.Tensor) -> torch.Tensor:
+        logits_BL: torch.Tensor = self.network(images_B3SS)[0]
+        return logits_BL
+
+
+def _twin(network: Network) -> Network:
+    """Modules of their own around the same tensors: hooks on them never meet a forward pass that
+    scores in another thread, and the weights are not held twice."""
+    tensors = [*network.parameters(), *network.buffers()]
+    twin: Network = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+    # Gradients are taken with respect to the image alone; scoring needs none at all.
+    return twin.eval().requires_grad_(False)
+
+
+def _integrated_gradients(
+    logits: _Logits, image_13SS: torch.Tensor, mean_13SS: torch.Tensor, target: int
+) -> torch.Tensor:
+    from captum.attr import IntegratedGradients
+
+    values_13SS = IntegratedGradients(logits).attribute(
+        image_13SS,
+        baselines=mean_13SS,
+        target=target,
+        n_steps=IG_STEPS,
+        internal_batch_size=PASSES_TOGETHER,
+    )
+    return _cells(values_13SS.sum(dim=1))
+
+
+def _occlusion(
+    logits: _Logits, image_13SS: torch.Tensor, mean_13SS: torch.Tensor, target: int
+) -> torch.Tensor:
+    from captum.attr import Occlusion
+
+    stride = image_13SS.shape[-1] // 8
+    with torch.no_grad():
+        values_13SS = Occlusion(logits).attribute(
+            image_13SS,
+            sliding_window_shapes=(3, 2 * stride, 2 * stride),
+            strides=(3, stride, stride),
+            baselines=mean_13SS,
+            target=target,
+            perturbations_per_eval=PASSES_TOGETHER,
+        )
+    # The three channels are hidden together and have the same value, constant in each cell.
+    return functional.avg_pool2d(values_13SS[:, :1], stride, ceil_mode=True)[0, 0]
+
+
+def _guided_gradcam(
+    logits: _Logits, image_13SS: torch.Tensor, mean_13SS: torch.Tensor, target: int
+) -> torch.Tensor:
+    from captum.attr import GuidedGradCam
+
+    method = GuidedGradCam(logits, logits.network.trunk[-1])
+    with warnings.catch_warnings():
+        # Captum tells that it sets hooks and removes them; the twin is there for that.
+        warnings.filterwarnings("ignore", "Setting backward hooks on ReLU", UserWarning)
+        values_13SS = method.attribute(image_13SS, target=target, interpolate_mode="bilinear")
+    return _cells(values_13SS.sum(dim=1).abs())
+
+
+def _cells(values_1SS: torch.Tensor) -> torch.Tensor:
+    """Sums over square cells, so that what adds up to the logit still does."""
+    side = -(-values_1SS.shape[-1] // MAX_GRID_SIDE)
+    return functional.avg_pool2d(
+        values_1SS[None], side, ceil_mode=True, count_include_pad=False, divisor_override=1
+    )[0, 0]
+
+
+_CAPTUM: dict[str, Callable[[_Logits, torch.Tensor, torch.Tensor, int], torch.Tensor]] = {
+    "integrated_gradients": _integrated_gradients,
+    "occlusion": _occlusion,
+    "guided_gradcam": _guided_gradcam,
+}
+assert set(METHODS) == {"gradcam", *_CAPTUM}

@@ -5,9 +5,14 @@
     ├── MissingImage              400     missing_image         no bytes in the image field
     ├── ImageTooLarge             413     image_too_large       bytes or pixels over the limit
     ├── UnsupportedImage          415     unsupported_image     format, bit depth, several frames
+    ├── MissingDecoder            415     missing_decoder       DICOM compression; names the package
     ├── UnreadableImage           422     unreadable_image      truncated or damaged
     ├── InvalidRoI                422     invalid_roi           empty, or outside the frame
-    └── InferenceFailed           500     inference_failed      not the client's fault
+    ├── InvalidFrame              422     invalid_frame         number absent, or beyond the last
+    ├── PreprocessFailed          500     preprocess_failed     a fault of ours; the log says where
+    ├── InferenceFailed           500     inference_failed      not the client's fault
+    ├── ExplanationFailed         500     explanation_failed    the scores may well be had without
+    └── ExplanationTooLong        503     explanation_too_long  the time of the batch is used up
 
 Codes are stable: clients and nightly reports rely on them. Messages name field, value and remedy,
 and never repeat what could identify a patient.
@@ -23,7 +28,7 @@ class RequestError(Exception):
 
     status: ClassVar[int]
     code: ClassVar[str]
-    stage: ClassVar[Literal["preprocess", "inference"]] = "preprocess"
+    stage: ClassVar[Literal["preprocess", "inference", "explanation"]] = "preprocess"
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
@@ -54,6 +59,12 @@ class UnsupportedImage(RequestError):  # noqa: N818
     status, code = 415, "unsupported_image"
 
 
+class MissingDecoder(RequestError):  # noqa: N818
+    """The image's compression needs a package that is not installed here."""
+
+    status, code = 415, "missing_decoder"
+
+
 class UnreadableImage(RequestError):  # noqa: N818
     """The image claims a known format and cannot be decoded."""
 
@@ -66,8 +77,34 @@ class InvalidRoI(RequestError):  # noqa: N818
     status, code = 422, "invalid_roi"
 
 
+class InvalidFrame(RequestError):  # noqa: N818
+    """The file has several frames and none is named, or it has no such frame."""
+
+    status, code = 422, "invalid_frame"
+
+
+class PreprocessFailed(RequestError):  # noqa: N818
+    """An error that was not foreseen; the row's neighbours go on."""
+
+    status, code = 500, "preprocess_failed"
+
+
 class InferenceFailed(RequestError):  # noqa: N818
     """The forward pass failed or gave no finite number."""
 
     status, code = 500, "inference_failed"
     stage = "inference"
+
+
+class ExplanationFailed(RequestError):  # noqa: N818
+    """There is no heat map."""
+
+    status, code = 500, "explanation_failed"
+    stage = "explanation"
+
+
+class ExplanationTooLong(RequestError):  # noqa: N818
+    """The row's heat maps would keep its neighbours waiting for too long."""
+
+    status, code = 503, "explanation_too_long"
+    stage = "explanation"

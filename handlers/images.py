@@ -3,63 +3,71 @@
 from __future__ import annotations
 
 import io
+import logging
+import warnings
 from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
+from handlers import dicom, quality
 from handlers.errors import (
     ImageTooLarge,
+    InvalidFrame,
     InvalidRoI,
     RequestError,
     UnreadableImage,
     UnsupportedImage,
 )
+from handlers.frames import MAX_BYTES, MAX_PIXELS, Frame, check_scans
 from handlers.requests import Explain, ScoringRequest
-from model_def.preprocessing import (
-    FORMATS,
-    Pixels,
-    Preprocessing,
-    RoI,
-    crop,
-    resize,
-    to_grey,
-    unusable,
-)
-
-MAX_BYTES = 32 * 2**20
-MAX_PIXELS = 40_000_000  # an ultrasound frame has about 1 Mpx
+from model_def.preprocessing import Pixels, Preprocessing, RoI, crop, resize
+from model_def.stored_image import FORMATS, stored_pixels, unusable
 
 # `decode` checks the header's size itself, before any pixel is decoded; Pillow would only warn.
 Image.MAX_IMAGE_PIXELS = None
 
+# Pillow tells its logger the tags of a file, and warns of odd metadata; a worker's log has neither.
+logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-def decode(data: bytes) -> Pixels:
-    """Grey uint8 (H, W) as stored: an EXIF orientation is not applied, since RoIs refer to the
-    stored frame.
+
+def decode(data: bytes, frame: int | None = None) -> Frame:
+    """The stored frame of an image file, or frame number `frame` (from 0) of a DICOM file.
+
+    An EXIF orientation is not applied, since RoIs refer to the stored frame; the warning
+    `exif_orientation_ignored` says that there is one.
 
     Raises:
-        ImageTooLarge, UnsupportedImage, UnreadableImage: with the limit or what is taken.
+        ImageTooLarge, UnsupportedImage, UnreadableImage, InvalidFrame, MissingDecoder: with the
+            limit or what is taken.
     """
+    if dicom.is_dicom(data):
+        return dicom.decode(data, frame)
     if len(data) > MAX_BYTES:
         raise ImageTooLarge(
             f"image: {len(data)} bytes; the limit is {MAX_BYTES}, send the lesion's frame alone",
             field="image",
         )
+    if frame not in (None, 0):
+        raise InvalidFrame("frame: a still image has frame 0 only", field="frame")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_header(image)
-            return to_grey(image)
-    except UnidentifiedImageError as error:
+            if image.format == "JPEG":
+                check_scans(data)
+            stored, turned = stored_pixels(image)
+    except UnidentifiedImageError:
         raise UnsupportedImage(
-            f"image: not a format taken here; send {', '.join(FORMATS)}", field="image"
-        ) from error
+            f"image: not a format taken here; send {', '.join(FORMATS)} or DICOM", field="image"
+        ) from None
     except RequestError:
         raise
     except Exception as error:  # decoders raise many types on damaged bytes
         raise UnreadableImage(
             f"image: damaged or cut short ({type(error).__name__}); send the whole file",
             field="image",
-        ) from error
+        ) from None
+    return Frame.of(stored, warnings=("exif_orientation_ignored",) if turned else ())
 
 
 def _check_header(image: Image.Image) -> None:
@@ -85,27 +93,43 @@ class Prepared:
     """The RoI that was scored, before widening."""
     explain: Explain | None
     warnings: list[str]
+    frame_HW: Pixels | None = None
+    """The full stored frame, for overlays; only where `explain` asks for one."""
 
 
 def prepare(request: ScoringRequest, facts: Preprocessing) -> Prepared:
     """Decode, check the RoI against the frame, crop and resize.
 
+    Without a RoI it is the one usable tissue region of a DICOM file, or else the whole frame; a
+    warning says which.
+
     Raises:
         InvalidRoI: empty or outside the frame; it is never clipped in silence.
         RequestError: whatever `decode` raises.
     """
-    frame_HW = decode(request.image)
-    height, width = frame_HW.shape
-    warnings = []
+    frame = decode(request.image, request.frame)
+    height, width = frame.grey_HW.shape
+    notes = list(frame.warnings)
     roi = request.roi
     if roi is None:
-        roi = RoI(0, 0, width, height)
-        warnings.append("whole_frame")
-    if not (0 <= roi.x_min < roi.x_max <= width and 0 <= roi.y_min < roi.y_max <= height):
+        notes.append("ultrasound_region_used" if frame.tissue else "whole_frame")
+        roi = frame.tissue or RoI(0, 0, width, height)
+    if not roi.lies_inside(width, height):
         raise InvalidRoI(
             f"roi: {list(roi)} is empty or outside the {width} x {height} frame; give "
             "x_min < x_max and y_min < y_max inside it",
             field="roi",
         )
-    crop_HW = crop(frame_HW, roi, facts)
-    return Prepared(crop_HW, resize(crop_HW, facts), roi, request.explain, warnings)
+    crop_HW = crop(frame.grey_HW, roi, facts)
+    input_SS = resize(crop_HW, facts)
+    notes += quality.grey_warnings(roi, input_SS)
+    if frame.has_colour_in(roi):
+        notes.append("colour_doppler")
+    return Prepared(
+        crop_HW=crop_HW,
+        input_SS=input_SS,
+        roi=roi,
+        explain=request.explain,
+        warnings=notes,
+        frame_HW=frame.grey_HW if request.explain else None,
+    )

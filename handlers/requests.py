@@ -2,9 +2,16 @@
 
 The batch job builds the same rows, so that one parser decides for both ways:
 
-* raw bytes: `{"body": bytes}`, RoI in the header `X-Roi: x0,y0,x1,y1`, method in `X-Explain`;
+* raw bytes: `{"body": bytes}`;
 * multipart: `{"image": bytes, "roi": b"x0,y0,x1,y1", "explain": b"gradcam:alnm", ...}`;
 * JSON: `{"body": {"image": base64, "roi": [x0, y0, x1, y1], "explain": "gradcam", ...}}`.
+
+The headers `X-Roi: x0,y0,x1,y1`, `X-Explain` and `X-Frame` stand for the fields beside any of them;
+what comes both ways is refused, as a RoI that is passed over would be another lesion's score.
+
+`explain` is text in all of them, `METHOD[:HEAD,HEAD][+full_frame][+grid]`, for example
+`gradcam:alnm+grid`; in JSON it may also be an object, `{"method": "gradcam", "heads": ["alnm"],
+"full_frame": false, "grid": true}`, of which only `method` is needed.
 """
 
 from __future__ import annotations
@@ -13,24 +20,32 @@ import base64
 import binascii
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from handlers.attribution import METHODS
-from handlers.errors import InvalidRoI, MalformedRequest, MissingImage
+from handlers.errors import ImageTooLarge, InvalidRoI, MalformedRequest, MissingImage
+from handlers.frames import MAX_DICOM_BYTES
 from model_def.preprocessing import RoI
 
 # `study_id` is for the gateway's routing; the score does not depend on it.
 FIELDS = ("image", "roi", "explain", "frame", "study_id")
+HEADERS = {"x-roi": "roi", "x-explain": "explain", "x-frame": "frame"}
+EXTRAS = ("full_frame", "grid")  # what `explain` may ask for beside the overlay of the crop
 MAX_TEXT = 256  # characters of any field but the image; long digits are costly to parse
 
 
 @dataclass(frozen=True)
 class Explain:
-    """Which heat maps a row asks for."""
+    """Which heat maps a row asks for: one of `method` for each of `heads`."""
 
     method: str
     heads: tuple[str, ...]
+    full_frame: bool = False
+    """A picture of the whole frame, too."""
+    grid: bool = False
+    """The map's values, too."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,8 @@ class ScoringRequest:
     image: bytes
     roi: RoI | None
     explain: Explain | None
+    frame: int | None = None
+    """Number of the frame, from 0; None where the row names none."""
 
 
 def parse(
@@ -48,17 +65,15 @@ def parse(
     """Read one row; `heads` are the names that an explanation may ask for.
 
     Raises:
-        MalformedRequest, MissingImage, InvalidRoI: naming the field and the remedy.
+        MalformedRequest, MissingImage, ImageTooLarge, InvalidRoI: naming the field and the remedy.
     """
     # TorchServe looks headers up by exact case; HTTP/2 gateways send them in lower case.
-    lowered = {name.lower(): value for name, value in headers.items()}
+    lowered = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
     fields = _fields(row, lowered)
-    unknown = sorted(set(fields) - set(FIELDS))
-    if unknown:
+    if unknown := set(fields) - set(FIELDS):
         raise MalformedRequest(
             f"{len(unknown)} unknown field(s); known are {', '.join(FIELDS)}", field="body"
         )
-    _check_frame(fields.get("frame"))
     explain = fields.get("explain")
     if explain is None and lowered.get("explain") == "True":  # TorchServe's mark of /explanations
         explain = METHODS[0]
@@ -66,15 +81,30 @@ def parse(
         image=_image(fields.get("image")),
         roi=_roi(fields.get("roi")),
         explain=_explain(explain, heads),
+        frame=_frame(fields.get("frame")),
     )
 
 
 def _fields(row: Mapping[str, object], headers: Mapping[str, str]) -> dict[str, object]:
-    """The named fields, whichever of the three forms the row has."""
-    if "body" not in row and "data" not in row:
+    """The named fields, whichever of the three forms the row has, and those of the headers."""
+    fields = _body_fields(row, headers)
+    for header, name in HEADERS.items():
+        if header not in headers:
+            continue
+        if fields.get(name) is not None:
+            raise MalformedRequest(
+                f"{name}: in the body and in the header {header}; give it once", field=name
+            )
+        fields[name] = headers[header]
+    return fields
+
+
+def _body_fields(row: Mapping[str, object], headers: Mapping[str, str]) -> dict[str, object]:
+    # A form may have a field `data`, too, which is then one that is not known.
+    if len(row) != 1 or not row.keys() & {"body", "data"}:
         return dict(row)
-    body = row["body"] if "body" in row else row["data"]
-    if "json" in headers.get("content-type", "") and isinstance(body, bytes | bytearray):
+    (body,) = row.values()
+    if "json" in headers.get("content-type", "").lower() and isinstance(body, bytes | bytearray):
         try:
             body = json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -85,16 +115,13 @@ def _fields(row: Mapping[str, object], headers: Mapping[str, str]) -> dict[str, 
             fields["image"] = _base64(fields["image"])
         return fields
     if isinstance(body, bytes | bytearray):
-        return {
-            "image": body,
-            "roi": headers.get("x-roi"),
-            "explain": headers.get("x-explain"),
-            "frame": headers.get("x-frame"),
-        }
+        return {"image": body}
     raise MalformedRequest("body: not an object; send {image, roi, explain}", field="body")
 
 
 def _base64(text: str) -> bytes:
+    if len(text) > 4 * (MAX_DICOM_BYTES // 3 + 1):
+        raise ImageTooLarge(f"image: over {MAX_DICOM_BYTES} bytes, the limit", field="image")
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -147,25 +174,55 @@ def _roi(value: object) -> RoI | None:
     return RoI(*whole)
 
 
-def _check_frame(value: object) -> None:
-    """Still images have one frame, number 0."""
-    if value is not None and str(value if isinstance(value, int) else _text(value, "frame")) != "0":
-        raise MalformedRequest("frame: a still image has frame 0 only", field="frame")
+def _frame(value: object) -> int | None:
+    """A whole number from 0; None where none is given."""
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    else:
+        text = _text(value, "frame")
+        number = int(text) if re.fullmatch("[0-9]{1,9}", text) else -1
+    if not 0 <= number < 10**9:
+        raise MalformedRequest("frame: no whole number from 0", field="frame")
+    return number
 
 
 def _explain(value: object, heads: Sequence[str]) -> Explain | None:
-    """`method` or `method:head,head`; all heads where none is named."""
+    """One method, the heads named (all where none is), and what is wanted beside the overlay."""
     if value is None:
         return None
-    method, _, named = _text(value, "explain").partition(":")
-    if method not in METHODS:
+    fields = dict(value) if isinstance(value, Mapping) else _explain_fields(_text(value, "explain"))
+    unknown = set(fields) - {"method", "heads", *EXTRAS}
+    if unknown:
         raise MalformedRequest(
-            f"explain: no such method; give {' or '.join(METHODS)}", field="explain"
-        )
-    chosen = tuple(name.strip() for name in named.split(",")) if named else tuple(heads)
-    if not set(chosen) <= set(heads):
-        raise MalformedRequest(
-            f"explain: names a head that the model lacks; it has {', '.join(heads)}",
+            f"explain: {len(unknown)} unknown part(s); give a method, and heads, "
+            f"{' or '.join(EXTRAS)} if need be, as in {METHODS[0]}:{heads[0]}+{EXTRAS[0]}",
             field="explain",
         )
-    return Explain(method, chosen)
+    if fields.get("method") not in METHODS:
+        raise MalformedRequest(
+            f"explain: no such method; give one of {', '.join(METHODS)}", field="explain"
+        )
+    chosen = fields.get("heads", list(heads))
+    if not isinstance(chosen, list) or not chosen or any(name not in heads for name in chosen):
+        raise MalformedRequest(
+            f"explain: names a head that the model lacks, or none; it has {', '.join(heads)}",
+            field="explain",
+        )
+    full_frame, grid = (fields.get(name, False) for name in EXTRAS)
+    if not (isinstance(full_frame, bool) and isinstance(grid, bool)):
+        raise MalformedRequest(
+            f"explain: {' and '.join(EXTRAS)} are true or false", field="explain"
+        )
+    return Explain(str(fields["method"]), tuple(dict.fromkeys(chosen)), full_frame, grid)
+
+
+def _explain_fields(text: str) -> dict[str, object]:
+    """`METHOD[:HEAD,HEAD][+full_frame][+grid]` as the object that JSON may give."""
+    asked, *extras = (part.strip() for part in text.split("+"))
+    method, colon, named = asked.partition(":")
+    fields: dict[str, object] = {"method": method.strip(), **dict.fromkeys(extras, True)}
+    if colon:
+        fields["heads"] = [name.strip() for name in named.split(",")]
+    return fields

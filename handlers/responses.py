@@ -30,12 +30,28 @@ class ModelIdentity:
     engine: str
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Heatmap:
-    """One head's overlay."""
+    """One head's map of one method."""
 
     method: str
+    target: str
+    """The logit that is explained, in words."""
+    box: RoI
+    """What of the stored frame the map covers: the RoI, widened by the card's context."""
+    max: float
+    """The map's largest absolute value, in units of the logit: the end of the picture's scale."""
     png: bytes = field(repr=False)
+    """The map over the crop, with its scale."""
+    full_frame_png: bytes | None = field(default=None, repr=False)
+    """The same in the whole frame with the RoI's outline; only where asked for."""
+    grid: list[list[float]] | None = field(default=None, repr=False)
+    """The map's values (h, w), to six digits of the largest; only where asked for."""
+
+    def body(self) -> dict[str, Any]:
+        """As it stands in a result; what was not asked for is left out."""
+        everything = {**vars(self), "box": list(self.box)}
+        return {key: value for key, value in everything.items() if value is not None}
 
 
 def scored(
@@ -66,10 +82,7 @@ def scored(
             },
             "consistent": is_consistent(heads, scores),
             "warnings": warnings,
-            "heatmaps": {
-                name: {"method": heatmap.method, "png": heatmap.png}
-                for name, heatmap in heatmaps.items()
-            },
+            "heatmaps": {name: heatmap.body() for name, heatmap in heatmaps.items()},
         },
     )
 

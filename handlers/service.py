@@ -7,24 +7,51 @@ no second class in this file. The stages are verbs, each callable alone: `initia
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
+import time
+import traceback
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from handlers import attribution, engines, golden, images, integrity, requests, responses
+from handlers import (
+    attribution,
+    engines,
+    golden,
+    heatmaps,
+    images,
+    integrity,
+    poison,
+    requests,
+    responses,
+    settings,
+    telemetry,
+)
 from handlers.engines import Forward
-from handlers.errors import InferenceFailed, RequestError
+from handlers.errors import (
+    ExplanationFailed,
+    InferenceFailed,
+    PreprocessFailed,
+    RequestError,
+)
 from handlers.images import Prepared
 from handlers.responses import Heatmap, ModelIdentity, Outcome
-from model_def import checkpoint, gradcam, heads
+from handlers.telemetry import StageTimes
+from model_def import checkpoint, heads
 
 logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
+
+EXPLAIN_WITHIN_S = 20.0
+"""What a batch may have taken when the last map of a slow method begins; a map takes seconds, and
+TorchServe ends a worker that has not answered within `responseTimeout`."""
 
 
 class ScoringService:
@@ -33,27 +60,41 @@ class ScoringService:
     def initialize(self, context: Any) -> None:
         """Load the unpacked archive and prove it on its golden examples, which also warms it up.
 
-        `context` is TorchServe's, or anything with `manifest` and
-        `system_properties["model_dir"]`, `["gpu_id"]`.
+        `context` is TorchServe's, or anything with `manifest`, `model_yaml_config` and
+        `system_properties["model_dir"]`, `["gpu_id"]`; settings under `["handler"]` there overrule
+        the archive's and the environment's (see `handlers.settings`).
 
         Raises:
-            CheckpointError, GoldenMismatch: the archive must not serve.
+            CheckpointError, GoldenMismatch, EngineUnavailable: the archive must not serve.
+            SettingsError: a setting that is unknown or has no such value.
         """
-        folder = Path(context.system_properties["model_dir"])
+        properties = context.system_properties
+        chosen = settings.read(context.model_yaml_config.get("handler"), properties.get("handler"))
+        torch.set_num_threads(chosen.threads)
+        folder = Path(properties["model_dir"])
         network, self.card = checkpoint.load(folder)
-        device = engines.choose_device(context.system_properties.get("gpu_id"))
-        self.engine = engines.EagerEngine(network, self.card.preprocessing, device)
-        self.weight_LC = network.heads.weight.detach()
+        self.device = engines.choose_device(properties.get("gpu_id"))
+        self.attributor = attribution.Attributor(network, self.card)
         self.head_labels = {head.name: head.labels for head in self.card.heads}
         self.methods = attribution.METHODS
+        self.poisoned = False
         model = context.manifest["model"]
         self.model = ModelIdentity(
             name=model["modelName"],
             version=model["modelVersion"],
             sha256=integrity.archive_sha256(folder),
-            engine=self.engine.name,
+            engine="none",
         )
-        largest = golden.verify(folder / golden.FOLDER, self.score, self.engine.tolerance)
+        self._decoders = ThreadPoolExecutor(chosen.threads, "decode")
+
+        def use(name: settings.EngineName) -> float:
+            self.engine = engines.build(name, network, self.card.preprocessing, self.device, chosen)
+            self.model = dataclasses.replace(self.model, engine=self.engine.name)
+            self._lanes = ThreadPoolExecutor(self.engine.lanes, "forward")
+            return golden.verify(folder / golden.FOLDER, self.score, self.engine)
+
+        largest = engines.first_that_holds(engines.candidates(chosen, self.device), use)
+        self.telemetry = telemetry.Telemetry(self.model, context)
         logger.info(
             "ready: %s %s sha256 %s engine %s, goldens within %.2g",
             self.model.name,
@@ -65,31 +106,63 @@ class ScoringService:
 
     def handle(self, rows: Sequence[Row], context: Any) -> list[bytes]:
         """Answer TorchServe: one JSON body per row, in order, each with its own status."""
-        headers = [context.get_all_request_header(index) for index in range(len(rows))]
-        outcomes = self.score(rows, headers)
+        if self.poisoned:
+            poison.end_process()
+        times = StageTimes()
+        with times.measure("handle"):
+            headers = [context.get_all_request_header(index) for index in range(len(rows))]
+            outcomes = self.score(rows, headers, times)
+            bodies = [responses.to_json(outcome.body) for outcome in outcomes]
         for index, outcome in enumerate(outcomes):
             phrase = "OK" if outcome.status == 200 else outcome.body["code"]
             context.set_response_status(outcome.status, phrase, index)
             context.set_response_content_type(index, "application/json")
-        return [responses.to_json(outcome.body) for outcome in outcomes]
+        ids = [context.get_request_id(index) for index in range(len(rows))]
+        self.telemetry.tell(ids, outcomes, times)
+        if self.poisoned:
+            poison.end_process_when_idle()
+        return bodies
 
     def score(
-        self, rows: Sequence[Row], headers: Sequence[Mapping[str, str]] | None = None
+        self,
+        rows: Sequence[Row],
+        headers: Sequence[Mapping[str, str]] | None = None,
+        times: StageTimes | None = None,
     ) -> list[Outcome]:
         """All stages for request rows (see `handlers.requests`); one outcome per row, in order.
 
-        A failing row keeps its error at its index; the others go on.
+        A failing row keeps its error at its index; the others go on. Rows with headers come from a
+        server: somebody waits for them, so what explanations may take is bounded.
+        `times` receives when the rows were in which stage.
         """
-        prepared = [
-            self.preprocess(row, headers[index] if headers else {})
-            for index, row in enumerate(rows)
-        ]
-        ready = [item for item in prepared if isinstance(item, Prepared)]
-        outcomes = iter(self._score_prepared(ready))
-        return [
-            next(outcomes) if isinstance(item, Prepared) else responses.failed(item)
-            for item in prepared
-        ]
+        deadline = time.monotonic() + (math.inf if headers is None else EXPLAIN_WITHIN_S)
+        times = times or StageTimes()
+
+        def prepare(row: Row, of_row: Mapping[str, str]) -> Prepared | RequestError:
+            with times.measure("preprocess"):
+                return self.preprocess(row, of_row)
+
+        headers = headers or [{}] * len(rows)
+        # One row alone is not handed to other threads: that would only cost time.
+        decoded = (self._decoders.map if len(rows) > 1 else map)(prepare, rows, headers)
+        outcomes: dict[int, Outcome] = {}
+        started: list[tuple[list[int], Future[list[Outcome]]]] = []
+        waiting: dict[int, Prepared] = {}
+        for index, item in enumerate(decoded):
+            if isinstance(item, Prepared):
+                waiting[index] = item
+            else:
+                outcomes[index] = responses.failed(item)
+            # The first rows go through the network while the next ones are decoded.
+            if len(waiting) == self.engine.micro_batch < len(rows):
+                started.append(self._start(waiting, deadline, times))
+                waiting = {}
+        outcomes |= zip(
+            waiting, self._score_prepared([*waiting.values()], deadline, times), strict=True
+        )
+        for indices, future in started:
+            outcomes |= zip(indices, future.result(), strict=True)
+        return [outcomes[index] for index in range(len(rows))]
 
     def preprocess(self, row: Row, headers: Mapping[str, str]) -> Prepared | RequestError:
         """Parse, decode, crop and resize one row; thread-safe, CPU only."""
@@ -98,52 +171,52 @@ class ScoringService:
             return images.prepare(request, self.card.preprocessing)
         except RequestError as error:
             return error
+        except Exception as error:
+            # Nothing that a row holds may fail its neighbours. Its text could be the row's own.
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            logger.error(
+                "preprocess failed: %s in %s, line %s",
+                type(error).__name__,
+                where.name,
+                where.lineno,
+            )
+            return PreprocessFailed("the row could not be read; see the worker's log")
 
     def inference(self, prepared: Sequence[Prepared]) -> Forward:
         """Logits and features of the stacked rows."""
         return self.engine.forward(torch.from_numpy(np.stack([item.input_SS for item in prepared])))
 
-    def explain(self, prepared: Sequence[Prepared], forward: Forward) -> list[dict[str, Heatmap]]:
-        """The heat maps that each row asks for, by head; decided row by row.
+    def explain(
+        self, prepared: Sequence[Prepared], forward: Forward, deadline: float = math.inf
+    ) -> list[dict[str, Heatmap] | RequestError]:
+        """The heat maps that each row asks for, by head, or why it has none; decided row by row.
 
-        A binary head explains its logit (in a chain, that of the conditional probability), a
-        categorical one the logit of its most probable label.
+        After `deadline`, of `time.monotonic()`, no map is begun that takes time.
         """
-        slices = heads.logit_slices(self.card.heads)
-
-        def weight_of(index: int, name: str) -> torch.Tensor:
-            return self.weight_LC[slices[name]][forward.logits_BL[index, slices[name]].argmax()]
-
         return [
-            {
-                name: Heatmap(
-                    item.explain.method,
-                    gradcam.overlay(
-                        item.crop_HW,
-                        gradcam.grad_cam(forward.features_BChw[index], weight_of(index, name)),
-                    ),
-                )
-                for name in item.explain.heads
-            }
-            if item.explain
-            else {}
-            for index, item in enumerate(prepared)
+            self._explain_row(item, logits_L, features_Chw, deadline)
+            for item, logits_L, features_Chw in zip(
+                prepared, forward.logits_BL, forward.features_BChw, strict=True
+            )
         ]
 
     def postprocess(
         self,
         prepared: Sequence[Prepared],
         forward: Forward,
-        heatmaps: Sequence[Mapping[str, Heatmap]],
+        explained: Sequence[Mapping[str, Heatmap] | RequestError],
     ) -> list[Outcome]:
         """Calibrated probabilities, labels and coherence of each row."""
         card = self.card
         probability_BL = heads.probabilities(forward.logits_BL, card.heads, card.hierarchy)
         outcomes = []
         rows = probability_BL.tolist()
-        for item, probability_L, maps in zip(prepared, rows, heatmaps, strict=True):
+        for item, probability_L, maps in zip(prepared, rows, explained, strict=True):
             if not np.isfinite(probability_L).all():
                 outcomes.append(responses.failed(InferenceFailed("the network gave no number")))
+                continue
+            if isinstance(maps, RequestError):
+                outcomes.append(responses.failed(maps))
                 continue
             scores = heads.read(probability_L, card.heads)
             outcomes.append(
@@ -151,14 +224,51 @@ class ScoringService:
             )
         return outcomes
 
-    def _score_prepared(self, prepared: Sequence[Prepared]) -> list[Outcome]:
+    def _explain_row(
+        self,
+        item: Prepared,
+        logits_L: torch.Tensor,
+        features_Chw: torch.Tensor,
+        deadline: float,
+    ) -> dict[str, Heatmap] | RequestError:
+        try:
+            return heatmaps.of_row(
+                item, self.attributor, self.card.preprocessing, logits_L, features_Chw, deadline
+            )
+        except RequestError as error:
+            return error
+        except Exception:  # of any kind: it must not take the neighbours' scores with it
+            logger.exception("an explanation failed")
+            self._ask_the_device()
+            return ExplanationFailed(
+                "explain: it failed; see the worker's log, or ask without it", field="explain"
+            )
+
+    def _start(
+        self, waiting: Mapping[int, Prepared], deadline: float, times: StageTimes
+    ) -> tuple[list[int], Future[list[Outcome]]]:
+        rows = [*waiting.values()]
+        return [*waiting], self._lanes.submit(self._score_prepared, rows, deadline, times)
+
+    def _score_prepared(
+        self, prepared: Sequence[Prepared], deadline: float, times: StageTimes
+    ) -> list[Outcome]:
         if not prepared:
             return []
         try:
-            forward = self.inference(prepared)
-            return self.postprocess(prepared, forward, self.explain(prepared, forward))
+            with times.measure("inference"):
+                forward = self.inference(prepared)
+            with times.measure("explain"):
+                explained = self.explain(prepared, forward, deadline)
+            with times.measure("postprocess"):
+                return self.postprocess(prepared, forward, explained)
         except RuntimeError:
             # torch's errors; the rows get a coded answer instead of the 503 of a dead batch.
             logger.exception("inference failed for %d rows", len(prepared))
+            self._ask_the_device()
             failure = InferenceFailed("the forward pass failed; see the worker's log")
             return [responses.failed(failure)] * len(prepared)
+
+    def _ask_the_device(self) -> None:
+        """After an error that may have been the device's own."""
+        self.poisoned = self.poisoned or poison.is_poisoned(self.device)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,8 +50,13 @@ class ModelCard(BaseModel):
         return self
 
 
-def save(folder: Path, network: Network, card: ModelCard) -> None:
-    """Write the checkpoint to `folder`, complete or not at all; an older one is replaced."""
+def save(
+    folder: Path, network: Network, card: ModelCard, beside: Mapping[str, bytes] | None = None
+) -> None:
+    """Write the checkpoint to `folder`, complete or not at all; an older one is replaced.
+
+    `beside`: further files by name, for the training's own use.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -58,6 +64,8 @@ def save(folder: Path, network: Network, card: ModelCard) -> None:
         save_file(tensors, staged / WEIGHTS)
         text = json.dumps(card.model_dump(mode="json"), indent=2, allow_nan=False)
         (staged / CARD).write_text(text + "\n")
+        for name, content in (beside or {}).items():
+            (staged / name).write_bytes(content)
         staged.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)

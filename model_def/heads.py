@@ -7,7 +7,7 @@ Shapes in names: B batch, K heads, L logits: one for a binary head, one per labe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -96,6 +96,25 @@ def check_heads(heads: Sequence[HeadSpec]) -> None:
         seen[head.name] = head
     if not seen:
         raise ValueError("heads: the list is empty; name at least one head")
+
+
+def keep_heads(heads: Sequence[HeadSpec], names: Collection[str]) -> tuple[HeadSpec, ...]:
+    """The heads of those names; where a parent is not kept, the nearest ancestor that is stands in.
+
+    What implies the parent implies the parent's parent, too.
+    """
+    parents = {head.name: head.parent for head in heads}
+
+    def nearest(parent: str | None) -> str | None:
+        while parent is not None and parent not in names:
+            parent = parents[parent]
+        return parent
+
+    return tuple(
+        head.model_copy(update={"parent": nearest(head.parent)})
+        for head in heads
+        if head.name in names
+    )
 
 
 def logit_slices(heads: Sequence[HeadSpec]) -> dict[str, slice]:

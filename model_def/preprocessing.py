@@ -31,6 +31,16 @@ class RoI(NamedTuple):
     x_max: int
     y_max: int
 
+    def lies_inside(self, width: int, height: int) -> bool:
+        """Whether it holds a pixel and lies inside a frame of that size."""
+        return 0 <= self.x_min < self.x_max <= width and 0 <= self.y_min < self.y_max <= height
+
+    def overlaps(self, other: RoI) -> bool:
+        """Whether both share a pixel."""
+        return max(self.x_min, other.x_min) < min(self.x_max, other.x_max) and max(
+            self.y_min, other.y_min
+        ) < min(self.y_max, other.y_max)
+
 
 class Preprocessing(BaseModel):
     """The preprocessing facts that travel with the weights in the model card."""
@@ -45,32 +55,6 @@ class Preprocessing(BaseModel):
     """Per-channel mean subtracted from intensities in [0, 1]."""
     std: tuple[Positive, Positive, Positive] = IMAGENET_STD
     """Per-channel standard deviation that divides them."""
-
-
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")  # 8 bits a channel or less
-
-
-def unusable(image: Image.Image) -> str | None:
-    """Why an opened image (of `FORMATS`) is not taken, in training as in serving; None if it is.
-
-    Says so from the header, before any pixel is decoded.
-    """
-    if image.mode not in MODES:
-        return f"pixel mode {image.mode}; give 8 bits a channel"
-    if getattr(image, "n_frames", 1) != 1:
-        return "several frames; give one"
-    return None
-
-
-def to_grey(image: Image.Image) -> Pixels:
-    """Intensities of a decoded 8-bit image, uint8 (H, W); colour by the ITU-R 601 luma weights.
-
-    An alpha channel is ignored: it holds no echo.
-    """
-    if image.mode in ("P", "LA", "PA", "RGBA"):
-        image = image.convert("RGBA").convert("RGB") if image.mode != "LA" else image.getchannel(0)
-    return np.asarray(image.convert("L"))
 
 
 def widen(roi: RoI, context: float, width: int, height: int) -> RoI:

@@ -2,7 +2,7 @@ import base64
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handlers import requests
@@ -11,31 +11,66 @@ from handlers.requests import Explain, ScoringRequest
 from model_def.preprocessing import RoI
 
 HEADS = ["malignancy", "alnm"]
-EXPECTED = ScoringRequest(b"png", RoI(1, 2, 30, 40), Explain("gradcam", ("alnm",)))
+EXPECTED = ScoringRequest(b"png", RoI(1, 2, 30, 40), Explain("gradcam", ("alnm",)), frame=7)
 JSON_FIELDS = {
     "image": base64.b64encode(b"png").decode(),
     "roi": [1, 2, 30, 40],
     "explain": "gradcam:alnm",
+    "frame": 7,
 }
 
 
 @pytest.mark.parametrize(
     ("row", "headers"),
     [
-        ({"body": bytearray(b"png")}, {"X-Roi": "1,2,30,40", "X-Explain": "gradcam:alnm"}),
-        ({"data": b"png"}, {"x-roi": " [1, 2, 30, 40] ", "x-explain": "gradcam: alnm"}),
-        ({"image": b"png", "roi": b"1,2,30,40", "explain": b"gradcam:alnm"}, {}),
-        ({"image": b"png", "roi": "1.0,2,30,40", "explain": "gradcam:alnm", "frame": "0"}, {}),
+        (
+            {"body": bytearray(b"png")},
+            {"X-Roi": "1,2,30,40", "X-Explain": "gradcam:alnm", "X-Frame": "7"},
+        ),
+        (
+            {"data": b"png"},
+            {"x-roi": " [1, 2, 30, 40] ", "x-explain": "gradcam: alnm", "x-frame": " 07"},
+        ),
+        ({"image": b"png", "roi": b"1,2,30,40", "explain": b"gradcam:alnm", "frame": b"7"}, {}),
+        ({"image": b"png", "roi": "1.0,2,30,40", "explain": "gradcam:alnm", "frame": "7"}, {}),
         ({"body": JSON_FIELDS}, {}),
-        ({"body": {**JSON_FIELDS, "study_id": "s", "frame": 0}}, {}),
+        ({"body": {**JSON_FIELDS, "study_id": "s", "frame": "7"}}, {}),
         (
             {"body": json.dumps(JSON_FIELDS).encode()},
             {"Content-Type": "application/json; charset=utf-8"},
         ),
+        ({"body": json.dumps(JSON_FIELDS).encode()}, {"Content-Type": "Application/JSON"}),
     ],
 )
 def test_every_form_means_the_same(row: dict[str, object], headers: dict[str, str]) -> None:
     assert requests.parse(row, headers, HEADS) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        ({"image": b"x", "roi": b"1,2,3,4"}, "roi"),
+        ({"body": JSON_FIELDS}, "roi"),
+        ({"image": b"x", "explain": b"gradcam"}, "explain"),
+        ({"image": b"x", "frame": b"0"}, "frame"),
+    ],
+)
+def test_a_header_beside_a_form_or_json_counts_and_never_overrules(
+    row: dict[str, object], field: str
+) -> None:
+    header = {"X-Roi": "1,2,30,40"}
+    assert requests.parse({"image": b"x"}, header, HEADS).roi == EXPECTED.roi
+    assert requests.parse({"body": {"image": "eA=="}}, header, HEADS).roi == EXPECTED.roi
+    with pytest.raises(MalformedRequest) as caught:
+        requests.parse(row, {f"x-{field}": "1,2,3,4"}, HEADS)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("name", ["data", "body"])
+def test_a_form_that_names_its_image_otherwise_does_not_lose_its_roi(name: str) -> None:
+    with pytest.raises(MalformedRequest) as caught:
+        requests.parse({name: b"png", "roi": b"1,2,30,40"}, {}, HEADS)
+    assert caught.value.field == "body"
 
 
 def test_roi_and_explain_may_be_left_out() -> None:
@@ -71,15 +106,77 @@ def test_the_explanations_endpoint_asks_for_all_heads_unless_the_row_says_otherw
         ({"body": {**JSON_FIELDS, "roi": [True, 0, 1, 1]}}, InvalidRoI, "roi"),
         ({"body": {**JSON_FIELDS, "roi": [None, 0, 1, 1]}}, MalformedRequest, "roi"),
         ({"body": {**JSON_FIELDS, "roi": {"x": 1}}}, MalformedRequest, "roi"),
-        ({"image": b"x", "frame": b"1"}, MalformedRequest, "frame"),
+        ({"image": b"x", "frame": b"-1"}, MalformedRequest, "frame"),
+        ({"image": b"x", "frame": b"1.0"}, MalformedRequest, "frame"),
+        ({"image": b"x", "frame": b"9" * 200}, MalformedRequest, "frame"),
+        ({"image": b"x", "frame": "\u0661"}, MalformedRequest, "frame"),
+        ({"body": {**JSON_FIELDS, "frame": True}}, MalformedRequest, "frame"),
+        ({"body": {**JSON_FIELDS, "frame": 10**400}}, MalformedRequest, "frame"),
+        ({"body": {**JSON_FIELDS, "frame": 1.5}}, MalformedRequest, "frame"),
+        ({"body": {**JSON_FIELDS, "frame": [1]}}, MalformedRequest, "frame"),
         ({"image": b"x", "explain": b"magic"}, MalformedRequest, "explain"),
         ({"image": b"x", "explain": b"gradcam:liver"}, MalformedRequest, "explain"),
+        ({"image": b"x", "explain": b"gradcam:"}, MalformedRequest, "explain"),
+        ({"image": b"x", "explain": b"gradcam+all"}, MalformedRequest, "explain"),
+        ({"image": b"x", "explain": b"+grid"}, MalformedRequest, "explain"),
+        ({"body": {**JSON_FIELDS, "explain": {}}}, MalformedRequest, "explain"),
+        (
+            {"body": {**JSON_FIELDS, "explain": {"method": ["gradcam"]}}},
+            MalformedRequest,
+            "explain",
+        ),
+        (
+            {"body": {**JSON_FIELDS, "explain": {"method": "gradcam", "heads": "alnm"}}},
+            MalformedRequest,
+            "explain",
+        ),
+        (
+            {"body": {**JSON_FIELDS, "explain": {"method": "gradcam", "heads": []}}},
+            MalformedRequest,
+            "explain",
+        ),
+        (
+            {"body": {**JSON_FIELDS, "explain": {"method": "gradcam", "grid": "yes"}}},
+            MalformedRequest,
+            "explain",
+        ),
     ],
 )
 def test_mistakes_are_named(row: dict[str, object], error: type[RequestError], field: str) -> None:
     with pytest.raises(error) as caught:
         requests.parse(row, {}, HEADS)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("occlusion", {"method": "occlusion"}),
+        ("occlusion + grid", {"method": "occlusion", "grid": True}),
+        (
+            "gradcam:alnm,malignancy+grid+full_frame",
+            {
+                "method": "gradcam",
+                "heads": ["alnm", "malignancy"],
+                "grid": True,
+                "full_frame": True,
+            },
+        ),
+        ("gradcam:alnm,alnm", {"method": "gradcam", "heads": ["alnm"], "full_frame": False}),
+    ],
+)
+def test_an_explanation_may_be_asked_for_by_text_or_by_an_object(
+    text: str, fields: dict[str, object]
+) -> None:
+    asked = [
+        requests.parse({"body": {**JSON_FIELDS, "explain": explain}}, {}, HEADS).explain
+        for explain in (text, fields)
+    ]
+    assert asked[0] == asked[1]
+    assert asked[0] is not None
+    assert (asked[0].method, asked[0].grid) == (fields["method"], fields.get("grid", False))
+    assert asked[0].full_frame == fields.get("full_frame", False)
+    assert list(asked[0].heads) == fields.get("heads", HEADS)
 
 
 def test_json_that_is_none() -> None:
@@ -95,6 +192,7 @@ values = st.recursive(
 fields = st.dictionaries(st.sampled_from([*requests.FIELDS, "body", "data", "x"]), values)
 
 
+@settings(deadline=None)
 @given(row=fields | st.builds(lambda body: {"body": body}, fields))
 def test_any_row_is_parsed_or_refused_with_a_coded_error(row: dict[str, object]) -> None:
     try:

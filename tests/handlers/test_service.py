@@ -1,6 +1,8 @@
 import base64
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,16 +12,20 @@ import numpy as np
 import pytest
 import torch
 
+from handlers import poison
 from handlers.engines import Forward
 from handlers.golden import GoldenMismatch
 from handlers.service import ScoringService
 from tests.conftest import encode
 
+ROOT = Path(__file__).resolve().parents[2]
 
-def context_of(folder: Path) -> SimpleNamespace:
+
+def context_of(folder: Path, **handler: object) -> SimpleNamespace:
     return SimpleNamespace(
         manifest=json.loads((folder / "MAR-INF" / "MANIFEST.json").read_text()),
-        system_properties={"model_dir": str(folder), "gpu_id": None},
+        model_yaml_config={},
+        system_properties={"model_dir": str(folder), "gpu_id": None, "handler": handler},
     )
 
 
@@ -48,6 +54,9 @@ class FakeContext:
 
     def get_all_request_header(self, index: int) -> dict[str, str]:
         return self.headers[index]
+
+    def get_request_id(self, index: int) -> str:
+        return f"request {index}"
 
     def set_response_status(self, code: int, phrase: str, index: int) -> None:
         assert isinstance(phrase, str)
@@ -138,11 +147,125 @@ def test_start_up_refuses_what_does_not_reproduce_its_goldens(
     folder = Path(shutil.copytree(unpacked, tmp_path / "archive"))
     path = folder / "golden" / "golden.json"
     examples = json.loads(path.read_text())
-    examples[2]["probabilities"]["alnm"] += 0.01
+    examples[1]["probabilities"]["malignancy"] += 0.005
+    examples[2]["probabilities"]["alnm"] += 0.01  # the largest, and not the first, is named
     path.write_text(json.dumps(examples))
     with pytest.raises(GoldenMismatch, match=r"golden_2\.png, head alnm: .* differs by 0\.01"):
+        ScoringService().initialize(context_of(folder))
+    with pytest.raises(GoldenMismatch, match=r"largest difference of 8; allowed is 0\.001"):
         ScoringService().initialize(context_of(folder))
     examples[2]["roi"] = [0, 0, 9999, 9]
     path.write_text(json.dumps(examples))
     with pytest.raises(GoldenMismatch, match=r"golden_2\.png: roi"):
         ScoringService().initialize(context_of(folder))
+
+
+@pytest.fixture(scope="module")
+def openvino(unpacked: Path) -> ScoringService:
+    """The same archive on two streams of OpenVINO, in float32: its logits are far apart."""
+    pytest.importorskip("openvino")
+    made = ScoringService()
+    made.initialize(context_of(unpacked, engine="openvino-fp32", threads=2))
+    return made
+
+
+def test_results_name_the_engine_that_ran(
+    service: ScoringService, openvino: ScoringService, frame: np.ndarray
+) -> None:
+    row = {"image": encode(frame)}
+    assert service.score([row])[0].body["model"]["engine"] == "eager-cpu-fp32"
+    assert openvino.score([row])[0].body["model"]["engine"] == "openvino-cpu-fp32"
+
+
+def test_rows_keep_their_places_when_they_run_beside_each_other(
+    service: ScoringService, openvino: ScoringService
+) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (12, 70, 90), dtype=np.uint8)
+    rows = [
+        {"image": encode(frame) if number % 4 else b"x", "roi": f"3,3,{60 + number},60"}
+        for number, frame in enumerate(frames)
+    ]
+    for row, found, expected in zip(rows, openvino.score(rows), service.score(rows), strict=True):
+        assert found.status == expected.status == (415 if row["image"] == b"x" else 200)
+        alone = openvino.score([row])[0]
+        for head, score in expected.body.get("heads", {}).items():
+            probability = found.body["heads"][head]["probability"]
+            assert probability == pytest.approx(score["probability"], abs=1e-3)
+            assert probability == pytest.approx(alone.body["heads"][head]["probability"], abs=1e-6)
+
+
+def test_an_engine_that_fails_the_goldens_gives_way_where_told_so(
+    unpacked: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("openvino")
+    folder = Path(shutil.copytree(unpacked, tmp_path / "archive"))
+    path = folder / "golden" / "golden.json"
+    examples = json.loads(path.read_text())
+    made = ScoringService()
+    made.initialize(context_of(folder, engine="cuda", fallback=("openvino-fp32", "eager")))
+    assert made.model.engine == "openvino-cpu-fp32"
+    assert "engine cuda is not used: " in caplog.text
+    examples[0]["probabilities"]["alnm"] += 0.01
+    path.write_text(json.dumps(examples))
+    with pytest.raises(GoldenMismatch, match=r"differs by 0\.01 under eager-cpu-fp32"):
+        made.initialize(context_of(folder, engine="openvino-fp32", fallback=("eager",)))
+    assert "is not used: golden golden_0.png, head alnm: " in caplog.text
+
+
+def test_a_worker_without_its_device_answers_and_ends_at_the_next_batch(unpacked: Path) -> None:
+    code = f"""
+import sys
+sys.path.insert(0, {str(unpacked)!r})
+import torch
+from handlers import poison
+from tests.conftest import encode
+from tests.handlers.test_service import FakeContext, ScoringService, context_of
+from pathlib import Path
+import numpy as np
+
+service = ScoringService()
+service.initialize(context_of(Path({str(unpacked)!r})))
+rows = [{{"body": encode(np.eye(40, dtype=np.uint8))}}]
+
+def fail(rows):
+    raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+service.inference = fail
+for lost in (False, True):
+    poison.is_poisoned = lambda device: lost
+    context = FakeContext([{{}}])
+    print(service.handle(rows, context), context.status, flush=True)
+service.handle(rows, FakeContext([{{}}]))
+print("still there")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 70, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2  # an error that leaves the device usable does not end the worker
+    assert all('"code": "inference_failed"' in line and "{0: 500}" in line for line in lines)
+    assert done.stderr.count("the CUDA context is lost") == 1
+
+
+def test_a_worker_without_its_device_ends_when_idle() -> None:
+    code = (
+        "import time; from handlers import poison; poison.IDLE_S = 0.1; "
+        "poison.end_process_when_idle(); time.sleep(30)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 70
+
+
+def test_the_cpu_is_never_poisoned() -> None:
+    assert not poison.is_poisoned(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_the_device_is_asked(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    def synchronize(device: torch.device) -> None:
+        if fails:
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(torch, "ones", lambda n, device: torch.zeros(n))
+    assert poison.is_poisoned(torch.device("cuda", 0)) is fails

@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from pydantic import ValidationError
 
-from model_def.preprocessing import Preprocessing, RoI, crop, normalise, resize, to_grey, widen
+from model_def.preprocessing import Preprocessing, RoI, crop, normalise, resize, widen
 
 
 def test_widen_by_a_fraction_of_its_own_size_and_clip_at_the_frame() -> None:
@@ -38,26 +37,6 @@ def test_normalise_by_hand() -> None:
     crops = torch.tensor([[[0, 255]]], dtype=torch.uint8)
     expected = torch.tensor([[[[-1.0, 1.0]], [[0.0, 1.0]], [[-0.5, 0.0]]]])
     torch.testing.assert_close(normalise(crops, facts), expected)
-
-
-@pytest.mark.parametrize(
-    ("mode", "pixel", "grey"),
-    [
-        ("L", 77, 77),
-        ("1", 1, 255),
-        ("RGB", (255, 0, 0), 76),  # 255 x 0.299
-        ("RGBA", (0, 255, 0, 3), 150),  # 255 x 0.587; alpha ignored
-        ("LA", (90, 0), 90),
-    ],
-)
-def test_grey_of_each_mode(mode: str, pixel: object, grey: int) -> None:
-    assert to_grey(Image.new(mode, (2, 2), pixel)).tolist() == [[grey, grey]] * 2  # type: ignore[arg-type]
-
-
-def test_grey_of_a_palette_is_of_its_colours_not_of_its_indices() -> None:
-    image = Image.new("P", (1, 1), 1)
-    image.putpalette([0, 0, 0, 200, 200, 200])
-    assert to_grey(image).tolist() == [[200]]
 
 
 def test_unknown_facts_are_refused() -> None:

@@ -1,0 +1,73 @@
+"""A decoded frame as it was stored, and the limits that protect the worker while it is decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from handlers import quality
+from handlers.errors import ImageTooLarge
+from model_def.preprocessing import Pixels, RoI
+
+MAX_BYTES = 32 * 2**20
+"""Of a still image; an ultrasound frame of 1 Mpx has 3 MB uncompressed."""
+MAX_DICOM_BYTES = 256 * 2**20
+"""Of a DICOM file, deflated or inflated: a cine loop is sent whole, though one frame is decoded."""
+MAX_PIXELS = 16_000_000
+"""Of one frame, read from the header before anything is decoded: twice a 4K screen."""
+MAX_FRAMES = 10_000
+"""Of a DICOM file: more than five minutes at 30 frames a second."""
+MAX_SCANS = 100
+"""Of a JPEG: usual are 1 to 11, and each goes over all pixels, which it may hold in a few bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Pixels of one stored frame and what its file says about them."""
+
+    grey_HW: Pixels
+    """Intensities, uint8; colour by the ITU-R 601 luma weights."""
+    colour: Image.Image | None
+    """The same in RGB; None where the stored frame is grey."""
+    warnings: tuple[str, ...]
+    tissue: RoI | None
+    """The one usable two-dimensional tissue region of a DICOM file."""
+    flow: tuple[RoI, ...]
+    """Colour flow regions of a DICOM file, as it states them."""
+
+    @classmethod
+    def of(
+        cls,
+        stored: Image.Image,
+        *,
+        warnings: tuple[str, ...] = (),
+        tissue: RoI | None = None,
+        flow: tuple[RoI, ...] = (),
+    ) -> Frame:
+        """A frame from its stored pixels in mode L or RGB."""
+        grey = stored.mode == "L"
+        return cls(
+            grey_HW=np.asarray(stored if grey else stored.convert("L")),
+            colour=None if grey else stored,
+            warnings=warnings,
+            tissue=tissue,
+            flow=flow,
+        )
+
+    def has_colour_in(self, roi: RoI) -> bool:
+        """Whether the file states colour flow in the RoI, or its pixels there are coloured."""
+        if any(roi.overlaps(region) for region in self.flow):
+            return True
+        return self.colour is not None and quality.is_coloured(self.colour, roi)
+
+
+def check_scans(jpeg: bytes) -> None:
+    """Refuse a JPEG of more than `MAX_SCANS` scans.
+
+    Raises:
+        ImageTooLarge: with the limit.
+    """
+    if (scans := jpeg.count(b"\xff\xda")) > MAX_SCANS:
+        raise ImageTooLarge(f"image: {scans} JPEG scans; the limit is {MAX_SCANS}", field="image")

@@ -1,0 +1,110 @@
+"""Which image files are taken, and their stored pixels in 8 bits, in training and in serving.
+
+* RoIs refer to the stored frame, so no EXIF orientation is applied; `stored_pixels` tells of one.
+* 16 bits a channel become 8 by their high byte, never by the image's own range: a full-range image
+  keeps its grey levels (257 x g and 256 x g both give g), and equal samples give equal pixels in
+  any two images. 12-bit samples in the low bits of a 16-bit file come out nearly black.
+* Colour profiles and gamma are not applied; an alpha channel is ignored: it holds no echo.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from model_def.preprocessing import Pixels
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "I;16B", "I;16L")
+
+# TIFF 6.0 tags
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_USUAL_TILE = 4096 * 4096
+
+# Pillow turns TIFF, and TIFF alone, while it loads: what each orientation (EXIF 2.32, tag 0x0112)
+# takes to be turned back.
+_TURN_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def unusable(image: Image.Image) -> str | None:
+    """Why an opened image (of `FORMATS`) is not taken, in training as in serving; None if it is.
+
+    Says so from the header, before any pixel is decoded.
+    """
+    if image.mode not in MODES:
+        return f"pixel mode {image.mode}; give 8 or 16 bits a channel, unsigned"
+    if getattr(image, "is_animated", False):  # n_frames would walk through the whole file
+        return "several frames; give one"
+    if image.format == "TIFF":
+        return _unusable_tiff(image)
+    return None
+
+
+def _unusable_tiff(image: Image.Image) -> str | None:
+    """Samples that Pillow would hand over unscaled, unsigned or not inverted."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    if any(kind != 1 for kind in tags.get(_SAMPLE_FORMAT, ())):
+        return "signed or floating samples; give unsigned ones"
+    width, height = image.size
+    if tags.get(_TILE_WIDTH, 1) * tags.get(_TILE_LENGTH, 1) > max(width * height, _USUAL_TILE):
+        return "tiles larger than the image; write it anew"  # a tile is decoded as a whole
+    if image.mode.startswith("I;16"):
+        if tags.get(_BITS) != (16,):
+            return "samples of 9 to 15 bits; give 8 or 16"
+        if tags.get(_PHOTOMETRIC) != 1:
+            return "16 bits with white as zero; give black as zero"
+    return None
+
+
+def stored_pixels(image: Image.Image) -> tuple[Image.Image, bool]:
+    """The stored pixels of an opened image that is usable, as mode L or RGB.
+
+    Returns:
+        The pixels, and whether a viewer that heeds EXIF would show them turned or mirrored.
+
+    Raises:
+        Exception: of many types, on damaged bytes.
+    """
+    turned_by_pillow = image.format == "TIFF"
+    orientation = _orientation(image) if turned_by_pillow else 1
+    image.load()
+    if not turned_by_pillow:  # read late: the metadata of a PNG may follow its pixels
+        orientation = _orientation(image)
+    if image.mode.startswith("I;16"):
+        image_8 = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode == "LA":
+        image_8 = image.getchannel(0)
+    elif image.mode in ("P", "PA", "RGBA"):
+        image_8 = image.convert("RGBA").convert("RGB")
+    elif image.mode in ("1", "CMYK"):
+        image_8 = image.convert("L" if image.mode == "1" else "RGB")
+    else:
+        image_8 = image
+    turn_back = _TURN_BACK.get(orientation)
+    if turned_by_pillow and turn_back is not None:
+        image_8 = image_8.transpose(turn_back)
+    return image_8, turn_back is not None
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata raises many types; the pixels do not depend on it
+        return 1
+
+
+def to_grey(image: Image.Image) -> Pixels:
+    """Intensities, uint8 (H, W), of an opened image that is usable; colour by the ITU-R 601 luma
+    weights.
+    """
+    image, _ = stored_pixels(image)
+    return np.asarray(image if image.mode == "L" else image.convert("L"))
