@@ -18,6 +18,7 @@ from archives.loader import MANIFEST, file_sha256, load_archive, load_folder
 from sonode_console import UserError
 
 CODE = Path(__file__).parent.parent  # holds `handlers` and `model_def`
+REFERENCE = {"engine": "eager", "fallback": ()}  # float32, which the others are held against
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # what torch-model-archiver takes
 
 
@@ -47,7 +48,7 @@ def pack(checkpoint: Path, name: str, version: str, store: Path) -> Path:
     try:
         unpacked = _archive(_stage(checkpoint, work / "stage"), name, version, work)
         _prove_and_zip(unpacked, partial)
-        with load_archive(partial):
+        with load_archive(partial, REFERENCE):
             pass  # it imports, reproduces its goldens, and is in canonical form
         if target.exists() and file_sha256(target) != file_sha256(partial):
             raise UserError(
@@ -103,7 +104,7 @@ def _archive(stage: Path, name: str, version: str, work: Path) -> Path:
 
 def _prove_and_zip(unpacked: Path, target: Path) -> None:
     """Record what the golden images give, and zip; both by the archive's own code."""
-    with load_folder(unpacked) as loaded:
+    with load_folder(unpacked, REFERENCE) as loaded:
         images = golden_images()
         rows = [{"image": image.png, "roi": list(image.roi)} for image in images]
         outcomes = loaded.score(rows)

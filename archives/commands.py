@@ -7,9 +7,10 @@ from pathlib import Path
 
 import typer
 
-from sonode_console import say
+from sonode_console import UserError, say
 
 STORE = Path(__file__).parent / "store"
+ENGINES = "auto, eager, compile, openvino, openvino-fp32 or cuda; else the archive's own setting."
 
 
 def mount(app: typer.Typer) -> None:
@@ -17,6 +18,7 @@ def mount(app: typer.Typer) -> None:
     app.command()(pack)
     app.command()(inspect)
     app.command()(serve)
+    app.command()(predict)
 
 
 def pack(
@@ -36,12 +38,15 @@ def pack(
 def inspect(
     archive: Path = typer.Argument(help="A .mar file."),
     verify: bool = typer.Option(False, "--verify", help="Check every byte and the goldens."),
+    inference_engine: str | None = typer.Option(None, help=f"Verify under it: {ENGINES}"),
     as_json: bool = typer.Option(False, "--json", help="One JSON document."),
 ) -> None:
     """Show what an archive holds; with --verify, prove that it is whole and works here."""
     from archives.inspect import inspect_archive
 
-    facts = inspect_archive(archive, verify=verify)
+    if inference_engine and not verify:
+        raise UserError("--inference-engine: an engine runs with --verify only; give both")
+    facts = inspect_archive(archive, verify=verify, inference_engine=inference_engine)
     if as_json:
         say(json.dumps(facts, indent=2))
         return
@@ -75,6 +80,10 @@ def serve(
     run_dir: Path | None = typer.Option(
         None, help="Logs, key file, unpacked archives; runs/serve-PORT when absent."
     ),
+    engine: str | None = typer.Option(None, help=f"How networks run: {ENGINES}"),
+    fallback: str | None = typer.Option(
+        None, help="Engines to go on to, with commas, where one is missing or fails the goldens."
+    ),
     inference_port: int = typer.Option(
         8080, min=1, max=65535, help="Loopback port of predictions."
     ),
@@ -91,8 +100,39 @@ def serve(
     run(
         store,
         models,
+        engine=engine,
+        fallback=fallback,
         run_dir=run_dir,
         inference_port=inference_port,
         management_port=management_port,
         metrics_port=metrics_port,
     )
+
+
+def predict(
+    images: list[Path] = typer.Argument(help="Image or DICOM files."),
+    *,
+    roi: str = typer.Option("", help="The lesion's box: x_min,y_min,x_max,y_max in pixels."),
+    frame: int | None = typer.Option(None, min=0, help="Frame of a DICOM cine loop, from 0."),
+    explain: str = typer.Option("", help="Heat maps as PNG files: METHOD[:HEAD,HEAD]."),
+    url: str = typer.Option("http://127.0.0.1:8080", help="A server, as `sonode serve` starts."),
+    model: str = typer.Option("breast_us", help="The model's name on that server."),
+    key_file: Path | None = typer.Option(
+        None, help="TorchServe's key_file.json; else SONODE_TOKEN, else that of `sonode serve`."
+    ),
+    archive: Path | None = typer.Option(None, help="Score with this .mar, without a server."),
+    out: Path = typer.Option(Path(), help="Folder of the heat maps."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON document a line and image."),
+) -> None:
+    """Score an image, by a server or by an archive. Not a medical device."""
+    from archives import predict as client
+
+    if roi and len(images) > 1:
+        raise UserError("--roi: belongs to one image; give one, or none")
+    fields = {"roi": roi, "explain": f"{explain}+full_frame" if explain else ""}
+    fields = {name: text for name, text in fields.items() if text}
+    if frame is not None:
+        fields["frame"] = str(frame)
+    scoring = client.archive_of(archive) if archive else client.server(url, model, key_file)
+    with scoring as score:
+        client.predict(images, fields, score, out, as_json=as_json)

@@ -8,8 +8,12 @@ from typing import Any
 from archives.loader import file_sha256, load_archive, read_members
 
 
-def inspect_archive(path: Path, *, verify: bool) -> dict[str, Any]:
+def inspect_archive(
+    path: Path, *, verify: bool, inference_engine: str | None = None
+) -> dict[str, Any]:
     """Facts of the archive as plain data; with `verify`, every byte and the goldens are checked.
+
+    The goldens are scored under `inference_engine` (see `archives.loader.load_archive`).
 
     Raises:
         ArchiveError: no archive, a damaged one, or (with `verify`) one that must not serve.
@@ -25,6 +29,7 @@ def inspect_archive(path: Path, *, verify: bool) -> dict[str, Any]:
         "verified": False,
     }
     if verify:
-        with load_archive(path) as archive:
+        settings = {"engine": inference_engine} if inference_engine else {}
+        with load_archive(path, settings) as archive:
             facts |= {"verified": True, "engine": archive.engine}
     return facts

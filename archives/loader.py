@@ -9,11 +9,13 @@ import shutil
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
+
+import yaml
 
 from archives.errors import ArchiveError
 
@@ -39,10 +41,58 @@ class LoadedArchive:
         self.engine: str = service.model.engine
         self.heads: dict[str, tuple[str, ...]] = dict(service.head_labels)
         self.methods: list[str] = list(service.methods)
+        self.score_reference: dict[str, list[int]] = dict(
+            service.card.training.get("score_reference", {})  # cards of earlier versions have none
+        )
 
     def score(self, rows: Sequence[dict[str, Any]]) -> list[Outcome]:
         """Score request rows as TorchServe would hand them over; same length, same order."""
         return [Outcome(*outcome) for outcome in self.service.score(rows)]
+
+    @property
+    def threads(self) -> int:
+        """Cores that its settings give it, for decoding and, on the CPU, for the network."""
+        import torch
+
+        return torch.get_num_threads()
+
+    @property
+    def lanes(self) -> int:
+        """Threads that may usefully call `score_prepared` at once."""
+        return int(getattr(self.service.engine, "lanes", 1))
+
+    @property
+    def micro_batch(self) -> int:
+        """Rows that its engine takes together."""
+        return int(getattr(self.service.engine, "micro_batch", 8))
+
+    def preprocess(self, row: Mapping[str, object]) -> Any:
+        """Decode, check and crop one row, on any thread; an Outcome is the row's failure."""
+        found = self.service.preprocess(row, {})
+        if isinstance(found, Exception):
+            error: Any = found
+            body = {"code": error.code, "message": str(error)}
+            return Outcome(error.status, {**body, "field": error.field, "stage": error.stage})
+        return found
+
+    def score_prepared(self, prepared: Sequence[Any]) -> list[Outcome]:
+        """Score what `preprocess` gave; same length, same order. Raises what the network raises."""
+        forward = self.service.inference(prepared)
+        explained = self.service.explain(prepared, forward)
+        outcomes = self.service.postprocess(prepared, forward, explained)
+        return [Outcome(*outcome) for outcome in outcomes]
+
+    def nbytes(self, prepared: Any) -> int:
+        """The bytes of pixels that a decoded row holds."""
+        return sum(getattr(value, "nbytes", 0) for value in vars(prepared).values())
+
+    def device_is_lost(self) -> bool:
+        """Whether the service's device fails every call from now on, as a lost CUDA context does.
+
+        What a service makes of it online ends its process; here the caller has to.
+        """
+        poison = sys.modules.get("handlers.poison")  # the archive's own
+        return bool(poison and poison.is_poisoned(self.service.device))
 
 
 def file_sha256(path: Path) -> str:
@@ -63,8 +113,13 @@ def read_members(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @contextmanager
-def load_archive(path: Path) -> Iterator[LoadedArchive]:
+def load_archive(
+    path: Path, settings: Mapping[str, object] | None = None
+) -> Iterator[LoadedArchive]:
     """Verify the archive, unpack it, and start its own service until the block ends.
+
+    `settings` overrule those of the archive and of the environment, for example
+    `{"engine": "eager"}` (see `handlers.settings`).
 
     Every byte is checked, and the golden examples must reproduce. One archive at a time per
     process: its code takes the names `handlers` and `model_def`, and gives them back at the end.
@@ -77,7 +132,7 @@ def load_archive(path: Path) -> Iterator[LoadedArchive]:
     try:
         with zipfile.ZipFile(path) as archive:
             archive.extractall(folder)
-        with load_folder(folder) as loaded:
+        with load_folder(folder, settings) as loaded:
             assert loaded.sha256 == file_sha256(path)  # what every score of it will say
             yield loaded
     finally:
@@ -85,8 +140,10 @@ def load_archive(path: Path) -> Iterator[LoadedArchive]:
 
 
 @contextmanager
-def load_folder(folder: Path) -> Iterator[LoadedArchive]:
-    """Start the service of an unpacked archive.
+def load_folder(
+    folder: Path, settings: Mapping[str, object] | None = None
+) -> Iterator[LoadedArchive]:
+    """Start the service of an unpacked archive; `settings` as in `load_archive`.
 
     Raises:
         ArchiveError: its code cannot be imported, or its service refuses to start.
@@ -101,7 +158,12 @@ def load_folder(folder: Path) -> Iterator[LoadedArchive]:
             service.initialize(
                 SimpleNamespace(
                     manifest=manifest,
-                    system_properties={"model_dir": str(folder), "gpu_id": 0},
+                    model_yaml_config=yaml.safe_load((folder / "model-config.yaml").read_text()),
+                    system_properties={
+                        "model_dir": str(folder),
+                        "gpu_id": 0,
+                        "handler": dict(settings or {}),
+                    },
                 )
             )
         except Exception as error:  # whatever an archive's own code may raise

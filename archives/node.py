@@ -21,9 +21,15 @@ from typing import Any, Literal, Self
 import httpx
 
 from archives.java import HOST, claim_ports, environment, worker_failure
+from archives.loader import MANIFEST
+from archives.plan import plan
 from sonode_console import UserError
 
-CONFIG = Path(__file__).resolve().parent.parent / "config.properties"
+HANDLER = "SONODE_HANDLER_"  # see handlers/settings.py
+ROOM = Path(__file__).resolve().parent
+CONFIG = ROOM.parent / "config.properties"
+METRICS_CONFIG = ROOM / "metrics.yaml"
+LOG_CONFIG = ROOM / "log4j2.xml"
 STOP_TIMEOUT_S = 15.0  # Java needs one or two
 RENEW_BEFORE = timedelta(minutes=5)
 SOCKET_PATH_MAX = 103  # bytes of a Unix socket's path: 103 on macOS, 107 on Linux
@@ -35,7 +41,8 @@ class TorchServeNode:
     `models` maps the name to serve under to an archive's file name in `store`. `run_dir` receives
     the configuration, the key file, `logs/` and, while the node runs, the unpacked archives. Ports
     left out are free ones; `inference_url` and `management_url` are bases, `metrics_url` is the
-    page. `settings` are lines that overrule config.properties, addresses apart.
+    page. `settings` are lines that overrule config.properties, addresses apart; `handler` holds
+    settings of the archives' handlers that overrule their own (see `handlers.settings`).
     Raises UserError when it cannot start; nothing of it is then left running.
     """
 
@@ -49,6 +56,7 @@ class TorchServeNode:
         management_port: int | None = None,
         metrics_port: int | None = None,
         settings: Mapping[str, str] | None = None,
+        handler: Mapping[str, str] | None = None,
         start_timeout_s: float = 180.0,
     ) -> None:
         self.store = store.resolve()
@@ -63,6 +71,8 @@ class TorchServeNode:
             "grpc-management": None,
         }
         self._settings = dict(settings or {})
+        self._handler = {f"{HANDLER}{key.upper()}": it for key, it in (handler or {}).items()}
+        self.plan = plan()
         self._start_timeout_s = start_timeout_s
         self._temp = self.run_dir / "tmp"
         self._process: subprocess.Popen[str] | None = None
@@ -154,6 +164,9 @@ class TorchServeNode:
         }
         lines["grpc_inference_port"] = str(self._ports["grpc-inference"])
         lines["grpc_management_port"] = str(self._ports["grpc-management"])
+        lines["metrics_config"] = str(METRICS_CONFIG)
+        lines["default_workers_per_model"] = str(self.plan.workers)
+        lines["models"] = json.dumps({name: self._batching(name) for name in self.models})
         config = self.run_dir / "config.properties"
         own = "".join(f"{key}={value}\n" for key, value in (lines | self._settings).items())
         # Of two lines with one key Java takes the later.
@@ -161,12 +174,16 @@ class TorchServeNode:
 
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
         command += ["--ts-config", str(config), "--model-store", str(self.store)]
+        command += ["--log-config", str(LOG_CONFIG)]
         if self.models:
             command += ["--models", *(f"{name}={file}" for name, file in self.models.items())]
         self._process = subprocess.Popen(
             command,
             cwd=self.run_dir,
-            env=environment(self._temp),
+            # Workers inherit it; threads that the operator has set stay.
+            env={f"{HANDLER}THREADS": str(self.plan.threads)}
+            | environment(self._temp)
+            | self._handler,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -177,6 +194,16 @@ class TorchServeNode:
         )
         self._reader = threading.Thread(target=self._read_console, args=[self._process])
         self._reader.start()
+
+    def _batching(self, name: str) -> dict[str, dict[str, int]]:
+        with zipfile.ZipFile(self.store / self.models[name]) as archive:
+            version = json.loads(archive.read(MANIFEST))["model"]["modelVersion"]
+        return {
+            version: {
+                "batchSize": self.plan.batch_size,
+                "maxBatchDelay": self.plan.max_batch_delay_ms,
+            }
+        }
 
     def _read_console(self, process: subprocess.Popen[str]) -> None:
         # Kept in memory, for error messages: logs/ has the same lines, and rotates them.

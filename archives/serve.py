@@ -41,6 +41,8 @@ def serve(
     store: Path,
     models: Sequence[str] = (),
     *,
+    engine: str | None = None,
+    fallback: str | None = None,
     inference_port: int = 8080,
     management_port: int = 8081,
     metrics_port: int = 8082,
@@ -49,7 +51,8 @@ def serve(
     """Serve archives of a store until Ctrl-C, then return.
 
     `models` holds `NAME=FILE` items; empty: every archive of the store under its own name. Logs
-    and the token file go to `run_dir` (`runs/serve-PORT` if None). Raises UserError for a damaged
+    and the token file go to `run_dir` (`runs/serve-PORT` if None). `engine` and `fallback` overrule
+    the archives' own settings (see `handlers.settings`). Raises UserError for a damaged
     archive, and when the node cannot start or ends by itself.
     """
     chosen = _parse_models(store, models) if models else archives_in(store)
@@ -60,6 +63,11 @@ def serve(
         inference_port=inference_port,
         management_port=management_port,
         metrics_port=metrics_port,
+        handler={
+            key: value
+            for key, value in {"engine": engine, "fallback": fallback}.items()
+            if value is not None
+        },
     )
     try:
         with node:

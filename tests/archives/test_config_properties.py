@@ -32,7 +32,19 @@ def knows(class_file: bytes, text: str) -> bool:
 
 @pytest.mark.parametrize("key", settings())
 def test_torchserve_knows_the_key(config_manager: bytes, key: str) -> None:
-    assert knows(config_manager, key)
+    if key == "vmargs":  # read by its launcher, which starts Java with them
+        spec = importlib.util.find_spec("ts")
+        assert spec is not None and spec.origin is not None
+        launcher = Path(spec.origin).parent / "model_server.py"
+        assert 'props.get("vmargs")' in launcher.read_text()
+    else:
+        assert knows(config_manager, key)
+
+
+@pytest.mark.parametrize("key", ["metrics_config", "vmargs"])
+def test_a_file_that_is_named_is_there(key: str) -> None:
+    named = settings()[key].rpartition("=")[2]
+    assert (CONFIG.parent / named).is_file()
 
 
 @pytest.mark.parametrize("typo", ["enable_model_apis", "allowed_url", "max_request_siz"])

@@ -57,6 +57,7 @@ import service
 made = service.ScoringService()
 made.initialize(SimpleNamespace(
     manifest=json.load(open(sys.argv[1] + "/MAR-INF/MANIFEST.json")),
+    model_yaml_config={},
     system_properties={"model_dir": sys.argv[1], "gpu_id": None},
 ))
 mine = [m for n, m in sys.modules.items() if n.split(".")[0] in ("handlers", "model_def")]
