@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -15,7 +17,8 @@ import sonode_console
 from sonode_console import UserError, say
 
 if TYPE_CHECKING:
-    from batch.scorer import RunSummary
+    from batch.scorer import Plan
+    from batch.summary import RunSummary
 
 
 def mount(app: typer.Typer) -> None:
@@ -25,32 +28,170 @@ def mount(app: typer.Typer) -> None:
 
 def score(
     manifest: str = typer.Argument(help="A Parquet file or a folder of them; path or s3:// URI."),
-    out: str = typer.Argument(help="A new folder for the results; path or s3:// URI."),
+    out: str = typer.Argument(help="The folder of the results; path or s3:// URI."),
     *,
-    archive: str = typer.Option(help="The .mar archive to score with; path or s3:// URI."),
+    archive: list[str] = typer.Option(
+        help="The .mar archive to score with; path or s3:// URI. Several: a process each."
+    ),
     explain: str = typer.Option("", help="A heat map per head by this method, e.g. gradcam."),
-    batch_size: int = typer.Option(16, min=1, help="Images that go through the network together."),
+    date: str | None = typer.Option(
+        None, help="The results' partition, YYYY-MM-DD; else the manifest's first, or today (UTC)."
+    ),
+    since: str | None = typer.Option(
+        None, help="Earlier results: images that did not change are taken over, not scored."
+    ),
+    retry_failed: bool = typer.Option(
+        True, "--retry-failed/--keep-failed", help="Whether to try rows again that have failed."
+    ),
+    max_failures: str | None = typer.Option(
+        None, help="Stop once more rows have failed: a number, or a share as in 5%."
+    ),
+    on_finish: str | None = typer.Option(
+        None, help="Told at the end, as JSON: a command on its input, or a URL by POST."
+    ),
+    dry_run: bool = typer.Option(False, help="Check everything, print the plan, score nothing."),
+    inference_engine: str | None = typer.Option(
+        None, help="How the network runs, e.g. eager; else as `sonode serve` would choose."
+    ),
+    batch_size: int | None = typer.Option(
+        None, min=1, help="Images that go through the network together; else the engine's own."
+    ),
+    fetch_threads: int = typer.Option(8, min=1, max=32, help="Objects fetched at once."),
+    memory_mb: int = typer.Option(
+        512, min=1, help="Images held at once, encoded and decoded; a larger one is held alone."
+    ),
+    row_timeout: float = typer.Option(
+        60.0, min=0.1, help="Seconds for decoding one image; then its row has failed."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as one JSON line."),
 ) -> None:
-    """Score every image of a manifest with an archive, into Parquet."""
+    """Score every image of a manifest with an archive, into Parquet.
+
+    The same words again go on where a run ended, and try again what failed.
+    """
+    if len(archive) > 1:
+        options = {
+            "--explain": explain,
+            "--date": date,
+            "--since": since,
+            "--inference-engine": inference_engine,
+            "--batch-size": batch_size,
+            "--max-failures": max_failures,
+            "--on-finish": on_finish,
+            "--fetch-threads": fetch_threads,
+            "--memory-mb": memory_mb,
+            "--row-timeout": row_timeout,
+        }
+        words = ["score", manifest, out]
+        words += [f"{name}={value}" for name, value in options.items() if value]
+        words += ["--retry-failed" if retry_failed else "--keep-failed"]
+        words += ["--dry-run"] * dry_run + ["--json"] * as_json
+        raise typer.Exit(_one_process_each(words, archive))
+    from batch import finish
+
+    run = partial(
+        _run_one,
+        *(manifest, out, archive[0], inference_engine),
+        dry_run=dry_run,
+        as_json=as_json,
+        explain=explain or None,
+        date=date,
+        since=since,
+        retry_failed=retry_failed,
+        max_failures=max_failures,
+        batch_size=batch_size,
+        limits={
+            "fetch_threads": fetch_threads,
+            "bytes_in_memory": memory_mb << 20,
+            "row_seconds": row_timeout,
+        },
+    )
+    if on_finish is None or dry_run:
+        raise typer.Exit(run()[0])
+    try:
+        code, outcome, facts = run()
+    except BaseException as error:  # also a fault of sonode, or Ctrl-C
+        why = str(error) if isinstance(error, UserError) else type(error).__name__
+        try:
+            finish.tell(on_finish, "error", {"out": out, "archive": archive[0], "message": why})
+        except UserError as untold:
+            print(untold, file=sys.stderr)  # what ended the run is told on
+        raise
+    finish.tell(on_finish, outcome, {"out": out, "archive": archive[0], **facts})
+    raise typer.Exit(code)
+
+
+def _run_one(
+    manifest: str,
+    out: str,
+    archive: str,
+    engine: str | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+    since: str | None,
+    max_failures: str | None,
+    limits: dict[str, Any],
+    **options: Any,
+) -> tuple[int, str, dict[str, Any]]:
+    """Score with one archive; give exit code, outcome and facts for `--on-finish`."""
     from archives.loader import load_archive
     from batch import scorer
+    from batch.pipeline import Limits
 
-    with _local_copy(archive) as path, load_archive(path) as loaded:
-        summary = scorer.score(
-            manifest,
-            out,
-            loaded,
-            explain=explain or None,
-            batch_size=batch_size,
-            progress=sonode_console.progress,
-        )
+    with (
+        _local_copy(archive) as path,
+        load_archive(path, {"engine": engine} if engine else {}) as a,
+    ):
+        if dry_run:
+            _show_plan(scorer.plan(manifest, out, a, **options), as_json)
+            return 0, "done", {}
+        try:
+            summary = scorer.score(
+                *(manifest, out, a),
+                **options,
+                since=since,
+                max_failures=max_failures,
+                limits=Limits(**limits),
+                progress=sonode_console.progress,
+            )
+        except scorer.Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            return 1, "stopped", {"message": str(stopped)}
+    facts = {"out": out, **dataclasses.asdict(summary)}
     if as_json:
-        say(json.dumps({"out": out, **dataclasses.asdict(summary)}))
+        say(json.dumps(facts))
     else:
         _show(summary, out)
-    if summary.by_status["failed"]:
-        raise typer.Exit(1)
+    failed = summary.by_status["failed"]
+    return (1, "failed_rows", facts) if failed else (0, "done", facts)
+
+
+def _one_process_each(words: list[str], archives: list[str]) -> int:
+    """Run the command once per archive, all at the same time; give the largest exit code."""
+    import os
+    import signal
+    import subprocess
+
+    # Cores are shared out, unless the user has done so.
+    threads = str(max(1, (os.cpu_count() or 1) // len(archives)))
+    environment = {"SONODE_HANDLER_THREADS": threads, **os.environ}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "sonode", *words, f"--archive={archive}"],
+            env=environment,
+            start_new_session=True,  # a Ctrl-C reaches each once, from here
+        )
+        for archive in archives
+    ]
+    try:
+        return max(child.wait() for child in children)
+    except KeyboardInterrupt:
+        for child in children:
+            child.send_signal(signal.SIGINT)
+        for child in children:
+            child.wait()
+        raise
 
 
 @contextmanager
@@ -76,11 +217,24 @@ def _local_copy(uri: str) -> Iterator[Path]:
 
 def _show(summary: RunSummary, out: str) -> None:
     model = summary.model
-    say(f"{summary.rows} rows through {model['name']} {model['version']} on {model['engine']}")
+    say(f"{summary.rows} rows through {model['name']} {model['version']} on {summary.engine}")
     for status, count in summary.by_status.items():
         say(f"  {status:<24} {count}")
     for code, count in summary.by_code.items():
         say(f"    {code:<22} {count}")
-    waited = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in summary.seconds.items())
-    say(f"{summary.images_per_second:.1f} images/s (waited for {waited})")
-    say(f"results: {out}")
+    took = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in summary.seconds.items())
+    say(f"scored now: {summary.scored}, taken over from earlier results: {summary.carried}")
+    say(f"{summary.images_per_second:.1f} images/s ({took})")
+    say(f"results: {out} ({summary.dataset})")
+
+
+def _show_plan(plan: Plan, as_json: bool) -> None:
+    if as_json:
+        say(json.dumps(dataclasses.asdict(plan)))
+        return
+    say(f"{plan.rows} rows in {plan.shards} shards, date {plan.date}")
+    say(f"  shards done   {plan.shards_done}")
+    say(f"  rows done     {plan.rows_ok} scored, {plan.rows_failed} failed")
+    say(f"  to score      {plan.rows_to_score} rows")
+    if plan.estimated_seconds is not None:
+        say(f"  estimated     {plan.estimated_seconds / 60:.1f} min")

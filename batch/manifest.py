@@ -4,26 +4,33 @@ Columns: `image_uri` (required); the RoI as `roi` (a list of four numbers) or as
 `roi_y_min`, `roi_x_max`, `roi_y_max`, in pixels of the full frame, absent for the whole frame;
 `frame` of a multi-frame object; `etag` that the object must still have. Any other column
 (`study_id`, `patient_id`, ...) is carried through to the results.
+
+It is read twice, to check it and to score it, a piece at a time: memory does not grow with it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Collection
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from batch import manifest_checks as checks
 from batch import storage
-from batch.manifest_checks import ROI_COLUMNS, problems, roi_of
 from batch.storage_errors import ObjectMissing, StorageError
 from sonode_console import UserError
 
 _SHOWN = 20
+_CHECKED_TOGETHER = 16_384  # rows; the digest of a manifest depends on it
 
 
 class Request(NamedTuple):
@@ -40,29 +47,37 @@ class Request(NamedTuple):
 class Manifest:
     """A manifest that has been found sound."""
 
-    table: pa.Table
+    files: tuple[Path, ...]
+    """Local ones, or copies of those in S3."""
+    schema: pa.Schema
     folder: str
+    """Where relative image_uris begin."""
+    rows: int
+    sha256: str
+    """Of the rows and their schema, whatever files and row groups held them."""
+    buckets: tuple[str, ...]
+    """Those that the rows name, as s3:// URIs, sorted."""
 
-    def requests(self, start: int, count: int) -> list[Request]:
-        """Give the requests of `count` rows from row `start`."""
-        known = {"image_uri", "etag", "frame", "roi", *ROI_COLUMNS}
-        columns = [name for name in self.table.column_names if name in known]
-        requests = []
-        for row in self.table.select(columns).slice(start, count).to_pylist():
-            fields = {}
-            roi = roi_of(row, columns)
-            if roi is not None:
-                fields["roi"] = ",".join(_number(value) for value in roi)
-            if row.get("frame") is not None:
-                fields["frame"] = str(int(row["frame"]))
-            uri = _absolute(row["image_uri"], self.folder)
-            requests.append(Request(uri, row.get("etag") or None, fields))
-        return requests
+    def tables(self, rows: int) -> Iterator[pa.Table]:
+        """Read it in tables of `rows` rows each, fewer at the end; of an empty one, one table."""
+        return _tables(self.files, self.schema, rows)
 
-    def buckets(self) -> list[str]:
-        """List the buckets that the rows name, as s3:// URIs, sorted."""
-        uris = {_absolute(uri, self.folder) for uri in self.table["image_uri"].to_pylist()}
-        return sorted({f"s3://{storage.split_s3(uri)[0]}/" for uri in uris if storage.is_s3(uri)})
+
+def requests(table: pa.Table, folder: str) -> list[Request]:
+    """Give the requests of manifest rows."""
+    known = {"image_uri", "etag", "frame", "roi", *checks.ROI_COLUMNS}
+    columns = [name for name in table.column_names if name in known]
+    found = []
+    for row in table.select(columns).to_pylist():
+        fields = {}
+        roi = checks.roi_of(row, columns)
+        if roi is not None:
+            fields["roi"] = ",".join(_number(value) for value in roi)
+        if row.get("frame") is not None:
+            fields["frame"] = str(int(row["frame"]))
+        uri = _absolute(row["image_uri"], folder)
+        found.append(Request(uri, row.get("etag") or None, fields))
+    return found
 
 
 def digest(table: pa.Table) -> str:
@@ -75,68 +90,176 @@ def digest(table: pa.Table) -> str:
     return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
-def load(uri: str, *, reserved: Collection[str]) -> Manifest:
+@contextmanager
+def opened(uri: str, *, reserved: Collection[str]) -> Iterator[Manifest]:
     """Read and check a Parquet file, or a folder of them, taken in the order of their names.
 
     `reserved`: the names of result columns, which no manifest column may have. Raises UserError
-    that lists all faults at once.
+    that lists all faults at once. Copies of what lies in S3 live as long as the block.
     """
-    table, folder = _read(uri)
-    found = list(problems(table, reserved))
-    if found:
-        more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
-        raise UserError(
-            f"manifest {uri}: {len(found)} faults to be mended before anything is scored "
-            "(the first row is row 0)",
-            found[:_SHOWN] + more,
-        )
-    return Manifest(table=table, folder=folder)
-
-
-def _read(uri: str) -> tuple[pa.Table, str]:
-    try:
+    with tempfile.TemporaryDirectory(prefix="sonode-manifest-") as copies:
         try:
-            if uri.endswith("/"):
-                raise ObjectMissing  # an S3 "folder" may be an empty object of that very key
-            return _parquet(uri), storage.parent(storage.absolute(uri))
-        except ObjectMissing:
-            files = [file for file in storage.list_files(uri) if file.endswith(".parquet")]
-            if not files:
-                raise UserError(
-                    f"manifest {uri}: neither a Parquet file nor a folder that holds *.parquet"
-                ) from None
-            return _joined(uri, files), storage.absolute(uri.rstrip("/"))
-    except StorageError as error:
-        raise UserError(f"manifest {uri}: {error}") from None
-
-
-def _parquet(uri: str) -> pa.Table:
-    try:
-        # ParquetFile, not read_table: that one would take a column called `filters` for its own.
-        table = pq.ParquetFile(pa.BufferReader(storage.read(uri).data)).read()
-        table.validate(full=True)  # text that is no UTF-8 is found here, not in the middle of a run
-    except (pa.ArrowException, OSError) as error:
-        kind = type(error).__name__
-        raise UserError(
-            f"manifest {uri}: not a sound Parquet file ({kind}); write it anew"
-        ) from None
-    return table
-
-
-def _joined(uri: str, files: list[str]) -> pa.Table:
-    tables = [_parquet(file).replace_schema_metadata(None) for file in files]
-    first = tables[0].column_names
-    for file, table in zip(files, tables, strict=True):
-        if odd := set(first) ^ set(table.column_names):
+            files, folder = _local_files(uri, Path(copies))
+        except StorageError as error:
+            raise UserError(f"manifest {uri}: {error}") from None
+        schema = _common_schema(uri, files)
+        try:
+            yield _checked(uri, files, schema, folder, reserved)
+        except _Unsound as error:
             raise UserError(
-                f"manifest {uri}: {PurePosixPath(file).name} and {PurePosixPath(files[0]).name} "
+                f"manifest {uri}: not a sound Parquet file ({error}); write it anew"
+            ) from None
+
+
+class _Unsound(Exception):  # noqa: N818
+    """A Parquet file that cannot be read to its end."""
+
+
+class _Faults:
+    """The first lines of what is wrong, and how many there are."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.count = 0
+
+    def add(self, lines: Iterator[str]) -> None:
+        for line in lines:
+            self.count += 1
+            if self.count <= _SHOWN:
+                self.lines.append(line)
+
+
+def _checked(
+    uri: str, files: tuple[Path, ...], schema: pa.Schema, folder: str, reserved: Collection[str]
+) -> Manifest:
+    faults = _Faults()
+    faults.add(checks.schema_problems(schema, reserved))
+    readable = "image_uri" in schema.names and len(set(schema.names)) == len(schema.names)
+    rows, buckets = 0, set()
+    sha256, hashes = hashlib.sha256(), []
+    if readable:
+        for table in _tables(files, schema, _CHECKED_TOGETHER):
+            faults.add(checks.row_problems(table, first=rows))
+            sha256.update(digest(table).encode())
+            hashes.append(checks.row_hashes(table))
+            if checks.is_text(schema.field("image_uri").type):
+                buckets |= _buckets(table["image_uri"], folder)
+            rows += table.num_rows
+        repeated = checks.repeated(np.concatenate(hashes))
+        if len(repeated) and not faults.count:  # rows without an image_uri would be equal
+            faults.add(checks.duplicates(_tables(files, schema, _CHECKED_TOGETHER), repeated))
+    if faults.count:
+        more = [f"and {faults.count - _SHOWN} more"] if faults.count > _SHOWN else []
+        raise UserError(
+            f"manifest {uri}: {faults.count} faults to be mended before anything is scored "
+            "(the first row is row 0)",
+            faults.lines + more,
+        )
+    return Manifest(
+        files=files,
+        schema=schema,
+        folder=folder,
+        rows=rows,
+        sha256=sha256.hexdigest(),
+        buckets=tuple(sorted(buckets)),
+    )
+
+
+def _local_files(uri: str, copies: Path) -> tuple[tuple[Path, ...], str]:
+    """The files as local ones, and the folder that relative image_uris begin at."""
+    try:
+        if uri.endswith("/"):
+            raise ObjectMissing  # an S3 "folder" may be an empty object of that very key
+        return (_local(uri, copies / "0.parquet"),), storage.parent(storage.absolute(uri))
+    except ObjectMissing:
+        found = [file for file in storage.list_files(uri) if file.endswith(".parquet")]
+        if not found:
+            raise UserError(
+                f"manifest {uri}: neither a Parquet file nor a folder that holds *.parquet"
+            ) from None
+        (copies / "all").mkdir()
+        files = [_local(file, copies / "all" / PurePosixPath(file).name) for file in found]
+        return tuple(files), storage.absolute(uri.rstrip("/"))
+
+
+def _local(uri: str, copy: Path) -> Path:
+    if not storage.is_s3(uri):
+        if not Path(uri).is_file():
+            raise ObjectMissing("there is no such file")
+        return Path(uri)
+    copy.write_bytes(storage.read(uri).data)
+    return copy
+
+
+def _common_schema(uri: str, files: tuple[Path, ...]) -> pa.Schema:
+    """The schema that all files fit; a category is taken for what it holds."""
+    schemas = []
+    for file in files:
+        try:
+            found = pq.ParquetFile(file).schema_arrow.remove_metadata()
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(
+                f"manifest {uri}: not a sound Parquet file ({type(error).__name__}); write it anew"
+            ) from None
+        schemas.append(pa.schema([_plain(column) for column in found]))
+    for file, schema in zip(files, schemas, strict=True):
+        if odd := set(schemas[0].names) ^ set(schema.names):
+            raise UserError(
+                f"manifest {uri}: {file.name} and {files[0].name} "
                 f"differ in columns {sorted(odd)}; give every file the same"
             )
+    if len(files) == 1:
+        return schemas[0]  # unifying refuses a name that stands twice; the check tells it better
     try:
         # "default" lets a column that is all null in one file take its type from the others.
-        return pa.concat_tables(tables, promote_options="default")
+        return pa.unify_schemas(schemas, promote_options="default")
     except pa.ArrowException as error:
         raise UserError(f"manifest {uri}: column types differ between its files: {error}") from None
+
+
+def _plain(column: pa.Field) -> pa.Field:
+    kind = column.type
+    return column.with_type(kind.value_type) if pa.types.is_dictionary(kind) else column
+
+
+def _tables(files: tuple[Path, ...], schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
+    rest = schema.empty_table()
+    any_yet = False
+    for batch in _batches(files, schema, max(rows, _CHECKED_TOGETHER)):
+        table = pa.concat_tables([rest, batch])
+        whole = table.num_rows - table.num_rows % rows
+        for start in range(0, whole, rows):
+            yield table.slice(start, rows).combine_chunks()
+            any_yet = True
+        rest = table.slice(whole)
+    if rest.num_rows or not any_yet:
+        yield rest.combine_chunks()
+
+
+def _batches(files: tuple[Path, ...], schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
+    for path in files:
+        try:
+            # Pages are read as they are needed: a row group may hold all of a manifest.
+            # ParquetFile, not read_table: that one would take a column `filters` for its own.
+            with pq.ParquetFile(path, buffer_size=1 << 20) as file:
+                for batch in file.iter_batches(batch_size=rows):
+                    table = pa.Table.from_batches([batch])
+                    if table.column_names != schema.names:
+                        table = table.select(schema.names)
+                    table = table.replace_schema_metadata(None).cast(schema)
+                    table.validate(full=True)  # text that is no UTF-8 is found here
+                    yield table
+        except (pa.ArrowException, OSError) as error:
+            raise _Unsound(type(error).__name__) from None
+
+
+def _buckets(uris: pa.ChunkedArray, folder: str) -> set[str]:
+    found = pc.extract_regex(uris.combine_chunks(), r"^s3://(?P<bucket>[^/]+)/").field("bucket")
+    buckets = set(found.unique().to_pylist()) - {None, ""}
+    relative = pc.invert(pc.match_substring_regex(uris, r"^(s3://|/)"))
+    if storage.is_s3(folder) and pc.any(relative).as_py():
+        buckets.add(storage.split_s3(folder)[0])
+    return {f"s3://{bucket}/" for bucket in buckets}
 
 
 def _absolute(uri: str, folder: str) -> str:

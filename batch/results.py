@@ -1,5 +1,9 @@
 """The results: one row per manifest row, the manifest's columns first, then what came of it.
 
+The folder of the results is a Parquet dataset, partitioned as Hive does it, that pandas, DuckDB and
+Spark read as it is: `date=YYYY-MM-DD/model=NAME-VERSION/part-*.parquet`. What else is kept there
+lies in folders whose names begin with `_`, which these readers pass over.
+
 A row that failed has null scores; a row that was scored has null `code`, `stage`, `message`.
 Numbers are those of the online JSON, float64, not rounded.
 """
@@ -16,7 +20,10 @@ from batch import storage
 
 OK = "ok"
 FAILED = "failed"
-PARTS = "parts"  # the folder of the Parquet files: nothing else is in it, so any reader takes it
+PARTITIONS = ("date", "model")  # columns that readers add, from the names of the folders
+
+STAGES = ("fetch", "preprocess", "inference")
+"""What a row goes through, and may fail in."""
 
 Row = dict[str, Any]
 """The result columns of one row; a missing key is a null."""
@@ -47,6 +54,8 @@ def fields(heads: Mapping[str, Sequence[str]], *, with_heatmaps: bool) -> list[p
         pa.field("model_sha256", pa.string()),
         pa.field("engine", pa.string()),
         pa.field("image_etag", pa.string()),
+        pa.field("scored_at", pa.timestamp("ms", "UTC")),
+        *(pa.field(f"{stage}_ms", pa.float32()) for stage in STAGES),
     ]
     if with_heatmaps:
         columns += [pa.field(f"{head}_heatmap_uri", pa.string()) for head in heads]
@@ -99,12 +108,21 @@ def table(shard: pa.Table, rows: Sequence[Row], columns: Sequence[pa.Field]) -> 
     return shard
 
 
+def partition(date: str, name: str, version: str) -> str:
+    """Name the folder of the results of one manifest, date and model."""
+    return f"date={date}/model={name}-{version}"
+
+
 def read(out_uri: str) -> pa.Table:
-    """Read all results of a run into one table, in the manifest's order.
+    """Read all results of a folder into one table: by date, by model, in the manifest's order.
 
     Raises StorageError; `out_uri` must hold at least one part.
     """
     return pa.concat_tables(
-        pq.ParquetFile(pa.BufferReader(storage.read(uri).data)).read()
-        for uri in storage.list_files(storage.join(out_uri, PARTS))
+        (
+            pq.ParquetFile(pa.BufferReader(storage.read(uri).data)).read()
+            for uri in storage.list_files(out_uri, deep=True)
+            if uri.endswith(".parquet")
+        ),
+        promote_options="default",
     )

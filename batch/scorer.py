@@ -1,49 +1,70 @@
-"""A run: manifest -> shards -> scored Parquet parts, then run.json, the sign of a whole run."""
+"""A run: manifest -> shards -> scored Parquet parts, then run.json, the sign of a whole run.
+
+A run can end anywhere and be started again with the same words: it joins what is there
+(`batch.claims`) and does what is missing or has failed (`batch.parts`). Two at once do the same
+work twice and give one result.
+"""
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from queue import Empty, SimpleQueue
 from typing import Any
 
+import pyarrow as pa
+
+from batch import claims, results, storage, summary
 from batch import manifest as manifests
-from batch import results, storage
-from batch.shards import Archive, Job, Shard, score_shard
-from batch.storage_errors import StorageError
+from batch.earlier import Earlier
+from batch.job import Archive, Job
+from batch.manifest import Manifest
+from batch.pipeline import Limits, Pipeline
+from batch.shards import Receipt, Shard, score_shard
+from batch.storage_errors import AccessDenied, StorageError
+from batch.summary import RunSummary
 from sonode_console import UserError
 
-FETCH_THREADS = 8
-assert FETCH_THREADS <= storage.MAX_THREADS
+SHARD_ROWS = 1024
+_AT_ONCE = 2  # shards: while one comes to its end, the next has begun
+_REHEARSED = 48  # images that a plan is estimated from
 
-Progress = Callable[..., Iterator[tuple[str, str | None]]]
+
+class Stopped(Exception):  # noqa: N818 - reads as what it is
+    """More rows have failed than the user allows; what was scored stands, a rerun goes on."""
+
+    def __init__(self, allowed: str | None, failed: Mapping[str, int]) -> None:
+        codes = ", ".join(f"{code} {count}" for code, count in sorted(failed.items()))
+        super().__init__(f"stopped: more rows failed than --max-failures {allowed} ({codes})")
+
+
+Progress = Callable[..., Iterator[str | None]]
 """As `sonode_console.progress`: (items, *, total, what) -> the same items."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSummary:
-    """What became of a run; run.json holds the same fields."""
+class Plan:
+    """What a run would do."""
 
     rows: int
-    by_status: dict[str, int]
-    by_code: dict[str, int]
-    images_per_second: float
-    """Rows over the wall-clock time from the first fetch to the last write."""
-    seconds: dict[str, float]
-    """Wall-clock time spent waiting for fetch, score and write; fetching goes on during scoring."""
+    shards: int
+    date: str
     model: dict[str, str]
-    manifest_sha256: str
-    explain: str | None
-    batch_size: int
-    shard_rows: int
-    parts: list[str]
-    started: str
-    """UTC, ISO 8601."""
-    finished: str
+    shards_done: int
+    rows_ok: int
+    """Scored already."""
+    rows_failed: int
+    """Failed in an earlier run."""
+    rows_to_score: int
+    """At most: `--since` may spare some."""
+    estimated_seconds: float | None
+    """From a few images, scored and thrown away; None where nothing is to be scored."""
 
 
 def score(
@@ -52,95 +73,216 @@ def score(
     archive: Archive,
     *,
     explain: str | None,
-    batch_size: int,
-    shard_rows: int = 1024,
+    batch_size: int | None = None,
     progress: Progress,
+    shard_rows: int = SHARD_ROWS,
+    date: str | None = None,
+    since: str | None = None,
+    retry_failed: bool = True,
+    max_failures: str | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> RunSummary:
-    """Score every row of a manifest into `out_uri`: one result row each, in the same order.
+    """Score what is not yet scored of a manifest into `out_uri`: one result row for each of its.
 
-    `explain`: one of the archive's methods, for a heat map per head. Raises UserError for an
-    unknown method, for a faulty manifest, for storage that cannot be used, and where `out_uri`
-    already holds results: all of it before anything is scored. A row that fails is a row of the
-    results.
+    `explain`: one of the archive's methods, for a heat map per head. `date`: the partition, today
+    in UTC unless the manifest has one there. `since`: earlier results to take rows from.
+    `max_failures`: a count of rows, or a share of the manifest's as in "5%"; Stopped is raised once
+    more have failed, those of earlier runs that are not tried again included.
+
+    Raises UserError for an unknown method, for a faulty manifest, for storage that cannot be used,
+    and where another run has the place: all of it before anything is scored. A row that fails is a
+    row of the results.
     """
-    if explain is not None and explain.partition(":")[0] not in archive.methods:
+    with ExitStack() as stack:
+        manifest, job, intent = _prepared(stack, manifest_uri, out_uri, archive, explain, date)
+        job = replace(job, batch_size=batch_size, retry_failed=retry_failed)
+        if since is not None:
+            job = replace(job, earlier=Earlier(since, archive.sha256, explain))
+        most = _most(max_failures, manifest.rows)
+        started = _now()
+        there = claims.claim(job.out, job.date, intent, shard_rows, started)
+        begin = time.perf_counter()
+        told: SimpleQueue[str | None] = SimpleQueue()
+        receipts: list[Receipt] = []
+        job = replace(job, on_row=told.put)
+        failed: Counter[str] = Counter()
+        # Closed at once where the run ends before its time, so that nothing goes on behind it.
+        with closing(_run(manifest, job, there["shard_rows"], limits, told, receipts)) as rows:
+            for code in progress(rows, total=manifest.rows, what="images"):
+                if code is not None:
+                    failed[code] += 1
+                    if failed.total() > most:
+                        raise Stopped(max_failures, failed)
+        elapsed = time.perf_counter() - begin
+        scored = sum(receipt.scored for receipt in receipts)
+        return summary.write(
+            job,
+            [receipt.part for receipt in receipts],
+            {
+                **there,
+                "started": started,
+                "engine": archive.engine,
+                "batch_size": batch_size,
+                "scored": scored,
+                "carried": sum(receipt.carried for receipt in receipts),
+                "images_per_second": scored / elapsed,
+                "seconds": job.seconds,
+            },
+            manifest.rows,
+        )
+
+
+def plan(
+    manifest_uri: str,
+    out_uri: str,
+    archive: Archive,
+    *,
+    explain: str | None,
+    batch_size: int | None = None,
+    shard_rows: int = SHARD_ROWS,
+    date: str | None = None,
+    retry_failed: bool = True,
+) -> Plan:
+    """Check all that `score` would and tell what it would do, writing nothing.
+
+    Raises UserError as `score` does.
+    """
+    with ExitStack() as stack:
+        manifest, job, intent = _prepared(stack, manifest_uri, out_uri, archive, explain, date)
+        job = replace(job, batch_size=batch_size, retry_failed=retry_failed, rehearsal=True)
+        there = claims.claim(job.out, job.date, intent, shard_rows, "", dry=True)
+        with job.writing():
+            parts = set(storage.list_files(storage.join(job.out, job.partition)))
+        sample: list[pa.Table] = []
+        counts: dict[str, int] = {}
+        shards = done = 0
+        for shard in _shards(manifest, there["shard_rows"]):
+            shards += 1
+            uri = storage.join(job.out, shard.part(job))
+            if uri in parts:
+                done += 1
+                for status, count in summary.count(uri).items():
+                    counts[status] = counts.get(status, 0) + count
+            elif not sample:
+                sample.append(shard.table.slice(0, _REHEARSED))
+        ok, failed = counts.get(results.OK, 0), counts.get(results.FAILED, 0)
+        to_score = manifest.rows - ok - (0 if retry_failed else failed)
+        return Plan(
+            rows=manifest.rows,
+            shards=shards,
+            date=job.date,
+            model=intent["model"],
+            shards_done=done,
+            rows_ok=ok,
+            rows_failed=failed,
+            rows_to_score=to_score,
+            estimated_seconds=_seconds_per_row(sample[0], job) * to_score if sample else None,
+        )
+
+
+def _prepared(
+    stack: ExitStack,
+    manifest_uri: str,
+    out_uri: str,
+    archive: Archive,
+    explain: str | None,
+    date: str | None,
+) -> tuple[Manifest, Job, dict[str, Any]]:
+    """Check what was given; return the manifest, the job, and what makes runs the same."""
+    _check_explain(explain, archive)
+    columns = results.fields(archive.heads, with_heatmaps=explain is not None)
+    reserved = {*(column.name for column in columns), *results.PARTITIONS}
+    manifest = stack.enter_context(manifests.opened(manifest_uri, reserved=reserved))
+    for bucket in manifest.buckets:
+        storage.check_bucket(bucket)
+    out = storage.absolute(out_uri)  # heat maps are named by it in the results
+    try:
+        storage.exists(storage.join(out, claims.RUNS))
+    except AccessDenied:
+        pass  # it may not be listed, and be written all the same
+    except StorageError as error:
+        raise UserError(f"results cannot be written to {out_uri}: {error}") from None
+    key = claims.manifest_key(manifest.sha256, manifest.folder)
+    date = claims.date_of(out, key, archive.name, archive.version, date)
+    job = Job(
+        archive=archive, out=out, date=date, folder=manifest.folder, explain=explain, batch_size=1
+    )
+    model = {"name": archive.name, "version": archive.version, "sha256": archive.sha256}
+    return manifest, job, {"model": model, "manifest_key": key, "explain": explain}
+
+
+def _most(max_failures: str | None, rows: int) -> float:
+    """How many rows may fail. Raises UserError for what is neither a count nor a share."""
+    if max_failures is None:
+        return math.inf
+    number = max_failures.removesuffix("%")
+    try:
+        value = float(number) if number != max_failures else int(number)
+        if not 0 <= value < math.inf or (number != max_failures and value > 100):
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"--max-failures {max_failures}: give a number of rows, or a share as in 5%"
+        ) from None
+    return value / 100 * rows if number != max_failures else value
+
+
+def _check_explain(explain: str | None, archive: Archive) -> None:
+    if explain is None:
+        return
+    method, _, named = explain.partition(":")
+    if method not in archive.methods:
         raise UserError(f"--explain {explain}: no such method; give {', '.join(archive.methods)}")
-    named = explain.partition(":")[2] if explain else ""
     if named and not {name.strip() for name in named.split(",")} <= set(archive.heads):
         raise UserError(
             f"--explain {explain}: no such head; the archive has {', '.join(archive.heads)}"
         )
-    started = _now()
-    columns = results.fields(archive.heads, with_heatmaps=explain is not None)
-    manifest = manifests.load(manifest_uri, reserved={column.name for column in columns})
-    for bucket in manifest.buckets():
-        storage.check_bucket(bucket)
-    out = storage.absolute(out_uri)  # heat maps are named by it in the results
-    job = Job(archive=archive, out=out, explain=explain, batch_size=batch_size)
-    rows = manifest.table.num_rows
+
+
+def _shards(manifest: Manifest, rows: int) -> Iterator[Shard]:
     # An empty manifest has one empty shard, so that results always have their columns.
-    starts = range(0, max(rows, 1), shard_rows)
-    shards = [
-        Shard(manifest=manifest, index=index, start=start, count=shard_rows)
-        for index, start in enumerate(starts)
-    ]
-    intent: dict[str, Any] = {
-        "model": {
-            "name": archive.name,
-            "version": archive.version,
-            "sha256": archive.sha256,
-            "engine": archive.engine,
-        },
-        "manifest_sha256": manifests.digest(manifest.table),
-        "explain": explain,
-        "batch_size": batch_size,
-        "shard_rows": shard_rows,
-        "started": started,
-    }
-    _refuse_earlier_results(out_uri)
-    # Tells what a run that broke off was about, and that this place can be written to.
-    job.write("started.json", _json(intent))
-
-    begin = time.perf_counter()
-    with ThreadPoolExecutor(FETCH_THREADS) as pool:
-        finished_rows = (row for shard in shards for row in score_shard(shard, job, pool))
-        counts = Counter(progress(finished_rows, total=rows, what="images"))
-    elapsed = time.perf_counter() - begin
-
-    by_status = {results.OK: 0, results.FAILED: 0}
-    by_code: Counter[str] = Counter()
-    for (status, code), count in counts.items():
-        by_status[status] += count
-        if code is not None:
-            by_code[code] += count
-    summary = RunSummary(
-        rows=rows,
-        by_status=by_status,
-        by_code=dict(sorted(by_code.items())),
-        images_per_second=rows / elapsed,
-        seconds=job.seconds,
-        parts=[shard.part(job) for shard in shards],
-        finished=_now(),
-        **intent,
-    )
-    job.write("run.json", _json(asdict(summary)))
-    return summary
+    for index, table in enumerate(manifest.tables(rows)):
+        yield Shard(index=index, table=table)
 
 
-def _refuse_earlier_results(out_uri: str) -> None:
+def _run(
+    manifest: Manifest,
+    job: Job,
+    shard_rows: int,
+    limits: Limits,
+    told: SimpleQueue[str | None],
+    receipts: list[Receipt],
+) -> Generator[str | None, None, None]:
+    """Score all shards, a few at a time; yield each row's code as it is told, None for a score."""
+    shards = _shards(manifest, shard_rows)
+    with ThreadPoolExecutor(_AT_ONCE) as scorers, Pipeline(job, limits) as pipeline:
+        running: set[Future[Receipt]] = set()
+        while True:
+            while len(running) < _AT_ONCE and (shard := next(shards, None)) is not None:
+                running.add(scorers.submit(score_shard, shard, job, pipeline))
+            if not running:
+                break
+            done, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+            receipts += [future.result() for future in done]
+            yield from _drained(told)
+        yield from _drained(told)
+
+
+def _drained(told: SimpleQueue[str | None]) -> Iterator[str | None]:
     try:
-        found = storage.exists(storage.join(out_uri, "run.json")) or storage.list_files(
-            storage.join(out_uri, results.PARTS)
-        )
-    except StorageError as error:
-        raise UserError(f"results cannot be written to {out_uri}: {error}") from None
-    if found:
-        raise UserError(f"{out_uri} already holds results: name a new folder, or remove them")
+        while True:
+            yield told.get_nowait()
+    except Empty:
+        return
+
+
+def _seconds_per_row(sample: pa.Table, job: Job) -> float:
+    asked = dict(enumerate(manifests.requests(sample, job.folder)))
+    with Pipeline(job, Limits()) as pipeline:
+        begin = time.perf_counter()
+        rows = sum(1 for _ in pipeline.rows(asked))
+        return (time.perf_counter() - begin) / max(rows, 1)
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, indent=2).encode() + b"\n"

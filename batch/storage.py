@@ -7,10 +7,11 @@ that boto3 sends takes AWS_REQUEST_CHECKSUM_CALCULATION=when_required.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +24,9 @@ from botocore.config import Config
 from batch.storage_errors import (
     AccessDenied,
     ObjectChanged,
+    ObjectExists,
     ObjectMissing,
+    ObjectTooLarge,
     StorageError,
     translated,
 )
@@ -71,60 +74,164 @@ def parent(uri: str) -> str:
     return uri.rpartition("/")[0] if is_s3(uri) else str(Path(uri).parent)
 
 
-def read(uri: str, if_match: str | None = None) -> Object:
+def read(
+    uri: str,
+    if_match: str | None = None,
+    limit: int | None = None,
+    admit: Callable[[int], None] = lambda size: None,
+) -> Object:
     """Read a whole object; with `if_match`, only if that is still its etag (quoted or not).
 
-    Raises ObjectMissing, AccessDenied, ObjectChanged or StorageError; UserError for credentials.
+    An object of more than `limit` bytes is refused before its bytes are read, and `admit` is told
+    their number and may wait (it is told again where the store has to be asked again).
+
+    Raises ObjectMissing, AccessDenied, ObjectChanged, ObjectTooLarge or StorageError; UserError for
+    credentials.
     """
     wanted = None if if_match is None else if_match.strip('"')
     if is_s3(uri):
-        return _read_s3(uri, wanted)
-    with _local_faults():
-        data = Path(uri).read_bytes()
-    etag = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        return _read_s3(uri, wanted, limit, admit)
+    with _local_faults(), Path(uri).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        _check_size(size, limit)
+        admit(size)
+        data = file.read()
+    etag = _local_etag(data)
     if wanted not in (None, etag):
         raise ObjectChanged("the object changed after the manifest was written")
     return Object(data, etag)
 
 
+def etag_of(uri: str) -> str:
+    """The object's etag of this moment. Raises as `read` does."""
+    if not is_s3(uri):
+        return read(uri).etag
+    bucket, key = split_s3(uri)
+    with _s3_faults(uri):
+        return _client().head_object(Bucket=bucket, Key=key)["ETag"].strip('"')
+
+
 def write(uri: str, data: bytes) -> None:
     """Write a whole object: it appears complete or not at all, and replaces an earlier one."""
     if is_s3(uri):
-        bucket, key = split_s3(uri)
-        with _s3_faults(uri):
-            _client().put_object(Bucket=bucket, Key=key, Body=data)
+        _put(uri, data)
+        return
+    with _local_faults(), _partial(Path(uri), data) as partial:
+        partial.replace(uri)
+
+
+def create(uri: str, data: bytes) -> None:
+    """Write a whole object where there is none; of several that try at once, one succeeds.
+
+    Raises ObjectExists, or as `read` does.
+    """
+    exists_already = ObjectExists("there is such an object already")
+    if is_s3(uri):
+        try:
+            _put(uri, data, IfNoneMatch="*")
+        except ObjectChanged:
+            raise exists_already from None
+        return
+    with _local_faults(), _partial(Path(uri), data) as partial:
+        try:
+            os.link(partial, uri)
+        except FileExistsError:
+            raise exists_already from None
+
+
+def replace(uri: str, data: bytes, etag: str) -> None:
+    """Write a whole object in the place of the one that has this etag.
+
+    Raises ObjectChanged where it has another by now, or is gone; else as `read` does.
+    """
+    if is_s3(uri):
+        try:
+            _put(uri, data, IfMatch=f'"{etag}"')
+        except ObjectMissing:
+            raise ObjectChanged("the object is gone") from None
         return
     path = Path(uri)
+    with _local_faults(), _partial(path, data) as partial, _locked(path.parent):
+        if not path.is_file() or _local_etag(path.read_bytes()) != etag:
+            raise ObjectChanged("the object is another by now")
+        partial.replace(path)
+
+
+def _put(uri: str, data: bytes, **condition: str) -> None:
+    bucket, key = split_s3(uri)
+    with _s3_faults(uri):
+        _client().put_object(Bucket=bucket, Key=key, Body=data, **condition)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _partial(path: Path, data: bytes) -> Iterator[Path]:
+    """A hidden file beside `path` that holds the bytes, safe on the disk; removed at the end."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    with _local_faults():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())  # else a power cut may leave the name without the bytes
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with partial.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the name without the bytes
+        yield partial
+    finally:
+        partial.unlink(missing_ok=True)
 
 
-def list_files(folder: str) -> list[str]:
-    """List the URIs of the objects directly in `folder`, sorted; none if there is no folder."""
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which ends with the process whatever ends it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _local_etag(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _check_size(size: int, limit: int | None) -> None:
+    if limit is not None and size > limit:
+        raise ObjectTooLarge(f"the object has {size} bytes; {limit} are taken")
+
+
+def list_files(folder: str, *, deep: bool = False) -> list[str]:
+    """List the URIs of the objects in `folder`, sorted; none if there is no folder.
+
+    Those directly in it, or with `deep` also those in folders below that have no `_` or `.` before
+    their name, which readers of Parquet pass over as well.
+    """
     if is_s3(folder):
         bucket, key = split_s3(folder)
         prefix = f"{key.rstrip('/')}/".lstrip("/")
         with _s3_faults(folder):
             pages = _client().get_paginator("list_objects_v2")
-            keys = [
-                found["Key"]
-                for page in pages.paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
-                for found in page.get("Contents", [])
-            ]
+            found = list(pages.paginate(Bucket=bucket, Prefix=prefix, Delimiter="/"))
+        keys = [one["Key"] for page in found for one in page.get("Contents", [])]
         # The S3 console makes "folder" objects whose key ends in a slash.
-        return sorted(f"s3://{bucket}/{key}" for key in keys if not key.endswith("/"))
-    with _local_faults():
-        path = Path(folder)
-        return sorted(str(p) for p in path.iterdir() if p.is_file()) if path.is_dir() else []
+        files = [f"s3://{bucket}/{key}" for key in keys if not key.endswith("/")]
+        folders = (
+            [
+                f"s3://{bucket}/{one['Prefix']}"
+                for page in found
+                for one in page.get("CommonPrefixes", [])
+            ]
+            if deep
+            else []
+        )
+    else:
+        with _local_faults():
+            path = Path(folder)
+            entries = list(path.iterdir()) if path.is_dir() else []
+            files = [str(entry) for entry in entries if entry.is_file()]
+            folders = [str(entry) for entry in entries if deep and entry.is_dir()]
+    for inner in folders:
+        if inner.rstrip("/").rpartition("/")[2][0] not in "_.":
+            files += list_files(inner, deep=True)
+    return sorted(files)
 
 
 def exists(uri: str) -> bool:
@@ -151,13 +258,17 @@ def check_bucket(uri: str) -> None:
         raise UserError(str(error)) from None
 
 
-def _read_s3(uri: str, wanted: str | None) -> Object:
+def _read_s3(
+    uri: str, wanted: str | None, limit: int | None, admit: Callable[[int], None]
+) -> Object:
     bucket, key = split_s3(uri)
     condition = {} if wanted is None else {"IfMatch": f'"{wanted}"'}
     with _s3_faults(uri):
         for last_try in (False, True):
             answer = _client().get_object(Bucket=bucket, Key=key, **condition)  # type: ignore[arg-type]
             try:
+                _check_size(answer["ContentLength"], limit)
+                admit(answer["ContentLength"])
                 return Object(answer["Body"].read(), answer["ETag"].strip('"'))
             except _BODY_FAULTS:  # boto3's own retries end where the body begins
                 if last_try:

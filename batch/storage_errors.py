@@ -3,7 +3,9 @@
 StorageError         storage_unavailable   the store did not answer, or answered something else
 ├── ObjectMissing    object_missing        no such object (or no such bucket)
 ├── AccessDenied     access_denied         these credentials may not do this
-└── ObjectChanged    object_changed        the object is no longer the one that was asked for
+├── ObjectChanged    object_changed        the object is no longer the one that was asked for
+├── ObjectExists     object_exists         there is one already where a new one was to be made
+└── ObjectTooLarge   object_too_large      more bytes than the caller takes
 
 Their messages name buckets and endpoints, never keys: a key may hold a patient's name. What only
 the user can mend for the whole run (credentials, profile, endpoint address) is a UserError.
@@ -20,6 +22,8 @@ from sonode_console import UserError
 
 _MISSING = {"NoSuchKey", "404"}
 _DENIED = {"AccessDenied", "403", "AllAccessDisabled", "InvalidObjectState"}
+# The second: another write of the same object is under way, at AWS.
+_PRECONDITION = {"PreconditionFailed", "412", "ConditionalRequestConflict"}
 _CREDENTIALS = {  # the store's answer: what to mend
     "InvalidAccessKeyId": "AWS_ACCESS_KEY_ID is not known there",
     "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID",
@@ -52,6 +56,18 @@ class ObjectChanged(StorageError):  # noqa: N818
     code = "object_changed"
 
 
+class ObjectExists(StorageError):  # noqa: N818
+    """There is an object already."""
+
+    code = "object_exists"
+
+
+class ObjectTooLarge(StorageError):  # noqa: N818
+    """The object holds more bytes than are taken."""
+
+    code = "object_too_large"
+
+
 def translated(error: Exception, bucket: str) -> StorageError | UserError:
     """Say what boto3's `error` means, without the key that boto3's own text may hold."""
     at = f"bucket {bucket!r} at {_endpoint()}"
@@ -78,7 +94,7 @@ def translated(error: Exception, bucket: str) -> StorageError | UserError:
         result = ObjectMissing(f"no such object in {at}")
     elif answer in _DENIED:
         result = AccessDenied(f"the credentials do not allow this in {at}")
-    elif answer in ("PreconditionFailed", "412"):
+    elif answer in _PRECONDITION:
         result = ObjectChanged("the object changed after the manifest was written")
     elif isinstance(error, boto.ConnectionError | boto.HTTPClientError):
         result = StorageError(f"{at} was not reached: check AWS_ENDPOINT_URL and the network")

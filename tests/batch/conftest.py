@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,14 +26,36 @@ class FakeArchive:
     heads: ClassVar = {"malignancy": ("benign", "malignant"), "alnm": ("no ALNM", "ALNM")}
     methods = ("gradcam",)
 
+    score_reference: ClassVar[dict[str, list[int]]] = {"malignancy": [*[0] * 10, *[500] * 10]}
+    threads = 2
+    lanes = 1
+    micro_batch = 4
+    lost = False
+
     def __init__(self) -> None:
         self.calls: list[list[dict[str, object]]] = []
+        self.released = threading.Event()
 
-    def score(self, rows: Sequence[dict[str, object]]) -> list[tuple[int, dict[str, Any]]]:
-        self.calls.append(list(rows))
-        if any(row["image"] == b"poison" for row in rows):
+    def preprocess(self, row: Mapping[str, object]) -> Any:
+        if row["image"] == b"hang":
+            self.released.wait(30)
+        if row["image"] == b"poison to decode":
             raise RuntimeError("of patient 4711")
-        return [self._score(row) for row in rows]
+        if row["image"] == b"no image":
+            return 415, _failure("unsupported_image", "image")
+        return dict(row)  # the caller may empty its own
+
+    def score_prepared(self, prepared: Sequence[Any]) -> list[tuple[int, dict[str, Any]]]:
+        self.calls.append(list(prepared))
+        if any(row["image"] == b"poison" for row in prepared):
+            raise RuntimeError("of patient 4711")
+        return [self._score(row) for row in prepared]
+
+    def nbytes(self, prepared: Any) -> int:
+        return len(prepared["image"])
+
+    def device_is_lost(self) -> bool:
+        return self.lost
 
     def _score(self, row: dict[str, object]) -> tuple[int, dict[str, Any]]:
         image = row["image"]

@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,7 +25,8 @@ def sonode(archive: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     loader = ModuleType("archives.loader")
 
     @contextmanager
-    def load_archive(path: Path) -> Iterator[Any]:
+    def load_archive(path: Path, settings: dict[str, str]) -> Iterator[Any]:
+        assert settings == {}
         assert path.name == "model.mar"
         assert path.read_bytes() == b"the archive"
         yield archive
@@ -59,8 +62,10 @@ def test_summary_and_exit_code(
         ["failed", "1"],
         ["image_truncated", "1"],
     ]
-    assert " images/s (waited for fetch " in lines[4]
-    assert lines[5] == f"results: {out}"
+    assert lines[4] == "scored now: 2, taken over from earlier results: 0"
+    assert " images/s (fetch " in lines[5]
+    assert lines[6].startswith(f"results: {out} (date=")
+    assert lines[6].endswith("/model=fake-1.0)")
 
 
 def test_json_is_one_line(
@@ -81,6 +86,80 @@ def test_json_is_one_line(
     assert record["by_status"] == {"ok": 1, "failed": 0}
     assert record["explain"] == "gradcam"
     assert "alnm_heatmap_uri" in results.read(out).column_names
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(
+    sonode: Any, manifest: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ("score", manifest, str(out), "--archive", str(tmp_path / "model.mar"))
+    words = (*words, "--date", "2026-11-22", "--explain", "gradcam")
+    assert sonode(*words, "--dry-run") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["2", "rows", "in", "1", "shards,", "date", "2026-11-22"]
+    assert lines[1] == ["shards", "done", "0"]
+    assert lines[3] == ["to", "score", "2", "rows"]
+    assert lines[4][0] == "estimated"
+    assert not out.exists()
+    assert sonode(*words) == 1
+    capsys.readouterr()
+    assert sonode(*words, "--dry-run", "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["shards_done"], plan["rows_ok"], plan["rows_failed"]) == (1, 1, 1)
+    assert (plan["rows_to_score"], plan["estimated_seconds"]) == (1, None)
+
+
+def told(tmp_path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((tmp_path / "told.json").read_text())
+    return found
+
+
+def test_somebody_is_told_how_it_ended(
+    sonode: Any, manifest: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("score", manifest, str(tmp_path / "out"), "--archive", str(tmp_path / "model.mar"))
+    command = ("--on-finish", f"cat > {tmp_path / 'told.json'}")
+    assert sonode(*words, *command) == 1
+    assert told(tmp_path)["outcome"] == "failed_rows"
+    assert told(tmp_path)["by_code"] == {"image_truncated": 1}
+    assert sonode(*words, *command, "--max-failures", "0") == 1
+    assert told(tmp_path)["outcome"] == "stopped"
+    assert "more rows failed than --max-failures 0 (image_truncated 1)" in capsys.readouterr().err
+    with pytest.raises(UserError, match="neither a Parquet file"):
+        sonode("score", "none", *words[2:], *command)
+    assert told(tmp_path)["outcome"] == "error"
+    assert "neither a Parquet file" in told(tmp_path)["message"]
+    with pytest.raises(UserError, match="--on-finish: the command ended with 3"):
+        sonode(*words, "--on-finish", "exit 3")
+
+
+def test_a_webhook_is_told(sonode: Any, manifest: str, tmp_path: Path) -> None:
+    bodies: list[dict[str, Any]] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert self.headers["Content-Type"] == "application/json"
+            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200 if len(bodies) == 1 else 500)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    words = ("score", manifest, str(tmp_path / "out"), "--archive", str(tmp_path / "model.mar"))
+    with HTTPServer(("127.0.0.1", 0), Hook) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}/secret"
+            assert sonode(*words, "--on-finish", url) == 1
+            assert (bodies[0]["outcome"], bodies[0]["rows"]) == ("failed_rows", 2)
+            with pytest.raises(UserError, match=r"the webhook was not told \(500\)") as caught:
+                sonode(*words, "--on-finish", url)
+            assert "secret" not in str(caught.value)
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.live

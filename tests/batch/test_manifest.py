@@ -12,21 +12,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch import manifest, storage
-from batch.manifest_checks import ROI_COLUMNS, problems
+from batch import manifest_checks as checks
+from batch.manifest_checks import ROI_COLUMNS, row_problems, schema_problems
 from batch.storage_errors import StorageError
 from sonode_console import UserError
 
 
+def problems(table: pa.Table) -> list[str]:
+    return [*schema_problems(table.schema, reserved=()), *row_problems(table)]
+
+
 def _found(**columns: Any) -> list[str]:
     rows = len(next(iter(columns.values())))
-    return list(problems(pa.table({"image_uri": ["a.png"] * rows, **columns}), reserved=()))
+    return problems(pa.table({"image_uri": ["a.png"] * rows, **columns}))
+
+
+def opened(uri: str, **options: Any) -> manifest.Manifest:
+    with manifest.opened(uri, **{"reserved": (), **options}) as found:
+        return found
+
+
+def asked(found: manifest.Manifest) -> list[manifest.Request]:
+    (table,) = found.tables(1000)
+    return manifest.requests(table, found.folder)
 
 
 @pytest.fixture
 def load(tmp_path: Path, put_table: Any) -> Any:
     def put_and_load(**columns: Any) -> manifest.Manifest:
         uri = put_table(str(tmp_path / "m.parquet"), columns)
-        return manifest.load(uri, reserved={"status"})
+        return opened(uri, reserved={"status"})
 
     return put_and_load
 
@@ -39,14 +54,13 @@ def test_requests_hold_what_torchserve_would_hand_over(load: Any, tmp_path: Path
         etag=[None, "e", None],
         study_id=["s1", "s2", "s3"],
     )
-    assert found.requests(0, 3) == [
+    assert asked(found) == [
         manifest.Request("s3://other/x.png", None, {"roi": "1,2,30,40"}),
         manifest.Request(str(tmp_path / "sub/y.png"), "e", {"roi": "0.5,2,30.25,40"}),
         manifest.Request("/z.dcm", None, {"frame": "7"}),
     ]
-    assert found.requests(2, 10) == [manifest.Request("/z.dcm", None, {"frame": "7"})]
-    assert found.buckets() == ["s3://other/"]
-    assert found.table.column_names == ["image_uri", "roi", "frame", "etag", "study_id"]
+    assert found.buckets == ("s3://other/",)
+    assert found.schema.names == ["image_uri", "roi", "frame", "etag", "study_id"]
 
 
 def test_four_columns_from_pandas(tmp_path: Path) -> None:
@@ -55,8 +69,8 @@ def test_four_columns_from_pandas(tmp_path: Path) -> None:
     frame["roi_x_max"] = frame["roi_y_max"] = [8.0, None]
     frame["image_uri"] = frame["image_uri"].astype("category")
     frame.to_parquet(tmp_path / "m.parquet")
-    found = manifest.load(str(tmp_path / "m.parquet"), reserved=())
-    assert [request.fields for request in found.requests(0, 2)] == [
+    found = opened(str(tmp_path / "m.parquet"))
+    assert [request.fields for request in asked(found)] == [
         {"roi": "0,0,8,8"},
         {"frame": "3"},
     ]
@@ -64,28 +78,31 @@ def test_four_columns_from_pandas(tmp_path: Path) -> None:
 
 def test_relative_s3_uris_follow_the_manifest() -> None:
     table = pa.table({"image_uri": ["x.png", "/local.png", "s3://a/k"]})
-    found = manifest.Manifest(table=table, folder="s3://studies/night")
-    assert [request.image_uri for request in found.requests(0, 3)] == [
+    assert [r.image_uri for r in manifest.requests(table, "s3://studies/night")] == [
         "s3://studies/night/x.png",
         "/local.png",
         "s3://a/k",
     ]
-    assert found.buckets() == ["s3://a/", "s3://studies/"]
+    column = table["image_uri"]
+    assert manifest._buckets(column, "s3://studies/night") == {"s3://a/", "s3://studies/"}
+    assert manifest._buckets(column.slice(1), "s3://studies/night") == {"s3://a/"}
+    assert manifest._buckets(column, "/night") == {"s3://a/"}
 
 
 def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path, put_table: Any) -> None:
     put_table(str(tmp_path / "m/2.parquet"), {"image_uri": ["c"], "roi": [[0, 0, 1, 1]]})
     put_table(str(tmp_path / "m/1.parquet"), {"image_uri": ["a", "b"], "roi": pa.nulls(2)})
     (tmp_path / "m/readme.txt").write_text("no manifest")
-    found = manifest.load(str(tmp_path / "m"), reserved=())
-    assert found.table["image_uri"].to_pylist() == ["a", "b", "c"]
-    assert found.requests(2, 1)[0].image_uri == str(tmp_path / "m/c")
+    found = opened(str(tmp_path / "m"))
+    assert [request.image_uri for request in asked(found)] == [
+        str(tmp_path / "m" / name) for name in "abc"
+    ]
     put_table(str(tmp_path / "m/3.parquet"), {"image_uri": ["d"], "rio": [[0, 0, 1, 1]]})
     with pytest.raises(UserError, match=r"3\.parquet and 1\.parquet differ in .*'rio', 'roi'"):
-        manifest.load(str(tmp_path / "m"), reserved=())
+        opened(str(tmp_path / "m"))
     put_table(str(tmp_path / "m/3.parquet"), {"image_uri": [4], "roi": [[0, 0, 1, 1]]})
     with pytest.raises(UserError, match=r"column types differ .* image_uri"):
-        manifest.load(f"{tmp_path}/m/", reserved=())
+        opened(f"{tmp_path}/m/")
 
 
 def test_all_faults_are_listed_at_once_up_to_twenty(load: Any) -> None:
@@ -93,7 +110,8 @@ def test_all_faults_are_listed_at_once_up_to_twenty(load: Any) -> None:
         load(image_uri=pa.nulls(30, pa.string()), status=["x"] * 30, frame=["1"] * 30)
     assert caught.value.details == [
         "column 'status' is the name of a result column; rename it",
-        *(f"row {row}: image_uri is missing; give every row one" for row in range(19)),
+        "column 'frame' holds string; write it as a whole number",
+        *(f"row {row}: image_uri is missing; give every row one" for row in range(18)),
         "and 12 more",
     ]
 
@@ -119,7 +137,10 @@ def test_missing_image_uri_names_the_columns_there_are(load: Any) -> None:
 
 def test_a_column_that_stands_twice(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["image_uri", "image_uri"])
-    assert list(problems(table, ())) == ["column 'image_uri' stands 2 times; keep one"]
+    pq.write_table(table, tmp_path / "m.parquet")
+    with pytest.raises(UserError) as caught:
+        opened(str(tmp_path / "m.parquet"))
+    assert caught.value.details == ["column 'image_uri' stands 2 times; keep one"]
 
 
 @pytest.mark.parametrize(
@@ -148,15 +169,15 @@ def test_faults_name_field_and_remedy(columns: dict[str, Any], fault: str) -> No
 
 def test_unreadable_manifests(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a Parquet file nor a folder"):
-        manifest.load(str(tmp_path / "none.parquet"), reserved=())
+        opened(str(tmp_path / "none.parquet"))
     (tmp_path / "m.parquet").write_bytes(b"image_uri\na.png\n")
     with pytest.raises(UserError, match="not a sound Parquet file"):
-        manifest.load(str(tmp_path / "m.parquet"), reserved=())
+        opened(str(tmp_path / "m.parquet"))
     buffers = pa.array(["ab"]).buffers()
     broken = pa.StringArray.from_buffers(1, buffers[1], pa.py_buffer(b"\xff\xfe"))
     pq.write_table(pa.table({"image_uri": broken}), tmp_path / "m.parquet")
     with pytest.raises(UserError, match="not a sound Parquet file"):
-        manifest.load(str(tmp_path / "m.parquet"), reserved=())
+        opened(str(tmp_path / "m.parquet"))
 
 
 def test_digest_is_of_the_rows_and_not_of_the_files_layout(tmp_path: Path) -> None:
@@ -169,6 +190,45 @@ def test_digest_is_of_the_rows_and_not_of_the_files_layout(tmp_path: Path) -> No
     assert len(digests) == 1
     assert manifest.digest(table.slice(6, 20)) not in digests
     assert manifest.digest(table.slice(5, 20).rename_columns(["a", "c"])) not in digests
+
+
+def test_tables_are_cut_anew_across_files_and_row_groups(tmp_path: Path) -> None:
+    names = [f"{n}.png" for n in range(100)]
+    (tmp_path / "one").mkdir()
+    pq.write_table(pa.table({"image_uri": names}), tmp_path / "one" / "a.parquet", row_group_size=9)
+    (tmp_path / "two").mkdir()
+    pq.write_table(pa.table({"image_uri": names[:33]}), tmp_path / "two" / "a.parquet")
+    pq.write_table(pa.table({"image_uri": names[33:]}), tmp_path / "two" / "b.parquet")
+    one, two = opened(str(tmp_path / "one")), opened(str(tmp_path / "two"))
+    for found in (one, two):
+        tables = list(found.tables(30))
+        assert [table.num_rows for table in tables] == [30, 30, 30, 10]
+        assert [name for table in tables for name in table["image_uri"].to_pylist()] == names
+    assert (one.rows, one.sha256) == (two.rows, two.sha256)
+
+
+def test_a_row_that_stands_twice_is_a_fault(load: Any) -> None:
+    with pytest.raises(UserError) as caught:
+        load(
+            image_uri=["a", "b", "a", "a", "a", "b"],
+            roi=[[0, 0, 9, 9], None, [0, 0, 9, 8], [0, 0, 9, 9], [0, 0, 9, 9], None],
+            frame=pa.array([None, 1, None, None, 0, 1]),
+            study_id=["these", "may", "differ", "or", "be", "equal"],
+        )
+    assert caught.value.details == [
+        "row 3: image, frame and RoI are row 0's; keep one",
+        "row 5: image, frame and RoI are row 1's; keep one",
+    ]
+
+
+def test_equal_hashes_alone_make_no_duplicate(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        checks, "hash_pandas_object", lambda frame, **_: pd.Series([7] * len(frame))
+    )
+    assert load(image_uri=["a", "b", "c"]).rows == 3
+    with pytest.raises(UserError) as caught:
+        load(image_uri=["a", "b", "a"])
+    assert caught.value.details == ["row 2: image, frame and RoI are row 0's; keep one"]
 
 
 edges = st.one_of(
@@ -208,16 +268,16 @@ def test_a_roi_reaches_the_archive_without_loss(x: list[float], y: list[float]) 
     roi = [x[0], y[0], x[1], y[1]]
     assert _found(roi=pa.array([roi])) == []
     table = pa.table({"image_uri": ["a"], "roi": pa.array([roi])})
-    request = manifest.Manifest(table=table, folder=".").requests(0, 1)[0]
+    request = manifest.requests(table, ".")[0]
     assert [float(edge) for edge in request.fields["roi"].split(",")] == roi
 
 
 @given(st.text().filter(lambda text: text.strip() and "://" not in text))
 def test_any_path_is_an_image_uri_and_fails_as_a_row(path: str) -> None:
     table = pa.table({"image_uri": [path]})
-    assert list(problems(table, ())) == []
+    assert problems(table) == []
     folder = str(Path("/no-such-folder"))
-    uri = manifest.Manifest(table=table, folder=folder).requests(0, 1)[0].image_uri
+    uri = manifest.requests(table, folder)[0].image_uri
     assert uri == str(Path(folder) / path) or path.startswith("/")
     with pytest.raises(StorageError):
         storage.read(uri)

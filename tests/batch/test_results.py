@@ -30,7 +30,11 @@ def test_the_row_contract() -> None:
         }
     )
     rows = [
-        results.scored(BODY, etag="e1", heatmap_uris={"malignancy": "s3://b/h.png"}),
+        {
+            **results.scored(BODY, etag="e1", heatmap_uris={"malignancy": "s3://b/h.png"}),
+            "scored_at": datetime(2026, 1, 3, tzinfo=UTC),
+            "fetch_ms": 1.5,
+        },
         results.failed("image_truncated", "preprocess", "cut short", etag="e2"),
     ]
     table = results.table(shard, rows, columns)
@@ -51,6 +55,10 @@ def test_the_row_contract() -> None:
         ("model_sha256", "string"),
         ("engine", "string"),
         ("image_etag", "string"),
+        ("scored_at", "timestamp[ms, tz=UTC]"),
+        ("fetch_ms", "float"),
+        ("preprocess_ms", "float"),
+        ("inference_ms", "float"),
         ("malignancy_heatmap_uri", "string"),
     ]
     scored, failed = table.drop(shard.column_names).to_pylist()
@@ -70,6 +78,10 @@ def test_the_row_contract() -> None:
         "model_sha256": "ab",
         "engine": "eager",
         "image_etag": "e1",
+        "scored_at": datetime(2026, 1, 3, tzinfo=UTC),
+        "fetch_ms": 1.5,
+        "preprocess_ms": None,
+        "inference_ms": None,
         "malignancy_heatmap_uri": "s3://b/h.png",
     }
     assert {name: value for name, value in failed.items() if value is not None} == {
@@ -101,8 +113,11 @@ def test_a_row_too_few_is_an_error() -> None:
 
 
 def test_read_takes_the_parts_in_order_and_nothing_else(tmp_path: Path, put_table: Any) -> None:
-    put_table(str(tmp_path / "parts" / "part-00001-aa.parquet"), {"n": [3]})
-    put_table(str(tmp_path / "parts" / "part-00000-ff.parquet"), {"n": [1, 2]})
-    put_table(str(tmp_path / "manifest.parquet"), {"n": [9]})
+    place = tmp_path / "date=2026-01-02" / "model=m-1"
+    put_table(str(place / "part-00001-aa.parquet"), {"n": [3]})
+    put_table(str(place / "part-00000-ff.parquet"), {"n": [1, 2]})
+    put_table(str(tmp_path / "date=2026-01-03" / "model=m-1" / "part-00000-ff.parquet"), {"n": [4]})
+    put_table(str(tmp_path / "_runs" / "x.parquet"), {"n": [9]})
+    (place / ".part-00002-bb.parquet.0.partial").write_bytes(b"half")
     (tmp_path / "run.json").write_text("{}")
-    assert results.read(str(tmp_path))["n"].to_pylist() == [1, 2, 3]
+    assert results.read(str(tmp_path))["n"].to_pylist() == [1, 2, 3, 4]

@@ -3,9 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +11,21 @@ import pyarrow as pa
 import pytest
 
 import sonode_console
-from batch import results, scorer, shards, storage
-from batch.manifest import Request
+from batch import results, scorer, storage
 from sonode_console import UserError
 
-MODEL = {"name": "fake", "version": "1.0", "sha256": "ab" * 32, "engine": "eager"}
+MODEL = {"name": "fake", "version": "1.0", "sha256": "ab" * 32}
+PLACE = "date=2026-11-22/model=fake-1.0"
 
 
 def run(manifest: str, out: str, archive: Any, **options: Any) -> scorer.RunSummary:
-    options = {"explain": None, "batch_size": 2, "shard_rows": 3, **options}
+    options = {
+        "explain": None,
+        "batch_size": 2,
+        "shard_rows": 3,
+        "date": "2026-11-22",
+        **options,
+    }
     return scorer.score(manifest, out, archive, progress=sonode_console.progress, **options)
 
 
@@ -83,15 +87,18 @@ def test_every_row_has_one_result_in_order_and_faults_stay_alone(
     assert summary.by_code == dict.fromkeys(
         ["image_truncated", "object_changed", "object_missing", "roi_outside"], 1
     )
-    assert summary.model == MODEL
-    assert sorted(storage.list_files(out)) == [f"{out}/run.json", f"{out}/started.json"]
-    found = [uri.removeprefix(f"{out}/") for uri in storage.list_files(f"{out}/parts")]
-    assert found == summary.parts
-    shape = re.compile(r"parts/part-0000(\d)-[0-9a-f]{32}\.parquet")
-    assert [shape.sub(r"\1", name) for name in summary.parts] == ["0", "1", "2"]
-    record = json.loads(storage.read(storage.join(out, "run.json")).data)
+    assert (summary.model, summary.engine, summary.scored) == (MODEL, "eager", 7)
+    found = storage.list_files(out, deep=True)
+    shape = re.compile(rf"{out}/{PLACE}/part-0000(\d)-[0-9a-f]{{32}}\.parquet")
+    assert [shape.sub(r"\1", name) for name in found] == ["0", "1", "2"]
+    assert (summary.parts, summary.dataset, summary.date) == (3, PLACE, "2026-11-22")
+    runs = storage.join(out, f"_runs/{PLACE}")
+    assert [uri.removeprefix(f"{runs}/") for uri in storage.list_files(runs)] == [
+        *("report.html", "run.json", "started.json"),
+    ]
+    record = json.loads(storage.read(storage.join(runs, "run.json")).data)
     assert record == json.loads(json.dumps(vars(summary)))
-    assert set(record["seconds"]) == {"fetch", "score", "write"}
+    assert set(record["seconds"]) == {"fetch", "preprocess", "inference", "heatmaps", "write"}
     assert record["started"] <= record["finished"]
     assert record["started"].endswith("+00:00")
 
@@ -105,8 +112,10 @@ def test_rows_are_scored_in_batches_as_torchserve_would_get_them(
         {"image_uri": uris, "roi": [[0, 1, 2, 3]] + [None] * 6, "frame": [None] * 6 + [4]},
     )
     run(manifest, str(tmp_path / "out"), archive, batch_size=2, shard_rows=5, explain="gradcam")
-    assert [len(call) for call in archive.calls] == [2, 2, 1, 2]
-    first, last = archive.calls[0][0], archive.calls[-1][-1]
+    assert sorted(len(call) for call in archive.calls) == [1, 2, 2, 2]  # of shards of 5 and 2
+    rows = [row for call in archive.calls for row in call]
+    (first,) = [row for row in rows if "roi" in row]
+    (last,) = [row for row in rows if "frame" in row]
     assert first == {"image": b"p=0.5", "roi": "0,1,2,3", "explain": "gradcam"}
     assert last == {"image": b"p=0.5", "frame": "4", "explain": "gradcam"}
 
@@ -134,7 +143,7 @@ def test_an_archive_that_loses_an_outcome_fails_the_rows(
     manifest = put_table(
         str(tmp_path / "m.parquet"), {"image_uri": put_images(str(tmp_path), b"p=0", b"p=1")}
     )
-    monkeypatch.setattr(archive, "score", lambda rows: [])
+    monkeypatch.setattr(archive, "score_prepared", lambda rows: [])
     summary = run(manifest, str(tmp_path / "out"), archive)
     assert summary.by_code == {"inference_failed": 2}
 
@@ -155,85 +164,35 @@ def test_heat_maps_lie_beside_the_results_under_names_of_content(
         b"alnm 0.25 [0, 0, 100, 100]",
     ]
     assert rows[3]["alnm_heatmap_uri"] is None
-    made = storage.list_files(storage.join(out, "heatmaps"))
+    made = storage.list_files(storage.join(out, "_heatmaps"))
     assert len(made) == 4  # two heads of two different images
     assert {uri.rpartition("/")[2][32:] for uri in made} == {"-malignancy.png", "-alnm.png"}
 
 
-def _parts(out: str) -> dict[str, pa.Table]:
-    return {
-        uri.rpartition("/")[2]: storage.read(uri).data
-        for uri in storage.list_files(storage.join(out, "parts"))
-    }
+def _parts(out: str) -> set[str]:
+    return {uri.removeprefix(out) for uri in storage.list_files(out, deep=True)}
 
 
-def test_the_same_run_gives_the_same_files_and_another_does_not(
+def rows_of(out: str) -> list[dict[str, Any]]:
+    """The results without what the clock gives."""
+    clock = ["scored_at", "fetch_ms", "preprocess_ms", "inference_ms"]
+    return results.read(out).drop(clock).to_pylist()  # type: ignore[no-any-return]
+
+
+def test_parts_are_named_by_what_went_into_them(
     tmp_path: Path, archive: Any, put_table: Any
 ) -> None:
     uris = put_images(str(tmp_path), *(b"p=0.%d" % n for n in range(7)))
     manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
-    run(manifest, str(tmp_path / "a"), archive)
-    run(manifest, str(tmp_path / "b"), archive)
-    assert _parts(str(tmp_path / "a")) == _parts(str(tmp_path / "b"))
-    names = set(_parts(str(tmp_path / "a")))
-    run(manifest, str(tmp_path / "c"), archive, explain="gradcam")
+    a, b, c, d = (str(tmp_path / name) for name in "abcd")
+    run(manifest, a, archive)
+    run(manifest, b, archive)
+    assert rows_of(a) == rows_of(b)
+    assert _parts(a) == _parts(b)
+    run(manifest, c, archive, explain="gradcam")
     archive.sha256 = "cd" * 32
-    run(manifest, str(tmp_path / "d"), archive)
-    assert not names & (set(_parts(str(tmp_path / "c"))) | set(_parts(str(tmp_path / "d"))))
-    # One row more: the full shards keep their names.
-    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": [*uris, uris[0]]})
-    run(manifest, str(tmp_path / "e"), archive)
-    assert (
-        sorted(set(_parts(str(tmp_path / "e"))) & set(_parts(str(tmp_path / "d"))))
-        == sorted(_parts(str(tmp_path / "d")))[:2]
-    )
-
-
-def test_fetching_goes_on_while_scoring_and_stays_bounded(
-    tmp_path: Path, archive: Any, put_table: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uris = put_images(str(tmp_path), *[b"p=0.5"] * 20)
-    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
-    third = threading.Event()
-    fetched: list[str] = []
-    read, score = storage.read, archive.score
-
-    def noted_read(uri: str, if_match: str | None = None) -> storage.Object:
-        if "/images/" in uri:
-            fetched.append(uri)
-            if len(fetched) == 3:
-                third.set()
-        return read(uri, if_match)
-
-    def score_while_fetching(rows: Any) -> Any:
-        assert third.wait(10)  # of a batch of two: fetched ahead of need
-        taken = 2 * len(archive.calls) + 2
-        assert len(fetched) <= taken + 4  # at most two batches ahead
-        return score(rows)
-
-    monkeypatch.setattr(storage, "read", noted_read)
-    monkeypatch.setattr(archive, "score", score_while_fetching)
-    summary = run(manifest, str(tmp_path / "out"), archive, batch_size=2, shard_rows=20)
-    assert summary.by_status == {"ok": 20, "failed": 0}
-
-
-def test_what_is_no_longer_needed_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    fetched = []
-    hold = threading.Event()
-
-    def read(uri: str, if_match: str | None = None) -> storage.Object:
-        fetched.append(uri)
-        assert uri == "0" or hold.wait(10)
-        return storage.Object(b"", "")
-
-    monkeypatch.setattr(storage, "read", read)
-    requests = [Request(str(n), None, {}) for n in range(20)]
-    with ThreadPoolExecutor(2) as pool:
-        ahead = shards._fetch_ahead(requests, pool, ahead=10)
-        next(ahead)
-        ahead.close()  # type: ignore[attr-defined]
-        hold.set()
-    assert len(fetched) <= 3  # the first, and one on each thread
+    run(manifest, d, archive)
+    assert not _parts(a) & (_parts(c) | _parts(d))
 
 
 def test_an_empty_manifest_gives_results_with_all_columns(
@@ -245,19 +204,6 @@ def test_an_empty_manifest_gives_results_with_all_columns(
     table = results.read(str(tmp_path / "out"))
     assert table.num_rows == 0
     assert "malignancy_probability" in table.column_names
-
-
-@pytest.mark.parametrize("earlier", ["run.json", "parts/part-00000-ab.parquet"])
-def test_earlier_results_are_refused(
-    folder: str, archive: Any, put_table: Any, earlier: str
-) -> None:
-    manifest = put_table(storage.join(folder, "m.parquet"), {"image_uri": ["a"]})
-    out = storage.join(folder, "out")
-    storage.write(storage.join(out, "notes.txt"), b"may stay")
-    storage.write(storage.join(out, earlier), b"")
-    with pytest.raises(UserError, match="already holds results: name a new folder"):
-        run(manifest, out, archive)
-    assert archive.calls == []
 
 
 def test_columns_of_the_manifest_that_are_results_are_refused(
@@ -274,26 +220,6 @@ def test_columns_of_the_manifest_that_are_results_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_breaks_off_does_not_look_finished(
-    tmp_path: Path, archive: Any, put_table: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uris = put_images(str(tmp_path), *[b"p=0.5"] * 5)
-    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
-    write = storage.write
-
-    def full_after_the_first_part(uri: str, data: bytes) -> None:
-        if "part-00001" in uri:
-            raise shards.StorageError("no space")
-        write(uri, data)
-
-    monkeypatch.setattr(storage, "write", full_after_the_first_part)
-    with pytest.raises(UserError, match=r"cannot be written to .*out: no space"):
-        run(manifest, str(tmp_path / "out"), archive)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["parts", "started.json"]
-    assert [path.name[:10] for path in (tmp_path / "out" / "parts").iterdir()] == ["part-00000"]
-    assert threading.active_count() == 1
-
-
 def test_progress_is_told_of_every_row(tmp_path: Path, archive: Any, put_table: Any) -> None:
     uris = put_images(str(tmp_path), b"p=0.5", b"bad", b"p=0.5")
     manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": [*uris, "none.png"]})
@@ -307,7 +233,9 @@ def test_progress_is_told_of_every_row(tmp_path: Path, archive: Any, put_table: 
     scorer.score(
         manifest, str(tmp_path / "out"), archive, explain=None, batch_size=9, progress=progress
     )
-    assert sorted(item[0][0] for item in seen) == ["failed", "failed", "ok", "ok"]
+    assert sorted(str(item[0]) for item in seen) == [
+        *("None", "None", "image_truncated", "object_missing"),
+    ]
     assert {item[1:] for item in seen} == {(4, "images")}
 
 
@@ -334,19 +262,48 @@ def test_credentials_that_end_within_a_run_end_the_run(
     s3: str, archive: Any, put_table: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = put_table(f"{s3}/m.parquet", {"image_uri": put_images(s3, *[b"p=0.5"] * 6)})
-    score = archive.score
+    score = archive.score_prepared
 
     def score_and_revoke(rows: Any) -> Any:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "revoked")
         return score(rows)
 
-    monkeypatch.setattr(archive, "score", score_and_revoke)
+    monkeypatch.setattr(archive, "score_prepared", score_and_revoke)
     with pytest.raises(UserError, match="AWS_ACCESS_KEY_ID is not known"):
         run(manifest, f"{s3}/out", archive)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-key")
-    assert storage.list_files(f"{s3}/out") == [f"{s3}/out/started.json"]
+    monkeypatch.setattr(archive, "score_prepared", score)
+    assert storage.list_files(f"{s3}/out", deep=True) == []
+    assert run(manifest, f"{s3}/out", archive).by_status == {"ok": 6, "failed": 0}
 
 
 def test_an_unknown_method_is_refused_before_anything_is_read(tmp_path: Path, archive: Any) -> None:
     with pytest.raises(UserError, match="--explain magic:alnm: no such method; give gradcam"):
         run(str(tmp_path / "none.parquet"), str(tmp_path / "out"), archive, explain="magic:alnm")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "stops"), [("2", True), ("3", False), ("24%", True), ("25%", False)]
+)
+def test_too_many_failures_stop_the_run(
+    tmp_path: Path, archive: Any, put_table: Any, allowed: str, stops: bool
+) -> None:
+    uris = put_images(str(tmp_path), *[b"bad"] * 3, *[b"p=0.5"] * 9)
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
+    out = str(tmp_path / "out")
+    if stops:
+        with pytest.raises(scorer.Stopped, match=f"--max-failures {allowed} .image_truncated 3."):
+            run(manifest, out, archive, max_failures=allowed)
+        assert not list((tmp_path / "out").glob("_runs/*/*/run.json"))
+    summary = run(manifest, out, archive, max_failures="3")
+    assert summary.by_status == {"ok": 9, "failed": 3}
+
+
+@pytest.mark.parametrize("given", ["many", "-1", "101%", "0.5", "nan%", ""])
+def test_what_is_no_number_of_failures(
+    tmp_path: Path, archive: Any, put_table: Any, given: str
+) -> None:
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": ["a"]})
+    with pytest.raises(UserError, match="give a number of rows, or a share as in 5%"):
+        run(manifest, str(tmp_path / "out"), archive, max_failures=given)
+    assert not (tmp_path / "out").exists()

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from batch import storage
-from batch.storage_errors import AccessDenied, ObjectChanged, ObjectMissing, StorageError
+from batch.storage_errors import (
+    AccessDenied,
+    ObjectChanged,
+    ObjectExists,
+    ObjectMissing,
+    ObjectTooLarge,
+    StorageError,
+)
 from sonode_console import UserError
 
 SECRET_NAME = "smith-1970"
@@ -42,6 +49,53 @@ def test_if_match_refuses_a_changed_object(folder: str) -> None:
     with pytest.raises(ObjectChanged) as caught:
         storage.read(uri, if_match=etag)
     assert caught.value.code == "object_changed"
+
+
+def test_create_makes_one_of_many(folder: str) -> None:
+    uri = storage.join(folder, "a/x")
+
+    def attempt(number: int) -> bool:
+        try:
+            storage.create(uri, b"%d" % number)
+        except ObjectExists:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(attempt, range(8)))
+    assert made.count(True) == 1
+    assert storage.read(uri).data == b"%d" % made.index(True)
+    assert storage.list_files(storage.join(folder, "a")) == [uri]
+
+
+def test_replace_takes_only_the_one_that_was_read(folder: str) -> None:
+    uri = storage.join(folder, "x")
+    with pytest.raises(ObjectChanged):
+        storage.replace(uri, b"new", "etag")
+    storage.create(uri, b"one")
+    etag = storage.etag_of(uri)
+    assert etag == storage.read(uri).etag
+    storage.replace(uri, b"two", etag)
+    with pytest.raises(ObjectChanged):
+        storage.replace(uri, b"three", etag)
+    assert storage.read(uri).data == b"two"
+    assert storage.list_files(folder) == [uri]
+
+
+def test_more_bytes_than_are_taken_are_not_read(folder: str) -> None:
+    uri = storage.join(folder, "x")
+    storage.write(uri, b"12345")
+    assert storage.read(uri, limit=5).data == b"12345"
+    with pytest.raises(ObjectTooLarge, match="has 5 bytes; 4 are taken"):
+        storage.read(uri, limit=4)
+
+
+def test_deep_listing_passes_over_what_readers_pass_over(folder: str) -> None:
+    for name in ("a", "date=1/b", "date=1/model=2/c", "_runs/d", "date=1/.hidden/e"):
+        storage.write(storage.join(folder, name), b"")
+    assert storage.list_files(folder, deep=True) == [
+        storage.join(folder, name) for name in ("a", "date=1/b", "date=1/model=2/c")
+    ]
 
 
 def test_missing_object_is_named_by_code_and_not_by_key(folder: str) -> None:
@@ -100,10 +154,10 @@ def test_local_permission_and_strange_names(
     with pytest.raises(ObjectMissing):
         storage.read("a\0b")
 
-    def refused(_: Path) -> bytes:  # root, as which tests may run, is never refused
+    def refused(_: Path, *__: object) -> bytes:  # root, as which tests may run, is never refused
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refused)
+    monkeypatch.setattr(Path, "open", refused)
     with pytest.raises(AccessDenied):
         storage.read(str(tmp_path / "x"))
 

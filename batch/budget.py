@@ -1,0 +1,61 @@
+"""How many bytes of images may be in memory at once, whatever their size."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import CancelledError
+from threading import Condition
+
+
+class Budget:
+    """Bytes that are granted in the order of tickets.
+
+    In order, since rows are also scored in order: the row that is due next never waits for bytes
+    that rows behind it hold. An object larger than all of it is let through alone.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._used = 0
+        self._tickets = itertools.count()
+        self._turn = 0
+        self._closed = False
+        self._short = False
+        self._changed = Condition()
+
+    def ticket(self) -> int:
+        """Take a place in the queue; each has to `acquire` once, if only 0 bytes."""
+        return next(self._tickets)
+
+    def acquire(self, ticket: int, size: int) -> None:
+        """Wait for the ticket's turn and for room. Raises CancelledError once closed."""
+        with self._changed:
+            while not self._closed and not (self._turn == ticket and self._has_room(size)):
+                self._short = self._short or self._turn == ticket
+                self._changed.wait()
+            if self._closed:
+                raise CancelledError
+            self._short = False
+            self._used += size
+            self._turn += 1
+            self._changed.notify_all()
+
+    @property
+    def short(self) -> bool:
+        """Whether the next one waits for room: who can do without bytes should give them back."""
+        return self._short
+
+    def add(self, size: int) -> None:
+        """Count bytes that have come about (negative: gone) without waiting."""
+        with self._changed:
+            self._used += size
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End all waiting."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _has_room(self, size: int) -> bool:
+        return not size or self._used <= 0 or self._used + size <= self._size

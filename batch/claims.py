@@ -1,0 +1,119 @@
+"""Which run a place belongs to: the first writes it down, the others join it or are refused.
+
+Two files, each made by a create that fails where there is one:
+
+    OUT/_runs/manifests/KEY.json                     this manifest and model -> its date
+    OUT/_runs/date=D/model=NAME-VERSION/started.json what is scored there, and how
+
+So a manifest keeps its date, and with it its parts, when it is run again after midnight; and a date
+and model hold the rows of one manifest, scored in one way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from batch import results, storage
+from batch.storage_errors import ObjectExists, ObjectMissing, StorageError
+from sonode_console import UserError
+
+RUNS = "_runs"
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def date_of(out: str, manifest_key: str, name: str, version: str, asked: str | None) -> str:
+    """Give the date that this manifest has in `out` for this model, or would have.
+
+    `asked`: the user's, else today in UTC for a manifest that has none yet. Raises UserError for
+    another date than the manifest's, and for what is no date.
+    """
+    if asked is not None:
+        try:
+            datetime.strptime(asked, "%Y-%m-%d")
+        except ValueError:
+            asked = ""
+        if not _DATE.fullmatch(asked):
+            raise UserError("--date: not a date; write it as YYYY-MM-DD")
+    known = _read(_by_manifest(out, manifest_key, name, version))
+    if known is None:
+        return asked or datetime.now(UTC).date().isoformat()
+    date: str = known["date"]
+    if asked not in (None, date):
+        raise UserError(
+            f"--date {asked}: {out} has this manifest under {date}; leave --date out, or name "
+            "another folder"
+        )
+    return date
+
+
+def claim(
+    out: str, date: str, intent: dict[str, Any], shard_rows: int, started: str, *, dry: bool = False
+) -> dict[str, Any]:
+    """Make the place of `date` and the model this run's, or join the run that has it already.
+
+    `intent`: what makes two runs the same, with `model` and `manifest_key`. Returns the record that
+    stands there, with the `shard_rows` that all runs keep to. Raises UserError where another
+    manifest, archive or parameter has the place. `dry`: only look.
+    """
+    model = intent["model"]
+    place = storage.join(out, f"{RUNS}/{results.partition(date, model['name'], model['version'])}")
+    uri = storage.join(place, "started.json")
+    record = {**intent, "date": date, "shard_rows": shard_rows, "started": started}
+    there = _read(uri)
+    if there is None:
+        if dry:
+            return record
+        there = _first(uri, record)
+    for name, value in intent.items():
+        if there.get(name) != value:
+            raise UserError(
+                f"{out}: date {date} and model {model['name']}-{model['version']} hold the results "
+                f"of another run ({name} differs); give another --date or folder"
+            )
+    if not dry:
+        by_manifest = _by_manifest(out, intent["manifest_key"], model["name"], model["version"])
+        first = _first(by_manifest, {"date": date})
+        if first["date"] != date:
+            raise UserError(f"{out}: another run has begun this manifest just now; run again")
+    return there
+
+
+def manifest_key(sha256: str, folder: str) -> str:
+    """Name a manifest by its rows, and by the folder from which relative image_uris are taken."""
+    return hashlib.sha256(f"{sha256}\n{folder}".encode()).hexdigest()[:32]
+
+
+def _by_manifest(out: str, key: str, name: str, version: str) -> str:
+    return storage.join(out, f"{RUNS}/manifests/{key}-{name}-{version}.json")
+
+
+def _first(uri: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Write `record` where there is none yet, and give what stands there then."""
+    try:
+        storage.create(uri, as_json(record))
+        return record
+    except ObjectExists:
+        found = _read(uri)
+        assert found is not None  # nothing removes it
+        return found
+    except StorageError as error:
+        raise UserError(f"results cannot be written to {uri.partition(RUNS)[0]}: {error}") from None
+
+
+def _read(uri: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(storage.read(uri).data)
+    except ObjectMissing:
+        return None
+    except (StorageError, ValueError) as error:
+        raise UserError(f"results cannot be written there: {uri}: {error}") from None
+    return found
+
+
+def as_json(value: dict[str, Any]) -> bytes:
+    """Give JSON for people."""
+    return json.dumps(value, indent=2).encode() + b"\n"

@@ -1,0 +1,131 @@
+"""Threads that decode, each row with a time limit.
+
+A thread cannot be killed. One that is over its limit is given up: its row fails, another thread
+takes its place, and it ends itself if it ever comes back. Each such thread keeps a core busy or a
+row in memory, so a run with too many of them ends. (A decoder that hangs inside C without giving
+up the interpreter's lock stops the whole process; none of those in use does.)
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+from sonode_console import UserError
+
+T = TypeVar("T")
+
+
+class TimeLimit(Exception):  # noqa: N818 - reads as what it is
+    """A task was given up."""
+
+
+class Task(Generic[T]):
+    """Work that was handed to the pool."""
+
+    def __init__(self, pool: Decoders, work: Callable[[], T]) -> None:
+        self._pool = pool
+        self._work: Callable[[], T] | None = work
+        self._done = threading.Event()
+        self._value: T | None = None
+        self._error: Exception | None = None
+        self.started: float | None = None
+        self.milliseconds = 0.0
+
+    def run(self) -> None:
+        """Do the work, unless it has been given up."""
+        assert self._work is not None
+        self.started = time.perf_counter()
+        try:
+            value: T | None = self._work()
+            error: Exception | None = None
+        except Exception as raised:
+            value, error = None, raised
+        self._work = None  # and with it the encoded bytes
+        with self._pool.lock:
+            if not self._done.is_set():
+                self._finish(value, error)
+
+    def give_up(self) -> None:
+        """End it for those who wait; with the pool's lock held."""
+        self._finish(None, TimeLimit())
+
+    def result(self) -> T:
+        """Wait for it. Raises TimeLimit, UserError where too many were given up, or its own."""
+        while not self._done.wait(self._pool.look_every_s):
+            self._pool.look()
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return isinstance(self._error, TimeLimit)
+
+    def _finish(self, value: T | None, error: Exception | None) -> None:
+        assert self.started is not None
+        self.milliseconds = 1000 * (time.perf_counter() - self.started)
+        self._value, self._error = value, error
+        self._done.set()
+
+
+class Decoders:
+    """`threads` daemon threads (one that hangs must not keep the process from ending)."""
+
+    def __init__(self, threads: int, *, limit_s: float, max_given_up: int) -> None:
+        self.lock = threading.Lock()
+        self.look_every_s = min(1.0, limit_s / 4)
+        self.given_up = 0
+        self._limit_s = limit_s
+        self._max_given_up = max_given_up
+        self._queue: SimpleQueue[Task[object] | None] = SimpleQueue()
+        self._running: set[Task[object]] = set()
+        self._threads = threads
+        for _ in range(threads):
+            self._start_thread()
+
+    def submit(self, work: Callable[[], T]) -> Task[T]:
+        """Have `work` done by one of the threads, in order."""
+        task = Task(self, work)
+        self._queue.put(task)  # type: ignore[arg-type]
+        return task
+
+    def look(self) -> None:
+        """Give up what is over the limit. Raises UserError where that has come too often."""
+        now = time.perf_counter()
+        with self.lock:
+            for task in list(self._running):
+                if task.started is not None and now - task.started > self._limit_s:
+                    task.give_up()
+                    self._running.discard(task)
+                    self.given_up += 1
+                    self._start_thread()
+            too_many = self.given_up > self._max_given_up
+        if too_many:
+            raise UserError(
+                f"{self.given_up} images were not decoded within {self._limit_s:g} s each, and "
+                "their threads are still at it: the run ends. Look at rows that failed with "
+                "preprocess_timeout; started again, it goes on from here"
+            )
+
+    def close(self) -> None:
+        """Let the threads end once nothing waits."""
+        for _ in range(self._threads):
+            self._queue.put(None)
+
+    def _start_thread(self) -> None:
+        threading.Thread(target=self._serve, name="decode", daemon=True).start()
+
+    def _serve(self) -> None:
+        while (task := self._queue.get()) is not None:
+            with self.lock:
+                self._running.add(task)
+            task.run()
+            with self.lock:
+                self._running.discard(task)
+            if task.given_up:
+                return  # another thread has taken this one's place

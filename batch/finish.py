@@ -1,0 +1,41 @@
+"""Telling someone how a run ended: a command, or a webhook."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+from sonode_console import UserError
+
+_WAIT_S = 30
+
+
+def tell(whom: str, outcome: str, facts: dict[str, Any]) -> None:
+    """Hand `outcome` and `facts` on as JSON: POSTed to an http(s) URL, else a command's input.
+
+    `outcome`: "done", "failed_rows", "stopped" or "error". Raises UserError where that fails; what
+    it was about is not in the message, as a URL may hold a secret.
+    """
+    body = json.dumps({"outcome": outcome, **facts}).encode()
+    if whom.startswith(("http://", "https://")):
+        import httpx
+
+        try:
+            answer = httpx.post(
+                whom,
+                content=body,
+                headers={"Content-Type": "application/json"},
+                timeout=_WAIT_S,
+            )
+            answer.raise_for_status()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            kind = getattr(getattr(error, "response", None), "status_code", type(error).__name__)
+            raise UserError(f"--on-finish: the webhook was not told ({kind})") from None
+        return
+    try:
+        code = subprocess.run(whom, shell=True, input=body, timeout=600, check=False).returncode
+    except subprocess.TimeoutExpired:
+        raise UserError("--on-finish: the command has not ended after 600 s") from None
+    if code:
+        raise UserError(f"--on-finish: the command ended with {code}")

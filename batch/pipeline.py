@@ -1,0 +1,283 @@
+"""fetch threads -> decoders -> micro-batches -> network -> results, overlapping and bounded.
+
+Every stage is the archive's own code: what TorchServe does with a request happens here too, in the
+same functions. Rows leave in the order in which they came and micro-batches are cut in that order,
+so a shard gives the same numbers whatever the threads did meanwhile.
+
+In memory are at most `ahead` rows per shard and, of their images, the bytes of the budget: a fetch
+that finds a larger object waits. Two shards run at once, so that one begins while another ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from batch import results, storage
+from batch.budget import Budget
+from batch.decoders import Decoders, Task, TimeLimit
+from batch.job import Job
+from batch.manifest import Request
+from batch.storage_errors import StorageError
+from sonode_console import UserError
+
+_log = logging.getLogger(__name__)
+
+Outcome = tuple[int, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a run may use."""
+
+    fetch_threads: int = 8
+    bytes_in_memory: int = 512 << 20
+    """Of images that are fetched and not yet scored, encoded and decoded together."""
+    object_bytes: int = 256 << 20
+    """A larger object is not read; the most that a DICOM file may have (`handlers.frames`)."""
+    row_seconds: float = 60.0
+    """For decoding one image."""
+    rows_given_up: int = 16
+    """How many images may exceed that before the run ends."""
+
+
+assert Limits().fetch_threads <= storage.MAX_THREADS
+
+
+class _Fetched(NamedTuple):
+    etag: str
+    key: str
+    """Of the pixels and what is asked of them: names heat maps."""
+    milliseconds: float
+    task: Task[Any]
+
+
+class _Ready(NamedTuple):
+    """A row that waits for the network."""
+
+    number: int
+    fetched: _Fetched
+    prepared: Any
+
+
+class Pipeline:
+    """The stages of a run; one per process, shared by its shards."""
+
+    def __init__(self, job: Job, limits: Limits) -> None:
+        archive = job.archive
+        self.job = job
+        self.limits = limits
+        self.batch_size = job.batch_size or archive.micro_batch
+        self.ahead = max(4 * self.batch_size, 32)
+        self.budget = Budget(limits.bytes_in_memory)
+        self.decoders = Decoders(
+            archive.threads, limit_s=limits.row_seconds, max_given_up=limits.rows_given_up
+        )
+        self._fetchers = ThreadPoolExecutor(limits.fetch_threads, "fetch")
+        self._lanes = ThreadPoolExecutor(archive.lanes, "forward")
+        self._writers = ThreadPoolExecutor(limits.fetch_threads, "heatmap")
+        self._lane_count = archive.lanes
+        self._submitting = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.job.stop.set()
+        self.budget.close()
+        for pool in (self._fetchers, self._lanes, self._writers):
+            pool.shutdown(cancel_futures=True)
+        self.decoders.close()
+
+    def rows(self, asked: Mapping[int, Request]) -> Iterator[tuple[int, results.Row]]:
+        """Score images; yield each one's number and result row."""
+        fetching: deque[tuple[int, Future[_Fetched | results.Row]]] = deque()
+        scoring: deque[tuple[list[_Ready], Future[list[Outcome]]]] = deque()
+        batch: list[_Ready] = []
+        rest = iter(asked.items())
+        while True:
+            while len(fetching) < self.ahead and (item := next(rest, None)) is not None:
+                fetching.append((item[0], self._begin(item[1])))
+            if not fetching:
+                break
+            number, future = fetching.popleft()
+            while batch and not future.done():  # or cancelled, which `wait` alone does not tell
+                wait([future], 0.05)
+                if self.budget.short:  # what waits to be a full batch holds bytes
+                    scoring.append((batch, self._lanes.submit(self._score, batch)))
+                    batch = []
+            found = self._prepared(number, future.result())
+            if isinstance(found, _Ready):
+                batch.append(found)
+            else:
+                yield number, found
+            if len(batch) == self.batch_size:
+                scoring.append((batch, self._lanes.submit(self._score, batch)))
+                batch = []
+            while scoring and (len(scoring) > 2 * self._lane_count or scoring[0][1].done()):
+                yield from self._results(*scoring.popleft())
+        if batch:
+            scoring.append((batch, self._lanes.submit(self._score, batch)))
+        while scoring:
+            yield from self._results(*scoring.popleft())
+
+    def each(self, work: Any, items: Sequence[Any]) -> Iterator[Any]:
+        """Do `work` for each item on the fetch threads; the results in order."""
+        return self._fetchers.map(work, items)
+
+    def _begin(self, request: Request) -> Future[_Fetched | results.Row]:
+        with self._submitting:  # threads must begin with tickets in their order
+            return self._fetchers.submit(self._fetch, request, self.budget.ticket())
+
+    def _fetch(self, request: Request, ticket: int) -> _Fetched | results.Row:
+        start = time.perf_counter()
+        granted: list[int] = []
+        waited = 0.0
+
+        def admit(size: int) -> None:
+            nonlocal waited
+            if not granted:  # a second try has its bytes already
+                since = time.perf_counter()
+                self.budget.acquire(ticket, size)
+                granted.append(size)
+                waited = time.perf_counter() - since
+
+        try:
+            found = storage.read(
+                request.image_uri,
+                if_match=request.etag,
+                limit=self.limits.object_bytes,
+                admit=admit,
+            )
+        except StorageError as error:
+            self.budget.add(-sum(granted))
+            row = results.failed(error.code, "fetch", str(error))
+            return {**row, "fetch_ms": self._spent("fetch", start, waited)}
+        finally:
+            admit(0)  # where there was nothing to read: the next one's turn
+        milliseconds = self._spent("fetch", start, waited)
+        etag = found.etag
+        row_in: dict[str, object] = {"image": found.data, **request.fields}
+        key = ""
+        if self.job.explain is not None:
+            row_in["explain"] = self.job.explain
+            fields = (f"{name}={text}" for name, text in request.fields.items())
+            key = self.job.key(hashlib.sha256(found.data).hexdigest(), *fields)
+        size = len(found.data)
+        del found
+
+        tasks: list[Task[Any]] = []
+
+        def decode() -> Any:
+            try:
+                prepared = self.job.archive.preprocess(row_in)
+                row_in.clear()
+                if not isinstance(prepared, tuple) and not (tasks and tasks[0].given_up):
+                    self.budget.add(self.job.archive.nbytes(prepared))
+                return prepared
+            finally:
+                self.budget.add(-size)
+
+        tasks.append(self.decoders.submit(decode))
+        return _Fetched(etag, key, milliseconds, tasks[0])
+
+    def _prepared(self, number: int, fetched: _Fetched | results.Row) -> _Ready | results.Row:
+        if not isinstance(fetched, _Fetched):
+            return fetched
+        try:
+            prepared = fetched.task.result()
+        except TimeLimit:
+            limit = self.limits.row_seconds
+            row = results.failed(
+                "preprocess_timeout", "preprocess", f"not decoded within {limit:g} s"
+            )
+        except UserError:
+            raise
+        except Exception as error:  # of any kind: the code is the archive's
+            kind = type(error).__name__  # its text may hold anything
+            row = results.failed("preprocess_failed", "preprocess", f"the service raised {kind}")
+        else:
+            if not isinstance(prepared, tuple):
+                return _Ready(number, fetched, prepared)
+            row = _failure(prepared[1])
+        return {**row, **self._times(fetched), "image_etag": fetched.etag}
+
+    def _score(self, batch: Sequence[_Ready]) -> list[Outcome]:
+        if self.job.stop.is_set():
+            raise CancelledError
+        start = time.perf_counter()
+        prepared = [ready.prepared for ready in batch]
+        found = _outcomes(prepared, self.job.archive)
+        self.budget.add(-sum(map(self.job.archive.nbytes, prepared)))
+        milliseconds = self._spent("inference", start) / len(batch)
+        return [(status, {**body, "inference_ms": milliseconds}) for status, body in found]
+
+    def _results(
+        self, batch: Sequence[_Ready], future: Future[list[Outcome]]
+    ) -> Iterator[tuple[int, results.Row]]:
+        found = future.result()
+        start = time.perf_counter()
+        rows = (self._writers.map if self.job.explain else map)(self._result, batch, found)
+        for ready, row in zip(batch, rows, strict=True):
+            yield ready.number, row
+        self.job.spend("heatmaps", time.perf_counter() - start)
+
+    def _result(self, ready: _Ready, outcome: Outcome) -> results.Row:
+        status, body = outcome
+        common = {**self._times(ready.fetched), "inference_ms": body["inference_ms"]}
+        if status != 200:
+            return {**_failure(body), **common, "image_etag": ready.fetched.etag}
+        uris = {
+            head: self.job.write(f"_heatmaps/{ready.fetched.key}-{head}.png", heatmap["png"])
+            for head, heatmap in body["heatmaps"].items()
+        }
+        row = results.scored(body, etag=ready.fetched.etag, heatmap_uris=uris)
+        return {**row, **common, "scored_at": datetime.now(UTC)}
+
+    def _times(self, fetched: _Fetched) -> results.Row:
+        return {"fetch_ms": fetched.milliseconds, "preprocess_ms": fetched.task.milliseconds}
+
+    def _spent(self, stage: str, start: float, waited: float = 0.0) -> float:
+        """Count what a stage took since `start`; in milliseconds."""
+        seconds = time.perf_counter() - start - waited
+        self.job.spend(stage, seconds)
+        return 1000 * seconds
+
+
+def _failure(body: Mapping[str, Any]) -> results.Row:
+    return results.failed(body["code"], body["stage"], body["message"])
+
+
+def _outcomes(prepared: Sequence[Any], archive: Any) -> Sequence[Outcome]:
+    """Score rows together; where the archive raises, one by one, so that only the culprit fails."""
+    try:
+        outcomes: Sequence[Outcome] = archive.score_prepared(prepared)
+        if len(outcomes) != len(prepared):
+            raise ValueError("not one outcome per row")
+        return outcomes
+    except Exception as error:  # of any kind: the code is the archive's
+        kind = type(error).__name__  # its text may hold anything
+        if archive.device_is_lost():
+            raise UserError(
+                f"the device does not answer any more ({kind}): the run ends; started again, it "
+                "goes on from here"
+            ) from None
+        if len(prepared) == 1:
+            body = {"code": "inference_failed", "stage": "inference"}
+            return [(500, {**body, "message": f"the archive's service raised {kind}"})]
+        _log.warning("a batch of %d images raised %s: scoring them one by one", len(prepared), kind)
+        return [_outcomes([item], archive)[0] for item in prepared]

@@ -1,0 +1,151 @@
+"""The run on one page: what was scored, how scores are spread and have moved, what failed and why.
+
+It holds counts only: no id, name or URI of a row.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from batch import drift
+
+if TYPE_CHECKING:
+    from batch.summary import RunSummary
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>
+ body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto }}
+ table {{ border-collapse: collapse; margin: .5rem 0 1.5rem }}
+ td, th {{ padding: .2rem .9rem .2rem 0; text-align: left; font-weight: normal }}
+ th {{ border-bottom: 1px solid #888; color: #555 }}
+ td.n {{ text-align: right; font-variant-numeric: tabular-nums }}
+ .warn {{ color: #a40000; font-weight: bold }}
+ figure {{ display: inline-block; margin: 0 2rem 1rem 0 }}
+ figcaption, p.note {{ color: #555 }}
+</style>
+<h1>{title}</h1>
+{body}
+<p class="note">A research tool: not a medical device.</p>
+</html>
+"""
+
+
+def page(summary: RunSummary, reference: Mapping[str, Sequence[int]]) -> str:
+    """Lay out the report; `reference`: the training's histograms by head, where there are any."""
+    model = summary.model
+    failed = summary.by_status["failed"]
+    share = failed / summary.rows if summary.rows else 0.0
+    body = [
+        _table(
+            ("", ""),
+            [
+                ("rows", f"{summary.rows:,}"),
+                ("scored", f"{summary.by_status['ok']:,}"),
+                ("failed", f"{failed:,} ({share:.2%})"),
+                ("in this run", f"{summary.scored:,} scored or tried, {summary.carried:,} carried"),
+                ("speed of this run", f"{summary.images_per_second:.1f} images/s"),
+                ("engine", summary.engine),
+                ("archive", f"sha256 {model['sha256']}"),
+                ("explain", summary.explain or "none"),
+                ("started, finished", f"{summary.started}, {summary.finished}"),
+            ],
+        ),
+        "<h2>Scores</h2>",
+        *(
+            _histogram(head, counts, reference.get(head), summary.by_status["ok"])
+            for head, counts in summary.scores.items()
+        ),
+        "<h2>Drift</h2>",
+        _drift(summary),
+        "<h2>Failures</h2>",
+        _table(("code", "rows"), [(code, f"{n:,}") for code, n in summary.by_code.items()])
+        if summary.by_code
+        else "<p>None.</p>",
+        "<h2>Cost</h2>",
+        _costs(summary),
+    ]
+    title = f"{model['name']} {model['version']}, {summary.date}"
+    return _PAGE.format(title=html.escape(title), body="\n".join(body))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head) if any(head) else ""
+    lines = [
+        "".join(
+            f'<td class="n">{html.escape(cell)}</td>' if index else f"<td>{html.escape(cell)}</td>"
+            for index, cell in enumerate(row)
+        )
+        for row in rows
+    ]
+    return f"<table><tr>{top}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+
+def _histogram(head: str, counts: Sequence[int], reference: Sequence[int] | None, rows: int) -> str:
+    """Bars of this run's shares, and the reference's as a line of steps."""
+    shares = [count / max(sum(counts), 1) for count in counts]
+    others = [count / max(sum(reference), 1) for count in reference] if reference else []
+    top = max([*shares, *others, 1e-9])
+    width, height = 16, 120
+    bars = "".join(
+        f'<rect x="{index * width}" y="{height * (1 - share / top):.1f}" width="{width - 2}" '
+        f'height="{height * share / top:.1f}" fill="#4a7ab5"/>'
+        for index, share in enumerate(shares)
+    )
+    steps = " ".join(
+        f"{x},{height * (1 - share / top):.1f}"
+        for index, share in enumerate(others)
+        for x in (index * width, (index + 1) * width)
+    )
+    line = f'<polyline points="{steps}" fill="none" stroke="#222"/>' if others else ""
+    side = width * len(counts)
+    told = "line: validation part of the training" if others else "the card has no reference"
+    return (
+        f'<figure><svg width="{side}" height="{height + 18}" role="img">{bars}{line}'
+        f'<text x="0" y="{height + 15}" font-size="12">0</text>'
+        f'<text x="{side - 8}" y="{height + 15}" font-size="12">1</text></svg>'
+        f"<figcaption>{html.escape(head)}: probability of {rows:,} rows; {told}</figcaption>"
+        "</figure>"
+    )
+
+
+def _drift(summary: RunSummary) -> str:
+    rows = []
+    for against, heads in summary.drift.items():
+        for head, found in heads.items():
+            numbers = [f"{found[name]:.3f}" for name in ("psi", "psi_by_chance", "ks")]
+            rows.append((f"{head} against {against}", *numbers))
+    if not rows:
+        return "<p>Nothing to compare with: no reference in the card, no earlier run.</p>"
+    shifted = any(
+        found["psi"] > drift.SHIFTED + found["psi_by_chance"]
+        for heads in summary.drift.values()
+        for found in heads.values()
+    )
+    note = '<p class="warn">Scores have shifted: look at the images and their origin.</p>'
+    return (
+        (note if shifted else "")
+        + _table(("scores", "PSI", "PSI by chance", "KS"), rows)
+        + '<p class="note">Of histograms of 20 bins. PSI: under 0.1 alike, over '
+        f"{drift.SHIFTED:g} shifted, beyond what chance gives. A training cohort is not a "
+        "screening population: the run before is the sharper comparison.</p>"
+    )
+
+
+def _costs(summary: RunSummary) -> str:
+    total = sum(summary.seconds.values())
+    rows = [
+        (
+            stage,
+            f"{seconds:.1f} s",
+            f"{1000 * seconds / summary.scored:.2f} ms" if summary.scored else "",
+            f"{seconds / total:.0%}" if total else "",
+        )
+        for stage, seconds in sorted(summary.seconds.items(), key=lambda item: -item[1])
+    ]
+    return (
+        _table(("stage, slowest first", "all threads", "per row", "share"), rows)
+        + '<p class="note">Stages overlap, so these add up to more than the run took.</p>'
+    )

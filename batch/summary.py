@@ -1,0 +1,167 @@
+"""run.json: what stands in the results of a manifest, counted from the parts themselves.
+
+It is written last, by every run that comes to its end, from what is there by then. The run that
+writes it read the earlier one before it counted: if another run has written meanwhile it counts
+again, so that the last run.json knows of every part that was improved before it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batch import claims, drift, report, results, storage
+from batch.job import Job
+from batch.storage_errors import ObjectChanged, ObjectExists, ObjectMissing
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """What the results hold, and what the last run did; run.json has the same fields."""
+
+    rows: int
+    by_status: dict[str, int]
+    by_code: dict[str, int]
+    scored: int
+    """Rows that this run scored, or tried to; the others were there before."""
+    carried: int
+    """Rows that this run took over from the results of `--since`."""
+    images_per_second: float
+    """Rows that this run scored over the wall-clock time from the first fetch to the last write."""
+    seconds: dict[str, float]
+    """What each stage took in this run, of all threads together."""
+    model: dict[str, str]
+    """Its name, version and SHA-256."""
+    engine: str
+    """The one of this run."""
+    date: str
+    manifest_key: str
+    """Names the manifest by its rows and its folder."""
+    explain: str | None
+    batch_size: int
+    """Images that went through the network together."""
+    shard_rows: int
+    scores: dict[str, list[int]]
+    """How many rows have a probability in each of 20 bins from 0 to 1, by head."""
+    drift: dict[str, dict[str, dict[str, float]]]
+    """PSI and KS of `scores` to those of the training ("training", from the archive) and of the
+    same model's run before ("run of DATE"), by head; see `batch.drift`."""
+    parts: int
+    dataset: str
+    """The folder of the parts, below the folder of the results."""
+    started: str
+    """UTC, ISO 8601; of this run."""
+    finished: str
+
+
+def place(job: Job) -> str:
+    """The folder of a job's records, below the folder of the results."""
+    return f"{claims.RUNS}/{job.partition}"
+
+
+def write(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> RunSummary:
+    """Count what the parts hold, write run.json and the report beside it.
+
+    Raises UserError where they cannot be written.
+    """
+    uri = storage.join(job.out, f"{place(job)}/run.json")
+    while True:
+        with job.writing():
+            etag = _etag(uri)
+            summary = _counted(job, parts, run, rows)
+            data = claims.as_json(asdict(summary))
+            try:
+                if etag is None:
+                    storage.create(uri, data)
+                else:
+                    storage.replace(uri, data, etag)
+            except (ObjectExists, ObjectChanged):
+                continue  # another run ended meanwhile
+        html = report.page(summary, job.archive.score_reference)
+        job.write(f"{place(job)}/report.html", html.encode())
+        return summary
+
+
+def count(part_uri: str) -> Counter[str]:
+    """How many rows of a part have each status. Raises StorageError."""
+    return Counter(_columns(part_uri, ["status"])["status"].to_pylist())
+
+
+def _counted(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> RunSummary:
+    by_status = {results.OK: 0, results.FAILED: 0}
+    by_code: Counter[str] = Counter()
+    scores = {head: [0] * drift.BINS for head in job.archive.heads}
+    for part in parts:
+        names = ["status", "code", *(f"{head}_probability" for head in scores)]
+        found = _columns(storage.join(job.out, part), names)
+        for status, number in Counter(found["status"].to_pylist()).items():
+            by_status[status] += number
+        by_code.update(code for code in found["code"].to_pylist() if code is not None)
+        for head, counts in scores.items():
+            probabilities = found[f"{head}_probability"].drop_null().to_pylist()
+            scores[head] = [
+                x + y for x, y in zip(counts, drift.histogram(probabilities), strict=True)
+            ]
+    assert sum(by_status.values()) == rows  # every manifest row exactly once
+    return RunSummary(
+        rows=rows,
+        by_status=by_status,
+        by_code=dict(sorted(by_code.items())),
+        scores=scores,
+        drift=_drift(job, scores),
+        parts=len(parts),
+        dataset=job.partition,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        **run,
+    )
+
+
+def _drift(job: Job, scores: Mapping[str, Sequence[int]]) -> dict[str, dict[str, dict[str, float]]]:
+    references = {"training": job.archive.score_reference, **_run_before(job)}
+    found = {}
+    for name, reference in references.items():
+        heads = {
+            head: {
+                "psi": drift.psi(reference[head], counts),
+                "psi_by_chance": drift.psi_by_chance(reference[head], counts),
+                "ks": drift.ks(reference[head], counts),
+            }
+            for head, counts in scores.items()
+            if sum(counts) and sum(reference.get(head, ()))
+        }
+        if heads:
+            found[name] = heads
+    return found
+
+
+def _run_before(job: Job) -> dict[str, Mapping[str, Sequence[int]]]:
+    """The scores of the same model's last run of an earlier date, if there is one."""
+    here = f"/{place(job)}/run.json"
+    model = job.partition.partition("/")[2]
+    runs = [
+        uri
+        for uri in storage.list_files(storage.join(job.out, claims.RUNS), deep=True)
+        if uri.endswith(f"/{model}/run.json") and uri[-len(here) :] < here
+    ]
+    if not runs:
+        return {}
+    record = json.loads(storage.read(max(runs)).data)
+    return {f"run of {record['date']}": record.get("scores", {})}
+
+
+def _columns(uri: str, names: list[str]) -> pa.Table:
+    return pq.ParquetFile(pa.BufferReader(storage.read(uri).data)).read(columns=names)
+
+
+def _etag(uri: str) -> str | None:
+    try:
+        return storage.etag_of(uri)
+    except ObjectMissing:
+        return None

@@ -1,0 +1,353 @@
+"""Runs that end anywhere, come again, or come two at once: every row stands once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batch import parts, results, scorer, storage
+from sonode_console import UserError
+from tests.batch.conftest import FakeArchive, put_table
+from tests.batch.test_scorer import PLACE, put_images, rows_of, run
+
+ROWS = 40
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.live)])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return request.getfixturevalue("s3") if request.param == "s3" else str(tmp_path)
+
+
+@pytest.fixture
+def manifest(folder: str) -> str:
+    """Forty rows, in shards of three; rows 7 and 20 have no image yet, row 11 is no image."""
+    images = [b"p=0.%02d" % row for row in range(ROWS)]
+    images[11] = b"bad"
+    uris = put_images(folder, *images)
+    for row in (7, 20):
+        uris[row] = storage.join(folder, f"images/late-{row}.png")
+    columns = {"study_id": [f"s{row}" for row in range(ROWS)], "image_uri": uris}
+    return put_table(storage.join(folder, "m.parquet"), columns)
+
+
+def arrive(folder: str, row: int) -> None:
+    storage.write(storage.join(folder, f"images/late-{row}.png"), b"p=0.%02d" % row)
+
+
+def scored(archive: FakeArchive) -> int:
+    return sum(len(call) for call in archive.calls)
+
+
+def test_a_rerun_does_only_what_failed(folder: str, manifest: str, archive: Any) -> None:
+    out = storage.join(folder, "out")
+    first = run(manifest, out, archive)
+    assert first.by_code == {"image_truncated": 1, "object_missing": 2}
+    before = {uri: storage.etag_of(uri) for uri in storage.list_files(out, deep=True)}
+    archive.calls.clear()
+    arrive(folder, 7)
+    second = run(manifest, out, archive)
+    assert scored(archive) == 2  # the one that arrived, and the one that is no image
+    assert (second.scored, second.rows) == (3, ROWS)
+    assert second.by_code == {"image_truncated": 1, "object_missing": 1}
+    after = {uri: storage.etag_of(uri) for uri in storage.list_files(out, deep=True)}
+    assert [uri[-42] for uri in before if before[uri] != after[uri]] == ["2"]  # of rows 6 to 8
+    assert set(before) == set(after)
+    assert [row["study_id"] for row in rows_of(out)] == [f"s{row}" for row in range(ROWS)]
+    assert rows_of(out)[7]["malignancy_probability"] == 0.07
+
+    archive.calls.clear()
+    arrive(folder, 20)
+    kept = run(manifest, out, archive, retry_failed=False)
+    assert (scored(archive), kept.scored, kept.by_code) == (0, 0, second.by_code)
+
+
+def test_a_score_is_never_given_up_for_a_failure(
+    folder: str, manifest: str, archive: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slower run that could not fetch an image comes after one that could."""
+    out = storage.join(folder, "out")
+    commit = parts.commit
+    other = FakeArchive()
+
+    def late(*given: Any) -> Any:
+        monkeypatch.setattr(parts, "commit", commit)
+        for row in (7, 20):
+            arrive(folder, row)
+        run(manifest, out, other)
+        return commit(*given)
+
+    monkeypatch.setattr(parts, "commit", late)
+    monkeypatch.setattr(scorer, "_AT_ONCE", 1)
+    # The first shard waits; the third is scored by the other run before this one gets there.
+    summary = run(manifest, out, archive)
+    assert summary.by_code == {"image_truncated": 1}
+    assert scored(archive) == 3 + 1  # its own first shard, and the image that fails each time
+
+
+def test_what_another_run_found_meanwhile_is_kept(folder: str, put_table: Any) -> None:
+    """Two runs improve one part at once: both improvements stand."""
+    out = storage.join(folder, "out")
+    uris = [storage.join(folder, f"images/late-{row}.png") for row in range(3)]
+    manifest = put_table(storage.join(folder, "m.parquet"), {"image_uri": uris})
+    run(manifest, out, FakeArchive())
+    commit = parts.commit
+    turn = threading.Barrier(2)
+
+    def together(*given: Any) -> Any:
+        turn.wait(20)  # both have read the same part and scored one row of it
+        return commit(*given)
+
+    class Half(FakeArchive):
+        def __init__(self, row: int) -> None:
+            super().__init__()
+            self.row = row
+
+        def score_prepared(self, rows: Any) -> Any:
+            return [
+                self._score(row if row["image"] == b"p=0.0%d" % self.row else {"image": b"bad"})
+                for row in rows
+            ]
+
+    for row in (0, 1):
+        arrive(folder, row)
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setattr(parts, "commit", together)
+        done = list(pool.map(lambda row: run(manifest, out, Half(row)), (0, 1)))
+    assert [row["malignancy_probability"] for row in rows_of(out)] == [0.0, 0.01, None]
+    record = storage.read(storage.join(out, f"_runs/{PLACE}/run.json")).data
+    assert json.loads(record)["by_status"] == {"ok": 2, "failed": 1}
+    assert {"ok": 2, "failed": 1} in [summary.by_status for summary in done]
+
+
+def test_two_runs_at_once_give_one_result(folder: str, manifest: str) -> None:
+    out, alone = storage.join(folder, "out"), storage.join(folder, "alone")
+    with ThreadPoolExecutor(3) as pool:
+        done = list(pool.map(lambda _: run(manifest, out, FakeArchive()), range(3)))
+    run(manifest, alone, FakeArchive())
+    assert rows_of(out) == rows_of(alone)
+    assert [summary.rows for summary in done] == [ROWS] * 3
+    names = [uri.removeprefix(out) for uri in storage.list_files(out, deep=True)]
+    assert names == [uri.removeprefix(alone) for uri in storage.list_files(alone, deep=True)]
+
+
+def test_plain_readers_take_the_folder_as_it_is(tmp_path: Path, archive: Any) -> None:
+    out = str(tmp_path / "out")
+    uris = put_images(str(tmp_path), *(b"p=0.%d" % row for row in range(7)))
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
+    for date in ("2026-11-22", "2026-11-23"):
+        run(manifest, out, archive, explain="gradcam", date=date)
+        manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris[::-1]})
+    frame = pd.read_parquet(out)
+    assert len(frame) == 14
+    assert set(frame["date"].astype(str)) == {"2026-11-22", "2026-11-23"}
+    assert set(frame["model"]) == {"fake-1.0"}
+    assert frame["malignancy_probability"].sum() == pytest.approx(2 * 2.1)
+    found = duckdb.sql(
+        f"select date, model, count(*), count(distinct image_uri) "
+        f"from read_parquet('{out}/**/*.parquet', hive_partitioning=true) group by all order by 1"
+    ).fetchall()
+    assert [(str(date), *rest) for date, *rest in found] == [
+        ("2026-11-22", "fake-1.0", 7, 7),
+        ("2026-11-23", "fake-1.0", 7, 7),
+    ]
+
+
+def test_a_manifest_keeps_its_date_and_a_place_its_manifest(
+    folder: str, manifest: str, archive: Any, put_table: Any
+) -> None:
+    out = storage.join(folder, "out")
+    run(manifest, out, archive)
+    assert run(manifest, out, archive, date=None).date == "2026-11-22"  # whatever day it is
+    with pytest.raises(UserError, match="has this manifest under 2026-11-22; leave --date out"):
+        run(manifest, out, archive, date="2026-11-23")
+    with pytest.raises(UserError, match=r"another run \(explain differs\)"):
+        run(manifest, out, archive, explain="gradcam")
+    other = put_table(storage.join(folder, "n.parquet"), {"image_uri": ["x.png"]})
+    with pytest.raises(UserError, match=r"another run \(manifest_key differs\)"):
+        run(other, out, archive)
+    assert run(other, out, archive, date="2026-11-23").rows == 1
+    archive.sha256 = "cd" * 32
+    with pytest.raises(UserError, match=r"another run \(model differs\)"):
+        run(manifest, out, archive)
+    for date in ("yesterday", "2026-13-01", "2026-1-1"):
+        with pytest.raises(UserError, match="--date: not a date"):
+            run(other, storage.join(folder, "new"), archive, date=date)
+
+
+def test_a_part_that_is_none_is_refused_and_not_overwritten(
+    tmp_path: Path, archive: Any, put_table: Any
+) -> None:
+    out = str(tmp_path / "out")
+    manifest = put_table(
+        str(tmp_path / "m.parquet"), {"image_uri": put_images(str(tmp_path), b"p=0.5")}
+    )
+    run(manifest, out, archive)
+    (part,) = storage.list_files(out, deep=True)
+    Path(part).write_bytes(b"PAR1, not")
+    with pytest.raises(UserError, match="not the results that belong there; remove it"):
+        run(manifest, out, archive)
+    pq.write_table(pa.table({"status": ["ok"]}), part)
+    with pytest.raises(UserError, match="not the results that belong there; remove it"):
+        run(manifest, out, archive)
+
+
+def test_earlier_results_spare_what_has_not_changed(
+    folder: str, archive: Any, put_table: Any
+) -> None:
+    uris = put_images(folder, b"p=0.1", b"p=0.2", b"p=0.3", b"bad", b"p=0.5")
+    columns = {"image_uri": uris, "roi": [[0, 0, 9, 9], None, None, None, None]}
+    old = storage.join(folder, "old")
+    run(put_table(storage.join(folder, "m.parquet"), columns), old, archive)
+
+    storage.write(uris[1], b"p=0.9")  # another image under the name
+    columns["roi"][2] = [0, 0, 8, 8]  # type: ignore[index]
+    columns = {name: [*reversed(values)] for name, values in columns.items()}
+    columns["image_uri"].append(put_images(storage.join(folder, "new"), b"p=0.6")[0])
+    columns["roi"].append(None)
+    columns["image_uri"][0] = "images/4.png"  # the same object, written otherwise
+    manifest = put_table(storage.join(folder, "n.parquet"), columns)
+    archive.calls.clear()
+    out = storage.join(folder, "out")
+    summary = run(manifest, out, archive, since=old, date="2026-11-23")
+    assert sorted(row["image"] for call in archive.calls for row in call) == [
+        *(b"bad", b"p=0.3", b"p=0.6", b"p=0.9"),
+    ]
+    assert (summary.carried, summary.scored) == (2, 4)
+    new, before = rows_of(out), rows_of(old)
+    assert [row["malignancy_probability"] for row in new] == [0.5, None, 0.3, 0.9, 0.1, 0.6]
+    assert {**new[4], "image_uri": None} == {**before[0], "image_uri": None}
+
+    # Another parameter or another archive: nothing is taken over.
+    archive.calls.clear()
+    run(manifest, storage.join(folder, "b"), archive, since=old, explain="gradcam")
+    archive.sha256 = "cd" * 32
+    run(manifest, storage.join(folder, "c"), archive, since=old)
+    assert scored(archive) == 12
+    with pytest.raises(UserError, match=r"--since .*nowhere: holds no results"):
+        run(manifest, out, archive, since=storage.join(folder, "nowhere"), date="2026-11-23")
+
+
+def test_an_etag_of_the_manifest_that_is_not_the_objects_is_a_failure_all_the_same(
+    folder: str, archive: Any, put_table: Any
+) -> None:
+    uris = put_images(folder, b"p=0.1")
+    old = storage.join(folder, "old")
+    run(put_table(storage.join(folder, "m.parquet"), {"image_uri": uris}), old, archive)
+    manifest = put_table(storage.join(folder, "n.parquet"), {"image_uri": uris, "etag": ["other"]})
+    summary = run(manifest, storage.join(folder, "out"), archive, since=old)
+    assert summary.by_code == {"object_changed": 1}
+
+
+KILLED = """
+import sys, time
+from tests.batch.conftest import FakeArchive
+from tests.batch.test_scorer import run
+
+class Slow(FakeArchive):
+    def score_prepared(self, rows):
+        time.sleep(0.01)
+        return super().score_prepared(rows)
+
+run(sys.argv[1], sys.argv[2], Slow(), explain="gradcam")
+"""
+
+
+def kill_and_rerun(manifest: str, out: str, seed: int) -> bool:
+    """Start a run, kill -9 it after a random while; whether it was still going."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", KILLED, manifest, out]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+        began = time.monotonic()
+        while not storage.exists(storage.join(out, f"_runs/{PLACE}/started.json")):
+            assert time.monotonic() - began < 60
+            time.sleep(0.005)
+        time.sleep(random.Random(seed).uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        return process.wait() == -signal.SIGKILL
+
+
+KILLS = int(os.environ.get("SONODE_TEST_KILLS", "4"))  # `make kills` sets it to 50
+
+
+@pytest.mark.timeout(60 + 20 * KILLS)
+def test_killed_anywhere_a_rerun_gives_what_an_unbroken_run_gives(
+    folder: str, manifest: str, archive: Any
+) -> None:
+    alone = storage.join(folder, "alone")
+    run(manifest, alone, archive, explain="gradcam")
+    expected = [
+        {name: value for name, value in row.items() if "heatmap" not in name}
+        for row in rows_of(alone)
+    ]
+    broken = 0
+    for seed in range(KILLS):
+        out = storage.join(folder, f"out{seed}")
+        broken += kill_and_rerun(manifest, out, seed)
+        # Whatever is there is whole, and no row stands twice.
+        if any(uri.endswith(".parquet") for uri in storage.list_files(out, deep=True)):
+            ids = [row["study_id"] for row in rows_of(out)]
+            assert len(ids) == len(set(ids))
+        summary = run(manifest, out, FakeArchive(), explain="gradcam")
+        assert summary.rows == ROWS
+        found = rows_of(out)
+        assert [
+            {name: value for name, value in row.items() if "heatmap" not in name} for row in found
+        ] == expected
+        for row in found:
+            if row["status"] == results.OK:
+                assert storage.exists(row["alnm_heatmap_uri"])
+    assert broken
+
+
+KILLED_AT_A_WRITE = """
+import itertools, os, signal, sys
+from batch import storage
+from tests.batch.conftest import FakeArchive
+from tests.batch.test_scorer import run
+
+moments = itertools.count()
+
+def dying(write):
+    def wrapped(*given, **named):
+        for work in (lambda: write(*given, **named), lambda: None):
+            if next(moments) == int(sys.argv[3]):
+                os.kill(os.getpid(), signal.SIGKILL)
+            work()
+    return wrapped
+
+for name in ("create", "replace", "write"):
+    setattr(storage, name, dying(getattr(storage, name)))
+run(sys.argv[1], sys.argv[2], FakeArchive(), explain="gradcam")
+"""
+# A run of three rows writes six heat maps, its two claims, one part, run.json and the report.
+MOMENTS = [*range(22)] if KILLS >= 22 else [2, 16, 18, 20]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_before_and_after_each_write(tmp_path: Path, archive: Any, moment: int) -> None:
+    uris = put_images(str(tmp_path), b"p=0.1", b"p=0.2", b"p=0.3")
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
+    out = str(tmp_path / "out")
+    command = [sys.executable, "-c", KILLED_AT_A_WRITE, manifest, out, str(moment)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    killed = subprocess.run(command, env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    summary = run(manifest, out, archive, explain="gradcam")
+    assert summary.by_status == {"ok": 3, "failed": 0}
+    assert [row["malignancy_probability"] for row in rows_of(out)] == [0.1, 0.2, 0.3]
+    assert len(pd.read_parquet(out)) == 3
