@@ -1,4 +1,4 @@
-"""One archive three ways on one machine in one run: bare engine, batch job, TorchServe.
+"""One archive two ways on one machine in one run: bare engine, batch job (see also serving.py).
 
 python -m tests.benchmarks.throughput [--images N] [--architecture resnet18]
 """
@@ -9,16 +9,13 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pandas as pd
 import torch
 
 from archives.build import pack
 from archives.loader import load_archive
-from archives.node import TorchServeNode
 from batch import scorer
 from model_def import checkpoint
 from model_def.network import Network
@@ -28,7 +25,6 @@ from tests.conftest import HEADS
 from train.phantom import write_phantom
 
 BATCH = 16
-CONCURRENCY = 8
 
 
 def per_second(count: int, work: Callable[[], object]) -> float:
@@ -81,29 +77,6 @@ def batch_job(archive: Path, paths: list[Path], folder: Path) -> float:
     return summary.images_per_second
 
 
-def online(archive: Path, paths: list[Path], folder: Path) -> tuple[float, float]:
-    """TorchServe with concurrent clients; images per second and the median in milliseconds."""
-    milliseconds: list[float] = []
-    models = {"bench": archive.name}
-    with (
-        TorchServeNode(archive.parent, models, folder / "node") as node,
-        httpx.Client(timeout=60, trust_env=False) as client,
-        ThreadPoolExecutor(CONCURRENCY) as pool,
-    ):
-        url = f"{node.inference_url}/predictions/bench"
-        headers = {"Authorization": f"Bearer {node.token()}"}
-
-        def post(path: Path) -> None:
-            started = time.perf_counter()
-            client.post(url, content=path.read_bytes(), headers=headers).raise_for_status()
-            milliseconds.append(1000 * (time.perf_counter() - started))
-
-        list(pool.map(post, paths[:BATCH]))  # warm
-        milliseconds.clear()
-        speed = per_second(len(paths), lambda: list(pool.map(post, paths)))
-    return speed, sorted(milliseconds)[len(milliseconds) // 2]
-
-
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -117,19 +90,12 @@ def main() -> None:
         archive = make_archive(folder, arguments.architecture)
         bare = bare_engine(archive, paths)
         batch = batch_job(archive, paths, folder)
-        served, median = online(archive, paths, folder)
     table(
         f"{arguments.architecture}, {len(paths)} images, {torch.get_num_threads()} threads",
-        ("what", "images/s", "of the engine", "median ms"),
+        ("what", "images/s", "of the engine"),
         [
-            ("bare engine, batches of 16", f"{bare:.1f}", "1.00", ""),
-            ("batch job, local files", f"{batch:.1f}", f"{batch / bare:.2f}", ""),
-            (
-                f"TorchServe, {CONCURRENCY} clients",
-                f"{served:.1f}",
-                f"{served / bare:.2f}",
-                f"{median:.0f}",
-            ),
+            ("bare engine, batches of 16", f"{bare:.1f}", "1.00"),
+            ("batch job, local files", f"{batch:.1f}", f"{batch / bare:.2f}"),
         ],
     )
 

@@ -1,0 +1,251 @@
+"""One network behind three servers on one machine in one run, and the limit of that machine.
+
+python -m tests.benchmarks.serving [--only bare,archive,litserve,stock] [--frames FOLDER] [--out F]
+
+* stock: TorchServe's own image handler around the same network in eager torch, TorchServe's
+  defaults (a worker per core, no batching);
+* litserve: the archive's service under LitServe, same engine, same cores, batching on;
+* archive: `sonode serve` as it is shipped;
+* bare: decoder and engine in a loop, no server. With all cores at work all the time,
+  images/s <= cores / (CPU seconds to decode an image + CPU seconds of its forward pass).
+
+Clients run on the same cores; what they cost is in the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import torch
+
+from archives.java import claim_ports
+from archives.loader import load_archive
+from archives.node import TorchServeNode
+from archives.plan import plan
+from sonode_console import say, table
+from tests.benchmarks.images import BUSI, encoded, frames
+from tests.benchmarks.load import Load, drive
+from tests.benchmarks.throughput import make_archive
+
+HERE = Path(__file__).parent
+SERVERS = ("bare", "stock", "litserve", "archive")
+KINDS = ("PNG", "JPEG", "DICOM")
+CONCURRENCY = (1, 8, 16, 32)
+CORES = plan().workers * plan().threads
+
+
+def bare(archive: Path, files: dict[str, list[bytes]]) -> dict[str, dict[str, float]]:
+    """CPU and wall milliseconds to decode and to run one image, by kind of file."""
+    found = {}
+    with load_archive(archive, {"threads": 1}) as loaded:
+        service = loaded.service
+        for kind, bodies in files.items():
+            started, cpu = time.perf_counter(), time.process_time()
+            prepared = [service.preprocess({"body": body}, {}) for body in bodies]
+            decode, decode_cpu = time.perf_counter() - started, time.process_time() - cpu
+            started, cpu = time.perf_counter(), time.process_time()
+            for item in prepared:
+                service.inference([item])
+            forward, forward_cpu = time.perf_counter() - started, time.process_time() - cpu
+            per_image = 1000 / len(bodies)
+            found[kind] = {
+                "decode_ms": decode * per_image,
+                "decode_cpu_ms": decode_cpu * per_image,
+                "forward_ms": forward * per_image,
+                "forward_cpu_ms": forward_cpu * per_image,
+                "limit_per_second": CORES * len(bodies) / (decode_cpu + forward_cpu),
+            }
+    return found
+
+
+@contextmanager
+def serving(name: str, archive: Path, folder: Path) -> Iterator[tuple[str, dict[str, str], int]]:
+    """A server's URL, the headers that it wants, and its process id, while it runs."""
+    if name == "litserve":
+        port = claim_ports({"inference": None})["inference"]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.benchmarks.litserve_server",
+            str(archive),
+            str(port),
+        ]
+        process = subprocess.Popen(command)
+        try:
+            until = time.monotonic() + 120
+            while not _answers(f"http://127.0.0.1:{port}/health"):
+                assert process.poll() is None and time.monotonic() < until
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}/predict", {}, process.pid
+        finally:
+            children = psutil.Process(process.pid).children(recursive=True)
+            process.terminate()
+            process.wait(30)
+            for child in psutil.wait_procs(children, timeout=5)[1]:
+                child.kill()
+        return
+    settings = {}
+    if name == "stock":
+        archive = stock_archive(folder)
+        settings = {"default_workers_per_model": str(CORES), "models": "{}"}
+    node = TorchServeNode(archive.parent, {"m": archive.name}, folder / name, settings=settings)
+    with node:
+        _await_workers(node, CORES if name == "stock" else node.plan.workers)
+        assert node._process is not None
+        token = {"Authorization": f"Bearer {node.token()}"}
+        yield f"{node.inference_url}/predictions/m", token, node._process.pid
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _await_workers(node: TorchServeNode, count: int) -> None:
+    """The node is ready with its first worker; a measurement waits for all."""
+    token = {"Authorization": f"Bearer {node.token('management')}"}
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        answer = httpx.get(f"{node.management_url}/models/m", headers=token, trust_env=False)
+        if sum(worker["status"] == "READY" for worker in answer.json()[0]["workers"]) == count:
+            return
+        time.sleep(0.2)
+    raise RuntimeError(f"not all of {count} workers are ready")
+
+
+def stock_archive(folder: Path) -> Path:
+    """TorchServe's stock handler with the network's shape; what the weights are costs nothing."""
+    from tests.benchmarks.stock_model import ResNet50
+
+    store = folder / "stock-store"
+    store.mkdir()
+    (folder / "archiver").mkdir()
+    torch.save(ResNet50().state_dict(), folder / "stock.pt")
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "model_archiver.model_packaging",
+        "--model-name",
+        "stock",
+    ]
+    command += ["--version", "1.0", "--model-file", str(HERE / "stock_model.py")]
+    command += ["--serialized-file", str(folder / "stock.pt"), "--export-path", str(store)]
+    command += ["--handler", str(HERE / "stock_handler.py")]
+    subprocess.run(command, check=True, env={"TMPDIR": str(folder / "archiver")})
+    return store / "stock.mar"
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a server with all its processes."""
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def measure(
+    name: str, archive: Path, files: dict[str, list[bytes]], folder: Path, seconds: float
+) -> list[dict[str, Any]]:
+    """A line per kind and concurrency."""
+    lines = []
+    with serving(name, archive, folder) as (url, headers, pid):
+        for kind, bodies in files.items():
+            if name == "stock" and kind == "DICOM":
+                continue  # it cannot read them
+            drive(url, bodies, concurrency=8, seconds=2, headers=headers)  # warm
+            for concurrency in CONCURRENCY:
+                before = cpu_seconds(pid)
+                load: Load = drive(
+                    url, bodies, concurrency=concurrency, seconds=seconds, headers=headers
+                )
+                spent = 1000 * (cpu_seconds(pid) - before) / load.requests
+                lines.append(
+                    {"server": name, "kind": kind, "concurrency": concurrency}
+                    | vars(load)
+                    | {"server_cpu_ms": spent}
+                )
+                say(f"{name:<9} {kind:<6} {concurrency:>3} clients {load.per_second:7.1f}/s")
+    return lines
+
+
+def report(lines: list[dict[str, Any]], limits: dict[str, dict[str, float]]) -> None:
+    """The tables for people."""
+    for kind, facts in limits.items():
+        say(
+            f"{kind}: decode {facts['decode_cpu_ms']:.1f} ms, forward "
+            f"{facts['forward_cpu_ms']:.1f} ms of a core; "
+            f"limit {CORES} cores / their sum = {facts['limit_per_second']:.1f}/s"
+        )
+    rates = {(it["server"], it["kind"], it["concurrency"]): it["per_second"] for it in lines}
+    rows = []
+    for it in lines:
+        key = (it["kind"], it["concurrency"])
+        limit = limits.get(it["kind"], {}).get("limit_per_second")
+
+        def over(other: str, key: tuple[str, int] = key, own: float = it["per_second"]) -> str:
+            rate = rates.get((other, *key))
+            return f"{own / rate:.2f}" if rate else "-"
+
+        rows.append(
+            (
+                *(it["kind"], str(it["concurrency"]), it["server"]),
+                *(f"{it['per_second']:.1f}", f"{it['p50_ms']:.0f}", f"{it['p95_ms']:.0f}"),
+                *(f"{it['server_cpu_ms']:.1f}", f"{it['client_cpu_ms']:.2f}"),
+                *(over("stock"), over("litserve")),
+                f"{it['per_second'] / limit:.2f}" if limit else "-",
+            )
+        )
+    table(
+        f"ResNet50, 256 x 256, {CORES} cores",
+        (
+            *("files", "clients", "server", "images/s", "p50 ms", "p95 ms"),
+            *("server CPU ms", "client CPU ms", "x stock", "x litserve", "of limit"),
+        ),
+        sorted(rows, key=lambda row: (KINDS.index(row[0]), int(row[1]))),
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default=",".join(SERVERS), help="some of " + ", ".join(SERVERS))
+    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--frames", type=Path, default=BUSI, help="images in the layout of BUSI")
+    parser.add_argument("--seconds", type=float, default=5, help="of each load")
+    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    arguments = parser.parse_args()
+    what, images = frames(arguments.frames)
+    files = {kind: encoded(images, kind) for kind in arguments.kinds.split(",")}
+    for kind, bodies in files.items():
+        size = sum(map(len, bodies)) / len(bodies) / 1000
+        say(f"{len(bodies)} frames of {what} as {kind}, {size:.0f} kB each")
+    limits: dict[str, dict[str, float]] = {}
+    lines = []
+    with tempfile.TemporaryDirectory(prefix="sonode-bench-") as name:
+        folder = Path(name)
+        archive = make_archive(folder, "resnet50")
+        for server in arguments.only.split(","):
+            if server == "bare":
+                limits = bare(archive, files)
+            else:
+                lines += measure(server, archive, files, folder, arguments.seconds)
+    report(lines, limits)
+    if arguments.out:
+        arguments.out.write_text(json.dumps({"limits": limits, "lines": lines}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
