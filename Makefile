@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo-out
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check fuzz bench soak kills clean
 .DEFAULT_GOAL := test
 
 # The environment is remade when what it is made from changes.
@@ -25,8 +25,28 @@ check: $(VENV)/.installed  ## format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed
+CASES ?= 100000
+SECONDS ?= 3600
+SEED ?= 0
+fuzz: $(VENV)/.installed  ## CASES broken images, DICOMs and bodies, or SECONDS of them
+	$(BIN)/python -m tests.handlers.fuzz --cases $(CASES) --seconds $(SECONDS) --seed $(SEED)
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	touch $@
+
+SERVING ?=
+bench: $(VENV)/.bench  ## servers (SERVING="--only bare,archive" for some), batch job, training
+	$(BIN)/python -m tests.benchmarks.serving $(SERVING)
 	$(BIN)/python -m tests.benchmarks.throughput
+	$(BIN)/python -m tests.benchmarks.explaining
+	$(BIN)/python -m tests.benchmarks.training
+
+soak: $(VENV)/.installed  ## memory over 20,000 requests
+	$(BIN)/python -m tests.benchmarks.soak
+
+kills: $(VENV)/.installed  ## the batch killed 50 times at random moments and at each write
+	SONODE_TEST_KILLS=50 $(BIN)/python -m pytest tests/batch/test_resume.py -k killed
 
 clean:
 	rm -rf $(VENV) $(OUT) *.egg-info .mypy_cache .ruff_cache .pytest_cache

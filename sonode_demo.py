@@ -299,7 +299,10 @@ def _score(account: Account, out: Path) -> Any:
         *("--archive", f"s3://{BUCKET}/models/{MODEL}"),
         allowed=(1,),  # the broken rows must be reported
     )
-    summary = json.loads(storage.read(f"{place}/run.json").data)
+    (record,) = (
+        uri for uri in storage.list_files(f"{place}/_runs", deep=True) if uri.endswith("/run.json")
+    )
+    summary = json.loads(storage.read(record).data)
     results = read(place).to_pandas()
     results.to_parquet(out / "scores.parquet", index=False)
     failed = results[results["status"] == "failed"]

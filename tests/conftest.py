@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,11 @@ HEADS = (
     HeadSpec(name="malignancy", target="malignant", labels=("benign", "malignant")),
     HeadSpec(name="alnm", target="alnm", labels=("no ALNM", "ALNM"), parent="malignancy"),
 )
+
+
+def pytest_configure() -> None:
+    """Whatever is installed, tests run on the reference engine unless they name another."""
+    os.environ.setdefault("SONODE_HANDLER_ENGINE", "eager")
 
 
 @pytest.fixture(scope="session")

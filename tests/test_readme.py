@@ -53,10 +53,10 @@ def test_the_steps_run_as_they_stand(tmp_path: Path) -> None:
                 said[line.split()[1]] = run(line, tmp_path)
     assert "verified    every byte" in said["inspect"]
     assert "failed                   0" in said["score"]
-    scores = sorted((tmp_path / "work" / "scores" / "parts").glob("*.parquet"))
-    assert len(scores) == 1
-    assert (tmp_path / "work" / "scores" / "run.json").is_file()
-    assert len(list((tmp_path / "work" / "scores" / "heatmaps").rglob("*.png"))) > 100
+    scores = tmp_path / "work" / "scores"
+    assert len(list(scores.glob("date=*/model=breast_us-1.0/part-*.parquet"))) == 1
+    assert len(list(scores.glob("_runs/date=*/model=breast_us-1.0/run.json"))) == 1
+    assert len(list((scores / "_heatmaps").glob("*.png"))) > 100
 
 
 def serve_and_call(line: str, folder: Path) -> None:
@@ -89,7 +89,7 @@ def test_it_shows_every_command() -> None:
     assert {command.split()[0] for command in COMMANDS} == {
         *("phantom", "import", "describe", "train", "evaluate", "ablate", "margin"),
         *("radiomics", "versus"),
-        *("pack", "inspect", "serve", "score", "demo"),
+        *("pack", "inspect", "serve", "predict", "score", "demo"),
     }
 
 
@@ -101,7 +101,7 @@ def test_each_command_exists(command: str) -> None:
 def test_each_make_target_exists() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
     named = set(re.findall(r"(?:^|`)make (\w+)", README, re.M))
-    assert {"demo", "test", "check", "bench"} == named
+    assert {"demo", "test", "check", "fuzz", "bench", "soak", "kills"} == named
     assert named <= targets
 
 
