@@ -57,7 +57,14 @@ class Earlier:
         order = np.argsort(joined, kind="stable")
         self._keys = joined[order]
         self._places = np.concatenate(places, dtype=np.uint32, casting="unsafe")[order]
-        self._rows = lru_cache(_PARTS_IN_MEMORY)(self._rows_of)
+        self._remember()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_rows"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._remember()
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -91,6 +98,9 @@ class Earlier:
             raise UserError(f"--since: {part} is not a part of results") from None
         folder = made_by.pop("folder")
         return table, folder if made_by == self._made_by else None
+
+    def _remember(self) -> None:
+        self._rows = lru_cache(_PARTS_IN_MEMORY)(self._rows_of)
 
     def _rows_of(self, part: int) -> tuple[list[Request], list[results.Row]]:
         table, folder = self._read(self._parts[part])

@@ -19,8 +19,8 @@ from sonode_console import UserError
 COSTS = ("fetch", "preprocess", "inference", "heatmaps", "write")
 
 
-class Archive(Protocol):
-    """What scoring needs of an archive; `archives.loader.LoadedArchive` is one."""
+class Described(Protocol):
+    """What a run has to know of an archive, wherever that is loaded."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -37,6 +37,11 @@ class Archive(Protocol):
 
     @property
     def score_reference(self) -> Mapping[str, Sequence[int]]: ...  # noqa: D102
+
+
+class Archive(Described, Protocol):
+    """What scoring needs of an archive; `archives.loader.LoadedArchive` is one."""
+
     @property
     def threads(self) -> int: ...  # noqa: D102
     @property
@@ -92,6 +97,13 @@ class Job:
     def columns(self) -> list[pa.Field]:
         """The result columns, in the order written."""
         return results.fields(self.archive.heads, with_heatmaps=self.explain is not None)
+
+    def settle(self) -> dict[str, float]:
+        """Give the time counted so far, and count from zero again."""
+        with self._lock:
+            counted = dict(self.seconds)
+            self.seconds.update(dict.fromkeys(self.seconds, 0.0))
+        return counted
 
     def spend(self, stage: str, seconds: float) -> None:
         """Count time to a stage; from any thread."""

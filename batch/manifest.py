@@ -82,12 +82,17 @@ def requests(table: pa.Table, folder: str) -> list[Request]:
 
 def digest(table: pa.Table) -> str:
     """Give the SHA-256 of the rows and their schema, whatever row groups held them."""
+    return hashlib.sha256(encoded(table)).hexdigest()
+
+
+def encoded(table: pa.Table) -> bytes:
+    """Give rows and their schema as an Arrow stream, the same bytes for the same rows."""
     # Taking every row lays the values out anew: one chunk, nothing of the file's own layout.
     rows = table.take(pa.array(range(table.num_rows), pa.int64())).replace_schema_metadata(None)
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, rows.schema) as writer:
         writer.write_table(rows)
-    return hashlib.sha256(sink.getvalue()).hexdigest()
+    return sink.getvalue()
 
 
 @contextmanager

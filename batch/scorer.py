@@ -10,12 +10,10 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import pyarrow as pa
@@ -24,15 +22,15 @@ from batch import claims, results, storage, summary
 from batch import manifest as manifests
 from batch.earlier import Earlier
 from batch.job import Archive, Job
+from batch.local_engine import Engine, LocalEngine
 from batch.manifest import Manifest
-from batch.pipeline import Limits, Pipeline
-from batch.shards import Receipt, Shard, score_shard
+from batch.pipeline import Limits
+from batch.shards import Receipt, Shard
 from batch.storage_errors import AccessDenied, StorageError
 from batch.summary import RunSummary
 from sonode_console import UserError
 
 SHARD_ROWS = 1024
-_AT_ONCE = 2  # shards: while one comes to its end, the next has begun
 _REHEARSED = 48  # images that a plan is estimated from
 
 
@@ -81,13 +79,15 @@ def score(
     retry_failed: bool = True,
     max_failures: str | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    engine: Engine = LocalEngine(),  # noqa: B008 - has no state
 ) -> RunSummary:
     """Score what is not yet scored of a manifest into `out_uri`: one result row for each of its.
 
     `explain`: one of the archive's methods, for a heat map per head. `date`: the partition, today
     in UTC unless the manifest has one there. `since`: earlier results to take rows from.
     `max_failures`: a count of rows, or a share of the manifest's as in "5%"; Stopped is raised once
-    more have failed, those of earlier runs that are not tried again included.
+    more have failed, those of earlier runs that are not tried again included. `engine`: where the
+    shards are scored; the local one needs an `archive` that is loaded, others a description of it.
 
     Raises UserError for an unknown method, for a faulty manifest, for storage that cannot be used,
     and where another run has the place: all of it before anything is scored. A row that fails is a
@@ -102,12 +102,11 @@ def score(
         started = _now()
         there = claims.claim(job.out, job.date, intent, shard_rows, started)
         begin = time.perf_counter()
-        told: SimpleQueue[str | None] = SimpleQueue()
         receipts: list[Receipt] = []
-        job = replace(job, on_row=told.put)
         failed: Counter[str] = Counter()
         # Closed at once where the run ends before its time, so that nothing goes on behind it.
-        with closing(_run(manifest, job, there["shard_rows"], limits, told, receipts)) as rows:
+        shards = _shards(manifest, there["shard_rows"])
+        with closing(engine.run(shards, job, limits, receipts)) as rows:
             for code in progress(rows, total=manifest.rows, what="images"):
                 if code is not None:
                     failed[code] += 1
@@ -142,6 +141,7 @@ def plan(
     shard_rows: int = SHARD_ROWS,
     date: str | None = None,
     retry_failed: bool = True,
+    engine: Engine = LocalEngine(),  # noqa: B008 - has no state
 ) -> Plan:
     """Check all that `score` would and tell what it would do, writing nothing.
 
@@ -176,7 +176,7 @@ def plan(
             rows_ok=ok,
             rows_failed=failed,
             rows_to_score=to_score,
-            estimated_seconds=_seconds_per_row(sample[0], job) * to_score if sample else None,
+            estimated_seconds=engine.rehearse(sample[0], job) * to_score if sample else None,
         )
 
 
@@ -243,45 +243,6 @@ def _shards(manifest: Manifest, rows: int) -> Iterator[Shard]:
     # An empty manifest has one empty shard, so that results always have their columns.
     for index, table in enumerate(manifest.tables(rows)):
         yield Shard(index=index, table=table)
-
-
-def _run(
-    manifest: Manifest,
-    job: Job,
-    shard_rows: int,
-    limits: Limits,
-    told: SimpleQueue[str | None],
-    receipts: list[Receipt],
-) -> Generator[str | None, None, None]:
-    """Score all shards, a few at a time; yield each row's code as it is told, None for a score."""
-    shards = _shards(manifest, shard_rows)
-    with ThreadPoolExecutor(_AT_ONCE) as scorers, Pipeline(job, limits) as pipeline:
-        running: set[Future[Receipt]] = set()
-        while True:
-            while len(running) < _AT_ONCE and (shard := next(shards, None)) is not None:
-                running.add(scorers.submit(score_shard, shard, job, pipeline))
-            if not running:
-                break
-            done, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-            receipts += [future.result() for future in done]
-            yield from _drained(told)
-        yield from _drained(told)
-
-
-def _drained(told: SimpleQueue[str | None]) -> Iterator[str | None]:
-    try:
-        while True:
-            yield told.get_nowait()
-    except Empty:
-        return
-
-
-def _seconds_per_row(sample: pa.Table, job: Job) -> float:
-    asked = dict(enumerate(manifests.requests(sample, job.folder)))
-    with Pipeline(job, Limits()) as pipeline:
-        begin = time.perf_counter()
-        rows = sum(1 for _ in pipeline.rows(asked))
-        return (time.perf_counter() - begin) / max(rows, 1)
 
 
 def _now() -> str:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch import parts, results, scorer, storage
+from batch import local_engine, parts, results, scorer, storage
 from sonode_console import UserError
 from tests.batch.conftest import FakeArchive, put_table
 from tests.batch.test_scorer import PLACE, put_images, rows_of, run
@@ -92,7 +92,7 @@ def test_a_score_is_never_given_up_for_a_failure(
         return commit(*given)
 
     monkeypatch.setattr(parts, "commit", late)
-    monkeypatch.setattr(scorer, "_AT_ONCE", 1)
+    monkeypatch.setattr(local_engine, "AT_ONCE", 1)
     # The first shard waits; the third is scored by the other run before this one gets there.
     summary = run(manifest, out, archive)
     assert summary.by_code == {"image_truncated": 1}
