@@ -14,15 +14,15 @@ import zipfile
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import httpx
 
 from archives.java import HOST, claim_ports, environment, worker_failure
 from archives.loader import MANIFEST
 from archives.plan import plan
+from archives.tokens import Keys, Kind, ask
 from sonode_console import UserError
 
 HANDLER = "SONODE_HANDLER_"  # see handlers/settings.py
@@ -31,7 +31,6 @@ CONFIG = ROOM.parent / "config.properties"
 METRICS_CONFIG = ROOM / "metrics.yaml"
 LOG_CONFIG = ROOM / "log4j2.xml"
 STOP_TIMEOUT_S = 15.0  # Java needs one or two
-RENEW_BEFORE = timedelta(minutes=5)
 SOCKET_PATH_MAX = 103  # bytes of a Unix socket's path: 103 on macOS, 107 on Linux
 
 
@@ -77,7 +76,6 @@ class TorchServeNode:
         self._temp = self.run_dir / "tmp"
         self._process: subprocess.Popen[str] | None = None
         self._console: deque[str] = deque(maxlen=5000)
-        self._renewing = threading.Lock()
 
     def __enter__(self) -> Self:
         self._prepare()
@@ -92,21 +90,9 @@ class TorchServeNode:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def token(self, kind: Literal["inference", "management", "api"] = "inference") -> str:
-        """Return the token for this API, renewed when it has less than 5 minutes to live.
-
-        A renewal voids the old token at once: ask at each use, do not keep it.
-        """
-        with self._renewing:
-            keys = json.loads(self.key_file.read_text())
-            if kind == "api":
-                return str(keys["API"]["key"])
-            expiry = datetime.fromisoformat(keys[kind]["expiration time"])
-            if expiry - datetime.now(UTC) < RENEW_BEFORE:
-                url = f"{self.management_url}/token?type={kind}"
-                _get(url, keys["API"]["key"]).raise_for_status()
-                keys = json.loads(self.key_file.read_text())
-            return str(keys[kind]["key"])
+    def token(self, kind: Kind = "inference") -> str:
+        """Return the token for this API; see `archives.tokens.Keys.token`."""
+        return self._keys.token(kind)
 
     def check_alive(self) -> None:
         """Raise UserError, with TorchServe's last words, if it has ended."""
@@ -151,6 +137,7 @@ class TorchServeNode:
         self.inference_url = f"http://{HOST}:{self._ports['inference']}"
         self.management_url = f"http://{HOST}:{self._ports['management']}"
         self.metrics_url = f"http://{HOST}:{self._ports['metrics']}/metrics"
+        self._keys = Keys(self.key_file, self.management_url)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         # Left over where an earlier node could not clean up after itself (a power cut).
         shutil.rmtree(self._temp, ignore_errors=True)
@@ -231,7 +218,7 @@ class TorchServeNode:
         try:
             token = self.token("management")
             for name, file in self.models.items():
-                answer = _get(f"{self.management_url}/models/{name}", token)
+                answer = ask("GET", f"{self.management_url}/models/{name}", token)
                 if answer.status_code == httpx.codes.NOT_FOUND:  # it registers before it listens
                     raise UserError(
                         f"TorchServe refuses {file}: check it with `sonode inspect --verify`; see "
@@ -240,15 +227,9 @@ class TorchServeNode:
                 workers: list[dict[str, Any]] = answer.raise_for_status().json()[0]["workers"]
                 if not any(worker["status"] == "READY" for worker in workers):
                     return False
-            return _get(f"{self.inference_url}/ping", self.token()).is_success
+            return ask("GET", f"{self.inference_url}/ping", self.token()).is_success
         except (FileNotFoundError, json.JSONDecodeError, httpx.TransportError):
             return False  # the key file is not there or not whole, or a port is not open yet
-
-
-def _get(url: str, token: str) -> httpx.Response:
-    # trust_env: a proxy of the environment must not see calls to this machine.
-    headers = {"Authorization": f"Bearer {token}"}
-    return httpx.get(url, headers=headers, timeout=10.0, trust_env=False)
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
