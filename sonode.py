@@ -16,6 +16,7 @@ from sonode_console import UserError
 EXTRA_OF = {
     **dict.fromkeys(("lightning", "jsonargparse", "torchmetrics", "tensorboard"), "train"),
     **dict.fromkeys(("scipy", "sklearn", "defusedxml"), "train"),
+    "ray": "ray",
 }
 INTERRUPTED = 130  # typer's answer to Ctrl-C: 128 + SIGINT, as shells have it
 

@@ -51,7 +51,7 @@ def date_of(out: str, manifest_key: str, name: str, version: str, asked: str | N
 
 
 def claim(
-    out: str, date: str, intent: dict[str, Any], shard_rows: int, started: str, *, dry: bool = False
+    out: str, date: str, intent: dict[str, Any], shard_rows: int, now: str, *, dry: bool = False
 ) -> dict[str, Any]:
     """Make the place of `date` and the model this run's, or join the run that has it already.
 
@@ -60,9 +60,8 @@ def claim(
     manifest, archive or parameter has the place. `dry`: only look.
     """
     model = intent["model"]
-    place = storage.join(out, f"{RUNS}/{results.partition(date, model['name'], model['version'])}")
-    uri = storage.join(place, "started.json")
-    record = {**intent, "date": date, "shard_rows": shard_rows, "started": started}
+    uri = started(out, results.partition(date, model["name"], model["version"]))
+    record = {**intent, "date": date, "shard_rows": shard_rows, "started": now}
     there = _read(uri)
     if there is None:
         if dry:
@@ -80,6 +79,11 @@ def claim(
         if first["date"] != date:
             raise UserError(f"{out}: another run has begun this manifest just now; run again")
     return there
+
+
+def started(out: str, partition: str) -> str:
+    """Name the file that stands where a run has a place."""
+    return storage.join(out, f"{RUNS}/{partition}/started.json")
 
 
 def manifest_key(sha256: str, folder: str) -> str:

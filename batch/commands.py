@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -17,6 +16,8 @@ import sonode_console
 from sonode_console import UserError, say
 
 if TYPE_CHECKING:
+    from batch.job import Archive
+    from batch.local_engine import Engine
     from batch.scorer import Plan
     from batch.summary import RunSummary
 
@@ -50,6 +51,21 @@ def score(
         None, help="Told at the end, as JSON: a command on its input, or a URL by POST."
     ),
     dry_run: bool = typer.Option(False, help="Check everything, print the plan, score nothing."),
+    engine: str = typer.Option(
+        "local", help="What the work is shared out by: local (this machine), or ray (a cluster)."
+    ),
+    address: str | None = typer.Option(
+        None, help="Of the Ray cluster, host:port or auto; else RAY_ADDRESS, else one of its own."
+    ),
+    workers: int | None = typer.Option(
+        None, min=1, help="With ray: processes with the archive; else as many as there is room for."
+    ),
+    worker_cpus: float | None = typer.Option(
+        None, min=1, help="With ray: CPUs of each; else its node's, shared out among its GPUs."
+    ),
+    worker_gpus: float | None = typer.Option(
+        None, min=0, help="With ray: GPUs of each, 0.5 for two on one; else 1 where there are any."
+    ),
     inference_engine: str | None = typer.Option(
         None, help="How the network runs, e.g. eager; else as `sonode serve` would choose."
     ),
@@ -69,6 +85,18 @@ def score(
 
     The same words again go on where a run ended, and try again what failed.
     """
+    if engine not in ("local", "ray"):
+        raise UserError(f"--engine {engine}: no such engine; give local or ray")
+    cluster = {
+        "--address": address,
+        "--workers": workers,
+        "--worker-cpus": worker_cpus,
+        "--worker-gpus": worker_gpus,
+    }
+    if engine == "local" and (
+        given := [name for name, value in cluster.items() if value is not None]
+    ):
+        raise UserError(f"{given[0]}: only with --engine ray")
     if len(archive) > 1:
         options = {
             "--explain": explain,
@@ -81,9 +109,11 @@ def score(
             "--fetch-threads": fetch_threads,
             "--memory-mb": memory_mb,
             "--row-timeout": row_timeout,
+            "--engine": engine,
+            **cluster,
         }
         words = ["score", manifest, out]
-        words += [f"{name}={value}" for name, value in options.items() if value]
+        words += [f"{name}={value}" for name, value in options.items() if value not in (None, "")]
         words += ["--retry-failed" if retry_failed else "--keep-failed"]
         words += ["--dry-run"] * dry_run + ["--json"] * as_json
         raise typer.Exit(_one_process_each(words, archive))
@@ -94,6 +124,7 @@ def score(
         *(manifest, out, archive[0], inference_engine),
         dry_run=dry_run,
         as_json=as_json,
+        cluster=None if engine == "local" else (address, workers, worker_cpus, worker_gpus),
         explain=explain or None,
         date=date,
         since=since,
@@ -129,27 +160,27 @@ def _run_one(
     *,
     dry_run: bool,
     as_json: bool,
+    cluster: tuple[str | None, int | None, float | None, float | None] | None,
     since: str | None,
     max_failures: str | None,
     limits: dict[str, Any],
     **options: Any,
 ) -> tuple[int, str, dict[str, Any]]:
     """Score with one archive; give exit code, outcome and facts for `--on-finish`."""
-    from archives.loader import load_archive
     from batch import scorer
     from batch.pipeline import Limits
 
-    with (
-        _local_copy(archive) as path,
-        load_archive(path, {"engine": engine} if engine else {}) as a,
-    ):
+    settings = {"engine": engine} if engine else {}
+    with _started(archive, settings, cluster) as (loaded, shared_out):
         if dry_run:
-            _show_plan(scorer.plan(manifest, out, a, **options), as_json)
+            plan = scorer.plan(manifest, out, loaded, **options, engine=shared_out)
+            _show_plan(plan, as_json)
             return 0, "done", {}
         try:
             summary = scorer.score(
-                *(manifest, out, a),
+                *(manifest, out, loaded),
                 **options,
+                engine=shared_out,
                 since=since,
                 max_failures=max_failures,
                 limits=Limits(**limits),
@@ -165,6 +196,29 @@ def _run_one(
         _show(summary, out)
     failed = summary.by_status["failed"]
     return (1, "failed_rows", facts) if failed else (0, "done", facts)
+
+
+@contextmanager
+def _started(
+    archive: str,
+    settings: Mapping[str, object],
+    cluster: tuple[str | None, int | None, float | None, float | None] | None,
+) -> Iterator[tuple[Archive, Engine]]:
+    """Load the archive where it is to score: here, or on the workers of a Ray cluster."""
+    if cluster is None:
+        from batch.local_engine import LocalEngine
+        from batch.opened_archive import opened
+
+        with opened(archive, settings) as loaded:
+            yield loaded, LocalEngine()
+        return
+    from batch import ray_engine, storage
+
+    address, workers, cpus, gpus = cluster
+    with ray_engine.connected(
+        address, storage.absolute(archive), settings, workers=workers, cpus=cpus, gpus=gpus
+    ) as engine:
+        yield engine.archive, engine
 
 
 def _one_process_each(words: list[str], archives: list[str]) -> int:
@@ -192,27 +246,6 @@ def _one_process_each(words: list[str], archives: list[str]) -> int:
         for child in children:
             child.wait()
         raise
-
-
-@contextmanager
-def _local_copy(uri: str) -> Iterator[Path]:
-    """Give an archive as a local file, fetched from S3 for the length of the block if need be."""
-    import tempfile
-
-    from batch import storage
-    from batch.storage_errors import StorageError
-
-    if not storage.is_s3(uri):
-        yield Path(uri)
-        return
-    try:
-        data = storage.read(uri).data
-    except StorageError as error:
-        raise UserError(f"archive {uri}: {error}") from None
-    with tempfile.TemporaryDirectory(prefix="sonode-") as folder:
-        path = Path(folder) / uri.rpartition("/")[2]
-        path.write_bytes(data)
-        yield path
 
 
 def _show(summary: RunSummary, out: str) -> None:

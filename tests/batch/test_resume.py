@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch import local_engine, parts, results, scorer, storage
+from batch import local_engine, parts, results, storage
 from sonode_console import UserError
 from tests.batch.conftest import FakeArchive, put_table
 from tests.batch.test_scorer import PLACE, put_images, rows_of, run

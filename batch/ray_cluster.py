@@ -1,0 +1,85 @@
+"""Joining a Ray cluster, or starting one on this machine, and sharing it out among workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from sonode_console import UserError
+
+
+class Fleet(NamedTuple):
+    """How many workers there are, and what Ray reserves for each."""
+
+    workers: int
+    cpus: float
+    gpus: float
+
+
+def fleet(
+    nodes: list[Mapping[str, float]], workers: int | None, cpus: float | None, gpus: float | None
+) -> Fleet:
+    """Share out a cluster; what is None is chosen.
+
+    `nodes`: the resources of each, as Ray names them ("CPU", "GPU"). One GPU for each worker where
+    there are any, with its share of its node's CPUs; else one worker for each node, with all of
+    them. As many workers as fit at once. Raises UserError where not one does.
+    """
+    if gpus is None:
+        gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
+    hosts = [node for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= 1]
+    if cpus is None:
+        shares = [
+            node["CPU"] // max(1, node.get("GPU", 0) // gpus if gpus else 1) for node in hosts
+        ]
+        cpus = max(1.0, min(shares, default=1.0))
+    room = sum(
+        int(min(node["CPU"] // cpus, node["GPU"] // gpus if gpus else node["CPU"]))
+        for node in hosts
+    )
+    if not room:
+        raise UserError(
+            f"no node of the Ray cluster has room for a worker of {cpus:g} CPUs and {gpus:g} GPUs; "
+            "give --worker-cpus and --worker-gpus that a node has"
+        )
+    return Fleet(workers or room, cpus, gpus)
+
+
+@contextmanager
+def joined(address: str | None) -> Iterator[list[Mapping[str, float]]]:
+    """Join the cluster at `address`, "host:port" or "auto", and give the resources of its nodes.
+
+    Without an address, that of RAY_ADDRESS; without that, one is started on this machine for the
+    length of the block, on loopback and with a token of its own. Raises UserError.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    # Ray reads its environment when it is imported.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not address:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else one is written to ~/.ray
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # no cluster of machines: loopback
+    import ray
+
+    terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(
+            address=address or "local",
+            include_dashboard=None if address else False,
+            log_to_driver=False,  # it would stand in the output of --json
+            logging_level=logging.WARNING,
+        )
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        why = str(error).strip().partition("\n")[0]
+        raise UserError(f"--address {address}: the Ray cluster was not joined: {why}") from None
+    finally:
+        signal.signal(signal.SIGTERM, terminate)  # Ray takes it
+    try:
+        yield [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    finally:
+        ray.shutdown()
