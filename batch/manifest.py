@@ -72,7 +72,7 @@ def requests(table: pa.Table, folder: str) -> list[Request]:
         fields = {}
         roi = checks.roi_of(row, columns)
         if roi is not None:
-            fields["roi"] = ",".join(str(int(value)) for value in roi)  # checked to be whole
+            fields["roi"] = ",".join(map(_whole, roi))
         if row.get("frame") is not None:
             fields["frame"] = str(int(row["frame"]))
         uri = _absolute(row["image_uri"], folder)
@@ -283,3 +283,8 @@ def _absolute(uri: str, folder: str) -> str:
     if storage.is_s3(uri) or PurePosixPath(uri).is_absolute():
         return uri
     return storage.join(folder, uri)
+
+
+def _whole(value: float | None) -> str:
+    assert value is not None and value == int(value)  # checked before
+    return str(int(value))
