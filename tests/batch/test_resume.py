@@ -285,9 +285,8 @@ def kill_and_rerun(manifest: str, out: str, seed: int) -> bool:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", KILLED, manifest, out]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-        began = time.monotonic()
         while not storage.exists(storage.join(out, f"_runs/{PLACE}/started.json")):
-            assert time.monotonic() - began < 60
+            assert process.poll() is None
             time.sleep(0.005)
         time.sleep(random.Random(seed).uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
@@ -297,7 +296,7 @@ def kill_and_rerun(manifest: str, out: str, seed: int) -> bool:
 KILLS = int(os.environ.get("SONODE_TEST_KILLS", "4"))  # `make kills` sets it to 50
 
 
-@pytest.mark.timeout(60 + 20 * KILLS)
+@pytest.mark.timeout(60 + 60 * KILLS)
 def test_killed_anywhere_a_rerun_gives_what_an_unbroken_run_gives(
     folder: str, manifest: str, archive: Any
 ) -> None:
@@ -358,7 +357,7 @@ for _ in range(2):
 EVERY = 1 if KILLS >= 50 else 31
 
 
-@pytest.mark.timeout(60 + 30 * KILLS)
+@pytest.mark.timeout(120 + 60 * KILLS)
 def test_killed_before_and_after_each_stage_of_each_row(folder: str, archive: Any) -> None:
     """A run, one of whose images comes late, and the run after it that mends its part.
 
