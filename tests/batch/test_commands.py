@@ -106,7 +106,11 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     assert sonode(*words, "--dry-run", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
     assert (plan["shards_done"], plan["rows_ok"], plan["rows_failed"]) == (1, 1, 1)
-    assert (plan["rows_to_score"], plan["estimated_seconds"]) == (1, None)
+    assert plan["rows_to_score"] == 1
+    assert plan["estimated_seconds"] > 0
+    assert sonode(*words, "--dry-run", "--json", "--keep-failed") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["rows_to_score"], plan["estimated_seconds"]) == (0, None)
 
 
 def told(tmp_path: Path) -> dict[str, Any]:
