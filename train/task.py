@@ -74,9 +74,7 @@ def head_aucs(
 def _auroc(score_Nn: torch.Tensor, label_N: torch.Tensor) -> torch.Tensor:
     if score_Nn.shape[1] == 1:
         return binary_auroc(score_Nn[:, 0], label_N)
-    # In a chain scores sum to the parent's probability: given the parent, they sum to 1.
-    share_Nn = score_Nn / score_Nn.sum(dim=1, keepdim=True)
-    return multiclass_auroc(share_Nn, label_N, num_classes=score_Nn.shape[1])
+    return multiclass_auroc(score_Nn, label_N, num_classes=score_Nn.shape[1])
 
 
 class MultiTask(lightning.LightningModule):
