@@ -237,7 +237,7 @@ def _label_column(table: pd.DataFrame, head: HeadSpec) -> npt.NDArray[np.float32
     if name not in usable:
         raise UserError(
             f"heads: target `{head.target}` of `{head.name}` is no label of this cohort; "
-            f"it has {', '.join(usable)}"
+            f"it has {', '.join(usable)}; add the column, blank where unknown"
         )
     column = table[name]
     if bound:
