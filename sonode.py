@@ -52,9 +52,12 @@ def main() -> None:
     70 (EX_SOFTWARE) a fault of sonode, with its traceback: a script must not take it for 1.
     """
     # A supervisor's SIGTERM and a terminal that closes end a command like Ctrl-C: through the
-    # clean-up that stops its servers and removes what is half-written.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    # clean-up that stops its servers and removes what is half-written. A script's background job
+    # inherits that Ctrl-C is ignored, and its own jobs would not hear of its end; under nohup a
+    # terminal may close.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         arguments = sys.argv[1:] or ["--help"]
         remote = next((a for a in arguments if a.startswith("s3://")), None)

@@ -94,6 +94,25 @@ def test_a_fault_of_ours_is_not_taken_for_failed_rows() -> None:
     assert done.stderr.endswith("ZeroDivisionError: ours\n")
 
 
+def test_nohup_is_heeded_and_a_background_job_can_be_ended() -> None:
+    code = (
+        "import os, signal, sonode, sys, train.phantom\n"
+        "for number in (signal.SIGINT, signal.SIGHUP): signal.signal(number, signal.SIG_IGN)\n"
+        "def signals(*_):\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    print('went on', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('and on', flush=True)\n"
+        "train.phantom.write_phantom = signals\n"
+        "sys.argv = ['sonode', 'phantom', 'x']\n"
+        "sonode.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "went on\n", "interrupted\n")
+
+
 def test_a_missing_extra_is_named(tmp_path: Path) -> None:
     code = "import sys, sonode; sys.modules['lightning'] = None; sonode.main()"
     done = subprocess.run(

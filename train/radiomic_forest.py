@@ -107,11 +107,12 @@ def fit_label(features: pd.DataFrame, truth: npt.NDArray[np.bool_], seed: int) -
 def fit(
     cohort: Cohort, features: pd.DataFrame, *, split_seed: int, seed: int, feature_set: FeatureSet
 ) -> dict[str, Fitted]:
-    """A forest for each of `HEADS` that the patients outside the test part have labels of.
+    """A forest for each of `HEADS` that the patients outside the test part have both labels of.
+
+    The other heads are left out and said: a cohort may hold malignant lesions only.
 
     Raises:
-        UserError: a part of the split is empty, malignancy or ALNM has one class only, or no head
-            has a label. A bound on the nodes that no patient, or every one, is above is left out.
+        UserError: a part of the split is empty, or no head is left.
     """
     tested = in_test_part(cohort, split_seed)
     where = f"COHORT {cohort.folder}, split seed {split_seed}"
@@ -129,21 +130,18 @@ def fit(
             continue
         truth = label_N[rows] == 1
         if truth.all() or not truth.any():
-            said = (
-                f"training has {truth.sum()} positive and {(~truth).sum()} negative labels of "
-                f"`{head.target}`"
+            say(
+                f"{head.name}: training has {truth.sum()} positive and {(~truth).sum()} negative "
+                f"labels of `{head.target}`, and a forest needs both; left out"
             )
-            if ">=" in head.target:
-                say(f"{head.name}: {said}; left out")
-                continue
-            raise UserError(f"{where}: {said}; it needs both, or none to be left out")
+            continue
         chosen = features.loc[rows, feature_names(feature_set)]
         say(f"{head.name}: Boruta and forest on {len(chosen)} lesion boxes")
         found = fitted[head.name] = fit_label(chosen, truth, seed)
         if found.selected is None:
             say(f"{head.name}: Boruta confirmed no feature; the forest uses all {feature_set}")
     if not fitted:
-        raise UserError(f"{where}: no label to train on; label the cohort")
+        raise UserError(f"{where}: no label of two classes to train on; label the cohort")
     return fitted
 
 

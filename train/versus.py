@@ -94,8 +94,8 @@ def _head(
         raise UserError(f"{head}: the two predictions disagree about the truth; evaluate anew")
     known_N = ~(np.isnan(label_N) | np.isnan(score_N) | np.isnan(rival_N))
     sets = {"all": known_N}
-    if head != "malignancy" and "malignancy_truth" in one:
-        sets["malignant"] = known_N & one["malignancy_truth"].eq(True).fillna(False).to_numpy(bool)
+    if head != "malignancy":
+        sets["malignant"] = known_N & one["malignant"].eq(True).fillna(False).to_numpy(bool)
     found = []
     for on, rows in sets.items():
         truth, first, second = label_N[rows] == 1, score_N[rows], rival_N[rows]
