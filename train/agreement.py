@@ -14,7 +14,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.stats import binomtest, norm
 
@@ -24,10 +23,8 @@ from train.measures import Json, Resampling, as_json
 from train.statistics import Bools, Floats, divide, share
 from train.versus import Versus, compare_head, read_score, scores_of
 
-Codes = npt.NDArray[np.int64]
 
-
-def kappa(first_N: Codes, second_N: Codes, weight_BN: Floats) -> Floats:
+def kappa(first_N: Floats, second_N: Floats, weight_BN: Floats) -> Floats:
     """Cohen's kappa of two sets of calls: agreement beyond chance (Cohen 1960), at most 1.
 
     Undefined where both call everything alike: chance alone would agree.
@@ -41,7 +38,7 @@ def kappa(first_N: Codes, second_N: Codes, weight_BN: Floats) -> Floats:
     return divide(agreed_B - chance_B, 1 - chance_B)
 
 
-def flipped(first_N: Codes, second_N: Codes, weight_BN: Floats) -> Floats:
+def flipped(first_N: Floats, second_N: Floats, weight_BN: Floats) -> Floats:
     """Share of rows that the two call differently."""
     return share(first_N != second_N, np.empty(0), weight_BN)
 
@@ -78,9 +75,11 @@ def _head(
     name: str, labels: Sequence[str], a: pd.DataFrame, b: pd.DataFrame, how: Resampling
 ) -> Json:
     place = {label: index for index, label in enumerate(labels)}
-    called = [frame[f"{name}_label"].map(place).to_numpy(np.int64) for frame in (a, b)]
+    called = [np.asarray(frame[f"{name}_label"].map(place), np.float64) for frame in (a, b)]
     patient_N = a["patient_id"].to_numpy()
-    agreed = bootstrap({"kappa": kappa, "flips": flipped}, *called, patient_N, **vars(how))
+    agreed = bootstrap(
+        {"kappa": kappa, "flips": flipped}, called[0], called[1], patient_N, **vars(how)
+    )
     pairs = Counter(zip(*(calls.tolist() for calls in called), strict=True))
     scores = [score for score in scores_of(a) if score.partition("=")[0] == name]
     reason = "no row was scored by both"
@@ -93,7 +92,7 @@ def _head(
             **as_json(agreed["flips"], reason),
             "count": int((called[0] != called[1]).sum()),
             "from_to": {
-                f"{labels[one]} to {labels[two]}": count
+                f"{labels[int(one)]} to {labels[int(two)]}": count
                 for (one, two), count in sorted(pairs.items())
                 if one != two
             },
@@ -132,16 +131,17 @@ def _shift(score: str, a: pd.DataFrame, b: pd.DataFrame, how: Resampling) -> Jso
 
 
 def _right(
-    name: str, labels: Sequence[str], a: pd.DataFrame, called: Sequence[Codes], how: Resampling
+    name: str, labels: Sequence[str], a: pd.DataFrame, called: Sequence[Floats], how: Resampling
 ) -> dict[str, Json]:
     """What of the truth each calls rightly; of a categorical head the accuracy."""
     place = {label: index for index, label in enumerate(labels)}
     truth = a[f"{name}_truth"]
+    code_N: Floats
     if len(labels) > 2:
-        code_N = truth.map(place).to_numpy(np.float64, na_value=np.nan)
+        code_N = np.asarray(truth.map(place).astype("Float64").to_numpy(na_value=np.nan), float)
         subsets = {"accuracy": ~np.isnan(code_N)}
     else:
-        code_N = truth.astype("Float64").to_numpy(np.float64, na_value=np.nan)
+        code_N = np.asarray(truth.astype("Float64").to_numpy(na_value=np.nan), float)
         subsets = {"sensitivity": code_N == 1, "specificity": code_N == 0}
     return {
         what: _right_of(
@@ -156,8 +156,8 @@ def _right_of(right: Sequence[Bools], patient_N: Any, how: Resampling) -> Json:
     lost, gained = int((one_N & ~two_N).sum()), int((~one_N & two_N).sum())
     return {
         "rows": len(one_N),
-        "a": statistics.value(_mean, one_N, one_N),
-        "b": statistics.value(_mean, two_N, two_N),
+        "a": statistics.value(_mean, one_N, one_N.astype(np.float64)),
+        "b": statistics.value(_mean, two_N, two_N.astype(np.float64)),
         "difference": _difference(right, patient_N, how, "no row of that label"),
         "lost": lost,
         "gained": gained,
@@ -179,9 +179,9 @@ def inconsistency(a: pd.DataFrame, b: pd.DataFrame, how: Resampling) -> Json:
 
 def _difference(events: Sequence[Bools], patient_N: Any, how: Resampling, reason: str) -> Json:
     """The share in which the event is true, b minus a."""
-    a_N, b_N = events
+    a_N, b_N = (event_N.astype(np.float64) for event_N in events)
     return as_json(bootstrap_difference(_mean, a_N, b_N, a_N, patient_N, **vars(how)), reason)
 
 
-def _mean(_: Any, value_N: Any, weight_BN: Floats) -> Floats:
+def _mean(_: Any, value_N: Floats, weight_BN: Floats) -> Floats:
     return share(value_N, value_N, weight_BN)

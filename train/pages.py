@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def render(template: str, **facts: object) -> str:
-    """Fill in `template`; the filter `number` writes three digits."""
+    """Fill in `template`; the filters `number` and `signed` write three digits."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -18,6 +18,7 @@ def render(template: str, **facts: object) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = lambda value: f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
+    environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
     return environment.get_template(template).render(**facts)
 
 
