@@ -214,7 +214,7 @@ def timed(table: pa.Table, folder: str, pair: Pair, images: int) -> list[Request
     rows = pair.scored[0].index.tolist()
     count = min(images, len(rows))
     chosen = [rows[number * len(rows) // count] for number in range(count)]
-    return requests(table.take(chosen), folder)
+    return requests(table.take(pa.array(chosen, pa.int64())), folder)
 
 
 def beside(pair: Pair, named: Frame) -> Frame:

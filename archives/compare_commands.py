@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,7 +65,6 @@ def compare(
     """
     from archives import compare_policy
     from batch import manifest as manifests
-    from train.agreement_report import show
 
     limits = compare_policy.read(policy) if policy is not None else None
     settings: dict[str, object] = {"engine": inference_engine} if inference_engine else {}
@@ -77,6 +77,8 @@ def compare(
             how={"resamples": bootstrap, "seed": seed},
             policy=limits,
         )
+    from train.agreement_report import show
+
     if as_json:
         say(json.dumps({name: it for name, it in found.items() if name != "flips"}))
     else:
@@ -120,14 +122,16 @@ def _compare(
     """Score, measure, judge, and write all files into `out`; give the content of compare.json."""
     from archives import compare, compare_policy, compare_speed
     from archives.compare_process import process_of
-    from train import agreement
-    from train.measures import Resampling
 
     (table,) = manifest.tables(max(manifest.rows, 1))
     facts = compare.columns(table, carry)
+
+    from train import agreement
+    from train.measures import Resampling
+
     work = out / ".work"  # what is left of it goes with it, whatever ends this
     work.mkdir()
-    with process_of(uris[0]) as side_a, process_of(uris[1]) as side_b:
+    with process_of("A", uris[0]) as side_a, process_of("B", uris[1]) as side_b:
         sides: dict[str, Side] = {"a": side_a, "b": side_b}
         about: dict[str, About] = {name: side.open(settings, work) for name, side in sides.items()}
         heads, left_out = compare.common_heads(about["a"], about["b"])
@@ -136,7 +140,8 @@ def _compare(
             compare.check_method(explain, about)
         frames: dict[str, pd.DataFrame] = {}
         for name, side in sides.items():
-            say(f"{name.upper()}: {about[name].name} {about[name].version}, {about[name].engine}")
+            told = f"{name.upper()}: {about[name].name} {about[name].version}"
+            print(told, file=sys.stderr, flush=True)  # which of them the progress is of
             scores = compare.score(side, manifest_uri, work / f"scores-{name}", heads)
             frames[name] = scores.assign(**truth)
         pair = compare.Pair(**frames)

@@ -30,7 +30,7 @@ class Policy(BaseModel):
 
     auc_margin: Share | None = None
     """Of each score with labels: AUC of b - AUC of a is at least minus this (non-inferiority)."""
-    max_flips: Share | None = None
+    max_flip_rate: Share | None = None
     """Of each head: the share of rows that b calls differently."""
     max_inconsistency_increase: Share | None = None
     """Share of rows where a head is positive and its parent is not, b - a."""
@@ -51,10 +51,10 @@ class Rule:
     """The head or score, or what it is about."""
     outcome: Outcome
     value: float | None
-    low: float | None = None
-    high: float | None = None
+    low: float | None
+    high: float | None
     limit: float
-    reason: str | None = None
+    reason: str | None
     """Why there is no value."""
 
 
@@ -65,7 +65,7 @@ def read(path: Path) -> Policy:
     except OSError as error:
         raise UserError(f"--policy {path}: {error.strerror}") from None
     except (UnicodeDecodeError, yaml.YAMLError):
-        raise UserError(f"--policy {path}: no YAML; write lines as `max_flips: 0.02`") from None
+        raise UserError(f"--policy {path}: no YAML; write lines as `max_flip_rate: 0.02`") from None
     try:
         policy = Policy.model_validate(found)
     except ValidationError as error:
@@ -98,58 +98,76 @@ def _auc(policy: Policy, found: Json) -> Iterator[Rule]:
             of_score[auc["score"]] = auc
         for score, auc in of_score.items():
             on = score if auc["on"] == "all" else f"{score}, {auc['on']} images"
-            yield _estimated(
-                *("AUC not inferior", on, auc["difference"], auc["low"], auc["high"]),
-                at_least=-policy.auc_margin,
-                reason=f"{auc['n_positive']} positive of {auc['n_images']} labelled images",
-            )
+            of = {"value": auc["difference"], "low": auc["low"], "high": auc["high"]}
+            why = f"{auc['n_positive']} positive of {auc['n_images']} labelled images"
+            yield _estimated("AUC, B - A", on, of, at_least=-policy.auc_margin, unless=why)
 
 
 def _flips(policy: Policy, found: Json) -> Iterator[Rule]:
-    if policy.max_flips is None:
-        return
-    for name, head in found["heads"].items():
-        flips = head["flips"]
-        value, low, high = (flips[key] for key in ("value", "low", "high"))
-        yield _counted("flips", name, value, low, high, policy.max_flips)
+    if policy.max_flip_rate is not None:
+        for name, head in found["heads"].items():
+            yield _counted("flips", name, head["flips"], policy.max_flip_rate)
 
 
 def _inconsistency(policy: Policy, found: Json) -> Iterator[Rule]:
-    if policy.max_inconsistency_increase is None:
-        return
-    of = found["inconsistency"]["difference"]
-    limit = policy.max_inconsistency_increase
-    yield _counted("inconsistency", "increase", of["value"], of["low"], of["high"], limit)
+    if (most := policy.max_inconsistency_increase) is not None:
+        yield _counted("inconsistency", "B - A", found["inconsistency"]["difference"], most)
 
 
 def _failures(policy: Policy, found: Json) -> Iterator[Rule]:
-    if policy.max_new_failures is None:
-        return
-    rows = found["rows"]["manifest"]
-    value = len(found["rows"]["failed"]["b_only"]) / rows if rows else None
-    yield _counted("new failures", "rows", value, None, None, policy.max_new_failures)
+    if policy.max_new_failures is not None:
+        rows = found["rows"]["manifest"]
+        share = len(found["rows"]["failed"]["b_only"]) / rows if rows else None
+        of = {**_NOTHING, "value": share}
+        yield _counted("new failures", "B", of, policy.max_new_failures)
 
 
 def _speed(policy: Policy, found: Json) -> Iterator[Rule]:
-    nothing = {"value": None, "low": None, "high": None}
-    speed = found["speed"] or {"p95_ratio": nothing, "throughput_ratio": nothing}
-    reason = "no image was timed"
+    speed = found["speed"] or {"p95_ratio": _NOTHING, "throughput_ratio": _NOTHING}
+    why = "too few images were timed"
     if (most := policy.max_p95_ratio) is not None:
-        of = speed["p95_ratio"].values()
-        yield _estimated("latency p95", "B / A", *of, at_most=most, reason=reason)
+        yield _estimated("latency p95", "B / A", speed["p95_ratio"], at_most=most, unless=why)
     if (least := policy.min_throughput_ratio) is not None:
-        of = speed["throughput_ratio"].values()
-        yield _estimated("throughput", "B / A", *of, at_least=least, reason=reason)
+        of = speed["throughput_ratio"]
+        yield _estimated("throughput", "B / A", of, at_least=least, unless=why)
 
 
 _RULES = (_auc, _flips, _inconsistency, _failures, _speed)
+_NOTHING = {"value": None, "low": None, "high": None}
 
 
-def _counted(
-    rule: str, on: str, value: float | None, low: float | None, high: float | None, limit: float
+def _counted(rule: str, on: str, of: Json, limit: float) -> Rule:
+    """`of`: value, low and high."""
+    value = of["value"]
+    if value is None:
+        return _rule(rule, on, "undecided", of, limit, "no row to count")
+    return _rule(rule, on, "pass" if value <= limit else "fail", of, limit)
+
+
+def _estimated(
+    rule: str,
+    on: str,
+    of: Json,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    unless: str,
 ) -> Rule:
-    outcome: Outcome = "undecided" if value is None else "pass" if value <= limit else "fail"
-    reason = "no row was scored by both" if value is None else None
+    """`unless`: why there may be no interval."""
+    limit = at_least if at_least is not None else at_most
+    assert limit is not None
+    bounds = of["low"], of["high"]
+    if None in bounds:
+        return _rule(rule, on, "undecided", of, limit, unless)
+    kept = [bound >= limit if at_most is None else bound <= limit for bound in bounds]
+    outcome: Outcome = "pass" if all(kept) else "undecided" if any(kept) else "fail"
+    return _rule(rule, on, outcome, of, limit)
+
+
+def _rule(
+    rule: str, on: str, outcome: Outcome, of: Json, limit: float, reason: str | None = None
+) -> Rule:
+    value, low, high = (of[name] for name in ("value", "low", "high"))
     return Rule(
         rule=rule,
         on=on,
@@ -159,34 +177,4 @@ def _counted(
         high=high,
         limit=limit,
         reason=reason,
-    )
-
-
-def _estimated(
-    rule: str,
-    on: str,
-    value: float | None,
-    low: float | None,
-    high: float | None,
-    *,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    reason: str,
-) -> Rule:
-    limit = at_least if at_least is not None else at_most
-    assert limit is not None
-    outcome: Outcome = "undecided"
-    if value is not None and low is not None and high is not None:
-        reason = ""
-        kept = (low >= limit, high >= limit) if at_most is None else (high <= limit, low <= limit)
-        outcome = "pass" if all(kept) else "undecided" if any(kept) else "fail"
-    return Rule(
-        rule=rule,
-        on=on,
-        outcome=outcome,
-        value=value,
-        low=low,
-        high=high,
-        limit=limit,
-        reason=reason or None,
     )

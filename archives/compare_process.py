@@ -38,14 +38,13 @@ class About(NamedTuple):
     targets: dict[str, str]
     """By head, the column that its labels came from, or a count with a bound."""
     methods: list[str]
-    micro_batch: int
 
 
 class Side:
     """An archive that is open in its process; its methods wait for what they ask."""
 
-    def __init__(self, uri: str, pool: ProcessPoolExecutor) -> None:
-        self._uri, self._pool = uri, pool
+    def __init__(self, name: str, uri: str, pool: ProcessPoolExecutor) -> None:
+        self._name, self._uri, self._pool = name, uri, pool
 
     def open(self, settings: Mapping[str, object], temp: Path) -> About:
         """Verify and load the archive, unpacked below `temp`. Raises UserError."""
@@ -55,32 +54,42 @@ class Side:
         """Score a manifest as `sonode score` does. Raises UserError."""
         self._ask(_in_score, manifest, str(out), explain)
 
-    def seconds(self, requests: Sequence[Request]) -> tuple[list[float], float]:
-        """Score images one by one, then all together; seconds of each, and of all.
+    def seconds(self, requests: Sequence[Request], *, together: bool = False) -> list[float]:
+        """Score images one by one, or all `together`; the seconds of each call.
 
         From the encoded bytes to the scores: fetching is not in it, nor is HTTP.
         """
-        return self._ask(_in_seconds, list(requests))
+        return self._ask(_in_seconds, list(requests), together)
+
+    def close(self) -> None:
+        """Give up what the archive holds."""
+        self._ask(_in_close)
 
     def _ask(self, work: Callable[..., T], *arguments: object) -> T:
         try:
             return self._pool.submit(work, *arguments).result()
+        except UserError as error:
+            raise UserError(f"{self._name}: {error}", error.details) from None
         except BrokenProcessPool:
             raise UserError(
-                f"ARCHIVE {self._uri}: its process was ended from outside (for want of memory?)"
+                f"{self._name}: its process was ended from outside (for want of memory?)"
             ) from None
 
 
 @contextmanager
-def process_of(uri: str) -> Iterator[Side]:
-    """Give the archive a process until the block ends; nothing of it goes on afterwards."""
+def process_of(name: str, uri: str) -> Iterator[Side]:
+    """Give the archive a process until the block ends; nothing of it goes on afterwards.
+
+    `name`: what a refusal calls it.
+    """
     before = set(multiprocessing.active_children())
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        side = Side(uri, pool)
+        side = Side(name, uri, pool)
         pool.submit(int).result()  # a process is started with its first task
         (child,) = set(multiprocessing.active_children()) - before
         try:
             yield side
+            side.close()
         except BaseException:
             child.terminate()  # else leaving the pool would wait for what it is doing
             raise
@@ -104,8 +113,12 @@ def _in_open(uri: str, settings: dict[str, object], temp: str) -> About:
         heads=archive.heads,
         targets=archive.targets,
         methods=archive.methods,
-        micro_batch=archive.micro_batch,
     )
+
+
+def _in_close() -> None:
+    _opened.clear()
+    _held.close()
 
 
 def _in_score(manifest: str, out: str, explain: str | None) -> None:
@@ -115,17 +128,15 @@ def _in_score(manifest: str, out: str, explain: str | None) -> None:
     scorer.score(manifest, out, archive, explain=explain, progress=sonode_console.progress)
 
 
-def _in_seconds(requests: list[Request]) -> tuple[list[float], float]:
+def _in_seconds(requests: list[Request], together: bool) -> list[float]:
     from batch import storage
 
     (archive,) = _opened
     rows = [{"image": storage.read(it.image_uri).data, **it.fields} for it in requests]
     archive.score([dict(rows[0])])  # not counted: wakes what slept while the other was at work
-    each = []
-    for row in rows:
+    seconds = []
+    for call in [rows] if together else [[row] for row in rows]:
         start = time.perf_counter()
-        archive.score([dict(row)])
-        each.append(time.perf_counter() - start)
-    start = time.perf_counter()
-    archive.score([dict(row) for row in rows])
-    return each, time.perf_counter() - start
+        archive.score([dict(row) for row in call])
+        seconds.append(time.perf_counter() - start)
+    return seconds

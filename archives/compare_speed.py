@@ -2,84 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from archives.compare_process import Side
 from batch.manifest import Request
 from sonode_console import progress
 
-Floats = npt.NDArray[np.float64]
+Seconds = Sequence[Sequence[float]]
+"""Of each turn, what its calls took."""
 
+TURN = 4
+"""Images that one archive scores one by one before it is the other's turn."""
 BLOCK = 16
-"""Images that one archive scores before it is the other's turn."""
+"""Images that are scored together."""
 RESAMPLES = 2000
 
 
 def measure(sides: Mapping[str, Side], images: Sequence[Request], seed: int) -> dict[str, Any]:
     """Latency, one image at a time, and throughput, `BLOCK` images at once, of `a` and `b`.
 
-    They take turns, and who begins changes from block to block, so that a machine that becomes
+    They take turns, and who begins changes from turn to turn, so that a machine that becomes
     slower or faster meanwhile does the same to both. Needs an image.
     """
-    blocks = [images[start : start + BLOCK] for start in range(0, len(images), BLOCK)]
-    each: dict[str, list[float]] = {name: [] for name in sides}
-    together: dict[str, list[float]] = {name: [] for name in sides}
-    for number, block in enumerate(progress(blocks, total=len(blocks), what="timing both")):
+    turns = [(_cut(images, TURN), False), (_cut(images, BLOCK), True)]
+    work = [(part, together) for parts, together in turns for part in parts]
+    taken: dict[bool, dict[str, list[list[float]]]] = {
+        together: {name: [] for name in sides} for together in (False, True)
+    }
+    for number, (part, together) in enumerate(progress(work, total=len(work), what="timing")):
         for name in list(sides)[:: -1 if number % 2 else 1]:
-            one_by_one, at_once = sides[name].seconds(block)
-            each[name] += one_by_one
-            together[name].append(at_once)
-    return summary(each, together, [len(block) for block in blocks], seed)
+            taken[together][name].append(sides[name].seconds(part, together=together))
+    return summary(taken[False], taken[True], len(images), seed)
+
+
+def _cut(images: Sequence[Request], size: int) -> list[Sequence[Request]]:
+    return [images[start : start + size] for start in range(0, len(images), size)]
 
 
 def summary(
-    each: Mapping[str, Sequence[float]],
-    together: Mapping[str, Sequence[float]],
-    sizes: Sequence[int],
+    each: Mapping[str, Sequence[Sequence[float]]],
+    together: Mapping[str, Sequence[Sequence[float]]],
+    images: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Percentiles and ratios, b over a, of seconds per image and per block of `sizes` images.
+    """Percentiles and ratios, b over a, of the seconds of single images and of whole blocks.
 
-    Intervals of the ratios: 95 % over draws of images, and of blocks, the same for both.
+    Both by turn and archive. Intervals of the ratios: 95 % over draws of turns, which are drawn
+    whole because what else the machine does lasts longer than an image.
     """
-    latency = {name: np.asarray(seconds) for name, seconds in each.items()}
-    blocks = {name: np.asarray(seconds) for name, seconds in together.items()}
-    size_N = np.asarray(sizes)
     generator = np.random.default_rng(seed)
+    latency = {name: np.concatenate([*turns]) for name, turns in each.items()}
+    rate = {name: images / float(np.sum([*turns])) for name, turns in together.items()}
 
-    def percentile(q: float) -> dict[str, float]:
-        def ratio(rows: Any) -> Any:
-            slow, fast = (np.quantile(latency[name][rows], q, axis=-1) for name in ("b", "a"))
-            return slow / fast
+    def of_latency(q: float) -> Callable[[Seconds], float]:
+        return lambda seconds: float(np.quantile(np.concatenate(seconds), q))
 
-        return _interval(ratio, len(latency["a"]), generator)
-
-    def rate(rows: Any) -> Any:
-        return blocks["a"][rows].sum(axis=-1) / blocks["b"][rows].sum(axis=-1)
+    def of_rate(seconds: Seconds) -> float:
+        return 1 / float(np.concatenate(seconds).sum())
 
     return {
-        "images": int(size_N.sum()),
+        "images": images,
         "block": BLOCK,
         **{
             name: {
                 "p50_ms": float(1000 * np.quantile(latency[name], 0.5)),
                 "p95_ms": float(1000 * np.quantile(latency[name], 0.95)),
-                "images_per_second": float(size_N.sum() / blocks[name].sum()),
+                "images_per_second": rate[name],
                 "latency_ms": [round(1000 * float(second), 3) for second in latency[name]],
             }
             for name in ("a", "b")
         },
-        "p50_ratio": percentile(0.5),
-        "p95_ratio": percentile(0.95),
-        "throughput_ratio": _interval(rate, len(size_N), generator),
+        "p50_ratio": _ratio(of_latency(0.5), each, generator),
+        "p95_ratio": _ratio(of_latency(0.95), each, generator),
+        "throughput_ratio": _ratio(of_rate, together, generator),
     }
 
 
-def _interval(ratio: Any, n: int, generator: np.random.Generator) -> dict[str, float]:
-    drawn = ratio(generator.integers(0, n, (RESAMPLES, n)))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return {"value": float(ratio(np.arange(n))), "low": float(low), "high": float(high)}
+def _ratio(
+    measure: Callable[[Seconds], float],
+    turns: Mapping[str, Seconds],
+    generator: np.random.Generator,
+) -> dict[str, float | None]:
+    """The measure of b over that of a; no interval where there is one turn only."""
+    n = len(turns["a"])
+
+    def ratio(rows: Sequence[int]) -> float:
+        b, a = (measure([turns[name][row] for row in rows]) for name in ("b", "a"))
+        return b / a
+
+    low = high = None
+    if n > 1:
+        drawn = [ratio(rows) for rows in generator.integers(0, n, (RESAMPLES, n)).tolist()]
+        low, high = (float(bound) for bound in np.quantile(drawn, [0.025, 0.975]))
+    return {"value": ratio(range(n)), "low": low, "high": high}

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def render(template: str, **facts: object) -> str:
-    """Fill in `template`; the filters `number` and `signed` write three digits."""
+    """Fill in `template`; the filters `number` and `signed` write three digits, `p` a p-value."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -19,6 +19,7 @@ def render(template: str, **facts: object) -> str:
     )
     environment.filters["number"] = lambda value: f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
     environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+    environment.filters["p"] = lambda value: "<0.001" if value < 0.001 else f"{value:.3f}"
     return environment.get_template(template).render(**facts)
 
 
