@@ -219,13 +219,17 @@ def timed(table: pa.Table, folder: str, pair: Pair, images: int) -> list[Request
 
 def beside(pair: Pair, named: Frame) -> Frame:
     """All rows: the user's columns, then the results of each with `a_` or `b_` before the name."""
-    return pd.concat([named, pair.a.add_prefix("a_"), pair.b.add_prefix("b_")], axis=1).rename_axis(
-        "row"
-    )
+    sides = [
+        frame.drop(columns="patient_id").add_prefix(prefix)
+        for frame, prefix in ((pair.a, "a_"), (pair.b, "b_"))
+    ]
+    return pd.concat([named, *sides], axis=1).rename_axis("manifest_row")
 
 
 def _plain(value: Any) -> Any:
     """As JSON takes it."""
+    if not pd.api.types.is_scalar(value):  # the list of a RoI
+        return str(value)
     if pd.isna(value):
         return None
     value = getattr(value, "item", lambda: value)()  # of NumPy's scalars, Python's

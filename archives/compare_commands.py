@@ -70,7 +70,8 @@ def compare(
     settings: dict[str, object] = {"engine": inference_engine} if inference_engine else {}
     with _staged(out) as staged, manifests.opened(manifest, reserved=()) as checked:
         found = _compare(
-            *((archive_a, archive_b), settings, manifest, checked, staged, carry),
+            *((archive_a, archive_b), settings, manifest, checked, staged),
+            carry=list(dict.fromkeys(carry)),
             pictures=pictures,
             explain=explain,
             timed=timed,
@@ -111,8 +112,8 @@ def _compare(
     manifest_uri: str,
     manifest: Manifest,
     out: Path,
-    carry: list[str],
     *,
+    carry: list[str],
     pictures: int,
     explain: str,
     timed: int,
@@ -135,7 +136,10 @@ def _compare(
         sides: dict[str, Side] = {"a": side_a, "b": side_b}
         about: dict[str, About] = {name: side.open(settings, work) for name, side in sides.items()}
         heads, left_out = compare.common_heads(about["a"], about["b"])
-        truth = _truth(facts, heads, about)
+        try:
+            truth = _truth(facts, heads, about)
+        except UserError as error:
+            raise UserError(f"manifest {manifest_uri}: {error}") from None
         if pictures:
             compare.check_method(explain, about)
         frames: dict[str, pd.DataFrame] = {}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import sonode_console
+from batch.storage_errors import StorageError
 from sonode_console import UserError
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ class Side:
     def _ask(self, work: Callable[..., T], *arguments: object) -> T:
         try:
             return self._pool.submit(work, *arguments).result()
-        except UserError as error:
-            raise UserError(f"{self._name}: {error}", error.details) from None
+        except (UserError, StorageError) as error:
+            raise UserError(f"{self._name}: {error}", getattr(error, "details", ())) from None
         except BrokenProcessPool:
             raise UserError(
                 f"{self._name}: its process was ended from outside (for want of memory?)"
