@@ -186,13 +186,17 @@ def _compare(
 def _truth(
     facts: pd.DataFrame, heads: dict[str, tuple[str, ...]], about: dict[str, About]
 ) -> dict[str, Any]:
-    """NAME_truth of each head, and patient_id: each row's own where the manifest has none."""
+    """NAME_truth of each head, and patient_id: each row's own where the manifest has none.
+
+    The column that a head was trained on counts where it is the same for both.
+    """
     from train.labels import truth_in
 
-    truth: dict[str, Any] = {
-        f"{name}_truth": truth_in(facts, name, labels, about["b"].targets[name])
-        for name, labels in heads.items()
-    }
+    truth: dict[str, Any] = {}
+    for name, labels in heads.items():
+        targets = {it.targets[name] for it in about.values()}
+        target = targets.pop() if len(targets) == 1 else name
+        truth[f"{name}_truth"] = truth_in(facts, name, labels, target)
     patients = facts.index.astype(str).to_series(index=facts.index)
     if "patient_id" in facts:
         known = facts["patient_id"].notna()

@@ -1,6 +1,7 @@
 """`sonode compare`: two real archives whose difference is known, and what is refused."""
 
 import json
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -16,9 +17,9 @@ import pytest
 import torch
 from sklearn.metrics import cohen_kappa_score
 
-from archives import compare, compare_speed
+from archives import compare, compare_commands, compare_speed
 from archives.build import pack
-from archives.compare_process import About
+from archives.compare_process import About, process_of
 from batch import storage
 from batch.local_s3 import LocalS3
 from model_def import checkpoint
@@ -244,7 +245,7 @@ def test_interrupted_it_leaves_nothing(
     manifest.to_parquet(path)
     command = [sys.executable, "-m", "sonode", "compare", archive_path, archive_path, path, "out"]
     with subprocess.Popen(
-        map(str, command), cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=None
+        map(str, command), cwd=tmp_path, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
         deadline = time.monotonic() + 120
@@ -276,7 +277,7 @@ def test_interrupted_it_leaves_nothing(
 )
 def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
     pd.DataFrame({"image_uri": ["x.png"]}).to_parquet(tmp_path / "m.parquet")
-    done = sonode(*arguments[:0], "compare", *arguments, cwd=tmp_path)
+    done = sonode("compare", *arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and message in line
@@ -310,6 +311,37 @@ def test_a_method_that_one_lacks() -> None:
     compare.check_method("gradcam:alnm", sides)
     with pytest.raises(UserError, match="--explain occlusion: A has gradcam; give one of both"):
         compare.check_method("occlusion", sides)
+
+
+def test_truth_by_the_heads_name_or_by_what_both_were_trained_on() -> None:
+    facts = pd.DataFrame({"t": [True], "alnm": [False]})
+    same = {"a": about(HEADS), "b": about(HEADS)}
+    found = compare_commands._truth(facts, HEADS, same)
+    assert found["patient_id"].tolist() == ["0"]
+    assert found["malignancy_truth"].tolist() == [True]
+    assert found["alnm_truth"].tolist() == [False]
+    other = {**same, "b": same["b"]._replace(targets=dict.fromkeys(HEADS, "u"))}
+    found = compare_commands._truth(facts, HEADS, other)
+    assert found["malignancy_truth"].isna().all()
+    assert found["alnm_truth"].tolist() == [False]
+
+
+def test_rows_without_a_patient_are_each_their_own() -> None:
+    facts = pd.DataFrame({"patient_id": pd.array(["p", None, "p", None], "string")})
+    found = compare_commands._truth(facts, {}, {})
+    assert found["patient_id"].tolist() == ["p", "row 1", "p", "row 3"]
+
+
+def test_a_process_that_is_killed_is_told_in_a_line(tmp_path: Path) -> None:
+    before = set(multiprocessing.active_children())
+    with (
+        pytest.raises(UserError, match=r"B: its process was ended from outside"),
+        process_of("B", "b.mar") as side,
+    ):
+        (child,) = set(multiprocessing.active_children()) - before
+        child.kill()
+        side.open({}, tmp_path)
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_rows_that_one_alone_fails() -> None:
