@@ -59,12 +59,15 @@ def common_heads(a: About, b: About) -> tuple[dict[str, tuple[str, ...]], dict[s
     return heads, left_out
 
 
-def check_method(explain: str, about: Mapping[str, About]) -> None:
-    """Raise UserError unless both have the method of `explain`, METHOD[:HEAD,HEAD]."""
-    for name, it in about.items():
-        if explain.partition(":")[0] not in it.methods:
-            methods = ", ".join(it.methods)
-            raise UserError(f"--explain {explain}: {name.upper()} has {methods}; give one of both")
+def check_explain(explain: str, about: Mapping[str, About]) -> None:
+    """Raise UserError unless both have the method and the heads of METHOD[:HEAD,HEAD]."""
+    method, _, named = explain.partition(":")
+    wanted = {name.strip() for name in named.split(",") if name}
+    for side, it in about.items():
+        for asked, known in (({method}, it.methods), (wanted, it.heads)):
+            if not asked <= set(known):
+                told = ", ".join(known)
+                raise UserError(f"--explain {explain}: {side.upper()} has {told}; give one of both")
 
 
 def columns(table: pa.Table, carried: Sequence[str]) -> Frame:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from archives.compare import Pair
+    from archives.compare_policy import Policy
     from archives.compare_process import About, Side
     from batch.manifest import Manifest
 
@@ -118,7 +119,7 @@ def _compare(
     explain: str,
     timed: int,
     how: dict[str, int],
-    policy: Any,
+    policy: Policy | None,
 ) -> dict[str, Any]:
     """Score, measure, judge, and write all files into `out`; give the content of compare.json."""
     from archives import compare, compare_policy, compare_speed
@@ -141,7 +142,7 @@ def _compare(
         except UserError as error:
             raise UserError(f"manifest {manifest_uri}: {error}") from None
         if pictures:
-            compare.check_method(explain, about)
+            compare.check_explain(explain, about)
         frames: dict[str, pd.DataFrame] = {}
         for name, side in sides.items():
             told = f"{name.upper()}: {about[name].name} {about[name].version}"
@@ -172,12 +173,14 @@ def _compare(
         "speed": speed,
         "flips": flips,
     }
-    rules = compare_policy.judge(policy, found) if policy is not None else None
-    found["verdict"] = rules and {
-        "policy": policy.model_dump(exclude_none=True),
-        "outcome": compare_policy.outcome(rules),
-        "rules": [asdict(rule) for rule in rules],
-    }
+    found["verdict"] = None
+    if policy is not None:
+        rules = compare_policy.judge(policy, found)
+        found["verdict"] = {
+            "policy": policy.model_dump(exclude_none=True),
+            "outcome": compare_policy.outcome(rules),
+            "rules": [asdict(rule) for rule in rules],
+        }
     _write(found, pair, facts[carry], shown, explain, out)
     shutil.rmtree(work)
     return found

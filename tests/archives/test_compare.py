@@ -306,11 +306,15 @@ def test_heads_that_differ_are_named() -> None:
         compare.common_heads(about({"grade": ("1", "2")}), about({"old": ("no", "yes")}))
 
 
-def test_a_method_that_one_lacks() -> None:
-    sides = {"a": about(HEADS, ("gradcam",)), "b": about(HEADS, ("gradcam", "occlusion"))}
-    compare.check_method("gradcam:alnm", sides)
+def test_a_method_or_head_that_one_lacks() -> None:
+    more = {**HEADS, "nodes": ("<2", ">=2")}
+    sides = {"a": about(HEADS), "b": about(more, ("gradcam", "occlusion"))}
+    compare.check_explain("gradcam", sides)
+    compare.check_explain("gradcam:alnm, malignancy", sides)
     with pytest.raises(UserError, match="--explain occlusion: A has gradcam; give one of both"):
-        compare.check_method("occlusion", sides)
+        compare.check_explain("occlusion", sides)
+    with pytest.raises(UserError, match="gradcam:nodes: A has malignancy, alnm; give one of both"):
+        compare.check_explain("gradcam:nodes", sides)
 
 
 def test_truth_by_the_heads_name_or_by_what_both_were_trained_on() -> None:
