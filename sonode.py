@@ -15,7 +15,7 @@ from sonode_console import UserError
 
 EXTRA_OF = {
     **dict.fromkeys(("lightning", "jsonargparse", "torchmetrics", "tensorboard"), "train"),
-    **dict.fromkeys(("scipy", "sklearn", "defusedxml"), "train"),
+    **dict.fromkeys(("scipy", "sklearn", "defusedxml", "jinja2"), "train"),
     "ray": "ray",
 }
 INTERRUPTED = 130  # typer's answer to Ctrl-C: 128 + SIGINT, as shells have it
@@ -61,8 +61,10 @@ def main() -> None:
     try:
         arguments = sys.argv[1:] or ["--help"]
         remote = next((a for a in arguments if a.startswith("s3://")), None)
-        if remote and arguments[0] != "score":
-            raise UserError(f"{remote}: only `sonode score` reads and writes s3://; copy it here")
+        if remote and arguments[0] not in ("score", "compare"):
+            raise UserError(
+                f"{remote}: only `sonode score` and `sonode compare` take s3://; copy it here"
+            )
         code = app(arguments, standalone_mode=False)
     except typer.TyperException as error:
         print(f"error: {error.format_message().rstrip('.')}. See --help.", file=sys.stderr)

@@ -89,7 +89,7 @@ def test_it_shows_every_command() -> None:
     assert {command.split()[0] for command in COMMANDS} == {
         *("phantom", "import", "describe", "train", "evaluate", "ablate", "margin"),
         *("radiomics", "versus"),
-        *("pack", "inspect", "serve", "predict", "score", "demo"),
+        *("pack", "inspect", "serve", "predict", "compare", "score", "demo"),
     }
 
 

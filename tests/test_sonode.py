@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
     *("phantom", "import", "describe", "train", "evaluate", "ablate", "margin"),
     *("radiomics", "versus"),
-    *("pack", "inspect", "serve", "predict", "score", "demo"),
+    *("pack", "inspect", "serve", "predict", "compare", "score", "demo"),
 ]
 HEAVY = ["torch", "torchvision", "lightning", "captum", "pandas", "pyarrow", "boto3", "PIL"]
 
@@ -59,7 +59,7 @@ def test_help_names_every_command() -> None:
             "--inference-port': Input should be a valid integer",
         ),
         (["serve", "--inference-port", "70000"], "--inference-port': Input should be less than"),
-        (["phantom", "s3://b/x"], "s3://b/x: only `sonode score` reads and writes s3://"),
+        (["phantom", "s3://b/x"], "s3://b/x: only `sonode score` and `sonode compare` take s3://"),
         (["train", "fitt"], "train fitt: no such step; give fit, validate or test"),
         (["inspect", "no-such.mar"], "ARCHIVE no-such.mar: no such file; pack one"),
         (["pack", ".", "--name", "n", "--version", "1"], "CHECKPOINT .: holds no model.json"),

@@ -21,6 +21,7 @@ from model_def.preprocessing import Pixels, Preprocessing, crop, resize
 from sonode_console import UserError, progress
 from train.augment import Augmentation, augmentation
 from train.cohort import ROI_COLUMNS, Cohort, load_cohort, read_image
+from train.labels import UnknownLabelsError, label_codes
 from train.losses import child_labels
 from train.split import part_of, usable_seed
 
@@ -239,18 +240,10 @@ def _label_column(table: pd.DataFrame, head: HeadSpec) -> npt.NDArray[np.float32
             f"heads: target `{head.target}` of `{head.name}` is no label of this cohort; "
             f"it has {', '.join(usable)}; add the column, blank where unknown"
         )
-    column = table[name]
-    if bound:
-        found = column >= int(bound)
-    elif pd.api.types.is_bool_dtype(column):
-        found = column
-    else:
-        known = column.dropna().astype(str)
-        others = sorted(set(known) - set(head.labels))
-        if others:
-            raise UserError(
-                f"heads: `{head.target}` holds labels that `{head.name}` does not list: "
-                f"{', '.join(others[:5])}; list them, in {head.name}.labels"
-            )
-        found = column.map({label: place for place, label in enumerate(head.labels)})
-    return np.asarray(found.to_numpy(dtype=np.float32, na_value=np.nan), np.float32)
+    try:
+        return label_codes(table[name], head.labels, int(bound) if bound else None)
+    except UnknownLabelsError as error:
+        raise UserError(
+            f"heads: `{head.target}` holds labels that `{head.name}` does not list: "
+            f"{', '.join(error.others)}; list them, in {head.name}.labels"
+        ) from None

@@ -18,7 +18,8 @@ from model_def.heads import HeadSpec, keep_heads
 from sonode_console import UserError, say
 from train.cohort import Cohort
 from train.datamodule import label_matrix
-from train.predictions import facts_of, truth_of
+from train.labels import truth_of
+from train.predictions import facts_of
 from train.radiomic_features import FeatureSet, feature_names
 from train.split import part_of
 
@@ -159,6 +160,6 @@ def predict(
     heads = keep_heads(HEADS, [head.name for head in HEADS if head.name in fitted])
     frame = facts_of(cohort, rows)
     for head, label_N in zip(heads, label_matrix(cohort.table, heads).numpy().T, strict=True):
-        frame[f"{head.name}_truth"] = truth_of(label_N[rows], head)
+        frame[f"{head.name}_truth"] = truth_of(label_N[rows], head.labels)
         frame[f"{head.name}_probability"] = fitted[head.name].probability(features[rows])
     return frame, heads
