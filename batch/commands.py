@@ -174,21 +174,23 @@ def _run_one(
     with _started(archive, settings, cluster) as (loaded, shared_out):
         if dry_run:
             plan = scorer.plan(manifest, out, loaded, **options, engine=shared_out)
-            _show_plan(plan, as_json)
-            return 0, "done", {}
-        try:
-            summary = scorer.score(
-                *(manifest, out, loaded),
-                **options,
-                engine=shared_out,
-                since=since,
-                max_failures=max_failures,
-                limits=Limits(**limits),
-                progress=sonode_console.progress,
-            )
-        except scorer.Stopped as stopped:
-            print(stopped, file=sys.stderr)
-            return 1, "stopped", {"message": str(stopped)}
+        else:
+            try:
+                summary = scorer.score(
+                    *(manifest, out, loaded),
+                    **options,
+                    engine=shared_out,
+                    since=since,
+                    max_failures=max_failures,
+                    limits=Limits(**limits),
+                    progress=sonode_console.progress,
+                )
+            except scorer.Stopped as stopped:
+                print(stopped, file=sys.stderr)
+                return 1, "stopped", {"message": str(stopped)}
+    if dry_run:
+        _show_plan(plan, as_json)
+        return 0, "done", {}
     facts = {"out": out, **dataclasses.asdict(summary)}
     if as_json:
         say(json.dumps(facts))

@@ -7,8 +7,9 @@ import os
 import secrets
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import NamedTuple
 
 from sonode_console import UserError
@@ -31,7 +32,8 @@ def fleet(
 
     `nodes`: the resources of each, as Ray names them ("CPU", "GPU"). One GPU for each worker where
     there are any, with its share of its node's CPUs; else one worker for each node, with all of
-    them. As many workers as fit at once. Raises UserError where not one does.
+    them (where nodes differ, the smallest share of any). As many workers as fit at once. Raises
+    UserError where not one does.
     """
     if gpus is None:
         gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
@@ -67,6 +69,8 @@ def joined(address: str | None) -> Iterator[list[Mapping[str, float]]]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address:
         _check_address(address)
+        # What answers there and is no cluster is tried once (40 s), not for a quarter of an hour.
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
     else:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else one is written to ~/.ray
@@ -78,7 +82,7 @@ def joined(address: str | None) -> Iterator[list[Mapping[str, float]]]:
         ray.init(
             address=address or "local",
             include_dashboard=None if address else False,
-            log_to_driver=False,  # it would stand in the output of --json
+            log_to_driver=False,
             logging_level=logging.ERROR,
         )
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -86,10 +90,11 @@ def joined(address: str | None) -> Iterator[list[Mapping[str, float]]]:
         raise UserError(f"Ray cluster {address}: not joined: {why}") from None
     finally:
         signal.signal(signal.SIGTERM, terminate)  # Ray takes it
-    try:
-        yield [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):  # Ray tells there of workers that die
+        try:
+            yield [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        finally:
+            ray.shutdown()
 
 
 def _check_address(address: str) -> None:
