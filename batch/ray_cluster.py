@@ -85,9 +85,10 @@ def joined(address: str | None) -> Iterator[list[Mapping[str, float]]]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray has no class for what goes wrong here
         why = str(error).strip().partition("\n")[0]
-        raise UserError(f"Ray cluster {address}: not joined: {why}") from None
+        place = address or "on this machine"
+        raise UserError(f"Ray cluster {place}: not joined: {why}") from None
     finally:
         signal.signal(signal.SIGTERM, terminate)  # Ray takes it
     with redirect_stdout(sys.stderr):  # Ray tells there of workers that die

@@ -56,7 +56,7 @@ class _Member:
 
 
 class RayEngine:
-    """The workers of a run; an `Engine`. Made by `connected`."""
+    """The workers of one run; an `Engine`. Made by `connected`."""
 
     def __init__(
         self, size: Fleet, opener: Opener, archive: str, settings: Mapping[str, object]

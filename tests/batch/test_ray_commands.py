@@ -22,7 +22,7 @@ from tests.batch.test_scorer import rows_of
 from tests.processes import assert_no_process_about
 from train.cohort import Cohort
 
-ROWS = 300
+ROWS = 150
 DATE = "2026-11-22"
 
 
@@ -90,7 +90,7 @@ def test_a_cluster_of_its_own_interrupted_and_run_again(
     assert names[0] == names[1]
 
     assert_no_process_about(folder)
-    assert [path.name for path in folder.iterdir()] == ["ray"]  # no token in the home
+    assert not (folder / ".ray").exists()  # where Ray would keep a token
     assert list(folder.rglob("usage_stats.json")) == []
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -244,6 +246,22 @@ def test_an_archive_that_no_node_has(cluster: Any, tmp_path: Path) -> None:
         connected(cluster[0].address, nowhere, {}, opener=fake_opened, **TWO_NODES),
     ):
         pass
+
+
+def test_a_cluster_that_does_not_know_the_token_is_not_joined(cluster: Any, tmp_path: Path) -> None:
+    words = ("score", "m", "o", "--archive=a", "--engine=ray", f"--address={cluster[0].address}")
+    done = subprocess.run(
+        [sys.executable, "-m", "sonode", *words],
+        env=os.environ | {"RAY_AUTH_TOKEN": "f" * 64},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"error: Ray cluster {cluster[0].address}: not joined: ")
+    assert "Traceback" not in done.stderr
 
 
 def test_too_many_failures_stop_the_run(cluster: Any, night: Any, loads: Any) -> None:
