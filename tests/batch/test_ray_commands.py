@@ -38,12 +38,12 @@ def folder() -> Iterator[Path]:
 def score(folder: Path, manifest: Path, archive: Path, out: Path, *words: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "sonode", "score", str(manifest), str(out)]
     environment = {name: value for name, value in os.environ.items() if name[:4] != "RAY_"}
+    environment |= {"HOME": str(folder), "RAY_TMPDIR": str(folder), "RAY_worker_niceness": "0"}
     return subprocess.Popen(
         [*command, f"--archive={archive}", f"--date={DATE}", "--inference-engine=eager", *words],
         cwd=ROOT,
         # Threads change last digits: as many here as a worker of one CPU has.
-        env=environment
-        | {"HOME": str(folder), "RAY_TMPDIR": str(folder), "SONODE_HANDLER_THREADS": "1"},
+        env=environment | {"SONODE_HANDLER_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
