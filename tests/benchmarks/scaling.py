@@ -79,7 +79,7 @@ def local(path: str, images: int, manifest: Path, taken: Path, ready: Any, told:
 def on_ray(path: str, images: int, manifest: Path, taken: Path, workers: int, told: Any) -> None:
     """Ray with workers of one core, beginning when all of them are ready."""
     opener = partial(pinned, taken)
-    os.environ["RAY_worker_niceness"] = "0"  # as the local engine's processes
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - as the local engine is
     with connected(None, path, SETTINGS, workers=workers, cpus=1, gpus=0, opener=opener) as engine:
         while any(member.loading for member in engine._members):
             engine._news()
