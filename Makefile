@@ -36,9 +36,10 @@ $(VENV)/.bench: $(VENV)/.installed
 	touch $@
 
 SERVING ?=
-bench: $(VENV)/.bench  ## servers (SERVING="--only bare,archive" for some), batch job, training
+bench: $(VENV)/.bench  ## servers (SERVING="--only bare,archive" for some), batch job, Ray, training
 	$(BIN)/python -m tests.benchmarks.serving $(SERVING)
 	$(BIN)/python -m tests.benchmarks.throughput
+	$(BIN)/python -m tests.benchmarks.scaling
 	$(BIN)/python -m tests.benchmarks.explaining
 	$(BIN)/python -m tests.benchmarks.training
 

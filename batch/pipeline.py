@@ -276,8 +276,8 @@ def _outcomes(prepared: Sequence[Any], archive: Any) -> Sequence[Outcome]:
         kind = type(error).__name__  # its text may hold anything
         if archive.device_is_lost():
             raise UserError(
-                f"the device does not answer any more ({kind}): the run ends; started again, it "
-                "goes on from here"
+                f"the device does not answer any more ({kind}); started again, the run goes on "
+                "from here"
             ) from None
         if len(prepared) == 1:
             body = {"code": "inference_failed", "stage": "inference"}

@@ -113,17 +113,25 @@ def test_nohup_is_heeded_and_a_background_job_can_be_ended() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "went on\n", "interrupted\n")
 
 
-def test_a_missing_extra_is_named(tmp_path: Path) -> None:
-    code = "import sys, sonode; sys.modules['lightning'] = None; sonode.main()"
+@pytest.mark.parametrize(
+    ("module", "extra", "arguments"),
+    [
+        ("lightning", "train", ["train", "fit"]),
+        ("ray", "ray", ["score", "m.parquet", "out", "--archive=a.mar", "--engine=ray"]),
+    ],
+)
+def test_a_missing_extra_is_named(module: str, extra: str, arguments: list[str]) -> None:
+    code = f"import sys, sonode; sys.modules['{module}'] = None; sonode.main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, "train", "fit"],
+        [sys.executable, "-c", code, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 2, done.stderr
-    assert "lightning is not installed; it is in the extra `train`: pip install" in done.stderr
+    assert f"{module} is not installed; it is in the extra `{extra}`: pip install" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_folder_that_is_no_cohort(tmp_path: Path) -> None:

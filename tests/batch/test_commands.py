@@ -177,6 +177,15 @@ def test_all_of_it_in_s3(sonode: Any, s3: str, put_table: Any) -> None:
         sonode("score", manifest, f"{s3}/out2", "--archive", f"{s3}/none.mar")
 
 
+def test_options_of_a_cluster_go_with_it(sonode: Any, manifest: str, tmp_path: Path) -> None:
+    words = ("score", manifest, str(tmp_path / "out"), "--archive", str(tmp_path / "model.mar"))
+    with pytest.raises(UserError, match="--engine spark: no such engine; give local or ray"):
+        sonode(*words, "--engine", "spark")
+    for option, value in {"--address": "head:6379", "--workers": "2", "--worker-gpus": "0"}.items():
+        with pytest.raises(UserError, match=f"{option}: only with --engine ray"):
+            sonode(*words, option, value)
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys, typer, batch.commands as c; c.mount(typer.Typer());"
