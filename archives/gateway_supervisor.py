@@ -23,6 +23,7 @@ import httpx
 
 from archives import clients, gateway
 from archives.gateway import GatewaySettings
+from archives.java import claim_ports
 from archives.journal import Desired, Journal, fold
 from archives.nginx import Nginx
 from archives.nodes import Node, NodeSettings
@@ -170,6 +171,8 @@ class Supervisor:
                 f"--state {self.state}: no client may ask yet; make the first one's token with "
                 f"`sonode gateway-token NAME --state {self.state}`"
             )
+        if not self.nginx.running() and self.nginx.serial() is None:
+            claim_ports({"gateway": self.settings.port})
         clients.study_key(self.state)
         self._read_journal()
         for watch in self.watches:

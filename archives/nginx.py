@@ -67,7 +67,7 @@ class Nginx:
         text, serial = render(sockets)
         self._write(text)
         with (self.folder / "nginx.log").open("ab") as log:
-            self._child = subprocess.Popen(
+            child = subprocess.Popen(
                 [_binary(), "-p", str(self.folder), "-c", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -76,10 +76,14 @@ class Nginx:
                 umask=0o077,
             )
         until = time.monotonic() + START_TIMEOUT_S
-        while self.serial() != serial:
-            if self._child.poll() is not None or time.monotonic() > until:
+        while _serial(sockets) != serial:
+            if child.poll() is not None or time.monotonic() > until:
+                _signal_group(child.pid, signal.SIGKILL)
+                child.wait()
+                _remove(sockets)
                 raise UserError(f"nginx does not start ({self._last_words()}): see {log.name}")
             time.sleep(0.02)
+        self._child = child
         self._loaded = serial
         self._end_earlier()
 
