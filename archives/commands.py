@@ -136,7 +136,9 @@ def serve(
 def gateway(
     nodes: Path = typer.Option(help="nodes.yaml: the TorchServe nodes; see README."),
     state: Path = typer.Option(STATE, help="Journal and logs, shared with `sonode rollout`."),
-    gateway_port: int = typer.Option(8443, min=1, max=65535, help="Port for clients."),
+    gateway_port: int = typer.Option(
+        8443, "--gateway-port", "--port", min=1, max=65535, help="Port for clients."
+    ),
     gateway_host: str = HOST,
     certificate: Path | None = CERTIFICATE,
     certificate_key: Path | None = CERTIFICATE_KEY,

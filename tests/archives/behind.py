@@ -127,6 +127,7 @@ def load(gateway: Behind, *, clients: int = 4) -> Iterator[Counter[str]]:
                 result = "lost"
             with lock:
                 told[result] += 1
+        connection.close()
 
     threads = [threading.Thread(target=client, args=[number]) for number in range(clients)]
     for thread in threads:
