@@ -26,7 +26,7 @@ from archives.gateway import GatewaySettings
 from archives.java import claim_ports
 from archives.journal import Desired, Journal, fold
 from archives.nginx import Nginx
-from archives.nodes import Node, NodeSettings
+from archives.nodes import PROBE_TIMEOUT_S, Node, NodeSettings
 from sonode_console import UserError, say
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ LOOP_S = 0.1
 TOKEN_S = 0.2  # how often a node's key file is looked at
 PROBE_S = 1.0
 FAILURES = 2  # probes without an answer that take a node out; a refused connection does at once
+NOT_YET = "not asked yet"
 RETRY_S = 5.0  # between attempts to bring a node's versions back
 
 
@@ -44,7 +45,7 @@ class Seen:
 
     up: bool = False
     """It serves exactly what it should, or did when it came in and still serves `stable`."""
-    why: str = "not asked yet"
+    why: str = NOT_YET
     """Why it is not up."""
     ready: frozenset[str] = frozenset()
     """Versions with a ready worker."""
@@ -176,11 +177,14 @@ class Supervisor:
         clients.study_key(self.state)
         self._read_journal()
         for watch in self.watches:
+            # Behind an nginx that went on without a supervisor nodes are in, and stay so: a rollout
+            # may be registering something there.
+            watch.seen = Seen(up=self.nginx.running())
             watch.start()
         try:
-            # A node that answers is known within this time, so that the first request meets it.
-            until = time.monotonic() + 2 * PROBE_S
-            while time.monotonic() < until and not all(watch.seen.up for watch in self.watches):
+            # All is known before nginx is told anything, unless a node hangs.
+            until = time.monotonic() + PROBE_TIMEOUT_S
+            while any(it.seen.why == NOT_YET for it in self.watches) and time.monotonic() < until:
                 time.sleep(LOOP_S)
             self._step()
         except BaseException:
@@ -195,6 +199,11 @@ class Supervisor:
         self._thread.join()
         self._end_watches()
         self.nginx.stop()
+
+    def check_alive(self) -> None:
+        """Raise UserError where one of its threads has ended; its traceback has been printed."""
+        if not all(thread.is_alive() for thread in (self._thread, *self.watches)):
+            raise UserError("the gateway has a fault, see above: start it again, and report it")
 
     def _keep(self) -> None:
         told = ""
@@ -243,18 +252,17 @@ class Supervisor:
 
     def _tell(self) -> None:
         """Write applied.json when no request is answered by an earlier configuration any more."""
-        if self.nginx.finishing():
-            return
         told = {
             "seq": self.desired.seq,
             "nodes": {w.node.name: "up" if w.seen.up else w.seen.why for w in self.watches},
         }
-        if (text := json.dumps(told)) != self._applied:
-            path = self.state / "gateway" / "applied.json"
-            part = path.with_suffix(".part")
-            part.write_text(json.dumps(told | {"time": round(time.time(), 3)}) + "\n")
-            part.replace(path)
-            self._applied = text
+        if (text := json.dumps(told)) == self._applied or self.nginx.finishing():
+            return
+        path = self.state / "gateway" / "applied.json"
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(told | {"time": round(time.time(), 3)}) + "\n")
+        part.replace(path)
+        self._applied = text
 
     def _say_where(self) -> None:
         scheme = "https" if self.settings.certificate else "http"
@@ -284,9 +292,10 @@ def only_one(state: Path) -> Iterator[None]:
 def run(nodes: Sequence[NodeSettings], state: Path, settings: GatewaySettings) -> None:
     """Run the gateway in the foreground until Ctrl-C."""
     try:
-        with only_one(state), Supervisor(nodes, state, settings):
+        with only_one(state), Supervisor(nodes, state, settings) as supervisor:
             say("Ctrl-C stops it")
             while True:
+                supervisor.check_alive()
                 time.sleep(1)
     except KeyboardInterrupt:
         say("stopped")

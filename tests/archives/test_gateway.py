@@ -126,6 +126,16 @@ def test_a_client_comes_and_goes_while_the_gateway_runs(gateway: Behind) -> None
     assert gateway.token not in path.read_text()
 
 
+def test_without_the_list_of_clients_nobody_is_let_in(gateway: Behind) -> None:
+    path = gateway.state / "clients.json"
+    aside = path.rename(path.with_suffix(".aside"))
+    try:
+        assert gateway.ask().status_code == 401
+    finally:
+        aside.rename(path)
+    assert gateway.ask().status_code == 200
+
+
 def test_bodies_up_to_the_limit_of_torchserve(gateway: Behind, nodes: list[StandIn]) -> None:
     assert gateway.ask(content=bytes(LIMIT)).status_code == 200
     assert max(len(call.body) for call in calls(nodes)) == LIMIT

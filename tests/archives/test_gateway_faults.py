@@ -124,11 +124,11 @@ def test_tokens_change_under_load_and_no_request_notices(
     for node in nodes:
         node.delay_s = {"1.0": 0.01}
     with load(gateway) as told:
-        for _ in range(10):
+        for _ in range(4):
             for node in nodes:
                 node.renew("inference", "management")
-            time.sleep(0.1)
-    assert told["200"] == sum(told.values()) > 50
+            time.sleep(0.5)  # a request outlives one change, not two
+    assert told["200"] == sum(told.values()) > 20
     assert "400" not in {str(line["status"]) for line in gateway.lines("attempts")}
 
 
@@ -141,7 +141,7 @@ def test_the_gateway_renews_a_token_that_is_running_out(
             node.renew("inference", "management", lifetime=timedelta(minutes=9))
             old = node.tokens["inference"]
             one.wait(lambda old=old: node.tokens["inference"] != old)  # type: ignore[misc]
-            time.sleep(0.3)  # a request outlives one change, not two
+            time.sleep(0.5)
     assert told["200"] == sum(told.values())
 
 
