@@ -22,7 +22,7 @@ from archives.java import claim_ports
 from archives.journal import Journal, Release
 from archives.loader import file_sha256
 from archives.node import TorchServeNode
-from archives.nodes import NodeSettings
+from archives.one_machine import settings_of
 from sonode_console import say, table
 from tests.archives.test_serve import ECHO, write_archive
 from tests.benchmarks.images import BUSI, encoded, frames
@@ -47,14 +47,7 @@ def measure(
         journal.append("deployed", rollout=None, model="m", stable=release, serves=[release])
     with TorchServeNode(archive.parent, {"m": archive.name}, folder / "node") as node:
         await_workers(node, node.plan.workers)
-        only = NodeSettings(
-            name="a",
-            inference=node.inference_url,
-            management=node.management_url,
-            run_dir=node.run_dir,
-            store=node.store,
-        )
-        with Supervisor([only], state, GatewaySettings(port=port, rate=1_000_000)):
+        with Supervisor([settings_of(node)], state, GatewaySettings(port=port, rate=1_000_000)):
             found: dict[int, dict[str, list[Load]]] = {}
             for concurrency in CONCURRENCY:
                 found[concurrency] = {way: [] for way in WAYS}
