@@ -1,0 +1,132 @@
+"""The gateway before the nodes: what a client may ask, and the nginx configuration that says so.
+
+A request takes two hops in one nginx: the side that clients reach decides who may ask and which
+version answers; a side for each node adds that node's own token and logs each attempt. In the state
+folder: `journal.jsonl`, `archives/` (the .mar files of all releases), secrets (see `clients.py`);
+in `gateway/` what nginx needs and writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field, FilePath, model_validator
+
+from archives.clients import NAME
+from archives.journal import Desired
+from archives.node import CONFIG
+from archives.nodes import NodeSettings
+
+if TYPE_CHECKING:
+    import jinja2
+
+ROOM = Path(__file__).resolve().parent
+WORKERS = 2  # nginx needs little; two, so that one that dies takes half along
+LINGER_S = 2  # how long an idle connection outlives a change of the configuration
+
+
+class GatewaySettings(BaseModel):
+    """How the gateway meets its clients."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9.:\[\]*-]+$")
+    """Address to listen on; `0.0.0.0` for all."""
+    port: int = Field(default=8443, ge=1, le=65535)
+    certificate: FilePath | None = None
+    """PEM, with its chain; together with its key: TLS."""
+    certificate_key: FilePath | None = None
+    rate: int = Field(default=100, ge=1)
+    """Requests a second of each client, and as many at once beyond them."""
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> GatewaySettings:
+        if (self.certificate is None) != (self.certificate_key is None):
+            raise ValueError("a certificate and its key: give both, or none")
+        return self
+
+    @property
+    def listen(self) -> str:
+        """As nginx has it."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def max_body_bytes(self) -> int:
+        """What TorchServe takes."""
+        found = re.search(r"^max_request_size=(\d+)$", CONFIG.read_text(), re.MULTILINE)
+        assert found
+        return int(found[1])
+
+
+def render(
+    desired: Desired,
+    nodes: Sequence[NodeSettings],
+    ready: Mapping[str, Sequence[str]],
+    settings: GatewaySettings,
+    state: Path,
+    sockets: Path,
+) -> tuple[str, str]:
+    """Return nginx's configuration and its serial, a digest that it tells at its own socket.
+
+    `ready` names the nodes that can answer for `stable` and `candidate`. Where none can, all are
+    asked: what is known of them may be wrong, and they say themselves what is the matter.
+    """
+    names = [node.name for node in nodes]
+    arms = {"stable": _twice(ready.get("stable") or names)}
+    if desired.candidate:
+        arms["candidate"] = _twice(ready.get("candidate") or names)
+    releases = [it for it in (desired.stable, desired.candidate) if it]
+    for name in [desired.model or "none", *(release.version for release in releases)]:
+        assert NAME.fullmatch(name), "archives are packed with such names only"
+    assert re.fullmatch(r"[A-Za-z0-9_.-]*", desired.salt), "a rollout's id"
+    certificates = [
+        f"{path} of {path.stat().st_mtime_ns}"  # a renewed one is a change, too
+        for path in (settings.certificate, settings.certificate_key)
+        if path is not None
+    ]
+    facts = {
+        "user": pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else None,
+        "workers": WORKERS,
+        "linger_s": LINGER_S,
+        "folder": state.resolve() / "gateway",
+        "state": state.resolve(),
+        "room": ROOM,
+        "sockets": sockets,
+        "settings": settings,
+        "certificates": certificates,
+        "desired": desired,
+        "canary": desired.percent if desired.candidate else 0,
+        "shadow": desired.shadow_percent if desired.candidate else 0,
+        "arms": arms,
+        "healthy": bool(desired.stable and ready.get("stable")),
+        "nodes": [
+            {"name": node.name, "authority": node.inference.removeprefix("http://")}
+            for node in nodes
+        ],
+    }
+    text = _template().render(**facts, serial="SERIAL")
+    serial = hashlib.sha256(text.encode()).hexdigest()
+    return text.replace('"SERIAL"', f'"{serial}"'), serial
+
+
+def _twice(names: Sequence[str]) -> list[str]:
+    """A lone node is there twice, so that what a dying worker held is tried at another one."""
+    return [*names, *names] if len(names) == 1 else list(names)
+
+
+@cache
+def _template() -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    environment.filters["regex"] = re.escape
+    return environment.from_string((ROOM / "nginx.conf.j2").read_text())

@@ -1,0 +1,191 @@
+"""`sonode gateway`: keeps one nginx in line with the journal and with what its nodes can do.
+
+The journal says which versions to serve and whom; a thread for each node (see `node_watch.py`) says
+what it can do. Killed at any point, it is started again and adopts the nginx that went on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+from archives import clients, gateway
+from archives.gateway import GatewaySettings
+from archives.java import claim_ports
+from archives.journal import Desired, Journal, fold
+from archives.nginx import Nginx
+from archives.node_watch import NOT_YET, Seen, Watch
+from archives.nodes import PROBE_TIMEOUT_S, Node, NodeSettings
+from sonode_console import UserError, say
+
+logger = logging.getLogger(__name__)
+
+LOOP_S = 0.1
+
+
+class Supervisor:
+    """The gateway of a state folder, as a context manager that enters when nginx answers.
+
+    Within it a thread keeps nginx in line; what goes wrong on the way is logged, and the gateway
+    goes on as it was. Raises UserError where it cannot start; nothing new is then left running. At
+    the end nginx answers what it has, and ends.
+    """
+
+    def __init__(
+        self, nodes: Sequence[NodeSettings], state: Path, settings: GatewaySettings
+    ) -> None:
+        self.state = state
+        self.settings = settings
+        self.desired = Desired()
+        self.nginx = Nginx(state / "gateway", gateway.WORKERS)
+        self.watches = [
+            Watch(Node(node, state / "archives"), state, lambda: self.desired) for node in nodes
+        ]
+        self._nodes = nodes
+        self._journal = Journal(state)
+        self._read: tuple[int, int] | None = None
+        self._applied = ""
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="gateway")
+
+    def __enter__(self) -> Self:
+        self.nginx.check_folder(max((node.name for node in self._nodes), key=len))
+        if not clients.clients(self.state):
+            raise UserError(
+                f"--state {self.state}: no client may ask yet; make the first one's token with "
+                f"`sonode gateway-token NAME --state {self.state}`"
+            )
+        if not self.nginx.running() and self.nginx.serial() is None:
+            claim_ports({"gateway": self.settings.port})
+        clients.study_key(self.state)
+        self._read_journal()
+        for watch in self.watches:
+            # Behind an nginx that went on without a supervisor nodes are in, and stay so: a rollout
+            # may be registering something there.
+            watch.seen = Seen(up=self.nginx.running())
+            watch.start()
+        try:
+            # All is known before nginx is told anything, unless a node hangs.
+            until = time.monotonic() + PROBE_TIMEOUT_S
+            while any(it.seen.why == NOT_YET for it in self.watches) and time.monotonic() < until:
+                time.sleep(LOOP_S)
+            self._step()
+        except BaseException:
+            self._end_watches()
+            raise
+        self._thread.start()
+        self._say_where()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._end_watches()
+        self.nginx.stop()
+
+    def check_alive(self) -> None:
+        """Raise UserError where one of its threads has ended; its traceback has been printed."""
+        if not all(thread.is_alive() for thread in (self._thread, *self.watches)):
+            raise UserError("the gateway has a fault, see above: start it again, and report it")
+
+    def _keep(self) -> None:
+        told = ""
+        while not self._ended.wait(LOOP_S):
+            try:
+                self._step()
+            except (UserError, OSError) as error:
+                if str(error) != told:
+                    told = str(error)
+                    logger.error("%s", told)
+                self._ended.wait(1.0)
+
+    def _step(self) -> None:
+        """Bring nginx in line with what is known now."""
+        self._read_journal()
+        if self.nginx.running():
+            self.nginx.reload(self._render)
+        else:
+            self.nginx.start(self._render)
+        self.nginx.rotate()
+        self._tell()
+
+    def _end_watches(self) -> None:
+        for watch in self.watches:
+            if watch.is_alive():
+                watch.end()
+
+    def _read_journal(self) -> None:
+        with suppress(FileNotFoundError):
+            stat = self._journal.path.stat()
+            if (stat.st_ino, stat.st_size) != self._read:
+                self.desired = fold(self._journal.entries())
+                self._read = stat.st_ino, stat.st_size
+
+    def _render(self, sockets: Path) -> tuple[str, str]:
+        desired = self.desired
+        ready: dict[str, list[str]] = {}
+        for arm in ("stable", "candidate"):
+            release = getattr(desired, arm)
+            ready[arm] = [
+                watch.node.name
+                for watch in self.watches
+                if release and (seen := watch.seen).up and release.version in seen.ready
+            ]
+        return gateway.render(desired, self._nodes, ready, self.settings, self.state, sockets)
+
+    def _tell(self) -> None:
+        """Write applied.json when no request is answered by an earlier configuration any more."""
+        told = {
+            "seq": self.desired.seq,
+            "nodes": {w.node.name: "up" if w.seen.up else w.seen.why for w in self.watches},
+        }
+        if (text := json.dumps(told)) == self._applied or self.nginx.finishing():
+            return
+        path = self.state / "gateway" / "applied.json"
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(told | {"time": round(time.time(), 3)}) + "\n")
+        part.replace(path)
+        self._applied = text
+
+    def _say_where(self) -> None:
+        scheme = "https" if self.settings.certificate else "http"
+        model = self.desired.model or "MODEL"
+        say(f"gateway       {scheme}://{self.settings.listen}/predictions/{model}")
+        for watch in self.watches:
+            say(f"  node {watch.node.name:<8} {'up' if watch.seen.up else watch.seen.why}")
+        say(f"  clients     `sonode gateway-token NAME --state {self.state}` prints a token")
+        say(f"  logs        {self.nginx.folder}")
+
+
+@contextmanager
+def only_one(state: Path) -> Iterator[None]:
+    """Be the only gateway of a state folder. Raises UserError where another one is."""
+    folder = state / "gateway"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"--state {state}: its gateway is running; stop that one, or give another --state"
+            ) from None
+        yield
+
+
+def run(nodes: Sequence[NodeSettings], state: Path, settings: GatewaySettings) -> None:
+    """Run the gateway in the foreground until Ctrl-C."""
+    try:
+        with only_one(state), Supervisor(nodes, state, settings) as supervisor:
+            say("Ctrl-C stops it")
+            while True:
+                supervisor.check_alive()
+                time.sleep(1)
+    except KeyboardInterrupt:
+        say("stopped")
