@@ -1,0 +1,192 @@
+"""The journal of a rollout: what the gateway and every node should do, and why, line by line.
+
+One JSON object a line, each on the disk before the act that it announces: whoever is killed finds
+out here what to go on with. Facts that are named like a field of `Desired` change it; all others
+are for the reader.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from sonode_console import UserError
+
+HEAD = ("seq", "time", "rollout", "event")
+
+
+@dataclass(frozen=True)
+class Release:
+    """One archive that nodes serve."""
+
+    version: str
+    file: str
+    """Name of the .mar in each node's store."""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the journal."""
+
+    seq: int
+    """1, 2, 3, ..."""
+    time: float
+    """Unix time in seconds."""
+    rollout: str | None
+    """The rollout that it belongs to."""
+    event: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Desired:
+    """What should be so after an entry."""
+
+    seq: int = 0
+    """Of the last entry; 0: the journal is empty."""
+    model: str | None = None
+    stable: Release | None = None
+    """Answers every request that is not the candidate's."""
+    candidate: Release | None = None
+    percent: float = 0.0
+    """0 to 100: of the studies, answered by the candidate."""
+    shadow_percent: float = 0.0
+    """0 to 100: of the requests, mirrored to the candidate, whose answer is dropped."""
+    salt: str = ""
+    """Enters the split's hash: other studies go first in the next rollout."""
+    serves: tuple[Release, ...] = ()
+    """What every node has to have registered; the gateway keeps them so."""
+    rollout: str | None = None
+    """The rollout under way; None: there is none."""
+    step: str = "idle"
+    paused: bool = False
+
+
+def fold(entries: Iterable[Entry]) -> Desired:
+    """Return what should be so after these entries, in order."""
+    desired = Desired()
+    for entry in entries:
+        changes = {name: _value(name, entry.facts[name]) for name in CHANGED & set(entry.facts)}
+        desired = replace(desired, seq=entry.seq, rollout=entry.rollout, **changes)
+    return desired
+
+
+CHANGED = {item.name for item in fields(Desired)} - set(HEAD)
+RELEASES = {"stable", "candidate"}
+
+
+def _value(name: str, value: Any) -> Any:
+    if name == "serves":
+        return tuple(Release(**release) for release in value)
+    if name in RELEASES and value is not None:
+        return Release(**value)
+    return value
+
+
+class Journal:
+    """`journal.jsonl` in the folder `state`, which is made where there is none."""
+
+    def __init__(self, state: Path) -> None:
+        state.mkdir(parents=True, exist_ok=True)
+        self.state = state
+        self.path = state / "journal.jsonl"
+        self._locked = False
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only one who writes, until the block ends or the process does.
+
+        Raises UserError where another process is it.
+        """
+        with (self.state / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise UserError(
+                    f"--state {self.state}: a rollout is running (process {file.read() or '?'}): "
+                    "wait for its end, or see `sonode rollout status`"
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            self._locked = True
+            try:
+                yield
+            finally:
+                self._locked = False
+                file.truncate(0)
+
+    def append(self, event: str, *, rollout: str | None, **facts: Any) -> Entry:
+        """Write one entry to the disk and return it; only inside `lock()`.
+
+        `rollout` is the rollout under way from here on. A line that a kill had torn is cut off.
+        """
+        assert self._locked, "only the holder of the lock writes"
+        assert not facts.keys() & set(HEAD), "these names are the journal's own"
+        whole, entries = self._read()
+        seq = entries[-1].seq + 1 if entries else 1
+        entry = Entry(seq, round(time.time(), 3), rollout, event, facts)
+        head = {name: getattr(entry, name) for name in HEAD}
+        line = json.dumps(head | facts, default=_plain) + "\n"
+        with self.path.open("ab") as file:
+            file.truncate(whole)
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        if seq == 1:
+            _sync_folder(self.state)
+        return _entry(json.loads(line))  # as whoever reads it later gets it
+
+    def entries(self) -> list[Entry]:
+        """Return all entries; a last line that a kill had torn was never announced.
+
+        Raises UserError for a line that is no entry.
+        """
+        return self._read()[1]
+
+    def _read(self) -> tuple[int, list[Entry]]:
+        """Return the bytes of whole lines, and their entries."""
+        data = self.path.read_bytes() if self.path.exists() else b""
+        whole = data.rfind(b"\n") + 1
+        entries = []
+        for number, line in enumerate(data[:whole].splitlines(), 1):
+            try:
+                entry = _entry(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                entry = None
+            if entry is None or entry.seq != number:
+                raise UserError(
+                    f"{self.path}, line {number}: no entry of a journal: mend it from a copy, or "
+                    "start anew with another --state"
+                )
+            entries.append(entry)
+        return whole, entries
+
+
+def _entry(line: dict[str, Any]) -> Entry:
+    seq, when, rollout, event = (line.pop(name) for name in HEAD)
+    return Entry(seq, when, rollout, event, line)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Release):
+        return vars(value)
+    raise TypeError(f"{type(value).__name__} is no fact of a journal")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the name of a new file last, not only its bytes."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

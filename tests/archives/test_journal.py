@@ -1,0 +1,117 @@
+"""archives/journal.py: what is written is what is found, whatever kills the writer."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from archives.journal import Desired, Journal, Release, fold
+from sonode_console import UserError
+
+OLD = Release("1.0", "lesion-1.0.mar", "0" * 64)
+NEW = Release("2.0", "lesion-2.0.mar", "1" * 64)
+
+
+def test_entries_come_back_as_written_and_numbered(tmp_path):
+    journal = Journal(tmp_path / "state")
+    with journal.lock():
+        first = journal.append("start", rollout="r1", model="lesion", candidate=NEW)
+        second = journal.append("canary", rollout="r1", percent=5.0, step="canary 5 %")
+    assert [first, second] == journal.entries() == Journal(tmp_path / "state").entries()
+    assert (first.seq, second.seq, second.rollout, second.event) == (1, 2, "r1", "canary")
+    assert 0 <= second.time - first.time < 60
+
+
+def test_facts_named_like_a_field_change_what_is_desired(tmp_path):
+    journal = Journal(tmp_path)
+    assert fold(journal.entries()) == Desired() == Desired(seq=0, step="idle")
+    with journal.lock():
+        journal.append("start", rollout="r1", model="lesion", stable=OLD, serves=[OLD], salt="r1")
+        journal.append("register", rollout="r1", candidate=NEW, serves=[OLD, NEW], step="register")
+        journal.append("canary", rollout="r1", percent=5.0, step="canary 5 %", why="shadow held")
+    assert fold(journal.entries()) == Desired(
+        seq=3, model="lesion", stable=OLD, candidate=NEW, percent=5.0, salt="r1",
+        serves=(OLD, NEW), rollout="r1", step="canary 5 %",
+    )  # fmt: skip
+    with journal.lock():
+        journal.append(
+            "rolled_back", rollout=None, candidate=None, percent=0.0, serves=[OLD], step="idle"
+        )
+    after = fold(journal.entries())
+    assert (after.rollout, after.candidate, after.percent, after.serves) == (None, None, 0, (OLD,))
+    assert after.stable == OLD
+
+
+def test_a_torn_last_line_counts_for_nothing_and_is_cut_off_by_the_next(tmp_path):
+    journal = Journal(tmp_path)
+    with journal.lock():
+        journal.append("start", rollout="r1")
+        journal.append("canary", rollout="r1", percent=50.0)
+    whole = journal.path.read_bytes()
+    for kept in range(len(whole.splitlines(keepends=True)[0]), len(whole)):
+        journal.path.write_bytes(whole[:kept])
+        assert [entry.event for entry in journal.entries()] == ["start"]
+    with journal.lock():
+        journal.append("pause", rollout="r1", paused=True)
+    assert [entry.event for entry in journal.entries()] == ["start", "pause"]
+    assert [json.loads(line)["seq"] for line in journal.path.read_text().splitlines()] == [1, 2]
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", "no JSON", '{"seq": 7, "time": 0, "rollout": null}'])
+def test_a_damaged_line_is_named(tmp_path, line):
+    journal = Journal(tmp_path)
+    with journal.lock():
+        journal.append("start", rollout="r1")
+    journal.path.write_text(journal.path.read_text() + line + "\n")
+    with pytest.raises(UserError, match="line 2: no entry"):
+        journal.entries()
+
+
+def test_a_line_that_is_missing_is_noticed(tmp_path):
+    journal = Journal(tmp_path)
+    with journal.lock():
+        for _ in range(3):
+            journal.append("note", rollout=None)
+    first, _, third = journal.path.read_text().splitlines(keepends=True)
+    journal.path.write_text(first + third)
+    with pytest.raises(UserError, match="line 2"):
+        journal.entries()
+
+
+def test_only_the_holder_of_the_lock_writes(tmp_path):
+    journal = Journal(tmp_path)
+    with pytest.raises(AssertionError):
+        journal.append("start", rollout="r1")
+    refused = pytest.raises(UserError, match=f"process {os.getpid()}")
+    with journal.lock(), refused, Journal(tmp_path).lock():
+        pass
+    with Journal(tmp_path).lock():
+        pass
+
+
+def test_kill_9_frees_the_lock(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from archives.journal import Journal\n"
+        "journal = Journal(Path(sys.argv[1]))\n"
+        "with journal.lock():\n"
+        "    journal.append('start', rollout='r1'); print('locked', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(UserError, match=f"process {other.pid}"), Journal(tmp_path).lock():
+            pass
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        with Journal(tmp_path).lock():
+            assert [entry.event for entry in Journal(tmp_path).entries()] == ["start"]
+
+
+def test_a_fact_that_is_no_json_is_a_fault(tmp_path):
+    journal = Journal(tmp_path)
+    with journal.lock(), pytest.raises(TypeError):
+        journal.append("start", rollout="r1", store=tmp_path)
+    assert not journal.path.exists()
