@@ -116,4 +116,4 @@ def least_distance(first: Sequence[float], second: Sequence[float], alpha: float
     sizes, widths = zip(*(band(len(sample), alpha / 2) for sample in (first, second)), strict=True)
     if not all(sizes):
         return None
-    return ks(first[: sizes[0]], second[: sizes[1]]) - sum(widths)
+    return ks(first[: sizes[0]], second[: sizes[1]]) - float(sum(widths))
