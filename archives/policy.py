@@ -27,7 +27,7 @@ class Policy(BaseModel):
     canary: tuple[Percent, ...] = (1, 5, 25, 50, 100)
     """Of the studies, answered by the new version, step by step; rising, the last one 100."""
 
-    min_requests: int = Field(100, ge=1)
+    min_requests: Annotated[int, Field(ge=1)] = 100
     """Requests that the new version must have answered at a step before it is judged good. At 1 %
     that is 10,000 in all: with few a day, begin with a higher percentage."""
 
@@ -52,11 +52,11 @@ class Policy(BaseModel):
     the handler is at fault. Failures without a word of the handler (a worker that died) within a
     second on one node are one, since they have one cause."""
 
-    max_odds_ratio: float = Field(2.0, ge=1)
+    max_odds_ratio: Annotated[float, Field(ge=1)] = 2.0
     """How much greater the odds of failing (any status but 200), and of being slow, may be than the
     old version's at the same time. 2: a share of 5 % may be one of 9.5 %."""
 
-    slow_factor: float = Field(1.2, ge=1)
+    slow_factor: Annotated[float, Field(ge=1)] = 1.2
     """An attempt of the new version is slow if it takes that many times the p95 of the old version
     at the time; one of the old version, if it takes longer than the p95 itself."""
 
