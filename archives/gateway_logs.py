@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +22,32 @@ OWN_CODES = frozenset(
 
 
 class LogTail:
-    """The rows of a log, as they come; a line that is being written waits for its end."""
+    """The rows of a log, as they come; a line that is being written waits for its end.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._offset = 0
-        self._inode: int | None = None
+    The gateway moves a log aside when it has grown (`attempts-TIME.jsonl`): those are read, too,
+    where they were written to since the Unix time `since`.
+    """
+
+    def __init__(self, path: Path, since: float = 0.0) -> None:
+        self.path, self.since = path, since
+        self._offsets: dict[int, int] = {}  # by inode: a moved file is the same file
 
     def rows(self) -> Iterator[Row]:
-        """Yield what is new since the last call; from the start where the log was begun anew."""
-        try:
-            file = self.path.open("rb")
-        except FileNotFoundError:
-            return
-        with file:
-            status = os.fstat(file.fileno())
-            if status.st_ino != self._inode or status.st_size < self._offset:
-                self._inode, self._offset = status.st_ino, 0
-            file.seek(self._offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                self._offset += len(line)
-                yield json.loads(line)
+        """Yield what is new since the last call, the oldest first."""
+        moved = sorted(self.path.parent.glob(f"{self.path.stem}-*{self.path.suffix}"))
+        for path in [*moved, self.path]:
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                offset = self._offsets.get(status.st_ino, 0)
+                if status.st_mtime < self.since or status.st_size <= offset:
+                    continue
+                file.seek(offset)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    offset += len(line)
+                    yield json.loads(line)
+                self._offsets[status.st_ino] = offset
 
 
 def started(row: Row) -> float:

@@ -43,10 +43,6 @@ class Policy(BaseModel):
     """For so long the old version stays loaded on every node after the last step, and `abort`
     brings it back within a second or two."""
 
-    drain_s: Seconds = 30
-    """The old version is drained when the gateway has moved on and nothing of that version has been
-    answered for so long. Longer than the slowest request."""
-
     max_error_rate: Share = 0.01
     """Of the new version's attempts, how many may fail: status 5xx, whether a node or a worker or
     the handler is at fault. Failures without a word of the handler (a worker that died) within a

@@ -1,7 +1,7 @@
 """archives/guards.py: which guard says what, of logs that are made up."""
 
-import json
 import math
+import os
 import random
 
 import pytest
@@ -220,8 +220,15 @@ def test_a_log_is_followed_line_by_line(tmp_path):
         file.write('}\n{"t": 3}\n')
     assert [row["t"] for row in tail.rows()] == [2, 3]
     assert list(tail.rows()) == []
-    (tmp_path / "attempts.jsonl").write_text(json.dumps({"t": 4}) + "\n")  # begun anew
-    assert [row["t"] for row in tail.rows()] == [4]
+    # The gateway moves it aside; its workers go on writing to the moved one for a moment.
+    moved = (tmp_path / "attempts.jsonl").rename(tmp_path / "attempts-20260101T000000.0Z.jsonl")
+    (tmp_path / "attempts.jsonl").write_text('{"t": 5}\n')
+    with moved.open("a") as file:
+        file.write('{"t": 4}\n')
+    assert [row["t"] for row in tail.rows()] == [4, 5]
+    assert [row["t"] for row in LogTail(tail.path).rows()] == [1, 2, 3, 4, 5]
+    os.utime(moved, (1000, 1000))
+    assert [row["t"] for row in LogTail(tail.path, since=2000).rows()] == [5]
 
 
 def test_scores_and_labels_of_a_row():
