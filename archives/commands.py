@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from archives import rollout_commands
 from sonode_console import UserError, say
 
 STORE = Path(__file__).parent / "store"
@@ -19,6 +20,7 @@ def mount(app: typer.Typer) -> None:
     app.command()(inspect)
     app.command()(serve)
     app.command()(predict)
+    rollout_commands.mount(app)
 
 
 def pack(
