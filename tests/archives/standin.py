@@ -204,4 +204,4 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer(200, [it for it in described if it["modelVersion"] == node.default])
 
-    do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815
+    do_GET = do_POST = do_PUT = do_DELETE = handle_any
