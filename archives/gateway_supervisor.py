@@ -17,10 +17,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import httpx
 
-from archives import gateway
+from archives import clients, gateway
 from archives.gateway import GatewaySettings
 from archives.journal import Desired, Journal, fold
 from archives.nginx import Nginx
@@ -84,7 +85,7 @@ class Watch(threading.Thread):
         with suppress(httpx.HTTPError, OSError, ValueError, KeyError):  # the probe tells of it
             token = self.node.token()
             if token != self._token:
-                gateway.write_token(self._state, self.node.name, token)
+                clients.write_token(self._state, self.node.name, token)
                 self._token = token
 
     def _probe(self) -> Seen:
@@ -138,66 +139,80 @@ def _in_words(error: BaseException) -> str:
 
 
 class Supervisor:
-    """Runs the gateway of a state folder: `start`, then `step` again and again, then `stop`."""
+    """The gateway of a state folder, as a context manager that enters when nginx answers.
+
+    Within it a thread keeps nginx in line; what goes wrong on the way is logged, and the gateway
+    goes on as it was. Raises UserError where it cannot start; nothing new is then left running. At
+    the end nginx answers what it has, and ends.
+    """
 
     def __init__(
         self, nodes: Sequence[NodeSettings], state: Path, settings: GatewaySettings
     ) -> None:
         self.state = state
         self.settings = settings
-        self._nodes = nodes
-        self._journal = Journal(state)
-        self._read: tuple[int, int] | None = None
         self.desired = Desired()
         self.nginx = Nginx(state / "gateway", gateway.WORKERS)
         self.watches = [
             Watch(Node(node, state / "archives"), state, lambda: self.desired) for node in nodes
         ]
-        self._applied: str | None = None
+        self._nodes = nodes
+        self._journal = Journal(state)
+        self._read: tuple[int, int] | None = None
+        self._applied = ""
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="gateway")
 
-    def start(self) -> None:
-        """Start or adopt nginx, and watch the nodes.
-
-        Raises UserError where it cannot; nothing new is then left running.
-        """
+    def __enter__(self) -> Self:
         self.nginx.check_folder(max((node.name for node in self._nodes), key=len))
-        if not gateway.clients(self.state):
+        if not clients.clients(self.state):
             raise UserError(
                 f"--state {self.state}: no client may ask yet; make the first one's token with "
                 f"`sonode gateway-token NAME --state {self.state}`"
             )
-        gateway.study_key(self.state)
+        clients.study_key(self.state)
         self._read_journal()
         for watch in self.watches:
             watch.start()
-        # A node that answers is known within this time, so that the first request meets it.
-        until = time.monotonic() + 2 * PROBE_S
-        while time.monotonic() < until and not all(watch.seen.up for watch in self.watches):
-            time.sleep(LOOP_S)
         try:
-            if self.nginx.running():
-                self.nginx.adopt()
-                self.nginx.reload(self._render)
-            else:
-                self.nginx.start(self._render)
+            # A node that answers is known within this time, so that the first request meets it.
+            until = time.monotonic() + 2 * PROBE_S
+            while time.monotonic() < until and not all(watch.seen.up for watch in self.watches):
+                time.sleep(LOOP_S)
+            self._step()
         except BaseException:
             self._end_watches()
             raise
+        self._thread.start()
+        self._say_where()
+        return self
 
-    def step(self) -> None:
-        """Bring nginx in line with what is known now."""
-        self._read_journal()
-        if not self.nginx.running():
-            logger.warning("nginx has ended; it is started again")
-            self.nginx.start(self._render)
-        self.nginx.reload(self._render)
-        self.nginx.rotate()
-        self._tell()
-
-    def stop(self) -> None:
-        """End nginx when it has answered what it has, and the watching."""
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
         self._end_watches()
         self.nginx.stop()
+
+    def _keep(self) -> None:
+        told = ""
+        while not self._ended.wait(LOOP_S):
+            try:
+                self._step()
+            except (UserError, OSError) as error:
+                if str(error) != told:
+                    told = str(error)
+                    logger.error("%s", told)
+                self._ended.wait(1.0)
+
+    def _step(self) -> None:
+        """Bring nginx in line with what is known now."""
+        self._read_journal()
+        if self.nginx.running():
+            self.nginx.reload(self._render)
+        else:
+            self.nginx.start(self._render)
+        self.nginx.rotate()
+        self._tell()
 
     def _end_watches(self) -> None:
         for watch in self.watches:
@@ -238,6 +253,15 @@ class Supervisor:
             part.replace(path)
             self._applied = text
 
+    def _say_where(self) -> None:
+        scheme = "https" if self.settings.certificate else "http"
+        model = self.desired.model or "MODEL"
+        say(f"gateway       {scheme}://{self.settings.listen}/predictions/{model}")
+        for watch in self.watches:
+            say(f"  node {watch.node.name:<8} {'up' if watch.seen.up else watch.seen.why}")
+        say(f"  clients     `sonode gateway-token NAME --state {self.state}` prints a token")
+        say(f"  logs        {self.nginx.folder}")
+
 
 @contextmanager
 def only_one(state: Path) -> Iterator[None]:
@@ -256,36 +280,10 @@ def only_one(state: Path) -> Iterator[None]:
 
 def run(nodes: Sequence[NodeSettings], state: Path, settings: GatewaySettings) -> None:
     """Run the gateway in the foreground until Ctrl-C."""
-    with only_one(state):
-        supervisor = Supervisor(nodes, state, settings)
-        try:
-            supervisor.start()
-            say_where(supervisor)
-            keep(supervisor)
-        except KeyboardInterrupt:
-            say("finishing the requests that it has ...")
-        finally:
-            supervisor.stop()
-    say("stopped")
-
-
-def keep(supervisor: Supervisor) -> None:
-    """Step until Ctrl-C; what goes wrong on the way is told, and the gateway goes on as it was."""
-    told = ""
-    while True:
-        try:
-            supervisor.step()
-        except (UserError, OSError) as error:
-            if str(error) != told:
-                told = str(error)
-                logger.error("%s", told)
-        time.sleep(LOOP_S)
-
-
-def say_where(supervisor: Supervisor) -> None:
-    """Tell the operator where the gateway is and what it writes."""
-    scheme = "https" if supervisor.settings.certificate else "http"
-    say(f"gateway      {scheme}://{supervisor.settings.listen}")
-    for watch in supervisor.watches:
-        say(f"  node {watch.node.name}: {'up' if watch.seen.up else watch.seen.why}")
-    say(f"  requests   {supervisor.state / 'gateway' / 'requests.jsonl'}")
+    try:
+        with only_one(state), Supervisor(nodes, state, settings):
+            say("Ctrl-C stops it")
+            while True:
+                time.sleep(1)
+    except KeyboardInterrupt:
+        say("stopped")

@@ -11,14 +11,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-
-import httpx
 
 from archives.node import SOCKET_PATH_MAX
 from sonode_console import UserError
@@ -39,6 +38,7 @@ class Nginx:
         self.config = self.folder / "nginx.conf"
         self._workers = workers
         self._child: subprocess.Popen[bytes] | None = None
+        self._loaded: str | None = None  # the serial of what it answers with, as far as is known
         (self.folder / "tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
 
@@ -80,10 +80,7 @@ class Nginx:
             if self._child.poll() is not None or time.monotonic() > until:
                 raise UserError(f"nginx does not start ({self._last_words()}): see {log.name}")
             time.sleep(0.02)
-        self._end_earlier()
-
-    def adopt(self) -> None:
-        """Take over the nginx that an ended supervisor has left running."""
+        self._loaded = serial
         self._end_earlier()
 
     def reload(self, render: Render) -> None:
@@ -92,10 +89,14 @@ class Nginx:
         Returns when new connections meet the new one. Raises UserError for a configuration that
         nginx refuses; the one before then stays.
         """
-        before = self.config.read_text()
         text, serial = render(self._sockets())
-        if text == before:
+        if serial == self._loaded:
             return
+        self._end_earlier()  # where a supervisor was killed before it could
+        if serial == self.serial():
+            self._loaded = serial
+            return
+        before = self.config.read_text()
         self._write(text)
         command = [_binary(), "-p", str(self.folder), "-c", str(self.config), "-t", "-q"]
         test = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -108,6 +109,7 @@ class Nginx:
             if time.monotonic() > until:
                 raise UserError(f"nginx does not take its configuration ({self._last_words()})")
             time.sleep(0.02)
+        self._loaded = serial
 
     def serial(self) -> str | None:
         """Which configuration a new connection meets; None: nobody answers."""
@@ -202,12 +204,12 @@ def _binary() -> str:
 
 
 def _serial(sockets: Path) -> str | None:
-    transport = httpx.HTTPTransport(uds=str(sockets / "configuration.sock"))
-    try:
-        with httpx.Client(transport=transport, timeout=2.0) as client:
-            return client.get("http://nginx/").text
-    except httpx.TransportError:
-        return None
+    with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):
+        connection.settimeout(2.0)
+        connection.connect(str(sockets / "configuration.sock"))
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        return connection.makefile("rb").read().decode().rpartition("\r\n\r\n")[2]
+    return None
 
 
 def _group(sockets: Path) -> int | None:

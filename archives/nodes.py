@@ -49,10 +49,10 @@ class NodeSettings(BaseModel):
     """Holds TorchServe's key_file.json."""
     store: Path
     """Its model store; archives are copied there."""
-    workers: int | None = Field(None, ge=1)
+    workers: int | None = Field(default=None, ge=1)
     """Of each version; by default what suits the gateway's own machine (see `archives.plan`)."""
-    batch_size: int | None = Field(None, ge=1)
-    max_batch_delay_ms: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    max_batch_delay_ms: int | None = Field(default=None, ge=1)
 
 
 class Nodes(BaseModel):

@@ -6,11 +6,13 @@ import json
 import shlex
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
 
+from archives import one_machine
+from archives.gateway import GatewaySettings
 from archives.loader import read_members
 from archives.node import TorchServeNode
 from sonode_console import UserError, say
@@ -47,15 +49,25 @@ def serve(
     management_port: int = 8081,
     metrics_port: int = 8082,
     run_dir: Path | None = None,
+    gateway: GatewaySettings | None = None,
+    state: Path = Path("runs") / "rollout",
 ) -> None:
     """Serve archives of a store until Ctrl-C, then return.
 
     `models` holds `NAME=FILE` items; empty: every archive of the store under its own name. Logs
     and the token file go to `run_dir` (`runs/serve-PORT` if None). `engine` and `fallback` overrule
-    the archives' own settings (see `handlers.settings`). Raises UserError for a damaged
+    the archives' own settings (see `handlers.settings`). With `gateway` there is one before it, and
+    `state` says what both serve (see `archives.one_machine`). Raises UserError for a damaged
     archive, and when the node cannot start or ends by itself.
     """
-    chosen = _parse_models(store, models) if models else archives_in(store)
+    chosen = one_machine.journalled(state) if gateway else {}
+    if chosen and models:
+        raise UserError(
+            f"--models: the journal in {state} says what is served; leave it out, and change it "
+            "with `sonode rollout`"
+        )
+    if not chosen:
+        chosen = _parse_models(store, models) if models else archives_in(store)
     node = TorchServeNode(
         store,
         chosen,
@@ -70,8 +82,12 @@ def serve(
         },
     )
     try:
-        with node:
+        with ExitStack() as running:
+            running.enter_context(node)
             _say_how_to_call(node)
+            if gateway:
+                running.enter_context(one_machine.gateway_before(node, gateway, state))
+            say("Ctrl-C stops it")
             while True:
                 node.check_alive()
                 # Renewed here so that whoever reads the key file finds a token that is good.
@@ -117,4 +133,3 @@ def _say_how_to_call(node: TorchServeNode) -> None:
         f"  python3 -c {shlex.quote(header)} {shlex.quote(str(node.key_file))} "
         f"| curl --noproxy '*' -H @- -T image.png {url}"
     )
-    say("Ctrl-C stops it")

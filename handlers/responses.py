@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from handlers.errors import RequestError
 from model_def.heads import HeadSpec, Score, is_consistent
@@ -93,6 +94,25 @@ def failed(error: RequestError) -> Outcome:
         error.status,
         {"code": error.code, "message": str(error), "field": error.field, "stage": error.stage},
     )
+
+
+def code_of(outcome: Outcome) -> str:
+    """The stable code of a failure, `ok` of a score."""
+    return "ok" if outcome.status == 200 else str(outcome.body["code"])
+
+
+def headers(outcome: Outcome) -> dict[str, str]:
+    """What a gateway logs of a row without reading its body; none of it can break a header's line.
+
+    `X-Sonode-Scores: malignancy=0.831200;alnm=0.210000`, six digits in fixed point, and
+    `X-Sonode-Labels: malignancy=malignant;alnm=no%20ALNM`, percent-encoded: labels are free text.
+    """
+    told = {"X-Sonode-Code": code_of(outcome)}
+    if outcome.status == 200:
+        heads = outcome.body["heads"]
+        told["X-Sonode-Scores"] = ";".join(f"{it}={heads[it]['probability']:.6f}" for it in heads)
+        told["X-Sonode-Labels"] = ";".join(f"{it}={quote(heads[it]['label'])}" for it in heads)
+    return told
 
 
 def to_json(body: Mapping[str, Any]) -> bytes:

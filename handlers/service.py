@@ -117,6 +117,8 @@ class ScoringService:
             phrase = "OK" if outcome.status == 200 else outcome.body["code"]
             context.set_response_status(outcome.status, phrase, index)
             context.set_response_content_type(index, "application/json")
+            for name, value in responses.headers(outcome).items():
+                context.set_response_header(index, name, value)
         ids = [context.get_request_id(index) for index in range(len(rows))]
         self.telemetry.tell(ids, outcomes, times)
         if self.poisoned:

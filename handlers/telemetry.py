@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
-from handlers.responses import ModelIdentity, Outcome
+from handlers.responses import ModelIdentity, Outcome, code_of
 
 logger = logging.getLogger(__name__)
 
@@ -129,11 +129,6 @@ class Telemetry:
                 f"{value:.6f}" if isinstance(value, float) else value,
                 [self._model.name, self._model.version, *labels],
             )
-
-
-def code_of(outcome: Outcome) -> str:
-    """The stable code of a failure, `ok` of a score."""
-    return "ok" if outcome.status == 200 else str(outcome.body["code"])
 
 
 def bin_of(probability: float) -> str:

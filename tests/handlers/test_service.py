@@ -51,6 +51,7 @@ class FakeContext:
         self.headers = headers
         self.status: dict[int, int] = {}
         self.content_type: dict[int, str] = {}
+        self.told: list[dict[str, str]] = [{} for _ in headers]
 
     def get_all_request_header(self, index: int) -> dict[str, str]:
         return self.headers[index]
@@ -64,6 +65,10 @@ class FakeContext:
 
     def set_response_content_type(self, index: int, value: str) -> None:
         self.content_type[index] = value
+
+    def set_response_header(self, index: int, name: str, value: str) -> None:
+        assert isinstance(value, str)  # or the worker dies
+        self.told[index][name] = value
 
 
 def test_a_mixed_batch_is_decided_row_by_row(service: ScoringService, frame: np.ndarray) -> None:
@@ -94,6 +99,12 @@ def test_a_mixed_batch_is_decided_row_by_row(service: ScoringService, frame: np.
     assert bodies[4]["heatmaps"] == {}
     assert bodies[4]["heads"] == bodies[2]["heads"] != bodies[0]["heads"]
     assert bodies[4]["model"]["version"] == "1.0"
+    codes = [told["X-Sonode-Code"] for told in context.told]
+    assert codes == ["ok", "unreadable_image", "ok", "invalid_roi", "ok"]
+    malignancy, alnm = (bodies[4]["heads"][head]["probability"] for head in ("malignancy", "alnm"))
+    scores = f"malignancy={malignancy:.6f};alnm={alnm:.6f}"
+    assert context.told[4]["X-Sonode-Scores"] == scores
+    assert "X-Sonode-Scores" not in context.told[3]
 
 
 def test_scores_do_not_depend_on_the_neighbours(service: ScoringService) -> None:

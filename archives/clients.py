@@ -1,0 +1,84 @@
+"""Secrets of the gateway: its clients' tokens, the key of the study ids' hash, its nodes' tokens.
+
+Small files of the state folder that only their owner reads. nginx reads them at each request (see
+`gateway.js`), so a change counts from the next one on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from pathlib import Path
+
+from sonode_console import UserError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+TOKEN_BYTES = 32
+
+
+def study_key(state: Path) -> bytes:
+    """Return the key of the study ids' hash; made at the first call, and kept.
+
+    With another key the hashes of one study no longer agree, nor does its side of a split.
+    """
+    path = state / "key"
+    if not path.exists():
+        _write_private(path, secrets.token_bytes(32))
+    return path.read_bytes()
+
+
+def add_client(state: Path, name: str) -> str:
+    """Return a new token for this client, which is kept as a digest only; an old one is void.
+
+    A gateway that runs takes it at once. Raises UserError for a name that it could not log.
+    """
+    if not NAME.fullmatch(name):
+        raise UserError(f"NAME {name!r}: use letters, digits, dots, dashes, underscores")
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    _write_clients(state, clients(state) | {name: digest})
+    return token
+
+
+def remove_client(state: Path, name: str) -> None:
+    """Void a client's token. Raises UserError where there is no such client."""
+    known = clients(state)
+    if name not in known:
+        raise UserError(f"NAME {name}: no such client; there is {', '.join(known) or 'none'}")
+    del known[name]
+    _write_clients(state, known)
+
+
+def clients(state: Path) -> dict[str, str]:
+    """Return the clients: name -> SHA-256 of the token.
+
+    Raises UserError for a file that others can read.
+    """
+    path = state / "clients.json"
+    if not path.exists():
+        return {}
+    if path.stat().st_mode & 0o077:
+        raise UserError(f"{path}: others may read it; run `chmod 600 {path}`")
+    found: dict[str, str] = json.loads(path.read_text())
+    return found
+
+
+def _write_clients(state: Path, known: dict[str, str]) -> None:
+    _write_private(state / "clients.json", json.dumps(known, indent=1).encode())
+
+
+def write_token(state: Path, node: str, token: str) -> None:
+    """Give nginx the node's token; it counts from the next request on."""
+    _write_private(state / "gateway" / f"{node}.token", token.encode())
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """In one step, and for nobody else's eyes."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(data)
+    part.replace(path)

@@ -1,0 +1,71 @@
+"""TorchServe and the gateway of one machine, started together by `sonode serve --gateway-port`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from archives.gateway import GatewaySettings
+from archives.gateway_supervisor import Supervisor, only_one
+from archives.journal import Journal, Release, fold
+from archives.loader import file_sha256, read_members
+from archives.node import TorchServeNode
+from archives.nodes import NodeSettings
+from sonode_console import UserError
+
+
+def journalled(state: Path) -> dict[str, str]:
+    """Return what the journal has TorchServe start with, model name -> file; empty: nothing yet.
+
+    Further versions are registered by the gateway.
+    """
+    desired = fold(Journal(state).entries())
+    if desired.model is None or desired.stable is None:
+        return {}
+    return {desired.model: desired.stable.file}
+
+
+@contextmanager
+def gateway_before(
+    node: TorchServeNode, settings: GatewaySettings, state: Path
+) -> Iterator[Supervisor]:
+    """Run a gateway before a running node until the block ends.
+
+    A journal that is empty gets its first entry: the one model that the node serves.
+    `state/nodes.yaml` is written for `sonode rollout`. Raises UserError where it cannot start.
+    """
+    if len(node.models) != 1:
+        raise UserError(
+            f"--gateway-port: a gateway has one model, not {len(node.models)} "
+            f"({', '.join(node.models)}); name it with --models NAME=FILE"
+        )
+    ((model, file),) = node.models.items()
+    only = NodeSettings(
+        name="local",
+        inference=node.inference_url,
+        management=node.management_url,
+        run_dir=node.run_dir,
+        store=node.store,
+    )
+    with only_one(state):
+        if not journalled(state):
+            _first_entry(state, model, node.store / file)
+        nodes = {"nodes": [only.model_dump(mode="json", exclude_none=True)]}
+        (state / "nodes.yaml").write_text(yaml.safe_dump(nodes, sort_keys=False))
+        with Supervisor([only], state, settings) as supervisor:
+            yield supervisor
+
+
+def _first_entry(state: Path, model: str, archive: Path) -> None:
+    manifest, _ = read_members(archive)
+    version = str(manifest["model"]["modelVersion"])
+    release = Release(version, archive.name, file_sha256(archive))
+    (state / "archives").mkdir(exist_ok=True)
+    shutil.copyfile(archive, state / "archives" / archive.name)
+    journal = Journal(state)
+    with journal.lock():
+        journal.append("deployed", rollout=None, model=model, stable=release, serves=[release])
