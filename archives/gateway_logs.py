@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 Row = dict[str, Any]
 
@@ -62,7 +63,7 @@ def scores(row: Row) -> dict[str, float]:
 
 def labels(row: Row) -> dict[str, str]:
     """Label by head; empty where there was no score."""
-    return dict(_pairs(row["labels"]))
+    return {head: unquote(label) for head, label in _pairs(row["labels"])}
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:

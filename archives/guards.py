@@ -135,12 +135,11 @@ class Watch:
         ]
         if self.kind == "shadow":
             for head in self.heads:
-                found += [
-                    self._rate(f"flips of {head}", self._flips[head], policy.max_flip_rate),
-                    self._rate(
-                        f"difference of {head}", self._differences[head], policy.max_difference
-                    ),
-                ]
+                for what, test, limit in (
+                    ("flips", self._flips[head], policy.max_flip_rate),
+                    ("difference", self._differences[head], policy.max_difference),
+                ):
+                    found.append(self._rate(f"{what} of {head}", test, limit, needs_some=True))
         else:
             found += [self._shift(head) for head in self.heads]
         return found
@@ -214,13 +213,15 @@ class Watch:
 
     # --- judging
 
-    def _rate(self, guard: str, test: MeanTest, limit: float) -> Verdict:
+    def _rate(
+        self, guard: str, test: MeanTest, limit: float, *, needs_some: bool = False
+    ) -> Verdict:
         value = test.mean
         evidence = test.log_evidence / self.needed
         state: Literal["ok", "hold", "failed"] = "ok"
         if evidence >= 1:
             state = "failed"
-        elif value is not None and value > limit:
+        elif needs_some if value is None else value > limit:
             state = "hold"
         told = "nothing yet" if value is None else f"{value:.2%} of {test.n}"
         return Verdict(

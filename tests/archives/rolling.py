@@ -11,11 +11,13 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import yaml
@@ -25,6 +27,7 @@ from archives.java import claim_ports
 from archives.journal import Entry, Journal
 from archives.nodes import NodeSettings
 from archives.rollout_nodes import applied
+from handlers.integrity import write_canonical_zip
 
 QUICK = {
     "canary": [20, 100],
@@ -182,6 +185,28 @@ class Site:
         """Of requests.jsonl or attempts.jsonl."""
         lines = (self.state / "gateway" / log).read_text().splitlines()
         return [json.loads(line) for line in lines]
+
+
+def repacked(
+    archive: Path,
+    target: Path,
+    *,
+    name: str,
+    version: str,
+    change: Callable[[Path], None] = lambda folder: None,
+) -> Path:
+    """The archive with another name and version, and with what `change` does to its files."""
+    with TemporaryDirectory() as folder:
+        with zipfile.ZipFile(archive) as packed:
+            packed.extractall(folder)
+        manifest = Path(folder) / "MAR-INF" / "MANIFEST.json"
+        told = json.loads(manifest.read_text())
+        told["model"] |= {"modelName": name, "modelVersion": version}
+        manifest.write_text(json.dumps(told))
+        change(Path(folder))
+        with target.open("wb") as file:
+            write_canonical_zip(Path(folder), file)
+    return target
 
 
 def sonode_process(words: Sequence[str], log: object) -> subprocess.Popen[bytes]:

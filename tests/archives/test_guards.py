@@ -52,6 +52,14 @@ def states(watch: Watch) -> dict[str, str]:
     return {verdict.guard: verdict.state for verdict in watch.verdicts()}
 
 
+def test_no_evidence_is_no_evidence():
+    # An archive that was packed before handlers told their scores: only errors and times are seen.
+    judged = watch()
+    Traffic().pairs(judged, 100, code="", scores="", labels="")
+    assert states(judged)["errors"] == "ok"
+    assert states(judged)["flips of alnm"] == "hold"
+
+
 @pytest.mark.parametrize("kind", ["shadow", "canary", "alone"])
 def test_two_that_are_alike_pass(kind):
     judged = watch(kind)
@@ -232,7 +240,10 @@ def test_a_log_is_followed_line_by_line(tmp_path):
 
 
 def test_scores_and_labels_of_a_row():
-    row = {"scores": "malignancy=0.8312;alnm=0.2100", "labels": "malignancy=malignant;alnm=no ALNM"}
+    row = {
+        "scores": "malignancy=0.8312;alnm=0.2100",
+        "labels": "malignancy=malignant;alnm=no%20ALNM",
+    }
     assert scores(row) == {"malignancy": 0.8312, "alnm": 0.21}
     assert labels(row) == {"malignancy": "malignant", "alnm": "no ALNM"}
     assert scores({"scores": ""}) == {}

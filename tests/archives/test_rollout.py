@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from archives import control, rollout_nodes, rollout_start
-from archives.build import pack
 from archives.journal import Desired, Journal, Release, fold
 from archives.loader import file_sha256
 from archives.policy import Policy
 from archives.rollout_facts import step_entry
-from tests.archives.rolling import QUICK, Load, Site
+from archives.rollout_status import status
+from sonode_console import UserError
+from tests.archives.rolling import QUICK, Load, Site, repacked
 from tests.archives.standin import Call, Handler, StandIn
 
 IMAGES = [bytes([number]) * 64 for number in range(64)]
@@ -28,9 +29,12 @@ Answers = Callable[[Handler, Call], bool]
 
 
 @pytest.fixture(scope="module")
-def archives(tmp_path_factory: pytest.TempPathFactory, checkpoint_folder: Path) -> dict[str, Path]:
+def archives(tmp_path_factory: pytest.TempPathFactory, archive_path: Path) -> dict[str, Path]:
     store = tmp_path_factory.mktemp("packed")
-    return {version: pack(checkpoint_folder, "m", version, store) for version in ("1.0", "2.0")}
+    return {
+        version: repacked(archive_path, store / f"{version}.mar", name="m", version=version)
+        for version in ("1.0", "2.0", "3.0")
+    }
 
 
 class Nodes:
@@ -259,3 +263,146 @@ def test_one_that_turns_bad_in_the_canary_goes_back_and_killing_that_does_not_st
     assert set(clients.versions(since)) == {"1.0"}
     assert site.entries()[-1].facts["exposed"] > 0
     assert nodes.versions() == [{"1.0": 1}] * 2
+
+
+# --- what operators ask, and what is missing
+
+
+def test_too_few_requests_hold_and_then_pause_but_never_promote(site, nodes, archives):
+    with running(site, archives["2.0"], step_timeout_s=1.5) as result:
+        paused = site.wait_for("pause")  # no load at all
+        assert paused.facts["why"].startswith("too few requests to judge")
+        time.sleep(1)
+        assert desired(site).step == "shadow"
+        assert desired(site).paused
+        ask(site, "abort")
+    assert result == [False]
+    back = next(entry for entry in site.entries() if entry.event == "rollback")
+    assert (back.facts["guard"], back.facts["said"]) == ("abort", "asked for by the operator")
+
+
+def test_pause_resume_promote_within_a_second(site, nodes, archives):
+    with load(site), running(site, archives["2.0"], canary=[50, 100], min_step_s=60) as result:
+        site.wait_for("shadow", taken=True)
+        ask(site, "pause")
+        site.wait_for("pause", seconds=1)
+        found = status(site.state)
+        assert found.running
+        assert found.desired.paused
+        assert found.desired.shadow_percent == 100
+        ask(site, "resume")
+        site.wait_for("resume", seconds=1)
+        ask(site, "promote")
+        canary = site.wait_for("canary 50 %", seconds=1)
+        assert canary.facts["why"].startswith("by hand")
+        # Promoted twice in a row: the second word was for a step that is over.
+        control.ask(site.state, "promote", canary.seq - 1)
+        time.sleep(1)
+        assert desired(site).step == "canary 50 %"
+        assert not (site.state / "control").exists()
+        ask(site, "abort")
+        site.wait_for("rollback", seconds=1)
+    assert result == [False]
+
+
+def test_an_abort_is_not_taken_back(tmp_path):
+    control.ask(tmp_path, "abort", 3)
+    control.ask(tmp_path, "promote", 3)
+    assert control.asked(tmp_path, 3) == "abort"
+
+
+def test_step_by_step_waits_for_promote(site, nodes, archives, monkeypatch):
+    chosen = Policy(**(QUICK | {"canary": [100], "min_step_s": 0.2, "keep_warm_s": 0.2}))
+    result = []
+    words = (archives["2.0"], site.nodes_file, chosen, site.state)
+    thread = threading.Thread(
+        target=lambda: result.append(rollout_start.start(*words, step_by_step=True))
+    )
+    with load(site):
+        thread.start()
+        for step in ("shadow", "canary 100 %", "keep"):
+            site.wait_for(step, taken=True)
+            time.sleep(2)
+            assert desired(site).step == step
+            ask(site, "promote")
+        thread.join(30)
+    assert result == [True]
+
+
+def test_the_old_version_comes_back_while_it_is_kept_warm(site, nodes, archives):
+    with load(site) as clients, running(site, archives["2.0"], keep_warm_s=60) as result:
+        site.wait_for("keep", taken=True)
+        assert [node.default for node in nodes.nodes] == ["2.0"] * 2
+        ask(site, "abort")
+        site.wait_for("rolled_back")
+        since = time.time()
+        time.sleep(0.3)
+    assert result == [False]
+    assert set(clients.versions(since)) == {"1.0"}
+    assert clients.statuses().keys() == {200}
+    assert nodes.versions() == [{"1.0": 1}] * 2
+    assert [node.default for node in nodes.nodes] == ["1.0"] * 2
+
+
+def test_a_node_that_is_down_gets_it_when_it_comes_back(site, nodes, archives):
+    nodes.nodes[1].stop()
+    with load(site) as clients:
+        assert start(site, archives["2.0"])
+        assert nodes.versions() == [{"2.0": 1}, {"1.0": 1}]
+        shadow = next(entry for entry in site.entries() if entry.event == "shadow")
+        assert shadow.facts["absent"] == ["b"]
+        nodes.nodes[1].start()
+        until = time.monotonic() + 20
+        while nodes.versions() != [{"2.0": 1}] * 2 and time.monotonic() < until:
+            time.sleep(0.1)
+    assert nodes.versions() == [{"2.0": 1}] * 2
+    assert clients.statuses().keys() == {200}
+
+
+def test_two_at_once_are_refused(site, nodes, archives):
+    with load(site), running(site, archives["2.0"], min_step_s=60):
+        site.wait_for("shadow")
+        with pytest.raises(UserError, match=r"a rollout is running \(process \d+\)") as caught:
+            start(site, archives["3.0"])
+        assert "\n" not in str(caught.value)
+        ask(site, "abort")
+    # Nor after a kill: the one that has not ended is gone on with, or ended.
+    journal = Journal(site.state)
+    with journal.lock():
+        journal.append("start", rollout="x", model="m", stable=OLD, candidate=NEW, step="shadow",
+                       heads=[], nodes="", policy={})  # fmt: skip
+    with pytest.raises(UserError, match=r"the rollout of 9.0 has not ended \(step shadow\)"):
+        start(site, archives["3.0"])
+
+
+OLD = Release("1.0", "m-1.0.mar", "0" * 64)
+NEW = Release("9.0", "m-9.0.mar", "1" * 64)
+
+
+def test_what_cannot_be_rolled_out_here_is_refused_before_anything_is_written(
+    tmp_path, archives, archive_path
+):
+    journal = Journal(tmp_path / "state")
+    with journal.lock():
+        journal.append("deployed", rollout=None, model="m", stable=OLD, serves=[OLD])
+    nodes = tmp_path / "nodes.yaml"
+    words = (nodes, Policy(), tmp_path / "state")
+    with pytest.raises(UserError, match=r"--nodes .*No such file"):
+        rollout_start.start(archives["2.0"], *words, step_by_step=False)
+    nodes.write_text(
+        "nodes: [{name: a, inference: 'http://127.0.0.1:1', management: 'http://127.0.0.1:2',"
+        " run_dir: a, store: a}]"
+    )
+    for archive, message in [
+        (archive_path, "is of model tiny, and m is served here"),
+        (archives["1.0"], "version 1.0 is served with other content"),
+        (tmp_path / "none.mar", "no such file"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            rollout_start.start(archive, *words, step_by_step=False)
+    kept = tmp_path / "state" / "archives" / "m-2.0.mar"
+    kept.parent.mkdir()
+    kept.write_bytes(b"another")
+    with pytest.raises(UserError, match="is another archive of that version"):
+        rollout_start.start(archives["2.0"], *words, step_by_step=False)
+    assert [entry.event for entry in journal.entries()] == ["deployed"]
