@@ -39,6 +39,9 @@ QUICK = {
 """A policy for minutes, not weeks; limits are the product's own."""
 
 
+TAKEN_S = 1.0  # by then the gateway has a new step's configuration
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a client met with; `status` 0: nothing, the connection broke or time was up."""
@@ -215,23 +218,25 @@ def sonode_process(words: Sequence[str], log: object) -> subprocess.Popen[bytes]
     return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ)  # type: ignore[call-overload]
 
 
-def split_by_step(site: Site, load: Load) -> dict[str, tuple[int, int]]:
+def split_by_step(
+    site: Site, load: Load, entries: Sequence[Entry], new: str
+) -> dict[str, tuple[int, int]]:
     """Studies on the new version, and all, of each canary step; asserts that none changed sides.
 
-    A study counts where all its answers began and ended in the step, as the gateway has taken it.
+    A study counts with its answers that began and ended in the step, once it was taken.
     """
-    entries = [entry for entry in site.entries() if "step" in entry.facts]
     found = {}
-    for entry, following in pairwise(entries):
+    steps = [entry for entry in entries if "step" in entry.facts]
+    for entry, following in pairwise(steps):
         if entry.event != "canary":
             continue
+        begin = entry.time + TAKEN_S
         versions = defaultdict(set)
-        begin = entry.time + 0.5  # taken by then, as the journal's next entries show
         for answer in list(load.answers):
             inside = begin <= answer.t and answer.t + answer.ms / 1000 < following.time
             if inside and answer.status == 200:
                 versions[answer.study].add(answer.version)
         assert all(len(seen) == 1 for seen in versions.values()), entry.facts["step"]
-        new = sum(seen != {"1.0"} for seen in versions.values())
-        found[str(entry.facts["step"])] = (new, len(versions))
+        share = sum(new in seen for seen in versions.values())
+        found[str(entry.facts["step"])] = (share, len(versions))
     return found
