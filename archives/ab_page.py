@@ -23,7 +23,7 @@ _PAGE = """<!doctype html>
  table {{ border-collapse: collapse; margin: .5rem 0 1.5rem }}
  td, th {{ padding: .2rem .9rem .2rem 0; text-align: right; font-weight: normal }}
  td {{ font-variant-numeric: tabular-nums }}
- td:first-child, th:first-child, td.t {{ text-align: left }}
+ td:first-child, th:first-child, .text td, .text th {{ text-align: left }}
  th {{ border-bottom: 1px solid #888; color: #555; vertical-align: bottom }}
  figure {{ display: inline-block; margin: 0 1rem 1rem 0 }}
  figcaption, p.note {{ color: #555 }}
@@ -63,14 +63,15 @@ def render(found: Json) -> str:
         "the shadow the same ones. Distances beyond chance (5 %, one look) are a difference of the "
         "versions. The images of one study resemble each other, which the intervals do not "
         "count.</p>",
-        "<h2>Journal</h2>",
+        '<h2>Journal</h2><div class="text">',
         _table(
-            ["time", "entry", ""],
+            ("time", "entry", ""),
             [
                 (_clock(it["time"]), it["step"] or it["event"], it["told"] or "")
                 for it in found["journal"]
             ],
         ),
+        "</div>",
     ]
     title = f"{found['model']}: {versions['old'] or 'nothing'} to {versions['new']}"
     return _PAGE.format(title=html.escape(f"{title}, {found['end']}"), body="\n".join(body))

@@ -77,10 +77,9 @@ class Watch:
         self.needed = math.log(count_tests(policy, heads) / policy.alpha)
         odds = policy.max_odds_ratio
         share = odds / (1 + odds)  # of the pairs in which one of the two fails
-        alone = odds * SLOW / (1 - SLOW + odds * SLOW)
         self._errors = MeanTest(policy.max_error_rate, UNSIGNED_MOST)
         self._failing = MeanTest(share)
-        self._slow = MeanTest(alone if kind == "alone" else share, SLOW_MOST)
+        self._slow = MeanTest(share, SLOW_MOST)
         self._unanswered = MeanTest(policy.max_unanswered, UNSIGNED_MOST)
         self._flips = {head: MeanTest(policy.max_flip_rate) for head in heads}
         self._differences = {head: MeanTest(policy.max_difference) for head in heads}
@@ -111,8 +110,6 @@ class Watch:
             self.answered += row["status"] == 200
             self._unpaired = row
             self._count_error(row)
-            if self.kind == "alone":
-                self._count_slow(row, None)
         else:
             return
         if inside and self.kind == "shadow":
@@ -126,8 +123,7 @@ class Watch:
         found = [self._rate("errors", self._errors, policy.max_error_rate)]
         if self.kind != "shadow":
             found += [self._rate("unanswered", self._unanswered, policy.max_unanswered)]
-        if self.kind == "alone":
-            found += [self._rate("slow", self._slow, self._slow.limit)] if self._latencies else []
+        if self.kind == "alone":  # nothing answers at the same time
             return found
         found += [
             self._rate("failing against the old version", self._failing, self._failing.limit),
@@ -165,13 +161,13 @@ class Watch:
             self._failing.add(float(failed[0]))
         self._count_slow(new, old)
 
-    def _count_slow(self, new: Row, old: Row | None) -> None:
+    def _count_slow(self, new: Row, old: Row) -> None:
         if len(self._latencies) < LATENCIES // 10 or new["t"] - self._last_slow < 1:
             return
         self._last_slow = new["t"]
         p95 = float(np.percentile(list(self._latencies), 100 * (1 - SLOW)))
         slow = new["ms"] > self.policy.slow_factor * p95
-        if old is None or slow != (old["ms"] > p95):
+        if slow != (old["ms"] > p95):
             self._slow.add(float(slow))
 
     def _match(self, row: Row) -> None:
@@ -257,6 +253,6 @@ def count_tests(policy: Policy, heads: Sequence[str]) -> int:
     """How many tests a rollout makes, among which `alpha` is shared out.
 
     Shadow: errors, failing, slow, and two a head; each canary step: those three, unanswered and one
-    a head; the last two steps, alone: errors, unanswered, slow.
+    a head; the last two steps, alone: errors, unanswered.
     """
-    return 3 + 2 * len(heads) + (len(policy.canary) - 1) * (4 + len(heads)) + 2 * 3
+    return 3 + 2 * len(heads) + (len(policy.canary) - 1) * (4 + len(heads)) + 2 * 2

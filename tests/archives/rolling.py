@@ -51,6 +51,8 @@ class Answer:
     status: int
     version: str
     ms: float
+    what: str
+    """What went wrong, where nothing came."""
 
 
 class Load:
@@ -83,13 +85,18 @@ class Load:
     def _client(self, number: int) -> None:
         chance = random.Random(number)
         connection: http.client.HTTPConnection | None = None
+        last = 0.0
         turn, due = 0, time.monotonic() + chance.random() * self._pause
         while not self._ended.wait(max(0.0, due - time.monotonic())):
             due = max(due + self._pause, time.monotonic())
             study = f"study-{number}-{turn // 2}"
             began = time.time()
-            status, version = 0, ""
+            status, version, what = 0, "", ""
             try:
+                # As clients do: one that lay idle may be closed by the other end at any time.
+                if connection is not None and began - last > 1:
+                    connection.close()
+                    connection = None
                 if connection is None:
                     connection = http.client.HTTPConnection(
                         self.url.host, self.url.port, timeout=60
@@ -104,12 +111,13 @@ class Load:
                 answer = connection.getresponse()
                 answer.read()
                 status, version = answer.status, answer.headers.get("X-Model-Version", "")
-            except (OSError, http.client.HTTPException):
+            except (OSError, http.client.HTTPException) as error:
+                what = repr(error)
                 if connection is not None:
                     connection.close()
                 connection = None
-            ms = 1000 * (time.time() - began)
-            self.answers.append(Answer(began, study, status, version, ms))
+            last = time.time()
+            self.answers.append(Answer(began, study, status, version, 1000 * (last - began), what))
             turn += 1
         if connection is not None:
             connection.close()

@@ -281,6 +281,8 @@ class Outcome:
     seconds: float
     split: dict[str, tuple[int, int]]
     said: str
+    broken: list[str]
+    """What clients met with where nothing came: seconds after the start, and why."""
 
     def faults(self) -> list[str]:
         """What is not as it should be."""
@@ -379,6 +381,11 @@ def _outcome(
         seconds=seconds,
         split=split_by_step(site, load, entries, new),
         said=str(back.facts["said"]) if back else "",
+        broken=[
+            f"{it.t - entries[0].time:.1f} s: {it.status} {it.what} after {it.ms:.0f} ms"
+            for it in load.answers
+            if it.status != 200
+        ],
     )
 
 

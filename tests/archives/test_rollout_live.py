@@ -43,7 +43,7 @@ def cluster(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def test_a_rollout(cluster: Cluster, scenario: Scenario) -> None:
     outcome = run(cluster, scenario)
     cluster.lines.append(line(outcome))
-    print(line(outcome), outcome.said, outcome.split, sep="\n")
+    print(line(outcome), outcome.said, outcome.split, *outcome.broken, sep="\n")
     assert outcome.sent > 100
     assert outcome.faults() == []
     for step, (new, studies) in outcome.split.items():
