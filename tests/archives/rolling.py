@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -151,7 +150,7 @@ class Site:
 
     def __exit__(self, *_: object) -> None:
         assert self.gateway
-        self.gateway.send_signal(signal.SIGINT)
+        self.gateway.terminate()
         self.gateway.wait(30)
 
     def start_gateway(self) -> None:
