@@ -38,6 +38,7 @@ $(VENV)/.bench: $(VENV)/.installed
 SERVING ?=
 bench: $(VENV)/.bench  ## servers (SERVING="--only bare,archive" for some), batch job, training
 	$(BIN)/python -m tests.benchmarks.serving $(SERVING)
+	$(BIN)/python -m tests.benchmarks.gateway
 	$(BIN)/python -m tests.benchmarks.throughput
 	$(BIN)/python -m tests.benchmarks.explaining
 	$(BIN)/python -m tests.benchmarks.training

@@ -138,8 +138,10 @@ def serve(
 def gateway(
     nodes: Path = typer.Option(help="nodes.yaml: the TorchServe nodes; see README."),
     state: Path = typer.Option(STATE, help="Journal and logs, shared with `sonode rollout`."),
-    host: str = HOST,
-    port: int = typer.Option(8443, min=1, max=65535, help="Port for clients."),
+    gateway_port: int = typer.Option(
+        8443, "--gateway-port", "--port", min=1, max=65535, help="Port for clients."
+    ),
+    gateway_host: str = HOST,
     certificate: Path | None = CERTIFICATE,
     certificate_key: Path | None = CERTIFICATE_KEY,
     rate: int = RATE,
@@ -148,7 +150,7 @@ def gateway(
     from archives.gateway_supervisor import run
     from archives.nodes import read_nodes
 
-    settings = _gateway_settings(host, port, certificate, certificate_key, rate)
+    settings = _gateway_settings(gateway_host, gateway_port, certificate, certificate_key, rate)
     run(read_nodes(nodes), state, settings)
 
 

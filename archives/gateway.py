@@ -111,9 +111,9 @@ def render(
             for node in nodes
         ],
     }
-    template = _template()
-    serial = hashlib.sha256(template.render(**facts, serial="").encode()).hexdigest()
-    return template.render(**facts, serial=serial), serial
+    text = _template().render(**facts, serial="SERIAL")
+    serial = hashlib.sha256(text.encode()).hexdigest()
+    return text.replace('"SERIAL"', f'"{serial}"'), serial
 
 
 def _twice(names: Sequence[str]) -> list[str]:

@@ -27,6 +27,7 @@ START_TIMEOUT_S = 10.0
 LOG_BYTES = 100_000_000
 Render = Callable[[Path], tuple[str, str]]
 """The folder of its sockets -> a configuration, and the serial that it tells of itself."""
+CONFIGURATION = "configuration.sock"
 LOGS = ("requests.jsonl", "attempts.jsonl")
 
 
@@ -67,7 +68,7 @@ class Nginx:
         text, serial = render(sockets)
         self._write(text)
         with (self.folder / "nginx.log").open("ab") as log:
-            self._child = subprocess.Popen(
+            child = subprocess.Popen(
                 [_binary(), "-p", str(self.folder), "-c", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -76,10 +77,14 @@ class Nginx:
                 umask=0o077,
             )
         until = time.monotonic() + START_TIMEOUT_S
-        while self.serial() != serial:
-            if self._child.poll() is not None or time.monotonic() > until:
+        while _serial(sockets) != serial:
+            if child.poll() is not None or time.monotonic() > until:
+                _signal_group(child.pid, signal.SIGKILL)
+                child.wait()
+                _remove(sockets)
                 raise UserError(f"nginx does not start ({self._last_words()}): see {log.name}")
             time.sleep(0.02)
+        self._child = child
         self._loaded = serial
         self._end_earlier()
 
@@ -89,10 +94,10 @@ class Nginx:
         Returns when new connections meet the new one. Raises UserError for a configuration that
         nginx refuses; the one before then stays.
         """
+        self._end_earlier()
         text, serial = render(self._sockets())
         if serial == self._loaded:
             return
-        self._end_earlier()  # where a supervisor was killed before it could
         if serial == self.serial():
             self._loaded = serial
             return
@@ -118,7 +123,7 @@ class Nginx:
     def finishing(self) -> int:
         """How many workers of an earlier configuration still have requests to answer."""
         group = _group(self._sockets())
-        return max(0, len(_members(group)) - 1 - self._workers) if group else 0
+        return max(0, len(_members(group)) - 1 - self._workers)
 
     def rotate(self, limit: int = LOG_BYTES) -> list[Path]:
         """Move logs beyond `limit` bytes aside, NAME-TIME.jsonl; no line is lost, none deleted."""
@@ -170,10 +175,17 @@ class Nginx:
     def _end_earlier(self) -> None:
         """Let workers of killed nginxes finish what they have; they take no more."""
         for generation in self._generations()[:-1]:
-            sockets = self.folder / f"s{generation}"
-            if _serial(sockets) is not None:
-                _signal_group(_group(sockets), signal.SIGQUIT)
-            _remove(sockets)
+            earlier = self.folder / f"s{generation}"
+            answering = earlier / CONFIGURATION
+            if not answering.is_symlink() and _serial(earlier) is not None:
+                # What they have still has to reach a node: through the new one from now on.
+                for path in self._sockets().glob("*.sock"):
+                    link = earlier / f"{path.name}.new"
+                    link.symlink_to(path)
+                    link.replace(earlier / path.name)
+                _signal_group(_group(earlier), signal.SIGQUIT)
+            if not answering.is_symlink() or not _members(_group(earlier)):
+                _remove(earlier)
 
     def _end(self, generation: int) -> None:
         sockets = self.folder / f"s{generation}"
@@ -206,7 +218,7 @@ def _binary() -> str:
 def _serial(sockets: Path) -> str | None:
     with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):
         connection.settimeout(2.0)
-        connection.connect(str(sockets / "configuration.sock"))
+        connection.connect(str(sockets / CONFIGURATION))
         connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
         return connection.makefile("rb").read().decode().rpartition("\r\n\r\n")[2]
     return None
@@ -220,7 +232,7 @@ def _group(sockets: Path) -> int | None:
         return None
 
 
-def _members(group: int) -> list[int]:
+def _members(group: int | None) -> list[int]:
     """Processes of the group, its leader among them."""
     found = []
     for folder in Path("/proc").iterdir():

@@ -29,6 +29,17 @@ def journalled(state: Path) -> dict[str, str]:
     return {desired.model: desired.stable.file}
 
 
+def settings_of(node: TorchServeNode) -> NodeSettings:
+    """Return what `nodes.yaml` would say of a running node of this machine."""
+    return NodeSettings(
+        name="local",
+        inference=node.inference_url,
+        management=node.management_url,
+        run_dir=node.run_dir,
+        store=node.store,
+    )
+
+
 @contextmanager
 def gateway_before(
     node: TorchServeNode, settings: GatewaySettings, state: Path
@@ -44,13 +55,7 @@ def gateway_before(
             f"({', '.join(node.models)}); name it with --models NAME=FILE"
         )
     ((model, file),) = node.models.items()
-    only = NodeSettings(
-        name="local",
-        inference=node.inference_url,
-        management=node.management_url,
-        run_dir=node.run_dir,
-        store=node.store,
-    )
+    only = settings_of(node)
     with only_one(state):
         if not journalled(state):
             _first_entry(state, model, node.store / file)

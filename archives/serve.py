@@ -13,6 +13,7 @@ import httpx
 
 from archives import one_machine
 from archives.gateway import GatewaySettings
+from archives.gateway_supervisor import Supervisor
 from archives.loader import read_members
 from archives.node import TorchServeNode
 from sonode_console import UserError, say
@@ -85,11 +86,14 @@ def serve(
         with ExitStack() as running:
             running.enter_context(node)
             _say_how_to_call(node)
+            parts: list[TorchServeNode | Supervisor] = [node]
             if gateway:
-                running.enter_context(one_machine.gateway_before(node, gateway, state))
+                before = one_machine.gateway_before(node, gateway, state)
+                parts.append(running.enter_context(before))
             say("Ctrl-C stops it")
             while True:
-                node.check_alive()
+                for part in parts:
+                    part.check_alive()
                 # Renewed here so that whoever reads the key file finds a token that is good.
                 with suppress(
                     httpx.HTTPError, json.JSONDecodeError

@@ -39,8 +39,8 @@ BROKEN = ECHO.replace("pass", "raise RuntimeError('the weights are torn')")
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def write_archive(path: Path, name: str, code: str) -> None:
-    model = {"modelName": name, "modelVersion": "1.0", "handler": "service.py"}
+def write_archive(path: Path, name: str, code: str, version: str = "1.0") -> None:
+    model = {"modelName": name, "modelVersion": version, "handler": "service.py"}
     manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0", "createdOn": ""}
     with TemporaryDirectory() as folder:
         (Path(folder) / "MAR-INF").mkdir()

@@ -101,7 +101,7 @@ def serving(name: str, archive: Path, folder: Path) -> Iterator[tuple[str, dict[
         settings = {"default_workers_per_model": str(CORES), "models": "{}"}
     node = TorchServeNode(archive.parent, {"m": archive.name}, folder / name, settings=settings)
     with node:
-        _await_workers(node, CORES if name == "stock" else node.plan.workers)
+        await_workers(node, CORES if name == "stock" else node.plan.workers)
         assert node._process is not None
         token = {"Authorization": f"Bearer {node.token()}"}
         yield f"{node.inference_url}/predictions/m", token, node._process.pid
@@ -114,7 +114,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _await_workers(node: TorchServeNode, count: int) -> None:
+def await_workers(node: TorchServeNode, count: int) -> None:
     """The node is ready with its first worker; a measurement waits for all."""
     token = {"Authorization": f"Bearer {node.token('management')}"}
     until = time.monotonic() + 120

@@ -106,6 +106,12 @@ def logs(node: TorchServeNode) -> dict[str, str]:
     return found | {"console": "".join(node._console)}
 
 
+def scores_of(body: dict[str, dict[str, dict[str, float]]]) -> str | None:
+    if "heads" not in body:
+        return None
+    return ";".join(f"{name}={it['probability']:.6f}" for name, it in body["heads"].items())
+
+
 def test_errors_by_row_in_one_batch(node: TorchServeNode) -> None:
     wide = encode(np.zeros((10_000, 5_000), np.uint8))
     bodies: list[tuple[bytes, dict[str, str], int, str]] = [
@@ -123,6 +129,8 @@ def test_errors_by_row_in_one_batch(node: TorchServeNode) -> None:
         answers = list(pool.map(lambda b: post(node, "slow", b[0], **b[1]), bodies))
     for answer, (_, _, status, code) in zip(answers, bodies, strict=True):
         assert (answer.status_code, answer.json().get("code", "ok")) == (status, code)
+        assert answer.headers["X-Sonode-Code"] == code
+        assert answer.headers.get("X-Sonode-Scores") == scores_of(answer.json())
         if status != 200:
             assert set(answer.json()) == {"code", "message", "field", "stage"}
             assert answer.json()["field"] in ("image", "roi")

@@ -1,0 +1,128 @@
+"""One node watched from the gateway: its token passed on, its versions kept as the journal says.
+
+A node that was away gets traffic again when it serves exactly those versions, not before.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from archives import clients
+from archives.journal import Desired
+from archives.nodes import Node
+from sonode_console import UserError
+
+TOKEN_S = 0.2  # how often a node's key file is looked at
+PROBE_S = 1.0
+FAILURES = 2  # probes without an answer that take a node out; a refused connection does at once
+NOT_YET = "not asked yet"
+RETRY_S = 5.0  # between attempts to bring a node's versions back
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of a node."""
+
+    up: bool = False
+    """It serves exactly what it should, or did when it came in and still serves `stable`."""
+    why: str = NOT_YET
+    """Why it is not up."""
+    ready: frozenset[str] = frozenset()
+    """Versions with a ready worker."""
+
+
+class Watch(threading.Thread):
+    """Looks after one node in the background; `seen` is replaced as a whole."""
+
+    def __init__(self, node: Node, state: Path, desired: Callable[[], Desired]) -> None:
+        super().__init__(name=f"node {node.name}", daemon=True)
+        self.node = node
+        self.seen = Seen()
+        self._state = state
+        self._desired = desired
+        self._ended = threading.Event()
+        self._pool = ThreadPoolExecutor(1, f"mend {node.name}")
+        self._mending: Future[None] | None = None
+        self._mend_at = 0.0
+        self._trouble = ""
+        self._failures = 0
+        self._token = ""
+
+    def run(self) -> None:
+        """Watch until `end`; the thread's own."""
+        probe_at = 0.0
+        while not self._ended.wait(TOKEN_S):
+            self._pass_token_on()
+            if time.monotonic() >= probe_at:
+                self.seen = self._probe()
+                probe_at = time.monotonic() + PROBE_S
+
+    def end(self) -> None:
+        """Stop; what is being registered is left to TorchServe."""
+        self._ended.set()
+        self.join()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _pass_token_on(self) -> None:
+        with suppress(httpx.HTTPError, OSError, ValueError, KeyError):  # the probe tells of it
+            token = self.node.token()
+            if token != self._token:
+                clients.write_token(self._state, self.node.name, token)
+                self._token = token
+
+    def _probe(self) -> Seen:
+        desired = self._desired()
+        try:
+            if not self.node.healthy():
+                raise httpx.RemoteProtocolError("not healthy")
+            there = self.node.versions(desired.model) if desired.model else {}
+        except (httpx.HTTPError, OSError, ValueError, KeyError) as error:
+            self._failures += 1
+            gone = isinstance(error, httpx.ConnectError | FileNotFoundError)
+            if self.seen.up and not gone and self._failures < FAILURES:
+                return self.seen
+            return Seen(why="does not answer")
+        self._failures = 0
+        ready = frozenset(version for version, workers in there.items() if workers)
+        if desired.stable is None or desired.model is None:
+            return Seen(up=True)  # nothing to serve yet
+        wanted = {release.version for release in desired.serves}
+        stays = self.seen.up and desired.stable.version in ready
+        # A node that is in stays in for what it can do: a candidate that fails to start must not
+        # take the stable version's nodes away, nor is undone what a rollout is just registering.
+        if (ready == wanted == set(there)) or (stays and wanted <= set(there)):
+            return Seen(True, "", ready)
+        return Seen(stays, self._mend(desired, wanted - ready, set(there) - wanted), ready)
+
+    def _mend(self, desired: Desired, missing: set[str], odd: set[str]) -> str:
+        """Bring the versions in line, beside the watching; return what is the matter."""
+        if self._mending is not None and self._mending.done():
+            error = self._mending.exception()
+            self._mending = None
+            self._mend_at = time.monotonic() + (RETRY_S if error else 0)
+            self._trouble = _in_words(error) if error else ""
+        if self._mending is None and time.monotonic() >= self._mend_at:
+            assert desired.model and desired.stable
+            self._mending = self._pool.submit(
+                self.node.ensure, desired.model, desired.stable, desired.serves
+            )
+        told = [f"lacks {', '.join(sorted(missing))}"] if missing else []
+        told += [f"also serves {', '.join(sorted(odd))}"] if odd else []
+        told += [self._trouble] if self._trouble else []
+        return "; ".join(told) or "is being looked at"
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"TorchServe refused with {error.response.status_code}; see the node's logs"
+    return f"{type(error).__name__} while it was brought in line"

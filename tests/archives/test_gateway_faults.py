@@ -1,0 +1,353 @@
+"""Nodes that fail, tokens that change, processes that are killed: what clients notice of it."""
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from archives.clients import add_client
+from archives.java import claim_ports
+from tests.archives.behind import V1, V2, Behind, behind, load, start_journal
+from tests.archives.standin import Call, Handler, StandIn
+from tests.processes import assert_no_process_about
+
+pytestmark = pytest.mark.live
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[list[StandIn]]:
+    both = [StandIn(tmp_path / "n", name) for name in ("a", "b")]
+    for node in both:
+        node.start()
+    yield both
+    for node in both:
+        node.stop()
+
+
+@pytest.fixture
+def gateway(nodes: list[StandIn], tmp_path: Path) -> Iterator[Behind]:
+    with behind([node.settings() for node in nodes], tmp_path / "g") as running:
+        yield running
+
+
+# --- another node answers
+
+
+def reset(node: StandIn, handler: Handler, call: Call) -> None:
+    linger = struct.pack("ii", 1, 0)
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    handler.close_connection = True
+    handler.connection.close()
+
+
+@pytest.mark.parametrize("status", [500, 503, 507, 404, "reset"])
+def test_what_one_node_cannot_the_other_does(
+    gateway: Behind, nodes: list[StandIn], status: int | str
+) -> None:
+    def fail(node: StandIn, handler: Handler, call: Call) -> bool:
+        if status == "reset":
+            reset(node, handler, call)
+        else:
+            handler.answer(status, {"code": status})  # type: ignore[arg-type]
+        return True
+
+    with nodes[0].behaving(fail):
+        answers = [gateway.ask(content=b"the whole body") for _ in range(4)]
+    assert [answer.json()["node"] for answer in answers] == ["b"] * 4
+    assert {call.body for call in nodes[1].calls} == {b"the whole body"}
+    retried = [it for it in answers if gateway.of(it, "requests")[0]["tries"] == 2]
+    assert len(retried) == 2  # in turn: every other request met `a` first
+    for answer in retried:
+        first, second = gateway.of(answer, "attempts", 2)
+        assert (first["node"], second["node"], second["status"]) == ("a", "b", 200)
+        assert first["status"] == {404: 503, 507: 503, "reset": 502}.get(status, status)
+
+
+def test_where_all_fail_the_client_is_told(gateway: Behind, nodes: list[StandIn]) -> None:
+    def fail(node: StandIn, handler: Handler, call: Call) -> bool:
+        handler.answer(507, {"code": 507})
+        return True
+
+    with nodes[0].behaving(fail), nodes[1].behaving(fail):
+        answer = gateway.ask()
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert len(gateway.of(answer, "attempts", 2)) == 2
+    assert gateway.ask().status_code == 200  # failures are not held against a node
+
+
+def test_what_the_handler_refuses_is_not_asked_elsewhere(
+    gateway: Behind, nodes: list[StandIn]
+) -> None:
+    def refuse(node: StandIn, handler: Handler, call: Call) -> bool:
+        handler.answer(400, {"code": "missing_image"}, {"X-Sonode-Code": "missing_image"})
+        return True
+
+    with nodes[0].behaving(refuse), nodes[1].behaving(refuse):
+        answer = gateway.ask()
+    assert (answer.status_code, answer.json()) == (400, {"code": "missing_image"})
+    (attempt,) = gateway.of(answer, "attempts")
+    assert (attempt["status"], attempt["code"]) == (400, "missing_image")
+
+
+def test_one_node_alone_is_asked_twice(nodes: list[StandIn], tmp_path: Path) -> None:
+    def fail_once(node: StandIn, handler: Handler, call: Call) -> bool:
+        if len(node.calls) % 2:
+            handler.answer(507, {"code": 507})
+        return bool(len(node.calls) % 2)
+
+    with behind([nodes[0].settings()], tmp_path / "one") as one:
+        with nodes[0].behaving(fail_once):
+            assert [one.ask().status_code for _ in range(3)] == [200] * 3
+        assert len(nodes[0].calls) == 6
+
+
+# --- tokens
+
+
+def test_tokens_change_under_load_and_no_request_notices(
+    gateway: Behind, nodes: list[StandIn]
+) -> None:
+    for node in nodes:
+        node.delay_s = {"1.0": 0.01}
+    with load(gateway) as told:
+        for _ in range(4):
+            for node in nodes:
+                node.renew("inference", "management")
+            time.sleep(0.5)  # a request outlives one change, not two
+    assert told["200"] == sum(told.values()) > 20
+    assert "400" not in {str(line["status"]) for line in gateway.lines("attempts")}
+
+
+def test_the_gateway_renews_a_token_that_is_running_out(
+    nodes: list[StandIn], tmp_path: Path
+) -> None:
+    node = nodes[0]
+    with behind([node.settings()], tmp_path / "one") as one, load(one) as told:
+        for _ in range(3):
+            node.renew("inference", "management", lifetime=timedelta(minutes=9))
+            old = node.tokens["inference"]
+            one.wait(lambda old=old: node.tokens["inference"] != old)  # type: ignore[misc]
+            time.sleep(0.5)
+    assert told["200"] == sum(told.values())
+
+
+def test_a_node_that_takes_no_token_at_all(nodes: list[StandIn], tmp_path: Path) -> None:
+    with behind([nodes[0].settings()], tmp_path / "one") as one:
+        nodes[0].tokens["inference"] = "known to nobody"
+        answer = one.ask()
+        assert answer.status_code == 400
+        (line,) = one.of(answer, "attempts")
+        assert (line["status"], line["code"]) == (400, "bad_request")
+
+
+# --- nodes that go and come
+
+
+def test_a_node_comes_back_with_exactly_what_the_journal_says(
+    gateway: Behind, nodes: list[StandIn]
+) -> None:
+    gone, other = nodes
+    gone.store.joinpath(V2.file).write_bytes(b"")
+    other.store.joinpath(V2.file).write_bytes(b"")
+    release = {"version": "2.0", "file": V2.file, "sha256": EMPTY}
+    with load(gateway) as told:
+        gone.stop()
+        gateway.wait(lambda: gateway.applied()["nodes"] == {"a": "does not answer", "b": "up"})
+        other.versions["2.0"] = 1
+        # Meanwhile the world goes on: 2.0 has taken over, and TorchServe comes back with nothing
+        # but a version that nobody wants.
+        gateway.journal(stable=release, serves=[release])
+        gone.versions, gone.default, gone.asked = {"0.9": 1}, "0.9", []
+        before = len(gone.calls)
+        gone.renew("inference", "management")
+        gone.start()
+        gateway.wait(lambda: gateway.applied()["nodes"]["a"] == "up")
+        assert (gone.versions, gone.default) == ({"2.0": 1}, "2.0")
+        gateway.wait(lambda: len(gone.calls) > before + 5)
+    assert told["200"] == sum(told.values())
+    assert {call.version for call in gone.calls[before:]} == {"2.0"}
+    changes = [asked for asked in gone.asked if not asked.startswith("GET")]
+    assert changes == ["POST /models", "PUT /models/m/2.0/set-default", "DELETE /models/m/0.9"]
+
+
+EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # sha256 of no bytes
+
+
+def test_a_node_that_hangs_is_taken_out(gateway: Behind, nodes: list[StandIn]) -> None:
+    go_on = threading.Event()
+    hung, original = nodes[0], Handler.handle_any
+
+    def hang(handler: Handler) -> None:
+        if handler.node is hung:
+            go_on.wait(60)
+        original(handler)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for method in ("do_GET", "do_POST"):
+            patch.setattr(Handler, method, hang)
+        try:
+            gateway.wait(lambda: gateway.applied()["nodes"]["a"] == "does not answer")
+            assert [gateway.ask().json()["node"] for _ in range(6)] == ["b"] * 6
+        finally:
+            go_on.set()
+        gateway.wait(lambda: gateway.applied()["nodes"]["a"] == "up")
+
+
+def test_a_candidate_that_does_not_load_takes_no_node_out(
+    gateway: Behind, nodes: list[StandIn]
+) -> None:
+    for node in nodes:
+        node.loads = False
+        node.store.joinpath(V2.file).write_bytes(b"")
+    candidate = {"version": "2.0", "file": V2.file, "sha256": EMPTY}
+    gateway.journal(candidate=candidate, serves=[vars(V1), candidate])
+    gateway.wait(lambda: all("DELETE /models/m/2.0" in node.asked for node in nodes))
+    # Asked for, refused by TorchServe, taken off again; 1.0 answers all the while.
+    assert [node.versions for node in nodes] == [{"1.0": 1}] * 2
+    assert gateway.ask().status_code == 200
+    assert gateway.client.get(f"http://127.0.0.1:{gateway.port}/health").status_code == 200
+    assert gateway.applied()["nodes"] == {"a": "up", "b": "up"}
+
+
+def test_an_archive_that_nobody_has_is_named(gateway: Behind, nodes: list[StandIn]) -> None:
+    assert gateway.supervisor
+    gateway.journal(serves=[vars(V1), vars(V2)])
+    watch = gateway.supervisor.watches[0]
+    gateway.wait(lambda: "put it back" in watch.seen.why)
+    assert "m-2.0.mar is not the release's archive" in watch.seen.why
+    assert gateway.ask().status_code == 200
+
+
+# --- processes that are killed
+
+
+def nginx_pids(state: Path) -> tuple[int, list[int]]:
+    """Its master and its workers."""
+    pid_file = max(state.glob("gateway/s*/nginx.pid"))
+    master = int(pid_file.read_text())
+    workers = []
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError, ValueError, IndexError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) == master and int(folder.name) != master and fields[0] != "Z":
+                workers.append(int(folder.name))
+    return master, workers
+
+
+def test_a_worker_of_nginx_is_killed(gateway: Behind) -> None:
+    with load(gateway, clients=6) as told:
+        _, workers = nginx_pids(gateway.state)
+        os.kill(workers[0], signal.SIGKILL)
+        gateway.wait(lambda: set(nginx_pids(gateway.state)[1]) - set(workers))
+        until = told["200"] + 100
+        gateway.wait(lambda: told["200"] > until)
+    # What its connections waited for at that moment, and nothing else.
+    assert told["200"] + told["lost"] == sum(told.values())
+    assert told["lost"] <= 6
+
+
+def test_the_master_of_nginx_is_killed(gateway: Behind) -> None:
+    with load(gateway, clients=6) as told:
+        master, orphans = nginx_pids(gateway.state)
+        os.kill(master, signal.SIGKILL)
+        gateway.wait(lambda: gateway_master_is_new(gateway.state, master))
+        until = told["200"] + 100
+        gateway.wait(lambda: told["200"] > until)
+        # The workers that it left have answered what they had, and gone.
+        gateway.wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans))
+    assert told["200"] + told["lost"] == sum(told.values())
+    assert told["lost"] <= 6
+    gateway.journal(percent=0.0)  # the new one follows the journal
+
+
+def gateway_master_is_new(state: Path, master: int) -> bool:
+    with suppress(ValueError, FileNotFoundError):
+        return nginx_pids(state)[0] != master
+    return False
+
+
+@pytest.fixture
+def command(nodes: list[StandIn], tmp_path: Path) -> Iterator[tuple[Behind, list[str]]]:
+    """What starts a gateway in a process of its own."""
+    state = tmp_path / "g"
+    file = tmp_path / "nodes.yaml"
+    settings = [node.settings() for node in nodes]
+    keep = ("name", "inference", "management", "run_dir", "store")
+    listed = [{key: str(getattr(it, key)) for key in keep} for it in settings]
+    file.write_text(yaml.safe_dump({"nodes": listed}))
+    port = claim_ports({"gateway": None})["gateway"]
+    token = add_client(state, "clinic")
+    start_journal(state)
+    line = [sys.executable, "-m", "sonode", "gateway", "--nodes", str(file), "--state", str(state)]
+    gateway = Behind(state, port, token)
+    yield gateway, [*line, "--gateway-port", str(port), "--rate", "10000"]
+    gateway.client.close()
+    assert_no_process_about(tmp_path)
+
+
+def answers(gateway: Behind) -> bool:
+    try:
+        return gateway.ask().status_code == 200
+    except httpx.ConnectError:
+        return False
+
+
+def test_killed_and_started_again_it_adopts_the_nginx_that_went_on(
+    command: tuple[Behind, list[str]],
+) -> None:
+    gateway, line = command
+    first = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL)
+    gateway.wait(lambda: answers(gateway))
+    with load(gateway) as told:
+        master, _ = nginx_pids(gateway.state)
+        first.kill()
+        first.wait()
+        until = told["200"] + 50
+        gateway.wait(lambda: told["200"] > until)  # nobody at the wheel
+        second = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL)
+        try:
+            gateway.journal(salt="another")  # applied: it is at the wheel now
+            assert nginx_pids(gateway.state)[0] == master
+            third = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+        finally:
+            until = told["200"] + 50
+            gateway.wait(lambda: told["200"] > until)
+    second.send_signal(signal.SIGINT)
+    assert second.wait(30) == 0
+    assert told["200"] == sum(told.values())
+    assert (third.returncode, third.stderr.count("\n")) == (2, 1)
+    assert "its gateway is running" in third.stderr
+
+
+def test_supervisor_and_master_killed_together(command: tuple[Behind, list[str]]) -> None:
+    gateway, line = command
+    first = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL)
+    gateway.wait(lambda: answers(gateway))
+    with load(gateway) as told:
+        master, orphans = nginx_pids(gateway.state)
+        first.kill()
+        os.kill(master, signal.SIGKILL)
+        first.wait()
+        second = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL)
+        gateway.wait(lambda: gateway_master_is_new(gateway.state, master))
+        gateway.wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans))
+    second.send_signal(signal.SIGINT)
+    assert second.wait(30) == 0
+    assert told["200"] + told["lost"] == sum(told.values())
+    assert told["lost"] <= 4
+    assert not list((gateway.state / "gateway").glob("s[0-9]*"))
+    assert json.loads((gateway.state / "gateway" / "applied.json").read_text())["seq"] == 1
