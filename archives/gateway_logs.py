@@ -15,7 +15,7 @@ Row = dict[str, Any]
 OWN_CODES = frozenset(
     {
         *("", "bad_request", "unauthorized", "not_found", "method_not_allowed", "too_slow"),
-        *("request_too_large", "too_many_requests", "https_required", "client_left"),
+        *("request_too_large", "too_many_requests", "client_left"),
         *("gateway_failed", "node_unreachable", "unavailable", "node_too_slow"),
     }
 )

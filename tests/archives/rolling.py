@@ -38,6 +38,7 @@ QUICK = {
 """A policy for minutes, not weeks; limits are the product's own."""
 
 
+CLIENT_TIMEOUT_S = 150.0  # longer than two tries of the gateway
 TAKEN_S = 1.0  # by then the gateway has a new step's configuration
 
 
@@ -98,7 +99,7 @@ class Load:
                     connection = None
                 if connection is None:
                     connection = http.client.HTTPConnection(
-                        self.url.host, self.url.port, timeout=60
+                        self.url.host, self.url.port, timeout=CLIENT_TIMEOUT_S
                     )
                 body = self.images[(turn * 7 + number) % len(self.images)]
                 headers = {

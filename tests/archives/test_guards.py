@@ -3,10 +3,13 @@
 import math
 import os
 import random
+import re
+from pathlib import Path
 
 import pytest
 
-from archives.gateway_logs import LogTail, labels, scores
+from archives import gateway_logs
+from archives.gateway_logs import OWN_CODES, LogTail, labels, scores
 from archives.guards import Watch, count_tests
 from archives.policy import Policy
 
@@ -247,3 +250,9 @@ def test_scores_and_labels_of_a_row():
     assert scores(row) == {"malignancy": 0.8312, "alnm": 0.21}
     assert labels(row) == {"malignancy": "malignant", "alnm": "no ALNM"}
     assert scores({"scores": ""}) == {}
+
+
+def test_the_gateways_own_codes_are_those_of_its_configuration():
+    template = (Path(gateway_logs.__file__).parent / "nginx.conf.j2").read_text()
+    refusals = re.search(r"map \$status \$refusal \{(.*?)\}", template, re.DOTALL)[1]
+    assert set(re.findall(r"\d+ (\w+);", refusals)) | {""} == OWN_CODES
