@@ -105,9 +105,7 @@ class Rollout:
 
     def _retire(self) -> None:
         assert self.facts.old
-        version = self.facts.old.version
-        self._wait_applied()
-        self._at_nodes(lambda node: node.unregister(self.facts.model, version))
+        self._unregister(self.facts.old.version)
 
     def _rollback(self) -> None:
         new, old = self.facts.new, self.facts.old
@@ -122,9 +120,9 @@ class Rollout:
 
     def _withdraw(self) -> None:
         new = self.facts.new.version
-        self._at_nodes(lambda node: node.unregister(self.facts.model, new))
         entries = self.journal.entries()
         back = next(entry for entry in reversed(entries) if entry.event == "rollback")
+        self._unregister(new, known=back.facts["at"] not in ("verify", "register"))
         seconds = round(time.time() - back.time, 1)
         exposed = answered_by(self.state, new, self.facts.began)
         self.journal.append(
@@ -134,6 +132,12 @@ class Rollout:
             f"rolled back in {seconds} s; {new} had answered {exposed} requests of clients. "
             f"The reason: {back.facts['said']}"
         )
+
+    def _unregister(self, version: str, *, known: bool = True) -> None:
+        """Take a version off all nodes; `known`: the gateway was told to serve it."""
+        if known:
+            self._wait_applied()  # else it would bring the version back
+        self._at_nodes(partial(rollout_nodes.rid, model=self.facts.model, version=version))
 
     # --- from step to step
 

@@ -102,17 +102,13 @@ def history(state: Path = STATE, as_json: bool = AS_JSON) -> None:
     for entry in Journal(_known(state)).entries():
         facts = dict(entry.facts)
         if as_json:
-            say(json.dumps({"seq": entry.seq, "time": entry.time, "rollout": entry.rollout}
-                           | {"event": entry.event} | facts))  # fmt: skip
+            head = {"seq": entry.seq, "time": entry.time, "rollout": entry.rollout}
+            say(json.dumps(head | {"event": entry.event} | facts))
             continue
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
-        told = " · ".join(
-            str(facts[key]) for key in ("at", "guard", "said", "why") if facts.get(key)
-        )
-        step = facts.get("step", "")
-        what = entry.event if str(step).startswith(entry.event) or not step else f"{entry.event}"
-        name = step if entry.event == "canary" else what
-        say(f"{entry.seq:4}  {when}  {name:<12} {told}".rstrip())
+        name = facts["step"] if entry.event == "canary" else entry.event
+        told = [str(facts[key]) for key in ("at", "guard", "said", "why") if facts.get(key)]
+        say(f"{entry.seq:4}  {when}  {name:<12} {' · '.join(told)}".rstrip())
 
 
 @rollout.command()
@@ -154,15 +150,15 @@ def _ask(state: Path, word: Word) -> None:
         with journal.lock():
             control.ask(state, word, step.seq)
             Rollout(journal).run()
-    elif word == "pause":
-        with journal.lock():
-            journal.append("pause", rollout=desired.rollout, paused=True, why="by hand")
-        say("paused; no rollout command runs, so nobody watches: start it again")
-    else:
+    elif word == "promote":
         raise UserError(
             f"--state {state}: no rollout command runs; go on with `sonode rollout start` and "
-            f"the same words, then {word}"
+            "the same words, then promote"
         )
+    else:
+        with journal.lock():
+            journal.append(word, rollout=desired.rollout, paused=word == "pause", why="by hand")
+        say(f"{word}: done; no rollout command runs, so nobody watches: start it again")
 
 
 def _show(found: Status) -> None:

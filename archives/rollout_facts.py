@@ -14,7 +14,7 @@ from archives.policy import Policy
 
 @dataclass(frozen=True)
 class Facts:
-    """What a rollout is about; its `start` entry in the journal, with later `resume`s."""
+    """What a rollout is about; its `start` entry in the journal, with later `restart`s."""
 
     rollout: str
     model: str

@@ -20,6 +20,7 @@ from sonode_console import UserError, run_sonode
 NOT_THERE = (httpx.TransportError, OSError, json.JSONDecodeError)  # TorchServe ends, or starts
 TRIES = 3
 GOLDEN_TIMEOUT_S = 60.0
+SETTLE_S = 1.5  # the gateway looks at a node once a second
 
 
 class Refused(Exception):  # noqa: N818
@@ -124,6 +125,16 @@ def do(node: Node, act: Callable[[Node], object]) -> bool:
         except (*NOT_THERE, httpx.HTTPStatusError):
             time.sleep(1)
     return False
+
+
+def rid(node: Node, *, model: str, version: str) -> None:
+    """Unregister a version, and see that it is gone for good.
+
+    What the gateway began for this node a moment ago, by the entry before, may register it again.
+    """
+    while version in node.versions(model):
+        node.unregister(model, version)
+        time.sleep(SETTLE_S)
 
 
 def applied(state: Path) -> int:

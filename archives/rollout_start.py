@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from archives import control
 from archives.journal import Journal, Release, fold
 from archives.loader import file_sha256, read_members
 from archives.nodes import read_nodes
@@ -35,11 +36,13 @@ def start(archive: Path, nodes: Path, policy: Policy, state: Path, *, step_by_st
                     f"{desired.step}); start that one to go on with it, or end it with "
                     f"`sonode rollout abort --state {state}`"
                 )
+            # A pause stays: who starts it again may be a supervisor of processes.
             journal.append(
-                "resume", rollout=facts.rollout, paused=False, why="started again",
-                nodes=str(nodes.resolve()), policy=policy.model_dump(mode="json"),
+                "restart", rollout=facts.rollout, nodes=str(nodes.resolve()),
+                policy=policy.model_dump(mode="json"),
             )  # fmt: skip
-            say(f"going on with {facts.rollout} at {desired.step}")
+            paused = ", paused: `sonode rollout resume` goes on" if desired.paused else ""
+            say(f"going on with {facts.rollout} at {desired.step}{paused}")
         else:
             _check(archive, model, new, desired.model, desired.stable)
             _keep_copy(archive, state / "archives" / new.file, new.sha256)
@@ -48,6 +51,7 @@ def start(archive: Path, nodes: Path, policy: Policy, state: Path, *, step_by_st
                 _, old_card = read_members(state / "archives" / desired.stable.file)
                 before = {head["name"] for head in old_card["heads"]}
                 heads = [head for head in heads if head in before]
+            control.clear(state)  # left by a command that was killed
             begin(journal, model, new, heads, nodes, policy)
             say(f"{model} {desired.stable.version if desired.stable else 'nothing'} -> {version}")
         return Rollout(journal, step_by_step=step_by_step).run()

@@ -187,7 +187,7 @@ def test_killed_after_each_entry_and_started_again(site, nodes, archives, monkey
 
     def dying(journal: Journal, event: str, **facts: object) -> object:
         entry = append(journal, event, **facts)
-        if event != "resume":
+        if event != "restart":
             dead.append(event)
             raise KeyboardInterrupt  # nothing of the command comes after the entry
         return entry
@@ -303,6 +303,31 @@ def test_pause_resume_promote_within_a_second(site, nodes, archives):
         ask(site, "abort")
         site.wait_for("rollback", seconds=1)
     assert result == [False]
+
+
+def test_a_pause_outlives_the_command_and_a_word_to_a_dead_one_does_not_reach_the_next(
+    site, nodes, archives, monkeypatch
+):
+    control.ask(site.state, "abort", 1)  # of a rollout that was
+    append = Journal.append
+
+    def dying(journal: Journal, event: str, **facts: object) -> object:
+        entry = append(journal, event, **facts)
+        if event == "pause":
+            raise KeyboardInterrupt
+        return entry
+
+    with monkeypatch.context() as patch, load(site):
+        patch.setattr(Journal, "append", dying)
+        with running(site, archives["2.0"]):
+            site.wait_for("shadow")
+            ask(site, "pause")
+    with load(site), running(site, archives["2.0"]) as result:
+        site.wait_for("restart")
+        time.sleep(1.5)
+        assert desired(site).step == "shadow"
+        ask(site, "resume")
+    assert result == [True]
 
 
 def test_an_abort_is_not_taken_back(tmp_path):
