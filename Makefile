@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo-out
 
-.PHONY: demo test check fuzz bench soak kills clean
+.PHONY: demo test check fuzz bench soak kills rollouts clean
 .DEFAULT_GOAL := test
 
 # The environment is remade when what it is made from changes.
@@ -50,6 +50,9 @@ soak: $(VENV)/.installed  ## memory over 20,000 requests, and of manifests of up
 
 kills: $(VENV)/.installed  ## the batch killed 50 times at random moments and at each stage boundary
 	SONODE_TEST_KILLS=50 $(BIN)/python -m pytest tests/batch/test_resume.py -k killed
+
+rollouts: $(VENV)/.installed  ## bad versions, and kills at each step of a rollout under load
+	SONODE_TEST_ROLLOUTS=all $(BIN)/python -m pytest tests/archives/test_rollout_live.py -s
 
 clean:
 	rm -rf $(VENV) $(OUT) *.egg-info .mypy_cache .ruff_cache .pytest_cache

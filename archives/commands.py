@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from archives import compare_commands
+from archives import compare_commands, rollout_commands
 from sonode_console import UserError, say
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def mount(app: typer.Typer) -> None:
     app.command()(gateway_token)
     app.command()(predict)
     compare_commands.mount(app)
+    rollout_commands.mount(app)
 
 
 def pack(

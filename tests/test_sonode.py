@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
     *("phantom", "import", "describe", "train", "evaluate", "ablate", "margin"),
     *("radiomics", "versus"),
-    *("pack", "inspect", "serve", "predict", "compare", "score", "demo"),
+    *("pack", "inspect", "serve", "predict", "compare", "score", "demo", "rollout"),
 ]
 HEAVY = ["torch", "torchvision", "lightning", "captum", "pandas", "pyarrow", "boto3", "PIL"]
 
