@@ -15,10 +15,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sonode_console import UserError
 
+LOOK_S = 1.0  # for so long somebody may be looking whether it is locked
 HEAD = ("seq", "time", "rollout", "event")
 
 
@@ -107,14 +108,15 @@ class Journal:
         Raises UserError where another process is it.
         """
         with (self.state / "lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            until = time.monotonic() + LOOK_S
+            while not (mine := _try(file, fcntl.LOCK_EX)) and time.monotonic() < until:
+                time.sleep(0.02)
+            if not mine:
                 file.seek(0)
                 raise UserError(
                     f"--state {self.state}: a rollout is running (process {file.read() or '?'}): "
                     "wait for its end, or see `sonode rollout status`"
-                ) from None
+                )
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
@@ -124,6 +126,11 @@ class Journal:
             finally:
                 self._locked = False
                 file.truncate(0)
+
+    def is_locked(self) -> bool:
+        """Whether a process holds the lock now."""
+        with (self.state / "lock").open("a") as file:
+            return not _try(file, fcntl.LOCK_SH)
 
     def append(self, event: str, *, rollout: str | None, **facts: Any) -> Entry:
         """Write one entry to the disk and return it; only inside `lock()`.
@@ -170,6 +177,15 @@ class Journal:
                 )
             entries.append(entry)
         return whole, entries
+
+
+def _try(file: IO[str], kind: int) -> bool:
+    """Lock the file, if it can be had; its closing gives it back."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _entry(line: dict[str, Any]) -> Entry:

@@ -89,7 +89,8 @@ def test_it_shows_every_command() -> None:
     assert {command.split()[0] for command in COMMANDS} == {
         *("phantom", "import", "describe", "train", "evaluate", "ablate", "margin"),
         *("radiomics", "versus"),
-        *("pack", "inspect", "serve", "gateway", "gateway-token", "predict", "score", "demo"),
+        *("pack", "inspect", "serve", "gateway", "gateway-token", "predict"),
+        *("compare", "score", "demo", "rollout"),
     }
 
 
@@ -101,7 +102,7 @@ def test_each_command_exists(command: str) -> None:
 def test_each_make_target_exists() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
     named = set(re.findall(r"(?:^|`)make (\w+)", README, re.M))
-    assert {"demo", "test", "check", "fuzz", "bench", "soak", "kills"} == named
+    assert {"demo", "test", "check", "fuzz", "bench", "soak", "kills", "rollouts"} == named
     assert named <= targets
 
 

@@ -1,0 +1,139 @@
+"""The page of the A/B report: everything in it, no script, nothing fetched."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+BINS = np.linspace(0, 1, 21)
+COLOURS = {"old": "#7a7a7a", "new": "#1f5fa8", "shadow": "#d98a1f"}
+Json = dict[str, Any]
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>
+ body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto }}
+ table {{ border-collapse: collapse; margin: .5rem 0 1.5rem }}
+ td, th {{ padding: .2rem .9rem .2rem 0; text-align: right; font-weight: normal }}
+ td {{ font-variant-numeric: tabular-nums }}
+ td:first-child, th:first-child, .text td, .text th {{ text-align: left }}
+ th {{ border-bottom: 1px solid #888; color: #555; vertical-align: bottom }}
+ figure {{ display: inline-block; margin: 0 1rem 1rem 0 }}
+ figcaption, p.note {{ color: #555 }}
+</style>
+<h1>{title}</h1>
+{body}
+<p class="note">A research tool: not a medical device.</p>
+</html>
+"""
+
+
+def render(found: Json) -> str:
+    """Lay the analysis out; see `archives.ab_report.analyse`."""
+    versions = found["versions"]
+    named = {"old": f"old: {versions['old']}", "new": f"new: {versions['new']}"}
+    arms = found["arms"]
+    rows = [
+        ("requests of clients", *(f"{it['requests']:,}" for it in arms.values())),
+        ("studies", *(f"{it['studies']:,}" for it in arms.values())),
+        ("requests without a study", *(f"{it['without_study']:,}" for it in arms.values())),
+        ("failed (5xx)", *(_share(it["failed"]) for it in arms.values())),
+        ("tried at two nodes", *(f"{it['tried_twice']:,}" for it in arms.values())),
+        *(
+            (f"{name}, ms (status 200)", *(_quantile(it["ms"], name) for it in arms.values()))
+            for name in QUANTILES
+        ),
+    ]
+    body = [_table(["", *(named[arm] for arm in arms)], rows)]
+    for what, title in (("status", "Status"), ("code", "Code")):
+        keys = sorted({key for it in arms.values() for key in it[what]})
+        counts = [(key or "none", *(f"{it[what].get(key, 0):,}" for it in arms.values()))
+                  for key in keys]  # fmt: skip
+        body += [f"<h2>{title}</h2>", _table(["", *(named[arm] for arm in arms)], counts)]
+    body += ["<h2>Scores</h2>", *(_head(head, it, named) for head, it in found["scores"].items())]
+    body += [
+        '<p class="note">The old version answers other studies than the new one, drawn by chance; '
+        "the shadow the same ones. Distances beyond chance (5 %, one look) are a difference of the "
+        "versions. The images of one study resemble each other, which the intervals do not "
+        "count.</p>",
+        '<h2>Journal</h2><div class="text">',
+        _table(
+            ("time", "entry", ""),
+            [
+                (_clock(it["time"]), it["step"] or it["event"], it["told"] or "")
+                for it in found["journal"]
+            ],
+        ),
+        "</div>",
+    ]
+    title = f"{found['model']}: {versions['old'] or 'nothing'} to {versions['new']}"
+    return _PAGE.format(title=html.escape(f"{title}, {found['end']}"), body="\n".join(body))
+
+
+def _clock(when: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
+
+
+def _share(failed: Json) -> str:
+    low, high = failed["low"], failed["high"]
+    return f"{failed['count']:,}: {failed['share']:.2%} ({low:.2%} to {high:.2%})"
+
+
+def _quantile(ms: Json | None, name: str) -> str:
+    if ms is None:
+        return "undefined"
+    low, high = (
+        "…" if ms[name][end] is None else f"{ms[name][end]:.0f}" for end in ("low", "high")
+    )
+    return f"{ms[name]['value']:.0f} ({low} to {high})"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return "<table>" + line(head, "th") + "".join(line(row, "td") for row in rows) + "</table>"
+
+
+def _head(head: str, by_arm: Json, named: dict[str, str]) -> str:
+    labels = named | {"shadow": named["new"].replace("new", "shadow")}
+    rows = [
+        (
+            labels[arm],
+            f"{it['n']:,}",
+            f"{it['mean']:.3f}",
+            f"{it['ks_to_old']:.3f}" if "ks_to_old" in it else "",
+            f"{it['ks_by_chance']:.3f}" if "ks_by_chance" in it else "",
+        )
+        for arm, it in by_arm.items()
+    ]
+    columns = ["probability", "scores", "mean", "KS to the old", "by chance"]
+    uri = base64.b64encode(_plot(by_arm, labels)).decode()
+    return (
+        f"<h3>{html.escape(head)}</h3><figure>"
+        f'<img alt="Distribution of {html.escape(head)} by version" '
+        f'src="data:image/svg+xml;base64,{uri}"></figure>{_table(columns, rows)}'
+    )
+
+
+def _plot(by_arm: Json, labels: dict[str, str]) -> bytes:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 2.4), layout="constrained")
+    axes = figure.subplots()
+    for arm, it in by_arm.items():
+        shares = np.array(it["histogram"]) / it["n"]
+        axes.stairs(shares, BINS, label=labels[arm], color=COLOURS[arm], linewidth=1.6)
+    axes.set(xlim=(0, 1), xlabel="probability", ylabel="share of scores")
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg")
+    return buffer.getvalue()

@@ -1,0 +1,151 @@
+"""The A/B analysis of a rollout, from the gateway's logs: what each version did, on one page.
+
+Requests of clients give counts, status codes and the times that clients saw; attempts at nodes give
+scores, those of the shadow too. Intervals hold for one look at the end; the guards' tests are the
+ones that may be looked at all the time. The page holds counts only: no study, not even its hash.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from archives import ab_page, gateway_logs
+from archives.gateway_logs import LogTail, Row
+from archives.journal import Entry, Journal
+from archives.rollout_facts import Facts, last_facts, rollouts
+from archives.sequential import ks, ks_by_chance
+from sonode_console import UserError
+
+Z = 1.959964  # of 95 %
+Json = dict[str, Any]
+
+
+def write(state: Path, out: Path) -> Path:
+    """Write report.html and report.json of the last rollout into `out`; returns the page's path.
+
+    Raises UserError where no request was logged in it.
+    """
+    entries = Journal(state).entries()
+    facts = last_facts(entries)
+    if facts is None:
+        raise UserError(f"--state {state}: no rollout was ever started here")
+    mine = rollouts(entries)[-1]
+    found = analyse(state, facts, mine)
+    if not found["requests"]:
+        raise UserError(f"--state {state}: no request was logged in rollout {facts.rollout}")
+    page = ab_page.render(found)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+    (out / "report.html").write_text(page)
+    return out / "report.html"
+
+
+def analyse(state: Path, facts: Facts, entries: Sequence[Entry]) -> Json:
+    """Count and compare; `entries` are those of the rollout."""
+    until = math.inf if entries[-1].rollout else entries[-1].time
+    versions = {"old": facts.old.version if facts.old else None, "new": facts.new.version}
+    arms: dict[str, list[Row]] = {"old": [], "new": []}
+    for row in _rows(state, "requests.jsonl", facts.began, until):
+        for arm, version in versions.items():
+            if row["version"] == version:
+                arms[arm].append(row)
+    scores: dict[str, dict[str, list[float]]] = {}
+    for row in _rows(state, "attempts.jsonl", facts.began, until):
+        if row["status"] == 200:
+            arm = "shadow" if row["arm"] == "shadow" else "old"
+            arm = "new" if row["version"] == versions["new"] and arm == "old" else arm
+            for head, score in gateway_logs.scores(row).items():
+                scores.setdefault(head, {}).setdefault(arm, []).append(score)
+    return {
+        "rollout": facts.rollout,
+        "model": facts.model,
+        "versions": versions,
+        "from": facts.began,
+        "to": None if math.isinf(until) else until,
+        "end": entries[-1].event,
+        "requests": sum(map(len, arms.values())),
+        "arms": {arm: _arm(rows) for arm, rows in arms.items() if rows},
+        "scores": {head: _scores(by_arm) for head, by_arm in scores.items()},
+        "journal": [
+            {"time": it.time, "event": it.event, "step": it.facts.get("step"),
+             "told": it.facts.get("said") or it.facts.get("why")}
+            for it in entries
+        ],
+    }  # fmt: skip
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, n > 0 (1927, doi 10.1080/01621459.1927.10502953)."""
+    centre = (hits + Z * Z / 2) / (n + Z * Z)
+    half = Z / (n + Z * Z) * math.sqrt(hits * (n - hits) / n + Z * Z / 4)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def quantile(values: Sequence[float], q: float) -> Json:
+    """A quantile with its 95 % interval from order statistics, whatever the distribution.
+
+    Ranks are q n -+ 1.96 sqrt(n q (1 - q)) (Conover 1999, section 3.2); an end is None where the
+    sample is too small to have it.
+    """
+    ordered = sorted(values)
+    n = len(ordered)
+    half = Z * math.sqrt(n * q * (1 - q))
+    low, high = math.floor(n * q - half), math.ceil(n * q + half)
+    return {
+        "value": float(np.quantile(ordered, q)),
+        "low": ordered[low - 1] if low >= 1 else None,
+        "high": ordered[high - 1] if high <= n else None,
+    }
+
+
+def _rows(state: Path, name: str, since: float, until: float) -> list[Row]:
+    rows = LogTail(state / "gateway" / name, since).rows()
+    return [row for row in rows if gateway_logs.started(row) >= since and row["t"] <= until]
+
+
+def _arm(rows: Sequence[Row]) -> Json:
+    n = len(rows)
+    failed = sum(row["status"] >= 500 for row in rows)
+    low, high = wilson(failed, n)
+    times = [row["ms"] for row in rows if row["status"] == 200]
+    return {
+        "requests": n,
+        "studies": len({row["study"] for row in rows if row["study"]}),
+        "without_study": sum(not row["study"] for row in rows),
+        "status": {
+            str(key): count for key, count in sorted(Counter(_each(rows, "status")).items())
+        },
+        "code": dict(sorted(Counter(_each(rows, "code")).items())),
+        "failed": {"count": failed, "share": failed / n, "low": low, "high": high},
+        "tried_twice": sum(row["tries"] > 1 for row in rows),
+        "ms": {name: quantile(times, q) for name, q in ab_page.QUANTILES.items()}
+        if times
+        else None,
+    }
+
+
+def _each(rows: Sequence[Row], key: str) -> list[Any]:
+    return [row[key] for row in rows]
+
+
+def _scores(by_arm: dict[str, list[float]]) -> Json:
+    found: Json = {
+        arm: {
+            "n": len(values),
+            "mean": float(np.mean(values)),
+            "histogram": np.histogram(values, ab_page.BINS)[0].tolist(),
+        }
+        for arm, values in by_arm.items()
+    }
+    for arm in ("new", "shadow"):
+        if arm in by_arm and "old" in by_arm:
+            found[arm]["ks_to_old"] = ks(by_arm["old"], by_arm[arm])
+            found[arm]["ks_by_chance"] = ks_by_chance(len(by_arm["old"]), len(by_arm[arm]))
+    return found

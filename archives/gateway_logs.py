@@ -1,0 +1,72 @@
+"""The gateway's logs as rows: one per client's request, one per attempt at a node."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+Row = dict[str, Any]
+
+OWN_CODES = frozenset(
+    {
+        *("", "bad_request", "unauthorized", "not_found", "method_not_allowed", "too_slow"),
+        *("request_too_large", "too_many_requests", "client_left"),
+        *("gateway_failed", "node_unreachable", "unavailable", "node_too_slow"),
+    }
+)
+"""`code` where no handler has said anything; nginx.conf.j2 has the same words."""
+
+
+class LogTail:
+    """The rows of a log, as they come; a line that is being written waits for its end.
+
+    The gateway moves a log aside when it has grown (`attempts-TIME.jsonl`): those are read, too,
+    where they were written to since the Unix time `since`.
+    """
+
+    def __init__(self, path: Path, since: float = 0.0) -> None:
+        self.path, self.since = path, since
+        self._offsets: dict[int, int] = {}  # by inode: a moved file is the same file
+
+    def rows(self) -> Iterator[Row]:
+        """Yield what is new since the last call, the oldest first."""
+        moved = sorted(self.path.parent.glob(f"{self.path.stem}-*{self.path.suffix}"))
+        for path in [*moved, self.path]:
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                offset = self._offsets.get(status.st_ino, 0)
+                if status.st_mtime < self.since or status.st_size <= offset:
+                    continue
+                file.seek(offset)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    offset += len(line)
+                    yield json.loads(line)
+                self._offsets[status.st_ino] = offset
+
+
+def started(row: Row) -> float:
+    """Unix time at which a row's request began."""
+    return float(row["t"]) - float(row["ms"]) / 1000
+
+
+def scores(row: Row) -> dict[str, float]:
+    """Probability by head; empty where there was no score."""
+    return {head: float(value) for head, value in _pairs(row["scores"])}
+
+
+def labels(row: Row) -> dict[str, str]:
+    """Label by head; empty where there was no score."""
+    return {head: unquote(label) for head, label in _pairs(row["labels"])}
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str]]:
+    for item in filter(None, text.split(";")):
+        name, _, value = item.partition("=")
+        yield name, value

@@ -1,0 +1,114 @@
+"""policy.yaml: how fast a new version may take over, and what sends it back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sonode_console import UserError
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Percent = Annotated[float, Field(gt=0, le=100)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class Policy(BaseModel):
+    """The defaults suit a hospital with some hundreds of images a day; all times are seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shadow_percent: Percent = 100.0
+    """Of the requests, also sent to the new version while it is a shadow. All of them double the
+    work of the nodes: lower it where they are busy."""
+
+    canary: tuple[Percent, ...] = (1, 5, 25, 50, 100)
+    """Of the studies, answered by the new version, step by step; rising, the last one 100."""
+
+    min_requests: Annotated[int, Field(ge=1)] = 100
+    """Requests that the new version must have answered at a step before it is judged good. At 1 %
+    that is 10,000 in all: with few a day, begin with a higher percentage."""
+
+    min_step_s: Seconds = 3600
+    """Time that a step takes at least, however many requests there are: a morning differs from an
+    afternoon."""
+
+    step_timeout_s: Annotated[float, Field(gt=0)] = 7 * 86400
+    """A step that is not judged good within this time pauses the rollout and waits for a person;
+    it never promotes."""
+
+    keep_warm_s: Seconds = 86400
+    """For so long the old version stays loaded on every node after the last step, and `abort`
+    brings it back within a second or two."""
+
+    max_error_rate: Share = 0.01
+    """Of the new version's attempts, how many may fail: status 5xx, whether a node or a worker or
+    the handler is at fault. Failures without a word of the handler (a worker that died) within a
+    second on one node are one, since they have one cause."""
+
+    max_odds_ratio: Annotated[float, Field(ge=1)] = 2.0
+    """How much greater the odds of failing (any status but 200), and of being slow, may be than the
+    old version's at the same time. 2: a share of 5 % may be one of 9.5 %."""
+
+    slow_factor: Annotated[float, Field(ge=1)] = 1.2
+    """An attempt of the new version is slow if it takes that many times the p95 of the old version
+    at the time; one of the old version, if it takes longer than the p95 itself."""
+
+    max_unanswered: Share = 0.001
+    """Of the clients' requests that went to the new version, how many may end with a 5xx, after the
+    gateway has asked a second node."""
+
+    max_flip_rate: Share = 0.02
+    """Of the mirrored studies, how many may get another label by the new version, or an error in
+    place of a score or the reverse; per head."""
+
+    max_difference: Share = 0.05
+    """Mean absolute difference of the two versions' probabilities on mirrored studies; per head."""
+
+    max_shift: Share = 0.15
+    """Distance (Kolmogorov-Smirnov) of the two versions' distributions of probabilities, on the
+    studies that each answers while both serve; per head."""
+
+    golden_tolerance: Share = 0.01
+    """By how much a probability of a golden image, sent through each node, may differ from the
+    archive's; each engine is also held to its own tolerance when it loads."""
+
+    alpha: Share = 0.01
+    """The probability, at most, that a version which is within all limits is rolled back by one of
+    these tests, over the whole rollout: shared out evenly among guards, heads and steps."""
+
+    @model_validator(mode="after")
+    def _canary_rises_to_100(self) -> Self:
+        steps = self.canary
+        if not steps or steps[-1] != 100 or list(steps) != sorted(set(steps)):
+            raise ValueError("canary: give rising percentages, the last one 100")
+        return self
+
+
+def read_policy(path: Path | None) -> Policy:
+    """Return what the file says; without one the defaults.
+
+    Raises UserError for a file that is not there, or with anything in it that is not understood.
+    """
+    if path is None:
+        return Policy()
+    try:
+        found = yaml.safe_load(path.read_text())
+        return Policy.model_validate({} if found is None else found)
+    except OSError as error:
+        raise UserError(
+            f"--policy {path}: {error.strerror}; see README, Rolling versions"
+        ) from None
+    except yaml.YAMLError:
+        raise UserError(f"--policy {path}: is no YAML; see README, Rolling versions") from None
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc'])) or 'policy'}: {fault['msg']}"
+            for fault in error.errors()
+        ]
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise UserError(
+            f"--policy {path}: {faults[0]}{more}; see README, Rolling versions", faults[1:]
+        ) from None

@@ -1,0 +1,277 @@
+"""From one version to the next under live traffic, step by step, and back where a guard says so.
+
+    verify -> register -> shadow -> canary 1 % ... 100 % -> default -> drain -> keep -> retire
+                 |___________|______________|___________________________|
+                                            v
+                                rollback -> withdraw
+
+A step is an entry in the journal, which the gateway obeys, and then acts at the nodes that can be
+done twice. Whoever is killed in the middle and started again finds the step in the journal, does
+its acts again and goes on; guards are fed again from the gateway's logs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from typing import Any, TypeVar
+
+from archives import control, rollout_nodes
+from archives.journal import Desired, Journal, fold
+from archives.nodes import Node, read_nodes
+from archives.rollout_facts import facts_of, kind_of, step_entry
+from archives.rollout_nodes import Refused
+from archives.rollout_view import StepView, answered_by
+from sonode_console import say
+
+T = TypeVar("T")
+
+POLL_S = 0.25
+PATIENCE_S = 10.0  # then it is said what is being waited for
+BACK = ("rollback", "withdraw")
+TOO_LATE = (*BACK, "retire")
+"""Steps in which nothing can be asked any more: the version that goes is being unregistered."""
+
+
+class Rollout:
+    """Goes on with the rollout that the journal says is under way; inside `journal.lock()`."""
+
+    def __init__(self, journal: Journal, *, step_by_step: bool = False) -> None:
+        self.journal = journal
+        self.state = journal.state
+        self.step_by_step = step_by_step
+        facts = facts_of(journal.entries())
+        assert facts, "a rollout is under way"
+        self.facts = facts
+        self.nodes = [Node(node, self.state / "archives") for node in read_nodes(facts.nodes)]
+
+    def run(self) -> bool:
+        """Go on to the end; True: the new version serves, False: it was rolled back."""
+        while (desired := self.desired()).rollout:
+            try:
+                done = getattr(self, f"_{desired.step.split()[0]}")()
+                if desired.step not in BACK:
+                    self._enter_next(desired.step, done or {})
+            except Refused as refused:
+                self._roll_back(desired, refused)
+        return desired.stable == self.facts.new
+
+    def desired(self) -> Desired:
+        """What the journal says by now."""
+        return fold(self.journal.entries())
+
+    # --- the steps; each can be done twice. What they return is told in the next entry.
+
+    def _verify(self) -> None:
+        self._beside(lambda: rollout_nodes.verify(self.state / "archives" / self.facts.new.file))
+
+    def _register(self) -> dict[str, Any]:
+        found = {}
+        for node in self.nodes:
+            if self._beside(partial(rollout_nodes.is_there, node)):
+                self._tell(f"node {node.name}: registering {self.facts.new.version}")
+                prove = partial(rollout_nodes.register_and_prove, node, self.facts.model)
+                tolerance = self.facts.policy.golden_tolerance
+                found[node.name] = self._beside(partial(prove, self.facts.new, tolerance))
+        absent = [node.name for node in self.nodes if found.get(node.name) is None]
+        if len(absent) == len(self.nodes):
+            self._tell("no node answers: trying again")
+            self._wait(lambda: any(rollout_nodes.is_there(node) for node in self.nodes), "a node")
+            return self._register()
+        if absent:
+            self._tell(f"not there: {', '.join(absent)}; they get it when they come back")
+        return {"golden_difference": found, "absent": absent}
+
+    def _shadow(self) -> dict[str, Any]:
+        return self._judge()
+
+    def _canary(self) -> dict[str, Any]:
+        return self._judge()
+
+    def _default(self) -> None:
+        self._wait_applied()
+        self._at_nodes(lambda node: node.set_default(self.facts.model, self.facts.new.version))
+
+    def _drain(self) -> None:
+        # The gateway says that it has applied an entry when nothing that it had begun before is
+        # under way any more: neither in its queue nor at a node.
+        self._wait_applied()
+
+    def _keep(self) -> dict[str, Any]:
+        return self._judge()
+
+    def _retire(self) -> None:
+        assert self.facts.old
+        self._unregister(self.facts.old.version)
+
+    def _rollback(self) -> None:
+        new, old = self.facts.new, self.facts.old
+        if new in self.desired().serves:  # else no client has met it
+            self._wait_applied()
+            if old:
+                self._at_nodes(lambda node: node.set_default(self.facts.model, old.version))
+        self.journal.append(
+            "withdraw", rollout=self.facts.rollout, step="withdraw", candidate=None,
+            serves=[old] if old else [],
+        )  # fmt: skip
+
+    def _withdraw(self) -> None:
+        new = self.facts.new.version
+        entries = self.journal.entries()
+        back = next(entry for entry in reversed(entries) if entry.event == "rollback")
+        self._unregister(new, known=back.facts["at"] not in ("verify", "register"))
+        seconds = round(time.time() - back.time, 1)
+        exposed = answered_by(self.state, new, self.facts.began)
+        self.journal.append(
+            "rolled_back", rollout=None, step="idle", exposed=exposed, seconds=seconds
+        )
+        self._tell(
+            f"rolled back in {seconds} s; {new} had answered {exposed} requests of clients. "
+            f"The reason: {back.facts['said']}"
+        )
+
+    def _unregister(self, version: str, *, known: bool = True) -> None:
+        """Take a version off all nodes; `known`: the gateway was told to serve it."""
+        if known:
+            self._wait_applied()  # else it would bring the version back
+        self._at_nodes(partial(rollout_nodes.rid, model=self.facts.model, version=version))
+
+    # --- from step to step
+
+    def _enter_next(self, step: str, told: dict[str, Any]) -> None:
+        facts = self.facts
+        following = [*facts.steps, None][facts.steps.index(step) + 1]
+        serves = [facts.old, facts.new] if facts.old else [facts.new]
+        changes: dict[str, Any] = {"step": following}
+        match following.split() if following else []:
+            case ["shadow"]:
+                changes |= {"serves": serves, "shadow_percent": facts.policy.shadow_percent}
+            case ["canary", percent, _]:
+                changes |= {"percent": float(percent), "shadow_percent": 0.0}
+            case ["default"]:
+                changes |= {"stable": facts.new, "candidate": None, "percent": 0.0}
+                changes |= {"serves": serves}
+            case ["retire"]:
+                changes |= {"serves": [facts.new]}
+            case []:
+                changes = {"step": "idle", "paused": False}
+        event = following.split()[0] if following else "done"
+        self.journal.append(
+            event, rollout=facts.rollout if following else None, after=step, **changes, **told
+        )
+        control.clear(self.state)  # what was asked of the step before
+        self._tell(f"{following or 'done: ' + facts.new.version + ' serves'}")
+
+    def _roll_back(self, desired: Desired, refused: Refused) -> None:
+        old, new = self.facts.old, self.facts.new
+        self.journal.append(
+            "rollback", rollout=self.facts.rollout, step="rollback", percent=0.0,
+            shadow_percent=0.0, paused=False, stable=old, candidate=new if old else None,
+            guard=refused.guard, said=refused.said, at=desired.step, **refused.more,
+        )  # fmt: skip
+        control.clear(self.state)
+        self._tell(f"ROLLBACK at {desired.step}, {refused.guard}: {refused.said}")
+
+    def _judge(self) -> dict[str, Any]:
+        """Watch the step until it is judged good; raises Refused where a guard says so."""
+        facts, policy = self.facts, self.facts.policy
+        desired = self.desired()
+        step = step_entry(self.journal.entries())
+        kind = kind_of(desired)
+        assert kind
+        keep = desired.step == "keep"
+        least = policy.keep_warm_s if keep else policy.min_step_s
+        view = StepView(self.state, facts, kind, step)
+        told = ""
+        while True:
+            verdicts = view.verdicts()
+            for verdict in verdicts:
+                if verdict.state == "failed":
+                    found = [asdict(it) for it in verdicts]
+                    raise Refused(verdict.guard, verdict.said, verdicts=found)
+            elapsed = time.time() - step.time
+            reason = view.lacking(verdicts, None if keep else policy.min_requests)
+            if rollout_nodes.applied(self.state) < step.seq:
+                reason = f"the gateway has not taken entry {step.seq} yet"
+            judged = {"judged": [it.said for it in verdicts]}
+            if self._control() == "promote":
+                by_hand = "by hand" + (f" ({reason})" if reason else "")
+                return judged | {"why": by_hand, "paused": False}
+            lacking = bool(reason)
+            if not lacking and elapsed < least:
+                reason = f"it takes {least:g} s at least"
+            elif not lacking and self.step_by_step:
+                reason = "judged good: `sonode rollout promote` goes on"
+            paused = self.desired().paused
+            if not (reason or paused):
+                return judged | {"why": "all guards hold"}
+            waited = time.time() - max(step.time, self._resumed())
+            if lacking and not (keep or paused) and waited > least + policy.step_timeout_s:
+                self.journal.append("pause", rollout=facts.rollout, paused=True, why=reason)
+                self._tell(f"paused after {waited:.0f} s ({reason}): promote, resume or abort")
+            elif (now := ("paused; " if paused else "") + reason) != told:
+                told = now
+                self._tell(told.removesuffix("; "))
+            time.sleep(POLL_S)
+
+    def _resumed(self) -> float:
+        entries = self.journal.entries()
+        return max((it.time for it in entries if it.event == "resume"), default=0.0)
+
+    # --- waiting, and what the operator asks meanwhile
+
+    def _control(self) -> str | None:
+        """Heed a word of the operator. Raises Refused for `abort`; returns `promote`."""
+        desired = self.desired()
+        step = step_entry(self.journal.entries())
+        word = control.asked(self.state, step.seq)
+        if desired.step in TOO_LATE or word is None:
+            return None
+        if word == "abort":
+            raise Refused("abort", "asked for by the operator")
+        if word in ("pause", "resume"):
+            if desired.paused != (word == "pause"):
+                self.journal.append(
+                    word, rollout=self.facts.rollout, paused=word == "pause", why="by hand"
+                )
+                self._tell("paused: guards go on, no step does" if word == "pause" else "resumed")
+            control.clear(self.state)
+            return None
+        return word
+
+    def _beside(self, act: Callable[[], T]) -> T:
+        """Do something that takes long, and heed the operator meanwhile."""
+        with ThreadPoolExecutor(1) as pool:  # which waits for its end, also after `abort`
+            future = pool.submit(act)
+            while not future.done():
+                self._control()
+                time.sleep(0.05)
+            return future.result()
+
+    def _at_nodes(self, act: Callable[[Node], object]) -> None:
+        """Do it at every node; one that is not there is brought in line when it comes back."""
+        for node in self.nodes:
+            if not self._beside(partial(rollout_nodes.do, node, act)):
+                self._tell(f"node {node.name} does not do it: see its logs")
+
+    def _wait_applied(self) -> None:
+        seq = step_entry(self.journal.entries()).seq
+        self._wait(
+            lambda: rollout_nodes.applied(self.state) >= seq,
+            f"the gateway (--state {self.state}) to take entry {seq}; is `sonode gateway` running?",
+        )
+
+    def _wait(self, until: Callable[[], bool], what: str) -> None:
+        began, told = time.monotonic(), False
+        while not until():
+            self._control()
+            if not told and time.monotonic() - began > PATIENCE_S:
+                told = True
+                self._tell(f"waiting for {what}")
+            time.sleep(0.05)
+
+    def _tell(self, text: str) -> None:
+        say(f"{time.strftime('%H:%M:%S')}  {text}")

@@ -1,0 +1,178 @@
+"""`sonode rollout ...`; heavy imports stay inside the functions."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from sonode_console import UserError, say, table
+
+if TYPE_CHECKING:
+    from archives.control import Word
+    from archives.rollout_status import Status
+
+rollout = typer.Typer(help="Move traffic from one version to the next, and back.")
+
+STATE = typer.Option(Path("runs/rollout"), help="The folder of the gateway and the journal.")
+AS_JSON = typer.Option(False, "--json", help="One JSON document.")
+
+
+def mount(app: typer.Typer) -> None:
+    """Add this room's commands to `app`."""
+    app.add_typer(rollout, name="rollout")
+
+
+@rollout.command()
+def start(
+    new: Path = typer.Argument(help="The archive (.mar) to roll out."),
+    *,
+    nodes: Path = typer.Option(Path("nodes.yaml"), help="The TorchServe nodes."),
+    policy: Path | None = typer.Option(None, help="policy.yaml; its defaults when absent."),
+    state: Path = STATE,
+    step_by_step: bool = typer.Option(False, help="Wait for `promote` after each step."),
+) -> None:
+    """Roll NEW out, in the foreground; the same words again go on where it ended.
+
+    Exit codes: 0 it serves; 1 it was rolled back; 2 refused.
+    """
+    from archives.policy import read_policy
+    from archives.rollout_start import start as run
+
+    raise typer.Exit(
+        0 if run(new, nodes, read_policy(policy), state, step_by_step=step_by_step) else 1
+    )
+
+
+@rollout.command()
+def promote(state: Path = STATE) -> None:
+    """Go on to the next step now, without waiting for more evidence; guards still hold."""
+    _ask(state, "promote")
+
+
+@rollout.command()
+def pause(state: Path = STATE) -> None:
+    """Stay at this step; its guards go on."""
+    _ask(state, "pause")
+
+
+@rollout.command()
+def resume(state: Path = STATE) -> None:
+    """Go on after a pause, with the time that a step may take begun anew."""
+    _ask(state, "resume")
+
+
+@rollout.command()
+def abort(state: Path = STATE) -> None:
+    """Bring the old version back at once, from any step before the old one is unregistered."""
+    _ask(state, "abort")
+
+
+@rollout.command()
+def status(
+    state: Path = STATE,
+    watch: bool = typer.Option(False, help="Every two seconds, until Ctrl-C."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Show the step, who serves what, and how far each guard is from sending the version back."""
+    from archives.rollout_status import status as look
+
+    while True:
+        found = look(_known(state))
+        if as_json:
+            say(json.dumps(found.plain()))
+        else:
+            if watch and sys.stdout.isatty():
+                say("\x1b[H\x1b[2J")  # the screen anew
+            _show(found)
+        if not watch:
+            return
+        time.sleep(2)
+
+
+@rollout.command()
+def history(state: Path = STATE, as_json: bool = AS_JSON) -> None:
+    """Show every transition, and why it was made."""
+    from archives.journal import Journal
+
+    for entry in Journal(_known(state)).entries():
+        facts = dict(entry.facts)
+        if as_json:
+            head = {"seq": entry.seq, "time": entry.time, "rollout": entry.rollout}
+            say(json.dumps(head | {"event": entry.event} | facts))
+            continue
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
+        name = facts["step"] if entry.event == "canary" else entry.event
+        told = [str(facts[key]) for key in ("at", "guard", "said", "why") if facts.get(key)]
+        say(f"{entry.seq:4}  {when}  {name:<12} {' · '.join(told)}".rstrip())
+
+
+@rollout.command()
+def report(
+    out: Path = typer.Argument(help="A folder for report.html and report.json."),
+    *,
+    state: Path = STATE,
+) -> None:
+    """Compare old and new version by what the gateway has logged in the last rollout."""
+    from archives.ab_report import write
+
+    say(str(write(_known(state), out)))
+
+
+def _known(state: Path) -> Path:
+    if not (state / "journal.jsonl").exists():
+        raise UserError(f"--state {state}: no rollout was ever started here")
+    return state
+
+
+def _ask(state: Path, word: Word) -> None:
+    """Hand the word to the command that runs; do it here where none does."""
+    from archives import control
+    from archives.journal import Journal, fold
+    from archives.rollout import TOO_LATE, Rollout
+    from archives.rollout_facts import step_entry
+
+    journal = Journal(_known(state))
+    desired = fold(journal.entries())
+    if desired.rollout is None:
+        raise UserError(f"--state {state}: no rollout is under way; nothing to {word}")
+    if desired.step in TOO_LATE:
+        raise UserError(f"--state {state}: at {desired.step} it is too late to {word}")
+    step = step_entry(journal.entries())
+    if journal.is_locked():
+        control.ask(state, word, step.seq)
+        say(f"{word}: asked at {desired.step}; see `sonode rollout status`")
+    elif word == "abort":
+        with journal.lock():
+            control.ask(state, word, step.seq)
+            Rollout(journal).run()
+    elif word == "promote":
+        raise UserError(
+            f"--state {state}: no rollout command runs; go on with `sonode rollout start` and "
+            "the same words, then promote"
+        )
+    else:
+        with journal.lock():
+            journal.append(word, rollout=desired.rollout, paused=word == "pause", why="by hand")
+        say(f"{word}: done; no rollout command runs, so nobody watches: start it again")
+
+
+def _show(found: Status) -> None:
+    desired = found.desired
+    say(f"model    {desired.model}: {found.versions()}")
+    say(f"step     {desired.step}" + (", PAUSED" if desired.paused else "") + found.since())
+    say(f"command  {found.command()}")
+    for node, told in found.nodes.items():
+        say(f"node     {node}: {told}")
+    if found.verdicts:
+        rows = [
+            (it.guard, it.state, "" if it.value is None else f"{it.value:.4f}",
+             f"{it.limit:.4f}", str(it.n), f"{it.evidence:.0%}")
+            for it in found.verdicts
+        ]  # fmt: skip
+        columns = ("guard", "state", "value", "limit", "n", "evidence")
+        table(f"{found.answered} requests answered at this step", columns, rows)

@@ -1,0 +1,106 @@
+"""What a rollout is about, as its entries in the journal say."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from archives.guards import Kind
+from archives.journal import Desired, Entry, Journal, Release, fold
+from archives.policy import Policy
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a rollout is about; its `start` entry in the journal, with later `restart`s."""
+
+    rollout: str
+    model: str
+    old: Release | None
+    """None: the first version ever."""
+    new: Release
+    heads: tuple[str, ...]
+    """Those that both versions have."""
+    nodes: Path
+    """nodes.yaml"""
+    policy: Policy
+    began: float
+    """Unix time."""
+
+    @property
+    def steps(self) -> list[str]:
+        """In order; without an old version there is nothing to compare with, or to keep."""
+        first = ["verify", "register"]
+        if self.old is None:
+            return [*first, "default"]
+        shares = [f"canary {percent:g} %" for percent in self.policy.canary]
+        return [*first, "shadow", *shares, "default", "drain", "keep", "retire"]
+
+
+def facts_of(entries: Sequence[Entry]) -> Facts | None:
+    """Return what the rollout under way is about; None: there is none."""
+    found = rollouts(entries)
+    return _facts(found[-1]) if found and found[-1][-1].rollout else None
+
+
+def last_facts(entries: Sequence[Entry]) -> Facts | None:
+    """Return what the last rollout is, or was, about; None: there never was one."""
+    found = rollouts(entries)
+    return _facts(found[-1]) if found else None
+
+
+def rollouts(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Return the entries of each rollout, the last one of each its end where it has come to it."""
+    found: list[list[Entry]] = []
+    for entry in entries:
+        if entry.event == "start":
+            found.append([])
+        if found:
+            found[-1].append(entry)
+    return found
+
+
+def _facts(entries: Sequence[Entry]) -> Facts:
+    start = entries[0]
+    told = dict(start.facts)
+    for entry in entries[1:]:
+        told |= {key: entry.facts[key] for key in ("policy", "nodes") if key in entry.facts}
+    return Facts(
+        rollout=str(start.rollout),
+        model=told["model"],
+        old=Release(**told["stable"]) if told["stable"] else None,
+        new=Release(**told["candidate"]),
+        heads=tuple(told["heads"]),
+        nodes=Path(told["nodes"]),
+        policy=Policy.model_validate(told["policy"]),
+        began=start.time,
+    )
+
+
+def begin(
+    journal: Journal, model: str, new: Release, heads: list[str], nodes: Path, policy: Policy
+) -> None:
+    """Write the first entry of a rollout of `new`, which lies in the state's `archives`."""
+    desired = fold(journal.entries())
+    rollout = f"{new.version}-{secrets.token_hex(3)}"
+    journal.append(
+        "start", rollout=rollout, model=model, stable=desired.stable, candidate=new, salt=rollout,
+        serves=list(desired.serves), percent=0.0, shadow_percent=0.0, paused=False, step="verify",
+        heads=heads, nodes=str(nodes.resolve()), policy=policy.model_dump(mode="json"),
+    )  # fmt: skip
+
+
+def step_entry(entries: list[Entry]) -> Entry:
+    """The entry that began the present step."""
+    return next(entry for entry in reversed(entries) if "step" in entry.facts)
+
+
+def kind_of(desired: Desired) -> Kind | None:
+    """How the present step is judged; None: it is not."""
+    if desired.step == "shadow":
+        return "shadow"
+    if desired.step.startswith("canary"):
+        return "canary" if desired.percent < 100 else "alone"
+    return "alone" if desired.step == "keep" else None

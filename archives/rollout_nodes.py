@@ -1,0 +1,145 @@
+"""What a rollout does at its nodes: all of it can be done twice."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from archives.journal import Release
+from archives.nodes import Node
+from archives.tokens import ask
+from sonode_console import UserError, run_sonode
+
+NOT_THERE = (httpx.TransportError, OSError, json.JSONDecodeError)  # TorchServe ends, or starts
+TRIES = 3
+GOLDEN_TIMEOUT_S = 60.0
+SETTLE_S = 1.5  # the gateway looks at a node once a second
+
+
+class Refused(Exception):  # noqa: N818
+    """The new version goes back; `guard` is what refuses it, `said` why, with numbers."""
+
+    def __init__(self, guard: str, said: str, **more: Any) -> None:
+        super().__init__(f"{guard}: {said}")
+        self.guard, self.said, self.more = guard, said, more
+
+
+def verify(archive: Path) -> None:
+    """Check every byte of the archive, and its golden examples on this machine.
+
+    In a process of its own: torch does not stay in the memory of one that runs for days.
+    """
+    with tempfile.TemporaryFile("w+") as log:
+        code = run_sonode(["inspect", str(archive), "--verify"], log)
+        log.seek(0)
+        said = log.read().strip().splitlines() or ["no message"]
+    if code:
+        raise Refused("verify", said[-1].removeprefix("error: "))
+
+
+def is_there(node: Node) -> bool:
+    """Whether its TorchServe answers."""
+    try:
+        return node.healthy()
+    except NOT_THERE:
+        return False
+
+
+def register_and_prove(node: Node, model: str, release: Release, tolerance: float) -> float | None:
+    """Register the release on a node and send it the archive's golden images.
+
+    Returns:
+        The largest difference of a probability to the archive's; None: the node went away.
+
+    Raises:
+        Refused: it does not start there, or its probabilities differ by more than `tolerance`.
+    """
+    try:
+        try:
+            node.register(model, release)
+        except httpx.HTTPStatusError:  # once more: a worker may have been killed as it started
+            node.register(model, release)
+        return _golden_difference(node, model, release, tolerance)
+    except NOT_THERE:
+        return None
+    except httpx.HTTPStatusError as error:
+        raise Refused(
+            "register",
+            f"node {node.name} does not start {release.version} (TorchServe answers "
+            f"{error.response.status_code}): see the node's logs/model_log.log",
+        ) from error
+    except UserError as error:
+        raise Refused("register", str(error)) from error
+
+
+def _golden_difference(node: Node, model: str, release: Release, tolerance: float) -> float:
+    url = f"{node.settings.inference}/predictions/{model}/{release.version}"
+    differences = [0.0]
+    with zipfile.ZipFile(node.archives / release.file) as archive:
+        for example in json.loads(archive.read("golden/golden.json")):
+            png = archive.read(f"golden/{example['image']}")
+            headers = {
+                "X-Roi": ",".join(map(str, example["roi"])),
+                "Content-Type": "application/octet-stream",
+            }
+            answer = _post(node, url, png, headers)
+            where = f"node {node.name}, {example['image']}"
+            if answer.status_code != 200:
+                raise Refused("goldens", f"{where}: answered {answer.status_code}")
+            heads = answer.json()["heads"]
+            for head, expected in example["probabilities"].items():
+                difference = abs(heads[head]["probability"] - expected)
+                differences.append(difference)
+                if difference > tolerance:
+                    raise Refused(
+                        "goldens",
+                        f"{where}, head {head}: probability differs by {difference:.2g}, allowed "
+                        f"is {tolerance:g}",
+                    )
+    return max(differences)
+
+
+def _post(node: Node, url: str, png: bytes, headers: dict[str, str]) -> httpx.Response:
+    """Ask again after a 400 of TorchServe: the gateway has just renewed the token."""
+    for _ in range(TRIES):
+        token = node.token()
+        answer = ask("POST", url, token, content=png, headers=headers, timeout_s=GOLDEN_TIMEOUT_S)
+        if answer.status_code != httpx.codes.BAD_REQUEST or node.token() == token:
+            break
+    return answer
+
+
+def do(node: Node, act: Callable[[Node], object]) -> bool:
+    """Do it at a node; False: the node does not answer, or not to this."""
+    for _ in range(TRIES):
+        try:
+            act(node)
+            return True
+        except (*NOT_THERE, httpx.HTTPStatusError):
+            time.sleep(1)
+    return False
+
+
+def rid(node: Node, *, model: str, version: str) -> None:
+    """Unregister a version, and see that it is gone for good.
+
+    What the gateway began for this node a moment ago, by the entry before, may register it again.
+    """
+    while version in node.versions(model):
+        node.unregister(model, version)
+        time.sleep(SETTLE_S)
+
+
+def applied(state: Path) -> int:
+    """The last entry of the journal that the gateway has applied; 0: none."""
+    try:
+        return int(json.loads((state / "gateway" / "applied.json").read_text())["seq"])
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,91 @@
+"""What is checked before a rollout begins, or goes on: all of it before the first entry."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from archives import control
+from archives.journal import Journal, Release, fold
+from archives.loader import file_sha256, read_members
+from archives.nodes import read_nodes
+from archives.policy import Policy
+from archives.rollout import Rollout
+from archives.rollout_facts import begin, facts_of
+from sonode_console import UserError, say
+
+
+def start(archive: Path, nodes: Path, policy: Policy, state: Path, *, step_by_step: bool) -> bool:
+    """Begin a rollout of the archive, or go on with it; True: it serves, False: rolled back.
+
+    Raises UserError for an archive that cannot be rolled out here, and where a rollout runs.
+    """
+    manifest, card = read_members(archive)
+    read_nodes(nodes)
+    model, version = (str(manifest["model"][key]) for key in ("modelName", "modelVersion"))
+    new = Release(version, f"{model}-{version}.mar", file_sha256(archive))
+    journal = Journal(state)
+    with journal.lock():
+        desired = fold(journal.entries())
+        facts = facts_of(journal.entries())
+        if facts:
+            if facts.new != new:
+                raise UserError(
+                    f"NEW {archive.name}: the rollout of {facts.new.version} has not ended (step "
+                    f"{desired.step}); start that one to go on with it, or end it with "
+                    f"`sonode rollout abort --state {state}`"
+                )
+            # A pause stays: who starts it again may be a supervisor of processes.
+            journal.append(
+                "restart", rollout=facts.rollout, nodes=str(nodes.resolve()),
+                policy=policy.model_dump(mode="json"),
+            )  # fmt: skip
+            paused = ", paused: `sonode rollout resume` goes on" if desired.paused else ""
+            say(f"going on with {facts.rollout} at {desired.step}{paused}")
+        else:
+            _check(archive, model, new, desired.model, desired.stable)
+            _keep_copy(archive, state / "archives" / new.file, new.sha256)
+            heads = [head["name"] for head in card["heads"]]
+            if desired.stable:
+                _, old_card = read_members(state / "archives" / desired.stable.file)
+                before = {head["name"] for head in old_card["heads"]}
+                heads = [head for head in heads if head in before]
+            control.clear(state)  # left by a command that was killed
+            begin(journal, model, new, heads, nodes, policy)
+            say(f"{model} {desired.stable.version if desired.stable else 'nothing'} -> {version}")
+        return Rollout(journal, step_by_step=step_by_step).run()
+
+
+def _check(
+    archive: Path, model: str, new: Release, serving: str | None, stable: Release | None
+) -> None:
+    if serving not in (None, model):
+        raise UserError(
+            f"NEW {archive.name}: is of model {model}, and {serving} is served here; give one of "
+            "that model, or another --state (and gateway)"
+        )
+    if stable and stable.version == new.version:
+        same = stable.sha256 == new.sha256
+        raise UserError(
+            f"NEW {archive.name}: version {new.version} "
+            + ("is served already" if same else "is served with other content; give it its own")
+        )
+
+
+def _keep_copy(archive: Path, target: Path, sha256: str) -> None:
+    """Put the archive where nodes are filled from, in one step."""
+    if target.exists():
+        if file_sha256(target) != sha256:
+            raise UserError(
+                f"NEW {archive.name}: {target} is another archive of that version; a version is "
+                "packed once, give it its own"
+            )
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        shutil.copyfile(archive, part)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,49 @@
+"""A step of a rollout as the gateway's logs show it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from archives.gateway_logs import LogTail, started
+from archives.guards import Kind, Verdict, Watch
+from archives.journal import Entry
+from archives.rollout_facts import Facts
+
+
+class StepView:
+    """What the gateway's logs say about one step; `step` is its entry in the journal."""
+
+    def __init__(self, state: Path, facts: Facts, kind: Kind, step: Entry) -> None:
+        self.since = step.time
+        self.watch = Watch(
+            facts.policy,
+            kind,
+            old=facts.old.version if facts.old else None,
+            new=facts.new.version,
+            heads=facts.heads,
+            since=step.time,
+        )
+        folder = state / "gateway"
+        self._requests = LogTail(folder / "requests.jsonl", step.time)
+        self._attempts = LogTail(folder / "attempts.jsonl", step.time)
+
+    def verdicts(self) -> list[Verdict]:
+        """What the guards say now."""
+        for row in self._requests.rows():
+            self.watch.add_request(row)
+        for row in self._attempts.rows():
+            self.watch.add_attempt(row)
+        return self.watch.verdicts()
+
+    def lacking(self, verdicts: list[Verdict], min_requests: int | None) -> str:
+        """Why it cannot be judged good yet; empty: it can."""
+        if min_requests is not None and self.watch.answered < min_requests:
+            return f"too few requests to judge: fewer than {min_requests} answered"
+        held = [verdict.said for verdict in verdicts if verdict.state == "hold"]
+        return f"not clear yet: {held[0]}" if held else ""
+
+
+def answered_by(state: Path, version: str, since: float) -> int:
+    """How many requests of clients a version has answered, well or not, from `since` on."""
+    rows = LogTail(state / "gateway" / "requests.jsonl", since).rows()
+    return sum(row["version"] == version and started(row) >= since for row in rows)

@@ -1,0 +1,250 @@
+"""A site to roll versions at: a gateway, a load that never stops, and what clients met with."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+import yaml
+
+from archives.clients import add_client
+from archives.java import claim_ports
+from archives.journal import Entry, Journal
+from archives.nodes import NodeSettings
+from archives.rollout_nodes import applied
+from handlers.integrity import write_canonical_zip
+
+QUICK = {
+    "canary": [20, 100],
+    "min_requests": 30,
+    "min_step_s": 1,
+    "step_timeout_s": 60,
+    "keep_warm_s": 1,
+}
+"""A policy for minutes, not weeks; limits are the product's own."""
+
+
+CLIENT_TIMEOUT_S = 150.0  # longer than two tries of the gateway
+TAKEN_S = 1.0  # by then the gateway has a new step's configuration
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client met with; `status` 0: nothing, the connection broke or time was up."""
+
+    t: float
+    study: str
+    status: int
+    version: str
+    ms: float
+    what: str
+    """What went wrong, where nothing came."""
+
+
+class Load:
+    """Clients that send images of studies, several of each, at a steady pace, until the block ends.
+
+    `images` are bodies in turn; `rate` is in requests a second, of all clients together.
+    """
+
+    def __init__(
+        self, url: str, token: str, images: Sequence[bytes], *, clients: int = 4, rate: float = 40
+    ) -> None:
+        self.url, self.token, self.images = httpx.URL(url), token, images
+        self.answers: list[Answer] = []
+        self._pause = clients / rate
+        self._ended = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._client, args=[number]) for number in range(clients)
+        ]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _client(self, number: int) -> None:
+        chance = random.Random(number)
+        connection: http.client.HTTPConnection | None = None
+        last = 0.0
+        turn, due = 0, time.monotonic() + chance.random() * self._pause
+        while not self._ended.wait(max(0.0, due - time.monotonic())):
+            due = max(due + self._pause, time.monotonic())
+            study = f"study-{number}-{turn // 2}"
+            began = time.time()
+            status, version, what = 0, "", ""
+            try:
+                # As clients do: one that lay idle may be closed by the other end at any time.
+                if connection is not None and began - last > 1:
+                    connection.close()
+                    connection = None
+                if connection is None:
+                    connection = http.client.HTTPConnection(
+                        self.url.host, self.url.port, timeout=CLIENT_TIMEOUT_S
+                    )
+                body = self.images[(turn * 7 + number) % len(self.images)]
+                headers = {
+                    "Authorization": f"Bearer {self.token}",
+                    "Content-Type": "application/octet-stream",
+                    "X-Study-Id": study,
+                }
+                connection.request("POST", self.url.path, body, headers)
+                answer = connection.getresponse()
+                answer.read()
+                status, version = answer.status, answer.headers.get("X-Model-Version", "")
+            except (OSError, http.client.HTTPException) as error:
+                what = repr(error)
+                if connection is not None:
+                    connection.close()
+                connection = None
+            last = time.time()
+            self.answers.append(Answer(began, study, status, version, 1000 * (last - began), what))
+            turn += 1
+        if connection is not None:
+            connection.close()
+
+    def statuses(self) -> Counter[int]:
+        """How many answers have each status."""
+        return Counter(answer.status for answer in list(self.answers))
+
+    def versions(self, since: float = 0.0) -> Counter[str]:
+        """How many answers are of each version."""
+        return Counter(answer.version for answer in list(self.answers) if answer.t >= since)
+
+
+class Site:
+    """A state folder with its nodes.yaml, and `sonode gateway` as a process of its own."""
+
+    def __init__(self, state: Path, nodes: Sequence[NodeSettings], model: str) -> None:
+        self.state = state
+        self.nodes_file = state / "nodes.yaml"
+        state.mkdir(parents=True, exist_ok=True)
+        dumped = [node.model_dump(mode="json", exclude_none=True) for node in nodes]
+        self.nodes_file.write_text(yaml.safe_dump({"nodes": dumped}))
+        self.port = claim_ports({"gateway": None})["gateway"]
+        self.token = add_client(state, "load")
+        self.url = f"http://127.0.0.1:{self.port}/predictions/{model}"
+        self.gateway: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Site:
+        self.start_gateway()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.gateway
+        self.gateway.terminate()
+        self.gateway.wait(30)
+
+    def start_gateway(self) -> None:
+        """Also again, after a kill."""
+        command = ["gateway", "--nodes", str(self.nodes_file), "--state", str(self.state)]
+        command += ["--port", str(self.port), "--rate", "10000"]
+        with (self.state / "gateway.log").open("ab") as log:
+            self.gateway = sonode_process(command, log)
+        health = f"http://127.0.0.1:{self.port}/health"
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            try:
+                httpx.get(health, trust_env=False)
+            except httpx.TransportError:
+                time.sleep(0.05)
+            else:
+                return
+        raise AssertionError((self.state / "gateway.log").read_text())
+
+    def start_words(self, archive: Path, policy: dict[str, object]) -> list[str]:
+        """Of `sonode rollout start`."""
+        file = self.state / "policy.yaml"
+        file.write_text(yaml.safe_dump(policy))
+        words = ["rollout", "start", str(archive), "--nodes", str(self.nodes_file)]
+        return [*words, "--policy", str(file), "--state", str(self.state)]
+
+    def entries(self) -> list[Entry]:
+        return Journal(self.state).entries()
+
+    def wait_for(self, event: str, seconds: float = 60, *, taken: bool = False) -> Entry:
+        """The last entry of that event or step, once it is there (and the gateway has taken it)."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            for entry in reversed(self.entries()):
+                fits = event in (entry.event, entry.facts.get("step"))
+                if fits and (not taken or applied(self.state) >= entry.seq):
+                    return entry
+            time.sleep(0.05)
+        raise AssertionError(f"no {event}: {[entry.event for entry in self.entries()]}")
+
+    def rows(self, log: str) -> list[dict[str, object]]:
+        """Of requests.jsonl or attempts.jsonl."""
+        lines = (self.state / "gateway" / log).read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+
+def repacked(
+    archive: Path,
+    target: Path,
+    *,
+    name: str,
+    version: str,
+    change: Callable[[Path], None] = lambda folder: None,
+) -> Path:
+    """The archive with another name and version, and with what `change` does to its files."""
+    with TemporaryDirectory() as folder:
+        with zipfile.ZipFile(archive) as packed:
+            packed.extractall(folder)
+        manifest = Path(folder) / "MAR-INF" / "MANIFEST.json"
+        told = json.loads(manifest.read_text())
+        told["model"] |= {"modelName": name, "modelVersion": version}
+        manifest.write_text(json.dumps(told))
+        change(Path(folder))
+        with target.open("wb") as file:
+            write_canonical_zip(Path(folder), file)
+    return target
+
+
+def sonode_process(words: Sequence[str], log: object) -> subprocess.Popen[bytes]:
+    """A command of sonode in the background."""
+    command = [sys.executable, "-P", "-m", "sonode", *words]
+    return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ)  # type: ignore[call-overload]
+
+
+def split_by_step(
+    site: Site, load: Load, entries: Sequence[Entry], new: str
+) -> dict[str, tuple[int, int]]:
+    """Studies on the new version, and all, of each canary step; asserts that none changed sides.
+
+    A study counts with its answers that began and ended in the step, once it was taken.
+    """
+    found = {}
+    steps = [entry for entry in entries if "step" in entry.facts]
+    for entry, following in pairwise(steps):
+        if entry.event != "canary":
+            continue
+        begin = entry.time + TAKEN_S
+        versions = defaultdict(set)
+        for answer in list(load.answers):
+            inside = begin <= answer.t and answer.t + answer.ms / 1000 < following.time
+            if inside and answer.status == 200:
+                versions[answer.study].add(answer.version)
+        assert all(len(seen) == 1 for seen in versions.values()), entry.facts["step"]
+        share = sum(new in seen for seen in versions.values())
+        found[str(entry.facts["step"])] = (share, len(versions))
+    return found

@@ -1,0 +1,461 @@
+"""Rollouts between two real TorchServe nodes under load: bad versions, and kills at each step.
+
+`test_rollout_live.py` runs the short ones, `make rollouts` all of it, with a table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+
+from archives.java import claim_ports
+from archives.journal import Desired, Entry, Journal, Release, fold
+from archives.loader import file_sha256
+from archives.node import TorchServeNode
+from archives.nodes import NodeSettings
+from archives.tokens import ask
+from tests.archives.rolling import QUICK, Load, Site, repacked, sonode_process, split_by_step
+from tests.conftest import encode
+
+MODEL = "tiny"
+RATE = 12.0  # requests a second, for two cores that also run all workers
+TIME_LIMIT_S = 600.0
+
+# --- what can be wrong with a version: code that is appended to its service
+
+SLOW = """
+_handle = ScoringService.handle
+def _slow(self, rows, context):
+    time.sleep(0.25)
+    return _handle(self, rows, context)
+ScoringService.handle = _slow
+"""
+FAILS_NOW_AND_THEN = """
+import random
+_inference = ScoringService.inference
+def _failing(self, prepared):
+    golden = not any("whole_frame" in item.warnings for item in prepared)
+    if not golden and random.random() < 0.05:
+        raise RuntimeError("now and then")
+    return _inference(self, prepared)
+ScoringService.inference = _failing
+"""
+DIES_NOW_AND_THEN = """
+import os, random
+_handle = ScoringService.handle
+def _dying(self, rows, context):
+    golden = any(name.lower() == "x-roi" for name in context.get_all_request_header(0))
+    if not golden and random.random() < 0.05:
+        os._exit(1)
+    return _handle(self, rows, context)
+ScoringService.handle = _dying
+"""
+WRONG_SCORES = """
+from model_def import heads as _heads
+_probabilities = _heads.probabilities
+def _wrong(*words):
+    return 1 - _probabilities(*words)
+_heads.probabilities = _wrong
+"""
+DOES_NOT_LOAD = """
+def _refuse(self, context):
+    raise RuntimeError("does not load")
+ScoringService.initialize = _refuse
+"""
+DOES_NOT_LOAD_ON_A_NODE = """
+_initialize = ScoringService.initialize
+def _refuse(self, context):
+    if "server_name" in context.system_properties:
+        raise RuntimeError("does not load in TorchServe")
+    _initialize(self, context)
+ScoringService.initialize = _refuse
+"""
+
+
+def append(code: str, folder: Path) -> None:
+    service = folder / "service.py"
+    service.write_text(service.read_text() + code)
+
+
+def wrong_scores(folder: Path) -> None:
+    """It reproduces its goldens, which are as wrong as all the rest."""
+    append(WRONG_SCORES, folder)
+    shift_goldens(folder, lambda p: round(1 - p, 5))
+
+
+def shift_goldens(folder: Path, change: Callable[[float], float]) -> None:
+    file = folder / "golden" / "golden.json"
+    examples = json.loads(file.read_text())
+    for example in examples:
+        example["probabilities"] = {head: change(p) for head, p in example["probabilities"].items()}
+    file.write_text(json.dumps(examples))
+
+
+def nothing(_: Path) -> None:
+    pass
+
+
+# --- the cluster
+
+
+class Cluster:
+    """Two TorchServe nodes, the gateway before them, and archives that are made when needed."""
+
+    def __init__(self, folder: Path, archive: Path) -> None:
+        self.folder, self.archive = folder, archive
+        self.lines: list[str] = []
+        """Of the table."""
+        self.number = 1
+        self.stores = [folder / name / "store" for name in "ab"]
+        first = self.release("1.0")
+        for store in self.stores:
+            store.mkdir(parents=True)
+            (store / f"{MODEL}-1.0.mar").write_bytes(first.read_bytes())
+        self.ports = [
+            claim_ports({"inference": None, "management": None, "metrics": None}) for _ in "ab"
+        ]
+        self.nodes: list[TorchServeNode] = []
+
+    def __enter__(self) -> Cluster:
+        for index in range(2):
+            self.nodes.append(self._node(index).__enter__())
+        settings = [
+            NodeSettings(
+                name=name,
+                inference=node.inference_url,
+                management=node.management_url,
+                run_dir=node.run_dir,
+                store=node.store,
+                workers=1,
+                batch_size=4,
+                max_batch_delay_ms=1,
+            )
+            for name, node in zip("ab", self.nodes, strict=True)
+        ]
+        self.site = Site(self.folder / "state", settings, MODEL)
+        release = Release("1.0", f"{MODEL}-1.0.mar", file_sha256(self.release("1.0")))
+        (self.site.state / "archives").mkdir()
+        kept = self.site.state / "archives" / release.file
+        kept.write_bytes(self.release("1.0").read_bytes())
+        journal = Journal(self.site.state)
+        with journal.lock():
+            journal.append("deployed", rollout=None, model=MODEL, stable=release, serves=[release])
+        self.site.start_gateway()
+        self.settle()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.site.__exit__()
+        for node in self.nodes:
+            node.stop()
+
+    def _node(self, index: int) -> TorchServeNode:
+        ports = self.ports[index]
+        stable = f"{MODEL}-1.0.mar"
+        with suppress(AttributeError):
+            now = self.desired().stable
+            stable = now.file if now else stable
+        return TorchServeNode(
+            self.stores[index],
+            {MODEL: stable},
+            self.folder / "ab"[index],
+            inference_port=ports["inference"],
+            management_port=ports["management"],
+            metrics_port=ports["metrics"],
+            settings={"default_workers_per_model": "1"},
+        )
+
+    def release(self, version: str, change: Callable[[Path], None] = nothing) -> Path:
+        path = self.folder / f"{version}.mar"
+        if not path.exists():
+            self.folder.mkdir(exist_ok=True)
+            repacked(self.archive, path, name=MODEL, version=version, change=change)
+        return path
+
+    def next_version(self) -> str:
+        self.number += 1
+        return f"{self.number}.0"
+
+    def desired(self) -> Desired:
+        return fold(self.site.entries())
+
+    def settle(self, seconds: float = 90) -> None:
+        """Wait until the gateway calls both nodes up."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with suppress(FileNotFoundError, json.JSONDecodeError):
+                told = json.loads((self.site.state / "gateway" / "applied.json").read_text())
+                if set(told["nodes"].values()) == {"up"}:
+                    return
+            time.sleep(0.1)
+        raise AssertionError(told)
+
+    # --- kills
+
+    def kill_worker(self, version: str | None) -> None:
+        """kill -9 of a worker of this version, on the first node that has one."""
+        for node in self.nodes:
+            with suppress(httpx.HTTPError, OSError, KeyError):
+                url = f"{node.management_url}/models/{MODEL}/{version}"
+                answer = ask("GET", url, node.token("management")).raise_for_status()
+                pid = int(answer.json()[0]["workers"][0]["pid"])
+                if pid > 0:
+                    os.kill(pid, signal.SIGKILL)
+                    return
+
+    def kill_node(self, index: int) -> None:
+        """kill -9 of TorchServe and its workers, as a machine that loses power."""
+        process = self.nodes[index]._process
+        assert process
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def start_node(self, index: int) -> None:
+        self.nodes[index].stop()
+        self.nodes[index] = self._node(index).__enter__()
+
+    def kill_supervisor(self) -> None:
+        assert self.site.gateway
+        self.site.gateway.kill()
+        self.site.gateway.wait()
+        self.site.start_gateway()
+
+    def kill_nginx(self) -> None:
+        """kill -9 of its master; the supervisor starts another one."""
+        config = str(self.site.state / "gateway" / "nginx.conf")
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if config in " ".join(process.cmdline()) and "master" in process.cmdline()[0]:
+                    process.kill()
+
+
+# --- scenarios
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A rollout in which something is wrong, or happens at each step."""
+
+    name: str
+    change: Callable[[Path], None] = nothing
+    at_step: Callable[[Cluster, str], None] | None = None
+    """What happens as each step begins."""
+    all_along: Callable[[Cluster], None] | None = None
+    """What happens every second."""
+    guards: tuple[str, ...] = ()
+    """Any of which sends it back (by its first word); none: it serves in the end."""
+    kill_command: bool = False
+    policy: Mapping[str, object] = field(default_factory=dict)
+    failed_at_most: int = 0
+    """Requests of clients that may fail: those on a connection of a process that is killed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A line of the table."""
+
+    scenario: Scenario
+    code: int
+    sent: int
+    failed: int
+    unanswered: int
+    exposed: int
+    guard: str
+    at: str
+    back_s: float | None
+    """From the guard's word to the last unregistration."""
+    seconds: float
+    split: dict[str, tuple[int, int]]
+    said: str
+    broken: list[str]
+    """What clients met with where nothing came: seconds after the start, and why."""
+
+    def faults(self) -> list[str]:
+        """What is not as it should be."""
+        scenario, found = self.scenario, []
+        if self.code != (1 if scenario.guards else 0):
+            found.append(f"exit code {self.code}")
+        if scenario.guards and self.guard.split(" ")[0] not in scenario.guards:
+            found.append(f"sent back by {self.guard or 'nobody'}")
+        if self.failed + self.unanswered > scenario.failed_at_most:
+            found.append(f"{self.failed} failed, {self.unanswered} unanswered")
+        if scenario.guards and self.exposed:
+            found.append(f"{self.exposed} exposed")  # all of these are seen before the canary
+        return found
+
+
+def run(cluster: Cluster, scenario: Scenario) -> Outcome:
+    """Roll a new version out while clients send, and see what becomes of it."""
+    site, random_ = cluster.site, np.random.default_rng(7)
+    cluster.settle()
+    archive = cluster.release(cluster.next_version(), scenario.change)
+    words = site.start_words(archive, QUICK | dict(scenario.policy))
+    first = len(site.entries())
+    images = [encode(random_.integers(0, 256, (80, 120), dtype=np.uint8)) for _ in range(32)]
+    began = time.monotonic()
+    ended = threading.Event()
+    with Load(site.url, site.token, images, rate=RATE) as load, _beside(cluster, scenario, ended):
+        with (site.state / "rollout.log").open("ab") as log:
+            command = sonode_process(words, log)
+            seen: set[str] = set()
+            try:
+                while command.poll() is None:
+                    assert time.monotonic() - began < TIME_LIMIT_S, site.entries()[-3:]
+                    steps = [str(it.facts["step"]) for it in site.entries()[first:]
+                             if "step" in it.facts]  # fmt: skip
+                    if steps and steps[-1] not in seen:
+                        seen.add(steps[-1])
+                        if scenario.at_step:
+                            time.sleep(0.5)
+                            scenario.at_step(cluster, steps[-1])
+                        if scenario.kill_command:
+                            time.sleep(0.5)
+                            command.kill()
+                            command.wait()
+                            if cluster.desired().rollout:
+                                command = sonode_process(words, log)
+                    time.sleep(0.05)
+            finally:
+                command.kill()
+        time.sleep(0.5)
+        ended.set()
+    entries = site.entries()[first:]
+    return _outcome(site, scenario, command, load, entries, time.monotonic() - began)
+
+
+@contextmanager
+def _beside(cluster: Cluster, scenario: Scenario, ended: threading.Event) -> Iterator[None]:
+    def act() -> None:
+        while scenario.all_along and not ended.wait(1.0):
+            scenario.all_along(cluster)
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _outcome(
+    site: Site,
+    scenario: Scenario,
+    command: subprocess.Popen[bytes],
+    load: Load,
+    entries: list[Entry],
+    seconds: float,
+) -> Outcome:
+    statuses = load.statuses()
+    back = next((entry for entry in entries if entry.event == "rollback"), None)
+    new = str(entries[0].facts["candidate"]["version"])
+    last = entries[-1]
+    back_s = last.time - back.time if back and last.event == "rolled_back" else None
+    code = command.returncode
+    if scenario.kill_command:  # the last command may have been killed after its last entry
+        code = {"done": 0, "rolled_back": 1}.get(last.event, -1)
+    return Outcome(
+        scenario=scenario,
+        code=code,
+        sent=sum(statuses.values()),
+        failed=sum(n for status, n in statuses.items() if status not in (0, 200)),
+        unanswered=statuses[0],
+        exposed=load.versions()[new],
+        guard=str(back.facts["guard"]) if back else "",
+        at=str(back.facts["at"]) if back else "",
+        back_s=back_s,
+        seconds=seconds,
+        split=split_by_step(site, load, entries, new),
+        said=str(back.facts["said"]) if back else "",
+        broken=[
+            f"{it.t - entries[0].time:.1f} s: {it.status} {it.what} after {it.ms:.0f} ms"
+            for it in load.answers
+            if it.status != 200
+        ],
+    )
+
+
+def renew_tokens(cluster: Cluster) -> None:
+    """Void the token that the gateway sends, as an expiry does."""
+    for node in cluster.nodes:
+        keys = json.loads(node.key_file.read_text())
+        ask("GET", f"{node.management_url}/token?type=inference", keys["API"]["key"])
+
+
+def kill_worker(cluster: Cluster, step: str) -> None:
+    desired = cluster.desired()
+    release = random.choice([it for it in (desired.stable, desired.candidate) if it])
+    cluster.kill_worker(release.version)
+
+
+def kill_node(cluster: Cluster, step: str) -> None:
+    if step in ("register", "shadow", "canary 100 %", "keep"):
+        cluster.kill_node(1)
+        time.sleep(2)
+        cluster.start_node(1)
+        cluster.settle()
+
+
+def kill_gateway(cluster: Cluster, step: str) -> None:
+    cluster.kill_supervisor()
+
+
+def kill_nginx(cluster: Cluster, step: str) -> None:
+    cluster.kill_nginx()
+
+
+FULL = {"canary": [5, 25, 50, 100], "min_requests": 20, "step_timeout_s": 300}
+ESSENTIAL = (
+    Scenario("v1 to v2"),
+    Scenario("fails 5 % of the time", partial(append, FAILS_NOW_AND_THEN),
+             guards=("errors", "failing"), policy={"min_requests": 400}),
+)  # fmt: skip
+SCENARIOS = (
+    *ESSENTIAL,
+    Scenario("v1 to v2 in more steps", policy=FULL),
+    Scenario("slow", partial(append, SLOW), guards=("slow",), policy={"min_requests": 400}),
+    Scenario("wrong scores", wrong_scores, guards=("flips", "difference")),
+    Scenario("its worker dies 5 % of the time", partial(append, DIES_NOW_AND_THEN),
+             guards=("errors", "failing", "slow"), policy={"min_requests": 400}),
+    Scenario("fails its goldens", partial(shift_goldens, change=lambda p: p / 2),
+             guards=("verify",)),
+    Scenario("does not load", partial(append, DOES_NOT_LOAD), guards=("verify",)),
+    Scenario("does not load on a node", partial(append, DOES_NOT_LOAD_ON_A_NODE),
+             guards=("register",)),
+    Scenario("kill -9 of the command at each step", kill_command=True),
+    Scenario("kill -9 of a worker at each step", at_step=kill_worker),
+    Scenario("kill -9 of a node at four steps", at_step=kill_node,
+             policy={"step_timeout_s": 200}, failed_at_most=8),
+    Scenario("kill -9 of the supervisor at each step", at_step=kill_gateway),
+    Scenario("kill -9 of nginx's master at each step", at_step=kill_nginx, failed_at_most=8),
+    Scenario("tokens renewed every second", all_along=renew_tokens),
+)  # fmt: skip
+
+
+HEADER = (
+    "| scenario | sent | failed | unanswered | exposed | guard | at | time to roll back, s | "
+    "all, s | as it should be |\n|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def line(it: Outcome) -> str:
+    back = "" if it.back_s is None else f"{it.back_s:.1f}"
+    faults = "; ".join(it.faults()) or "yes"
+    return (
+        f"| {it.scenario.name} | {it.sent} | {it.failed} | {it.unanswered} | {it.exposed} | "
+        f"{it.guard} | {it.at} | {back} | {it.seconds:.0f} | {faults} |"
+    )

@@ -1,0 +1,433 @@
+"""archives/rollout.py with a real nginx and nodes that misbehave at will (`standin.py`)."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from archives import control, rollout_nodes, rollout_start
+from archives.journal import Desired, Journal, Release, fold
+from archives.loader import file_sha256
+from archives.policy import Policy
+from archives.rollout_facts import step_entry
+from archives.rollout_status import status
+from sonode_console import UserError
+from tests.archives.rolling import QUICK, Load, Site, repacked
+from tests.archives.standin import Call, Handler, StandIn
+
+IMAGES = [bytes([number]) * 64 for number in range(64)]
+LABELS = "malignancy={};alnm=no ALNM"
+Answers = Callable[[Handler, Call], bool]
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory, archive_path: Path) -> dict[str, Path]:
+    store = tmp_path_factory.mktemp("packed")
+    return {
+        version: repacked(archive_path, store / f"{version}.mar", name="m", version=version)
+        for version in ("1.0", "2.0", "3.0")
+    }
+
+
+class Nodes:
+    """Two stand-ins that score like an archive, unless `worse` does something to version 2.0."""
+
+    def __init__(self, folder: Path, archive: Path) -> None:
+        with zipfile.ZipFile(archive) as packed:
+            examples = json.loads(packed.read("golden/golden.json"))
+            self.goldens = {
+                packed.read(f"golden/{it['image']}"): it["probabilities"] for it in examples
+            }
+        self.worse: Answers | None = None
+        self.nodes = [StandIn(folder, name, behave=self.score) for name in "ab"]
+        for node in self.nodes:
+            node.start()
+            (node.store / "m-1.0.mar").write_bytes(archive.read_bytes())
+
+    def score(self, node: StandIn, handler: Handler, call: Call) -> bool:
+        if call.version == "2.0" and self.worse and self.worse(handler, call):
+            return True
+        answer(handler, self.goldens.get(call.body) or probabilities(call.body))
+        return True
+
+    def versions(self) -> list[dict[str, int]]:
+        return [dict(node.versions) for node in self.nodes]
+
+
+def probabilities(body: bytes) -> dict[str, float]:
+    p = random.Random(body).betavariate(2, 2)
+    return {"malignancy": p, "alnm": p / 3}
+
+
+def answer(handler: Handler, heads: dict[str, float]) -> None:
+    label = "malignant" if heads["malignancy"] > 0.5 else "benign"
+    told = {
+        "X-Sonode-Code": "ok",
+        "X-Sonode-Scores": ";".join(f"{head}={p:.6f}" for head, p in heads.items()),
+        "X-Sonode-Labels": LABELS.format(label),
+    }
+    handler.answer(200, {"heads": {head: {"probability": p} for head, p in heads.items()}}, told)
+
+
+def is_image(call: Call) -> bool:
+    return call.body in IMAGES  # else a golden one
+
+
+def broken(handler: Handler, call: Call) -> bool:
+    if is_image(call) and random.random() < 0.2:
+        handler.answer(500, {"code": "inference_failed"}, {"X-Sonode-Code": "inference_failed"})
+        return True
+    return False
+
+
+def wrong(handler: Handler, call: Call) -> bool:
+    if is_image(call):
+        answer(handler, {head: 1 - p for head, p in probabilities(call.body).items()})
+    return is_image(call)
+
+
+def off_the_goldens(handler: Handler, call: Call) -> bool:
+    answer(handler, {"malignancy": 0.123, "alnm": 0.1})
+    return True
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, archives: dict[str, Path]) -> Iterator[Nodes]:
+    made = Nodes(tmp_path, archives["1.0"])
+    yield made
+    for node in made.nodes:
+        node.stop()
+
+
+@pytest.fixture
+def site(
+    tmp_path: Path, nodes: Nodes, archives: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Site]:
+    """1.0 is served; the archive's own verification is left to test_loader.py."""
+    monkeypatch.setattr(rollout_nodes, "verify", lambda archive: None)
+    settings = [node.settings() for node in nodes.nodes]
+    made = Site(tmp_path / "state", settings, "m")
+    (made.state / "archives").mkdir()
+    old = Release("1.0", "m-1.0.mar", file_sha256(archives["1.0"]))
+    (made.state / "archives" / old.file).write_bytes(archives["1.0"].read_bytes())
+    journal = Journal(made.state)
+    with journal.lock():
+        journal.append("deployed", rollout=None, model="m", stable=old, serves=[old])
+    with made:
+        yield made
+
+
+def load(site: Site) -> Load:
+    return Load(site.url, site.token, IMAGES, rate=100)
+
+
+def start(site: Site, archive: Path, **policy: object) -> bool:
+    chosen = Policy(**(QUICK | {"min_step_s": 0.2, "keep_warm_s": 0.2} | policy))
+    return rollout_start.start(archive, site.nodes_file, chosen, site.state, step_by_step=False)
+
+
+@contextmanager
+def running(site: Site, archive: Path, **policy: object) -> Iterator[list[bool]]:
+    """The command in the background; its result is there after the block."""
+    result: list[bool] = []
+
+    def run() -> None:
+        with suppress(KeyboardInterrupt):
+            result.append(start(site, archive, **policy))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield result
+    finally:
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+def ask(site: Site, word: control.Word) -> None:
+    control.ask(site.state, word, step_entry(site.entries()).seq)
+
+
+def desired(site: Site) -> Desired:
+    return fold(site.entries())
+
+
+def test_from_one_version_to_the_next(site, nodes, archives):
+    with load(site) as clients:
+        assert start(site, archives["2.0"])
+        time.sleep(0.3)
+    assert clients.statuses().keys() == {200}
+    events = [entry.event for entry in site.entries()]
+    assert events == [
+        *("deployed", "start", "register", "shadow", "canary", "canary", "default", "drain"),
+        *("keep", "retire", "done"),
+    ]
+    after = desired(site)
+    assert (after.stable.version, after.candidate, after.rollout) == ("2.0", None, None)
+    assert [release.version for release in after.serves] == ["2.0"]
+    assert nodes.versions() == [{"2.0": 1}] * 2
+    assert [node.default for node in nodes.nodes] == ["2.0"] * 2
+    since = site.wait_for("default", taken=True).time
+    assert set(clients.versions(since + 1)) <= {"2.0"}
+    shadow = next(entry for entry in site.entries() if entry.event == "shadow")
+    assert shadow.facts["golden_difference"] == {"a": pytest.approx(0), "b": pytest.approx(0)}
+
+
+def test_killed_after_each_entry_and_started_again(site, nodes, archives, monkeypatch):
+    append = Journal.append
+    dead: list[str] = []
+
+    def dying(journal: Journal, event: str, **facts: object) -> object:
+        entry = append(journal, event, **facts)
+        if event != "restart":
+            dead.append(event)
+            raise KeyboardInterrupt  # nothing of the command comes after the entry
+        return entry
+
+    monkeypatch.setattr(Journal, "append", dying)
+    with load(site) as clients:
+        while desired(site).rollout or not dead:
+            with pytest.raises(KeyboardInterrupt):
+                start(site, archives["2.0"])
+    assert dead == [
+        *("start", "register", "shadow", "canary", "canary", "default", "drain", "keep"),
+        *("retire", "done"),
+    ]
+    assert clients.statuses().keys() == {200}
+    assert nodes.versions() == [{"2.0": 1}] * 2
+
+
+@pytest.mark.parametrize(
+    ("worse", "guard", "at"),
+    [(broken, "errors", "shadow"), (wrong, "flips of malignancy", "shadow"),
+     (off_the_goldens, "goldens", "register")],
+)  # fmt: skip
+def test_a_bad_version_goes_back_before_a_client_meets_it(site, nodes, archives, worse, guard, at):
+    nodes.worse = worse
+    with load(site) as clients:
+        assert not start(site, archives["2.0"])
+    assert clients.statuses().keys() == {200}
+    assert set(clients.versions()) == {"1.0"}
+    back = next(entry for entry in site.entries() if entry.event == "rollback")
+    assert (back.facts["guard"], back.facts["at"]) == (guard, at)
+    last = site.entries()[-1]
+    assert (last.event, last.facts["exposed"]) == ("rolled_back", 0)
+    assert nodes.versions() == [{"1.0": 1}] * 2
+    after = desired(site)
+    assert (after.stable.version, after.candidate, after.percent) == ("1.0", None, 0)
+
+
+def test_one_that_does_not_load(site, nodes, archives):
+    nodes.nodes[1].loads = False
+    assert not start(site, archives["2.0"])
+    back = next(entry for entry in site.entries() if entry.event == "rollback")
+    assert back.facts["guard"] == "register"
+    assert "node b does not start 2.0" in back.facts["said"]
+    assert nodes.versions() == [{"1.0": 1}] * 2
+
+
+def test_one_that_turns_bad_in_the_canary_goes_back_and_killing_that_does_not_stop_it(
+    site, nodes, archives, monkeypatch
+):
+    append = Journal.append
+    dead: list[str] = []
+
+    def dying(journal: Journal, event: str, **facts: object) -> object:
+        entry = append(journal, event, **facts)
+        if event in ("rollback", "withdraw"):
+            dead.append(event)
+            raise KeyboardInterrupt
+        return entry
+
+    monkeypatch.setattr(Journal, "append", dying)
+    with load(site) as clients:
+        with running(site, archives["2.0"], canary=[50, 100], min_requests=200):
+            site.wait_for("canary 50 %", taken=True)
+            nodes.worse = broken
+            while "rollback" not in dead:
+                time.sleep(0.1)
+        with pytest.raises(KeyboardInterrupt):
+            start(site, archives["2.0"])
+        assert dead == ["rollback", "withdraw"]
+        assert not start(site, archives["2.0"])
+        since = time.time()
+        time.sleep(0.3)
+    assert set(clients.versions(since)) == {"1.0"}
+    assert site.entries()[-1].facts["exposed"] > 0
+    assert nodes.versions() == [{"1.0": 1}] * 2
+
+
+# --- what operators ask, and what is missing
+
+
+def test_too_few_requests_hold_and_then_pause_but_never_promote(site, nodes, archives):
+    with running(site, archives["2.0"], step_timeout_s=1.5) as result:
+        paused = site.wait_for("pause")  # no load at all
+        assert paused.facts["why"].startswith("too few requests to judge")
+        time.sleep(1)
+        assert desired(site).step == "shadow"
+        assert desired(site).paused
+        ask(site, "abort")
+    assert result == [False]
+    back = next(entry for entry in site.entries() if entry.event == "rollback")
+    assert (back.facts["guard"], back.facts["said"]) == ("abort", "asked for by the operator")
+
+
+def test_pause_resume_promote_within_a_second(site, nodes, archives):
+    with load(site), running(site, archives["2.0"], canary=[50, 100], min_step_s=60) as result:
+        site.wait_for("shadow", taken=True)
+        ask(site, "pause")
+        site.wait_for("pause", seconds=1)
+        found = status(site.state)
+        assert found.running
+        assert found.desired.paused
+        assert found.desired.shadow_percent == 100
+        ask(site, "resume")
+        site.wait_for("resume", seconds=1)
+        ask(site, "promote")
+        canary = site.wait_for("canary 50 %", seconds=1)
+        assert canary.facts["why"].startswith("by hand")
+        # Promoted twice in a row: the second word was for a step that is over.
+        control.ask(site.state, "promote", canary.seq - 1)
+        time.sleep(1)
+        assert desired(site).step == "canary 50 %"
+        assert not (site.state / "control").exists()
+        ask(site, "abort")
+        site.wait_for("rollback", seconds=1)
+    assert result == [False]
+
+
+def test_a_pause_outlives_the_command_and_a_word_to_a_dead_one_does_not_reach_the_next(
+    site, nodes, archives, monkeypatch
+):
+    control.ask(site.state, "abort", 1)  # of a rollout that was
+    append = Journal.append
+
+    def dying(journal: Journal, event: str, **facts: object) -> object:
+        entry = append(journal, event, **facts)
+        if event == "pause":
+            raise KeyboardInterrupt
+        return entry
+
+    with monkeypatch.context() as patch, load(site):
+        patch.setattr(Journal, "append", dying)
+        with running(site, archives["2.0"]):
+            site.wait_for("shadow")
+            ask(site, "pause")
+    with load(site), running(site, archives["2.0"]) as result:
+        site.wait_for("restart")
+        time.sleep(1.5)
+        assert desired(site).step == "shadow"
+        ask(site, "resume")
+    assert result == [True]
+
+
+def test_an_abort_is_not_taken_back(tmp_path):
+    control.ask(tmp_path, "abort", 3)
+    control.ask(tmp_path, "promote", 3)
+    assert control.asked(tmp_path, 3) == "abort"
+
+
+def test_step_by_step_waits_for_promote(site, nodes, archives, monkeypatch):
+    chosen = Policy(**(QUICK | {"canary": [100], "min_step_s": 0.2, "keep_warm_s": 0.2}))
+    result = []
+    words = (archives["2.0"], site.nodes_file, chosen, site.state)
+    thread = threading.Thread(
+        target=lambda: result.append(rollout_start.start(*words, step_by_step=True))
+    )
+    with load(site):
+        thread.start()
+        for step in ("shadow", "canary 100 %", "keep"):
+            site.wait_for(step, taken=True)
+            time.sleep(2)
+            assert desired(site).step == step
+            ask(site, "promote")
+        thread.join(30)
+    assert result == [True]
+
+
+def test_the_old_version_comes_back_while_it_is_kept_warm(site, nodes, archives):
+    with load(site) as clients, running(site, archives["2.0"], keep_warm_s=60) as result:
+        site.wait_for("keep", taken=True)
+        assert [node.default for node in nodes.nodes] == ["2.0"] * 2
+        ask(site, "abort")
+        site.wait_for("rolled_back")
+        since = time.time()
+        time.sleep(0.3)
+    assert result == [False]
+    assert set(clients.versions(since)) == {"1.0"}
+    assert clients.statuses().keys() == {200}
+    assert nodes.versions() == [{"1.0": 1}] * 2
+    assert [node.default for node in nodes.nodes] == ["1.0"] * 2
+
+
+def test_a_node_that_is_down_gets_it_when_it_comes_back(site, nodes, archives):
+    nodes.nodes[1].stop()
+    with load(site) as clients:
+        assert start(site, archives["2.0"])
+        assert nodes.versions() == [{"2.0": 1}, {"1.0": 1}]
+        shadow = next(entry for entry in site.entries() if entry.event == "shadow")
+        assert shadow.facts["absent"] == ["b"]
+        nodes.nodes[1].start()
+        until = time.monotonic() + 20
+        while nodes.versions() != [{"2.0": 1}] * 2 and time.monotonic() < until:
+            time.sleep(0.1)
+    assert nodes.versions() == [{"2.0": 1}] * 2
+    assert clients.statuses().keys() == {200}
+
+
+def test_two_at_once_are_refused(site, nodes, archives):
+    with load(site), running(site, archives["2.0"], min_step_s=60):
+        site.wait_for("shadow")
+        with pytest.raises(UserError, match=r"a rollout is running \(process \d+\)") as caught:
+            start(site, archives["3.0"])
+        assert "\n" not in str(caught.value)
+        ask(site, "abort")
+    # Nor after a kill: the one that has not ended is gone on with, or ended.
+    journal = Journal(site.state)
+    with journal.lock():
+        journal.append("start", rollout="x", model="m", stable=OLD, candidate=NEW, step="shadow",
+                       heads=[], nodes="", policy={})  # fmt: skip
+    with pytest.raises(UserError, match=r"the rollout of 9.0 has not ended \(step shadow\)"):
+        start(site, archives["3.0"])
+
+
+OLD = Release("1.0", "m-1.0.mar", "0" * 64)
+NEW = Release("9.0", "m-9.0.mar", "1" * 64)
+
+
+def test_what_cannot_be_rolled_out_here_is_refused_before_anything_is_written(
+    tmp_path, archives, archive_path
+):
+    journal = Journal(tmp_path / "state")
+    with journal.lock():
+        journal.append("deployed", rollout=None, model="m", stable=OLD, serves=[OLD])
+    nodes = tmp_path / "nodes.yaml"
+    words = (nodes, Policy(), tmp_path / "state")
+    with pytest.raises(UserError, match=r"--nodes .*No such file"):
+        rollout_start.start(archives["2.0"], *words, step_by_step=False)
+    nodes.write_text(
+        "nodes: [{name: a, inference: 'http://127.0.0.1:1', management: 'http://127.0.0.1:2',"
+        " run_dir: a, store: a}]"
+    )
+    for archive, message in [
+        (archive_path, "is of model tiny, and m is served here"),
+        (archives["1.0"], "version 1.0 is served with other content"),
+        (tmp_path / "none.mar", "no such file"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            rollout_start.start(archive, *words, step_by_step=False)
+    kept = tmp_path / "state" / "archives" / "m-2.0.mar"
+    kept.parent.mkdir()
+    kept.write_bytes(b"another")
+    with pytest.raises(UserError, match="is another archive of that version"):
+        rollout_start.start(archives["2.0"], *words, step_by_step=False)
+    assert [entry.event for entry in journal.entries()] == ["deployed"]

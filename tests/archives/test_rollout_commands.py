@@ -1,0 +1,198 @@
+"""`sonode rollout ...` and its report, on a state folder that is made up."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+import sonode
+from archives import control
+from archives.ab_report import quantile, wilson
+from archives.journal import Journal, Release, fold
+from archives.policy import Policy
+from sonode_console import UserError
+
+OLD = Release("1.0", "m-1.0.mar", "0" * 64)
+NEW = Release("2.0", "m-2.0.mar", "1" * 64)
+BEGIN = 0.0
+
+
+def run(*words: object) -> int:
+    """As typed; the exit code, 2 for a user's mistake as in `sonode.main`."""
+    code = sonode.app([str(word) for word in words], standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A rollout at its canary, with nobody who runs it; its logs have ten studies a version."""
+    journal = Journal(tmp_path / "state")
+    with journal.lock():
+        journal.append("deployed", rollout=None, model="m", stable=OLD, serves=[OLD])
+        journal.append(
+            "start", rollout="2.0-x", model="m", stable=OLD, candidate=NEW, serves=[OLD],
+            salt="2.0-x", percent=0.0, shadow_percent=0.0, paused=False, step="verify",
+            heads=["malignancy"], nodes="nodes.yaml", policy=Policy().model_dump(mode="json"),
+        )  # fmt: skip
+        journal.append("shadow", rollout="2.0-x", step="shadow", serves=[OLD, NEW],
+                       shadow_percent=100.0, after="register")  # fmt: skip
+        journal.append("canary", rollout="2.0-x", step="canary 50 %", percent=50.0,
+                       shadow_percent=0.0, after="shadow", why="all guards hold")  # fmt: skip
+    start = next(entry for entry in journal.entries() if entry.event == "start")
+    canary = journal.entries()[-1]
+    write_logs(tmp_path / "state", start.time, canary.time)
+    told = {"seq": canary.seq, "time": canary.time, "nodes": {"a": "up", "b": "does not answer"}}
+    (tmp_path / "state" / "gateway" / "applied.json").write_text(json.dumps(told))
+    return tmp_path / "state"
+
+
+def write_logs(state: Path, start: float, canary: float) -> None:
+    chance = random.Random(0)
+    requests, attempts = [], []
+
+    def add(t: float, study: str, version: str, arm: str, status: int) -> None:
+        code, ms = ("ok", chance.randrange(20, 60)) if status == 200 else ("unavailable", 3)
+        p = chance.betavariate(2, 2)
+        row = {"t": t + ms / 1000, "id": str(len(attempts)), "study": study, "arm": arm,
+               "version": version, "status": status, "code": code, "ms": ms}  # fmt: skip
+        scores = f"malignancy={p:.6f}" if status == 200 else ""
+        attempts.append(row | {"node": "a", "scores": scores, "labels": "malignancy=benign"})
+        if arm != "shadow":
+            requests.append(row | {"client": "pacs", "bytes": 1000, "tries": 1})
+
+    add(start - 10, "before", "1.0", "stable", 200)
+    for number in range(40):
+        add(start, f"s{number}", "1.0", "stable", 200)
+        add(start, f"s{number}", "2.0", "shadow", 200)
+    for number in range(100):
+        new = number % 2
+        version, arm = ("2.0", "candidate") if new else ("1.0", "stable")
+        add(canary + 0.01, f"c{number % 20}", version, arm, 503 if number in (1, 3, 5) else 200)
+    (state / "gateway").mkdir()
+    for name, rows in (("requests", requests), ("attempts", attempts)):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (state / "gateway" / f"{name}.jsonl").write_text(lines)
+
+
+def test_status_in_words(state, capsys):
+    assert run("rollout", "status", "--state", state) == 0
+    said = capsys.readouterr().out
+    assert "model    m: 2.0 for 50 % of studies, else 1.0" in said
+    assert re.search(r"step     canary 50 %, for \d+ s", said)
+    assert "command  none runs: NOBODY WATCHES, start it again" in said
+    assert "node     b: does not answer" in said
+    assert re.search(r"errors +│ hold", said)
+    assert "47 requests answered at this step" in said
+
+
+def test_status_as_json(state, capsys):
+    assert run("rollout", "status", "--state", state, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["desired"]["step"] == "canary 50 %"
+    assert found["desired"]["candidate"]["version"] == "2.0"
+    assert (found["running"], found["answered"]) == (False, 47)
+    verdicts = {verdict["guard"]: verdict for verdict in found["verdicts"]}
+    assert verdicts["unanswered"]["value"] == pytest.approx(3 / 50)
+    assert set(verdicts) == {
+        *("errors", "unanswered", "shift of malignancy"),
+        *("failing against the old version", "slow against the old version"),
+    }
+
+
+def test_history(state, capsys):
+    assert run("rollout", "history", "--state", state) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert re.fullmatch(r"   4  [\d-]+ [\d:]+  canary 50 %  all guards hold", lines[3])
+    assert run("rollout", "history", "--state", state, "--json") == 0
+    entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [entry["event"] for entry in entries] == ["deployed", "start", "shadow", "canary"]
+
+
+def test_report(state, tmp_path, capsys):
+    assert run("rollout", "report", tmp_path / "out", "--state", state) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "report.html")
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    old, new = found["arms"]["old"], found["arms"]["new"]
+    assert (old["requests"], old["studies"]) == (40 + 50, 40 + 10)  # the one before is not its
+    assert (new["requests"], new["studies"], new["status"]) == (50, 10, {"200": 47, "503": 3})
+    assert (new["failed"]["count"], new["failed"]["share"]) == (3, 0.06)
+    assert new["code"] == {"ok": 47, "unavailable": 3}
+    assert 20 <= new["ms"]["p50"]["low"] <= new["ms"]["p50"]["value"] <= new["ms"]["p50"]["high"]
+    assert new["ms"]["p99"]["high"] is None  # 47 values cannot say
+    scores = found["scores"]["malignancy"]
+    assert {arm: scores[arm]["n"] for arm in scores} == {"old": 90, "new": 47, "shadow": 40}
+    assert sum(scores["shadow"]["histogram"]) == 40
+    assert found["end"] == "canary"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "3: 6.00% (2.06% to 16.22%)" in page
+    assert not re.search(r"<script|https?://(?!www\.w3\.org|purl\.org|creativecommons)", page)
+    for text in (page, json.dumps(found)):
+        assert not re.search(r"\bs\d+\b|\bc1\d\b", text)  # no study
+
+
+def test_intervals_by_hand():
+    # Newcombe 1998, table I, method 3: 81 of 263 and 15 of 148.
+    assert wilson(81, 263) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
+    assert wilson(15, 148) == (pytest.approx(0.0624, abs=1e-4), pytest.approx(0.1605, abs=1e-4))
+    assert wilson(0, 10)[0] == 0
+    found = quantile(range(1, 101), 0.5)  # ranks 50 -+ 1.96 * 5: 40 and 60
+    assert (found["value"], found["low"], found["high"]) == (50.5, 40, 60)
+    assert quantile([5.0], 0.95) == {"value": 5.0, "low": None, "high": None}
+
+
+def test_order_statistics_cover():
+    random_ = random.Random(0)
+    true = -math.log(0.05)  # p95 of an exponential
+    hits = 0
+    for _ in range(400):
+        found = quantile([random_.expovariate(1) for _ in range(300)], 0.95)
+        hits += found["low"] <= true <= found["high"]
+    assert hits / 400 > 0.92
+
+
+def test_promote_needs_a_running_command(state):
+    with pytest.raises(UserError, match=r"no rollout command runs; .*then promote"):
+        run("rollout", "promote", "--state", state)
+
+
+def test_pause_and_resume_without_a_running_command(state, capsys):
+    run("rollout", "pause", "--state", state)
+    assert "nobody watches" in capsys.readouterr().out
+    assert fold(Journal(state).entries()).paused
+    run("rollout", "resume", "--state", state)
+    assert not fold(Journal(state).entries()).paused
+
+
+@pytest.mark.parametrize("word", ["promote", "pause", "resume", "abort"])
+def test_words_to_a_running_command(state, word, capsys):
+    with Journal(state).lock():
+        run("rollout", word, "--state", state)
+        assert capsys.readouterr().out.startswith(f"{word}: asked at canary 50 %")
+    assert control.asked(state, 4) == word
+
+
+@pytest.mark.parametrize("word", ["promote", "pause", "resume", "abort"])
+def test_words_that_come_too_late(state, word):
+    journal = Journal(state)
+    with journal.lock():
+        journal.append("retire", rollout="2.0-x", step="retire")
+    with pytest.raises(UserError, match=f"at retire it is too late to {word}"):
+        run("rollout", word, "--state", state)
+    with journal.lock():
+        journal.append("done", rollout=None, step="idle")
+    with pytest.raises(UserError, match=f"no rollout is under way; nothing to {word}"):
+        run("rollout", word, "--state", state)
+
+
+@pytest.mark.parametrize("command", ["status", "history", "promote", "report"])
+def test_a_folder_without_a_journal(tmp_path, command):
+    out = [tmp_path / "out"] if command == "report" else []
+    with pytest.raises(UserError, match="no rollout was ever started here"):
+        run("rollout", command, *out, "--state", tmp_path / "none")
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,52 @@
+"""Rollouts between two real TorchServe nodes and nginx, under a load that never stops.
+
+`make rollouts` runs every scenario of `rollout_matrix.py` and prints the table.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.archives.rollout_matrix import (
+    ESSENTIAL,
+    HEADER,
+    SCENARIOS,
+    Cluster,
+    Scenario,
+    line,
+    run,
+)
+from tests.processes import assert_no_process_about
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
+
+ALL = os.environ.get("SONODE_TEST_ROLLOUTS") == "all"
+
+
+@pytest.fixture(scope="module")
+def cluster(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("site")
+    with Cluster(folder, archive_path) as made:
+        yield made
+    assert_no_process_about(folder)
+    print(f"\n{HEADER}", *made.lines, sep="\n")
+
+
+@pytest.mark.parametrize(
+    "scenario", SCENARIOS if ALL else ESSENTIAL, ids=lambda scenario: scenario.name
+)
+def test_a_rollout(cluster: Cluster, scenario: Scenario) -> None:
+    outcome = run(cluster, scenario)
+    cluster.lines.append(line(outcome))
+    print(line(outcome), outcome.said, outcome.split, *outcome.broken, sep="\n")
+    assert outcome.sent > 100
+    assert outcome.faults() == []
+    for step, (new, studies) in outcome.split.items():
+        p = float(step.split()[1]) / 100
+        # Within four standard deviations of a binomial; 100 % leaves no room.
+        assert abs(new - p * studies) <= 4 * math.sqrt(studies * p * (1 - p))
