@@ -144,12 +144,18 @@ class Watch:
 
     def _count_error(self, row: Row) -> None:
         failed = row["status"] >= 500
-        if failed and row["code"] in OWN_CODES:
-            last = self._last_unsigned.get(row["node"], -math.inf)
-            if row["t"] - last < 1:
-                return
-            self._last_unsigned[row["node"]] = row["t"]
-        self._errors.add(float(failed))
+        if not failed or self._is_news(row["node"], row):
+            self._errors.add(float(failed))
+
+    def _is_news(self, where: str, failure: Row) -> bool:
+        """False for one that nobody signs, within a second of another one there."""
+        if failure["code"] not in OWN_CODES:
+            return True
+        last = self._last_unsigned.get(where, -math.inf)
+        if failure["t"] - last < 1:
+            return False
+        self._last_unsigned[where] = failure["t"]
+        return True
 
     def _pair(self, old: Row) -> None:
         """Compare with the new version's latest attempt; one of each is used once."""
@@ -157,7 +163,7 @@ class Watch:
         if new is None:
             return
         failed = new["status"] != 200, old["status"] != 200
-        if failed[0] != failed[1]:
+        if failed[0] != failed[1] and self._is_news("a pair", new if failed[0] else old):
             self._failing.add(float(failed[0]))
         self._count_slow(new, old)
 

@@ -126,6 +126,15 @@ def test_unsigned_failures_of_one_moment_are_one_and_those_with_a_code_are_all_c
     assert judged.verdicts()[0].n == 51
 
 
+def test_a_node_that_is_down_for_one_version_only_is_not_enough():
+    # A second passes until the gateway knows where a new version is.
+    judged, traffic = watch("shadow"), Traffic(pace=0.01)
+    traffic.pairs(judged, 150, status=503, code="node_unreachable", scores="", labels="")
+    verdicts = {verdict.guard: verdict for verdict in judged.verdicts()}
+    assert verdicts["failing against the old version"].n == 2
+    assert "failed" not in states(judged).values()
+
+
 def test_flips_and_differences_by_head():
     judged = watch(max_difference=0.3)
     Traffic().pairs(judged, 100, p=lambda it: it.random.betavariate(2, 2))
