@@ -47,7 +47,7 @@ soak: $(VENV)/.installed  ## memory over 20,000 requests, and of manifests of up
 	$(BIN)/python -m tests.benchmarks.memory
 
 kills: $(VENV)/.installed  ## the batch killed 50 times at random moments and at each stage boundary
-	SONODE_TEST_KILLS=50 $(BIN)/python -m pytest tests/batch/test_resume.py -k killed
+	SONODE_TEST_KILLS=50 $(BIN)/python -m pytest tests/batch/test_kills.py
 
 clean:
 	rm -rf $(VENV) $(OUT) *.egg-info .mypy_cache .ruff_cache .pytest_cache
