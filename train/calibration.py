@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
 from scipy.optimize import minimize_scalar
 
 from model_def.heads import HeadSpec, Hierarchy, logit_slices, probabilities, read
@@ -20,7 +18,7 @@ from train.losses import child_labels, masked_cross_entropy
 from train.statistics import choose_threshold
 
 RULES = ("youden", "sensitivity_0.90")  # in every card; another sensitivity is, where it is served
-OperatingPoint = Annotated[str, Field(pattern=r"^(0\.5|youden|sensitivity_0\.\d*[1-9]\d*)$")]
+OPERATING_POINT = r"^(0\.5|youden|sensitivity_0\.\d*[1-9]\d*)$"
 """Which threshold is served: `sensitivity_0.95` is the highest that has it on validation."""
 TEMPERATURES = (0.5, 10.0)  # ours: beyond them a validation part is too small or too easy to tell
 SCORE_BINS = 20
@@ -32,7 +30,7 @@ def calibrate(
     labels_NK: torch.Tensor,
     heads: Sequence[HeadSpec],
     hierarchy: Hierarchy,
-    operating_point: OperatingPoint,
+    operating_point: str,
 ) -> tuple[HeadSpec, ...]:
     """The heads with their temperature and operating points.
 

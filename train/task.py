@@ -10,7 +10,13 @@ from typing import Any, Literal
 
 import lightning
 import torch
-from jsonargparse.typing import NonNegativeFloat, OpenUnitInterval, PositiveFloat, PositiveInt
+from jsonargparse.typing import (
+    NonNegativeFloat,
+    OpenUnitInterval,
+    PositiveFloat,
+    PositiveInt,
+    restricted_string_type,
+)
 from torchmetrics.functional.classification import binary_auroc, multiclass_auroc
 
 from model_def.heads import (
@@ -26,11 +32,12 @@ from model_def.preprocessing import Preprocessing, normalise
 from sonode_console import UserError, say
 from train import losses
 from train.averaging import MovingAverage
-from train.calibration import OperatingPoint, calibrated_loss
+from train.calibration import OPERATING_POINT, calibrated_loss
 from train.datamodule import CohortData
 from train.weights import load_trunk
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+OperatingPoint = restricted_string_type("OperatingPoint", OPERATING_POINT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +100,7 @@ class MultiTask(lightning.LightningModule):
         step_epochs: PositiveInt = 50,
         weight_decay: NonNegativeFloat = 0.0,
         average_decay: OpenUnitInterval | None = None,
-        operating_point: OperatingPoint = "0.5",
+        operating_point: OperatingPoint = "0.5",  # type: ignore[valid-type]
     ) -> None:
         """Take the model's configuration; the defaults are the paper's, its heads in paper.yaml.
 
@@ -113,7 +120,7 @@ class MultiTask(lightning.LightningModule):
             raise UserError(f"model.{error}") from error
         self.architecture, self.preprocessing = architecture, preprocessing
         self.heads, self.hierarchy = heads, hierarchy
-        self.weights, self.operating_point = weights, operating_point
+        self.weights, self.operating_point = weights, str(operating_point)
         # Plain numbers: jsonargparse's own types would go into the optimiser's state, and a
         # resumed run could not read its checkpoint without running code.
         self.loss, self.learning_rate = loss, float(learning_rate)
