@@ -37,6 +37,10 @@ FORGET_S = 300.0
 """A mirrored request whose other half has not come by then has none."""
 
 
+PAIRS_HOLD = 0.25
+"""Evidence from which pairs hold a step: a lone one that fails is no share, and stays alone."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a guard says by now."""
@@ -126,8 +130,8 @@ class Watch:
         if self.kind == "alone":  # nothing answers at the same time
             return found
         found += [
-            self._rate("failing against the old version", self._failing, self._failing.limit),
-            self._rate("slow against the old version", self._slow, self._slow.limit),
+            self._rate(f"{what} against the old version", test, test.limit, holds_from=PAIRS_HOLD)
+            for what, test in (("failing", self._failing), ("slow", self._slow))
         ]
         if self.kind == "shadow":
             for head in self.heads:
@@ -216,14 +220,20 @@ class Watch:
     # --- judging
 
     def _rate(
-        self, guard: str, test: MeanTest, limit: float, *, needs_some: bool = False
+        self,
+        guard: str,
+        test: MeanTest,
+        limit: float,
+        *,
+        needs_some: bool = False,
+        holds_from: float = 0.0,
     ) -> Verdict:
         value = test.mean
         evidence = test.log_evidence / self.needed
         state: Literal["ok", "hold", "failed"] = "ok"
         if evidence >= 1:
             state = "failed"
-        elif needs_some if value is None else value > limit:
+        elif needs_some if value is None else value > limit and evidence >= holds_from:
             state = "hold"
         told = "nothing yet" if value is None else f"{value:.2%} of {test.n}"
         return Verdict(

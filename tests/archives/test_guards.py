@@ -132,6 +132,7 @@ def test_a_node_that_is_down_for_one_version_only_is_not_enough():
     traffic.pairs(judged, 150, status=503, code="node_unreachable", scores="", labels="")
     verdicts = {verdict.guard: verdict for verdict in judged.verdicts()}
     assert verdicts["failing against the old version"].n == 2
+    assert verdicts["failing against the old version"].state == "ok"
     assert "failed" not in states(judged).values()
 
 
