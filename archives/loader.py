@@ -40,6 +40,7 @@ class LoadedArchive:
         self.sha256: str = service.model.sha256
         self.engine: str = service.model.engine
         self.heads: dict[str, tuple[str, ...]] = dict(service.head_labels)
+        self.targets: dict[str, str] = {head.name: head.target for head in service.card.heads}
         self.methods: list[str] = list(service.methods)
         self.score_reference: dict[str, list[int]] = dict(
             service.card.training.get("score_reference", {})  # cards of earlier versions have none

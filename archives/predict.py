@@ -63,9 +63,12 @@ def server(url: str, model: str, key_file: Path | None) -> Iterator[Score]:
 
 
 @contextmanager
-def archive_of(path: Path) -> Iterator[Score]:
-    """Score by an archive in this process. Raises ArchiveError where it cannot."""
-    with load_archive(path) as loaded:
+def archive_of(path: Path, engine: str | None) -> Iterator[Score]:
+    """Score by an archive in this process, under `engine` where one is named.
+
+    Raises ArchiveError where it cannot.
+    """
+    with load_archive(path, {"engine": engine} if engine else {}) as loaded:
 
         def score(image: bytes, fields: Fields) -> Answer:
             (outcome,) = loaded.score([{"image": image, **fields}])

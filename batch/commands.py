@@ -55,12 +55,12 @@ def score(
         "local", help="What the work is shared out by: local (this machine), or ray (a cluster)."
     ),
     address: str | None = typer.Option(
-        None, help="Of the Ray cluster, host:port or auto; else RAY_ADDRESS, else one of its own."
+        None, help="Of the Ray cluster, host:port; else RAY_ADDRESS, else one on this machine."
     ),
     workers: int | None = typer.Option(
         None, min=1, help="With ray: processes with the archive; else as many as there is room for."
     ),
-    worker_cpus: float | None = typer.Option(
+    worker_cpus: int | None = typer.Option(
         None, min=1, help="With ray: CPUs of each; else its node's, shared out among its GPUs."
     ),
     worker_gpus: float | None = typer.Option(
@@ -160,7 +160,7 @@ def _run_one(
     *,
     dry_run: bool,
     as_json: bool,
-    cluster: tuple[str | None, int | None, float | None, float | None] | None,
+    cluster: tuple[str | None, int | None, int | None, float | None] | None,
     since: str | None,
     max_failures: str | None,
     limits: dict[str, Any],
@@ -174,21 +174,23 @@ def _run_one(
     with _started(archive, settings, cluster) as (loaded, shared_out):
         if dry_run:
             plan = scorer.plan(manifest, out, loaded, **options, engine=shared_out)
-            _show_plan(plan, as_json)
-            return 0, "done", {}
-        try:
-            summary = scorer.score(
-                *(manifest, out, loaded),
-                **options,
-                engine=shared_out,
-                since=since,
-                max_failures=max_failures,
-                limits=Limits(**limits),
-                progress=sonode_console.progress,
-            )
-        except scorer.Stopped as stopped:
-            print(stopped, file=sys.stderr)
-            return 1, "stopped", {"message": str(stopped)}
+        else:
+            try:
+                summary = scorer.score(
+                    *(manifest, out, loaded),
+                    **options,
+                    engine=shared_out,
+                    since=since,
+                    max_failures=max_failures,
+                    limits=Limits(**limits),
+                    progress=sonode_console.progress,
+                )
+            except scorer.Stopped as stopped:
+                print(stopped, file=sys.stderr)
+                return 1, "stopped", {"message": str(stopped)}
+    if dry_run:
+        _show_plan(plan, as_json)
+        return 0, "done", {}
     facts = {"out": out, **dataclasses.asdict(summary)}
     if as_json:
         say(json.dumps(facts))
@@ -202,7 +204,7 @@ def _run_one(
 def _started(
     archive: str,
     settings: Mapping[str, object],
-    cluster: tuple[str | None, int | None, float | None, float | None] | None,
+    cluster: tuple[str | None, int | None, int | None, float | None] | None,
 ) -> Iterator[tuple[Archive, Engine]]:
     """Load the archive where it is to score: here, or on the workers of a Ray cluster."""
     if cluster is None:

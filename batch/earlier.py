@@ -21,9 +21,11 @@ import pyarrow.parquet as pq
 
 from batch import results, storage
 from batch.manifest import Request, requests
+from batch.manifest_checks import ROI_COLUMNS
 from batch.storage_errors import StorageError
 from sonode_console import UserError
 
+_ASKED = ("status", "image_uri", "frame", "roi", *ROI_COLUMNS)
 _PARTS_IN_MEMORY = 8
 
 
@@ -43,7 +45,7 @@ class Earlier:
             if not found:
                 raise UserError(f"--since {uri}: holds no results of an earlier run")
             for part in found:
-                table, folder = self._read(part)
+                table, folder = self._read(part, _ASKED)
                 if folder is None:
                     continue
                 rows = np.flatnonzero(np.asarray(table["status"].to_pylist()) == results.OK)
@@ -89,10 +91,11 @@ class Earlier:
                 return {column.name: found_row[column.name] for column in columns}
         return None
 
-    def _read(self, part: str) -> tuple[pa.Table, str | None]:
-        """A part, and the folder of its relative image_uris if what made it is what we want."""
+    def _read(self, part: str, names: Sequence[str] = ()) -> tuple[pa.Table, str | None]:
+        """A part (of `names`, its columns), and its images' folder if what made it is wanted."""
         try:
-            table = pq.ParquetFile(pa.BufferReader(storage.read(part).data)).read()
+            file = pq.ParquetFile(pa.BufferReader(storage.read(part).data))
+            table = file.read([name for name in names if name in file.schema_arrow.names] or None)
             made_by: dict[str, Any] = json.loads(table.schema.metadata[b"sonode"])
         except (pa.ArrowException, KeyError, TypeError, ValueError, OSError):
             raise UserError(f"--since: {part} is not a part of results") from None

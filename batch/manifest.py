@@ -72,7 +72,7 @@ def requests(table: pa.Table, folder: str) -> list[Request]:
         fields = {}
         roi = checks.roi_of(row, columns)
         if roi is not None:
-            fields["roi"] = ",".join(_number(value) for value in roi)
+            fields["roi"] = ",".join(map(_whole, roi))
         if row.get("frame") is not None:
             fields["frame"] = str(int(row["frame"]))
         uri = _absolute(row["image_uri"], folder)
@@ -197,7 +197,11 @@ def _local(uri: str, copy: Path) -> Path:
 
 
 def _common_schema(uri: str, files: tuple[Path, ...]) -> pa.Schema:
-    """The schema that all files fit; a category is taken for what it holds."""
+    """The schema that all files fit; a category is taken for what it holds.
+
+    A column of nulls alone has no type of its own and gets one: readers of all nights take the type
+    of the first, into which the values of a later one do not fit.
+    """
     schemas = []
     for file in files:
         try:
@@ -214,10 +218,12 @@ def _common_schema(uri: str, files: tuple[Path, ...]) -> pa.Schema:
                 f"differ in columns {sorted(odd)}; give every file the same"
             )
     if len(files) == 1:
-        return schemas[0]  # unifying refuses a name that stands twice; the check tells it better
+        # Unifying refuses a name that stands twice; the check tells it better.
+        return pa.schema([_typed(column) for column in schemas[0]])
     try:
         # "default" lets a column that is all null in one file take its type from the others.
-        return pa.unify_schemas(schemas, promote_options="default")
+        common = pa.unify_schemas(schemas, promote_options="default")
+        return pa.schema([_typed(column) for column in common])
     except pa.ArrowException as error:
         raise UserError(f"manifest {uri}: column types differ between its files: {error}") from None
 
@@ -225,6 +231,12 @@ def _common_schema(uri: str, files: tuple[Path, ...]) -> pa.Schema:
 def _plain(column: pa.Field) -> pa.Field:
     kind = column.type
     return column.with_type(kind.value_type) if pa.types.is_dictionary(kind) else column
+
+
+def _typed(column: pa.Field) -> pa.Field:
+    if not pa.types.is_null(column.type):
+        return column
+    return column.with_type(checks.TYPES.get(column.name, pa.string()))
 
 
 def _tables(files: tuple[Path, ...], schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
@@ -268,11 +280,10 @@ def _buckets(uris: pa.ChunkedArray, folder: str) -> set[str]:
 
 
 def _absolute(uri: str, folder: str) -> str:
-    if storage.is_s3(uri) or PurePosixPath(uri).is_absolute():
-        return uri
-    return storage.join(folder, uri)
+    # By hand: pathlib would be half of what a row costs in a manifest of millions.
+    return uri if storage.is_s3(uri) or uri.startswith("/") else f"{folder.rstrip('/')}/{uri}"
 
 
-def _number(value: float | None) -> str:
-    assert value is not None  # checked before
-    return str(int(value)) if value == int(value) else repr(float(value))
+def _whole(value: float | None) -> str:
+    assert value is not None and value == int(value)  # checked before
+    return str(int(value))

@@ -18,6 +18,12 @@ from batch import storage
 
 ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
 _ASKED = ("image_uri", "frame", "roi", *ROI_COLUMNS)
+TYPES = {
+    "frame": pa.int64(),
+    "roi": pa.list_(pa.float64()),
+    **dict.fromkeys(ROI_COLUMNS, pa.float64()),
+}
+"""Of columns that hold no value; all others are text then."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -148,7 +154,8 @@ def _odd_rois(table: pa.Table) -> npt.NDArray[np.bool_]:
     x_min, y_min, x_max, y_max = edges
     with np.errstate(invalid="ignore"):
         sound = (x_min >= 0) & (y_min >= 0) & (x_min < x_max) & (y_min < y_max)
-        odd = ~(sound & np.isfinite(x_max) & np.isfinite(y_max))
+        whole = np.all([edge == np.floor(edge) for edge in edges], axis=0)
+        odd = ~(sound & whole & np.isfinite(x_max) & np.isfinite(y_max))
     if "roi" in table.column_names:
         lengths = np.asarray(pc.fill_null(pc.list_value_length(table["roi"]), 4))
         odd = odd | (lengths != 4)
@@ -194,12 +201,13 @@ def _roi_fault(roi: list[float | None] | None) -> str | None:
     if len(roi) != 4 or len(numbers) != 4:
         return "has to be four finite numbers, or all null for the whole frame"
     x_min, y_min, x_max, y_max = numbers
+    if any(value != int(value) for value in numbers):
+        return f"({x_min}, {y_min}, {x_max}, {y_max}) is not in whole pixels; round it"
     if x_min < 0 or y_min < 0:
         return f"begins at ({x_min}, {y_min}), outside the frame"
-    if x_min >= x_max:
-        return f"is empty: x_min {x_min} is not below x_max {x_max}"
-    if y_min >= y_max:
-        return f"is empty: y_min {y_min} is not below y_max {y_max}"
+    for axis, low, high in (("x", x_min, x_max), ("y", y_min, y_max)):
+        if low >= high:
+            return f"is empty: {axis}_min {low} is not below {axis}_max {high}"
     return None
 
 

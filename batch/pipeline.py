@@ -214,6 +214,8 @@ class Pipeline:
             if not isinstance(prepared, tuple):
                 return _Ready(number, fetched, prepared)
             row = _failure(prepared[1])
+        finally:
+            self.job.spend("preprocess", fetched.task.milliseconds / 1000)
         return {**row, **self._times(fetched), "image_etag": fetched.etag}
 
     def _score(self, batch: Sequence[_Ready]) -> list[Outcome]:
@@ -229,22 +231,23 @@ class Pipeline:
     def _results(
         self, batch: Sequence[_Ready], future: Future[list[Outcome]]
     ) -> Iterator[tuple[int, results.Row]]:
-        found = future.result()
-        start = time.perf_counter()
-        rows = (self._writers.map if self.job.explain else map)(self._result, batch, found)
+        rows = (self._writers.map if self.job.explain else map)(
+            self._result, batch, future.result()
+        )
         for ready, row in zip(batch, rows, strict=True):
             yield ready.number, row
-        self.job.spend("heatmaps", time.perf_counter() - start)
 
     def _result(self, ready: _Ready, outcome: Outcome) -> results.Row:
         status, body = outcome
         common = {**self._times(ready.fetched), "inference_ms": body["inference_ms"]}
         if status != 200:
             return {**_failure(body), **common, "image_etag": ready.fetched.etag}
+        start = time.perf_counter()
         uris = {
             head: self.job.write(f"_heatmaps/{ready.fetched.key}-{head}.png", heatmap["png"])
             for head, heatmap in body["heatmaps"].items()
         }
+        self._spent("heatmaps", start)
         row = results.scored(body, etag=ready.fetched.etag, heatmap_uris=uris)
         return {**row, **common, "scored_at": datetime.now(UTC)}
 
@@ -273,8 +276,8 @@ def _outcomes(prepared: Sequence[Any], archive: Any) -> Sequence[Outcome]:
         kind = type(error).__name__  # its text may hold anything
         if archive.device_is_lost():
             raise UserError(
-                f"the device does not answer any more ({kind}): the run ends; started again, it "
-                "goes on from here"
+                f"the device does not answer any more ({kind}); started again, the run goes on "
+                "from here"
             ) from None
         if len(prepared) == 1:
             body = {"code": "inference_failed", "stage": "inference"}

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -20,10 +21,12 @@ import pyarrow as pa
 from batch import claims, storage
 from batch.job import Archive, Job
 from batch.local_engine import LocalEngine
-from batch.opened_archive import opened
 from batch.pipeline import Limits, Pipeline
 from batch.shards import Receipt, Shard, score_shard
 from sonode_console import UserError
+
+Opener = Callable[[str, Mapping[str, object]], AbstractContextManager[Archive]]
+"""As `batch.opened_archive.opened`: (path or URI, settings) -> the archive, ready to score."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +42,6 @@ class Description:
     score_reference: Mapping[str, Sequence[int]]
 
 
-class Order(NamedTuple):
-    """What a worker makes its own job and pipeline from."""
-
-    sha256: str
-    """Of the archive that it has to have loaded."""
-    job: dict[str, Any]
-    """The fields of the `Job` that do not belong to a process."""
-    limits: Limits
-
-
 class Told(NamedTuple):
     """What a worker tells of a shard."""
 
@@ -59,76 +52,60 @@ class Told(NamedTuple):
     """What each stage took in the worker since it told last."""
 
 
+_STAYS = ("archive", "on_row", "seconds", "stop", "_lock")
+
+
+def portable(job: Job) -> dict[str, Any]:
+    """Give the fields of a job that do not belong to a process: workers make their own of them."""
+    return {f.name: getattr(job, f.name) for f in fields(job) if f.name not in _STAYS}
+
+
 class Worker:
     """The archive in a process of its own. Its methods may run at once, each in a thread."""
 
-    def __init__(self, archive: str, settings: Mapping[str, object]) -> None:
-        self._wanted = (archive, settings)
+    def __init__(self, opener: Opener, archive: str, settings: Mapping[str, object]) -> None:
+        self._opened = partial(opener, archive, settings)
         self._open = ExitStack()
-        self._lock = Lock()
+        self._lock = Lock()  # held while something is opened or closed
         self._archive: Archive | None = None
         self._pipeline: Pipeline | None = None
 
     def load(self) -> Description:
         """Load the archive. Raises UserError; not in `__init__`, where Ray would hide it."""
-        loaded = self._open.enter_context(opened(*self._wanted))
-        self._archive = loaded
-        return Description(
-            **{name: getattr(loaded, name) for name in Description.__dataclass_fields__}
-        )
+        with self._lock:
+            loaded = self._archive = self._open.enter_context(self._opened())
+        return Description(**{f.name: getattr(loaded, f.name) for f in fields(Description)})
 
-    def score(self, order: Order, index: int, rows: bytes) -> Told:
-        """Score a shard and write its part."""
+    def score(self, given: dict[str, Any], limits: Limits, index: int, rows: bytes) -> Told:
+        """Score a shard of the job that `portable` gave, and write its part."""
         with self._lock:
             if self._pipeline is None:
-                self._pipeline = self._open.enter_context(Pipeline(self._job(order), order.limits))
+                self._pipeline = self._open.enter_context(Pipeline(self._job(given), limits))
         codes: list[str | None] = []
         job = replace(self._pipeline.job, on_row=codes.append)
         shard = Shard(index=index, table=pa.ipc.open_stream(rows).read_all())
         receipt = score_shard(shard, job, self._pipeline)
         return Told(receipt, Counter(codes), job.settle())
 
-    def rehearse(self, order: Order, rows: bytes) -> float:
+    def rehearse(self, given: dict[str, Any], rows: bytes) -> float:
         """Give the seconds that one of a few rows takes, and write nothing."""
         table = pa.ipc.open_stream(rows).read_all()
-        return LocalEngine().rehearse(table, self._job(order))
+        return LocalEngine().rehearse(table, self._job(given))
 
     def close(self) -> None:
         """End what is going on, and remove what the archive was unpacked to."""
-        self._open.close()
+        with self._lock:
+            self._open.close()
 
-    def _job(self, order: Order) -> Job:
+    def _job(self, given: dict[str, Any]) -> Job:
         assert self._archive is not None
-        node = platform.node()
-        if self._archive.sha256 != order.sha256:
-            raise UserError(
-                f"the archive on node {node} is another than the first worker's (sha256 "
-                f"{self._archive.sha256[:12]}, not {order.sha256[:12]}): give every node the same"
-            )
-        job = Job(archive=self._archive, **order.job)
+        job = Job(archive=self._archive, **given)
         if not (job.rehearsal or storage.is_s3(job.out)):
             # A folder of that name on each node's own disk would scatter the results.
             with job.writing():
                 if not storage.exists(claims.started(job.out, job.partition)):
                     raise UserError(
-                        f"{job.out} is not the same folder on node {node}: results of several "
-                        "nodes need s3:// or a file system that all of them share"
+                        f"{job.out} is not the same folder on node {platform.node()}: results of "
+                        "several nodes need s3:// or a file system that all of them share"
                     )
         return job
-
-
-_TRAVELS = (
-    "out",
-    "date",
-    "folder",
-    "explain",
-    "batch_size",
-    "retry_failed",
-    "earlier",
-    "rehearsal",
-)
-
-
-def order(job: Job, limits: Limits) -> Order:
-    """Make of a job what can travel."""
-    return Order(job.archive.sha256, {name: getattr(job, name) for name in _TRAVELS}, limits)

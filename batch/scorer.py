@@ -154,18 +154,20 @@ def plan(
         with job.writing():
             parts = set(storage.list_files(storage.join(job.out, job.partition)))
         sample: list[pa.Table] = []
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         shards = done = 0
         for shard in _shards(manifest, there["shard_rows"]):
             shards += 1
             uri = storage.join(job.out, shard.part(job))
             if uri in parts:
                 done += 1
-                for status, count in summary.count(uri).items():
-                    counts[status] = counts.get(status, 0) + count
-            elif not sample:
+                found = summary.count(uri)
+                counts += found
+                if not (retry_failed and found[results.FAILED]):
+                    continue
+            if not sample:
                 sample.append(shard.table.slice(0, _REHEARSED))
-        ok, failed = counts.get(results.OK, 0), counts.get(results.FAILED, 0)
+        ok, failed = counts[results.OK], counts[results.FAILED]
         to_score = manifest.rows - ok - (0 if retry_failed else failed)
         return Plan(
             rows=manifest.rows,

@@ -30,6 +30,13 @@ _CREDENTIALS = {  # the store's answer: what to mend
     "ExpiredToken": "AWS_SESSION_TOKEN has expired",
     "InvalidToken": "AWS_SESSION_TOKEN is not valid there",
 }
+_NO_CREDENTIALS = (
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.CredentialRetrievalError,  # a role's, when they have to be renewed in the night
+    boto.TokenRetrievalError,
+    boto.SSOError,
+)
 
 
 class StorageError(Exception):
@@ -75,7 +82,7 @@ def translated(error: Exception, bucket: str) -> StorageError | UserError:
     if isinstance(error, boto.ClientError):
         answer = str(error.response.get("Error", {}).get("Code", ""))
     result: StorageError | UserError
-    if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
+    if isinstance(error, _NO_CREDENTIALS):
         result = UserError(
             f"no S3 credentials for {at}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
             "(or AWS_PROFILE)"

@@ -7,9 +7,11 @@ again, so that the last run.json knows of every part that was improved before it
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +22,8 @@ import pyarrow.parquet as pq
 from batch import claims, drift, report, results, storage
 from batch.job import Job
 from batch.storage_errors import ObjectChanged, ObjectExists, ObjectMissing
+
+_PACKAGES = ("sonode", "torch", "openvino", "pillow", "pydicom", "numpy", "pyarrow", "boto3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +45,14 @@ class RunSummary:
     """Its name, version and SHA-256."""
     engine: str
     """The one of this run."""
+    versions: dict[str, str]
+    """Of the packages that decode, score and write."""
     date: str
     manifest_key: str
     """Names the manifest by its rows and its folder."""
     explain: str | None
-    batch_size: int
-    """Images that went through the network together."""
+    batch_size: int | None
+    """Images that went through the network together; None for what the engine takes best."""
     shard_rows: int
     scores: dict[str, list[int]]
     """How many rows have a probability in each of 20 bins from 0 to 1, by head."""
@@ -118,6 +124,7 @@ def _counted(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> 
         drift=_drift(job, scores),
         parts=len(parts),
         dataset=job.partition,
+        versions=_versions(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         **run,
     )
@@ -158,6 +165,14 @@ def _run_before(job: Job) -> dict[str, Mapping[str, Sequence[int]]]:
 
 def _columns(uri: str, names: list[str]) -> pa.Table:
     return pq.ParquetFile(pa.BufferReader(storage.read(uri).data)).read(columns=names)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):  # OpenVINO is an extra
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _etag(uri: str) -> str | None:

@@ -43,7 +43,8 @@ SIGNED = ("integrated_gradients", "occlusion")
 
 IG_STEPS = 32
 PASSES_TOGETHER = 16  # evaluations of one image that go through the network as a batch
-MAX_GRID_SIDE = 64  # methods that give a value per pixel are summed up in cells of a grid
+# Methods that give a value per pixel are summed up in cells of a grid, at most so many a side.
+FINE, COARSE = 64, 16
 
 
 class Attribution(NamedTuple):
@@ -153,7 +154,8 @@ def _integrated_gradients(
         n_steps=IG_STEPS,
         internal_batch_size=PASSES_TOGETHER,
     )
-    return _cells(values_13SS.sum(dim=1))
+    # Signs alternate from pixel to pixel of speckle: summed up, a region is to be seen.
+    return _cells(values_13SS.sum(dim=1), COARSE)
 
 
 def _occlusion(
@@ -185,12 +187,12 @@ def _guided_gradcam(
         # Captum tells that it sets hooks and removes them; the twin is there for that.
         warnings.filterwarnings("ignore", "Setting backward hooks on ReLU", UserWarning)
         values_13SS = method.attribute(image_13SS, target=target, interpolate_mode="bilinear")
-    return _cells(values_13SS.sum(dim=1).abs())
+    return _cells(values_13SS.sum(dim=1).abs(), FINE)
 
 
-def _cells(values_1SS: torch.Tensor) -> torch.Tensor:
+def _cells(values_1SS: torch.Tensor, grid_side: int) -> torch.Tensor:
     """Sums over square cells, so that what adds up to the logit still does."""
-    side = -(-values_1SS.shape[-1] // MAX_GRID_SIDE)
+    side = -(-values_1SS.shape[-1] // grid_side)
     return functional.avg_pool2d(
         values_1SS[None], side, ceil_mode=True, count_include_pad=False, divisor_override=1
     )[0, 0]

@@ -65,6 +65,10 @@ class OpenVINOEngine:
             },
         )
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        # A process's first call sets up what OpenVINO knows of numpy, within a lock of its own that
+        # it keeps while it lets go of Python's: of two threads that came first, each would wait for
+        # the other for ever. So one pass runs here, where there is one thread.
+        self.forward(torch.zeros((1, facts.size, facts.size), dtype=torch.uint8))
 
     def forward(self, crops_BSS: torch.Tensor) -> Forward:
         """See `handlers.engines.Engine`; rows run on as many streams as there are."""

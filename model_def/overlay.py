@@ -41,13 +41,17 @@ class _Colours(NamedTuple):
     palette: bytes
 
 
-DARKEST = 0.4  # lightness of a colour over black: a map must show within an anechoic lesion, too
+# Lightness of a colour over black: a map must show within an anechoic lesion, too. Pure red and
+# blue, of which the eye makes less, need more.
+DARKEST, DARKEST_SIGNED = 0.4, 0.8
 GREY_STEPS = 63  # greys where there is no colour; the eye cannot tell a step of 4 in speckle
 OUTLINE = 255  # palette index of the lesion's box
 _OUTLINE_RGB = (0, 255, 255)  # cyan: in neither scale near its end
 
 
-def _colours(shades: npt.NDArray[np.float64], opacities: list[float], steps: list[int]) -> _Colours:
+def _colours(
+    shades: npt.NDArray[np.float64], opacities: list[float], steps: list[int], darkest: float
+) -> _Colours:
     """Bands of equal width; each takes on the lightness of the greys below it, in so many steps.
 
     So the lesion's outline stays the lesion's and is not drawn by the edge of the colours.
@@ -58,7 +62,7 @@ def _colours(shades: npt.NDArray[np.float64], opacities: list[float], steps: lis
     for band, (shade_3, opacity, count) in enumerate(zip(shades, opacities, steps, strict=True)):
         index_NG[band] = start + np.arange(256) * count // 256
         grey_n = np.linspace(0, 255, count)[:, None]
-        colour_n3 = 255 * shade_3 * (DARKEST + (1 - DARKEST) / 255 * grey_n)
+        colour_n3 = 255 * shade_3 * (darkest + (1 - darkest) / 255 * grey_n)
         palette[start : start + count] = (1 - opacity) * grey_n + opacity * colour_n3
         start += count
     assert start <= OUTLINE
@@ -78,7 +82,7 @@ def _magnitude() -> _Colours:
     # The ends of turbo are so dark that they would be lost in a lesion.
     shades = matplotlib.colormaps["turbo"](0.08 + 0.82 * centres)[:, :3]
     opacities = [0.0, *(0.25 + 0.45 * centres[1:])]
-    return _colours(shades, opacities, [GREY_STEPS, *[32] * 3, *[16] * 6])
+    return _colours(shades, opacities, [GREY_STEPS, *[32] * 3, *[16] * 6], DARKEST)
 
 
 def _signed() -> _Colours:
@@ -86,7 +90,7 @@ def _signed() -> _Colours:
     centres = np.linspace(-1, 1, 11)
     shades = matplotlib.colormaps["bwr"](0.5 + 0.5 * np.sign(centres) * 0.85)[:, :3]
     opacities = [0.75 * abs(centre) for centre in centres]
-    return _colours(shades, opacities, [19] * 5 + [GREY_STEPS] + [19] * 5)
+    return _colours(shades, opacities, [19] * 5 + [GREY_STEPS] + [19] * 5, DARKEST_SIGNED)
 
 
 _MAGNITUDE, _SIGNED = _magnitude(), _signed()

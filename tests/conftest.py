@@ -6,6 +6,7 @@ import io
 import os
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -29,6 +30,8 @@ HEADS = (
 def pytest_configure() -> None:
     """Whatever is installed, tests run on the reference engine unless they name another."""
     os.environ.setdefault("SONODE_HANDLER_ENGINE", "eager")
+    hypothesis.settings.register_profile("sonode", deadline=None)  # no test asserts a speed
+    hypothesis.settings.load_profile("sonode")
 
 
 @pytest.fixture(scope="session")

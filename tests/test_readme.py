@@ -82,14 +82,15 @@ def serve_and_call(line: str, folder: Path) -> None:
     assert (process.returncode, rest.splitlines()[-1]) == (0, "stopped")
 
 
-COMMANDS = sorted(set(re.findall(r"^sonode ([a-z]+(?: [a-z]+\b(?= [A-Z]))?)", README, re.M)))
+COMMANDS = sorted(set(re.findall(r"^sonode ([a-z-]+(?: [a-z]+\b(?= [A-Z]))?)", README, re.M)))
 
 
 def test_it_shows_every_command() -> None:
     assert {command.split()[0] for command in COMMANDS} == {
         *("phantom", "import", "describe", "train", "evaluate", "ablate", "margin"),
         *("radiomics", "versus"),
-        *("pack", "inspect", "serve", "predict", "score", "demo", "rollout"),
+        *("pack", "inspect", "serve", "gateway", "gateway-token", "predict"),
+        *("compare", "score", "demo", "rollout"),
     }
 
 

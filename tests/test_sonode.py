@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
     *("phantom", "import", "describe", "train", "evaluate", "ablate", "margin"),
     *("radiomics", "versus"),
-    *("pack", "inspect", "serve", "predict", "score", "demo", "rollout"),
+    *("pack", "inspect", "serve", "predict", "compare", "score", "demo", "rollout"),
 ]
 HEAVY = ["torch", "torchvision", "lightning", "captum", "pandas", "pyarrow", "boto3", "PIL"]
 
@@ -59,7 +59,7 @@ def test_help_names_every_command() -> None:
             "--inference-port': Input should be a valid integer",
         ),
         (["serve", "--inference-port", "70000"], "--inference-port': Input should be less than"),
-        (["phantom", "s3://b/x"], "s3://b/x: only `sonode score` reads and writes s3://"),
+        (["phantom", "s3://b/x"], "s3://b/x: only `sonode score` and `sonode compare` take s3://"),
         (["train", "fitt"], "train fitt: no such step; give fit, validate or test"),
         (["inspect", "no-such.mar"], "ARCHIVE no-such.mar: no such file; pack one"),
         (["pack", ".", "--name", "n", "--version", "1"], "CHECKPOINT .: holds no model.json"),
@@ -94,17 +94,44 @@ def test_a_fault_of_ours_is_not_taken_for_failed_rows() -> None:
     assert done.stderr.endswith("ZeroDivisionError: ours\n")
 
 
-def test_a_missing_extra_is_named(tmp_path: Path) -> None:
-    code = "import sys, sonode; sys.modules['lightning'] = None; sonode.main()"
+def test_nohup_is_heeded_and_a_background_job_can_be_ended() -> None:
+    code = (
+        "import os, signal, sonode, sys, train.phantom\n"
+        "for number in (signal.SIGINT, signal.SIGHUP): signal.signal(number, signal.SIG_IGN)\n"
+        "def signals(*_):\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    print('went on', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('and on', flush=True)\n"
+        "train.phantom.write_phantom = signals\n"
+        "sys.argv = ['sonode', 'phantom', 'x']\n"
+        "sonode.main()\n"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", code, "train", "fit"],
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "went on\n", "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "arguments"),
+    [
+        ("lightning", "train", ["train", "fit"]),
+        ("ray", "ray", ["score", "m.parquet", "out", "--archive=a.mar", "--engine=ray"]),
+    ],
+)
+def test_a_missing_extra_is_named(module: str, extra: str, arguments: list[str]) -> None:
+    code = f"import sys, sonode; sys.modules['{module}'] = None; sonode.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 2, done.stderr
-    assert "lightning is not installed; it is in the extra `train`: pip install" in done.stderr
+    assert f"{module} is not installed; it is in the extra `{extra}`: pip install" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_folder_that_is_no_cohort(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def measure(checkpoint: Path, cohort_folder: Path, part: Part) -> dict[str, floa
 
 def show(summary: pd.DataFrame) -> None:
     """Print the table."""
-    columns = ("variant", "malignancy AUC", "p", "ALNM AUC", "p", "type 1", "type 2")
+    columns = ("variant", "malignancy AUC", "p", "ALNM AUC", "p", "type 1", "p", "type 2", "p")
     rows = []
     for row in summary.itertuples(index=False):
         cells = [str(row.variant)]
@@ -151,9 +151,8 @@ def show(summary: pd.DataFrame) -> None:
                 if pd.isna(mean)
                 else f"{scale * mean:.{digits}f} ± {scale * sd:.{digits}f}{unit}"
             )
-            if not percent:
-                p = getattr(row, f"{name}_p")
-                cells.append("–" if pd.isna(p) else f"{p:.3f}")
+            p = getattr(row, f"{name}_p")
+            cells.append("–" if pd.isna(p) else f"{p:.3f}")
         rows.append(cells)
     table(f"Test part, mean ± SD over seeds; p against {REFERENCE}", columns, rows)
 

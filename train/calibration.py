@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from scipy.optimize import minimize_scalar
 
 from model_def.heads import HeadSpec, Hierarchy, logit_slices, probabilities, read
@@ -17,7 +19,9 @@ from sonode_console import say
 from train.losses import child_labels, masked_cross_entropy
 from train.statistics import choose_threshold
 
-RULES = ("youden", "sensitivity_0.90")
+RULES = ("youden", "sensitivity_0.90")  # in every card; another sensitivity is, where it is served
+OperatingPoint = Annotated[str, Field(pattern=r"^(0\.5|youden|sensitivity_0\.\d*[1-9]\d*)$")]
+"""Which threshold is served: `sensitivity_0.95` is the highest that has it on validation."""
 TEMPERATURES = (0.5, 10.0)  # ours: beyond them a validation part is too small or too easy to tell
 SCORE_BINS = 20
 FEWEST = 20  # labelled validation images, fewer do not carry a temperature (ours)
@@ -28,7 +32,7 @@ def calibrate(
     labels_NK: torch.Tensor,
     heads: Sequence[HeadSpec],
     hierarchy: Hierarchy,
-    operating_point: str,
+    operating_point: OperatingPoint,
 ) -> tuple[HeadSpec, ...]:
     """The heads with their temperature and operating points.
 
@@ -60,7 +64,8 @@ def calibrate(
         labelled_N = ~np.isnan(label_N)
         truth_N = label_N[labelled_N] == 1
         p_N = probability_NL[labelled_N, slices[head.name].start]
-        chosen = {rule: choose_threshold(truth_N, p_N, rule) for rule in RULES}
+        rules = dict.fromkeys(rule for rule in (*RULES, operating_point) if rule != "0.5")
+        chosen = {rule: choose_threshold(truth_N, p_N, rule) for rule in rules}
         points = {"0.5": 0.5, **{rule: at for rule, at in chosen.items() if at is not None}}
         if operating_point not in points:
             say(f"head {head.name}: validation gives no {operating_point} threshold; 0.5 is kept")

@@ -16,7 +16,7 @@ from model_def.preprocessing import RoI
 
 ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
 LABELS = ("malignant", "alnm", "n_nodes")
-UNREADABLE = "absent or no 8-bit PNG, JPEG, BMP or TIFF"
+UNREADABLE = "absent or no PNG, JPEG, BMP, TIFF or WebP of 8 or 16 bits"
 _PLAIN = re.compile(r"[a-z][a-z0-9_]*")
 _FURTHER_TYPES = (pa.string(), pa.float64())
 

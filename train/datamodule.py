@@ -21,6 +21,8 @@ from model_def.preprocessing import Pixels, Preprocessing, crop, resize
 from sonode_console import UserError, progress
 from train.augment import Augmentation, augmentation
 from train.cohort import ROI_COLUMNS, Cohort, load_cohort, read_image
+from train.labels import UnknownLabelsError, label_codes
+from train.losses import child_labels
 from train.split import part_of, usable_seed
 
 Sample = tuple[torch.Tensor, torch.Tensor]
@@ -146,7 +148,8 @@ class CohortData(lightning.LightningDataModule):
         for name in ("train", "val", "test"):
             chosen = [index for index, its in enumerate(part) if its == name]
             if not chosen and not may_lack:
-                seed = usable_seed(list(table["patient_id"]), labels_NK)
+                learned_NK = child_labels(labels_NK, heads, "independent", "mask")
+                seed = usable_seed(list(table["patient_id"]), learned_NK)
                 remedy = "the cohort is too small" if seed is None else f"give split_seed {seed}"
                 raise UserError(
                     f"COHORT {self.cohort_folder}: no patient falls into the {name} part of the "
@@ -197,13 +200,15 @@ class CohortData(lightning.LightningDataModule):
 def absent_labels(cohort: Cohort, heads: Sequence[HeadSpec], split_seed: int) -> Iterator[str]:
     """What a part of the split has none of although the cohort does, and the seed that helps.
 
-    In a small cohort chance may leave a part with one class: an AUC there is undefined.
+    In a small cohort chance may leave a part with one class: an AUC there is undefined. A head with
+    a parent learns from the parent's positives and is measured there, so only their labels count.
     """
-    labels_NK = label_matrix(cohort.table, heads)
+    labels_NK = child_labels(label_matrix(cohort.table, heads), heads, "independent", "mask")
     patients = list(cohort.table["patient_id"])
     parts = np.array([part_of(patient, split_seed) for patient in patients])
     found = [
         f"the {part} part of the split has no {label!r} of {head.name}"
+        + (f" where {head.parent} holds" if head.parent else "")
         for part in ("train", "val", "test")
         for head, label_N in zip(heads, labels_NK.T, strict=True)
         for place, label in enumerate(head.labels)
@@ -233,20 +238,12 @@ def _label_column(table: pd.DataFrame, head: HeadSpec) -> npt.NDArray[np.float32
     if name not in usable:
         raise UserError(
             f"heads: target `{head.target}` of `{head.name}` is no label of this cohort; "
-            f"it has {', '.join(usable)}"
+            f"it has {', '.join(usable)}; add the column, blank where unknown"
         )
-    column = table[name]
-    if bound:
-        found = column >= int(bound)
-    elif pd.api.types.is_bool_dtype(column):
-        found = column
-    else:
-        known = column.dropna().astype(str)
-        others = sorted(set(known) - set(head.labels))
-        if others:
-            raise UserError(
-                f"heads: `{head.target}` holds labels that `{head.name}` does not list: "
-                f"{', '.join(others[:5])}; list them, in {head.name}.labels"
-            )
-        found = column.map({label: place for place, label in enumerate(head.labels)})
-    return np.asarray(found.to_numpy(dtype=np.float32, na_value=np.nan), np.float32)
+    try:
+        return label_codes(table[name], head.labels, int(bound) if bound else None)
+    except UnknownLabelsError as error:
+        raise UserError(
+            f"heads: `{head.target}` holds labels that `{head.name}` does not list: "
+            f"{', '.join(error.others)}; list them, in {head.name}.labels"
+        ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -49,24 +49,20 @@ def evaluate(predictions: Predictions, *, resamples: int = 2000, seed: int = 0) 
             _inconsistency(frame, parent, head, at, how)
             for head in heads
             for parent in heads
-            if head.parent == parent.name and not _categorical(head)
+            if head.parent == parent.name and not head.categorical
             for at in _pairs_of_thresholds(parent, head)
         ],
         "subgroups": [
             found
             for head in heads
-            if not _categorical(head)
+            if not head.categorical
             for found in _subgroups(head, heads, frame, how)
         ],
     }
 
 
-def _categorical(head: HeadSpec) -> bool:
-    return len(head.labels) > 2
-
-
 def _probability_columns(head: HeadSpec) -> list[str]:
-    if _categorical(head):
+    if head.categorical:
         return [f"{head.name}_probability_{label}" for label in head.labels]
     return [f"{head.name}_probability"]
 
@@ -83,8 +79,7 @@ def _check_probabilities(frame: pd.DataFrame, head: HeadSpec) -> None:
 
 def operating_points(head: HeadSpec) -> dict[str, float]:
     """Name -> threshold: 0.5, those the card holds, and the one it is served at."""
-    held: Mapping[str, float] = getattr(head, "operating_points", {})
-    points = {"0.5": 0.5, **held}
+    points = {"0.5": 0.5, **head.operating_points}
     return points if head.threshold in points.values() else {**points, "served": head.threshold}
 
 
@@ -114,9 +109,9 @@ def _evaluate_head(
     head: HeadSpec, heads: Sequence[HeadSpec], frame: pd.DataFrame, how: Resampling
 ) -> Json:
     sets = _sets(head, heads, frame)
-    measure = _measure_categorical if _categorical(head) else _measure_binary
+    measure = _measure_categorical if head.categorical else _measure_binary
     return {
-        "kind": "categorical" if _categorical(head) else "binary",
+        "kind": "categorical" if head.categorical else "binary",
         "target": head.target,
         "labels": list(head.labels),
         "parent": head.parent,

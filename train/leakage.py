@@ -48,7 +48,7 @@ def check_unseen(checkpoint: Path, data: CohortData, part: str, rows: Iterable[i
         return
     known = pd.read_parquet(path)
     learned = set(known.loc[known["part"].isin(LEARNED[part]), "pixels_sha256"])
-    hashes = data.cohort.table["pixels_sha256"].iloc[list(rows)]
+    hashes = data.cohort.table["pixels_sha256"].iloc[sorted(rows)]
     leaked = [str(row) for row, pixels in hashes.items() if pixels in learned]
     if leaked:
         raise UserError(

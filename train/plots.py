@@ -34,7 +34,7 @@ _STYLE: Any = {
 
 
 @contextmanager
-def _drawing(into: list[str], *, rows: Sequence[int] = (1,)) -> Any:
+def drawing(into: list[str], *, rows: Sequence[int] = (1,)) -> Any:
     """Yield axes one above the other with heights as `rows`; append their SVG to `into`."""
     with rc_context(_STYLE):
         figure = Figure(figsize=(4.4, 3.9), layout="constrained")
@@ -47,7 +47,8 @@ def _drawing(into: list[str], *, rows: Sequence[int] = (1,)) -> Any:
         into.append(buffer.getvalue())
 
 
-def _unit_square(axes: Axes, x: str, y: str) -> None:
+def unit_square(axes: Axes, x: str, y: str) -> None:
+    """Set both axes from 0 to 1, with their titles."""
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y)
 
 
@@ -58,7 +59,7 @@ def _number(measure: Json) -> str:
 def roc(levels: Mapping[str, Json]) -> str:
     """ROC curves per image and per patient, with the image curve's operating points."""
     drawn: list[str] = []
-    with _drawing(drawn) as (axes,):
+    with drawing(drawn) as (axes,):
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
         for level, (name, color, style) in LEVELS.items():
             measures = levels[level]
@@ -76,7 +77,7 @@ def roc(levels: Mapping[str, Json]) -> str:
             place = 1 - found["specificity"]["value"], found["sensitivity"]["value"]
             label = f"{point} (threshold {found['threshold']:.2f})"
             axes.plot(*place, marker, ls="", color=BLUE, mfc="white", ms=6, label=label)
-        _unit_square(axes, "1 − specificity", "sensitivity")
+        unit_square(axes, "1 − specificity", "sensitivity")
         axes.legend(loc="lower right")
     return drawn[0]
 
@@ -84,7 +85,7 @@ def roc(levels: Mapping[str, Json]) -> str:
 def precision_recall(levels: Mapping[str, Json]) -> str:
     """Precision over recall; the dotted lines are the prevalences, which chance reaches."""
     drawn: list[str] = []
-    with _drawing(drawn) as (axes,):
+    with drawing(drawn) as (axes,):
         for level, (name, color, style) in LEVELS.items():
             measures = levels[level]
             if measures["curves"] is None:
@@ -101,7 +102,7 @@ def precision_recall(levels: Mapping[str, Json]) -> str:
                 label=label,
             )
             axes.axhline(measures["positive"] / measures["rows"], color=color, lw=0.8, ls=":")
-        _unit_square(axes, "recall (sensitivity)", "precision")
+        unit_square(axes, "recall (sensitivity)", "precision")
         axes.legend(loc="best")
     return drawn[0]
 
@@ -110,7 +111,7 @@ def calibration(measures: Json) -> str:
     """Observed share over mean probability per bin with Wilson intervals; below, rows per bin."""
     drawn: list[str] = []
     bins = measures["reliability"]
-    with _drawing(drawn, rows=(4, 1)) as (axes, counts):
+    with drawing(drawn, rows=(4, 1)) as (axes, counts):
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":", label="ideal")
         x, y = ([one[key] for one in bins] for key in ("mean_probability", "observed"))
         below = [one["observed"] - one["observed_low"] for one in bins]
@@ -118,7 +119,7 @@ def calibration(measures: Json) -> str:
         axes.errorbar(x, y, [below, above], color=BLUE, marker="o", ms=4, lw=1.2, capsize=2)
         slope, error = measures["calibration_slope"], measures["ece"]
         axes.set_title(f"slope {_number(slope)}, ECE {_number(error)}", fontsize=9, loc="left")
-        _unit_square(axes, "", "observed share")
+        unit_square(axes, "", "observed share")
         middle = [(one["low"] + one["high"]) / 2 for one in bins]
         counts.bar(middle, [one["n"] for one in bins], width=0.09, color=BLUE)
         counts.set(xlabel="predicted probability", ylabel="images")
@@ -129,7 +130,7 @@ def decision(measures: Json) -> str:
     """Net benefit of acting on the model, on everyone and on no one."""
     drawn: list[str] = []
     curve = measures["decision_curve"]
-    with _drawing(drawn) as (axes,):
+    with drawing(drawn) as (axes,):
         threshold = curve["threshold"]
         axes.plot(threshold, curve["model"], color=BLUE, lw=1.6, label="model")
         axes.plot(threshold, curve["treat_all"], color=ORANGE, lw=1.2, ls="--", label="treat all")
@@ -144,7 +145,7 @@ def decision(measures: Json) -> str:
 def cam_over_distance(profiles: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str:
     """Mean heat-map response over the distance to the crop's centre, one line a head."""
     drawn: list[str] = []
-    with _drawing(drawn) as (axes,):
+    with drawing(drawn) as (axes,):
         styles = [(color, ls) for ls in ("-", "--", ":") for color in (BLUE, ORANGE, GREEN, GREY)]
         for (head, (radius, response)), (color, ls) in zip(profiles.items(), styles, strict=False):
             axes.plot(radius, response, color=color, ls=ls, lw=1.6, label=head)

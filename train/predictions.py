@@ -25,6 +25,7 @@ from train.cohort import ROI_COLUMNS, Cohort
 from train.cohort_checks import LABELS
 from train.datamodule import CohortData, Crops
 from train.describe import table_one
+from train.labels import truth_of
 from train.leakage import check_unseen
 
 Part = Literal["val", "test", "all"]
@@ -116,7 +117,7 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
     labels_NK = torch.cat([data.parts[name].labels_NK for name in names]).numpy()
     frame = facts_of(data.cohort, rows)
     for k, head in enumerate(card.heads):
-        frame[f"{head.name}_truth"] = truth_of(labels_NK[:, k], head)
+        frame[f"{head.name}_truth"] = truth_of(labels_NK[:, k], head.labels)
         own = probability_NL[:, slices[head.name]]
         if head.categorical:
             for place, label in enumerate(head.labels):
@@ -151,12 +152,3 @@ def facts_of(cohort: Cohort, rows: npt.NDArray[Any]) -> pd.DataFrame:
     """What the cohort knows of those rows: the first columns of `Predictions.frame`."""
     columns = ["patient_id", "lesion_id", "image", *ROI_COLUMNS, *LABELS, "device"]
     return cohort.table[columns].iloc[rows].reset_index(drop=True)
-
-
-def truth_of(label_N: npt.NDArray[np.float32], head: HeadSpec) -> pd.Series:
-    """The labels of `train.datamodule.label_matrix` as they stand in `Predictions.frame`."""
-    if head.categorical:
-        names = [None if np.isnan(label) else head.labels[int(label)] for label in label_N]
-        return pd.Series(names, dtype="string")
-    known = [None if np.isnan(label) else bool(label) for label in label_N]
-    return pd.Series(known, dtype="boolean")

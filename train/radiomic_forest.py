@@ -18,7 +18,8 @@ from model_def.heads import HeadSpec, keep_heads
 from sonode_console import UserError, say
 from train.cohort import Cohort
 from train.datamodule import label_matrix
-from train.predictions import facts_of, truth_of
+from train.labels import truth_of
+from train.predictions import facts_of
 from train.radiomic_features import FeatureSet, feature_names
 from train.split import part_of
 
@@ -107,11 +108,12 @@ def fit_label(features: pd.DataFrame, truth: npt.NDArray[np.bool_], seed: int) -
 def fit(
     cohort: Cohort, features: pd.DataFrame, *, split_seed: int, seed: int, feature_set: FeatureSet
 ) -> dict[str, Fitted]:
-    """A forest for each of `HEADS` that the patients outside the test part have labels of.
+    """A forest for each of `HEADS` that the patients outside the test part have both labels of.
+
+    The other heads are left out and said: a cohort may hold malignant lesions only.
 
     Raises:
-        UserError: a part of the split is empty, malignancy or ALNM has one class only, or no head
-            has a label. A bound on the nodes that no patient, or every one, is above is left out.
+        UserError: a part of the split is empty, or no head is left.
     """
     tested = in_test_part(cohort, split_seed)
     where = f"COHORT {cohort.folder}, split seed {split_seed}"
@@ -129,21 +131,18 @@ def fit(
             continue
         truth = label_N[rows] == 1
         if truth.all() or not truth.any():
-            said = (
-                f"training has {truth.sum()} positive and {(~truth).sum()} negative labels of "
-                f"`{head.target}`"
+            say(
+                f"{head.name}: training has {truth.sum()} positive and {(~truth).sum()} negative "
+                f"labels of `{head.target}`, and a forest needs both; left out"
             )
-            if ">=" in head.target:
-                say(f"{head.name}: {said}; left out")
-                continue
-            raise UserError(f"{where}: {said}; it needs both, or none to be left out")
+            continue
         chosen = features.loc[rows, feature_names(feature_set)]
         say(f"{head.name}: Boruta and forest on {len(chosen)} lesion boxes")
         found = fitted[head.name] = fit_label(chosen, truth, seed)
         if found.selected is None:
             say(f"{head.name}: Boruta confirmed no feature; the forest uses all {feature_set}")
     if not fitted:
-        raise UserError(f"{where}: no label to train on; label the cohort")
+        raise UserError(f"{where}: no label of two classes to train on; label the cohort")
     return fitted
 
 
@@ -161,6 +160,6 @@ def predict(
     heads = keep_heads(HEADS, [head.name for head in HEADS if head.name in fitted])
     frame = facts_of(cohort, rows)
     for head, label_N in zip(heads, label_matrix(cohort.table, heads).numpy().T, strict=True):
-        frame[f"{head.name}_truth"] = truth_of(label_N[rows], head)
+        frame[f"{head.name}_truth"] = truth_of(label_N[rows], head.labels)
         frame[f"{head.name}_probability"] = fitted[head.name].probability(features[rows])
     return frame, heads

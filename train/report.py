@@ -6,7 +6,6 @@ no network: plots and pictures are data URIs, there is no script, and all text i
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
 import os
@@ -19,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sonode_console import UserError, table
-from train import describe, plots
+from train import describe, pages, plots
 from train.evaluate import evaluate
 from train.measures import Json
 from train.predictions import Predictions
@@ -123,17 +121,10 @@ def render(
     characteristics: pd.DataFrame | None = None,
 ) -> str:
     """The page, from what metrics.json holds, the pictures, and the cohort's Table 1."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = lambda value: f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
     cohort = metrics["about"].get("cohort", {})
     named = isinstance(cohort, dict) and "name" in cohort and "part" in metrics["about"]
-    return environment.get_template("report.html.j2").render(
+    return pages.render(
+        "report.html.j2",
         metrics=metrics,
         about=list(_flat(metrics["about"])),
         evaluated=f"{metrics['about']['part']} part of {cohort['name']}" if named else None,
@@ -148,13 +139,13 @@ def render(
             (
                 title,
                 [
-                    {"caption": it.caption, "uri": _data_uri("image/png", it.png_bytes)}
+                    {"caption": it.caption, "uri": pages.data_uri("image/png", it.png_bytes)}
                     for it in its
                 ],
             )
             for title, its in itertools.groupby(gallery, key=lambda item: item.title)
         ],
-        cam=_svg_uri(plots.cam_over_distance(cam_profile)) if cam_profile else None,
+        cam=pages.svg_uri(plots.cam_over_distance(cam_profile)) if cam_profile else None,
         cam_heads=", ".join(cam_profile),
         characteristics=None if characteristics is None else characteristics.to_dict("split"),
         characteristics_notes=describe.NOTES,
@@ -216,12 +207,4 @@ def _head_plots(name: str, head: Json) -> list[dict[str, str]]:
         found.append(("Calibration (per image)", alt, plots.calibration(image)))
         alt = f"Decision curve of {what}, per image: net benefit over threshold probability"
         found.append(("Decision curve (per image)", alt, plots.decision(image)))
-    return [{"title": title, "alt": alt, "uri": _svg_uri(svg)} for title, alt, svg in found]
-
-
-def _svg_uri(svg: str) -> str:
-    return _data_uri("image/svg+xml", svg.encode())
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return [{"title": title, "alt": alt, "uri": pages.svg_uri(svg)} for title, alt, svg in found]

@@ -76,8 +76,8 @@ def average_precision(truth_N: Bools, score_N: Floats, weight_BN: Floats) -> Flo
     return divide((positive_BU * precision_BU).sum(axis=1), all_positive_B)
 
 
-def share(event_N: Bools, _: Floats, weight_BN: Floats) -> Floats:
-    """The weighted share of rows where the event is true."""
+def share(event_N: Bools | Floats, _: Floats, weight_BN: Floats) -> Floats:
+    """The weighted share of rows where the event is true; of numbers, their weighted mean."""
     return divide(weight_BN @ event_N, weight_BN.sum(axis=1))
 
 

@@ -26,7 +26,7 @@ from model_def.preprocessing import Preprocessing, normalise
 from sonode_console import UserError, say
 from train import losses
 from train.averaging import MovingAverage
-from train.calibration import calibrated_loss
+from train.calibration import OperatingPoint, calibrated_loss
 from train.datamodule import CohortData
 from train.weights import load_trunk
 
@@ -74,9 +74,7 @@ def head_aucs(
 def _auroc(score_Nn: torch.Tensor, label_N: torch.Tensor) -> torch.Tensor:
     if score_Nn.shape[1] == 1:
         return binary_auroc(score_Nn[:, 0], label_N)
-    # In a chain scores sum to the parent's probability: given the parent, they sum to 1.
-    share_Nn = score_Nn / score_Nn.sum(dim=1, keepdim=True)
-    return multiclass_auroc(share_Nn, label_N, num_classes=score_Nn.shape[1])
+    return multiclass_auroc(score_Nn, label_N, num_classes=score_Nn.shape[1])
 
 
 class MultiTask(lightning.LightningModule):
@@ -95,12 +93,13 @@ class MultiTask(lightning.LightningModule):
         step_epochs: PositiveInt = 50,
         weight_decay: NonNegativeFloat = 0.0,
         average_decay: OpenUnitInterval | None = None,
-        operating_point: Literal["0.5", "youden", "sensitivity_0.90"] = "0.5",
+        operating_point: OperatingPoint = "0.5",
     ) -> None:
         """Take the model's configuration; the defaults are the paper's, its heads in paper.yaml.
 
         `weights`: what the trunk starts from, see `train.weights`. `operating_point`: the threshold
-        to serve with; all are chosen on validation and stand in the card.
+        to serve with, `0.5`, `youden` or `sensitivity_S` with S of your choice; all are chosen on
+        validation and stand in the card.
         `schedule`: `step` divides the learning rate by 10 every `step_epochs` epochs; `one_cycle`
         rises to `learning_rate` and falls again (Smith & Topin 2017), for short runs.
         `weight_decay`: decoupled from the gradient (AdamW, Loshchilov & Hutter 2019); 0 is Adam.
@@ -150,7 +149,7 @@ class MultiTask(lightning.LightningModule):
                 shown = ", ".join(f"{label} {count}" for label, count in counts.items())
                 raise UserError(
                     f"head {head.name}: the training part lacks a label of `{head.target}` "
-                    f"({shown}); it needs each, or none at all to be left out"
+                    f"({shown}); give another data.split_seed, or take the head out of model.heads"
                 )
             self.label_counts[head.name] = counts
         if not kept:

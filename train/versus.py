@@ -52,17 +52,17 @@ def versus(first: Path, second: Path, *, resamples: int = 2000, seed: int = 0) -
             f"{first} and {second}: predictions of different images ({len(one)} and {len(two)}); "
             "make both on the same cohort, part and split"
         )
-    ours, theirs = _scores(one), _scores(two)
+    ours, theirs = scores_of(one), scores_of(two)
     for folder, own, other in ((first, ours, theirs), (second, theirs, ours)):
         if alone := [head for head in own if head not in other]:
             say(f"{folder} alone has {', '.join(alone)}: not compared")
     shared = [head for head in ours if head in theirs]
     if not shared:
         raise UserError(f"{first} and {second}: no head in common")
-    return [found for head in shared for found in _head(head, one, two, resamples, seed)]
+    return [found for head in shared for found in compare_head(head, one, two, resamples, seed)]
 
 
-def _scores(frame: pd.DataFrame) -> list[str]:
+def scores_of(frame: pd.DataFrame) -> list[str]:
     """`HEAD`, or of a categorical head `HEAD=LABEL` for each label, which is against the rest."""
     found = []
     columns = [str(name) for name in frame.columns]
@@ -76,8 +76,8 @@ def _scores(frame: pd.DataFrame) -> list[str]:
     return found
 
 
-def _read_score(frame: pd.DataFrame, score: str) -> tuple[Floats, Floats]:
-    """Truth (1, 0, NaN where missing) and probability of one of `_scores`."""
+def read_score(frame: pd.DataFrame, score: str) -> tuple[Floats, Floats]:
+    """Truth (1, 0, NaN where missing) and probability of one of `scores_of`."""
     head, _, label = score.partition("=")
     truth = frame[f"{head}_truth"]
     column = f"{head}_probability_{label}" if label else f"{head}_probability"
@@ -86,16 +86,23 @@ def _read_score(frame: pd.DataFrame, score: str) -> tuple[Floats, Floats]:
     return truth_N, np.asarray(frame[column].to_numpy(na_value=np.nan), np.float64)
 
 
-def _head(
+def compare_head(
     head: str, one: pd.DataFrame, two: pd.DataFrame, resamples: int, seed: int
 ) -> list[Versus]:
-    (label_N, score_N), (other_N, rival_N) = (_read_score(frame, head) for frame in (one, two))
+    """Compare the AUCs of a head (or `HEAD=LABEL`) in two frames as `Predictions.frame`.
+
+    Rows must be the same images in the same order; of their facts `patient_id` is needed.
+
+    Raises:
+        UserError: the two disagree about the truth.
+    """
+    (label_N, score_N), (other_N, rival_N) = (read_score(frame, head) for frame in (one, two))
     if not np.array_equal(label_N, other_N, equal_nan=True):
         raise UserError(f"{head}: the two predictions disagree about the truth; evaluate anew")
     known_N = ~(np.isnan(label_N) | np.isnan(score_N) | np.isnan(rival_N))
     sets = {"all": known_N}
-    if head != "malignancy" and "malignancy_truth" in one:
-        sets["malignant"] = known_N & one["malignancy_truth"].eq(True).fillna(False).to_numpy(bool)
+    if head != "malignancy":
+        sets["malignant"] = known_N & one["malignant"].eq(True).fillna(False).to_numpy(bool)
     found = []
     for on, rows in sets.items():
         truth, first, second = label_N[rows] == 1, score_N[rows], rival_N[rows]
@@ -143,11 +150,11 @@ def show(found: list[Versus]) -> None:
     )
     rows = []
     for item in found:
-        interval = _shown(item.difference, sign=True)
+        interval = shown(item.difference, sign=True)
         if item.low is not None and item.high is not None:
             interval += f" ({item.low:+.3f} to {item.high:+.3f})"
-        numbers = [str(item.n_images), str(item.n_positive), _shown(item.first)]
-        numbers += [_shown(item.second), interval, _p(item.p_value), _p(item.delong_p)]
+        numbers = [str(item.n_images), str(item.n_positive), shown(item.first)]
+        numbers += [shown(item.second), interval, p_shown(item.p_value), p_shown(item.delong_p)]
         rows.append((item.head, item.on, *numbers))
     table("ROC AUC, patients drawn with replacement; ¹ DeLong, images independent", columns, rows)
 
@@ -168,9 +175,11 @@ def _read(folder: Path) -> pd.DataFrame:
     return pd.read_parquet(path, dtype_backend="numpy_nullable")
 
 
-def _shown(number: float | None, *, sign: bool = False) -> str:
+def shown(number: float | None, *, sign: bool = False) -> str:
+    """The number with three digits, or that it is undefined."""
     return "undefined" if number is None else f"{number:+.3f}" if sign else f"{number:.3f}"
 
 
-def _p(value: float | None) -> str:
-    return "<0.001" if value is not None and value < 0.001 else _shown(value)
+def p_shown(value: float | None) -> str:
+    """A p-value as it is written."""
+    return "<0.001" if value is not None and value < 0.001 else shown(value)

@@ -147,6 +147,7 @@ def test_what_a_server_refuses_is_told_in_one_line(
             "IMAGE a/Jane Doe.png: its heat maps would be named as those of ",
         ),
         (["{image}", "--archive", "none.mar"], "ARCHIVE none.mar: no such file"),
+        (["{image}", "--inference-engine", "eager"], "--inference-engine: a server chooses its"),
     ],
 )
 def test_mistakes_are_told_in_one_line(
@@ -154,6 +155,15 @@ def test_mistakes_are_told_in_one_line(
 ) -> None:
     given = [argument.replace("{image}", str(image)) for argument in arguments]
     assert message in refused(predict(*given, cwd=tmp_path))
+
+
+def test_the_engine_of_an_archive_is_the_one_named(
+    image: Path, archive_path: Path, tmp_path: Path
+) -> None:
+    done = predict(
+        *(image, "--archive", archive_path, "--inference-engine", "abacus"), cwd=tmp_path
+    )
+    assert "its service does not start: setting engine: " in refused(done)
 
 
 def test_nobody_there(image: Path, tmp_path: Path) -> None:

@@ -106,7 +106,11 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     assert sonode(*words, "--dry-run", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
     assert (plan["shards_done"], plan["rows_ok"], plan["rows_failed"]) == (1, 1, 1)
-    assert (plan["rows_to_score"], plan["estimated_seconds"]) == (1, None)
+    assert plan["rows_to_score"] == 1
+    assert plan["estimated_seconds"] > 0
+    assert sonode(*words, "--dry-run", "--json", "--keep-failed") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["rows_to_score"], plan["estimated_seconds"]) == (0, None)
 
 
 def told(tmp_path: Path) -> dict[str, Any]:
@@ -171,6 +175,15 @@ def test_all_of_it_in_s3(sonode: Any, s3: str, put_table: Any) -> None:
     assert results.read(f"{s3}/out")["malignancy_probability"].to_pylist() == [0.5]
     with pytest.raises(UserError, match=r"archive s3://.*/none\.mar: no such object"):
         sonode("score", manifest, f"{s3}/out2", "--archive", f"{s3}/none.mar")
+
+
+def test_options_of_a_cluster_go_with_it(sonode: Any, manifest: str, tmp_path: Path) -> None:
+    words = ("score", manifest, str(tmp_path / "out"), "--archive", str(tmp_path / "model.mar"))
+    with pytest.raises(UserError, match="--engine spark: no such engine; give local or ray"):
+        sonode(*words, "--engine", "spark")
+    for option, value in {"--address": "head:6379", "--workers": "2", "--worker-gpus": "0"}.items():
+        with pytest.raises(UserError, match=f"{option}: only with --engine ray"):
+            sonode(*words, option, value)
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import threading
 import time
@@ -60,6 +61,28 @@ def test_micro_batches_are_cut_in_the_order_of_rows(tmp_path: Path) -> None:
         assert row["fetch_ms"] > 0
         assert row["preprocess_ms"] > 0
         assert (row.get("inference_ms") is None) == (row["status"] == "failed")
+
+
+def test_each_stage_tells_what_it_cost(tmp_path: Path) -> None:
+    class Slow(FakeArchive):
+        def preprocess(self, row: Mapping[str, object]) -> Any:
+            time.sleep(0.01)
+            return super().preprocess(row)
+
+        def score_prepared(self, prepared: Any) -> Any:
+            time.sleep(0.02)
+            return super().score_prepared(prepared)
+
+    uris = put_images(str(tmp_path), *[b"p=0.5"] * 7, b"no image")
+    job = dataclasses.replace(job_of(Slow(), batch_size=4), explain="gradcam", out=str(tmp_path))
+    with Pipeline(job, Limits()) as pipeline:
+        rows = dict(pipeline.rows({n: Request(uri, None, {}) for n, uri in enumerate(uris)}))
+    for stage in results.STAGES:
+        of_rows = sum(row.get(f"{stage}_ms") or 0 for row in rows.values())
+        assert job.seconds[stage] == pytest.approx(of_rows / 1000)
+    assert job.seconds["preprocess"] >= 8 * 0.01
+    assert job.seconds["inference"] >= 2 * 0.02
+    assert job.seconds["heatmaps"] > 0
 
 
 def test_fetching_and_decoding_go_on_while_the_network_is_busy(tmp_path: Path) -> None:

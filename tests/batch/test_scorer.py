@@ -99,6 +99,7 @@ def test_every_row_has_one_result_in_order_and_faults_stay_alone(
     record = json.loads(storage.read(storage.join(runs, "run.json")).data)
     assert record == json.loads(json.dumps(vars(summary)))
     assert set(record["seconds"]) == {"fetch", "preprocess", "inference", "heatmaps", "write"}
+    assert set(record["versions"]) >= {"sonode", "torch", "pyarrow"}
     assert record["started"] <= record["finished"]
     assert record["started"].endswith("+00:00")
 

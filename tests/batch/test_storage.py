@@ -6,6 +6,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import botocore.exceptions as boto
 import pytest
 
 from batch import storage
@@ -16,6 +17,7 @@ from batch.storage_errors import (
     ObjectMissing,
     ObjectTooLarge,
     StorageError,
+    translated,
 )
 from sonode_console import UserError
 
@@ -180,6 +182,14 @@ def test_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nightly")
     with pytest.raises(UserError, match="AWS_PROFILE 'nightly' is not configured"):
         storage.check_bucket("s3://studies/")
+
+
+def test_credentials_that_cannot_be_renewed_are_no_fault_of_a_row() -> None:
+    error = boto.CredentialRetrievalError(provider="assume-role", error_msg="of smith-1970")
+    found = translated(error, "studies")
+    assert isinstance(found, UserError)
+    assert "no S3 credentials for bucket 'studies'" in str(found)
+    assert SECRET_NAME not in str(found)
 
 
 def test_endpoint_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

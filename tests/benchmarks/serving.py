@@ -9,13 +9,16 @@ python -m tests.benchmarks.serving [--only bare,archive,litserve,stock] [--frame
 * bare: decoder and engine in a loop, no server. With all cores at work all the time,
   images/s <= cores / (CPU seconds to decode an image + CPU seconds of its forward pass).
 
-Clients run on the same cores; what they cost is in the table.
+Each server first gets `WARM_S` of load, since Java compiles what it runs often. Clients run on the
+same cores; what they cost is in the table. What a single client waits beyond the bare loop's
+decoding and forward pass (medians, on as many cores as a worker has) is the added latency.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -43,27 +46,29 @@ SERVERS = ("bare", "stock", "litserve", "archive")
 KINDS = ("PNG", "JPEG", "DICOM")
 CONCURRENCY = (1, 8, 16, 32)
 CORES = plan().workers * plan().threads
+WARM_S = 12.0
+"""Of load before a server's first measurement; a quarter of it before another kind of file."""
 
 
 def bare(archive: Path, files: dict[str, list[bytes]]) -> dict[str, dict[str, float]]:
-    """CPU and wall milliseconds to decode and to run one image, by kind of file."""
+    """CPU milliseconds (means) and latency (median of wall milliseconds) of one image, by kind."""
     found = {}
-    with load_archive(archive, {"threads": 1}) as loaded:
+    with load_archive(archive, {"threads": plan().threads}) as loaded:
         service = loaded.service
         for kind, bodies in files.items():
-            started, cpu = time.perf_counter(), time.process_time()
-            prepared = [service.preprocess({"body": body}, {}) for body in bodies]
-            decode, decode_cpu = time.perf_counter() - started, time.process_time() - cpu
-            started, cpu = time.perf_counter(), time.process_time()
-            for item in prepared:
-                service.inference([item])
-            forward, forward_cpu = time.perf_counter() - started, time.process_time() - cpu
-            per_image = 1000 / len(bodies)
+            walls, decode_cpu, forward_cpu = [], 0.0, 0.0
+            for body in bodies:
+                started, cpu = time.perf_counter(), time.process_time()
+                prepared = service.preprocess({"body": body}, {})
+                decoded_cpu = time.process_time()
+                service.inference([prepared])
+                walls.append(time.perf_counter() - started)
+                decode_cpu += decoded_cpu - cpu
+                forward_cpu += time.process_time() - decoded_cpu
             found[kind] = {
-                "decode_ms": decode * per_image,
-                "decode_cpu_ms": decode_cpu * per_image,
-                "forward_ms": forward * per_image,
-                "forward_cpu_ms": forward_cpu * per_image,
+                "decode_cpu_ms": 1000 * decode_cpu / len(bodies),
+                "forward_cpu_ms": 1000 * forward_cpu / len(bodies),
+                "latency_ms": 1000 * statistics.median(walls),
                 "limit_per_second": CORES * len(bodies) / (decode_cpu + forward_cpu),
             }
     return found
@@ -165,7 +170,8 @@ def measure(
         for kind, bodies in files.items():
             if name == "stock" and kind == "DICOM":
                 continue  # it cannot read them
-            drive(url, bodies, concurrency=8, seconds=2, headers=headers)  # warm
+            warm = WARM_S if not lines else WARM_S / 4
+            drive(url, bodies, concurrency=8, seconds=warm, headers=headers)
             for concurrency in CONCURRENCY:
                 before = cpu_seconds(pid)
                 load: Load = drive(
@@ -187,13 +193,15 @@ def report(lines: list[dict[str, Any]], limits: dict[str, dict[str, float]]) -> 
         say(
             f"{kind}: decode {facts['decode_cpu_ms']:.1f} ms, forward "
             f"{facts['forward_cpu_ms']:.1f} ms of a core; "
-            f"limit {CORES} cores / their sum = {facts['limit_per_second']:.1f}/s"
+            f"limit {CORES} cores / their sum = {facts['limit_per_second']:.1f}/s; "
+            f"one after the other {facts['latency_ms']:.1f} ms (median)"
         )
     rates = {(it["server"], it["kind"], it["concurrency"]): it["per_second"] for it in lines}
     rows = []
     for it in lines:
         key = (it["kind"], it["concurrency"])
-        limit = limits.get(it["kind"], {}).get("limit_per_second")
+        facts = limits.get(it["kind"], {})
+        limit, alone = facts.get("limit_per_second"), facts.get("latency_ms")
 
         def over(other: str, key: tuple[str, int] = key, own: float = it["per_second"]) -> str:
             rate = rates.get((other, *key))
@@ -206,6 +214,7 @@ def report(lines: list[dict[str, Any]], limits: dict[str, dict[str, float]]) -> 
                 *(f"{it['server_cpu_ms']:.1f}", f"{it['client_cpu_ms']:.2f}"),
                 *(over("stock"), over("litserve")),
                 f"{it['per_second'] / limit:.2f}" if limit else "-",
+                f"{it['p50_ms'] - alone:.1f}" if alone and it["concurrency"] == 1 else "-",
             )
         )
     table(
@@ -213,6 +222,7 @@ def report(lines: list[dict[str, Any]], limits: dict[str, dict[str, float]]) -> 
         (
             *("files", "clients", "server", "images/s", "p50 ms", "p95 ms"),
             *("server CPU ms", "client CPU ms", "x stock", "x litserve", "of limit"),
+            "added ms",
         ),
         sorted(rows, key=lambda row: (KINDS.index(row[0]), int(row[1]))),
     )

@@ -1,6 +1,7 @@
 """Every engine that runs here against float32 torch, on a network whose scores differ."""
 
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -85,6 +86,24 @@ def test_threads_may_call_it_at_once(engine: Engine, crops: torch.Tensor) -> Non
         found = list(pool.map(engine.forward, [*crops.split(1)] * 8))
     for index, forward in enumerate(found):
         torch.testing.assert_close(forward.logits_BL, expected[index % 5], atol=1e-4, rtol=0)
+
+
+def test_openvino_is_called_once_before_several_threads_may_call_it(
+    checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads at once in the first call of a process hung it now and then."""
+    from handlers.openvino_engine import OpenVINOEngine
+
+    pytest.importorskip("openvino")
+    forward, threads = OpenVINOEngine.forward, []
+
+    def watched(self: OpenVINOEngine, crops_BSS: torch.Tensor) -> Forward:
+        threads.append(threading.get_ident())
+        return forward(self, crops_BSS)
+
+    monkeypatch.setattr(OpenVINOEngine, "forward", watched)
+    made("openvino-fp32", checkpoint_folder)
+    assert threads == [threading.get_ident()]
 
 
 def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

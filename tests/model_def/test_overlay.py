@@ -67,6 +67,8 @@ def test_a_signed_map_is_red_where_it_raises_and_blue_where_it_lowers() -> None:
     assert left[2] > 1.5 * left[0]
     assert not colourful(middle[None]).any()
     assert right[0] > 1.5 * right[2]
+    black = picture(Canvas.of_crop(np.zeros((60, 60), np.uint8)).draw(signed, "", signed=True))
+    assert black[100, 5, 2] > 120 < black[100, -5, 0]
 
 
 def test_a_map_of_nothing_leaves_the_picture_grey() -> None:

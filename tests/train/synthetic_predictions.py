@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from model_def.heads import HeadSpec
 from train.predictions import Predictions
 
 SECRET = "patient-secret"
@@ -16,15 +14,14 @@ POINTS = {"0.5": 0.5, "youden": 0.41, "sensitivity_0.90": 0.2}
 LABELS = ("luminal", "HER2", "triple negative")
 
 
-def head(name: str, target: str, labels: tuple[str, ...], parent: str | None = None) -> Any:
-    """A HeadSpec with operating points, or with more than two labels."""
-    return SimpleNamespace(
+def head(name: str, target: str, labels: tuple[str, ...], parent: str | None = None) -> HeadSpec:
+    """A head with operating points, as the card has it after calibration."""
+    return HeadSpec(
         name=name,
         target=target,
         labels=labels,
         parent=parent,
         threshold=0.41,
-        temperature=1.0,
         operating_points=POINTS,
     )
 
@@ -37,7 +34,9 @@ HEADS = (
 )
 
 
-def synthetic(patients: int = 120, seed: int = 0, heads: tuple[Any, ...] = HEADS) -> Predictions:
+def synthetic(
+    patients: int = 120, seed: int = 0, heads: tuple[HeadSpec, ...] = HEADS
+) -> Predictions:
     """Up to four images a patient; some labels and devices missing; scores that carry a signal."""
     generator = np.random.default_rng(seed)
     patient = np.repeat(np.arange(patients), generator.integers(1, 5, patients))

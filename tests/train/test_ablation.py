@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,18 @@ def test_mean_sd_and_p_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chain["malignancy_auc_p"] == pytest.approx(0.057191, abs=1e-6)
     assert reference["malignancy_auc_p"] is None
     assert pd.isna(chain["alnm_auc_mean"])
+
+
+def test_the_table_shows_a_p_beside_every_measure(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"variant": "chain", "seeds": 2}
+    for place, name in enumerate(ablation.MEASURES, start=1):
+        row |= {f"{name}_mean": place / 10, f"{name}_sd": place / 100, f"{name}_p": place / 1000}
+    ablation.show(pd.DataFrame([{**row, "type_2_mean": math.nan, "type_2_p": math.nan}]))
+    cells = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-2].split("│")[1:-1]]
+    assert cells == [
+        *("chain", "0.100 ± 0.010", "0.001", "0.200 ± 0.020", "0.002"),
+        *("30.0 ± 3.0 %", "0.003", "–", "–"),
+    ]
 
 
 def test_other_things_in_out_are_left_alone(phantom: Cohort, tmp_path: Path, config: Path) -> None:

@@ -58,18 +58,22 @@ def test_a_max_constrained_parent_by_what_it_reports(heads: tuple[HeadSpec, ...]
     assert found[0].temperature == pytest.approx(best, abs=0.02)
 
 
-def test_operating_points_on_the_reported_probability(heads: tuple[HeadSpec, ...]) -> None:
+@pytest.mark.parametrize("wanted", [0.9, 0.95])
+def test_operating_points_on_the_reported_probability(
+    heads: tuple[HeadSpec, ...], wanted: float
+) -> None:
     malignancy, is_malignant = sampled(2000, 1.0)
     alnm, has_nodes = sampled(2000, 1.0, seed=1)
     logits, labels = torch.stack([malignancy, alnm], 1), torch.stack([is_malignant, has_nodes], 1)
-    found = calibrate(logits, labels, heads, "chain", "sensitivity_0.90")
+    served = f"sensitivity_{wanted:.2f}"
+    found = calibrate(logits, labels, heads, "chain", served)
     p = probabilities(logits, found, "chain").numpy()
     malignant = is_malignant.numpy() == 1
     rows = [malignant, malignant & (has_nodes.numpy() == 1)]
     for k, head in enumerate(found):
-        assert set(head.operating_points) == {"0.5", "youden", "sensitivity_0.90"}
-        assert head.threshold == head.operating_points["sensitivity_0.90"]
-        assert 0.9 <= (p[rows[k], k] > head.threshold).mean() < 0.91
+        assert set(head.operating_points) == {"0.5", "youden", "sensitivity_0.90", served}
+        assert head.threshold == head.operating_points[served]
+        assert wanted <= (p[rows[k], k] > head.threshold).mean() < wanted + 0.01
 
 
 def test_what_validation_cannot_tell_is_kept_and_said(

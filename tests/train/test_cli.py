@@ -179,6 +179,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
         (["--data.num_workers=-1"], "num_workers"),
         (["--model.learning_rate=-1"], "learning_rate"),
         (["--model.average_decay=1"], "average_decay"),
+        (["--model.operating_point=sensitivity_95"], "operating_point"),
         (["--data.augmentation.flip=1"], "flip"),
         (["--seed_everything=-1"], "--seed_everything -1: give a whole number"),
         (["--seed_everything=false"], "--seed_everything False: give a whole number"),

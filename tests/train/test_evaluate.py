@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from sonode_console import UserError
-from tests.train.synthetic_predictions import HEADS, LABELS, SECRET, head, synthetic
+from tests.train.synthetic_predictions import HEADS, LABELS, SECRET, synthetic
 from train.evaluate import evaluate
 from train.predictions import Predictions
 
@@ -156,21 +156,15 @@ def test_it_is_json_without_nan_names_no_one_and_repeats_with_the_seed() -> None
     assert auc["resamples"] == 60
 
 
-def test_types_of_arrow_and_absent_operating_points_are_taken() -> None:
+def test_types_of_arrow_are_taken_and_the_served_point_is_always_among_them() -> None:
     predictions = synthetic()
     frame = predictions.frame.convert_dtypes(dtype_backend="pyarrow")
-    plain = tuple(dataclass_like(one) for one in HEADS)
+    plain = tuple(one.model_copy(update={"operating_points": {}}) for one in HEADS)
     found = evaluate(dataclasses.replace(predictions, frame=frame, heads=plain), resamples=0)
     assert list(found["heads"]["alnm"]["sets"]["all"]["image"]["operating_points"]) == [
         "0.5",
         "served",
     ]
-
-
-def dataclass_like(one: object) -> object:
-    plain = head(one.name, one.target, one.labels, one.parent)  # type: ignore[attr-defined]
-    del plain.operating_points
-    return plain
 
 
 @pytest.mark.parametrize(

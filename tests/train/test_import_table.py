@@ -121,7 +121,7 @@ FAULTY = (
 def test_all_faults_at_once_with_their_lines(folder: Path) -> None:
     with pytest.raises(UserError, match=r"SRC: 13 faults; .* --drop-faulty") as caught:
         import_csv(write(folder, *FAULTY), folder / "out", name="ours")
-    unreadable = "absent or no 8-bit PNG, JPEG, BMP or TIFF"
+    unreadable = "absent or no PNG, JPEG, BMP, TIFF or WebP of 8 or 16 bits"
     other = "which is another patient"
     assert caught.value.details == [
         "table.csv line 3, malignant: benign with positive nodes",

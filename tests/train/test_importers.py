@@ -7,6 +7,7 @@ import pytest
 from model_def.preprocessing import RoI
 from sonode_console import UserError
 from tests.pictures import mask, picture
+from train.cohort_checks import UNREADABLE
 from train.importers import import_busi, import_voc, mask_box
 from train.labelimg import write_voc
 
@@ -76,9 +77,7 @@ def test_busi_drops_an_image_whose_mask_is_damaged(
     (busi / "benign" / "benign (1)_mask_1.png").write_text("no image")
     with pytest.raises(UserError, match="1 faults") as caught:
         import_busi(busi, tmp_path / "out")
-    assert caught.value.details == [
-        "benign (1).png, roi: benign (1)_mask_1.png is absent or no 8-bit PNG, JPEG, BMP or TIFF"
-    ]
+    assert caught.value.details == [f"benign (1).png, roi: benign (1)_mask_1.png is {UNREADABLE}"]
     cohort = import_busi(busi, tmp_path / "out", drop_faulty=True)
     assert cohort.table["malignant"].tolist() == [False, True]
     said = capsys.readouterr().out
@@ -162,7 +161,7 @@ def test_voc_faults_are_listed_at_once(voc: Path, tmp_path: Path) -> None:
         "labels.csv line 3, n_nodes: give a whole number or blank",
         "labels.csv line 3, roi: same image and box as labels.csv line 2",
         "labels.csv line 4, roi: c.xml: not a LabelImg Pascal VOC box file (FileNotFoundError)",
-        "labels.csv line 4, image: absent or no 8-bit PNG, JPEG, BMP or TIFF",
+        "labels.csv line 4, image: absent or no PNG, JPEG, BMP, TIFF or WebP of 8 or 16 bits",
     ]
     assert not (tmp_path / "out").exists()
     (voc / "labels.csv").write_text("image,patient_id\n")

@@ -145,8 +145,8 @@ def test_a_label_without_values_is_left_out_and_stays_missing(
 @pytest.mark.parametrize(
     ("malignant", "message"),
     [
-        ([True] * 30, "positive and 0 negative labels of `malignant`; it needs both"),
-        ([None] * 30, "no label to train on; label the cohort"),
+        ([True] * 30, "no label of two classes to train on; label the cohort"),
+        ([None] * 30, "no label of two classes to train on; label the cohort"),
         ([True], "no patient falls into"),
     ],
 )
@@ -155,6 +155,18 @@ def test_what_cannot_be_trained_is_refused(malignant: list[bool | None], message
     with pytest.raises(UserError, match=message) as caught:
         fit(cohort, features, split_seed=0, seed=0, feature_set="93")
     assert "split seed 0" in str(caught.value)
+
+
+def test_malignant_lesions_alone_are_enough_for_alnm(capsys: pytest.CaptureFixture[str]) -> None:
+    cohort, features = made(malignant=[True] * 60, alnm=[index % 2 == 0 for index in range(60)])
+    fitted = fit(cohort, features, split_seed=0, seed=0, feature_set="93")
+    assert list(fitted) == ["alnm"]
+    assert fitted["alnm"].selected == TELLING[1:]
+    n = int((~in_test_part(cohort, 0)).sum())
+    said = capsys.readouterr().out
+    assert f"malignancy: training has {n} positive and 0 negative labels of `malignant`" in said
+    _, heads = predict(cohort, features, fitted, split_seed=0)
+    assert [(head.name, head.parent) for head in heads] == [("alnm", None)]
 
 
 def test_the_burden_is_learned_on_malignant_lesions(capsys: pytest.CaptureFixture[str]) -> None:

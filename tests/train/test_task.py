@@ -109,6 +109,11 @@ def test_a_categorical_auc_is_the_mean_of_one_against_the_rest() -> None:
     (found,) = head_aucs(scores, labels, heads)
     expected = roc_auc_score(labels[:6, 0], scores[:6], multi_class="ovr", average="macro")
     assert found.auc == pytest.approx(expected)
+    # In a chain they sum to the parent's probability, and the evaluation takes them as they are.
+    chained = scores * torch.rand(7, 1, generator=torch.Generator().manual_seed(2))
+    (found,) = head_aucs(chained, labels, heads)
+    each = [roc_auc_score(labels[:6, 0] == place, chained[:6, place]) for place in range(3)]
+    assert found.auc == pytest.approx(sum(each) / 3)
     assert (found.n_images, found.n_positive) == (6, None)
     (found,) = head_aucs(scores[:2], labels[:2], heads)
     assert found.auc is None  # no third label

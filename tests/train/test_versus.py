@@ -19,6 +19,7 @@ def folder(path: Path, scores: np.ndarray, **changes: object) -> Path:
             "patient_id": [f"p{i // 3}" for i in range(n)],
             "lesion_id": [f"l{i}" for i in range(n)],
             "image": [f"{i}.png" for i in range(n)],
+            "malignant": truth,
             "malignancy_truth": truth,
             "malignancy_probability": scores,
             "alnm_truth": alnm,

@@ -1,0 +1,82 @@
+"""How a column says which label a row has: yes and no, 0 and 1, a count with a bound, or text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sonode_console import UserError
+
+
+class UnknownLabelsError(ValueError):
+    """A column holds other things than the labels; `others` are the first of them, as text."""
+
+    def __init__(self, others: Sequence[str]) -> None:
+        super().__init__(f"unknown labels: {', '.join(others)}")
+        self.others = list(others)
+
+
+def label_codes(
+    column: pd.Series, labels: Sequence[str], bound: int | None = None
+) -> npt.NDArray[np.float32]:
+    """The place (N,) of each row's label in `labels`, NaN where it is missing.
+
+    `column` is of a nullable type (of Arrow, say). `bound`: of a column of counts; from there on it
+    is the second label.
+
+    Raises:
+        UnknownLabelsError: the column holds other labels, or no counts.
+    """
+    if bound is not None:
+        if not pd.api.types.is_numeric_dtype(column):
+            raise UnknownLabelsError(_first(column))
+        found = column >= bound
+    elif pd.api.types.is_bool_dtype(column):
+        found = column
+    elif pd.api.types.is_numeric_dtype(column) and len(labels) == 2:
+        if not (known := column.isna() | column.isin([0, 1])).all():
+            raise UnknownLabelsError(_first(column[~known]))
+        found = column
+    else:
+        known = column.isna() | column.astype(str).isin(labels)
+        if not known.all():
+            raise UnknownLabelsError(_first(column[~known]))
+        found = column.astype(str).map({label: place for place, label in enumerate(labels)})
+    return np.asarray(found.to_numpy(dtype=np.float32, na_value=np.nan), np.float32)
+
+
+def truth_of(code_N: npt.NDArray[np.float32], labels: Sequence[str]) -> pd.Series:
+    """Codes as they stand in `Predictions.frame`: nullable booleans, or the text of more labels."""
+    if len(labels) > 2:
+        names = [None if np.isnan(code) else labels[int(code)] for code in code_N]
+        return pd.Series(names, dtype="string")
+    known = [None if np.isnan(code) else bool(code) for code in code_N]
+    return pd.Series(known, dtype="boolean")
+
+
+def truth_in(table: pd.DataFrame, head: str, labels: Sequence[str], target: str) -> pd.Series:
+    """The truth of a head as any table has it: the column of its name, else that of its target.
+
+    `target` as in `model_def.heads.HeadSpec`. All missing where there is no such column.
+
+    Raises:
+        UserError: the column holds other labels.
+    """
+    name, _, bound = (head if head in table else target).partition(">=")
+    if name not in table:
+        return truth_of(np.full(len(table), np.nan, np.float32), labels)
+    try:
+        return truth_of(label_codes(table[name], labels, int(bound) if bound else None), labels)
+    except UnknownLabelsError:  # what it holds instead may be anything
+        wanted = "numbers" if bound else ", ".join(labels)
+        also = "" if bound or len(labels) > 2 else "; true and false, or 0 and 1, are taken as well"
+        raise UserError(
+            f"column {name}: holds other things than the labels of head {head} ({wanted}){also}"
+        ) from None
+
+
+def _first(column: pd.Series) -> list[str]:
+    return sorted(set(column.dropna().astype(str)))[:5]

@@ -1,0 +1,33 @@
+"""One self-contained HTML page from a template here: no script, no network, all text escaped."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+
+def render(template: str, **facts: object) -> str:
+    """Fill in `template`; the filters `number` and `signed` write three digits, `p` a p-value."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = lambda value: f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
+    environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+    environment.filters["p"] = lambda value: "<0.001" if value < 0.001 else f"{value:.3f}"
+    return environment.get_template(template).render(**facts)
+
+
+def svg_uri(svg: str) -> str:
+    """A plot as the address of an image."""
+    return data_uri("image/svg+xml", svg.encode())
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Content of a media type as the address of an image."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
