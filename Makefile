@@ -49,7 +49,7 @@ soak: $(VENV)/.installed  ## memory over 20,000 requests, and of manifests of up
 	$(BIN)/python -m tests.benchmarks.memory
 
 kills: $(VENV)/.installed  ## the batch killed 50 times at random moments and at each stage boundary
-	SONODE_TEST_KILLS=50 $(BIN)/python -m pytest tests/batch/test_resume.py -k killed
+	SONODE_TEST_KILLS=50 $(BIN)/python -m pytest tests/batch/test_kills.py
 
 rollouts: $(VENV)/.installed  ## bad versions, and kills at each step of a rollout under load
 	SONODE_TEST_ROLLOUTS=all $(BIN)/python -m pytest tests/archives/test_rollout_live.py -s

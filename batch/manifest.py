@@ -156,7 +156,8 @@ def _checked(
     if faults.count:
         more = [f"and {faults.count - _SHOWN} more"] if faults.count > _SHOWN else []
         raise UserError(
-            f"manifest {uri}: {faults.count} faults to be mended before anything is scored "
+            f"manifest {uri}: {faults.count} fault{'s' * (faults.count > 1)} to be mended before "
+            "anything is scored "
             "(the first row is row 0)",
             faults.lines + more,
         )

@@ -33,8 +33,12 @@ def schema_problems(schema: pa.Schema, reserved: Collection[str]) -> Iterator[st
     for name, times in Counter(names).items():
         if times > 1:
             yield f"column {name!r} stands {times} times; keep one"
-        if name in reserved:
+        if name.lower() in {other.lower() for other in reserved}:
             yield f"column {name!r} is the name of a result column; rename it"
+    for lowered, times in Counter(name.lower() for name in set(names)).items():
+        if times > 1:
+            alike = sorted(name for name in set(names) if name.lower() == lowered)
+            yield f"columns {alike} are one column to DuckDB and Spark; rename all but one"
     if len(set(names)) < len(names):
         return
     if "image_uri" not in names:

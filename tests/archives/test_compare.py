@@ -30,6 +30,7 @@ from tests.processes import assert_no_process_about
 from tests.test_sonode import ROOT, sonode
 from train.cohort import Cohort
 
+pytestmark = pytest.mark.timeout(600)  # two archives are loaded, by a process each, several times
 SHIFT = 6.0
 HEADS = {"malignancy": ("benign", "malignant"), "alnm": ("no ALNM", "ALNM")}
 

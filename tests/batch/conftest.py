@@ -129,3 +129,9 @@ def s3(server: LocalS3, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     return f"s3://studies/test-{next(_numbers)}"
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.live)])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty folder in either kind of storage."""
+    return str(request.getfixturevalue("s3") if request.param == "s3" else tmp_path)

@@ -157,6 +157,15 @@ def test_missing_image_uri_names_the_columns_there_are(load: Any) -> None:
     ]
 
 
+def test_names_that_differ_in_case_alone_are_one_to_readers_of_the_results(load: Any) -> None:
+    with pytest.raises(UserError, match="2 faults to be mended before anything") as caught:
+        load(image_uri=["a"], Status=["read"], ID=["1"], id=["1"])
+    assert caught.value.details == [
+        "column 'Status' is the name of a result column; rename it",
+        "columns ['ID', 'id'] are one column to DuckDB and Spark; rename all but one",
+    ]
+
+
 def test_a_column_that_stands_twice(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["image_uri", "image_uri"])
     pq.write_table(table, tmp_path / "m.parquet")

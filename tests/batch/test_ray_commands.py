@@ -60,7 +60,7 @@ def test_a_cluster_of_its_own_interrupted_and_run_again(
     manifest = tmp_path / "m.parquet"
     pq.write_table(pa.table({"image_uri": uris, "roi": rois}), manifest)
     local, out = tmp_path / "local", tmp_path / "out"
-    on_ray = ("--engine=ray", "--workers=2", "--worker-cpus=1", "--json")
+    on_ray = ("--engine=ray", "--workers=1", "--worker-cpus=1", "--json")  # one shard
 
     with score(folder, manifest, archive_path, local) as process:
         assert process.wait() == 0

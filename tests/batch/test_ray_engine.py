@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -52,6 +53,7 @@ def cluster(
                 yield ray_cluster, [ray_cluster.add(cpus=2, gpus=2), ray_cluster.add(cpus=2)]
         assert_no_process_about(folder)
     finally:
+        gc.collect()  # what Ray leaves open is told of here, and not in another room's tests
         shutil.rmtree(folder)
 
 

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,17 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch import local_engine, parts, results, storage
+from batch import local_engine, parts, storage
 from sonode_console import UserError
 from tests.batch.conftest import FakeArchive, put_table
 from tests.batch.test_scorer import PLACE, put_images, rows_of, run
 
 ROWS = 40
-
-
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.live)])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return request.getfixturevalue("s3") if request.param == "s3" else str(tmp_path)
 
 
 @pytest.fixture
@@ -264,126 +252,3 @@ def test_an_etag_of_the_manifest_that_is_not_the_objects_is_a_failure_all_the_sa
     manifest = put_table(storage.join(folder, "n.parquet"), {"image_uri": uris, "etag": ["other"]})
     summary = run(manifest, storage.join(folder, "out"), archive, since=old)
     assert summary.by_code == {"object_changed": 1}
-
-
-KILLED = """
-import sys, time
-from tests.batch.conftest import FakeArchive
-from tests.batch.test_scorer import run
-
-class Slow(FakeArchive):
-    def score_prepared(self, rows):
-        time.sleep(0.01)
-        return super().score_prepared(rows)
-
-run(sys.argv[1], sys.argv[2], Slow(), explain="gradcam")
-"""
-
-
-def kill_and_rerun(manifest: str, out: str, seed: int) -> bool:
-    """Start a run, kill -9 it after a random while; whether it was still going."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-c", KILLED, manifest, out]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-        while not storage.exists(storage.join(out, f"_runs/{PLACE}/started.json")):
-            assert process.poll() is None
-            time.sleep(0.005)
-        time.sleep(random.Random(seed).uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        return process.wait() == -signal.SIGKILL
-
-
-KILLS = int(os.environ.get("SONODE_TEST_KILLS", "4"))  # `make kills` sets it to 50
-
-
-@pytest.mark.timeout(60 + 60 * KILLS)
-def test_killed_anywhere_a_rerun_gives_what_an_unbroken_run_gives(
-    folder: str, manifest: str, archive: Any
-) -> None:
-    alone = storage.join(folder, "alone")
-    run(manifest, alone, archive, explain="gradcam")
-    expected = [
-        {name: value for name, value in row.items() if "heatmap" not in name}
-        for row in rows_of(alone)
-    ]
-    broken = 0
-    for seed in range(KILLS):
-        out = storage.join(folder, f"out{seed}")
-        broken += kill_and_rerun(manifest, out, seed)
-        # Whatever is there is whole, and no row stands twice.
-        if any(uri.endswith(".parquet") for uri in storage.list_files(out, deep=True)):
-            ids = [row["study_id"] for row in rows_of(out)]
-            assert len(ids) == len(set(ids))
-        summary = run(manifest, out, FakeArchive(), explain="gradcam")
-        assert summary.rows == ROWS
-        found = rows_of(out)
-        assert [
-            {name: value for name, value in row.items() if "heatmap" not in name} for row in found
-        ] == expected
-        for row in found:
-            if row["status"] == results.OK:
-                assert storage.exists(row["alnm_heatmap_uri"])
-    assert broken
-
-
-KILLED_AT_A_BOUNDARY = """
-import itertools, os, signal, sys
-from batch import storage
-from tests.batch.conftest import FakeArchive
-from tests.batch.test_scorer import run
-
-boundaries = itertools.count()
-
-def boundary():
-    if next(boundaries) == int(sys.argv[4]):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-def dying(stage):
-    def wrapped(*given, **named):
-        boundary()
-        found = stage(*given, **named)
-        boundary()
-        return found
-    return wrapped
-
-for room, names in ((storage, ("read", "create", "replace", "write")),
-                    (FakeArchive, ("preprocess", "score_prepared"))):
-    for name in names:
-        setattr(room, name, dying(getattr(room, name)))
-for _ in range(2):
-    run(sys.argv[1], sys.argv[2], FakeArchive(), explain="gradcam", shard_rows=2)
-    storage.write(sys.argv[3], b"p=0.2")
-"""
-EVERY = 1 if KILLS >= 50 else 31
-
-
-@pytest.mark.timeout(120 + 60 * KILLS)
-def test_killed_before_and_after_each_stage_of_each_row(folder: str, archive: Any) -> None:
-    """A run, one of whose images comes late, and the run after it that mends its part.
-
-    Fetch, decode, network, heat maps, parts, claims, run.json and report: killed before the first
-    of them, after it, and so on until nothing is left to kill.
-    """
-    first, last = put_images(folder, b"p=0.1", b"p=0.3")
-    script = [sys.executable, "-c", KILLED_AT_A_BOUNDARY]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    for boundary in itertools.count(0, EVERY):
-        late = storage.join(folder, f"images/late-{boundary}.png")
-        columns = {"image_uri": [first, late, last]}
-        manifest = put_table(storage.join(folder, f"m{boundary}.parquet"), columns)
-        out = storage.join(folder, f"out{boundary}")
-        command = [*script, manifest, out, late, str(boundary)]
-        code = subprocess.run(command, env=environment, check=False).returncode
-        storage.write(late, b"p=0.2")
-        summary = run(manifest, out, archive, explain="gradcam", shard_rows=2)
-        assert summary.by_status == {"ok": 3, "failed": 0}
-        found = rows_of(out)
-        assert [row["malignancy_probability"] for row in found] == [0.1, 0.2, 0.3]
-        for row in found:
-            p = row["malignancy_probability"]
-            data = storage.read(row["alnm_heatmap_uri"]).data
-            assert data == f"alnm {p} [0, 0, 100, 100]".encode()
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL
-    assert boundary > 80

@@ -36,11 +36,6 @@ def put_images(folder: str, *images: bytes) -> list[str]:
     return uris
 
 
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.live)])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return request.getfixturevalue("s3") if request.param == "s3" else str(tmp_path)
-
-
 def test_every_row_has_one_result_in_order_and_faults_stay_alone(
     folder: str, archive: Any, put_table: Any
 ) -> None:

@@ -11,7 +11,9 @@ python -m tests.benchmarks.serving [--only bare,archive,litserve,stock] [--frame
 
 Each server first gets `WARM_S` of load, since Java compiles what it runs often. Clients run on the
 same cores; what they cost is in the table. What a single client waits beyond the bare loop's
-decoding and forward pass (medians, on as many cores as a worker has) is the added latency.
+decoding and forward pass (medians, on as many cores as a worker has) is the added latency. In the
+table: latencies in ms; CPU ms of the server and of the client, an image; images/s as multiples of
+the others' and of the limit.
 """
 
 from __future__ import annotations
@@ -210,8 +212,8 @@ def report(lines: list[dict[str, Any]], limits: dict[str, dict[str, float]]) -> 
         rows.append(
             (
                 *(it["kind"], str(it["concurrency"]), it["server"]),
-                *(f"{it['per_second']:.1f}", f"{it['p50_ms']:.0f}", f"{it['p95_ms']:.0f}"),
-                *(f"{it['server_cpu_ms']:.1f}", f"{it['client_cpu_ms']:.2f}"),
+                *(f"{it['per_second']:.1f}", f"{it['p50_ms']:.0f}/{it['p95_ms']:.0f}"),
+                f"{it['server_cpu_ms']:.1f}+{it['client_cpu_ms']:.1f}",
                 *(over("stock"), over("litserve")),
                 f"{it['per_second'] / limit:.2f}" if limit else "-",
                 f"{it['p50_ms'] - alone:.1f}" if alone and it["concurrency"] == 1 else "-",
@@ -220,9 +222,9 @@ def report(lines: list[dict[str, Any]], limits: dict[str, dict[str, float]]) -> 
     table(
         f"ResNet50, 256 x 256, {CORES} cores",
         (
-            *("files", "clients", "server", "images/s", "p50 ms", "p95 ms"),
-            *("server CPU ms", "client CPU ms", "x stock", "x litserve", "of limit"),
-            "added ms",
+            *("files", "clients", "server", "images/s", "p50/p95", "CPU ms"),
+            *("x stock", "x LitS", "limit"),
+            "added",
         ),
         sorted(rows, key=lambda row: (KINDS.index(row[0]), int(row[1]))),
     )

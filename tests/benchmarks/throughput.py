@@ -17,9 +17,11 @@ work, too, where images/s do not.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -45,6 +47,7 @@ from tests.conftest import HEADS
 
 BATCH = 16
 DISK, S3 = "disk", "S3"
+SERVER, PLAIN = "TorchServe", "plain loop"
 
 
 def make_archive(folder: Path, architecture: str) -> Path:
@@ -68,53 +71,47 @@ class Cost:
     cpu: float
 
 
-class Stage:
-    """What it measures is CPU time of this process and of the servers that it knows."""
+class Meter:
+    """CPU time of this process and of the servers that it knows, and the clock's."""
 
     def __init__(self, *servers: int) -> None:
-        self.servers = [psutil.Process(pid) for pid in servers]
+        self.costs: dict[str, list[Cost]] = {}
+        self._servers = [psutil.Process(pid) for pid in servers]
 
-    def cost(self, images: int, work: Callable[[], object]) -> Cost:
-        """Run `work`, which handles so many images."""
+    def measure(self, what: str, images: int, work: Callable[[], object]) -> None:
+        """Run `work`, which handles so many images, and note what one of them cost."""
         wall, cpu = time.perf_counter(), self._cpu()
         work()
         cpu = self._cpu() - cpu
         wall = time.perf_counter() - wall
-        return Cost(1000 * wall / images, 1000 * cpu / images)
+        self.note(what, Cost(1000 * wall / images, 1000 * cpu / images))
+
+    def note(self, what: str, cost: Cost) -> None:
+        """Keep and tell a cost."""
+        self.costs.setdefault(what, []).append(cost)
+        say(f"{what:<20} {1000 / cost.wall:7.1f}/s {cost.cpu:7.1f} ms of a core")
 
     def _cpu(self) -> float:
-        return time.process_time() + sum(sum(it.cpu_times()[:2]) for it in self.servers)
+        return time.process_time() + sum(sum(it.cpu_times()[:2]) for it in self._servers)
 
 
-def parts(
-    archive: LoadedArchive, places: dict[str, list[str]], roi: str, stage: Stage
-) -> dict[str, Cost]:
-    """Fetch, decode and forward alone, on as many threads as there are cores."""
-    found = {}
+def alone(archive: LoadedArchive, places: dict[str, list[str]], roi: str, meter: Meter) -> None:
+    """Fetch, decode and forward, each alone on as many threads as there are cores."""
     images = len(places[DISK])
-    with ThreadPoolExecutor(archive.threads) as pool:
-
-        def each(work: Callable[[object], object], items: Sequence[object]) -> list[object]:
-            return list(pool.map(work, items))
-
+    with ThreadPoolExecutor(archive.threads) as pool, ThreadPoolExecutor(archive.lanes) as lanes:
         for place, uris in places.items():
-            found[f"fetch from {place}"] = stage.cost(
-                images, lambda uris=uris: each(lambda uri: len(storage.read(str(uri)).data), uris)
+            meter.measure(
+                f"fetch, {place}",
+                images,
+                lambda uris=uris: deque(pool.map(storage.read, uris), maxlen=0),
             )
         rows = [{"image": storage.read(uri).data, "roi": roi} for uri in places[DISK]]
         prepared: list[object] = []
-        found["decode"] = stage.cost(
-            images,
-            lambda: prepared.extend(each(archive.preprocess, rows)),  # type: ignore[arg-type]
-        )
+        meter.measure("decode", images, lambda: prepared.extend(pool.map(archive.preprocess, rows)))
         size = archive.micro_batch
         batches = [prepared[start : start + size] for start in range(0, images, size)]
-        service = archive.service
-        with ThreadPoolExecutor(archive.lanes) as lanes:
-            found["forward"] = stage.cost(
-                images, lambda: list(lanes.map(service.inference, batches))
-            )
-    return found
+        forward = archive.service.inference
+        meter.measure("forward", images, lambda: deque(lanes.map(forward, batches), maxlen=0))
 
 
 def job(archive: LoadedArchive, manifest: str, out: str, explain: str | None) -> None:
@@ -160,7 +157,6 @@ def main() -> None:
     count = arguments.images
     width, height = (min(image.size[side] for image in images) for side in (0, 1))
     roi = [width // 4, height // 4, 3 * width // 4, 3 * height // 4]  # one that all frames have
-    costs: dict[str, list[Cost]] = {}
     with (
         tempfile.TemporaryDirectory(prefix="sonode-bench-") as name,
         LocalS3(Path(name) / "s3", bucket="bench") as s3,
@@ -171,38 +167,30 @@ def main() -> None:
         archive = make_archive(folder, arguments.architecture)
         places = {place: put(root, bodies, roi, count) for place, root in roots.items()}
         assert s3._process is not None
-        stage = Stage(s3._process.pid)
+        meter = Meter(s3._process.pid)
         few = max(count // 4, 1)  # of what is slow
         for number in range(arguments.rounds):
-            measured = {}
             with load_archive(archive) as loaded:
                 engine, threads = loaded.engine, loaded.threads
-                measured |= parts(loaded, places, ",".join(map(str, roi)), stage)
+                alone(loaded, places, ",".join(map(str, roi)), meter)
                 for place, root in roots.items():
                     for explain in (None, "gradcam"):
-                        run = (
-                            f"{root}/manifest.parquet",
-                            f"{root}/out-{number}-{explain}",
-                        )
-                        measured[job_name(place, explain)] = stage.cost(
+                        run = (f"{root}/manifest.parquet", f"{root}/out-{number}-{explain}")
+                        meter.measure(
+                            job_name(place, explain),
                             count,
                             lambda run=run, explain=explain: job(loaded, *run, explain),
                         )
-                measured["plain loop"] = stage.cost(
-                    few, lambda: plain_loop(folder, places[DISK][:few], roi)
-                )
+                meter.measure(PLAIN, few, lambda: plain_loop(folder, places[DISK][:few], roi))
             with serving("archive", archive, folder / str(number)) as (url, token, _):
                 headers = {**token, "X-Roi": ",".join(map(str, roi))}
                 drive(url, bodies, concurrency=1, seconds=2, headers=headers)  # warm
                 load = drive(url, bodies, concurrency=1, seconds=few / 20, headers=headers)
-                measured["TorchServe"] = Cost(1000 / load.per_second, float("nan"))
-            for name_, cost in measured.items():
-                costs.setdefault(name_, []).append(cost)
-            say(f"round {number + 1} of {arguments.rounds}")
+                meter.note(SERVER, Cost(1000 / load.per_second, math.nan))
     report(
-        costs,
+        meter.costs,
         threads,
-        f"{arguments.architecture}, {engine}, {threads} cores; {what}, {size:.0f} kB",
+        f"{arguments.architecture}, {engine}, {threads} cores; {what} PNGs of {size:.0f} kB",
     )
 
 
@@ -224,49 +212,42 @@ def put(root: str, bodies: Sequence[bytes], roi: Sequence[int], count: int) -> l
 
 
 def report(costs: dict[str, list[Cost]], cores: int, title: str) -> None:
-    """The tables for people."""
-    wall = {name: statistics.median(cost.wall for cost in it) for name, it in costs.items()}
-    cpu = {name: statistics.median(cost.cpu for cost in it) for name, it in costs.items()}
+    """The tables for people: medians, and what they are to each other."""
+    wall = {what: statistics.median(cost.wall for cost in it) for what, it in costs.items()}
+    cpu = {what: statistics.median(cost.cpu for cost in it) for what, it in costs.items()}
     table(
         title,
         ("what", "images/s", "ms of a core"),
-        [(name, f"{1000 / wall[name]:.1f}", f"{cpu[name]:.1f}") for name in costs],
+        [
+            (what, f"{1000 / wall[what]:.1f}", "-" if math.isnan(spent) else f"{spent:.1f}")
+            for what, spent in cpu.items()
+        ],
     )
-    goals = []
+    ratios = []
     for place in (DISK, S3):
-        least = cpu[f"fetch from {place}"] + cpu["decode"] + cpu["forward"]
         own, explained = job_name(place, None), job_name(place, "gradcam")
-        limit = 1000 * cores / least
-        goals += [
+        least = cpu[f"fetch, {place}"] + cpu["decode"] + cpu["forward"]
+        limit = f"{own}, of the limit of {1000 * cores / least:.1f}/s"
+        ratios += [
+            (limit, least / cores / wall[own], least / cpu[own], "0.9"),
             (
-                f"{own}: of the limit of {limit:.1f}/s",
-                least / cores / wall[own],
-                least / cpu[own],
-                "0.9",
-            ),
-            (
-                f"{place}, Grad-CAM: of the job without",
+                f"{explained}, of {own}",
                 wall[own] / wall[explained],
                 cpu[own] / cpu[explained],
                 "0.85",
             ),
         ]
     own = job_name(DISK, None)
-    goals += [
-        ("job, disk: times TorchServe, one by one", wall["TorchServe"] / wall[own], None, "1.3"),
-        (
-            "job, disk: times the plain loop",
-            wall["plain loop"] / wall[own],
-            cpu["plain loop"] / cpu[own],
-            "5",
-        ),
+    ratios += [
+        (f"{own}, times {what}", wall[what] / wall[own], cpu[what] / cpu[own], goal)
+        for what, goal in ((SERVER, "1.3"), (PLAIN, "5"))
     ]
     table(
-        "ratios",
+        "in comparison",
         ("what", "by the clock", "by CPU time", "goal"),
         [
-            (n, f"{clock:.2f}", "-" if of_cpu is None else f"{of_cpu:.2f}", goal)
-            for n, clock, of_cpu, goal in goals
+            (what, f"{clock:.2f}", "-" if math.isnan(spent) else f"{spent:.2f}", goal)
+            for what, clock, spent, goal in ratios
         ],
     )
 
