@@ -4,7 +4,7 @@ Old and new version are compared at the same time, so what hits both (a slow net
 dies, broken images) is held against neither. Requests of one study resemble each other: scores are
 judged by each study's first. A request that is repeated, or one that waits in the queue behind a
 slow one, is not independent of the other either; for that the times are judged by one pair a
-second, and failures that nobody signs by one a second and node.
+second, and failures that nobody signs (a worker died) by one in five seconds and node.
 """
 
 from __future__ import annotations
@@ -31,10 +31,17 @@ LATENCIES = 200
 """Latest attempts of the old version from which its p95 is taken, and at least a tenth of them."""
 UNSIGNED_MOST = 5.0
 """What one failure can multiply the evidence by: one crash that looks like three is not enough."""
+UNSIGNED_S = 5.0
+"""Failures that nobody signs, on one node within so long, are one: a worker that starts anew takes
+about that."""
 SLOW_MOST = 1.5
 """The same for one slow second: a worker that is started anew takes several."""
 FORGET_S = 300.0
 """A mirrored request whose other half has not come by then has none."""
+
+
+PAIRS_HOLD = 0.25
+"""Evidence from which pairs hold a step: a lone one that fails is no share, and stays alone."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +133,8 @@ class Watch:
         if self.kind == "alone":  # nothing answers at the same time
             return found
         found += [
-            self._rate("failing against the old version", self._failing, self._failing.limit),
-            self._rate("slow against the old version", self._slow, self._slow.limit),
+            self._rate(f"{what} against the old version", test, test.limit, holds_from=PAIRS_HOLD)
+            for what, test in (("failing", self._failing), ("slow", self._slow))
         ]
         if self.kind == "shadow":
             for head in self.heads:
@@ -148,11 +155,11 @@ class Watch:
             self._errors.add(float(failed))
 
     def _is_news(self, where: str, failure: Row) -> bool:
-        """False for one that nobody signs, within a second of another one there."""
+        """False for one that nobody signs, soon after another one there."""
         if failure["code"] not in OWN_CODES:
             return True
         last = self._last_unsigned.get(where, -math.inf)
-        if failure["t"] - last < 1:
+        if failure["t"] - last < UNSIGNED_S:
             return False
         self._last_unsigned[where] = failure["t"]
         return True
@@ -216,14 +223,20 @@ class Watch:
     # --- judging
 
     def _rate(
-        self, guard: str, test: MeanTest, limit: float, *, needs_some: bool = False
+        self,
+        guard: str,
+        test: MeanTest,
+        limit: float,
+        *,
+        needs_some: bool = False,
+        holds_from: float = 0.0,
     ) -> Verdict:
         value = test.mean
         evidence = test.log_evidence / self.needed
         state: Literal["ok", "hold", "failed"] = "ok"
         if evidence >= 1:
             state = "failed"
-        elif needs_some if value is None else value > limit:
+        elif needs_some if value is None else value > limit and evidence >= holds_from:
             state = "hold"
         told = "nothing yet" if value is None else f"{value:.2%} of {test.n}"
         return Verdict(

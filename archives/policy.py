@@ -45,8 +45,8 @@ class Policy(BaseModel):
 
     max_error_rate: Share = 0.01
     """Of the new version's attempts, how many may fail: status 5xx, whether a node or a worker or
-    the handler is at fault. Failures without a word of the handler (a worker that died) within a
-    second on one node are one, since they have one cause."""
+    the handler is at fault. Failures without a word of the handler (a worker that died) within five
+    seconds on one node are one, since they have one cause."""
 
     max_odds_ratio: Annotated[float, Field(ge=1)] = 2.0
     """How much greater the odds of failing (any status but 200), and of being slow, may be than the
