@@ -91,7 +91,8 @@ def compare_head(
 ) -> list[Versus]:
     """Compare the AUCs of a head (or `HEAD=LABEL`) in two frames as `Predictions.frame`.
 
-    Rows must be the same images in the same order; of their facts `patient_id` is needed.
+    Rows must be the same images in the same order; of their facts `patient_id` is needed. Malignant
+    lesions alone are compared, too, where `malignant` or the truth of a malignancy head tells them.
 
     Raises:
         UserError: the two disagree about the truth.
@@ -101,8 +102,9 @@ def compare_head(
         raise UserError(f"{head}: the two predictions disagree about the truth; evaluate anew")
     known_N = ~(np.isnan(label_N) | np.isnan(score_N) | np.isnan(rival_N))
     sets = {"all": known_N}
-    if head != "malignancy":
-        sets["malignant"] = known_N & one["malignant"].eq(True).fillna(False).to_numpy(bool)
+    told = [column for column in ("malignant", "malignancy_truth") if column in one]
+    if head != "malignancy" and told:
+        sets["malignant"] = known_N & one[told[0]].eq(True).fillna(False).to_numpy(bool)
     found = []
     for on, rows in sets.items():
         truth, first, second = label_N[rows] == 1, score_N[rows], rival_N[rows]
