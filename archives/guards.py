@@ -232,7 +232,7 @@ class Watch:
         holds_from: float = 0.0,
     ) -> Verdict:
         value = test.mean
-        evidence = test.log_evidence / self.needed
+        evidence = max(0.0, test.log_evidence / self.needed)
         state: Literal["ok", "hold", "failed"] = "ok"
         if evidence >= 1:
             state = "failed"
@@ -240,7 +240,7 @@ class Watch:
             state = "hold"
         told = "nothing yet" if value is None else f"{value:.2%} of {test.n}"
         return Verdict(
-            guard, state, value, limit, test.n, min(1.0, max(0.0, evidence)),
+            guard, state, value, limit, test.n, min(1.0, evidence),
             f"{guard}: {told}, limit {limit:.2%}",
         )  # fmt: skip
 

@@ -12,6 +12,7 @@ its acts again and goes on; guards are fed again from the gateway's logs.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -212,9 +213,10 @@ class Rollout:
             if lacking and not (keep or paused) and waited > least + policy.step_timeout_s:
                 self.journal.append("pause", rollout=facts.rollout, paused=True, why=reason)
                 self._tell(f"paused after {waited:.0f} s ({reason}): promote, resume or abort")
-            elif (now := ("paused; " if paused else "") + reason) != told:
+            # Told again when it is another one, not at each new number.
+            elif (now := re.sub(r"[\d.]+", "", f"{paused} {reason}")) != told:
                 told = now
-                self._tell(told.removesuffix("; "))
+                self._tell((("paused; " if paused else "") + reason).removesuffix("; "))
             time.sleep(POLL_S)
 
     def _resumed(self) -> float:
