@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from archives.settings_file import read_settings
 from sonode_console import UserError
 
 Json = Mapping[str, Any]
@@ -60,21 +60,10 @@ class Rule:
 
 def read(path: Path) -> Policy:
     """Raises UserError, in one line, for what is no policy."""
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--policy {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError):
-        raise UserError(f"--policy {path}: no YAML; write lines as `max_flip_rate: 0.02`") from None
-    try:
-        policy = Policy.model_validate(found)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the file"
-        known = ", ".join(Policy.model_fields)
-        raise UserError(f"--policy {path}: {field}: {first['msg']}; it takes {known}") from None
+    known = ", ".join(Policy.model_fields)
+    policy = read_settings(path, Policy, "--policy", f"it takes {known}")
     if not policy.model_dump(exclude_none=True):
-        raise UserError(f"--policy {path}: no limit in it; give {', '.join(Policy.model_fields)}")
+        raise UserError(f"--policy {path}: no limit in it; give {known}")
     return policy
 
 

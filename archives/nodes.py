@@ -18,12 +18,12 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import httpx
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from archives.journal import Release
 from archives.loader import file_sha256
 from archives.plan import Plan, plan
+from archives.settings_file import read_settings
 from archives.tokens import Keys, Kind, ask
 from sonode_console import UserError
 
@@ -68,18 +68,7 @@ def read_nodes(path: Path) -> tuple[NodeSettings, ...]:
 
     Raises UserError for a file that is not there, or with anything in it that is not understood.
     """
-    try:
-        nodes = Nodes.model_validate(yaml.safe_load(path.read_text())).nodes
-    except OSError as error:
-        raise UserError(f"--nodes {path}: {error.strerror}; see README, Gateway") from None
-    except yaml.YAMLError:
-        raise UserError(f"--nodes {path}: is no YAML; see README, Gateway") from None
-    except ValidationError as error:
-        details = [
-            f"{'.'.join(map(str, fault['loc'])) or 'nodes.yaml'}: {fault['msg']}"
-            for fault in error.errors()
-        ]
-        raise UserError(f"--nodes {path}: correct it; see README, Gateway", details) from None
+    nodes = read_settings(path, Nodes, "--nodes", "see README, Gateway").nodes
     for what in ("name", "inference", "management"):
         values = [getattr(node, what) for node in nodes]
         if twice := next((value for value in values if values.count(value) > 1), None):

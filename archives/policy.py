@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sonode_console import UserError
+from archives.settings_file import read_settings
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Percent = Annotated[float, Field(gt=0, le=100)]
@@ -94,21 +93,4 @@ def read_policy(path: Path | None) -> Policy:
     """
     if path is None:
         return Policy()
-    try:
-        found = yaml.safe_load(path.read_text())
-        return Policy.model_validate({} if found is None else found)
-    except OSError as error:
-        raise UserError(
-            f"--policy {path}: {error.strerror}; see README, Rolling versions"
-        ) from None
-    except yaml.YAMLError:
-        raise UserError(f"--policy {path}: is no YAML; see README, Rolling versions") from None
-    except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, fault['loc'])) or 'policy'}: {fault['msg']}"
-            for fault in error.errors()
-        ]
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise UserError(
-            f"--policy {path}: {faults[0]}{more}; see README, Rolling versions", faults[1:]
-        ) from None
+    return read_settings(path, Policy, "--policy", "see README, Rolling versions")

@@ -272,7 +272,7 @@ def test_interrupted_it_leaves_nothing(
         (["a.mar", "b.mar", "m.parquet", "out"], "A: ARCHIVE a.mar: no such file; pack one"),
         (
             ["a.mar", "b.mar", "m.parquet", "out", "--policy", "m.parquet"],
-            "--policy m.parquet: no YAML",
+            "--policy m.parquet: is no YAML",
         ),
     ],
 )

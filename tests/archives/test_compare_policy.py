@@ -123,10 +123,10 @@ def test_the_worst_outcome_counts() -> None:
         ("max_p95_ratio: 0", "max_p95_ratio: Input should be greater than 0"),
         ("auc_margin: .nan", "auc_margin: Input should be"),
         ("- 0.02", "the file: Input should be a valid dictionary"),
-        ("", "the file: Input should be a valid dictionary"),
+        ("", "no limit in it; give auc_margin, "),
         ("{}", "no limit in it; give auc_margin, "),
-        ("auc_margin: [", "no YAML; write lines as"),
-        ("\0", "no YAML"),
+        ("auc_margin: [", "is no YAML; it takes"),
+        ("\0", "is no YAML"),
     ],
 )
 def test_what_is_no_policy(tmp_path: Path, text: str, message: str) -> None:

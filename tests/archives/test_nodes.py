@@ -40,7 +40,7 @@ def test_folders_are_relative_to_the_file(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("nodes: [", "is no YAML"),
-        ("", "valid dictionary"),
+        ("", "nodes: Field required"),
         ("nodes: []", "nodes: Tuple should have at least 1"),
         (ONE + "  colour: red\n", r"nodes\.0\.colour: Extra inputs"),
         (ONE.replace("left\n", "'a b'\n", 1), r"nodes\.0\.name: String should match"),
