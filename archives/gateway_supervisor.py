@@ -56,7 +56,7 @@ class Supervisor:
         self._thread = threading.Thread(target=self._keep, name="gateway")
 
     def __enter__(self) -> Self:
-        self.nginx.check_folder(max((node.name for node in self._nodes), key=len))
+        self.nginx.check_folder(node.name for node in self._nodes)
         if not clients.clients(self.state):
             raise UserError(
                 f"--state {self.state}: no client may ask yet; make the first one's token with "

@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,12 +43,13 @@ class Nginx:
         (self.folder / "tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
 
-    def check_folder(self, longest: str) -> None:
-        """Raise UserError where nginx could not work here; `longest` names a socket."""
+    def check_folder(self, names: Iterable[str]) -> None:
+        """Raise UserError where nginx could not work here; `names`: of the nodes, as of sockets."""
         where = f"--state {self.folder.parent}"
         if not re.fullmatch(r"[\w./+@:=,-]+", str(self.folder)):
             raise UserError(f"{where}: choose a path of letters, digits and ./_+@:=,- for nginx")
-        if len(os.fsencode(self.folder / "s1000" / f"{longest}.sock")) > SOCKET_PATH_MAX:
+        longest = max((CONFIGURATION, *(f"{name}.sock" for name in names)), key=len)
+        if len(os.fsencode(self.folder / "s1000" / longest)) > SOCKET_PATH_MAX:
             raise UserError(
                 f"{where}: is too long for the sockets of nginx: choose a shorter path (sockets "
                 f"have at most {SOCKET_PATH_MAX} bytes)"

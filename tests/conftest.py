@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -32,6 +34,13 @@ def pytest_configure() -> None:
     os.environ.setdefault("SONODE_HANDLER_ENGINE", "eager")
     hypothesis.settings.register_profile("sonode", deadline=None)  # no test asserts a speed
     hypothesis.settings.load_profile("sonode")
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder like `tmp_path`, of a path that leaves room for the names of sockets."""
+    with tempfile.TemporaryDirectory(prefix="sonode-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

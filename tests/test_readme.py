@@ -37,23 +37,23 @@ def run(command: list[str] | str, cwd: Path, *, ending: int = 0) -> str:
 
 @pytest.mark.live
 @pytest.mark.timeout(600)
-def test_the_steps_run_as_they_stand(tmp_path: Path) -> None:
-    (tmp_path / "train").symlink_to(ROOT / "train")
+def test_the_steps_run_as_they_stand(short_path: Path) -> None:
+    (short_path / "train").symlink_to(ROOT / "train")
     said = {}
     for language, text in blocks(STEPS):
         if language == "bash":
             continue  # needs an extra that the tests do not
         if language == "python":
-            run([sys.executable, "-c", text], tmp_path)
+            run([sys.executable, "-c", text], short_path)
             continue
         for line in text.strip().splitlines():
             if line.startswith("sonode serve"):
-                serve_and_call(line, tmp_path)
+                serve_and_call(line, short_path)
             else:
-                said[line.split()[1]] = run(line, tmp_path)
+                said[line.split()[1]] = run(line, short_path)
     assert "verified    every byte" in said["inspect"]
     assert "failed                   0" in said["score"]
-    scores = tmp_path / "work" / "scores"
+    scores = short_path / "work" / "scores"
     assert len(list(scores.glob("date=*/model=breast_us-1.0/part-*.parquet"))) == 1
     assert len(list(scores.glob("_runs/date=*/model=breast_us-1.0/run.json"))) == 1
     assert len(list((scores / "_heatmaps").glob("*.png"))) > 100

@@ -169,6 +169,7 @@ class Site:
                 time.sleep(0.05)
             else:
                 return
+        self.__exit__()
         raise AssertionError((self.state / "gateway.log").read_text())
 
     def start_words(self, archive: Path, policy: dict[str, object]) -> list[str]:

@@ -16,6 +16,7 @@ from archives import clients
 from archives.gateway import GatewaySettings
 from archives.gateway_supervisor import Supervisor, only_one
 from archives.java import claim_ports
+from archives.nginx import SOCKET_PATH_MAX, Nginx
 from sonode_console import UserError
 from tests.archives.behind import V1, V2, Behind, behind, load, start_journal
 from tests.archives.standin import Call, Handler, StandIn
@@ -390,3 +391,13 @@ def test_a_port_in_use(nodes: list[StandIn], gateway: Behind, tmp_path: Path) ->
         settings = GatewaySettings(port=taken)
         with pytest.raises(UserError, match=rf"port {taken} .*give another --gateway-port"):
             Supervisor([nodes[1].settings()], tmp_path, settings).__enter__()
+
+
+def test_a_state_folder_too_long_for_every_socket_is_refused(tmp_path: Path) -> None:
+    room = SOCKET_PATH_MAX - len("/gateway/s1000/configuration.sock") - len(str(tmp_path)) - 1
+    fits, too_long = (
+        Nginx(tmp_path / ("x" * length) / "gateway", 1) for length in (room, room + 1)
+    )
+    fits.check_folder(["left"])
+    with pytest.raises(UserError, match="is too long for the sockets of nginx: choose a shorter"):
+        too_long.check_folder(["left"])

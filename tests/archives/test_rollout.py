@@ -109,12 +109,12 @@ def nodes(tmp_path: Path, archives: dict[str, Path]) -> Iterator[Nodes]:
 
 @pytest.fixture
 def site(
-    tmp_path: Path, nodes: Nodes, archives: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    short_path: Path, nodes: Nodes, archives: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Site]:
     """1.0 is served; the archive's own verification is left to test_loader.py."""
     monkeypatch.setattr(rollout_nodes, "verify", lambda archive: None)
     settings = [node.settings() for node in nodes.nodes]
-    made = Site(tmp_path / "state", settings, "m")
+    made = Site(short_path / "state", settings, "m")
     (made.state / "archives").mkdir()
     old = Release("1.0", "m-1.0.mar", file_sha256(archives["1.0"]))
     (made.state / "archives" / old.file).write_bytes(archives["1.0"].read_bytes())

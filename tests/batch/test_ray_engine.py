@@ -178,7 +178,9 @@ def test_the_results_are_those_of_the_local_engine(
 
 
 def test_workers_have_a_gpu_each_where_there_are_any(cluster: Any, night: Any, loads: Any) -> None:
-    on_ray(night({}), cluster[0], size={"workers": None, "cpus": None, "gpus": None})
+    # Slow enough that there is work left when the second has loaded.
+    tonight = night(dict.fromkeys(range(ROWS), b"slow"))
+    on_ray(tonight, cluster[0], size={"workers": None, "cpus": None, "gpus": None})
     found = [text.split(maxsplit=2) for text in loads()]
     assert len({node for node, *_ in found}) == 1  # the one that has them
     assert {gpu for _, gpu, _ in found} == {"0", "1"}
