@@ -27,7 +27,8 @@ START_TIMEOUT_S = 10.0
 LOG_BYTES = 100_000_000
 Render = Callable[[Path], tuple[str, str]]
 """The folder of its sockets -> a configuration, and the serial that it tells of itself."""
-CONFIGURATION = "configuration.sock"
+CONFIGURATION = "conf.sock"
+SHADOW = "shadow.sock"
 LOGS = ("requests.jsonl", "attempts.jsonl")
 
 
@@ -48,7 +49,7 @@ class Nginx:
         where = f"--state {self.folder.parent}"
         if not re.fullmatch(r"[\w./+@:=,-]+", str(self.folder)):
             raise UserError(f"{where}: choose a path of letters, digits and ./_+@:=,- for nginx")
-        longest = max((CONFIGURATION, *(f"{name}.sock" for name in names)), key=len)
+        longest = max((CONFIGURATION, SHADOW, *(f"{name}.sock" for name in names)), key=len)
         if len(os.fsencode(self.folder / "s1000" / longest)) > SOCKET_PATH_MAX:
             raise UserError(
                 f"{where}: is too long for the sockets of nginx: choose a shorter path (sockets "

@@ -393,11 +393,12 @@ def test_a_port_in_use(nodes: list[StandIn], gateway: Behind, tmp_path: Path) ->
             Supervisor([nodes[1].settings()], tmp_path, settings).__enter__()
 
 
-def test_a_state_folder_too_long_for_every_socket_is_refused(tmp_path: Path) -> None:
-    room = SOCKET_PATH_MAX - len("/gateway/s1000/configuration.sock") - len(str(tmp_path)) - 1
-    fits, too_long = (
-        Nginx(tmp_path / ("x" * length) / "gateway", 1) for length in (room, room + 1)
-    )
-    fits.check_folder(["left"])
+@pytest.mark.parametrize(
+    ("node", "longest"), [("a", "shadow.sock"), ("a-long-name", "a-long-name.sock")]
+)
+def test_a_state_folder_too_long_for_a_socket(short_path: Path, node: str, longest: str) -> None:
+    room = SOCKET_PATH_MAX - len(f"{short_path}//gateway/s1000/{longest}")
+    fits, too_long = (Nginx(short_path / ("x" * it) / "gateway", 1) for it in (room, room + 1))
+    fits.check_folder([node])
     with pytest.raises(UserError, match="is too long for the sockets of nginx: choose a shorter"):
-        too_long.check_folder(["left"])
+        too_long.check_folder([node])
