@@ -6,6 +6,7 @@ import json
 import math
 import random
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,7 @@ def state(tmp_path: Path) -> Path:
         )  # fmt: skip
         journal.append("shadow", rollout="2.0-x", step="shadow", serves=[OLD, NEW],
                        shadow_percent=100.0, after="register")  # fmt: skip
+        time.sleep(0.05)  # the shadow's requests lie between
         journal.append("canary", rollout="2.0-x", step="canary 50 %", percent=50.0,
                        shadow_percent=0.0, after="shadow", why="all guards hold")  # fmt: skip
     start = next(entry for entry in journal.entries() if entry.event == "start")
@@ -67,8 +69,8 @@ def write_logs(state: Path, start: float, canary: float) -> None:
 
     add(start - 10, "before", "1.0", "stable", 200)
     for number in range(40):
-        add(start, f"s{number}", "1.0", "stable", 200)
-        add(start, f"s{number}", "2.0", "shadow", 200)
+        add(start + 0.01, f"s{number}", "1.0", "stable", 200)
+        add(start + 0.01, f"s{number}", "2.0", "shadow", 200)
     for number in range(100):
         new = number % 2
         version, arm = ("2.0", "candidate") if new else ("1.0", "stable")
