@@ -28,6 +28,7 @@ from archives.loader import file_sha256
 from archives.node import TorchServeNode
 from archives.nodes import NodeSettings
 from archives.tokens import ask
+from sonode_console import UserError
 from tests.archives.rolling import QUICK, Load, Site, repacked, sonode_process, split_by_step
 from tests.conftest import encode
 
@@ -112,6 +113,14 @@ def nothing(_: Path) -> None:
 # --- the cluster
 
 
+def lasting_ports(*apis: str) -> dict[str, int]:
+    """Free ports below those that connections take, so that a restart finds them free again."""
+    while True:
+        ports = dict(zip(apis, random.sample(range(15000, 32000), len(apis)), strict=True))
+        with suppress(UserError):
+            return claim_ports(ports)
+
+
 class Cluster:
     """Two TorchServe nodes, the gateway before them, and archives that are made when needed."""
 
@@ -125,9 +134,7 @@ class Cluster:
         for store in self.stores:
             store.mkdir(parents=True)
             (store / f"{MODEL}-1.0.mar").write_bytes(first.read_bytes())
-        self.ports = [
-            claim_ports({"inference": None, "management": None, "metrics": None}) for _ in "ab"
-        ]
+        self.ports = [lasting_ports("inference", "management", "metrics") for _ in "ab"]
         self.nodes: list[TorchServeNode] = []
 
     def __enter__(self) -> Cluster:
