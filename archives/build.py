@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,12 +13,11 @@ from pathlib import Path
 
 from archives.errors import ArchiveError
 from archives.golden_images import golden_images
-from archives.loader import MANIFEST, file_sha256, load_archive, load_folder
+from archives.loader import MANIFEST, NAME, file_sha256, load_archive, load_folder
 from sonode_console import UserError
 
 CODE = Path(__file__).parent.parent  # holds `handlers` and `model_def`
 REFERENCE = {"engine": "eager", "fallback": ()}  # float32, which the others are held against
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # what torch-model-archiver takes
 
 
 def pack(checkpoint: Path, name: str, version: str, store: Path) -> Path:

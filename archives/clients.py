@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import secrets
 from pathlib import Path
 
+from archives.loader import NAME
 from sonode_console import UserError
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 TOKEN_BYTES = 32
 
 

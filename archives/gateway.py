@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, FilePath, model_validator
 
-from archives.clients import NAME
 from archives.journal import Desired
+from archives.loader import NAME
 from archives.node import CONFIG
 from archives.nodes import NodeSettings
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -20,6 +21,7 @@ import yaml
 from archives.errors import ArchiveError
 
 MANIFEST = "MAR-INF/MANIFEST.json"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # what torch-model-archiver takes
 CODE = ("service", "handlers", "model_def")  # top-level modules inside an archive
 
 

@@ -188,14 +188,7 @@ class Node:
             raise UserError(
                 f"{source} is not the release's archive (sha256 {release.sha256[:12]}): put it back"
             )
-        handle, name = tempfile.mkstemp(dir=self.settings.store, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file, source.open("rb") as original:
-                shutil.copyfileobj(original, file)
-            Path(name).chmod(0o644)
-            Path(name).replace(target)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        copy_whole(source, target)
 
     def _rid(self, model: str, version: str, there: dict[str, int]) -> None:
         """Unregister also the default version: TorchServe keeps that one while there are others."""
@@ -246,3 +239,15 @@ class Node:
             token = self.token("management")
             answer = ask(method, url, token, params=params, timeout_s=timeout_s)
         return answer
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file so that `target` is never there in part, whatever ends this; in its folder."""
+    handle, name = tempfile.mkstemp(dir=target.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file, source.open("rb") as original:
+            shutil.copyfileobj(original, file)
+        Path(name).chmod(0o644)
+        Path(name).replace(target)
+    finally:
+        Path(name).unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from archives.gateway_supervisor import Supervisor, only_one
 from archives.journal import Journal, Release, fold
 from archives.loader import file_sha256, read_members
 from archives.node import TorchServeNode
-from archives.nodes import NodeSettings
+from archives.nodes import NodeSettings, copy_whole
 from sonode_console import UserError
 
 
@@ -70,7 +69,7 @@ def _first_entry(state: Path, model: str, archive: Path) -> None:
     version = str(manifest["model"]["modelVersion"])
     release = Release(version, archive.name, file_sha256(archive))
     (state / "archives").mkdir(exist_ok=True)
-    shutil.copyfile(archive, state / "archives" / archive.name)
+    copy_whole(archive, state / "archives" / archive.name)
     journal = Journal(state)
     with journal.lock():
         journal.append("deployed", rollout=None, model=model, stable=release, serves=[release])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 from archives import control
 from archives.journal import Journal, Release, fold
 from archives.loader import file_sha256, read_members
-from archives.nodes import read_nodes
+from archives.nodes import copy_whole, read_nodes
 from archives.policy import Policy
 from archives.rollout import Rollout
 from archives.rollout_facts import begin, facts_of
@@ -83,9 +81,4 @@ def _keep_copy(archive: Path, target: Path, sha256: str) -> None:
             )
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        shutil.copyfile(archive, part)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    copy_whole(archive, target)
