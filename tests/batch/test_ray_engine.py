@@ -152,7 +152,7 @@ def test_the_results_are_those_of_the_local_engine(
     cluster: Any, night: Any, place: str, request: Any, loads: Any, tmp_path: Path
 ) -> None:
     folder = request.getfixturevalue("s3") if place == "s3" else str(tmp_path)
-    tonight = night({7: b"bad", 20: b"poison", 31: b"poison to decode"}, folder)
+    tonight = night({7: b"bad", 12: b"slow", 20: b"poison", 31: b"poison to decode"}, folder)
     # What stands in earlier results travels to the workers as well.
     before = put_table(
         storage.join(folder, "b.parquet"), {"image_uri": [f"images/{row}.png" for row in range(5)]}
@@ -178,7 +178,7 @@ def test_the_results_are_those_of_the_local_engine(
 
 
 def test_workers_have_a_gpu_each_where_there_are_any(cluster: Any, night: Any, loads: Any) -> None:
-    # Slow enough that there is work left when the second has loaded.
+    # There is work left when the second has loaded.
     tonight = night(dict.fromkeys(range(ROWS), b"slow"))
     on_ray(tonight, cluster[0], size={"workers": None, "cpus": None, "gpus": None})
     found = [text.split(maxsplit=2) for text in loads()]
