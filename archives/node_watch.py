@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +49,6 @@ class Watch(threading.Thread):
         self._state = state
         self._desired = desired
         self._ended = threading.Event()
-        self._pool = ThreadPoolExecutor(1, f"mend {node.name}")
         self._mending: Future[None] | None = None
         self._mend_at = 0.0
         self._trouble = ""
@@ -69,7 +68,6 @@ class Watch(threading.Thread):
         """Stop; what is being registered is left to TorchServe."""
         self._ended.set()
         self.join()
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _pass_token_on(self) -> None:
         with suppress(httpx.HTTPError, OSError, ValueError, KeyError):  # the probe tells of it
@@ -110,14 +108,29 @@ class Watch(threading.Thread):
             self._mend_at = time.monotonic() + (RETRY_S if error else 0)
             self._trouble = _in_words(error) if error else ""
         if self._mending is None and time.monotonic() >= self._mend_at:
-            assert desired.model and desired.stable
-            self._mending = self._pool.submit(
-                self.node.ensure, desired.model, desired.stable, desired.serves
-            )
+            self._mending = Future()
+            # A thread that the end of the process does not wait for: to register takes minutes.
+            threading.Thread(
+                target=self._ensure, args=[desired, self._mending], daemon=True
+            ).start()
         told = [f"lacks {', '.join(sorted(missing))}"] if missing else []
         told += [f"also serves {', '.join(sorted(odd))}"] if odd else []
         told += [self._trouble] if self._trouble else []
         return "; ".join(told) or "is being looked at"
+
+    def _ensure(self, desired: Desired, done: Future[None]) -> None:
+        def wanted() -> bool:
+            now = self._desired()
+            same = (now.stable, now.serves) == (desired.stable, desired.serves)
+            return same and not self._ended.is_set()
+
+        assert desired.model and desired.stable
+        try:
+            self.node.ensure(desired.model, desired.stable, desired.serves, wanted)
+        except Exception as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
 
 
 def _in_words(error: BaseException) -> str:

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -121,10 +121,13 @@ class Node:
             return None
         return str(answer.json()[0]["modelVersion"])
 
-    def register(self, model: str, release: Release) -> None:
+    def register(
+        self, model: str, release: Release, wanted: Callable[[], bool] = lambda: True
+    ) -> None:
         """Register an archive and wait until its workers are ready; one that is there stays.
 
-        It is copied into the node's store first, where it is not there yet.
+        It is copied into the node's store first, where it is not there yet. For workers of one that
+        is there it waits only as long as they are `wanted`.
         Raises UserError for an archive that is not the release's, httpx.HTTPStatusError where its
         workers do not start; it is then not registered.
         """
@@ -136,7 +139,7 @@ class Node:
         }
         answer = self._call("POST", "", params=parameters, timeout_s=REGISTER_TIMEOUT_S)
         if answer.status_code == httpx.codes.CONFLICT:
-            if self._gets_workers(model, release.version):
+            if self._gets_workers(model, release.version, wanted) or not wanted():
                 return
             raise UserError(
                 f"node {self.name}: version {release.version} is registered and gets no worker: "
@@ -156,15 +159,28 @@ class Node:
         path = f"/{quote(model)}/{quote(version)}"
         self._manage("DELETE", path, missing_is_fine=True, timeout_s=REGISTER_TIMEOUT_S)
 
-    def ensure(self, model: str, stable: Release, serves: Sequence[Release]) -> None:
-        """Make the node serve exactly these versions, `stable` by default; raises as the others."""
+    def ensure(
+        self,
+        model: str,
+        stable: Release,
+        serves: Sequence[Release],
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Make the node serve exactly these versions, `stable` by default; raises as the others.
+
+        It takes minutes where workers do not start; once this is not `wanted` any more it stops.
+        """
         there = self.versions(model)
         for release in serves:
-            if release.version in there and not self._gets_workers(model, release.version):
+            if release.version in there and not self._gets_workers(model, release.version, wanted):
+                if not wanted():
+                    return
                 self._rid(model, release.version, there)
                 del there[release.version]
             if release.version not in there:
-                self.register(model, release)
+                self.register(model, release, wanted)
+            if not wanted():
+                return
         if self.default_version(model) != stable.version:
             self.set_default(model, stable.version)
         for version in there.keys() - {release.version for release in serves}:
@@ -198,11 +214,11 @@ class Node:
                 self.set_default(model, others[0])
         self.unregister(model, version)
 
-    def _gets_workers(self, model: str, version: str) -> bool:
+    def _gets_workers(self, model: str, version: str, wanted: Callable[[], bool]) -> bool:
         """Wait for a worker of a registered version: somebody may have registered it just now."""
         until = time.monotonic() + WORKERS_TIMEOUT_S
         while not self.versions(model).get(version):
-            if time.monotonic() > until:
+            if time.monotonic() > until or not wanted():
                 return False
             time.sleep(0.2)
         return True

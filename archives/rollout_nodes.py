@@ -20,6 +20,7 @@ from sonode_console import UserError, run_sonode
 NOT_THERE = (httpx.TransportError, OSError, json.JSONDecodeError)  # TorchServe ends, or starts
 TRIES = 3
 GOLDEN_TIMEOUT_S = 60.0
+NO_WORKER = (503, 507)
 SETTLE_S = 1.5  # the gateway looks at a node once a second
 
 
@@ -107,11 +108,17 @@ def _golden_difference(node: Node, model: str, release: Release, tolerance: floa
 
 
 def _post(node: Node, url: str, png: bytes, headers: dict[str, str]) -> httpx.Response:
-    """Ask again after a 400 of TorchServe: the gateway has just renewed the token."""
+    """Ask again after a 400 of TorchServe: the gateway has just renewed the token.
+
+    Also once where the worker was killed meanwhile: a version at fault dies of the second, too.
+    """
+    died = 0
     for _ in range(TRIES):
         token = node.token()
         answer = ask("POST", url, token, content=png, headers=headers, timeout_s=GOLDEN_TIMEOUT_S)
-        if answer.status_code != httpx.codes.BAD_REQUEST or node.token() == token:
+        died += answer.status_code in NO_WORKER
+        renewed = answer.status_code == httpx.codes.BAD_REQUEST and node.token() != token
+        if not renewed and (answer.status_code not in NO_WORKER or died > 1):
             break
     return answer
 

@@ -152,7 +152,10 @@ class Site:
     def __exit__(self, *_: object) -> None:
         assert self.gateway
         self.gateway.terminate()
-        self.gateway.wait(30)
+        try:
+            self.gateway.wait(30)
+        finally:
+            self.gateway.kill()
 
     def start_gateway(self) -> None:
         """Also again, after a kill."""

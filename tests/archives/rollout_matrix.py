@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import subprocess
 import threading
 import time
@@ -20,237 +18,17 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import psutil
 
-from archives.java import claim_ports
-from archives.journal import Desired, Entry, Journal, Release, fold
-from archives.loader import file_sha256
-from archives.node import TorchServeNode
-from archives.nodes import NodeSettings
+from archives.journal import Entry
 from archives.tokens import ask
-from sonode_console import UserError
-from tests.archives.rolling import QUICK, Load, Site, repacked, sonode_process, split_by_step
+from tests.archives import bad_versions as bad
+from tests.archives.bad_versions import append, nothing
+from tests.archives.rolling import QUICK, Load, Site, sonode_process, split_by_step
+from tests.archives.two_nodes import Cluster
 from tests.conftest import encode
 
-MODEL = "tiny"
 RATE = 12.0  # requests a second, for two cores that also run all workers
 TIME_LIMIT_S = 600.0
-
-# --- what can be wrong with a version: code that is appended to its service
-
-SLOW = """
-_handle = ScoringService.handle
-def _slow(self, rows, context):
-    time.sleep(0.25)
-    return _handle(self, rows, context)
-ScoringService.handle = _slow
-"""
-FAILS_NOW_AND_THEN = """
-import random
-_inference = ScoringService.inference
-def _failing(self, prepared):
-    golden = not any("whole_frame" in item.warnings for item in prepared)
-    if not golden and random.random() < 0.05:
-        raise RuntimeError("now and then")
-    return _inference(self, prepared)
-ScoringService.inference = _failing
-"""
-DIES_NOW_AND_THEN = """
-import os, random
-_handle = ScoringService.handle
-def _dying(self, rows, context):
-    golden = any(name.lower() == "x-roi" for name in context.get_all_request_header(0))
-    if not golden and random.random() < 0.05:
-        os._exit(1)
-    return _handle(self, rows, context)
-ScoringService.handle = _dying
-"""
-WRONG_SCORES = """
-from model_def import heads as _heads
-_probabilities = _heads.probabilities
-def _wrong(*words):
-    return 1 - _probabilities(*words)
-_heads.probabilities = _wrong
-"""
-DOES_NOT_LOAD = """
-def _refuse(self, context):
-    raise RuntimeError("does not load")
-ScoringService.initialize = _refuse
-"""
-DOES_NOT_LOAD_ON_A_NODE = """
-_initialize = ScoringService.initialize
-def _refuse(self, context):
-    if "server_name" in context.system_properties:
-        raise RuntimeError("does not load in TorchServe")
-    _initialize(self, context)
-ScoringService.initialize = _refuse
-"""
-
-
-def append(code: str, folder: Path) -> None:
-    service = folder / "service.py"
-    service.write_text(service.read_text() + code)
-
-
-def wrong_scores(folder: Path) -> None:
-    """It reproduces its goldens, which are as wrong as all the rest."""
-    append(WRONG_SCORES, folder)
-    shift_goldens(folder, lambda p: round(1 - p, 5))
-
-
-def shift_goldens(folder: Path, change: Callable[[float], float]) -> None:
-    file = folder / "golden" / "golden.json"
-    examples = json.loads(file.read_text())
-    for example in examples:
-        example["probabilities"] = {head: change(p) for head, p in example["probabilities"].items()}
-    file.write_text(json.dumps(examples))
-
-
-def nothing(_: Path) -> None:
-    pass
-
-
-# --- the cluster
-
-
-def lasting_ports(*apis: str) -> dict[str, int]:
-    """Free ports below those that connections take, so that a restart finds them free again."""
-    while True:
-        ports = dict(zip(apis, random.sample(range(15000, 32000), len(apis)), strict=True))
-        with suppress(UserError):
-            return claim_ports(ports)
-
-
-class Cluster:
-    """Two TorchServe nodes, the gateway before them, and archives that are made when needed."""
-
-    def __init__(self, folder: Path, archive: Path) -> None:
-        self.folder, self.archive = folder, archive
-        self.lines: list[str] = []
-        """Of the table."""
-        self.number = 1
-        self.stores = [folder / name / "store" for name in "ab"]
-        first = self.release("1.0")
-        for store in self.stores:
-            store.mkdir(parents=True)
-            (store / f"{MODEL}-1.0.mar").write_bytes(first.read_bytes())
-        self.ports = [lasting_ports("inference", "management", "metrics") for _ in "ab"]
-        self.nodes: list[TorchServeNode] = []
-
-    def __enter__(self) -> Cluster:
-        for index in range(2):
-            self.nodes.append(self._node(index).__enter__())
-        settings = [
-            NodeSettings(
-                name=name,
-                inference=node.inference_url,
-                management=node.management_url,
-                run_dir=node.run_dir,
-                store=node.store,
-                workers=1,
-                batch_size=4,
-                max_batch_delay_ms=1,
-            )
-            for name, node in zip("ab", self.nodes, strict=True)
-        ]
-        self.site = Site(self.folder / "state", settings, MODEL)
-        release = Release("1.0", f"{MODEL}-1.0.mar", file_sha256(self.release("1.0")))
-        (self.site.state / "archives").mkdir()
-        kept = self.site.state / "archives" / release.file
-        kept.write_bytes(self.release("1.0").read_bytes())
-        journal = Journal(self.site.state)
-        with journal.lock():
-            journal.append("deployed", rollout=None, model=MODEL, stable=release, serves=[release])
-        self.site.start_gateway()
-        self.settle()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.site.__exit__()
-        for node in self.nodes:
-            node.stop()
-
-    def _node(self, index: int) -> TorchServeNode:
-        ports = self.ports[index]
-        stable = f"{MODEL}-1.0.mar"
-        with suppress(AttributeError):
-            now = self.desired().stable
-            stable = now.file if now else stable
-        return TorchServeNode(
-            self.stores[index],
-            {MODEL: stable},
-            self.folder / "ab"[index],
-            inference_port=ports["inference"],
-            management_port=ports["management"],
-            metrics_port=ports["metrics"],
-            settings={"default_workers_per_model": "1"},
-        )
-
-    def release(self, version: str, change: Callable[[Path], None] = nothing) -> Path:
-        path = self.folder / f"{version}.mar"
-        if not path.exists():
-            self.folder.mkdir(exist_ok=True)
-            repacked(self.archive, path, name=MODEL, version=version, change=change)
-        return path
-
-    def next_version(self) -> str:
-        self.number += 1
-        return f"{self.number}.0"
-
-    def desired(self) -> Desired:
-        return fold(self.site.entries())
-
-    def settle(self, seconds: float = 90) -> None:
-        """Wait until the gateway calls both nodes up."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            with suppress(FileNotFoundError, json.JSONDecodeError):
-                told = json.loads((self.site.state / "gateway" / "applied.json").read_text())
-                if set(told["nodes"].values()) == {"up"}:
-                    return
-            time.sleep(0.1)
-        raise AssertionError(told)
-
-    # --- kills
-
-    def kill_worker(self, version: str | None) -> None:
-        """kill -9 of a worker of this version, on the first node that has one."""
-        for node in self.nodes:
-            with suppress(httpx.HTTPError, OSError, KeyError):
-                url = f"{node.management_url}/models/{MODEL}/{version}"
-                answer = ask("GET", url, node.token("management")).raise_for_status()
-                pid = int(answer.json()[0]["workers"][0]["pid"])
-                if pid > 0:
-                    os.kill(pid, signal.SIGKILL)
-                    return
-
-    def kill_node(self, index: int) -> None:
-        """kill -9 of TorchServe and its workers, as a machine that loses power."""
-        process = self.nodes[index]._process
-        assert process
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-    def start_node(self, index: int) -> None:
-        self.nodes[index].stop()
-        self.nodes[index] = self._node(index).__enter__()
-
-    def kill_supervisor(self) -> None:
-        assert self.site.gateway
-        self.site.gateway.kill()
-        self.site.gateway.wait()
-        self.site.start_gateway()
-
-    def kill_nginx(self) -> None:
-        """kill -9 of its master; the supervisor starts another one."""
-        config = str(self.site.state / "gateway" / "nginx.conf")
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if config in " ".join(process.cmdline()) and "master" in process.cmdline()[0]:
-                    process.kill()
-
-
-# --- scenarios
 
 
 @dataclass(frozen=True)
@@ -430,20 +208,20 @@ def kill_nginx(cluster: Cluster, step: str) -> None:
 FULL = {"canary": [5, 25, 50, 100], "min_requests": 20, "step_timeout_s": 300}
 ESSENTIAL = (
     Scenario("v1 to v2"),
-    Scenario("fails 5 % of the time", partial(append, FAILS_NOW_AND_THEN),
+    Scenario("fails 5 % of the time", partial(append, bad.FAILS_NOW_AND_THEN),
              guards=("errors", "failing"), policy={"min_requests": 400}),
 )  # fmt: skip
 SCENARIOS = (
     *ESSENTIAL,
     Scenario("v1 to v2 in more steps", policy=FULL),
-    Scenario("slow", partial(append, SLOW), guards=("slow",), policy={"min_requests": 400}),
-    Scenario("wrong scores", wrong_scores, guards=("flips", "difference")),
-    Scenario("its worker dies 5 % of the time", partial(append, DIES_NOW_AND_THEN),
+    Scenario("slow", partial(append, bad.SLOW), guards=("slow",), policy={"min_requests": 400}),
+    Scenario("wrong scores", bad.wrong_scores, guards=("flips", "difference")),
+    Scenario("its worker dies 5 % of the time", partial(append, bad.DIES_NOW_AND_THEN),
              guards=("errors", "failing", "slow"), policy={"min_requests": 400}),
-    Scenario("fails its goldens", partial(shift_goldens, change=lambda p: p / 2),
+    Scenario("fails its goldens", partial(bad.shift_goldens, change=lambda p: p / 2),
              guards=("verify",)),
-    Scenario("does not load", partial(append, DOES_NOT_LOAD), guards=("verify",)),
-    Scenario("does not load on a node", partial(append, DOES_NOT_LOAD_ON_A_NODE),
+    Scenario("does not load", partial(append, bad.DOES_NOT_LOAD), guards=("verify",)),
+    Scenario("does not load on a node", partial(append, bad.DOES_NOT_LOAD_ON_A_NODE),
              guards=("register",)),
     Scenario("kill -9 of the command at each step", kill_command=True),
     Scenario("kill -9 of a worker at each step", at_step=kill_worker),

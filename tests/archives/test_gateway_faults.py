@@ -223,6 +223,20 @@ def test_a_candidate_that_does_not_load_takes_no_node_out(
     assert gateway.applied()["nodes"] == {"a": "up", "b": "up"}
 
 
+def test_workers_that_nobody_wants_any_more_are_not_waited_for(
+    gateway: Behind, nodes: list[StandIn]
+) -> None:
+    stuck = nodes[0]
+    for node in nodes:
+        node.store.joinpath(V2.file).write_bytes(b"")
+    stuck.versions = {"1.0": 0}
+    gateway.wait(lambda: "lacks 1.0" in gateway.applied()["nodes"]["a"])
+    release = {"version": "2.0", "file": V2.file, "sha256": EMPTY}
+    gateway.journal(stable=release, serves=[release])
+    gateway.wait(lambda: stuck.versions == {"2.0": 1})  # seconds, where workers get two minutes
+    gateway.wait(lambda: gateway.applied()["nodes"] == {"a": "up", "b": "up"})
+
+
 def test_an_archive_that_nobody_has_is_named(gateway: Behind, nodes: list[StandIn]) -> None:
     assert gateway.supervisor
     gateway.journal(serves=[vars(V1), vars(V2)])

@@ -99,6 +99,12 @@ def off_the_goldens(handler: Handler, call: Call) -> bool:
     return True
 
 
+def dies_of_goldens(handler: Handler, call: Call) -> bool:
+    if not is_image(call):
+        handler.answer(507, {"code": 507})
+    return not is_image(call)
+
+
 @pytest.fixture
 def nodes(tmp_path: Path, archives: dict[str, Path]) -> Iterator[Nodes]:
     made = Nodes(tmp_path, archives["1.0"])
@@ -208,7 +214,7 @@ def test_killed_after_each_entry_and_started_again(site, nodes, archives, monkey
 @pytest.mark.parametrize(
     ("worse", "guard", "at"),
     [(broken, "errors", "shadow"), (wrong, "flips of malignancy", "shadow"),
-     (off_the_goldens, "goldens", "register")],
+     (off_the_goldens, "goldens", "register"), (dies_of_goldens, "goldens", "register")],
 )  # fmt: skip
 def test_a_bad_version_goes_back_before_a_client_meets_it(site, nodes, archives, worse, guard, at):
     nodes.worse = worse
@@ -223,6 +229,21 @@ def test_a_bad_version_goes_back_before_a_client_meets_it(site, nodes, archives,
     assert nodes.versions() == [{"1.0": 1}] * 2
     after = desired(site)
     assert (after.stable.version, after.candidate, after.percent) == ("1.0", None, 0)
+
+
+def test_a_worker_that_is_killed_during_its_goldens_is_no_bad_version(site, nodes, archives):
+    met: set[bytes] = set()
+
+    def killed(handler: Handler, call: Call) -> bool:
+        new = not is_image(call) and call.body not in met
+        met.add(call.body)
+        return new and dies_of_goldens(handler, call)
+
+    nodes.worse = killed
+    with load(site) as clients:
+        assert start(site, archives["2.0"])
+    assert clients.statuses().keys() == {200}
+    assert met.issuperset(nodes.goldens)
 
 
 def test_one_that_does_not_load(site, nodes, archives):
