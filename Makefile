@@ -17,8 +17,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed  ## the whole road on a synthetic cohort, into OUT
 	$(BIN)/sonode demo $(OUT)
 
-test: $(VENV)/.installed  ## two files at a time
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: $(VENV)/.installed  ## two files at a time, in their order: the longest are not the last
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.installed  ## format, lint, types
 	$(BIN)/ruff format --check .

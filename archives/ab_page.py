@@ -1,4 +1,4 @@
-"""The page of the A/B report: everything in it, no script, nothing fetched."""
+"""The page of the A/B report."""
 
 from __future__ import annotations
 
@@ -6,33 +6,16 @@ import base64
 import html
 import io
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from sonode_page import page, table
 
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 BINS = np.linspace(0, 1, 21)
 COLOURS = {"old": "#7a7a7a", "new": "#1f5fa8", "shadow": "#d98a1f"}
 Json = dict[str, Any]
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>
- body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto }}
- table {{ border-collapse: collapse; margin: .5rem 0 1.5rem }}
- td, th {{ padding: .2rem .9rem .2rem 0; text-align: right; font-weight: normal }}
- td {{ font-variant-numeric: tabular-nums }}
- td:first-child, th:first-child, .text td, .text th {{ text-align: left }}
- th {{ border-bottom: 1px solid #888; color: #555; vertical-align: bottom }}
- figure {{ display: inline-block; margin: 0 1rem 1rem 0 }}
- figcaption, p.note {{ color: #555 }}
-</style>
-<h1>{title}</h1>
-{body}
-<p class="note">A research tool: not a medical device.</p>
-</html>
-"""
 
 
 def render(found: Json) -> str:
@@ -51,12 +34,12 @@ def render(found: Json) -> str:
             for name in QUANTILES
         ),
     ]
-    body = [_table(["", *(named[arm] for arm in arms)], rows)]
+    body = [table(["", *(named[arm] for arm in arms)], rows)]
     for what, title in (("status", "Status"), ("code", "Code")):
         keys = sorted({key for it in arms.values() for key in it[what]})
         counts = [(key or "none", *(f"{it[what].get(key, 0):,}" for it in arms.values()))
                   for key in keys]  # fmt: skip
-        body += [f"<h2>{title}</h2>", _table(["", *(named[arm] for arm in arms)], counts)]
+        body += [f"<h2>{title}</h2>", table(["", *(named[arm] for arm in arms)], counts)]
     body += ["<h2>Scores</h2>", *(_head(head, it, named) for head, it in found["scores"].items())]
     body += [
         '<p class="note">The old version answers other studies than the new one, drawn by chance; '
@@ -64,7 +47,7 @@ def render(found: Json) -> str:
         "versions. The images of one study resemble each other, which the intervals do not "
         "count.</p>",
         '<h2>Journal</h2><div class="text">',
-        _table(
+        table(
             ("time", "entry", ""),
             [
                 (_clock(it["time"]), it["step"] or it["event"], it["told"] or "")
@@ -74,7 +57,7 @@ def render(found: Json) -> str:
         "</div>",
     ]
     title = f"{found['model']}: {versions['old'] or 'nothing'} to {versions['new']}"
-    return _PAGE.format(title=html.escape(f"{title}, {found['end']}"), body="\n".join(body))
+    return page(f"{title}, {found['end']}", body)
 
 
 def _clock(when: float) -> str:
@@ -95,13 +78,6 @@ def _quantile(ms: Json | None, name: str) -> str:
     return f"{ms[name]['value']:.0f} ({low} to {high})"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    return "<table>" + line(head, "th") + "".join(line(row, "td") for row in rows) + "</table>"
-
-
 def _head(head: str, by_arm: Json, named: dict[str, str]) -> str:
     labels = named | {"shadow": named["new"].replace("new", "shadow")}
     rows = [
@@ -119,7 +95,7 @@ def _head(head: str, by_arm: Json, named: dict[str, str]) -> str:
     return (
         f"<h3>{html.escape(head)}</h3><figure>"
         f'<img alt="Distribution of {html.escape(head)} by version" '
-        f'src="data:image/svg+xml;base64,{uri}"></figure>{_table(columns, rows)}'
+        f'src="data:image/svg+xml;base64,{uri}"></figure>{table(columns, rows)}'
     )
 
 

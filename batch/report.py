@@ -9,28 +9,12 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import sonode_page
 from batch import drift
+from sonode_page import table
 
 if TYPE_CHECKING:
     from batch.summary import RunSummary
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>
- body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto }}
- table {{ border-collapse: collapse; margin: .5rem 0 1.5rem }}
- td, th {{ padding: .2rem .9rem .2rem 0; text-align: left; font-weight: normal }}
- th {{ border-bottom: 1px solid #888; color: #555 }}
- td.n {{ text-align: right; font-variant-numeric: tabular-nums }}
- .warn {{ color: #a40000; font-weight: bold }}
- figure {{ display: inline-block; margin: 0 2rem 1rem 0 }}
- figcaption, p.note {{ color: #555 }}
-</style>
-<h1>{title}</h1>
-{body}
-<p class="note">A research tool: not a medical device.</p>
-</html>
-"""
 
 
 def page(summary: RunSummary, reference: Mapping[str, Sequence[int]]) -> str:
@@ -39,7 +23,7 @@ def page(summary: RunSummary, reference: Mapping[str, Sequence[int]]) -> str:
     failed = summary.by_status["failed"]
     share = failed / summary.rows if summary.rows else 0.0
     body = [
-        _table(
+        table(
             ("", ""),
             [
                 ("rows", f"{summary.rows:,}"),
@@ -61,26 +45,14 @@ def page(summary: RunSummary, reference: Mapping[str, Sequence[int]]) -> str:
         "<h2>Drift</h2>",
         _drift(summary),
         "<h2>Failures</h2>",
-        _table(("code", "rows"), [(code, f"{n:,}") for code, n in summary.by_code.items()])
+        table(("code", "rows"), [(code, f"{n:,}") for code, n in summary.by_code.items()])
         if summary.by_code
         else "<p>None.</p>",
         "<h2>Cost</h2>",
         _costs(summary),
     ]
     title = f"{model['name']} {model['version']}, {summary.date}"
-    return _PAGE.format(title=html.escape(title), body="\n".join(body))
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head) if any(head) else ""
-    lines = [
-        "".join(
-            f'<td class="n">{html.escape(cell)}</td>' if index else f"<td>{html.escape(cell)}</td>"
-            for index, cell in enumerate(row)
-        )
-        for row in rows
-    ]
-    return f"<table><tr>{top}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+    return sonode_page.page(title, body)
 
 
 def _histogram(head: str, counts: Sequence[int], reference: Sequence[int] | None, rows: int) -> str:
@@ -127,7 +99,7 @@ def _drift(summary: RunSummary) -> str:
     note = '<p class="warn">Scores have shifted: look at the images and their origin.</p>'
     return (
         (note if shifted else "")
-        + _table(("scores", "PSI", "PSI by chance", "KS"), rows)
+        + table(("scores", "PSI", "PSI by chance", "KS"), rows)
         + '<p class="note">Of histograms of 20 bins. PSI: under 0.1 alike, over '
         f"{drift.SHIFTED:g} shifted, beyond what chance gives. A training cohort is not a "
         "screening population: the run before is the sharper comparison.</p>"
@@ -146,6 +118,6 @@ def _costs(summary: RunSummary) -> str:
         for stage, seconds in sorted(summary.seconds.items(), key=lambda item: -item[1])
     ]
     return (
-        _table(("stage, slowest first", "all threads", "per row", "share"), rows)
+        table(("stage, slowest first", "all threads", "per row", "share"), rows)
         + '<p class="note">Stages overlap, so these add up to more than the run took.</p>'
     )
