@@ -29,6 +29,13 @@ def study_key(state: Path) -> bytes:
     return path.read_bytes()
 
 
+def prepare(state: Path) -> None:
+    """Make the files that nginx reads at each request. Raises UserError as `clients` does."""
+    study_key(state)
+    if not clients(state):
+        _write_clients(state, {})
+
+
 def add_client(state: Path, name: str) -> str:
     """Return a new token for this client, which is kept as a digest only; an old one is void.
 

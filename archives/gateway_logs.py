@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+
+_log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
@@ -47,7 +50,12 @@ class LogTail:
                     if not line.endswith(b"\n"):
                         break
                     offset += len(line)
-                    yield json.loads(line)
+                    try:
+                        row = json.loads(line)
+                    except ValueError:  # torn where a disk was full
+                        _log.warning("%s: a line that is no JSON is passed over", path.name)
+                        continue
+                    yield row
                 self._offsets[status.st_ino] = offset
 
 

@@ -57,14 +57,9 @@ class Supervisor:
 
     def __enter__(self) -> Self:
         self.nginx.check_folder(node.name for node in self._nodes)
-        if not clients.clients(self.state):
-            raise UserError(
-                f"--state {self.state}: no client may ask yet; make the first one's token with "
-                f"`sonode gateway-token NAME --state {self.state}`"
-            )
+        clients.prepare(self.state)
         if not self.nginx.running() and self.nginx.serial() is None:
             claim_ports({"gateway": self.settings.port})
-        clients.study_key(self.state)
         self._read_journal()
         for watch in self.watches:
             # Behind an nginx that went on without a supervisor nodes are in, and stay so: a rollout
@@ -161,6 +156,8 @@ class Supervisor:
         for watch in self.watches:
             say(f"  node {watch.node.name:<8} {'up' if watch.seen.up else watch.seen.why}")
         say(f"  clients     `sonode gateway-token NAME --state {self.state}` prints a token")
+        if not clients.clients(self.state):
+            say("              NOBODY has one yet: every request is refused with 401")
         say(f"  logs        {self.nginx.folder}")
 
 

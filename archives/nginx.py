@@ -27,8 +27,8 @@ START_TIMEOUT_S = 10.0
 LOG_BYTES = 100_000_000
 Render = Callable[[Path], tuple[str, str]]
 """The folder of its sockets -> a configuration, and the serial that it tells of itself."""
-CONFIGURATION = "conf.sock"
-SHADOW = "shadow.sock"
+CONFIGURATION = "_conf.sock"  # no node has a name that begins so
+SHADOW = "_shadow.sock"
 LOGS = ("requests.jsonl", "attempts.jsonl")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 
 from archives import clients
-from archives.journal import Desired
+from archives.journal import Desired, Release
 from archives.nodes import Node
 from sonode_console import UserError
 
@@ -93,6 +93,9 @@ class Watch(threading.Thread):
         if desired.stable is None or desired.model is None:
             return Seen(up=True)  # nothing to serve yet
         wanted = {release.version for release in desired.serves}
+        if (coming := _coming(desired)) and coming.version in there:
+            del there[coming.version]  # not the gateway's yet: a rollout registers and proves it
+            ready -= {coming.version}
         stays = self.seen.up and desired.stable.version in ready
         # A node that is in stays in for what it can do: a candidate that fails to start must not
         # take the stable version's nodes away, nor is undone what a rollout is just registering.
@@ -121,16 +124,24 @@ class Watch(threading.Thread):
     def _ensure(self, desired: Desired, done: Future[None]) -> None:
         def wanted() -> bool:
             now = self._desired()
-            same = (now.stable, now.serves) == (desired.stable, desired.serves)
+            same = (now.stable, now.serves, _coming(now)) == (
+                *(desired.stable, desired.serves, _coming(desired)),
+            )
             return same and not self._ended.is_set()
 
         assert desired.model and desired.stable
         try:
-            self.node.ensure(desired.model, desired.stable, desired.serves, wanted)
+            self.node.ensure(
+                desired.model, desired.stable, desired.serves, wanted, _coming(desired)
+            )
         except Exception as error:
             done.set_exception(error)
         else:
             done.set_result(None)
+
+
+def _coming(desired: Desired) -> Release | None:
+    return desired.candidate if desired.step == "register" else None
 
 
 def _in_words(error: BaseException) -> str:

@@ -132,6 +132,8 @@ class Node:
         workers do not start; it is then not registered.
         """
         self.deliver(release)
+        if not wanted():  # to deliver takes long on a slow mount
+            return
         parameters = self._plan().registration() | {
             "url": release.file,
             "model_name": model,
@@ -165,10 +167,12 @@ class Node:
         stable: Release,
         serves: Sequence[Release],
         wanted: Callable[[], bool] = lambda: True,
+        spared: Release | None = None,
     ) -> None:
         """Make the node serve exactly these versions, `stable` by default; raises as the others.
 
-        It takes minutes where workers do not start; once this is not `wanted` any more it stops.
+        `spared` may be there or not. It takes minutes where workers do not start; once this is not
+        `wanted` any more it stops.
         """
         there = self.versions(model)
         for release in serves:
@@ -183,7 +187,8 @@ class Node:
                 return
         if self.default_version(model) != stable.version:
             self.set_default(model, stable.version)
-        for version in there.keys() - {release.version for release in serves}:
+        kept = {release.version for release in (*serves, spared) if release}
+        for version in there.keys() - kept:
             self.unregister(model, version)
 
     def deliver(self, release: Release) -> None:

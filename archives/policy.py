@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from archives.settings_file import read_settings
 
 Share = Annotated[float, Field(gt=0, lt=1)]
-Percent = Annotated[float, Field(gt=0, le=100)]
+Percent = Annotated[float, Field(ge=0.01, le=100)]  # nginx splits by hundredths
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -86,11 +86,9 @@ class Policy(BaseModel):
         return self
 
 
-def read_policy(path: Path | None) -> Policy:
-    """Return what the file says; without one the defaults.
+def read_policy(path: Path) -> Policy:
+    """Return what the file says, and the defaults for the rest.
 
     Raises UserError for a file that is not there, or with anything in it that is not understood.
     """
-    if path is None:
-        return Policy()
     return read_settings(path, Policy, "--policy", "see README, Rolling versions")

@@ -31,6 +31,7 @@ from sonode_console import say
 T = TypeVar("T")
 
 POLL_S = 0.25
+RETRY_S = 2.0
 PATIENCE_S = 10.0  # then it is said what is being waited for
 BACK = ("rollback", "withdraw")
 TOO_LATE = (*BACK, "retire")
@@ -70,18 +71,20 @@ class Rollout:
         self._beside(lambda: rollout_nodes.verify(self.state / "archives" / self.facts.new.file))
 
     def _register(self) -> dict[str, Any]:
-        found = {}
-        for node in self.nodes:
-            if self._beside(partial(rollout_nodes.is_there, node)):
-                self._tell(f"node {node.name}: registering {self.facts.new.version}")
-                prove = partial(rollout_nodes.register_and_prove, node, self.facts.model)
-                tolerance = self.facts.policy.golden_tolerance
-                found[node.name] = self._beside(partial(prove, self.facts.new, tolerance))
-        absent = [node.name for node in self.nodes if found.get(node.name) is None]
-        if len(absent) == len(self.nodes):
+        while True:
+            found = {}
+            for node in self.nodes:
+                if self._beside(partial(rollout_nodes.is_there, node)):
+                    self._tell(f"node {node.name}: registering {self.facts.new.version}")
+                    prove = partial(rollout_nodes.register_and_prove, node, self.facts.model)
+                    tolerance = self.facts.policy.golden_tolerance
+                    found[node.name] = self._beside(partial(prove, self.facts.new, tolerance))
+            absent = [node.name for node in self.nodes if found.get(node.name) is None]
+            if len(absent) < len(self.nodes):
+                break
             self._tell("no node answers: trying again")
+            self._beside(partial(time.sleep, RETRY_S))
             self._wait(lambda: any(rollout_nodes.is_there(node) for node in self.nodes), "a node")
-            return self._register()
         if absent:
             self._tell(f"not there: {', '.join(absent)}; they get it when they come back")
         return {"golden_difference": found, "absent": absent}
@@ -163,7 +166,6 @@ class Rollout:
         self.journal.append(
             event, rollout=facts.rollout if following else None, after=step, **changes, **told
         )
-        control.clear(self.state)  # what was asked of the step before
         self._tell(f"{following or 'done: ' + facts.new.version + ' serves'}")
 
     def _roll_back(self, desired: Desired, refused: Refused) -> None:
@@ -173,7 +175,7 @@ class Rollout:
             shadow_percent=0.0, paused=False, stable=old, candidate=new if old else None,
             guard=refused.guard, said=refused.said, at=desired.step, **refused.more,
         )  # fmt: skip
-        control.clear(self.state)
+        control.clear_all(self.state)
         self._tell(f"ROLLBACK at {desired.step}, {refused.guard}: {refused.said}")
 
     def _judge(self) -> dict[str, Any]:
@@ -268,6 +270,7 @@ class Rollout:
 
     def _wait(self, until: Callable[[], bool], what: str) -> None:
         began, told = time.monotonic(), False
+        self._control()
         while not until():
             self._control()
             if not told and time.monotonic() - began > PATIENCE_S:

@@ -32,9 +32,13 @@ def start(
     new: Path = typer.Argument(help="The archive (.mar) to roll out."),
     *,
     nodes: Path = typer.Option(Path("nodes.yaml"), help="The TorchServe nodes."),
-    policy: Path | None = typer.Option(None, help="policy.yaml; its defaults when absent."),
+    policy: Path | None = typer.Option(
+        None, help="policy.yaml; without it the defaults, or what it began with."
+    ),
     state: Path = STATE,
-    step_by_step: bool = typer.Option(False, help="Wait for `promote` after each step."),
+    step_by_step: bool = typer.Option(
+        False, help="Wait for `promote` after shadow, each canary step and keep."
+    ),
 ) -> None:
     """Roll NEW out, in the foreground; the same words again go on where it ended.
 
@@ -43,9 +47,8 @@ def start(
     from archives.policy import read_policy
     from archives.rollout_start import start as run
 
-    raise typer.Exit(
-        0 if run(new, nodes, read_policy(policy), state, step_by_step=step_by_step) else 1
-    )
+    chosen = read_policy(policy) if policy else None
+    raise typer.Exit(0 if run(new, nodes, chosen, state, step_by_step=step_by_step) else 1)
 
 
 @rollout.command()

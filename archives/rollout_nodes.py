@@ -63,12 +63,25 @@ def register_and_prove(node: Node, model: str, release: Release, tolerance: floa
         Refused: it does not start there, or its probabilities differ by more than `tolerance`.
     """
     try:
+        node.deliver(release)
+    except OSError as error:
+        raise Refused(
+            "register", f"node {node.name}: its store cannot be written to ({error.strerror})"
+        ) from error
+    except UserError as error:
+        raise Refused("register", str(error)) from error
+    try:
         try:
             node.register(model, release)
         except httpx.HTTPStatusError:  # once more: a worker may have been killed as it started
             node.register(model, release)
         return _golden_difference(node, model, release, tolerance)
-    except NOT_THERE:
+    except NOT_THERE as error:
+        if isinstance(error, httpx.ReadTimeout) and is_there(node):
+            raise Refused(
+                "register", f"node {node.name} answers, but not about {release.version}: no answer "
+                "in time"
+            ) from error  # fmt: skip
         return None
     except httpx.HTTPStatusError as error:
         raise Refused(
@@ -92,6 +105,8 @@ def _golden_difference(node: Node, model: str, release: Release, tolerance: floa
             }
             answer = _post(node, url, png, headers)
             where = f"node {node.name}, {example['image']}"
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                raise httpx.RemoteProtocolError(f"{where}: the node has started anew")
             if answer.status_code != 200:
                 raise Refused("goldens", f"{where}: answered {answer.status_code}")
             heads = answer.json()["heads"]

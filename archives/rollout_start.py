@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from archives import control
@@ -9,15 +10,18 @@ from archives.journal import Journal, Release, fold
 from archives.loader import file_sha256, read_members
 from archives.nodes import copy_whole, read_nodes
 from archives.policy import Policy
-from archives.rollout import Rollout
+from archives.rollout import BACK, Rollout
 from archives.rollout_facts import begin, facts_of
 from sonode_console import UserError, say
 
 
-def start(archive: Path, nodes: Path, policy: Policy, state: Path, *, step_by_step: bool) -> bool:
+def start(
+    archive: Path, nodes: Path, policy: Policy | None, state: Path, *, step_by_step: bool
+) -> bool:
     """Begin a rollout of the archive, or go on with it; True: it serves, False: rolled back.
 
-    Raises UserError for an archive that cannot be rolled out here, and where a rollout runs.
+    `policy`: None is the defaults, or what the rollout that it goes on with began with. Raises
+    UserError for an archive that cannot be rolled out here, and where a rollout runs.
     """
     manifest, card = read_members(archive)
     read_nodes(nodes)
@@ -34,6 +38,13 @@ def start(archive: Path, nodes: Path, policy: Policy, state: Path, *, step_by_st
                     f"{desired.step}); start that one to go on with it, or end it with "
                     f"`sonode rollout abort --state {state}`"
                 )
+            policy = policy or facts.policy
+            steps = [*replace(facts, policy=policy).steps, *BACK]
+            if desired.step not in steps:
+                raise UserError(
+                    f"--policy: canary has no step {desired.step!r}, where the rollout of "
+                    f"{facts.new.version} is; keep that step in it, or leave --policy out"
+                )
             # A pause stays: who starts it again may be a supervisor of processes.
             journal.append(
                 "restart", rollout=facts.rollout, nodes=str(nodes.resolve()),
@@ -49,8 +60,8 @@ def start(archive: Path, nodes: Path, policy: Policy, state: Path, *, step_by_st
                 _, old_card = read_members(state / "archives" / desired.stable.file)
                 before = {head["name"] for head in old_card["heads"]}
                 heads = [head for head in heads if head in before]
-            control.clear(state)  # left by a command that was killed
-            begin(journal, model, new, heads, nodes, policy)
+            control.clear_all(state)  # left by a command that was killed
+            begin(journal, model, new, heads, nodes, policy or Policy())
             say(f"{model} {desired.stable.version if desired.stable else 'nothing'} -> {version}")
         return Rollout(journal, step_by_step=step_by_step).run()
 

@@ -26,6 +26,15 @@ def _failing(self, prepared):
     return _inference(self, prepared)
 ScoringService.inference = _failing
 """
+FAILS_ONCE_THERE_IS = """
+import os, random
+_inference = ScoringService.inference
+def _failing(self, prepared):
+    if os.path.exists({file!r}) and random.random() < 0.1:
+        raise RuntimeError("by now")
+    return _inference(self, prepared)
+ScoringService.inference = _failing
+"""
 DIES_NOW_AND_THEN = """
 import os, random
 _handle = ScoringService.handle

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -46,7 +48,10 @@ class Scenario:
     kill_command: bool = False
     policy: Mapping[str, object] = field(default_factory=dict)
     failed_at_most: int = 0
-    """Requests of clients that may fail: those on a connection of a process that is killed."""
+    """Requests of clients that may fail: those on a connection of a process that is killed, or that
+    two nodes with a bad version have failed."""
+    exposed_at_most: int = 0
+    """Requests that a bad version may have answered by the time that it is sent back."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,8 @@ class Outcome:
             found.append(f"sent back by {self.guard or 'nobody'}")
         if self.failed + self.unanswered > scenario.failed_at_most:
             found.append(f"{self.failed} failed, {self.unanswered} unanswered")
-        if scenario.guards and self.exposed:
-            found.append(f"{self.exposed} exposed")  # all of these are seen before the canary
+        if scenario.guards and self.exposed > scenario.exposed_at_most:
+            found.append(f"{self.exposed} exposed")
         return found
 
 
@@ -183,6 +188,17 @@ def renew_tokens(cluster: Cluster) -> None:
             ask("GET", f"{node.management_url}/token?type=inference", keys["API"]["key"])
 
 
+TURN = Path(tempfile.gettempdir()) / f"sonode-turn-{os.getpid()}"
+
+
+def turn_bad(cluster: Cluster, step: str) -> None:
+    """In the canary, where clients meet it."""
+    if step.startswith("canary"):
+        TURN.touch()
+    elif step in ("rollback", "withdraw"):
+        TURN.unlink(missing_ok=True)
+
+
 def kill_worker(cluster: Cluster, step: str) -> None:
     desired = cluster.desired()
     release = random.choice([it for it in (desired.stable, desired.candidate) if it])
@@ -218,6 +234,10 @@ SCENARIOS = (
     Scenario("wrong scores", bad.wrong_scores, guards=("flips", "difference")),
     Scenario("its worker dies 5 % of the time", partial(append, bad.DIES_NOW_AND_THEN),
              guards=("errors", "failing", "slow"), policy={"min_requests": 400}),
+    Scenario("turns bad in the canary, failing 10 %",
+             partial(append, bad.FAILS_ONCE_THERE_IS.format(file=str(TURN))), at_step=turn_bad,
+             guards=("errors", "failing", "unanswered"), policy={"min_requests": 400},
+             failed_at_most=10, exposed_at_most=150),
     Scenario("fails its goldens", partial(bad.shift_goldens, change=lambda p: p / 2),
              guards=("verify",)),
     Scenario("does not load", partial(append, bad.DOES_NOT_LOAD), guards=("verify",)),

@@ -310,10 +310,18 @@ def test_a_second_gateway_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_without_a_client_it_does_not_start(nodes: list[StandIn], tmp_path: Path) -> None:
+def test_without_a_client_nobody_may_ask_until_there_is_one(
+    nodes: list[StandIn], short_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     port = claim_ports({"gateway": None})["gateway"]
-    with pytest.raises(UserError, match=r"no client may ask yet.*gateway-token NAME"):
-        Supervisor([nodes[0].settings()], tmp_path, GatewaySettings(port=port)).__enter__()
+    start_journal(short_path)
+    with Supervisor([nodes[0].settings()], short_path, GatewaySettings(port=port)):
+        assert "NOBODY has one yet" in capsys.readouterr().out
+        gateway = Behind(short_path, port, "of nobody")
+        assert gateway.ask().status_code == 401
+        gateway.token = clients.add_client(short_path, "clinic")
+        assert gateway.ask().status_code == 200
+        gateway.client.close()
 
 
 def test_secrets_that_others_can_read_are_refused(tmp_path: Path) -> None:
@@ -394,7 +402,7 @@ def test_a_port_in_use(nodes: list[StandIn], gateway: Behind, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("node", "longest"), [("a", "shadow.sock"), ("a-long-name", "a-long-name.sock")]
+    ("node", "longest"), [("a", "_shadow.sock"), ("a-long-name", "a-long-name.sock")]
 )
 def test_a_state_folder_too_long_for_a_socket(short_path: Path, node: str, longest: str) -> None:
     room = SOCKET_PATH_MAX - len(f"{short_path}//gateway/s1000/{longest}")

@@ -237,6 +237,20 @@ def test_workers_that_nobody_wants_any_more_are_not_waited_for(
     gateway.wait(lambda: gateway.applied()["nodes"] == {"a": "up", "b": "up"})
 
 
+def test_what_a_rollout_is_registering_is_left_alone(gateway: Behind, nodes: list[StandIn]) -> None:
+    node = nodes[0]
+    node.store.joinpath(V1.file).write_bytes(b"")
+    release = {"version": "1.0", "file": V1.file, "sha256": EMPTY}
+    gateway.journal(step="register", candidate=vars(V2), stable=release, serves=[release])
+    node.versions = {"2.0": 1}  # its stable version is lost meanwhile
+    gateway.wait(lambda: node.versions == {"1.0": 1, "2.0": 1})
+    gateway.wait(lambda: gateway.applied()["nodes"]["a"] == "up")
+    assert "DELETE /models/m/2.0" not in node.asked
+    gateway.journal(step="rollback", candidate=None)
+    node.versions = {"2.0": 1}
+    gateway.wait(lambda: node.versions == {"1.0": 1})
+
+
 def test_an_archive_that_nobody_has_is_named(gateway: Behind, nodes: list[StandIn]) -> None:
     assert gateway.supervisor
     gateway.journal(serves=[vars(V1), vars(V2)])

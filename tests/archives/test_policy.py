@@ -6,9 +6,9 @@ from archives.policy import Policy, read_policy
 from sonode_console import UserError
 
 
-def test_without_a_file_and_with_an_empty_one_it_is_the_defaults(tmp_path):
+def test_an_empty_file_is_the_defaults(tmp_path):
     (tmp_path / "policy.yaml").write_text("# all as it is\n")
-    assert read_policy(None) == read_policy(tmp_path / "policy.yaml") == Policy()
+    assert read_policy(tmp_path / "policy.yaml") == Policy()
     assert Policy().canary == (1, 5, 25, 50, 100)
 
 
@@ -26,7 +26,7 @@ def test_a_file(tmp_path):
         ("canary: [5, 1, 100]", "rising percentages, the last one 100"),
         ("canary: [1, 50]", "the last one 100"),
         ("canary: []", "the last one 100"),
-        ("canary: [0, 100]", r"canary\.0: .*greater than 0"),
+        ("canary: [0.001, 100]", r"canary\.0: .*greater than or equal to 0\.01"),
         ("alpha: 1", "alpha: .*less than 1"),
         ("min_requests: 0", "min_requests: .*greater than or equal to 1"),
         ("step_timeout_s: 0\nalpha: 2", r"step_timeout_s: .*\(and 1 more\)"),

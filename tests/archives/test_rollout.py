@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import threading
 import time
 import zipfile
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import sonode
 from archives import control, rollout_nodes, rollout_start
 from archives.journal import Desired, Journal, Release, fold
 from archives.loader import file_sha256
@@ -349,6 +351,55 @@ def test_a_pause_outlives_the_command_and_a_word_to_a_dead_one_does_not_reach_th
         assert desired(site).step == "shadow"
         ask(site, "resume")
     assert result == [True]
+
+
+def test_an_abort_while_no_command_runs_is_heeded_though_nothing_is_waited_for(
+    site, nodes, archives, monkeypatch
+):
+    append = Journal.append
+
+    def dying(journal: Journal, event: str, **facts: object) -> object:
+        entry = append(journal, event, **facts)
+        if event == "drain":
+            raise KeyboardInterrupt
+        return entry
+
+    with monkeypatch.context() as patch, load(site), pytest.raises(KeyboardInterrupt):
+        patch.setattr(Journal, "append", dying)
+        start(site, archives["2.0"])
+    site.wait_for("drain", taken=True)
+    sonode.app(["rollout", "abort", "--state", str(site.state)], standalone_mode=False)
+    assert desired(site).stable.version == "1.0"
+    assert site.entries()[-1].event == "rolled_back"
+
+
+def test_it_goes_on_with_its_policy_and_with_no_other_steps(site, nodes, archives, monkeypatch):
+    append = Journal.append
+
+    def dying(journal: Journal, event: str, **facts: object) -> object:
+        entry = append(journal, event, **facts)
+        if facts.get("step") == "canary 30 %":
+            raise KeyboardInterrupt
+        return entry
+
+    with load(site):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Journal, "append", dying)
+            start(site, archives["2.0"], canary=[30, 100])
+        with pytest.raises(UserError, match=r"^--policy: canary has no step 'canary 30 %'"):
+            start(site, archives["2.0"], canary=[20, 100])
+        assert rollout_start.start(
+            archives["2.0"], site.nodes_file, None, site.state, step_by_step=False
+        )
+
+
+def test_a_store_that_cannot_be_written_to_is_named(site, nodes, archives):
+    shutil.rmtree(nodes.nodes[1].store)
+    assert not start(site, archives["2.0"])
+    back = next(entry for entry in site.entries() if entry.event == "rollback")
+    assert back.facts["said"] == (
+        "node b: its store cannot be written to (No such file or directory)"
+    )
 
 
 def test_an_abort_is_not_taken_back(tmp_path):

@@ -111,6 +111,7 @@ def alone(archive: LoadedArchive, places: dict[str, list[str]], roi: str, meter:
         size = archive.micro_batch
         batches = [prepared[start : start + size] for start in range(0, images, size)]
         forward = archive.service.inference
+        list(lanes.map(forward, batches[:1] * archive.lanes))  # warm
         meter.measure("forward", images, lambda: deque(lanes.map(forward, batches), maxlen=0))
 
 
