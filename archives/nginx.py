@@ -28,7 +28,7 @@ LOG_BYTES = 100_000_000
 Render = Callable[[Path], tuple[str, str]]
 """The folder of its sockets -> a configuration, and the serial that it tells of itself."""
 CONFIGURATION = "_conf.sock"  # no node has a name that begins so
-SHADOW = "_shadow.sock"
+SHADOW = "_copy.sock"
 LOGS = ("requests.jsonl", "attempts.jsonl")
 
 

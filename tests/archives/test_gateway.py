@@ -402,7 +402,7 @@ def test_a_port_in_use(nodes: list[StandIn], gateway: Behind, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("node", "longest"), [("a", "_shadow.sock"), ("a-long-name", "a-long-name.sock")]
+    ("node", "longest"), [("a", "_conf.sock"), ("a-long-name", "a-long-name.sock")]
 )
 def test_a_state_folder_too_long_for_a_socket(short_path: Path, node: str, longest: str) -> None:
     room = SOCKET_PATH_MAX - len(f"{short_path}//gateway/s1000/{longest}")
