@@ -194,7 +194,8 @@ class Node:
     def deliver(self, release: Release) -> None:
         """Copy the release's archive into the node's store, if it is not there, in one step.
 
-        Raises UserError where the archive here, or one of that name there, is another one.
+        Raises UserError where the archive here, or one of that name there, is another one, and
+        where the store cannot be written to.
         """
         target = self.settings.store / release.file
         source = self.archives / release.file
@@ -209,7 +210,12 @@ class Node:
             raise UserError(
                 f"{source} is not the release's archive (sha256 {release.sha256[:12]}): put it back"
             )
-        copy_whole(source, target)
+        try:
+            copy_whole(source, target)
+        except OSError as error:
+            raise UserError(
+                f"node {self.name}: its store cannot be written to ({error.strerror})"
+            ) from error
 
     def _rid(self, model: str, version: str, there: dict[str, int]) -> None:
         """Unregister also the default version: TorchServe keeps that one while there are others."""

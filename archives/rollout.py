@@ -270,9 +270,10 @@ class Rollout:
 
     def _wait(self, until: Callable[[], bool], what: str) -> None:
         began, told = time.monotonic(), False
-        self._control()
-        while not until():
-            self._control()
+        while True:
+            self._control()  # also where there is nothing to wait for
+            if until():
+                return
             if not told and time.monotonic() - began > PATIENCE_S:
                 told = True
                 self._tell(f"waiting for {what}")

@@ -63,14 +63,6 @@ def register_and_prove(node: Node, model: str, release: Release, tolerance: floa
         Refused: it does not start there, or its probabilities differ by more than `tolerance`.
     """
     try:
-        node.deliver(release)
-    except OSError as error:
-        raise Refused(
-            "register", f"node {node.name}: its store cannot be written to ({error.strerror})"
-        ) from error
-    except UserError as error:
-        raise Refused("register", str(error)) from error
-    try:
         try:
             node.register(model, release)
         except httpx.HTTPStatusError:  # once more: a worker may have been killed as it started

@@ -9,15 +9,14 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import sonode_page
 from batch import drift
-from sonode_page import table
+from sonode_page import page, table
 
 if TYPE_CHECKING:
     from batch.summary import RunSummary
 
 
-def page(summary: RunSummary, reference: Mapping[str, Sequence[int]]) -> str:
+def render(summary: RunSummary, reference: Mapping[str, Sequence[int]]) -> str:
     """Lay out the report; `reference`: the training's histograms by head, where there are any."""
     model = summary.model
     failed = summary.by_status["failed"]
@@ -52,7 +51,7 @@ def page(summary: RunSummary, reference: Mapping[str, Sequence[int]]) -> str:
         _costs(summary),
     ]
     title = f"{model['name']} {model['version']}, {summary.date}"
-    return sonode_page.page(title, body)
+    return page(title, body)
 
 
 def _histogram(head: str, counts: Sequence[int], reference: Sequence[int] | None, rows: int) -> str:

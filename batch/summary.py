@@ -90,7 +90,7 @@ def write(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> Run
                     storage.replace(uri, data, etag)
             except (ObjectExists, ObjectChanged):
                 continue  # another run ended meanwhile
-        html = report.page(summary, job.archive.score_reference)
+        html = report.render(summary, job.archive.score_reference)
         job.write(f"{place(job)}/report.html", html.encode())
         return summary
 

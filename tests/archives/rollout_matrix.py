@@ -195,8 +195,6 @@ def turn_bad(cluster: Cluster, step: str) -> None:
     """In the canary, where clients meet it."""
     if step.startswith("canary"):
         TURN.touch()
-    elif step in ("rollback", "withdraw"):
-        TURN.unlink(missing_ok=True)
 
 
 def kill_worker(cluster: Cluster, step: str) -> None:

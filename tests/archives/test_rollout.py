@@ -16,7 +16,7 @@ import pytest
 
 import sonode
 from archives import control, rollout_nodes, rollout_start
-from archives.journal import Desired, Journal, Release, fold
+from archives.journal import Desired, Entry, Journal, Release, fold
 from archives.loader import file_sha256
 from archives.policy import Policy
 from archives.rollout_facts import step_entry
@@ -160,6 +160,26 @@ def running(site: Site, archive: Path, **policy: object) -> Iterator[list[bool]]
     assert not thread.is_alive()
 
 
+@contextmanager
+def killed_after(
+    monkeypatch: pytest.MonkeyPatch, last: Callable[[Entry], bool]
+) -> Iterator[list[str]]:
+    """Nothing of the command comes after an entry that is a `last` one; yields their events."""
+    append = Journal.append
+    dead: list[str] = []
+
+    def dying(journal: Journal, event: str, **facts: object) -> Entry:
+        entry = append(journal, event, **facts)
+        if last(entry):
+            dead.append(event)
+            raise KeyboardInterrupt
+        return entry
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", dying)
+        yield dead
+
+
 def ask(site: Site, word: control.Word) -> None:
     control.ask(site.state, word, step_entry(site.entries()).seq)
 
@@ -190,18 +210,10 @@ def test_from_one_version_to_the_next(site, nodes, archives):
 
 
 def test_killed_after_each_entry_and_started_again(site, nodes, archives, monkeypatch):
-    append = Journal.append
-    dead: list[str] = []
-
-    def dying(journal: Journal, event: str, **facts: object) -> object:
-        entry = append(journal, event, **facts)
-        if event != "restart":
-            dead.append(event)
-            raise KeyboardInterrupt  # nothing of the command comes after the entry
-        return entry
-
-    monkeypatch.setattr(Journal, "append", dying)
-    with load(site) as clients:
+    with (
+        load(site) as clients,
+        killed_after(monkeypatch, lambda entry: entry.event != "restart") as dead,
+    ):
         while desired(site).rollout or not dead:
             with pytest.raises(KeyboardInterrupt):
                 start(site, archives["2.0"])
@@ -260,18 +272,10 @@ def test_one_that_does_not_load(site, nodes, archives):
 def test_one_that_turns_bad_in_the_canary_goes_back_and_killing_that_does_not_stop_it(
     site, nodes, archives, monkeypatch
 ):
-    append = Journal.append
-    dead: list[str] = []
-
-    def dying(journal: Journal, event: str, **facts: object) -> object:
-        entry = append(journal, event, **facts)
-        if event in ("rollback", "withdraw"):
-            dead.append(event)
-            raise KeyboardInterrupt
-        return entry
-
-    monkeypatch.setattr(Journal, "append", dying)
-    with load(site) as clients:
+    with (
+        load(site) as clients,
+        killed_after(monkeypatch, lambda it: it.event in ("rollback", "withdraw")) as dead,
+    ):
         with running(site, archives["2.0"], canary=[50, 100], min_requests=200):
             site.wait_for("canary 50 %", taken=True)
             nodes.worse = broken
@@ -332,19 +336,10 @@ def test_a_pause_outlives_the_command_and_a_word_to_a_dead_one_does_not_reach_th
     site, nodes, archives, monkeypatch
 ):
     control.ask(site.state, "abort", 1)  # of a rollout that was
-    append = Journal.append
-
-    def dying(journal: Journal, event: str, **facts: object) -> object:
-        entry = append(journal, event, **facts)
-        if event == "pause":
-            raise KeyboardInterrupt
-        return entry
-
-    with monkeypatch.context() as patch, load(site):
-        patch.setattr(Journal, "append", dying)
-        with running(site, archives["2.0"]):
-            site.wait_for("shadow")
-            ask(site, "pause")
+    paused = killed_after(monkeypatch, lambda entry: entry.event == "pause")
+    with paused, load(site), running(site, archives["2.0"]):
+        site.wait_for("shadow")
+        ask(site, "pause")
     with load(site), running(site, archives["2.0"]) as result:
         site.wait_for("restart")
         time.sleep(1.5)
@@ -356,16 +351,8 @@ def test_a_pause_outlives_the_command_and_a_word_to_a_dead_one_does_not_reach_th
 def test_an_abort_while_no_command_runs_is_heeded_though_nothing_is_waited_for(
     site, nodes, archives, monkeypatch
 ):
-    append = Journal.append
-
-    def dying(journal: Journal, event: str, **facts: object) -> object:
-        entry = append(journal, event, **facts)
-        if event == "drain":
-            raise KeyboardInterrupt
-        return entry
-
-    with monkeypatch.context() as patch, load(site), pytest.raises(KeyboardInterrupt):
-        patch.setattr(Journal, "append", dying)
+    drained = killed_after(monkeypatch, lambda entry: entry.event == "drain")
+    with drained, load(site), pytest.raises(KeyboardInterrupt):
         start(site, archives["2.0"])
     site.wait_for("drain", taken=True)
     sonode.app(["rollout", "abort", "--state", str(site.state)], standalone_mode=False)
@@ -374,17 +361,11 @@ def test_an_abort_while_no_command_runs_is_heeded_though_nothing_is_waited_for(
 
 
 def test_it_goes_on_with_its_policy_and_with_no_other_steps(site, nodes, archives, monkeypatch):
-    append = Journal.append
-
-    def dying(journal: Journal, event: str, **facts: object) -> object:
-        entry = append(journal, event, **facts)
-        if facts.get("step") == "canary 30 %":
-            raise KeyboardInterrupt
-        return entry
-
     with load(site):
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(Journal, "append", dying)
+        with (
+            killed_after(monkeypatch, lambda entry: entry.facts.get("step") == "canary 30 %"),
+            pytest.raises(KeyboardInterrupt),
+        ):
             start(site, archives["2.0"], canary=[30, 100])
         with pytest.raises(UserError, match=r"^--policy: canary has no step 'canary 30 %'"):
             start(site, archives["2.0"], canary=[20, 100])

@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.archives.rollout_matrix import ESSENTIAL, HEADER, RATE, SCENARIOS, Scenario, line, run
+from tests.archives.rollout_matrix import (
+    ESSENTIAL,
+    HEADER,
+    RATE,
+    SCENARIOS,
+    TURN,
+    Scenario,
+    line,
+    run,
+)
 from tests.archives.two_nodes import Cluster
 from tests.processes import assert_no_process_about
 
@@ -26,6 +35,7 @@ def cluster(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("site")
     with Cluster(folder, archive_path) as made:
         yield made
+    TURN.unlink(missing_ok=True)
     assert_no_process_about(folder)
     print(f"\n{HEADER}", *made.lines, sep="\n")
 
