@@ -17,8 +17,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed  ## the whole road on a synthetic cohort, into OUT
 	$(BIN)/sonode demo $(OUT)
 
-test: $(VENV)/.installed  ## two files at a time, in their order: the longest are not the last
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Two files at a time, in their order: the longest are not the last. A process that dies ends the
+# run: xdist 3.8 can wait for ever after it has replaced one.
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+		--max-worker-restart 0
 
 check: $(VENV)/.installed  ## format, lint, types
 	$(BIN)/ruff format --check .

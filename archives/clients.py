@@ -6,10 +6,13 @@ Small files of the state folder that only their owner reads. nginx reads them at
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from archives.loader import NAME
@@ -24,16 +27,18 @@ def study_key(state: Path) -> bytes:
     With another key the hashes of one study no longer agree, nor does its side of a split.
     """
     path = state / "key"
-    if not path.exists():
-        _write_private(path, secrets.token_bytes(32))
+    with _alone(state):
+        if not path.exists():
+            _write_private(path, secrets.token_bytes(32))
     return path.read_bytes()
 
 
 def prepare(state: Path) -> None:
     """Make the files that nginx reads at each request. Raises UserError as `clients` does."""
     study_key(state)
-    if not clients(state):
-        _write_clients(state, {})
+    with _alone(state):
+        if not clients(state):
+            _write_clients(state, {})
 
 
 def add_client(state: Path, name: str) -> str:
@@ -45,7 +50,8 @@ def add_client(state: Path, name: str) -> str:
         raise UserError(f"NAME {name!r}: use letters, digits, dots, dashes, underscores")
     token = secrets.token_urlsafe(TOKEN_BYTES)
     digest = hashlib.sha256(token.encode()).hexdigest()
-    _write_clients(state, clients(state) | {name: digest})
+    with _alone(state):
+        _write_clients(state, clients(state) | {name: digest})
     return token
 
 
@@ -54,8 +60,8 @@ def remove_client(state: Path, name: str) -> None:
     known = clients(state)
     if name not in known:
         raise UserError(f"NAME {name}: no such client; there is {', '.join(known) or 'none'}")
-    del known[name]
-    _write_clients(state, known)
+    with _alone(state):
+        _write_clients(state, {key: kept for key, kept in clients(state).items() if key != name})
 
 
 def clients(state: Path) -> dict[str, str]:
@@ -79,6 +85,15 @@ def _write_clients(state: Path, known: dict[str, str]) -> None:
 def write_token(state: Path, node: str, token: str) -> None:
     """Give nginx the node's token; it counts from the next request on."""
     _write_private(state / "gateway" / f"{node}.token", token.encode())
+
+
+@contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Nobody else changes these files meanwhile: a change starts from what is there."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (state / "clients.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _write_private(path: Path, data: bytes) -> None:

@@ -7,6 +7,8 @@ import ssl
 import stat
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -322,6 +324,18 @@ def test_without_a_client_nobody_may_ask_until_there_is_one(
         gateway.token = clients.add_client(short_path, "clinic")
         assert gateway.ask().status_code == 200
         gateway.client.close()
+
+
+def test_clients_and_keys_made_at_the_same_moment_are_all_kept(tmp_path: Path) -> None:
+    names = [f"c{number}" for number in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        starts = [pool.submit(clients.prepare, tmp_path) for _ in range(4)]
+        keys = pool.map(clients.study_key, [tmp_path] * 4)
+        tokens = list(pool.map(partial(clients.add_client, tmp_path), names))
+        assert len(set(keys)) == 1
+        assert [start.result() for start in starts] == [None] * 4
+    assert len(set(tokens)) == 16
+    assert sorted(clients.clients(tmp_path)) == sorted(names)
 
 
 def test_secrets_that_others_can_read_are_refused(tmp_path: Path) -> None:
