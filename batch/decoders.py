@@ -1,9 +1,9 @@
 """Threads that decode, each row with a time limit.
 
 A thread cannot be killed. One that is over its limit is given up: its row fails, another thread
-takes its place, and it ends itself if it ever comes back. Each such thread keeps a core busy or a
-row in memory, so a run with too many of them ends. (A decoder that hangs inside C without giving
-up the interpreter's lock stops the whole process; none of those in use does.)
+takes its place, and it ends itself if it ever comes back. Until then it keeps a core busy or a row
+in memory, so a run with too many of them at once ends. (A decoder that hangs inside C without
+giving up the interpreter's lock stops the whole process; none of those in use does.)
 """
 
 from __future__ import annotations
@@ -23,12 +23,23 @@ class TimeLimit(Exception):  # noqa: N818 - reads as what it is
     """A task was given up."""
 
 
-class Task(Generic[T]):
-    """Work that was handed to the pool."""
+class TooManyHang(UserError):  # noqa: N818 - reads as what it is
+    """So many threads are given up and still at work that the run ends."""
 
-    def __init__(self, pool: Decoders, work: Callable[[], T]) -> None:
+
+class Task(Generic[T]):
+    """Work that was handed to the pool.
+
+    `settled` is called once, by whichever comes first: its end (with the value, None for an error)
+    or its being given up (with None).
+    """
+
+    def __init__(
+        self, pool: Decoders, work: Callable[[], T], settled: Callable[[T | None], None]
+    ) -> None:
         self._pool = pool
         self._work: Callable[[], T] | None = work
+        self._settled = settled
         self._done = threading.Event()
         self._value: T | None = None
         self._error: Exception | None = None
@@ -54,7 +65,7 @@ class Task(Generic[T]):
         self._finish(None, TimeLimit())
 
     def result(self) -> T:
-        """Wait for it. Raises TimeLimit, UserError where too many were given up, or its own."""
+        """Wait for it. Raises TimeLimit, TooManyHang, or its own."""
         while not self._done.wait(self._pool.look_every_s):
             self._pool.look()
         if self._error is not None:
@@ -70,6 +81,7 @@ class Task(Generic[T]):
         assert self.started is not None
         self.milliseconds = 1000 * (time.perf_counter() - self.started)
         self._value, self._error = value, error
+        self._settled(value)
         self._done.set()
 
 
@@ -79,7 +91,7 @@ class Decoders:
     def __init__(self, threads: int, *, limit_s: float, max_given_up: int) -> None:
         self.lock = threading.Lock()
         self.look_every_s = min(1.0, limit_s / 4)
-        self.given_up = 0
+        self._hanging = 0  # given up and not back yet
         self._limit_s = limit_s
         self._max_given_up = max_given_up
         self._queue: SimpleQueue[Task[object] | None] = SimpleQueue()
@@ -88,28 +100,30 @@ class Decoders:
         for _ in range(threads):
             self._start_thread()
 
-    def submit(self, work: Callable[[], T]) -> Task[T]:
-        """Have `work` done by one of the threads, in order."""
-        task = Task(self, work)
+    def submit(
+        self, work: Callable[[], T], settled: Callable[[T | None], None] = lambda value: None
+    ) -> Task[T]:
+        """Have `work` done by one of the threads, in order; for `settled` see Task."""
+        task = Task(self, work, settled)
         self._queue.put(task)  # type: ignore[arg-type]
         return task
 
     def look(self) -> None:
-        """Give up what is over the limit. Raises UserError where that has come too often."""
+        """Give up what is over the limit. Raises TooManyHang."""
         now = time.perf_counter()
         with self.lock:
             for task in list(self._running):
                 if task.started is not None and now - task.started > self._limit_s:
                     task.give_up()
                     self._running.discard(task)
-                    self.given_up += 1
+                    self._hanging += 1
                     self._start_thread()
-            too_many = self.given_up > self._max_given_up
-        if too_many:
-            raise UserError(
-                f"{self.given_up} images were not decoded within {self._limit_s:g} s each, and "
-                "their threads are still at it: the run ends. Look at rows that failed with "
-                "preprocess_timeout; started again, it goes on from here"
+            hanging = self._hanging
+        if hanging > self._max_given_up:
+            raise TooManyHang(
+                f"{hanging} images were not decoded within {self._limit_s:g} s each, and their "
+                "threads are still at it: the run ends. They are the rows that failed with "
+                "preprocess_timeout; with --keep-failed it goes on from here without them"
             )
 
     def close(self) -> None:
@@ -127,5 +141,6 @@ class Decoders:
             task.run()
             with self.lock:
                 self._running.discard(task)
-            if task.given_up:
-                return  # another thread has taken this one's place
+                if task.given_up:
+                    self._hanging -= 1
+                    return  # another thread has taken this one's place

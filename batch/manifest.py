@@ -5,7 +5,8 @@ Columns: `image_uri` (required); the RoI as `roi` (a list of four numbers) or as
 `frame` of a multi-frame object; `etag` that the object must still have. Any other column
 (`study_id`, `patient_id`, ...) is carried through to the results.
 
-It is read twice, to check it and to score it, a piece at a time: memory does not grow with it.
+It is read twice, to check it and to score it, a piece at a time: memory does not grow with it. What
+is read is a copy, made at once: whatever becomes of it meanwhile, what was checked is scored.
 """
 
 from __future__ import annotations
@@ -16,21 +17,19 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from batch import manifest_checks as checks
-from batch import storage
-from batch.storage_errors import ObjectMissing, StorageError
+from batch import manifest_files, storage
+from batch.storage_errors import StorageError
 from sonode_console import UserError
 
 _SHOWN = 20
-_CHECKED_TOGETHER = 16_384  # rows; the digest of a manifest depends on it
 
 
 class Request(NamedTuple):
@@ -48,7 +47,7 @@ class Manifest:
     """A manifest that has been found sound."""
 
     files: tuple[Path, ...]
-    """Local ones, or copies of those in S3."""
+    """Local copies."""
     schema: pa.Schema
     folder: str
     """Where relative image_uris begin."""
@@ -60,7 +59,7 @@ class Manifest:
 
     def tables(self, rows: int) -> Iterator[pa.Table]:
         """Read it in tables of `rows` rows each, fewer at the end; of an empty one, one table."""
-        return _tables(self.files, self.schema, rows)
+        return manifest_files.tables(self.files, self.schema, rows)
 
 
 def requests(table: pa.Table, folder: str) -> list[Request]:
@@ -100,24 +99,20 @@ def opened(uri: str, *, reserved: Collection[str]) -> Iterator[Manifest]:
     """Read and check a Parquet file, or a folder of them, taken in the order of their names.
 
     `reserved`: the names of result columns, which no manifest column may have. Raises UserError
-    that lists all faults at once. Copies of what lies in S3 live as long as the block.
+    that lists all faults at once. The copies live as long as the block.
     """
     with tempfile.TemporaryDirectory(prefix="sonode-manifest-") as copies:
         try:
-            files, folder = _local_files(uri, Path(copies))
+            files, folder = manifest_files.copied(uri, Path(copies))
         except StorageError as error:
             raise UserError(f"manifest {uri}: {error}") from None
-        schema = _common_schema(uri, files)
+        schema = manifest_files.common_schema(uri, files)
         try:
             yield _checked(uri, files, schema, folder, reserved)
-        except _Unsound as error:
+        except manifest_files.Unsound as error:
             raise UserError(
                 f"manifest {uri}: not a sound Parquet file ({error}); write it anew"
             ) from None
-
-
-class _Unsound(Exception):  # noqa: N818
-    """A Parquet file that cannot be read to its end."""
 
 
 class _Faults:
@@ -143,7 +138,7 @@ def _checked(
     rows, buckets = 0, set()
     sha256, hashes = hashlib.sha256(), []
     if readable:
-        for table in _tables(files, schema, _CHECKED_TOGETHER):
+        for table in manifest_files.tables(files, schema, manifest_files.CHECKED_TOGETHER):
             faults.add(checks.row_problems(table, first=rows))
             sha256.update(digest(table).encode())
             hashes.append(checks.row_hashes(table))
@@ -152,7 +147,11 @@ def _checked(
             rows += table.num_rows
         repeated = checks.repeated(np.concatenate(hashes))
         if len(repeated) and not faults.count:  # rows without an image_uri would be equal
-            faults.add(checks.duplicates(_tables(files, schema, _CHECKED_TOGETHER), repeated))
+            faults.add(
+                checks.duplicates(
+                    manifest_files.tables(files, schema, manifest_files.CHECKED_TOGETHER), repeated
+                )
+            )
     if faults.count:
         more = [f"and {faults.count - _SHOWN} more"] if faults.count > _SHOWN else []
         raise UserError(
@@ -169,106 +168,6 @@ def _checked(
         sha256=sha256.hexdigest(),
         buckets=tuple(sorted(buckets)),
     )
-
-
-def _local_files(uri: str, copies: Path) -> tuple[tuple[Path, ...], str]:
-    """The files as local ones, and the folder that relative image_uris begin at."""
-    try:
-        if uri.endswith("/"):
-            raise ObjectMissing  # an S3 "folder" may be an empty object of that very key
-        return (_local(uri, copies / "0.parquet"),), storage.parent(storage.absolute(uri))
-    except ObjectMissing:
-        found = [file for file in storage.list_files(uri) if file.endswith(".parquet")]
-        if not found:
-            raise UserError(
-                f"manifest {uri}: neither a Parquet file nor a folder that holds *.parquet"
-            ) from None
-        (copies / "all").mkdir()
-        files = [_local(file, copies / "all" / PurePosixPath(file).name) for file in found]
-        return tuple(files), storage.absolute(uri.rstrip("/"))
-
-
-def _local(uri: str, copy: Path) -> Path:
-    if not storage.is_s3(uri):
-        if not Path(uri).is_file():
-            raise ObjectMissing("there is no such file")
-        return Path(uri)
-    copy.write_bytes(storage.read(uri).data)
-    return copy
-
-
-def _common_schema(uri: str, files: tuple[Path, ...]) -> pa.Schema:
-    """The schema that all files fit; a category is taken for what it holds.
-
-    A column of nulls alone has no type of its own and gets one: readers of all nights take the type
-    of the first, into which the values of a later one do not fit.
-    """
-    schemas = []
-    for file in files:
-        try:
-            found = pq.ParquetFile(file).schema_arrow.remove_metadata()
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(
-                f"manifest {uri}: not a sound Parquet file ({type(error).__name__}); write it anew"
-            ) from None
-        schemas.append(pa.schema([_plain(column) for column in found]))
-    for file, schema in zip(files, schemas, strict=True):
-        if odd := set(schemas[0].names) ^ set(schema.names):
-            raise UserError(
-                f"manifest {uri}: {file.name} and {files[0].name} "
-                f"differ in columns {sorted(odd)}; give every file the same"
-            )
-    if len(files) == 1:
-        # Unifying refuses a name that stands twice; the check tells it better.
-        return pa.schema([_typed(column) for column in schemas[0]])
-    try:
-        # "default" lets a column that is all null in one file take its type from the others.
-        common = pa.unify_schemas(schemas, promote_options="default")
-        return pa.schema([_typed(column) for column in common])
-    except pa.ArrowException as error:
-        raise UserError(f"manifest {uri}: column types differ between its files: {error}") from None
-
-
-def _plain(column: pa.Field) -> pa.Field:
-    kind = column.type
-    return column.with_type(kind.value_type) if pa.types.is_dictionary(kind) else column
-
-
-def _typed(column: pa.Field) -> pa.Field:
-    if not pa.types.is_null(column.type):
-        return column
-    return column.with_type(checks.TYPES.get(column.name, pa.string()))
-
-
-def _tables(files: tuple[Path, ...], schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
-    rest = schema.empty_table()
-    any_yet = False
-    for batch in _batches(files, schema, max(rows, _CHECKED_TOGETHER)):
-        table = pa.concat_tables([rest, batch])
-        whole = table.num_rows - table.num_rows % rows
-        for start in range(0, whole, rows):
-            yield table.slice(start, rows).combine_chunks()
-            any_yet = True
-        rest = table.slice(whole)
-    if rest.num_rows or not any_yet:
-        yield rest.combine_chunks()
-
-
-def _batches(files: tuple[Path, ...], schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
-    for path in files:
-        try:
-            # Pages are read as they are needed: a row group may hold all of a manifest.
-            # ParquetFile, not read_table: that one would take a column `filters` for its own.
-            with pq.ParquetFile(path, buffer_size=1 << 20) as file:
-                for batch in file.iter_batches(batch_size=rows):
-                    table = pa.Table.from_batches([batch])
-                    if table.column_names != schema.names:
-                        table = table.select(schema.names)
-                    table = table.replace_schema_metadata(None).cast(schema)
-                    table.validate(full=True)  # text that is no UTF-8 is found here
-                    yield table
-        except (pa.ArrowException, OSError) as error:
-            raise _Unsound(type(error).__name__) from None
 
 
 def _buckets(uris: pa.ChunkedArray, folder: str) -> set[str]:

@@ -61,10 +61,12 @@ def load(uri: str, rows: int, columns: Sequence[pa.Field]) -> Part | None:
 def improved(old: Sequence[results.Row], new: Sequence[results.Row]) -> list[results.Row] | None:
     """Put the better of each two rows together: a score beats a failure, a first score another.
 
-    None where the old ones are as good: for failures, where the codes are the same.
+    None where the old ones are as good: for failures, where the codes are the same, or where the
+    new one says no more than that its turn did not come.
     """
     better = [
-        old_row["status"] != results.OK and old_row["code"] != new_row.get("code")
+        old_row["status"] != results.OK
+        and new_row.get("code") not in (old_row["code"], results.NOT_REACHED)
         for old_row, new_row in zip(old, new, strict=True)
     ]
     if not any(better):

@@ -47,7 +47,7 @@ class Limits:
     row_seconds: float = 60.0
     """For decoding one image."""
     rows_given_up: int = 16
-    """How many images may exceed that before the run ends."""
+    """How many images may exceed that and be at it still; with more of them the run ends."""
 
 
 assert Limits().fetch_threads <= storage.MAX_THREADS
@@ -180,20 +180,16 @@ class Pipeline:
         size = len(found.data)
         del found
 
-        tasks: list[Task[Any]] = []
-
         def decode() -> Any:
-            try:
-                prepared = self.job.archive.preprocess(row_in)
-                row_in.clear()
-                if not isinstance(prepared, tuple) and not (tasks and tasks[0].given_up):
-                    self.budget.add(self.job.archive.nbytes(prepared))
-                return prepared
-            finally:
-                self.budget.add(-size)
+            prepared = self.job.archive.preprocess(row_in)
+            row_in.clear()
+            return prepared
 
-        tasks.append(self.decoders.submit(decode))
-        return _Fetched(etag, key, milliseconds, tasks[0])
+        def settled(prepared: Any) -> None:  # also where it hangs: the others need the room
+            waits = prepared is not None and not isinstance(prepared, tuple)
+            self.budget.add((self.job.archive.nbytes(prepared) if waits else 0) - size)
+
+        return _Fetched(etag, key, milliseconds, self.decoders.submit(decode, settled))
 
     def _prepared(self, number: int, fetched: _Fetched | results.Row) -> _Ready | results.Row:
         if not isinstance(fetched, _Fetched):

@@ -20,6 +20,7 @@ from batch import storage
 
 OK = "ok"
 FAILED = "failed"
+NOT_REACHED = "not_reached"  # the code of a row before whose turn the run ended
 PARTITIONS = ("date", "model")  # columns that readers add, from the names of the folders
 
 STAGES = ("fetch", "preprocess", "inference")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from batch import parts, results, storage
+from batch.decoders import TooManyHang
 from batch.job import Job
 from batch.manifest import Request, digest, requests
 from batch.pipeline import Pipeline
@@ -43,7 +44,11 @@ class Receipt(NamedTuple):
 
 
 def score_shard(shard: Shard, job: Job, pipeline: Pipeline) -> Receipt:
-    """Score what is missing in a shard's part, or has failed there, and write the part."""
+    """Score what is missing in a shard's part, or has failed there, and write the part.
+
+    Raises UserError where the run is over. If that is so because images hang, what was found is
+    written nevertheless, so that a run that leaves them out gets further.
+    """
     name = shard.part(job)
     uri = storage.join(job.out, name)
     with job.writing():
@@ -51,7 +56,10 @@ def score_shard(shard: Shard, job: Job, pipeline: Pipeline) -> Receipt:
     todo = list(range(shard.table.num_rows))
     if held is not None:
         todo = [
-            row for row in todo if held.rows[row]["status"] == results.FAILED and job.retry_failed
+            row
+            for row in todo
+            if held.rows[row]["status"] == results.FAILED
+            and (job.retry_failed or held.rows[row]["code"] == results.NOT_REACHED)
         ]
         for row in set(range(shard.table.num_rows)) - set(todo):
             job.on_row(held.rows[row]["code"])
@@ -68,13 +76,21 @@ def score_shard(shard: Shard, job: Job, pipeline: Pipeline) -> Receipt:
             carried += 1
             job.on_row(None)
     todo = [row for row in todo if rows[row].get("status") != results.OK]
-    for row, result in pipeline.rows({row: asked[row] for row in todo}):
-        rows[row] = result
-        job.on_row(result.get("code"))
+    too_many: TooManyHang | None = None
+    try:
+        for row, result in pipeline.rows({row: asked[row] for row in todo}):
+            rows[row] = result
+            job.on_row(result.get("code"))
+    except TooManyHang as error:
+        too_many = error
+        left = results.failed(results.NOT_REACHED, "fetch", "the run ended before its turn")
+        rows = [row or left for row in rows]
     start = time.perf_counter()
     with job.writing():
         parts.commit(uri, shard.table, rows, held, job)
     job.spend("write", time.perf_counter() - start)
+    if too_many is not None:
+        raise too_many
     return Receipt(name, len(todo), carried)
 
 

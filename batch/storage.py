@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -100,6 +101,26 @@ def read(
     if wanted not in (None, etag):
         raise ObjectChanged("the object changed after the manifest was written")
     return Object(data, etag)
+
+
+def fetch(uri: str, path: Path) -> None:
+    """Copy a whole object to a local file, a piece at a time. Raises as `read` does."""
+    if not is_s3(uri):
+        with _local_faults():
+            shutil.copyfile(uri, path)
+        return
+    bucket, key = split_s3(uri)
+    with _s3_faults(uri), _local_faults():
+        for last_try in (False, True):
+            answer = _client().get_object(Bucket=bucket, Key=key)
+            try:
+                with path.open("wb") as file:
+                    for piece in answer["Body"].iter_chunks(1 << 20):
+                        file.write(piece)
+                return
+            except _BODY_FAULTS:  # boto3's own retries end where the body begins
+                if last_try:
+                    raise
 
 
 def etag_of(uri: str) -> str:

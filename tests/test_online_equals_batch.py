@@ -114,6 +114,11 @@ def pixels(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png))).astype(int)
 
 
+def differing(one: np.ndarray, other: np.ndarray) -> float:
+    """Share of values that differ; all do where the pictures are of different sizes."""
+    return float((one != other).mean()) if one.shape == other.shape else 1.0
+
+
 def test_equal_numbers_both_ways(
     node: TorchServeNode,
     studies: list[tuple[bytes, tuple[int, int, int, int]]],
@@ -126,6 +131,7 @@ def test_equal_numbers_both_ways(
     sha256 = file_sha256(archive_path)
     seen = set()
     for (_, row), answer, (_, roi) in zip(batch_rows.iterrows(), answers, studies, strict=True):
+        other = batch_rows.iloc[0 if seen else 1]
         assert answer["roi"] == list(row["roi_used"]) == list(roi)
         assert answer["model"]["sha256"] == row["model_sha256"] == sha256
         assert answer["consistent"] == row["consistent"]
@@ -136,8 +142,9 @@ def test_equal_numbers_both_ways(
             assert score["label"] == row[f"{head}_label"]
             assert score["threshold"] == row[f"{head}_threshold"]
             online = pixels(base64.b64decode(answer["heatmaps"][head]["png"]))
-            differs = online != pixels(row[f"{head}_png"])
-            assert differs.mean() < 0.001  # the edge of a band may move by a pixel
+            # The edge of a band moves with the last digits, the further the flatter the map is.
+            assert differing(online, pixels(row[f"{head}_png"])) < 0.02
+            assert differing(online, pixels(other[f"{head}_png"])) > 0.2
             seen.add(round(score["probability"], 3))
     assert len(seen) > N  # the scores tell the images apart: an exchange of rows would show
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +30,18 @@ def _found(**columns: Any) -> list[str]:
     return problems(pa.table({"image_uri": ["a.png"] * rows, **columns}))
 
 
+OPEN = ExitStack()
+
+
+@pytest.fixture(autouse=True)
+def _stay_open() -> Iterator[None]:
+    with OPEN:
+        yield
+
+
 def opened(uri: str, **options: Any) -> manifest.Manifest:
-    with manifest.opened(uri, **{"reserved": (), **options}) as found:
-        return found
+    """Open a manifest until the test's end."""
+    return OPEN.enter_context(manifest.opened(uri, **{"reserved": (), **options}))
 
 
 def asked(found: manifest.Manifest) -> list[manifest.Request]:
@@ -109,6 +121,49 @@ def test_relative_s3_uris_follow_the_manifest() -> None:
     assert manifest._buckets(column, "s3://studies/night") == {"s3://a/", "s3://studies/"}
     assert manifest._buckets(column.slice(1), "s3://studies/night") == {"s3://a/"}
     assert manifest._buckets(column, "/night") == {"s3://a/"}
+
+
+def test_what_was_checked_is_scored_whatever_becomes_of_the_file(
+    load: Any, tmp_path: Path, put_table: Any
+) -> None:
+    found = load(image_uri=["a.png", "b.png"])
+    put_table(str(tmp_path / "m.parquet"), {"image_uri": ["c.png", "d.png"]})
+    (table,) = found.tables(10)
+    assert table["image_uri"].to_pylist() == ["a.png", "b.png"]
+
+
+def test_no_file_of_a_folder_is_left_out_in_silence(tmp_path: Path, put_table: Any) -> None:
+    folder = tmp_path / "night"
+    for number, name in enumerate(("a.parquet", "C.PARQUET", "_d.parquet", ".e.parquet")):
+        put_table(str(folder / name), {"image_uri": [f"{number}.png"]})
+    (table,) = opened(str(folder)).tables(10)
+    assert sorted(table["image_uri"].to_pylist()) == ["0.png", "1.png"]  # as readers take them
+    for name in ("site=b/b.parquet", "site=c/deep/c.parquet"):
+        put_table(str(folder / name), {"image_uri": ["x.png"]})
+    with pytest.raises(UserError, match="2 Parquet files lie in folders below it"):
+        opened(str(folder))
+
+
+def test_types_are_those_that_readers_share(load: Any, tmp_path: Path) -> None:
+    nanoseconds = pa.array([1_000, None], pa.timestamp("ns", "UTC"))
+    found = load(
+        image_uri=["a.png", "b.png"],
+        taken=nanoseconds,
+        tags=pa.array([[], None], pa.list_(pa.null())),
+        more=pa.array(
+            [{"x": None, "t": 5_000}] * 2, pa.struct({"x": pa.null(), "t": pa.timestamp("ns")})
+        ),
+    )
+    assert dict(zip(found.schema.names, found.schema.types, strict=True)) == {
+        "image_uri": pa.string(),
+        "taken": pa.timestamp("us", "UTC"),
+        "tags": pa.list_(pa.string()),
+        "more": pa.struct({"x": pa.string(), "t": pa.timestamp("us")}),
+    }
+    (table,) = found.tables(10)
+    assert table["taken"].to_pylist() == [datetime(1970, 1, 1, 0, 0, 0, 1, UTC), None]
+    with pytest.raises(UserError, match=r"column 'taken' holds timestamp.* that does not fit"):
+        load(image_uri=["a.png"], taken=pa.array([1_001], pa.timestamp("ns")))
 
 
 def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path, put_table: Any) -> None:

@@ -21,7 +21,7 @@ from batch.manifest import Request
 from batch.pipeline import Limits, Pipeline
 from sonode_console import UserError
 from tests.batch.conftest import FakeArchive
-from tests.batch.test_scorer import put_images, run
+from tests.batch.test_scorer import put_images, rows_of, run
 
 
 def job_of(archive: Any, **options: Any) -> Job:
@@ -172,23 +172,37 @@ def test_a_decoder_that_hangs_costs_its_row_alone(tmp_path: Path) -> None:
     assert 300 <= rows[2]["preprocess_ms"] < 3000
 
 
-def test_too_many_that_hang_end_the_run_and_the_process_can_end(
+def test_one_that_hangs_gives_its_room_back(tmp_path: Path) -> None:
+    archive = FakeArchive()
+    uris = put_images(str(tmp_path), b"hang", b"p=0.5", b"p=0.25")
+    try:
+        rows = scored(archive, uris, Limits(row_seconds=0.3, bytes_in_memory=4))
+    finally:
+        archive.released.set()
+    assert [row["status"] for row in rows] == ["failed", "ok", "ok"]
+
+
+def test_too_many_that_hang_end_the_run_which_then_goes_on_without_them(
     tmp_path: Path, put_table: Any
 ) -> None:
     archive = FakeArchive()
-    uris = put_images(str(tmp_path), *[b"hang"] * 10, b"p=0.5")
+    uris = put_images(str(tmp_path), *[b"hang"] * 3, *[b"p=0.5"] * 40)
     # A row asked for twice is refused; these are other objects with the same bytes.
     manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
+    out = str(tmp_path / "out")
+    limits = Limits(row_seconds=0.2, rows_given_up=2)
     try:
-        with pytest.raises(UserError, match=r"[34] images were not decoded within 0.2 s each"):
-            run(
-                *(manifest, str(tmp_path / "out"), archive),
-                shard_rows=20,
-                limits=Limits(row_seconds=0.2, rows_given_up=2),
-            )
+        with pytest.raises(UserError, match=r"3 images were not decoded within 0.2 s each"):
+            run(manifest, out, archive, shard_rows=50, limits=limits)
         assert all(thread.daemon for thread in threading.enumerate() if thread.name == "decode")
+        codes = [row["code"] for row in rows_of(out)]
+        assert codes[:2] == ["preprocess_timeout"] * 2
+        assert "not_reached" in codes
+        summary = run(manifest, out, archive, shard_rows=50, limits=limits, retry_failed=False)
     finally:
         archive.released.set()
+    assert summary.by_code == {"preprocess_timeout": 3}
+    assert [row["status"] for row in rows_of(out)] == ["failed"] * 3 + ["ok"] * 40
 
 
 def test_errors_of_the_archive_stay_with_their_row(
@@ -254,7 +268,18 @@ def test_a_task_that_comes_back_late_is_not_heard() -> None:
     time.sleep(0.1)
     with pytest.raises(TimeLimit):
         late.result()
-    assert pool.given_up == 1
+    pool.close()
+
+
+def test_those_that_come_back_do_not_count_as_hanging() -> None:
+    pool = Decoders(1, limit_s=0.05, max_given_up=1)
+    for _ in range(4):
+        released = threading.Event()
+        late = pool.submit(lambda released=released: released.wait(10))  # type: ignore[misc]
+        with pytest.raises(TimeLimit):
+            late.result()
+        released.set()
+        time.sleep(0.1)
     pool.close()
 
 
