@@ -6,7 +6,8 @@ Two files, each made by a create that fails where there is one:
     OUT/_runs/date=D/model=NAME-VERSION/started.json what is scored there, and how
 
 So a manifest keeps its date, and with it its parts, when it is run again after midnight; and a date
-and model hold the rows of one manifest, scored in one way.
+and model hold the rows of one manifest, scored in one way. A run that began a place and then found
+its manifest under another date has left the place free for others.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from datetime import UTC, datetime
 from typing import Any
 
 from batch import results, storage
-from batch.storage_errors import ObjectExists, ObjectMissing, StorageError
+from batch.storage_errors import ObjectChanged, ObjectExists, ObjectMissing, StorageError
 from sonode_console import UserError
 
 RUNS = "_runs"
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_TRIES = 20
 
 
 def date_of(out: str, manifest_key: str, name: str, version: str, asked: str | None) -> str:
@@ -63,10 +66,10 @@ def claim(
     uri = started(out, results.partition(date, model["name"], model["version"]))
     record = {**intent, "date": date, "shard_rows": shard_rows, "started": now}
     there = _read(uri)
-    if there is None:
+    if there is None or _left(out, there, date):
         if dry:
             return record
-        there = _first(uri, record)
+        there = _first(uri, record) if there is None else _taken_over(uri, out, record)
     for name, value in intent.items():
         if there.get(name) != value:
             raise UserError(
@@ -95,17 +98,46 @@ def _by_manifest(out: str, key: str, name: str, version: str) -> str:
     return storage.join(out, f"{RUNS}/manifests/{key}-{name}-{version}.json")
 
 
+def _left(out: str, there: dict[str, Any], date: str) -> bool:
+    """Whether the run that began this place went on under another date."""
+    model = there["model"]
+    uri = _by_manifest(out, there["manifest_key"], model["name"], model["version"])
+    known = _read(uri)
+    return known is not None and known["date"] != date
+
+
+def _taken_over(uri: str, out: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Write `record` over one that was left, and give what stands there then."""
+    try:
+        found = storage.read(uri)
+        there: dict[str, Any] = json.loads(found.data)
+        if not _left(out, there, record["date"]):
+            return there  # another run was faster
+        storage.replace(uri, as_json(record), found.etag)
+        return record
+    except ObjectChanged:
+        return _taken_over(uri, out, record)
+    except StorageError as error:
+        raise _unwritable(uri, error) from None
+
+
 def _first(uri: str, record: dict[str, Any]) -> dict[str, Any]:
     """Write `record` where there is none yet, and give what stands there then."""
-    try:
-        storage.create(uri, as_json(record))
-        return record
-    except ObjectExists:
-        found = _read(uri)
-        assert found is not None  # nothing removes it
-        return found
-    except StorageError as error:
-        raise UserError(f"results cannot be written to {uri.partition(RUNS)[0]}: {error}") from None
+    for _ in range(_TRIES):
+        try:
+            storage.create(uri, as_json(record))
+            return record
+        except ObjectExists:
+            if (found := _read(uri)) is not None:
+                return found
+        except StorageError as error:
+            raise _unwritable(uri, error) from None
+        time.sleep(0.1)  # S3 refuses both of two that come at once, until one of them is through
+    raise UserError(f"{uri}: another run is writing it; run again")
+
+
+def _unwritable(uri: str, error: StorageError) -> UserError:
+    return UserError(f"results cannot be written to {uri.partition(RUNS)[0]}: {error}")
 
 
 def _read(uri: str) -> dict[str, Any] | None:

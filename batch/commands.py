@@ -116,7 +116,7 @@ def score(
         words += [f"{name}={value}" for name, value in options.items() if value not in (None, "")]
         words += ["--retry-failed" if retry_failed else "--keep-failed"]
         words += ["--dry-run"] * dry_run + ["--json"] * as_json
-        raise typer.Exit(_one_process_each(words, archive))
+        raise typer.Exit(_one_process_each(words, archive, out, None if dry_run else on_finish))
     from batch import finish
 
     run = partial(
@@ -173,7 +173,13 @@ def _run_one(
     settings = {"engine": engine} if engine else {}
     with _started(archive, settings, cluster) as (loaded, shared_out):
         if dry_run:
-            plan = scorer.plan(manifest, out, loaded, **options, engine=shared_out)
+            plan = scorer.plan(
+                *(manifest, out, loaded),
+                **options,
+                engine=shared_out,
+                since=since,
+                max_failures=max_failures,
+            )
         else:
             try:
                 summary = scorer.score(
@@ -223,8 +229,14 @@ def _started(
         yield engine.archive, engine
 
 
-def _one_process_each(words: list[str], archives: list[str]) -> int:
-    """Run the command once per archive, all at the same time; give the largest exit code."""
+def _one_process_each(
+    words: list[str], archives: list[str], out: str, on_finish: str | None
+) -> int:
+    """Run the command once per archive, all at the same time; give the largest exit code.
+
+    A process that a signal ended counts as shells count it, 128 and the signal's number. It could
+    not tell `--on-finish`, which is told from here.
+    """
     import os
     import signal
     import subprocess
@@ -241,13 +253,24 @@ def _one_process_each(words: list[str], archives: list[str]) -> int:
         for archive in archives
     ]
     try:
-        return max(child.wait() for child in children)
+        codes = [child.wait() for child in children]
     except KeyboardInterrupt:
         for child in children:
             child.send_signal(signal.SIGINT)
         for child in children:
             child.wait()
         raise
+    for archive, code in zip(archives, codes, strict=True):
+        if code < 0:
+            message = f"ended by signal {-code}"
+            print(f"error: --archive {archive}: {message}; run it again", file=sys.stderr)
+            if on_finish is not None:
+                from batch import finish
+
+                finish.tell(
+                    on_finish, "error", {"out": out, "archive": archive, "message": message}
+                )
+    return max(code if code >= 0 else 128 - code for code in codes)
 
 
 def _show(summary: RunSummary, out: str) -> None:
@@ -271,5 +294,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
     say(f"  shards done   {plan.shards_done}")
     say(f"  rows done     {plan.rows_ok} scored, {plan.rows_failed} failed")
     say(f"  to score      {plan.rows_to_score} rows")
+    if plan.rows_known:
+        say(f"  of these      {plan.rows_known} have earlier scores, if their objects are the same")
     if plan.estimated_seconds is not None:
         say(f"  estimated     {plan.estimated_seconds / 60:.1f} min")

@@ -4,19 +4,21 @@ A row is taken over where an earlier one has a score for the same image_uri, RoI
 same archive (its SHA-256) with the same `explain`, and the object still has the ETag that it was
 scored with. The engine may differ; each row names its own.
 
-In memory are 20 bytes per earlier row; rows themselves are read when they are needed.
+The parts are read once. In memory are 20 bytes per earlier row; the rows themselves lie in a
+temporary file without a name, from which each is taken as it is needed, in any order.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batch import results, storage
@@ -25,92 +27,124 @@ from batch.manifest_checks import ROI_COLUMNS
 from batch.storage_errors import StorageError
 from sonode_console import UserError
 
-_ASKED = ("status", "image_uri", "frame", "roi", *ROI_COLUMNS)
-_PARTS_IN_MEMORY = 8
+_ASKED = ("image_uri", "frame", "roi", *ROI_COLUMNS)
 
 
 class Earlier:
     """The scores in a folder of results that were made by one archive with one `explain`.
 
-    Raises UserError for a folder that cannot be read or holds no results.
+    `columns`: those of the rows that are taken over. `may_be_empty`: a folder without results is
+    none too few, but the first. Raises UserError for a folder that cannot be read or holds no
+    results, and where the temporary file cannot be written. A copy in another process reads the
+    folder anew.
     """
 
-    def __init__(self, uri: str, sha256: str, explain: str | None) -> None:
+    def __init__(
+        self,
+        uri: str,
+        sha256: str,
+        explain: str | None,
+        columns: Sequence[pa.Field],
+        *,
+        may_be_empty: bool = False,
+    ) -> None:
+        self._given = (uri, sha256, explain, tuple(columns))
         self._made_by = {"sha256": sha256, "explain": explain}
-        self._parts: list[str] = []
+        self._schema = pa.schema([*columns, pa.field("asked", pa.string())])
         keys = [np.empty(0, np.uint64)]
         places = [np.empty((0, 2), np.uint32)]
         try:
             found = [f for f in storage.list_files(uri, deep=True) if f.endswith(".parquet")]
-            if not found:
+            if not found and not may_be_empty:
                 raise UserError(f"--since {uri}: holds no results of an earlier run")
-            for part in found:
-                table, folder = self._read(part, _ASKED)
-                if folder is None:
-                    continue
-                rows = np.flatnonzero(np.asarray(table["status"].to_pylist()) == results.OK)
-                asked = requests(table, folder)
-                keys.append(np.array([_key(asked[row]) for row in rows], np.uint64))
-                places.append(np.column_stack([np.full(len(rows), len(self._parts)), rows]))
-                self._parts.append(part)
+            with tempfile.TemporaryFile(prefix="sonode-earlier-") as file:
+                with pa.ipc.new_file(file, self._schema) as writer:
+                    for part in found:
+                        rows = self._rows_of(part)
+                        if not rows.num_rows:
+                            continue
+                        asked = rows["asked"].to_pylist()
+                        numbers = np.arange(rows.num_rows)
+                        places.append(
+                            np.column_stack([np.full_like(numbers, len(keys) - 1), numbers])
+                        )
+                        keys.append(np.array([_key(text) for text in asked], np.uint64))
+                        writer.write_table(rows)
+                file.flush()
+                # The map outlives the file, which has no name any more: it goes with the process.
+                reader = pa.ipc.open_file(pa.memory_map(f"/proc/self/fd/{file.fileno()}"))
+            self._parts = [reader.get_batch(part) for part in range(reader.num_record_batches)]
         except StorageError as error:
             raise UserError(f"--since {uri}: {error}") from None
+        except OSError as error:
+            raise UserError(
+                f"--since: the folder of temporary files cannot be written "
+                f"({type(error).__name__}); name another one in TMPDIR"
+            ) from None
         joined = np.concatenate(keys)
         order = np.argsort(joined, kind="stable")
         self._keys = joined[order]
         self._places = np.concatenate(places, dtype=np.uint32, casting="unsafe")[order]
-        self._remember()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_rows"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._remember()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, self._given
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def find(self, request: Request, columns: Sequence[pa.Field]) -> results.Row | None:
+    def knows(self, request: Request) -> bool:
+        """Whether there is an earlier score of what `request` asks for, of whatever ETag."""
+        return bool(self._candidates(request))
+
+    def find(self, request: Request) -> results.Row | None:
         """Give the earlier result of what `request` asks for, or None. Raises StorageError."""
-        key = np.uint64(_key(request))
-        start = np.searchsorted(self._keys, key, "left")
-        end = np.searchsorted(self._keys, key, "right")
-        candidates = []
-        for part, row in self._places[start:end].tolist():
-            asked, found = self._rows(part)
-            if asked[row][::2] == request[::2]:  # equal keys alone prove nothing
-                candidates.append(found[row])
+        candidates = self._candidates(request)
         if not candidates:
             return None
         etag = storage.etag_of(request.image_uri)
         if request.etag is not None and request.etag.strip('"') != etag:
             return None
-        for found_row in reversed(candidates):  # the newest date is the last
-            if found_row["image_etag"] == etag:
-                return {column.name: found_row[column.name] for column in columns}
+        for row in reversed(candidates):  # the newest date is the last
+            if row["image_etag"] == etag:
+                return row
         return None
 
-    def _read(self, part: str, names: Sequence[str] = ()) -> tuple[pa.Table, str | None]:
-        """A part (of `names`, its columns), and its images' folder if what made it is wanted."""
+    def _candidates(self, request: Request) -> list[results.Row]:
+        asked = _asked(request)
+        start = np.searchsorted(self._keys, np.uint64(_key(asked)), "left")
+        end = np.searchsorted(self._keys, np.uint64(_key(asked)), "right")
+        found = []
+        for part, number in self._places[start:end].tolist():
+            (row,) = self._parts[part].slice(number, 1).to_pylist()
+            if row.pop("asked") == asked:  # equal keys alone prove nothing
+                found.append(row)
+        return found
+
+    def _rows_of(self, part: str) -> pa.Table:
+        """A part's rows with a score, none if something else made it; as one batch."""
         try:
             file = pq.ParquetFile(pa.BufferReader(storage.read(part).data))
-            table = file.read([name for name in names if name in file.schema_arrow.names] or None)
-            made_by: dict[str, Any] = json.loads(table.schema.metadata[b"sonode"])
+            made_by: dict[str, Any] = json.loads(file.schema_arrow.metadata[b"sonode"])
+            folder = made_by.pop("folder")
+            if made_by != self._made_by:
+                return self._schema.empty_table()
+            wanted = {*_ASKED, *self._schema.names}
+            table = file.read([name for name in file.schema_arrow.names if name in wanted])
+            table = table.filter(pc.equal(table["status"], results.OK))
+            asked = pa.array([_asked(one) for one in requests(table, folder)], pa.string())
+            rows = [table[name] for name in self._schema.names[:-1]]
+            return pa.table([*rows, asked], schema=self._schema).combine_chunks()
         except (pa.ArrowException, KeyError, TypeError, ValueError, OSError):
             raise UserError(f"--since: {part} is not a part of results") from None
-        folder = made_by.pop("folder")
-        return table, folder if made_by == self._made_by else None
-
-    def _remember(self) -> None:
-        self._rows = lru_cache(_PARTS_IN_MEMORY)(self._rows_of)
-
-    def _rows_of(self, part: int) -> tuple[list[Request], list[results.Row]]:
-        table, folder = self._read(self._parts[part])
-        assert folder is not None
-        return requests(table, folder), table.to_pylist()
 
 
-def _key(request: Request) -> int:
-    asked = "\n".join([request.image_uri, *map("=".join, sorted(request.fields.items()))])
+def _again(uri: str, sha256: str, explain: str | None, columns: Sequence[pa.Field]) -> Earlier:
+    return Earlier(uri, sha256, explain, columns, may_be_empty=True)
+
+
+def _asked(request: Request) -> str:
+    return "\n".join([request.image_uri, *map("=".join, sorted(request.fields.items()))])
+
+
+def _key(asked: str) -> int:
     return int.from_bytes(hashlib.sha256(asked.encode()).digest()[:8], "big")

@@ -23,7 +23,7 @@ from batch import manifest as manifests
 from batch.earlier import Earlier
 from batch.job import Archive, Job
 from batch.local_engine import Engine, LocalEngine
-from batch.manifest import Manifest
+from batch.manifest import Manifest, requests
 from batch.pipeline import Limits
 from batch.shards import Receipt, Shard
 from batch.storage_errors import AccessDenied, StorageError
@@ -60,7 +60,8 @@ class Plan:
     rows_failed: int
     """Failed in an earlier run."""
     rows_to_score: int
-    """At most: `--since` may spare some."""
+    rows_known: int
+    """Of these, how many `--since` has scores for: spared where the object has not changed."""
     estimated_seconds: float | None
     """From a few images, scored and thrown away; None where nothing is to be scored."""
 
@@ -97,7 +98,7 @@ def score(
         manifest, job, intent = _prepared(stack, manifest_uri, out_uri, archive, explain, date)
         job = replace(job, batch_size=batch_size, retry_failed=retry_failed)
         if since is not None:
-            job = replace(job, earlier=Earlier(since, archive.sha256, explain))
+            job = replace(job, earlier=_earlier(since, job))
         most = _most(max_failures, manifest.rows)
         started = _now()
         there = claims.claim(job.out, job.date, intent, shard_rows, started)
@@ -140,7 +141,9 @@ def plan(
     batch_size: int | None = None,
     shard_rows: int = SHARD_ROWS,
     date: str | None = None,
+    since: str | None = None,
     retry_failed: bool = True,
+    max_failures: str | None = None,
     engine: Engine = LocalEngine(),  # noqa: B008 - has no state
 ) -> Plan:
     """Check all that `score` would and tell what it would do, writing nothing.
@@ -150,12 +153,14 @@ def plan(
     with ExitStack() as stack:
         manifest, job, intent = _prepared(stack, manifest_uri, out_uri, archive, explain, date)
         job = replace(job, batch_size=batch_size, retry_failed=retry_failed, rehearsal=True)
+        earlier = None if since is None else _earlier(since, job)
+        _most(max_failures, manifest.rows)
         there = claims.claim(job.out, job.date, intent, shard_rows, "", dry=True)
         with job.writing():
             parts = set(storage.list_files(storage.join(job.out, job.partition)))
         sample: list[pa.Table] = []
         counts: Counter[str] = Counter()
-        shards = done = 0
+        shards = done = known = 0
         for shard in _shards(manifest, there["shard_rows"]):
             shards += 1
             uri = storage.join(job.out, shard.part(job))
@@ -165,6 +170,8 @@ def plan(
                 counts += found
                 if not (retry_failed and found[results.FAILED]):
                     continue
+            elif earlier is not None:
+                known += sum(map(earlier.knows, requests(shard.table, job.folder)))
             if not sample:
                 sample.append(shard.table.slice(0, _REHEARSED))
         ok, failed = counts[results.OK], counts[results.FAILED]
@@ -178,6 +185,7 @@ def plan(
             rows_ok=ok,
             rows_failed=failed,
             rows_to_score=to_score,
+            rows_known=known,
             estimated_seconds=engine.rehearse(sample[0], job) * to_score if sample else None,
         )
 
@@ -211,6 +219,13 @@ def _prepared(
     )
     model = {"name": archive.name, "version": archive.version, "sha256": archive.sha256}
     return manifest, job, {"model": model, "manifest_key": key, "explain": explain}
+
+
+def _earlier(since: str, job: Job) -> Earlier:
+    """The results of `--since`; the results themselves may be meant, before there are any."""
+    itself = storage.absolute(since.rstrip("/")) == job.out.rstrip("/")
+    archive = job.archive
+    return Earlier(since, archive.sha256, job.explain, job.columns, may_be_empty=itself)
 
 
 def _most(max_failures: str | None, rows: int) -> float:

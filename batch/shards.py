@@ -98,6 +98,6 @@ def _earlier(request: Request, job: Job) -> results.Row | None:
     if job.earlier is None:
         return None
     try:
-        return job.earlier.find(request, job.columns)
+        return job.earlier.find(request)
     except StorageError:
         return None  # fetching it will tell

@@ -73,7 +73,7 @@ def place(job: Job) -> str:
 
 
 def write(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> RunSummary:
-    """Count what the parts hold, write run.json and the report beside it.
+    """Count what the parts hold, write the report and then run.json beside it.
 
     Raises UserError where they cannot be written.
     """
@@ -82,6 +82,10 @@ def write(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> Run
         with job.writing():
             etag = _etag(uri)
             summary = _counted(job, parts, run, rows)
+            # Before run.json, which says that all is there; of two runs, the one whose count stands
+            # has written last.
+            html = report.render(summary, job.archive.score_reference)
+            job.write(f"{place(job)}/report.html", html.encode())
             data = claims.as_json(asdict(summary))
             try:
                 if etag is None:
@@ -90,8 +94,6 @@ def write(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> Run
                     storage.replace(uri, data, etag)
             except (ObjectExists, ObjectChanged):
                 continue  # another run ended meanwhile
-        html = report.render(summary, job.archive.score_reference)
-        job.write(f"{place(job)}/report.html", html.encode())
         return summary
 
 

@@ -192,3 +192,45 @@ def test_help_imports_nothing_heavy() -> None:
         "sys.exit(bool({'torch', 'boto3', 'pyarrow', 'pandas'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+CHILD = """
+import os, signal, sys
+archive = sys.argv[-1].partition("=")[2]
+if archive == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+sys.exit({"failed": 1, "sound": 0}[archive])
+"""
+
+
+@pytest.mark.parametrize(
+    ("archives", "code"),
+    [(["sound", "failed"], 1), (["killed", "sound"], 137), (["failed", "killed"], 137)],
+)
+def test_of_several_archives_none_ends_unheard(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    archives: list[str],
+    code: int,
+) -> None:
+    python = sys.executable
+    (tmp_path / "child.py").write_text(CHILD)
+    stub = tmp_path / "python"
+    stub.write_text(f'#!/bin/sh\nexec {python} {tmp_path}/child.py "$@"\n')
+    stub.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stub))
+    told = tmp_path / "told"
+    found = batch.commands._one_process_each(["score"], archives, "out", f"cat >> {told}")
+    assert found == code
+    errors = capsys.readouterr().err
+    if "killed" not in archives:
+        assert (errors, told.exists()) == ("", False)
+        return
+    assert errors == "error: --archive killed: ended by signal 9; run it again\n"
+    assert json.loads(told.read_text()) == {
+        "outcome": "error",
+        "out": "out",
+        "archive": "killed",
+        "message": "ended by signal 9",
+    }

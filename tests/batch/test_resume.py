@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch import local_engine, parts, storage
+from batch import local_engine, parts, scorer, storage
 from sonode_console import UserError
 from tests.batch.conftest import FakeArchive, put_table
 from tests.batch.test_scorer import PLACE, put_images, rows_of, run
@@ -32,6 +32,10 @@ def manifest(folder: str) -> str:
         uris[row] = storage.join(folder, f"images/late-{row}.png")
     columns = {"study_id": [f"s{row}" for row in range(ROWS)], "image_uri": uris}
     return put_table(storage.join(folder, "m.parquet"), columns)
+
+
+def plan(manifest: str, out: str, archive: Any, **options: Any) -> scorer.Plan:
+    return scorer.plan(manifest, out, archive, explain=None, **options)
 
 
 def arrive(folder: str, row: int) -> None:
@@ -239,8 +243,47 @@ def test_earlier_results_spare_what_has_not_changed(
     archive.sha256 = "cd" * 32
     run(manifest, storage.join(folder, "c"), archive, since=old)
     assert scored(archive) == 12
-    with pytest.raises(UserError, match=r"--since .*nowhere: holds no results"):
-        run(manifest, out, archive, since=storage.join(folder, "nowhere"), date="2026-11-23")
+    for step in (run, plan):
+        with pytest.raises(UserError, match=r"--since .*nowhere: holds no results"):
+            step(manifest, out, archive, since=storage.join(folder, "nowhere"), date="2026-11-23")
+
+
+def test_every_night_may_take_over_from_all_nights_before(
+    folder: str, archive: Any, put_table: Any
+) -> None:
+    uris = put_images(folder, b"p=0.1", b"p=0.2", b"p=0.3")
+    out = storage.join(folder, "out")
+    first = put_table(storage.join(folder, "m.parquet"), {"image_uri": uris[:2]})
+    second = put_table(storage.join(folder, "n.parquet"), {"image_uri": uris})
+    assert run(first, out, archive, since=f"{out}/", date="2026-11-22").scored == 2
+    planned = plan(second, out, archive, since=out, date="2026-11-23")
+    assert (planned.rows_to_score, planned.rows_known) == (3, 2)
+    summary = run(second, out, archive, since=out, date="2026-11-23")
+    assert (summary.carried, summary.scored) == (2, 1)
+
+
+def test_a_plan_refuses_what_a_run_would(tmp_path: Path, archive: Any, put_table: Any) -> None:
+    uris = put_images(str(tmp_path), b"p=0.1")
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
+    with pytest.raises(UserError, match="--max-failures many"):
+        plan(manifest, str(tmp_path / "out"), archive, max_failures="many")
+
+
+def test_a_place_that_a_run_left_for_another_date_is_free(
+    tmp_path: Path, archive: Any, put_table: Any
+) -> None:
+    """Of two runs of a manifest around midnight, the later has begun a place and is refused."""
+    uris = put_images(str(tmp_path), b"p=0.1", b"p=0.2")
+    first = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris[:1]})
+    second = put_table(str(tmp_path / "n.parquet"), {"image_uri": uris[1:]})
+    out = str(tmp_path / "out")
+    run(first, out, archive, date="2026-11-22")
+    (begun,) = [uri for uri in storage.list_files(f"{out}/_runs", deep=True) if "started" in uri]
+    left = begun.replace("2026-11-22", "2026-11-23")
+    storage.write(left, storage.read(begun).data)
+    assert run(second, out, archive, date="2026-11-23").rows == 1
+    with pytest.raises(UserError, match="hold the results of another run"):
+        run(put_table(str(tmp_path / "o.parquet"), {"image_uri": uris}), out, archive)
 
 
 def test_an_etag_of_the_manifest_that_is_not_the_objects_is_a_failure_all_the_same(
