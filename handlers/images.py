@@ -121,6 +121,8 @@ def prepare(request: ScoringRequest, facts: Preprocessing) -> Prepared:
             field="roi",
         )
     crop_HW = crop(frame.grey_HW, roi, facts)
+    if crop_HW.size < frame.grey_HW.size:
+        crop_HW = crop_HW.copy()  # a view would keep the whole frame in memory
     input_SS = resize(crop_HW, facts)
     notes += quality.grey_warnings(roi, input_SS)
     if frame.has_colour_in(roi):

@@ -85,6 +85,10 @@ def test_the_roi_is_cropped_and_resized(frame: np.ndarray) -> None:
     assert prepared.warnings == []
 
 
+def test_a_crop_does_not_keep_the_frame_in_memory(frame: np.ndarray) -> None:
+    assert prepare(frame, RoI(10, 20, 40, 70)).crop_HW.base is None
+
+
 def test_the_full_frame_is_kept_for_a_row_that_asks_for_an_explanation(frame: np.ndarray) -> None:
     request = ScoringRequest(encode(frame), RoI(10, 20, 40, 70), Explain("gradcam", ("alnm",)))
     kept = images.prepare(request, Preprocessing(size=64)).frame_HW
