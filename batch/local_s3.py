@@ -115,7 +115,10 @@ class LocalS3:
             )
 
     def _wait_until_ready(self) -> None:
-        """Return once an object can be written: /healthz says yes too early."""
+        """Return once an object can be written and read: /healthz says yes too early.
+
+        It has a body, since an empty one needs none of the volumes that bodies lie in.
+        """
         assert self._process is not None
         # A profile of the environment may not exist; these credentials are all that is needed.
         unprofiled = botocore.session.Session(session_vars={"profile": (None, None, None, None)})
@@ -132,7 +135,8 @@ class LocalS3:
         deadline = time.monotonic() + _READY_WITHIN_S
         while True:
             try:
-                client.put_object(Bucket=self.bucket, Key=".ready", Body=b"")
+                client.put_object(Bucket=self.bucket, Key=".ready", Body=b"ready")
+                client.get_object(Bucket=self.bucket, Key=".ready")["Body"].read()
                 client.delete_object(Bucket=self.bucket, Key=".ready")
                 return
             except (boto.ClientError, boto.BotoCoreError) as error:
