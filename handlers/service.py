@@ -264,11 +264,12 @@ class ScoringService:
                 explained = self.explain(prepared, forward, deadline)
             with times.measure("postprocess"):
                 return self.postprocess(prepared, forward, explained)
-        except RuntimeError:
-            # torch's errors; the rows get a coded answer instead of the 503 of a dead batch.
-            logger.exception("inference failed for %d rows", len(prepared))
+        except Exception:  # of any kind: a coded answer instead of the 503 of a dead batch
+            logger.exception("scoring failed for %d rows", len(prepared))
             self._ask_the_device()
-            failure = InferenceFailed("the forward pass failed; see the worker's log")
+            if len(prepared) > 1 and not self.poisoned:  # so that only the culprit fails
+                return [self._score_prepared([item], deadline, times)[0] for item in prepared]
+            failure = InferenceFailed("scoring failed; see the worker's log")
             return [responses.failed(failure)] * len(prepared)
 
     def _ask_the_device(self) -> None:
