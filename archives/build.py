@@ -71,7 +71,6 @@ def _stage(checkpoint: Path, stage: Path) -> Path:
     golden.mkdir()
     for image in golden_images():
         (golden / image.name).write_bytes(image.png)
-    (golden / "golden.json").write_text("[]")  # what they must give is known once it runs
     return stage
 
 
@@ -102,7 +101,8 @@ def _archive(stage: Path, name: str, version: str, work: Path) -> Path:
 
 def _prove_and_zip(unpacked: Path, target: Path) -> None:
     """Record what the golden images give, and zip; both by the archive's own code."""
-    with load_folder(unpacked, REFERENCE) as loaded:
+    with load_folder(unpacked, REFERENCE, being_packed=True) as loaded:
+        golden, integrity = map(importlib.import_module, ("handlers.golden", "handlers.integrity"))
         images = golden_images()
         rows = [{"image": image.png, "roi": list(image.roi)} for image in images]
         outcomes = loaded.score(rows)
@@ -116,15 +116,20 @@ def _prove_and_zip(unpacked: Path, target: Path) -> None:
             {
                 "image": image.name,
                 "roi": list(image.roi),
-                # Rounded: other processors differ in the last digits, and verifying allows 1e-3.
                 "probabilities": {
-                    head: round(score["probability"], 5)
-                    for head, score in outcome.body["heads"].items()
+                    head: _rounded(value)
+                    for head, value in golden.recorded(outcome.body["heads"]).items()
                 },
             }
             for image, outcome in zip(images, outcomes, strict=True)
         ]
         (unpacked / "golden" / "golden.json").write_text(json.dumps(examples, indent=2) + "\n")
-        integrity = importlib.import_module("handlers.integrity")
         with target.open("wb") as file:
             integrity.write_canonical_zip(unpacked, file)
+
+
+def _rounded(value: float | dict[str, float]) -> float | dict[str, float]:
+    """Other processors differ in the last digits, and verifying allows 1e-3."""
+    if isinstance(value, dict):
+        return {label: round(probability, 5) for label, probability in value.items()}
+    return round(value, 5)

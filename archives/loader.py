@@ -144,9 +144,11 @@ def load_archive(
 
 @contextmanager
 def load_folder(
-    folder: Path, settings: Mapping[str, object] | None = None
+    folder: Path, settings: Mapping[str, object] | None = None, *, being_packed: bool = False
 ) -> Iterator[LoadedArchive]:
     """Start the service of an unpacked archive; `settings` as in `load_archive`.
+
+    Where it is `being_packed`, its golden examples are not asked for: they are yet to be recorded.
 
     Raises:
         ArchiveError: its code cannot be imported, or its service refuses to start.
@@ -166,6 +168,7 @@ def load_folder(
                         "model_dir": str(folder),
                         "gpu_id": 0,
                         "handler": dict(settings or {}),
+                        "being_packed": being_packed,
                     },
                 )
             )

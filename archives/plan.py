@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import subprocess
 from typing import NamedTuple
 
 
@@ -33,12 +33,31 @@ def plan() -> Plan:
     On the CPU two workers halve the cores, so that one computes while the other waits for its next
     requests; small batches keep both at work (measured: 2 workers with batches of 4 used 1.9 of 2
     cores, one worker with batches of 8 used 1.6, two with one request each 1.25). A GPU has one
-    worker, whose batches are two micro-batches of the engine.
+    worker, whose batches are two micro-batches of the engine: TorchServe gives the workers of a
+    model to its GPUs in turn.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = cores or 1
-    if shutil.which("nvidia-smi"):
-        return Plan(workers=1, threads=cores, batch_size=32, max_batch_delay_ms=2)
+    if gpus := count_gpus():
+        return Plan(gpus, max(1, cores // gpus), batch_size=32, max_batch_delay_ms=2)
     workers = min(2, cores)
     threads = max(1, cores // workers)
     return Plan(workers, threads, batch_size=4 * threads, max_batch_delay_ms=1)
+
+
+def count_gpus() -> int:
+    """GPUs that CUDA_VISIBLE_DEVICES leaves of those of the machine, asked for as TorchServe does.
+
+    None where the driver does not answer: the workers then run on the CPU, too.
+    """
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    there = len(asked.stdout.split())
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return there
+    named = [name for name in visible.split(",") if name.strip() not in ("", "-1")]
+    return min(there, len(named))

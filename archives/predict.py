@@ -33,9 +33,7 @@ def server(url: str, model: str, key_file: Path | None) -> Iterator[Score]:
     The token is that of `key_file`, or of SONODE_TOKEN, or of the key file that `sonode serve`
     writes for this port. Raises UserError where there is none, or where nobody answers.
     """
-    base = httpx.URL(url)
-    if base.scheme not in ("http", "https") or not base.host:
-        raise UserError(f"--url {url}: is no address of a server; give e.g. http://127.0.0.1:8080")
+    base = _address(url)
     # A proxy of the environment must not see calls to this machine.
     local = base.host in ("127.0.0.1", "localhost", "::1")
     with httpx.Client(timeout=TIMEOUT_S, trust_env=not local) as client:
@@ -112,6 +110,18 @@ def predict(
             say(json.dumps({"image": str(path), **body}))
         else:
             _show(path, body)
+
+
+def _address(url: str) -> httpx.URL:
+    """The URL, if a server can be there."""
+    try:
+        base = httpx.URL(url)
+        base.raw_host.decode().encode("idna")  # as the socket will; its labels have limits
+    except (httpx.InvalidURL, UnicodeError):
+        base = httpx.URL()
+    if base.scheme not in ("http", "https") or not base.host or not 0 < (base.port or 80) < 2**16:
+        raise UserError(f"--url {url}: is no address of a server; give e.g. http://127.0.0.1:8080")
+    return base
 
 
 def _token(base: httpx.URL, key_file: Path | None) -> str:

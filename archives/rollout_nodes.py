@@ -103,7 +103,7 @@ def _golden_difference(node: Node, model: str, release: Release, tolerance: floa
                 raise Refused("goldens", f"{where}: answered {answer.status_code}")
             heads = answer.json()["heads"]
             for head, expected in example["probabilities"].items():
-                difference = abs(heads[head]["probability"] - expected)
+                difference = _difference(expected, heads[head])
                 differences.append(difference)
                 if difference > tolerance:
                     raise Refused(
@@ -112,6 +112,15 @@ def _golden_difference(node: Node, model: str, release: Release, tolerance: floa
                         f"is {tolerance:g}",
                     )
     return max(differences)
+
+
+def _difference(expected: float | dict[str, float], score: dict[str, Any]) -> float:
+    """The largest one of a head's probabilities: a golden example has those of every label of a
+    head with more than two; archives that were packed by earlier versions that of the leading one.
+    """
+    if not isinstance(expected, dict):
+        return abs(float(score["probability"]) - expected)
+    return max(abs(float(score["distribution"][label]) - it) for label, it in expected.items())
 
 
 def _post(node: Node, url: str, png: bytes, headers: dict[str, str]) -> httpx.Response:

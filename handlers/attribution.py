@@ -20,7 +20,9 @@ Shapes in names: S side of the input; L logits; C channels, h, w of a feature ma
 from __future__ import annotations
 
 import copy
+import math
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
@@ -31,7 +33,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from handlers.errors import ExplanationFailed
+from handlers.errors import ExplanationFailed, ExplanationTooLong
 from model_def.checkpoint import ModelCard
 from model_def.gradcam import grad_cam
 from model_def.heads import logit_slices
@@ -73,14 +75,18 @@ class Attributor:
         input_SS: Pixels,
         logits_L: torch.Tensor,
         features_Chw: torch.Tensor,
+        deadline: float = math.inf,
     ) -> Attribution:
         """The map of one head for one image that was scored.
 
         A binary head's own logit is explained; in a chain it is that of the conditional
         probability. Of a categorical head it is the logit of its most probable label.
 
+        `deadline` is of `time.monotonic()`; after it no map is begun but Grad-CAM.
+
         Raises:
             ExplanationFailed: the map has values that are not finite.
+            ExplanationTooLong: the deadline came first.
         """
         own = self.slices[head]
         target = own.start + int(logits_L[own].argmax())
@@ -89,6 +95,13 @@ class Attributor:
             map_hw = grad_cam(features_Chw, weight_C)
         else:
             with self._lock:  # Captum hooks into modules, and one map at a time bounds memory
+                # Asked in here: to wait for the maps of other threads takes time, too.
+                if time.monotonic() > deadline:
+                    raise ExplanationTooLong(
+                        f"explain: no time left for {method} in this batch; ask again, for fewer "
+                        "heads, or for gradcam, which takes none",
+                        field="explain",
+                    )
                 map_hw = self._through_captum(method, input_SS, target)
         if not np.isfinite(map_hw).all():
             raise ExplanationFailed(

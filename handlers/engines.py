@@ -226,6 +226,10 @@ def build(
     Raises:
         EngineUnavailable: not on this machine; with what it needs.
     """
+    if device.type == "cuda":
+        # cuDNN convolves float32 in TF32, of 10 bits, unless told otherwise: neither the reference
+        # nor what heat maps compute would be float32. No GPU has run it yet.
+        torch.backends.cudnn.allow_tf32 = False
     if name.startswith("openvino"):
         from handlers.openvino_engine import OpenVINOEngine
 

@@ -90,7 +90,7 @@ class PreprocessFailed(RequestError):  # noqa: N818
 
 
 class InferenceFailed(RequestError):  # noqa: N818
-    """The forward pass failed or gave no finite number."""
+    """The forward pass, or what follows it, failed or gave no finite number."""
 
     status, code = 500, "inference_failed"
     stage = "inference"

@@ -6,7 +6,7 @@ The images are synthetic: an archive carries no patient's pixels.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +29,39 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [{"image": (folder / e["image"]).read_bytes(), "roi": e["roi"]} for e in examples]
 
 
+def recorded(heads: Mapping[str, Mapping[str, Any]]) -> dict[str, float | dict[str, float]]:
+    """Of a result's `heads` what an example holds: the probability, or that of every label.
+
+    The most probable label's alone would not tell labels that have changed places.
+    """
+    return {
+        head: score.get("distribution") or score["probability"] for head, score in heads.items()
+    }
+
+
 def verify(folder: Path, score: Score, engine: Engine) -> float:
     """Score the golden examples; the largest difference of a probability to what is expected.
 
     Raises:
-        GoldenMismatch: a row fails, or the largest difference exceeds what the engine allows.
+        GoldenMismatch: there are none; they are of other heads or labels; a row fails; or the
+            largest difference exceeds what the engine allows.
     """
     examples = json.loads((folder / EXPECTED).read_text())
+    if not examples:
+        raise GoldenMismatch("golden: the archive has no examples to be proved on; pack it anew")
     differences: dict[tuple[str, str], float] = {}
     for example, outcome in zip(examples, score(rows(folder)), strict=True):
         if outcome.status != 200:
             raise GoldenMismatch(f"golden {example['image']}: {outcome.body['message']}")
-        for head, expected in example["probabilities"].items():
-            found = outcome.body["heads"][head]["probability"]
-            differences[example["image"], head] = abs(found - expected)
-    if not differences:
-        return 0.0
+        expected = _flat(example["probabilities"])
+        found = _flat(recorded(outcome.body["heads"]))
+        if expected.keys() != found.keys():
+            raise GoldenMismatch(
+                f"golden {example['image']}: has probabilities of {', '.join(expected) or 'none'}, "
+                f"the network gives {', '.join(found)}; pack it anew"
+            )
+        for head in found:
+            differences[example["image"], head] = abs(found[head] - expected[head])
     (image, head), largest = max(differences.items(), key=lambda item: item[1])
     if largest > engine.tolerance:
         remedy = (
@@ -58,3 +75,14 @@ def verify(folder: Path, score: Score, engine: Engine) -> float:
             f"{engine.tolerance:g}; {remedy}"
         )
     return largest
+
+
+def _flat(probabilities: Mapping[str, float | Mapping[str, float]]) -> dict[str, float]:
+    """By head, and by label (`subtype = A`) where every label has one."""
+    flat: dict[str, float] = {}
+    for head, value in probabilities.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{head} = {label}": probability for label, probability in value.items()}
+        else:
+            flat[head] = value
+    return flat

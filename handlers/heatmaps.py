@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 import torch
 
 from handlers.attribution import SIGNED, Attributor
-from handlers.errors import ExplanationTooLong
 from handlers.images import Prepared
 from handlers.responses import Heatmap
 from model_def.overlay import Canvas, Map
@@ -44,13 +42,9 @@ def of_row(
     method = item.explain.method
     found = {}
     for head in item.explain.heads:
-        if method != "gradcam" and time.monotonic() > deadline:
-            raise ExplanationTooLong(
-                f"explain: no time left for {method} in this batch; ask again, for fewer heads, "
-                "or for gradcam, which takes none",
-                field="explain",
-            )
-        map_hw, target = attributor.attribute(method, head, item.input_SS, logits_L, features_Chw)
+        map_hw, target = attributor.attribute(
+            method, head, item.input_SS, logits_L, features_Chw, deadline
+        )
         caption = f"{method.replace('_', ' ')}: {target}"
         signed = method in SIGNED
         found[head] = Heatmap(

@@ -33,6 +33,8 @@ from model_def.preprocessing import RoI
 FIELDS = ("image", "roi", "explain", "frame", "study_id")
 HEADERS = {"x-roi": "roi", "x-explain": "explain", "x-frame": "frame"}
 EXTRAS = ("full_frame", "grid")  # what `explain` may ask for beside the overlay of the crop
+# A whole number as text; Python's float() takes `1_0` and the digits of every script, too.
+WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
 MAX_TEXT = 256  # characters of any field but the image; long digits are costly to parse
 
 
@@ -168,7 +170,8 @@ def _roi(value: object) -> RoI | None:
             number = float(corner)  # type: ignore[arg-type]
         except (TypeError, ValueError, OverflowError) as error:
             raise MalformedRequest(f"roi: a corner is no number; {remedy}", field="roi") from error
-        if isinstance(corner, bool) or not math.isfinite(number) or number != int(number):
+        odd = isinstance(corner, str) and not WHOLE.fullmatch(corner.strip())
+        if odd or isinstance(corner, bool) or not math.isfinite(number) or number != int(number):
             raise InvalidRoI(f"roi: a corner is not a whole number; {remedy}", field="roi")
         whole.append(int(number))
     return RoI(*whole)

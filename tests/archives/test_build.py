@@ -15,8 +15,10 @@ import torch
 from archives import build
 from archives.build import pack
 from archives.errors import ArchiveError
-from archives.loader import file_sha256
+from archives.loader import file_sha256, load_folder
 from model_def import checkpoint
+from model_def.heads import HeadSpec
+from model_def.network import Network
 from sonode_console import UserError
 
 
@@ -55,6 +57,33 @@ def test_what_is_in_an_archive(archive_path: Path, checkpoint_folder: Path) -> N
         Path(name).name for name in names if name.endswith(".png")
     }
     assert all(set(example["probabilities"]) == {"malignancy", "alnm"} for example in expected)
+
+
+def test_the_goldens_of_a_head_with_three_labels_have_all_of_them(
+    checkpoint_folder: Path, tmp_path: Path
+) -> None:
+    _, card = checkpoint.load(checkpoint_folder)
+    subtype = HeadSpec(name="subtype", target="subtype", labels=("A", "B", "C"))
+    card = card.model_copy(update={"heads": (card.heads[0], subtype)})
+    torch.manual_seed(0)
+    checkpoint.save(tmp_path / "checkpoint", Network(card.architecture, 4), card)
+    path = pack(tmp_path / "checkpoint", "three", "1.0", tmp_path / "store")
+    with zipfile.ZipFile(path) as archive:
+        examples = json.loads(archive.read("golden/golden.json"))
+    for example in examples:
+        assert 0 < example["probabilities"]["malignancy"] < 1
+        of_labels = example["probabilities"]["subtype"]
+        assert list(of_labels) == ["A", "B", "C"]
+        assert sum(of_labels.values()) == pytest.approx(1, abs=2e-5)
+
+
+def test_an_archive_without_goldens_is_not_loaded(archive_path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "unpacked"
+    with zipfile.ZipFile(archive_path) as archive:
+        archive.extractall(folder)
+    (folder / "golden" / "golden.json").write_text("[]")
+    with pytest.raises(ArchiveError, match="has no examples to be proved on"), load_folder(folder):
+        pass
 
 
 def test_an_equal_archive_may_be_packed_again(archive_path: Path, checkpoint_folder: Path) -> None:

@@ -16,6 +16,7 @@ from archives.node import TorchServeNode
 from tests.test_sonode import ROOT
 
 ROI = "10,8,90,70"
+LONG_NAME = f"http://{'a' * 64}.example"  # a label has 63 characters at most
 
 
 def predict(*arguments: object, cwd: Path, token: str = "") -> subprocess.CompletedProcess[str]:
@@ -138,7 +139,10 @@ def test_what_a_server_refuses_is_told_in_one_line(
     ("arguments", "message"),
     [
         (["no-such.png"], "IMAGE no-such.png: No such file or directory"),
-        (["{image}", "--url", "ftp://x"], "--url ftp://x: is no address of a server"),
+        *(
+            (["{image}", "--url", url], f"--url {url}: is no address of a server; give e.g. http")
+            for url in ("ftp://x", "http://127.0.0.1:abc", "http://127.0.0.1:70000", LONG_NAME)
+        ),
         (["{image}"], "no token: runs/serve-8080/key_file.json cannot be read; give --key-file"),
         (["{image}", "--key-file", "{image}"], "is no key file of TorchServe"),
         (["{image}", "{image}", "--roi", ROI], "--roi: belongs to one image"),

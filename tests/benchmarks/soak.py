@@ -3,8 +3,9 @@
 python -m tests.benchmarks.soak [--requests N]
 
 Good rows of several sizes and forms, bad ones, explained ones, 16 at a time. The resident memory
-(RSS) of the worker and of Java is sampled; over the last half of the requests the slope of a line
-through the samples must stay below a bound, else the exit code is 1.
+(RSS) of all workers together and of Java is sampled; over the last half of the requests the slope
+of a line through the samples must stay below a bound, else the exit code is 1. A worker that is
+started anew ends it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 
 from archives.node import TorchServeNode
 from sonode_console import progress, table
+from tests.benchmarks.serving import await_workers
 from tests.benchmarks.throughput import make_archive
 from tests.conftest import encode
 from tests.processes import processes_about
@@ -33,7 +35,8 @@ CONCURRENCY = 16
 EVERY = 250  # requests from sample to sample
 # MiB per 1,000 requests: a row's crop (64 KiB) that is kept would show as 60, a log line as 0.3.
 # Java's heap grows up to its own limit before it collects: its bound is that of a slow leak only.
-BOUND = {"worker": 1.0, "java": 8.0}
+BOUND = {"workers": 1.0, "java": 8.0}
+MARK = {"workers": "model_service_worker", "java": "ModelServer"}  # on their command lines
 
 
 def requests(rng: np.random.Generator) -> list[dict[str, Any]]:
@@ -77,16 +80,23 @@ def main() -> None:
         folder = Path(name)
         archive = make_archive(folder, "resnet18")
         with (
-            TorchServeNode(archive.parent, {"bench": archive.name}, folder / "node") as node,
+            TorchServeNode(archive.parent, {"m": archive.name}, folder / "node") as node,
             httpx.Client(timeout=60, trust_env=False) as client,
             ThreadPoolExecutor(CONCURRENCY) as pool,
         ):
-            url = f"{node.inference_url}/predictions/bench"
+            url = f"{node.inference_url}/predictions/m"
+            await_workers(node, node.plan.workers)
             processes = {
-                who: process
-                for process in processes_about(folder / "node")
-                for who, mark in (("worker", "model_service_worker"), ("java", "ModelServer"))
-                if any(mark in part for part in process.cmdline()[1:])
+                who: [
+                    process
+                    for process in processes_about(folder / "node")
+                    if any(mark in part for part in process.cmdline()[1:])
+                ]
+                for who, mark in MARK.items()
+            }
+            assert {who: len(found) for who, found in processes.items()} == {
+                "workers": node.plan.workers,
+                "java": 1,
             }
 
             def post(number: int) -> None:
@@ -96,14 +106,18 @@ def main() -> None:
                 with lock:
                     statuses[answer.status_code] += 1
                     if sum(statuses.values()) % EVERY == 0:
-                        rss = {w: p.memory_info().rss / 2**20 for w, p in processes.items()}
+                        rss = {
+                            who: sum(process.memory_info().rss for process in those) / 2**20
+                            for who, those in processes.items()
+                        }
                         samples.append((sum(statuses.values()), rss))
 
             started = time.monotonic()
             done = pool.map(post, range(arguments.requests))
             list(progress(done, total=arguments.requests, what="soak"))
             seconds = time.monotonic() - started
-            assert all(process.is_running() for process in processes.values())
+            # None was started anew: that would hide what it had grown to.
+            assert all(process.is_running() for those in processes.values() for process in those)
     step = max(1, len(samples) // 10)
     table(
         f"{arguments.requests} requests in {seconds:.0f} s: "

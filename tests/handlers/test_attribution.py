@@ -7,6 +7,8 @@ import math
 import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,10 @@ from PIL import Image
 from torch import nn
 
 from archives.build import pack
+from handlers import attribution
 from handlers import service as service_module
 from handlers.attribution import METHODS, Attribution, Attributor
+from handlers.errors import ExplanationTooLong
 from handlers.service import ScoringService
 from model_def import checkpoint
 from model_def.checkpoint import ModelCard
@@ -330,6 +334,47 @@ def test_online_a_batch_has_its_time_and_no_more(
     assert (bodies[0]["code"], bodies[0]["field"]) == ("explanation_too_long", "explain")
     # In a batch job nobody waits.
     assert [outcome.status for outcome in service.score(batch)] == [200, 200, 200]
+
+
+class WatchedLock:
+    """A lock that tells, before it is taken, that somebody wants it."""
+
+    def __init__(self) -> None:
+        self.wanted = threading.Semaphore(0)
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self.wanted.release()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_a_map_that_waited_for_another_until_the_deadline_is_not_begun(
+    linear: tuple[Attributor, np.ndarray], grey: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attributor, _ = linear
+    lock, clock, maps = WatchedLock(), [0.0], []
+
+    def slow(*_: object) -> torch.Tensor:
+        for _ in range(2):  # the other thread waits for the lock, too
+            assert lock.wanted.acquire(timeout=60)
+        clock[0] = 2.0
+        maps.append(1)
+        return torch.ones(1, 1)
+
+    monkeypatch.setattr(attributor, "_lock", lock)
+    monkeypatch.setattr(attribution, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setitem(attribution._CAPTUM, "occlusion", slow)
+    given = ("occlusion", "alnm", grey, torch.zeros(2), torch.zeros(1, 1, 1), 1.0)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(attributor.attribute, *given) for _ in range(2)]
+        refused = [future.exception() for future in both]
+    assert maps == [1]
+    (error,) = [it for it in refused if it is not None]
+    assert isinstance(error, ExplanationTooLong)
+    assert error.field == "explain"
 
 
 def test_explaining_does_not_disturb_scoring(service: ScoringService, frames: list[bytes]) -> None:

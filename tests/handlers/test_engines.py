@@ -106,6 +106,20 @@ def test_openvino_is_called_once_before_several_threads_may_call_it(
     assert threads == [threading.get_ident()]
 
 
+@pytest.mark.parametrize(("device", "tf32"), [("cuda", False), ("cpu", True)])
+def test_float32_is_not_tf32_on_a_gpu(
+    device: str, tf32: bool, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(
+        engines, "EagerEngine", lambda *_: found.append(torch.backends.cudnn.allow_tf32)
+    )
+    network, card = load(checkpoint_folder)
+    engines.build("eager", network, card.preprocessing, torch.device(device), SETTINGS)
+    assert found == [tf32]
+
+
 def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     auto = Settings()
     monkeypatch.setitem(sys.modules, "openvino", None)  # as where it is not installed

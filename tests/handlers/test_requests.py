@@ -73,6 +73,12 @@ def test_a_form_that_names_its_image_otherwise_does_not_lose_its_roi(name: str) 
     assert caught.value.field == "body"
 
 
+@pytest.mark.parametrize("roi", ["+1, 2. ,30.00, 40", ["1", "2.0", 30.0, 40]])
+def test_whole_numbers_may_be_written_in_several_ways(roi: object) -> None:
+    body = {"image": JSON_FIELDS["image"], "roi": roi}
+    assert requests.parse({"body": body}, {}, HEADS).roi == RoI(1, 2, 30, 40)
+
+
 def test_roi_and_explain_may_be_left_out() -> None:
     assert requests.parse({"image": b"x"}, {}, HEADS) == ScoringRequest(b"x", None, None)
 
@@ -102,6 +108,10 @@ def test_the_explanations_endpoint_asks_for_all_heads_unless_the_row_says_otherw
         ({"image": b"x", "roi": b"nan,2,3,4"}, InvalidRoI, "roi"),
         ({"image": b"x", "roi": b"0,0,inf,4"}, InvalidRoI, "roi"),
         ({"image": b"x", "roi": b"0.5,0,3,4"}, InvalidRoI, "roi"),
+        ({"image": b"x", "roi": b"1_0,0,2_0,20"}, InvalidRoI, "roi"),
+        ({"image": b"x", "roi": "\u0661,0,3,4"}, InvalidRoI, "roi"),
+        ({"image": b"x", "roi": b"1e1,0,20,20"}, InvalidRoI, "roi"),
+        ({"body": {**JSON_FIELDS, "roi": ["1_0", 0, 20, 20]}}, InvalidRoI, "roi"),
         ({"body": {**JSON_FIELDS, "roi": [10**400, 0, 1, 1]}}, MalformedRequest, "roi"),
         ({"body": {**JSON_FIELDS, "roi": [True, 0, 1, 1]}}, InvalidRoI, "roi"),
         ({"body": {**JSON_FIELDS, "roi": [None, 0, 1, 1]}}, MalformedRequest, "roi"),

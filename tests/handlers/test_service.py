@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +15,7 @@ import torch
 from handlers import poison
 from handlers.engines import Forward
 from handlers.golden import GoldenMismatch
+from handlers.images import Prepared
 from handlers.service import ScoringService
 from tests.conftest import encode
 
@@ -146,6 +147,37 @@ def test_a_failing_forward_pass_gives_coded_answers(
     good, bad = service.score([{"image": encode(frame)}, {"image": b""}])
     assert (good.status, good.body["stage"]) == (500, "inference")
     assert bad.body["code"] == "missing_image"
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, MemoryError, ValueError, KeyError])
+@pytest.mark.parametrize("stage", ["inference", "postprocess"])
+@pytest.mark.parametrize("engine", ["service", "openvino"])  # rows beside each other, or together
+def test_whatever_fails_a_row_leaves_its_neighbours_alone(
+    request: pytest.FixtureRequest,
+    frame: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[Exception],
+    stage: str,
+    engine: str,
+) -> None:
+    service: ScoringService = request.getfixturevalue(engine)
+    rows = [{"image": encode(frame), "roi": f"3,3,{80 + number},60"} for number in range(4)]
+    expected = service.score(rows)
+    done = getattr(service, stage)
+
+    def fail(prepared: Sequence[Prepared], *more: object) -> object:
+        if any(item.roi.x_max == 82 for item in prepared):
+            raise kind("out of something")
+        return done(prepared, *more)
+
+    monkeypatch.setattr(service, stage, fail)
+    found = service.score(rows)
+    assert [outcome.status for outcome in found] == [200, 200, 500, 200]
+    assert (found[2].body["code"], found[2].body["stage"]) == ("inference_failed", "inference")
+    for index in (0, 1, 3):
+        for head, score in expected[index].body["heads"].items():
+            probability = found[index].body["heads"][head]["probability"]
+            assert probability == pytest.approx(score["probability"], abs=1e-5)
 
 
 def test_an_empty_batch_has_no_answers(service: ScoringService) -> None:
