@@ -48,7 +48,7 @@ def plan() -> Plan:
 def count_gpus() -> int:
     """GPUs that CUDA_VISIBLE_DEVICES leaves of those of the machine, asked for as TorchServe does.
 
-    None where the driver does not answer: the workers then run on the CPU, too.
+    0 where the driver does not answer: TorchServe then counts none either.
     """
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     try:
