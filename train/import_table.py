@@ -53,8 +53,8 @@ def import_voc(
         UserError: a file or column is absent, or the cohort has faults.
     """
 
-    def boxes(_: Draft, record: dict[str, str], __: Path) -> list[RoI]:
-        return read_voc(source / "annotations" / f"{Path(record['image']).stem}.xml")
+    def boxes(draft: Draft, record: dict[str, str], _: Path) -> list[RoI]:
+        return _voc(draft, source / "annotations" / f"{Path(record['image']).stem}.xml")
 
     return _import(
         _labels(source, ".xml"),
@@ -151,15 +151,23 @@ def _box_in_row(draft: Draft, record: dict[str, str], _: Path) -> list[RoI]:
 
 def _boxes_beside(draft: Draft, _: dict[str, str], image: Path) -> list[RoI]:
     if (path := image.with_suffix(".xml")).is_file():
-        return read_voc(path)
+        return _voc(draft, path)
     if (path := image.with_suffix(".txt")).is_file():
         return _yolo(draft, path, image)
     draft.fault("roi", f"no {image.stem}.xml or .txt beside the image, and no roi columns")
     return []
 
 
+def _voc(draft: Draft, path: Path) -> list[RoI]:
+    """Boxes of a Pascal VOC file, whose frame must be the image's."""
+    boxes, size = read_voc(path)
+    draft.drawn_in(path, size)
+    return boxes
+
+
 def _yolo(draft: Draft, path: Path, image: Path) -> list[RoI]:
     """Boxes of a YOLO file; they need the frame's size."""
+    draft.drawn_in(path)
     pixels = draft.pixels(image)
     if pixels is None:
         return []
