@@ -80,6 +80,36 @@ def test_parquet_says_the_types_itself(folder: Path) -> None:
             import_csv(source, folder / "out", name="ours")
 
 
+def test_ids_do_not_depend_on_the_type_that_holds_them(folder: Path) -> None:
+    rows = [image("a", 7), image("b", 1234567890123), image("c", 9)]
+    frame = pd.DataFrame(rows).assign(lesion_id=[1, 2, 3])
+    found = []
+    for kind in ("int64", "float64", "Int64", "str"):
+        typed = frame.astype({"patient_id": kind, "lesion_id": kind})
+        typed.to_parquet(folder / "table.parquet")
+        found.append(import_csv(folder / "table.parquet", folder / "out", name="ours"))
+    assert found[1].table["patient_id"].tolist() == ["7", "1234567890123", "9"]
+    assert found[1].table["lesion_id"].tolist() == ["1", "2", "3"]
+    assert len({cohort.sha256 for cohort in found}) == 1
+    # In a CSV an id is its text.
+    texts = import_csv(write(folder, image("a", "007"), image("b", "7.0")), folder, name="ours")
+    assert texts.table["patient_id"].tolist() == ["007", "7.0"]
+
+
+def test_ids_that_are_no_whole_numbers_are_faults(folder: Path) -> None:
+    rows = [image("a", 1.5), image("b", 2.0**54), image("c", 2.0), image("d", None)]
+    pd.DataFrame(rows).assign(lesion_id=[1.0, 2.0, 3.5, 4.0]).to_parquet(folder / "table.parquet")
+    with pytest.raises(UserError) as caught:
+        import_csv(folder / "table.parquet", folder / "out", name="ours")
+    what = "not a whole number, or one of too many digits; give ids as text"
+    assert caught.value.details == [
+        f"table.parquet row 0, patient_id: {what}",
+        f"table.parquet row 1, patient_id: {what}",
+        f"table.parquet row 2, lesion_id: {what}",
+        "table.parquet row 3, patient_id: missing; the split needs it",
+    ]
+
+
 def test_boxes_beside_the_images(folder: Path) -> None:
     write_voc(folder / "images" / "a.xml", "a.png", 60, 50, RoI(1, 2, 30, 40))
     (folder / "images" / "b.txt").write_text("0 0.5 0.5 1 1\n0 0.25 0.5 0.5 1\n")
