@@ -195,6 +195,7 @@ class TrainCLI(LightningCLI):
             validation.labels_NK,
             self.model.heads,
             self.model.hierarchy,
+            self.model.loss.parent_negative,
             self.model.operating_point,
         )
         card = checkpoint.ModelCard(

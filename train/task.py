@@ -231,7 +231,9 @@ class MultiTask(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """AUCs of the validation part, and the loss by which the best epoch is chosen."""
         logits_NL, labels_NK = self._log_aucs("val")
-        loss = calibrated_loss(logits_NL, labels_NK, self.heads, self.hierarchy)
+        loss = calibrated_loss(
+            logits_NL, labels_NK, self.heads, self.hierarchy, self.loss.parent_negative
+        )
         self.log("val_calibrated_loss", loss, sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
