@@ -23,7 +23,6 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from model_def import checkpoint
 from sonode_console import UserError, say, table
-from train import weights
 from train.calibration import calibrate, score_histograms
 from train.datamodule import CohortData, absent_labels
 from train.leakage import IMAGES, check_unseen, images_of
@@ -241,7 +240,7 @@ class TrainCLI(LightningCLI):
             "average_decay": self.model.average_decay,
             "augmentation": self.datamodule.augmentation.model_dump(),
             "precision": str(self.trainer.precision),
-            "weights": weights.provenance(self.model.weights),
+            "weights": self.model.weights_known_as,
             "loss": self.model.loss.model_dump(),
             "versions": {
                 name: importlib.metadata.version(name)
