@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import stats
 
 from model_def.checkpoint import CARD
@@ -184,8 +183,6 @@ def _train(cohort: Path, folder: Path, config: Path, flags: Sequence[str], seed:
         return
     command = ["train", "fit", "--config", str(config)]
     command += ["--data.cohort", str(cohort), "--out", str(folder), f"--seed_everything={seed}"]
-    if not torch.cpu.get_capabilities().get("avx512_bf16") and not torch.cuda.is_available():
-        command += ["--trainer.precision=32-true"]  # bfloat16 in software would be slower
     log = folder.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:
