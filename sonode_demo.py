@@ -131,16 +131,12 @@ def _cohort(account: Account, out: Path, given: str | None, seed: int) -> Any:
 
 
 def _train(account: Account, out: Path, cohort: Any, seed: int, *, given: bool) -> None:
-    import torch
-
     from train.split import part_of
 
     account.begin("Training: ResNet18, split by patient, the paper's loss")
     config = Path(__file__).parent / "train" / "configs" / "demo.yaml"
     common = ["--config", config, "--data.cohort", cohort.folder, "--out", out / "training"]
     common += ["--seed_everything", str(seed)]
-    if not any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16")):
-        common += ["--trainer.precision", "32-true"]  # bfloat16 in software would be slower
     if given:
         n_train = sum(part_of(patient, 0) == "train" for patient in cohort.table["patient_id"])
         common += ["--trainer.max_epochs", str(max(2, min(30, round(PASSES / max(1, n_train)))))]

@@ -35,8 +35,9 @@ from handlers.errors import (
     UnreadableImage,
     UnsupportedImage,
 )
-from handlers.frames import MAX_DICOM_BYTES, MAX_FRAMES, MAX_PIXELS, Frame, check_scans
+from handlers.frames import MAX_DICOM_BYTES, MAX_FRAMES, Frame, check_scans
 from model_def.preprocessing import RoI
+from model_def.stored_image import MAX_PIXELS
 
 # Both quote values of the file, patients' names among them.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)

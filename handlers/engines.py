@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from handlers.settings import EngineName, Settings
-from model_def.network import Network
+from model_def.network import Network, cpu_has_bf16
 from model_def.preprocessing import Preprocessing, normalise
 
 logger = logging.getLogger(__name__)
@@ -169,12 +169,6 @@ class AutocastEngine:
             return
         with torch.cuda.stream(torch.cuda.Stream(self.device)):  # type: ignore[no-untyped-call]  # from torch's pool: costs nothing
             yield
-
-
-def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware; in software it is slower than float32."""
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
 
 
 def choose_device(gpu_id: int | None) -> torch.device:

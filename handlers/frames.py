@@ -1,4 +1,4 @@
-"""A decoded frame as it was stored, and the limits that protect the worker while it is decoded."""
+"""A decoded frame as it was stored, and the limits of DICOM beside those of `stored_image`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,12 @@ from PIL import Image
 from handlers import quality
 from handlers.errors import ImageTooLarge
 from model_def.preprocessing import Pixels, RoI
+from model_def.stored_image import MAX_SCANS, count_scans
 
-MAX_BYTES = 32 * 2**20
-"""Of a still image; an ultrasound frame of 1 Mpx has 3 MB uncompressed."""
 MAX_DICOM_BYTES = 256 * 2**20
 """Of a DICOM file, deflated or inflated: a cine loop is sent whole, though one frame is decoded."""
-MAX_PIXELS = 16_000_000
-"""Of one frame, read from the header before anything is decoded: twice a 4K screen."""
 MAX_FRAMES = 10_000
 """Of a DICOM file: more than five minutes at 30 frames a second."""
-MAX_SCANS = 100
-"""Of a JPEG: usual are 1 to 11, and each goes over all pixels, which it may hold in a few bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,5 +64,5 @@ def check_scans(jpeg: bytes) -> None:
     Raises:
         ImageTooLarge: with the limit.
     """
-    if (scans := jpeg.count(b"\xff\xda")) > MAX_SCANS:
+    if (scans := count_scans(jpeg)) > MAX_SCANS:
         raise ImageTooLarge(f"image: {scans} JPEG scans; the limit is {MAX_SCANS}", field="image")

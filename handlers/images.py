@@ -18,13 +18,10 @@ from handlers.errors import (
     UnreadableImage,
     UnsupportedImage,
 )
-from handlers.frames import MAX_BYTES, MAX_PIXELS, Frame, check_scans
+from handlers.frames import Frame, check_scans
 from handlers.requests import Explain, ScoringRequest
 from model_def.preprocessing import Pixels, Preprocessing, RoI, crop, resize
-from model_def.stored_image import FORMATS, stored_pixels, unusable
-
-# `decode` checks the header's size itself, before any pixel is decoded; Pillow would only warn.
-Image.MAX_IMAGE_PIXELS = None
+from model_def.stored_image import FORMATS, MAX_BYTES, MAX_PIXELS, stored_pixels, unusable
 
 # Pillow tells its logger the tags of a file, and warns of odd metadata; a worker's log has neither.
 logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)

@@ -42,3 +42,9 @@ class Network(nn.Module):
             kept.weight.copy_(self.heads.weight[indices])
             kept.bias.copy_(self.heads.bias[indices])
         self.heads = kept
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware; in software it is slower than float32."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))

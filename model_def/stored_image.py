@@ -4,6 +4,7 @@
 * 16 bits a channel become 8 by their high byte, never by the image's own range: a full-range image
   keeps its grey levels (257 x g and 256 x g both give g), and equal samples give equal pixels in
   any two images. 12-bit samples in the low bits of a 16-bit file come out nearly black.
+* Files beyond the limits below are refused: they protect a worker while it decodes.
 * Colour profiles and gamma are not applied; an alpha channel is ignored: it holds no echo.
 """
 
@@ -13,6 +14,16 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from model_def.preprocessing import Pixels
+
+MAX_BYTES = 32 * 2**20
+"""Of a still image; an ultrasound frame of 1 Mpx has 3 MB uncompressed."""
+MAX_PIXELS = 16_000_000
+"""Of one frame, read from the header before anything is decoded: twice a 4K screen."""
+MAX_SCANS = 100
+"""Of a JPEG: usual are 1 to 11, and each goes over all pixels, which it may hold in a few bytes."""
+
+# Who opens an image checks the header's size, before any pixel is decoded; Pillow would only warn.
+Image.MAX_IMAGE_PIXELS = None
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "I;16B", "I;16L")
@@ -33,6 +44,11 @@ _TURN_BACK = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
+
+
+def count_scans(jpeg: bytes) -> int:
+    """Scans of a JPEG, by their markers; `MAX_SCANS` are taken."""
+    return jpeg.count(b"\xff\xda")
 
 
 def unusable(image: Image.Image) -> str | None:
@@ -102,9 +118,9 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def to_grey(image: Image.Image) -> Pixels:
-    """Intensities, uint8 (H, W), of an opened image that is usable; colour by the ITU-R 601 luma
-    weights.
+def to_grey(image: Image.Image) -> tuple[Pixels, bool]:
+    """Intensities, uint8 (H, W), of an opened image that is usable, colour by the ITU-R 601 luma
+    weights; and what `stored_pixels` tells of its orientation.
     """
-    image, _ = stored_pixels(image)
-    return np.asarray(image if image.mode == "L" else image.convert("L"))
+    image, turned = stored_pixels(image)
+    return np.asarray(image if image.mode == "L" else image.convert("L")), turned

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import stats
 
 from model_def.checkpoint import CARD
@@ -160,15 +159,22 @@ def show(summary: pd.DataFrame) -> None:
 def _record_plan(out: Path, cohort: Cohort, config: Path, part: Part) -> None:
     """Runs of different plans must not meet in one table."""
     plan = {"cohort": cohort.sha256, "config": config.read_text(), "part": part}
-    record = out / "plan.json"
-    if record.is_file() and json.loads(record.read_text()) != plan:
-        raise UserError(
-            f"OUT {out}: holds runs of another cohort or configuration; give a new folder"
-        )
-    if not record.is_file() and out.exists() and any(out.iterdir()):
+    record, partial = out / "plan.json", out / ".plan.json.partial"
+    if record.is_file():
+        try:
+            same = json.loads(record.read_text()) == plan
+        except ValueError as error:
+            raise UserError(f"OUT {out}: its plan.json is damaged; give a new folder") from error
+        if not same:
+            raise UserError(
+                f"OUT {out}: holds runs of another cohort or configuration; give a new folder"
+            )
+        return
+    if out.exists() and set(out.iterdir()) - {partial}:
         raise UserError(f"OUT {out}: holds other things; give a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(plan, indent=2) + "\n")
+    partial.write_text(json.dumps(plan, indent=2) + "\n")
+    partial.replace(record)
 
 
 def _train(cohort: Path, folder: Path, config: Path, flags: Sequence[str], seed: int) -> None:
@@ -177,8 +183,6 @@ def _train(cohort: Path, folder: Path, config: Path, flags: Sequence[str], seed:
         return
     command = ["train", "fit", "--config", str(config)]
     command += ["--data.cohort", str(cohort), "--out", str(folder), f"--seed_everything={seed}"]
-    if not torch.cpu.get_capabilities().get("avx512_bf16") and not torch.cuda.is_available():
-        command += ["--trainer.precision=32-true"]  # bfloat16 in software would be slower
     log = folder.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:

@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 
 from model_def.heads import HeadSpec, Hierarchy, logit_slices, probabilities, read
 from sonode_console import say
-from train.losses import child_labels, masked_cross_entropy
+from train.losses import ParentNegative, child_labels, masked_cross_entropy
 from train.statistics import choose_threshold
 
 RULES = ("youden", "sensitivity_0.90")  # in every card; another sensitivity is, where it is served
@@ -30,18 +30,20 @@ def calibrate(
     labels_NK: torch.Tensor,
     heads: Sequence[HeadSpec],
     hierarchy: Hierarchy,
+    parent_negative: ParentNegative,
     operating_point: str,
 ) -> tuple[HeadSpec, ...]:
     """The heads with their temperature and operating points.
 
-    Each head is calibrated on the images that it learns from (its parent's positives), where its
+    Each head is calibrated on the images that it learns from (see `child_labels`: its parent's
+    positives, or all under max constraint and where `parent_negative` is `negative`), where its
     temperature minimises the cross entropy (Guo et al. 2017, https://arxiv.org/abs/1706.04599);
     thresholds are chosen there on the calibrated probability that is reported. What validation
     cannot tell stays as it is, and is said: temperature 1, threshold 0.5.
     """
-    learned_NK = _learned_labels(labels_NK, heads, hierarchy)
+    learned_NK = child_labels(labels_NK, heads, hierarchy, parent_negative)
     slices = logit_slices(heads)
-    fitted = _fit(logits_NL, labels_NK, heads, hierarchy, fewest=FEWEST)
+    fitted = _fit(logits_NL, learned_NK, heads, hierarchy, fewest=FEWEST)
     for head, (temperature, _) in zip(heads, fitted, strict=True):
         if any(math.isclose(temperature, bound, rel_tol=0.01) for bound in TEMPERATURES):
             say(
@@ -95,18 +97,20 @@ def calibrated_loss(
     labels_NK: torch.Tensor,
     heads: Sequence[HeadSpec],
     hierarchy: Hierarchy,
+    parent_negative: ParentNegative,
 ) -> float:
     """Sum over heads of the mean cross entropy that is left once temperatures are fitted.
 
-    By it the epoch to keep is chosen: the plain loss would punish a network for overconfidence that
-    its temperatures remove afterwards.
+    It is of the images that each head learns from, and by it the epoch to keep is chosen: the plain
+    loss would punish a network for overconfidence that its temperatures remove afterwards.
     """
-    return sum(loss for _, loss in _fit(logits_NL, labels_NK, heads, hierarchy, fewest=0))
+    learned_NK = child_labels(labels_NK, heads, hierarchy, parent_negative)
+    return sum(loss for _, loss in _fit(logits_NL, learned_NK, heads, hierarchy, fewest=0))
 
 
 def _fit(
     logits_NL: torch.Tensor,
-    labels_NK: torch.Tensor,
+    learned_NK: torch.Tensor,
     heads: Sequence[HeadSpec],
     hierarchy: Hierarchy,
     *,
@@ -117,7 +121,6 @@ def _fit(
     Children first: a max-constrained parent reports no less than they do, and its temperature is
     the best for what it reports. With less than `fewest` labels, or one class, a head keeps 1.
     """
-    learned_NK = _learned_labels(labels_NK, heads, hierarchy)
     slices = logit_slices(heads)
     least_NL = torch.full_like(logits_NL, -torch.inf, dtype=torch.float64)
     found: dict[str, tuple[float, float]] = {}
@@ -140,13 +143,6 @@ def _fit(
             reported_N1 = torch.maximum(scaled_N1, least_NL[:, own])
             least_NL[:, above] = torch.maximum(least_NL[:, above], reported_N1)
     return [found[head.name] for head in heads]
-
-
-def _learned_labels(
-    labels_NK: torch.Tensor, heads: Sequence[HeadSpec], hierarchy: Hierarchy
-) -> torch.Tensor:
-    conditional: Hierarchy = "chain" if hierarchy == "chain" else "independent"
-    return child_labels(labels_NK, heads, conditional, "mask")
 
 
 def _fit_temperature(

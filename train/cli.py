@@ -23,10 +23,10 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from model_def import checkpoint
 from sonode_console import UserError, say, table
-from train import weights
 from train.calibration import calibrate, score_histograms
 from train.datamodule import CohortData, absent_labels
 from train.leakage import IMAGES, check_unseen, images_of
+from train.precision import best_precision
 from train.predictions import logits_of
 from train.split import Part, part_of
 from train.task import HeadAuc, MultiTask
@@ -39,11 +39,15 @@ class EpochLines(Callback):
     """One plain line an epoch: what a person needs to see whether it learns."""
 
     def on_fit_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Say what the cached crops take: a cohort that does not fit is better known at once."""
+        """Say what the cached crops take: a cohort that does not fit is better known at once.
+
+        And what was chosen for this machine, unless it was given.
+        """
         if trainer.is_global_zero:
             data: CohortData = trainer.datamodule  # type: ignore[attr-defined]
             sizes = [its.nbytes for part in data.parts.values() for its in part.crops]
             say(f"{len(sizes)} crops as they were stored, {sum(sizes) / 2**20:.0f} MiB of memory")
+            say(f"precision {trainer.precision}, processes {trainer.world_size}")
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Start the epoch's clock."""
@@ -102,6 +106,10 @@ class TrainCLI(LightningCLI):
             super().parse_arguments(parser, args)
         except UnicodeDecodeError as error:
             raise UserError("--config: not a text file; give a YAML file") from error
+        trainer = self.settings.trainer
+        if trainer.precision is None:
+            # Here, so that it stands in config.yaml: a run goes on in the precision it began with.
+            trainer.precision = best_precision(trainer.accelerator)
         seed = self.settings.seed_everything
         if isinstance(seed, bool) or seed < 0:
             raise UserError(f"--seed_everything {seed}: give a whole number from 0")
@@ -195,6 +203,7 @@ class TrainCLI(LightningCLI):
             validation.labels_NK,
             self.model.heads,
             self.model.hierarchy,
+            self.model.loss.parent_negative,
             self.model.operating_point,
         )
         card = checkpoint.ModelCard(
@@ -240,7 +249,8 @@ class TrainCLI(LightningCLI):
             "average_decay": self.model.average_decay,
             "augmentation": self.datamodule.augmentation.model_dump(),
             "precision": str(self.trainer.precision),
-            "weights": weights.provenance(self.model.weights),
+            "processes": self.trainer.world_size,
+            "weights": self.model.weights_known_as,
             "loss": self.model.loss.model_dump(),
             "versions": {
                 name: importlib.metadata.version(name)

@@ -8,6 +8,7 @@ Missing values are null and stay null.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -21,9 +22,17 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from model_def.preprocessing import Pixels, RoI
-from model_def.stored_image import FORMATS, to_grey, unusable
+from model_def.stored_image import (
+    FORMATS,
+    MAX_BYTES,
+    MAX_PIXELS,
+    MAX_SCANS,
+    count_scans,
+    to_grey,
+    unusable,
+)
 from sonode_console import UserError, progress
-from train.cohort_checks import ROI_COLUMNS, Scan, column_faults, find_faults
+from train.cohort_checks import ROI_COLUMNS, UNREADABLE, Scan, column_faults, find_faults
 
 __all__ = ["ROI_COLUMNS", "SCHEMA", "Cohort", "load_cohort", "read_image", "write_cohort"]
 
@@ -84,18 +93,41 @@ class Cohort:
         return RoI(*(int(self.table[column].iloc[index]) for column in ROI_COLUMNS))
 
 
+class TooLargeError(OSError):
+    """An image beyond the limits that serving has; says which."""
+
+
+def reason(error: OSError) -> str:
+    """Why `read_image` did not take an image, to be read after "the image is"."""
+    return str(error) if isinstance(error, TooLargeError) else UNREADABLE
+
+
 def read_image(path: Path) -> Pixels:
-    """Grey pixels (H, W) of a stored image, of the kinds that serving takes as well.
+    """Grey pixels (H, W) of a stored image, of the kinds and within the limits of serving.
 
     Raises:
-        OSError: the file is absent or no readable image.
+        TooLargeError: the file is beyond a limit.
+        OSError: it is absent or no readable image.
     """
+    return _read_image(path)[0]
+
+
+def _read_image(path: Path) -> tuple[Pixels, bool]:
+    """The same, and whether the image has an EXIF orientation, which is not applied."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            if reason := unusable(image):
-                raise OSError(reason)
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise TooLargeError(f"{size} bytes; the limit is {MAX_BYTES}")
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise TooLargeError(f"{width} x {height} pixels; the limit is {MAX_PIXELS} in all")
+            if why := unusable(image):
+                raise OSError(why)
+            if image.format == "JPEG" and (scans := count_scans(data)) > MAX_SCANS:
+                raise TooLargeError(f"a JPEG of {scans} scans; the limit is {MAX_SCANS}")
             return to_grey(image)
-    except (Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError) as error:
         # What Pillow's decoders raise on damaged files besides OSError.
         raise OSError(f"not a readable image ({type(error).__name__})") from error
 
@@ -148,7 +180,7 @@ def load_cohort(folder: Path) -> Cohort:
             raise UserError(f"COHORT {folder}: column `{column}`: has nulls; {remedy}")
     frame = table.to_pandas(types_mapper=pd.ArrowDtype)
     scans = scan_images(folder, frame)
-    if scans and not any(scans.values()):
+    if UNREADABLE in scans.values() and len(set(scans.values())) == 1:
         raise UserError(
             f"COHORT {folder}: none of its {len(scans)} images is where the table says; put them "
             "back, or import again"
@@ -166,29 +198,29 @@ def load_cohort(folder: Path) -> Cohort:
 def checked_cohort(
     folder: Path,
     frame: pd.DataFrame,
-    scans: Mapping[str, Scan | None],
+    scans: Mapping[str, Scan | str],
     *,
     name: str,
     synthetic: bool,
 ) -> Cohort:
     """The cohort of a frame without faults."""
-    hashes = [scan.sha256 for image in frame["image"] if (scan := scans[image])]
+    hashes = [scan.sha256 for it in frame["image"] if isinstance(scan := scans[it], Scan)]
     table = frame.assign(pixels_sha256=hashes)
     return Cohort(name=name, synthetic=synthetic, folder=folder, table=table)
 
 
-def scan_images(folder: Path, frame: pd.DataFrame) -> dict[str, Scan | None]:
-    """Pixel hash and frame size of each image; None where it cannot be read."""
+def scan_images(folder: Path, frame: pd.DataFrame) -> dict[str, Scan | str]:
+    """Pixel hash and frame size of each image, or the reason why it is not taken."""
     images = list(frame["image"].unique())
 
-    def scan(image: str) -> Scan | None:
+    def scan(image: str) -> Scan | str:
         try:
-            pixels = read_image(folder / image)
-        except OSError:
-            return None
+            pixels, turned = _read_image(folder / image)
+        except OSError as error:
+            return reason(error)
         height, width = pixels.shape
         digest = hashlib.sha256(f"{width}x{height}:".encode() + pixels.tobytes())
-        return Scan(digest.hexdigest(), width, height)
+        return Scan(digest.hexdigest(), width, height, turned)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         scans = progress(pool.map(scan, images), total=len(images), what="checking images")

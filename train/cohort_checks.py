@@ -27,6 +27,8 @@ class Scan(NamedTuple):
     sha256: str
     width: int
     height: int
+    turned: bool = False
+    """Whether its EXIF orientation, which is not applied, would show it turned or mirrored."""
 
 
 @dataclass(frozen=True)
@@ -60,24 +62,25 @@ def column_faults(further: pa.Schema, reserved: Collection[str]) -> Iterator[str
         seen.add(field.name)
 
 
-def find_faults(frame: pd.DataFrame, scans: Mapping[str, Scan | None]) -> Iterator[Fault]:
-    """Every fault of a cohort table, row by row; `scans` has None for an unreadable image."""
+def find_faults(frame: pd.DataFrame, scans: Mapping[str, Scan | str]) -> Iterator[Fault]:
+    """Every fault of a cohort table, row by row; `scans` has a text for an image not taken: why."""
     rows: list[Any] = list(frame.itertuples(index=False))
     covariates = [name for name in frame.columns if pd.api.types.is_float_dtype(frame[name].dtype)]
     finite = {name: np.isfinite(frame[name].to_numpy(float, na_value=0.0)) for name in covariates}
     sharing: dict[str, list[int]] = defaultdict(list)
     lesions: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
-        if scan := scans.get(row.image):
-            sharing[scan.sha256].append(index)
+        if isinstance(its := scans[row.image], Scan):
+            sharing[its.sha256].append(index)
         lesions[row.patient_id, row.lesion_id].append(index)
     boxes: dict[tuple[object, ...], int] = {}
     for index, row in enumerate(rows):
         if not row.patient_id.strip():
             yield Fault(index, "patient_id", "missing; the split needs it")
-        scan = scans.get(row.image)
-        if scan is None:
-            yield Fault(index, "image", UNREADABLE)
+        found = scans[row.image]
+        scan = found if isinstance(found, Scan) else None
+        if isinstance(found, str):
+            yield Fault(index, "image", found)
         yield from _box_faults(index, row, scan)
         yield from _label_faults(index, row.malignant, row.alnm, row.n_nodes)
         if row.lesion_id:

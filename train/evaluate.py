@@ -22,6 +22,11 @@ from train.predictions import Predictions
 from train.statistics import Bools, Floats, inconsistency, share
 
 NO_DEVICE = "not recorded"
+CHOSEN_HERE = (
+    "Epoch, temperatures and thresholds were chosen on the validation part of the training: where "
+    "its images are evaluated, calibration and operating points look better than they are. The "
+    "test part is the evidence."
+)
 
 
 def evaluate(predictions: Predictions, *, resamples: int = 2000, seed: int = 0) -> Json:
@@ -40,6 +45,7 @@ def evaluate(predictions: Predictions, *, resamples: int = 2000, seed: int = 0) 
     return {
         "format": 1,
         "about": predictions.about,
+        "notes": [CHOSEN_HERE] if predictions.about.get("part") == "val" else [],
         "hierarchy": predictions.hierarchy,
         "method": {"resamples": resamples, "seed": seed, "confidence": 0.95},
         "rows": len(frame),

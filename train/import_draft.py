@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -18,14 +18,24 @@ from train.cohort import (
     Cohort,
     checked_cohort,
     read_image,
+    reason,
     scan_images,
     to_table,
     write_cohort,
 )
-from train.cohort_checks import UNREADABLE, Fault, column_faults, find_faults
+from train.cohort_checks import Fault, Scan, column_faults, find_faults
 from train.import_values import FormatError
 
 T = TypeVar("T")
+
+
+class _BoxFile(NamedTuple):
+    """The annotation file that the boxes of a record's rows come from."""
+
+    path: Path
+    size: tuple[int | None, int | None]
+    rows: tuple[int, ...]
+    image: str
 
 
 class Draft:
@@ -39,6 +49,8 @@ class Draft:
         self.places: list[str] = []
         self.faults: list[Fault] = []
         self.pending: list[tuple[str, str]] = []
+        self.box_files: list[_BoxFile] = []
+        self._box_file: tuple[Path, tuple[int | None, int | None]] | None = None
 
     def parse(self, field: str, parser: Callable[[str], T], text: str) -> T | None:
         """The value of a field of the record that is added next; a fault of it if it has none."""
@@ -56,9 +68,16 @@ class Draft:
         """Grey pixels (H, W) of an image or mask; a fault of the next record if unreadable."""
         try:
             return read_image(path)
-        except OSError:
-            self.fault(field, f"{path.name} is {UNREADABLE}")
+        except OSError as error:
+            self.fault(field, f"{path.name} is {reason(error)}")
             return None
+
+    def drawn_in(self, path: Path, size: tuple[int | None, int | None] = (None, None)) -> None:
+        """Note the file that has the boxes of the record that is added next.
+
+        `size` is the (width, height) of the frame that they were drawn on, None where unknown.
+        """
+        self._box_file = path, size
 
     def add(
         self,
@@ -78,6 +97,9 @@ class Draft:
         self.faults += [Fault(rows[0], *told, spoils=rows) for told in self.pending]
         self.pending = []
         reference = _reference(image, self.out)
+        if self._box_file is not None:
+            self.box_files.append(_BoxFile(*self._box_file, rows, reference))
+            self._box_file = None
         for order, box in enumerate(boxes or [None]):
             self.rows.append(
                 {
@@ -106,6 +128,7 @@ class Draft:
             raise UserError(f"SRC: {column_fault}")
         frame = table.to_pandas(types_mapper=pd.ArrowDtype)
         scans = scan_images(self.out, frame)
+        self.faults += self._box_file_faults(scans)
         told = {(fault.row, fault.field) for fault in self.faults}
         doubtful = {fault.row for fault in self.faults}
         for fault in find_faults(frame, scans):
@@ -131,7 +154,36 @@ class Draft:
         if frame.empty:
             raise UserError("SRC: no row is left for a cohort")
         write_cohort(self.out, frame, name=name, source=source, synthetic=synthetic)
+        used = [scans[image] for image in frame["image"].unique()]
+        if turned := sum(isinstance(scan, Scan) and scan.turned for scan in used):
+            say(
+                f"{turned} images have an EXIF orientation, which is not applied, as in serving: "
+                "boxes must be of the stored pixels, not of what a viewer shows turned"
+            )
         return checked_cohort(self.out, frame, scans, name=name, synthetic=synthetic)
+
+    def _box_file_faults(self, scans: Mapping[str, Scan | str]) -> Iterator[Fault]:
+        """Files drawn on a frame of another size, and files that stand for two images."""
+        first: dict[Path, _BoxFile] = {}
+        for its in self.box_files:
+            row, scan = its.rows[0], scans[its.image]
+            if isinstance(scan, Scan) and any(
+                drawn not in (None, found)
+                for drawn, found in zip(its.size, (scan.width, scan.height), strict=True)
+            ):
+                width, height = ("?" if side is None else side for side in its.size)
+                what = (
+                    f"{its.path.name} was drawn on a frame of {width} x {height}, and the image is "
+                    f"{scan.width} x {scan.height}; draw it again on this one"
+                )
+                yield Fault(row, "roi", what, spoils=its.rows)
+            other = first.setdefault(its.path, its)
+            if other.image != its.image:
+                what = (
+                    f"{its.path.name} has the boxes of {{other}}, too; give each image a name and "
+                    "a box file of its own"
+                )
+                yield Fault(row, "roi", what, other.rows[0], (*other.rows, *its.rows))
 
 
 def _reference(image: Path, out: Path) -> str:

@@ -27,6 +27,9 @@ class Records:
     """Where each row stands: `labels.csv line 2`, or `labels.parquet row 0`."""
     kinds: dict[str, type]
     """What each column holds: float, str or bool. In a CSV it is float where every value is."""
+    floating: frozenset[str] = frozenset()
+    """Columns of floating type, in which a Parquet file holds whole numbers as 7.0; none of a CSV,
+    where a value is the text that stands there."""
 
     def further(self, fixed: Collection[str]) -> dict[str, type]:
         """The columns beyond the fixed ones as name -> float or str.
@@ -102,10 +105,13 @@ def _read_parquet(path: Path) -> Records:
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"SRC {path.name}: not a Parquet table") from error
     kinds: dict[str, type] = {}
+    floating: set[str] = set()
     for field in table.schema:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
             kinds[field.name] = bool if pa.types.is_boolean(kind) else float
+            if pa.types.is_floating(kind):
+                floating.add(field.name)
         elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
             kinds[field.name] = str
         else:
@@ -117,4 +123,4 @@ def _read_parquet(path: Path) -> Records:
         for row in (table.to_pylist() if len(kinds) == table.num_columns else [])
     ]
     places = [f"{path.name} row {index}" for index in range(len(rows))]
-    return Records(table.column_names, rows, places, kinds)
+    return Records(table.column_names, rows, places, kinds, frozenset(floating))

@@ -10,10 +10,11 @@ from sonode_console import UserError, say
 from train.cohort import ROI_COLUMNS, SCHEMA, Cohort
 from train.import_draft import Draft
 from train.import_records import Records, read_records
-from train.import_values import number, truth, whole
+from train.import_values import identifier, number, truth, whole
 from train.labelimg import AnnotationError, read_voc, read_yolo
 
 LABELS = "labels.csv"
+_IDS = ("patient_id", "lesion_id", "image")
 _NO_IMAGE = {"classes"}  # LabelImg's own list of class names, beside its YOLO files
 Boxes = Callable[[Draft, dict[str, str], Path], list[RoI]]
 
@@ -23,7 +24,8 @@ def import_csv(source: Path, out: Path, *, name: str, drop_faulty: bool = False)
 
     Columns: patient_id and image (a path from the table's folder); as far as they are known
     lesion_id, malignant, alnm, n_nodes, device, and roi_x_min, roi_y_min, roi_x_max, roi_y_max
-    (half-open, 0-based); any further column is carried along, as a covariate where all its
+    (half-open, 0-based); ids that Parquet holds as floating numbers are written as the whole
+    numbers they are; any further column is carried along, as a covariate where all its
     values are numbers, else as a label. Without roi columns the boxes come from LabelImg's files
     beside each image: `IMAGE.xml` (Pascal VOC), else `IMAGE.txt` (YOLO), one lesion per box.
 
@@ -53,8 +55,8 @@ def import_voc(
         UserError: a file or column is absent, or the cohort has faults.
     """
 
-    def boxes(_: Draft, record: dict[str, str], __: Path) -> list[RoI]:
-        return read_voc(source / "annotations" / f"{Path(record['image']).stem}.xml")
+    def boxes(draft: Draft, record: dict[str, str], _: Path) -> list[RoI]:
+        return _voc(draft, source / "annotations" / f"{Path(record['image']).stem}.xml")
 
     return _import(
         _labels(source, ".xml"),
@@ -121,7 +123,10 @@ def _import(
     drop_faulty: bool,
 ) -> Cohort:
     draft = Draft(out, further := records.further(SCHEMA.names))
-    for place, record in zip(records.places, records.rows, strict=True):
+    ids = [column for column in _IDS if column in records.floating]
+    for place, row in zip(records.places, records.rows, strict=True):
+        # The split depends on the id's text: 7 and 7.0 are one patient, whatever type held them.
+        record = row | {it: draft.parse(it, identifier, row[it]) or "" for it in ids}
         image = images / record["image"]
         found: list[RoI] = []
         try:
@@ -151,15 +156,23 @@ def _box_in_row(draft: Draft, record: dict[str, str], _: Path) -> list[RoI]:
 
 def _boxes_beside(draft: Draft, _: dict[str, str], image: Path) -> list[RoI]:
     if (path := image.with_suffix(".xml")).is_file():
-        return read_voc(path)
+        return _voc(draft, path)
     if (path := image.with_suffix(".txt")).is_file():
         return _yolo(draft, path, image)
     draft.fault("roi", f"no {image.stem}.xml or .txt beside the image, and no roi columns")
     return []
 
 
+def _voc(draft: Draft, path: Path) -> list[RoI]:
+    """Boxes of a Pascal VOC file, whose frame must be the image's."""
+    boxes, size = read_voc(path)
+    draft.drawn_in(path, size)
+    return boxes
+
+
 def _yolo(draft: Draft, path: Path, image: Path) -> list[RoI]:
     """Boxes of a YOLO file; they need the frame's size."""
+    draft.drawn_in(path)
     pixels = draft.pixels(image)
     if pixels is None:
         return []

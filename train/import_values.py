@@ -75,6 +75,20 @@ def whole(text: str) -> int | None:
     return int(value)
 
 
+def identifier(text: str) -> str:
+    """An id that a table holds as a floating number, as the whole number that it is; "" if blank.
+
+    Raises:
+        FormatError: it is none, or beyond 2**53, where such numbers no longer tell ids apart.
+    """
+    if not text:
+        return ""
+    value = float(text)
+    if not value.is_integer() or abs(value) > 2**53:
+        raise FormatError("not a whole number, or one of too many digits; give ids as text")
+    return str(int(value))
+
+
 def bbox(text: str) -> RoI | None:
     """`[x, y, w, h]` in pixels, origin at the top left and 0-based -> half-open; None where blank.
 

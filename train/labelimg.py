@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from xml.etree.ElementTree import Element, ElementTree, ParseError, SubElement, indent
 
 import defusedxml.ElementTree
@@ -15,6 +15,14 @@ from train.import_values import FormatError, number, whole
 T = TypeVar("T", int, float)
 
 _VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class Drawn(NamedTuple):
+    """The boxes of an annotation file, in its order, in pixels of the frame."""
+
+    boxes: list[RoI]
+    size: tuple[int | None, int | None]
+    """Width and height of the frame that they were drawn on; None where the file does not say."""
 
 
 class AnnotationError(ValueError):
@@ -43,18 +51,23 @@ def write_voc(path: Path, image_name: str, width: int, height: int, roi: RoI) ->
     ElementTree(root).write(path)
 
 
-def read_voc(path: Path) -> list[RoI]:
-    """All boxes of one annotation file, in its order, in pixels of the frame.
+def read_voc(path: Path) -> Drawn:
+    """What one annotation file holds; a `<size>` of 0, as some tools write it, is unknown.
 
     Raises:
-        AnnotationError: not XML, an XML bomb, or a box without its four whole numbers.
+        AnnotationError: not XML, an XML bomb, a box without its four whole numbers, or a size that
+            is none.
     """
     try:
         root: Element = defusedxml.ElementTree.fromstring(path.read_bytes())
-        return [
+        boxes = [
             from_voc(*(_given(whole(box.findtext(tag, ""))) for tag in _VOC_CORNERS))
             for box in root.iterfind("object/bndbox")
         ]
+        width, height = (
+            whole(root.findtext(f"size/{side}", "")) or None for side in ("width", "height")
+        )
+        return Drawn(boxes, (width, height))
     except (ParseError, DefusedXmlException, ValueError, LookupError, OSError) as error:
         raise AnnotationError(  # LookupError: an encoding that nobody knows
             f"{path.name}: not a LabelImg Pascal VOC box file ({type(error).__name__})"

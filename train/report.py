@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from sonode_console import UserError, table
+from sonode_console import UserError, say, table
 from train import describe, pages, plots
 from train.evaluate import evaluate
 from train.measures import Json
@@ -153,7 +153,7 @@ def render(
 
 
 def show(metrics: Json, title: str) -> None:
-    """Print each head's AUC on its primary set; undefined is said with its reason."""
+    """Print each head's AUC on its primary set, undefined with its reason, and the notes."""
     rows = []
     for name, head in metrics["heads"].items():
         for level, measures in head["sets"][head["primary"]].items():
@@ -163,6 +163,8 @@ def show(metrics: Json, title: str) -> None:
                 shown += f" ({auc['low']:.3f} to {auc['high']:.3f})"
             rows.append((name, head["primary"], level, str(measures["rows"]), shown))
     table(title, ("head", "set", "per", "n", "ROC AUC (95 %)"), rows)
+    for note in metrics["notes"]:
+        say(note)
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -129,6 +129,7 @@ class MultiTask(lightning.LightningModule):
         self.average_decay = None if average_decay is None else float(average_decay)
         n_logits = sum(head.n_logits for head in heads)
         self.network = Network(architecture, n_logits).to(memory_format=torch.channels_last)
+        self.weights_known_as = ""  # for the card, as they were when training began
         self.label_counts: dict[str, dict[str, int]] = {}
         self.aucs: list[HeadAuc] = []
         self._outputs: list[Batch] = []
@@ -145,7 +146,7 @@ class MultiTask(lightning.LightningModule):
         data.setup_for(self.heads, self.preprocessing)
         if stage != "fit":
             return
-        load_trunk(self.network, self.architecture, self.weights)
+        self.weights_known_as = load_trunk(self.network, self.architecture, self.weights)
         kept, learned_NK = self._learnable(data.parts["train"].labels_NK)
         for k, label_N in zip(kept, learned_NK.T, strict=True):
             head = self.heads[k]
@@ -186,6 +187,14 @@ class MultiTask(lightning.LightningModule):
             name = self.heads[kept.pop(blank_K.index(True))].name
             if self.trainer.is_global_zero:
                 say(f"head {name}: no label in the training part; left out of the model")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the first weights were: on resuming their file may hold something else."""
+        checkpoint["weights_known_as"] = self.weights_known_as
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See `on_save_checkpoint`."""
+        self.weights_known_as = checkpoint.get("weights_known_as", self.weights_known_as)
 
     def configure_callbacks(self) -> list[lightning.Callback]:
         """The moving average of the weights, where there is one."""
@@ -231,7 +240,9 @@ class MultiTask(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """AUCs of the validation part, and the loss by which the best epoch is chosen."""
         logits_NL, labels_NK = self._log_aucs("val")
-        loss = calibrated_loss(logits_NL, labels_NK, self.heads, self.hierarchy)
+        loss = calibrated_loss(
+            logits_NL, labels_NK, self.heads, self.hierarchy, self.loss.parent_negative
+        )
         self.log("val_calibrated_loss", loss, sync_dist=True)
 
     def on_test_epoch_end(self) -> None:

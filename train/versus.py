@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from sonode_console import UserError, say, table
 from train.bootstrap import bootstrap_difference
+from train.cohort_checks import ROI_COLUMNS
 from train.delong import delong_test
 from train.statistics import Floats, roc_auc, value
 
@@ -44,13 +46,19 @@ def versus(first: Path, second: Path, *, resamples: int = 2000, seed: int = 0) -
     """Compare every head that both folders' predictions.parquet have; the others are said.
 
     Raises:
-        UserError: no predictions, other images or labels, or no head in common.
+        UserError: no predictions, other images, boxes or labels, or no head in common.
     """
     one, two = (_read(folder) for folder in (first, second))
     if one[KEYS].to_numpy().tolist() != two[KEYS].to_numpy().tolist():
         raise UserError(
             f"{first} and {second}: predictions of different images ({len(one)} and {len(two)}); "
             "make both on the same cohort, part and split"
+        )
+    rois = [frame[list(ROI_COLUMNS)].to_numpy(np.float64, na_value=np.nan) for frame in (one, two)]
+    if moved := int((rois[0] != rois[1]).any(axis=1).sum()):
+        raise UserError(
+            f"{first} and {second}: {moved} of {len(one)} images have another RoI; make both on "
+            "the same boxes"
         )
     ours, theirs = scores_of(one), scores_of(two)
     for folder, own, other in ((first, ours, theirs), (second, theirs, ours)):
@@ -174,7 +182,16 @@ def _read(folder: Path) -> pd.DataFrame:
             f"{folder}: holds no predictions.parquet; give OUT of `sonode evaluate` or "
             "`sonode radiomics`"
         )
-    return pd.read_parquet(path, dtype_backend="numpy_nullable")
+    try:
+        frame = pd.read_parquet(path, dtype_backend="numpy_nullable")
+        absent = [column for column in (*KEYS, *ROI_COLUMNS) if column not in frame]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a Parquet table; evaluate anew") from error
+    if absent:
+        raise UserError(
+            f"{path}: no predictions of sonode (no column {', '.join(absent)}); evaluate anew"
+        )
+    return frame
 
 
 def shown(number: float | None, *, sign: bool = False) -> str:

@@ -115,3 +115,25 @@ def test_the_table_shows_a_p_beside_every_measure(capsys: pytest.CaptureFixture[
 def test_other_things_in_out_are_left_alone(phantom: Cohort, tmp_path: Path, config: Path) -> None:
     with pytest.raises(UserError, match="holds other things"):
         ablation.ablate(phantom.folder, tmp_path, seeds=2, config=config)
+
+
+def test_the_plan_is_written_whole_and_once(
+    phantom: Cohort, tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablation, "VARIANTS", {})
+    monkeypatch.setattr(ablation, "_summary", lambda runs: [])
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".plan.json.partial").write_text('{"cohort": "')  # of a run killed as it began
+    ablation.ablate(phantom.folder, out, seeds=2, config=config)
+    plan = out / "plan.json"
+    assert json.loads(plan.read_text())["cohort"] == phantom.sha256
+    plan.chmod(0o400)
+    written = plan.stat()
+    ablation.ablate(phantom.folder, out, seeds=2, config=config)
+    assert (plan.stat().st_ino, plan.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
+    plan.chmod(0o600)
+    for torn in ('{"cohort": "', ""):
+        plan.write_text(torn)
+        with pytest.raises(UserError, match=r"its plan\.json is damaged; give a new folder"):
+            ablation.ablate(phantom.folder, out, seeds=2, config=config)

@@ -2,9 +2,12 @@ import math
 
 import pytest
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from model_def.heads import HeadSpec, probabilities
+from model_def.heads import HeadSpec, Hierarchy, probabilities
 from train.calibration import calibrate, calibrated_loss, score_histograms
+from train.losses import ParentNegative
+from train.statistics import choose_threshold
 
 NAN = math.nan
 
@@ -21,7 +24,7 @@ def sampled(n: int, scale: float, seed: int = 0) -> tuple[torch.Tensor, torch.Te
 def test_the_temperature_undoes_overconfidence(scale: float) -> None:
     head = HeadSpec(name="a", target="malignant", labels=("n", "y"))
     logits, labels = sampled(4000, scale)
-    (found,) = calibrate(logits[:, None], labels[:, None], [head], "independent", "0.5")
+    (found,) = calibrate(logits[:, None], labels[:, None], [head], "independent", "mask", "0.5")
     assert found.temperature == pytest.approx(scale, rel=0.1)
 
 
@@ -30,11 +33,50 @@ def test_each_head_by_what_it_learns_from(heads: tuple[HeadSpec, ...]) -> None:
     alnm, has_nodes = sampled(4000, 4.0, seed=1)
     has_nodes[is_malignant == 0] = 1  # nonsense that must not be looked at
     logits, labels = torch.stack([malignancy, alnm], 1), torch.stack([is_malignant, has_nodes], 1)
-    for hierarchy in ("independent", "chain", "max_constraint"):
-        found = calibrate(logits, labels, heads, hierarchy, "0.5")
-        if hierarchy != "max_constraint":  # what its parent reports is not its own logit
-            assert found[0].temperature == pytest.approx(2, rel=0.1)
+    for hierarchy in ("independent", "chain"):
+        found = calibrate(logits, labels, heads, hierarchy, "mask", "0.5")
+        assert found[0].temperature == pytest.approx(2, rel=0.1)
         assert found[1].temperature == pytest.approx(4, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("hierarchy", "parent_negative", "benign_too"),
+    [
+        ("independent", "mask", False),
+        ("independent", "negative", True),
+        ("chain", "mask", False),
+        ("chain", "negative", False),
+        ("max_constraint", "mask", True),
+    ],
+)
+def test_a_child_on_benign_images_where_it_learned_from_them(
+    heads: tuple[HeadSpec, ...],
+    hierarchy: Hierarchy,
+    parent_negative: ParentNegative,
+    benign_too: bool,
+) -> None:
+    # Its logits are 4 times too large on malignant images and honest on as many benign ones.
+    (loud, has_nodes), (honest, calls) = sampled(4000, 4.0), sampled(4000, 1.0, seed=1)
+    malignant = torch.cat([torch.ones(4000), torch.zeros(4000)])
+    child, truth = torch.cat([loud, honest]), torch.cat([has_nodes, calls])
+    logits, labels = torch.stack([2 * malignant - 1, child], 1), torch.stack([malignant, truth], 1)
+    used = slice(None) if benign_too else slice(4000)
+
+    def left(temperature: float) -> float:
+        scaled = child[used] / temperature
+        return float(binary_cross_entropy_with_logits(scaled, truth[used]))
+
+    best = min((0.5 + 0.01 * step for step in range(951)), key=left)
+    assert (best < 3.3) == benign_too
+    found = calibrate(logits, labels, heads, hierarchy, parent_negative, "youden")
+    assert found[1].temperature == pytest.approx(best, abs=0.02)
+    reported = probabilities(logits, found, hierarchy)[used, 1].numpy()
+    assert found[1].threshold == choose_threshold(truth[used].numpy() == 1, reported, "youden")
+    if hierarchy != "max_constraint":  # there the parent reports its child's as well
+        parent = logits[:, :1], labels[:, :1], heads[:1]
+        both = calibrated_loss(logits, labels, heads, hierarchy, parent_negative)
+        alone = calibrated_loss(*parent, hierarchy, parent_negative)
+        assert both - alone == pytest.approx(left(best), abs=1e-4)
 
 
 def test_a_max_constrained_parent_by_what_it_reports(heads: tuple[HeadSpec, ...]) -> None:
@@ -47,7 +89,7 @@ def test_a_max_constrained_parent_by_what_it_reports(heads: tuple[HeadSpec, ...]
     alnm = torch.where(has_nodes == 1, 6.0, -30.0)
     alnm[1000:1030] = 6.0  # so that ALNM does not separate
     logits, labels = torch.stack([malignancy, alnm], 1), torch.stack([is_malignant, has_nodes], 1)
-    found = calibrate(logits, labels, heads, "max_constraint", "0.5")
+    found = calibrate(logits, labels, heads, "max_constraint", "mask", "0.5")
 
     def loss(temperature: float) -> float:
         tried = [found[0].model_copy(update={"temperature": temperature}), found[1]]
@@ -66,7 +108,7 @@ def test_operating_points_on_the_reported_probability(
     alnm, has_nodes = sampled(2000, 1.0, seed=1)
     logits, labels = torch.stack([malignancy, alnm], 1), torch.stack([is_malignant, has_nodes], 1)
     served = f"sensitivity_{wanted:.2f}"
-    found = calibrate(logits, labels, heads, "chain", served)
+    found = calibrate(logits, labels, heads, "chain", "mask", served)
     p = probabilities(logits, found, "chain").numpy()
     malignant = is_malignant.numpy() == 1
     rows = [malignant, malignant & (has_nodes.numpy() == 1)]
@@ -81,7 +123,7 @@ def test_what_validation_cannot_tell_is_kept_and_said(
 ) -> None:
     logits = torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([[1.0, NAN]] * 30)
-    malignancy, alnm = calibrate(logits, labels, heads, "independent", "youden")
+    malignancy, alnm = calibrate(logits, labels, heads, "independent", "mask", "youden")
     assert (malignancy.temperature, malignancy.threshold) == (1, 0.5)
     assert (alnm.temperature, alnm.threshold) == (1, 0.5)
     assert "youden" not in malignancy.operating_points
@@ -96,7 +138,7 @@ def test_a_categorical_head_has_a_temperature_and_no_threshold() -> None:
     generator = torch.Generator().manual_seed(0)
     honest = torch.randn(4000, 3, generator=generator)
     labels = torch.multinomial(honest.softmax(1), 1, generator=generator).float()
-    (found,) = calibrate(2.5 * honest, labels, [head], "independent", "youden")
+    (found,) = calibrate(2.5 * honest, labels, [head], "independent", "mask", "youden")
     assert found.temperature == pytest.approx(2.5, rel=0.1)
     assert found.operating_points == {}
 
@@ -107,7 +149,7 @@ def test_the_epoch_is_chosen_by_what_temperatures_leave(heads: tuple[HeadSpec, .
     labels[:40, 1] = 0  # nor one class only
     labels[:40, 0] = 1
     calm, loud, blind = (
-        calibrated_loss(scale * logits, labels, heads, "chain") for scale in (1, 3, 0)
+        calibrated_loss(scale * logits, labels, heads, "chain", "mask") for scale in (1, 3, 0)
     )
     assert loud == pytest.approx(calm, rel=1e-3)
     assert calm < blind
@@ -118,7 +160,7 @@ def test_a_head_without_labels_has_no_loss(heads: tuple[HeadSpec, ...]) -> None:
     logits, labels = sampled(50, 1.0)
     logits_NL = torch.stack([torch.zeros(50), logits], 1)
     labels_NK = torch.stack([labels, torch.full((50,), NAN)], 1)
-    loss = calibrated_loss(logits_NL, labels_NK, heads, "independent")
+    loss = calibrated_loss(logits_NL, labels_NK, heads, "independent", "mask")
     assert loss == pytest.approx(math.log(2))
 
 
@@ -126,11 +168,11 @@ def test_a_temperature_at_its_bound_is_said(capsys: pytest.CaptureFixture[str]) 
     head = HeadSpec(name="a", target="malignant", labels=("n", "y"))
     labels = torch.tensor([0.0, 1.0] * 20)
     for logits, bound in ((40 * labels - 20, 0.5), (20 - 40 * labels, 10)):
-        (found,) = calibrate(logits[:, None], labels[:, None], [head], "independent", "0.5")
+        (found,) = calibrate(logits[:, None], labels[:, None], [head], "independent", "mask", "0.5")
         assert found.temperature == pytest.approx(bound, rel=0.01)
         assert f"ran into the bound {bound:g}" in capsys.readouterr().out
     logits, labels = sampled(400, 1.0)
-    calibrate(logits[:, None], labels[:, None], [head], "independent", "0.5")
+    calibrate(logits[:, None], labels[:, None], [head], "independent", "mask", "0.5")
     assert "bound" not in capsys.readouterr().out
 
 

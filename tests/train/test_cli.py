@@ -1,4 +1,6 @@
+import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,6 +88,7 @@ def test_the_card_says_what_a_reviewer_asks(trained: Path, phantom: Cohort) -> N
     malignancy, alnm = training["labels"]["malignancy"], training["labels"]["alnm"]
     assert sum(malignancy.values()) == images[0]
     assert sum(alnm.values()) == malignancy["malignant"]  # benign images are not in its term
+    assert (training["precision"], training["processes"]) == ("32-true", 1)
     assert training["loss"] == {
         "hierarchy_weight": 0.05,
         "margin": 0.1,
@@ -219,6 +222,13 @@ def test_no_checkpoint_to_test(phantom: Cohort, tmp_path: Path) -> None:
     assert "holds no model.json" in done.stderr
 
 
+class Remove(Callback):
+    """Takes the file of the first weights away once they are read."""
+
+    def on_train_start(self, trainer: object, module: object) -> None:
+        Path(module.weights).unlink()  # type: ignore[attr-defined]
+
+
 class Stop(Callback):
     """What a user may add to a run."""
 
@@ -236,6 +246,39 @@ def test_callbacks_of_the_user_are_called(
     with pytest.raises(UserError, match="the callback was called"):
         run(["fit", *given, "--trainer.callbacks+=tests.train.test_cli.Stop"])
     assert not list(tmp_path.rglob("metrics.csv"))
+
+
+@pytest.mark.parametrize("given", [None, "32-true"])
+@pytest.mark.filterwarnings("default")  # Lightning's and its dependencies' own
+def test_the_precision_is_the_machines_unless_given(
+    phantom: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sonode"])
+    monkeypatch.setattr("train.cli.best_precision", lambda accelerator: "64-true")
+    out = tmp_path / "out"
+    arguments = ["--config", str(CONFIGS / "demo.yaml"), "--data.cohort", str(phantom.folder)]
+    arguments += ["--model.preprocessing.size=32", "--data.split_seed=4", "--out", str(out)]
+    arguments += [] if given is None else [f"--trainer.precision={given}"]
+    with pytest.raises(UserError, match="the callback was called"):
+        run(["fit", *arguments, "--trainer.callbacks+=tests.train.test_cli.Stop"])
+    # Recorded, so that an interrupted run goes on in the precision that it began with.
+    settings = yaml.safe_load((out / "config.yaml").read_text())
+    assert settings["fit"]["trainer"]["precision"] == (given or "64-true")
+
+
+def test_the_weights_are_named_as_they_were_read(
+    trained: Path, phantom: Cohort, tmp_path: Path
+) -> None:
+    first = Path(shutil.copy(trained / "checkpoint" / "weights.safetensors", tmp_path))
+    digest = hashlib.sha256(first.read_bytes()).hexdigest()
+    done = train(
+        *("fit", phantom.folder, tmp_path / "out", "--trainer.max_epochs=1"),
+        *(f"--model.weights={first}", "--trainer.callbacks+=tests.train.test_cli.Remove"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert not first.exists()
+    card = checkpoint.read_card(tmp_path / "out" / "checkpoint")
+    assert card.training["weights"] == f"sha256 {digest}"
 
 
 @pytest.fixture(scope="module")
@@ -368,7 +411,11 @@ def test_two_processes_train_together(phantom: Cohort, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 2/2") == 1
-    card = checkpoint.read_card(tmp_path / "out" / "checkpoint")
-    assert card.training["epochs"] == 2
+    training = checkpoint.read_card(tmp_path / "out" / "checkpoint").training
+    assert (training["epochs"], training["processes"]) == (2, 2)
+    # Each takes batches of 4 from its half of the images, the last, partial one left out.
+    last = torch.load(tmp_path / "out" / "run" / "last.ckpt", weights_only=True)
+    half = training["cohort"]["train"]["images"] // 2
+    assert last["global_step"] == 2 * (half // 4)
     done = train("test", phantom.folder, tmp_path / "out")
     assert done.returncode == 0, done.stderr

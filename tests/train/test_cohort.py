@@ -8,6 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from handlers.errors import ImageTooLarge
+from handlers.images import decode
+from model_def.stored_image import MAX_BYTES
 from sonode_console import UserError
 from train.cohort import SCHEMA, Cohort, load_cohort, read_image, write_cohort
 
@@ -188,6 +191,27 @@ def test_one_lesion_has_one_status(folder: Path) -> None:
         "row 2, malignant: False contradicts row 0 (True), same lesion",
         "row 3, n_nodes: 3 contradicts row 1 (2), same lesion",
     ]
+
+
+def test_the_limits_of_serving_hold_in_training(folder: Path) -> None:
+    # 16,008,001 pixels and 144 Mpx, of which Pillow would warn, in some kB.
+    Image.fromarray(np.zeros((4001, 4001), np.uint8)).save(folder / "large.png")
+    Image.fromarray(np.zeros((12000, 12000), np.uint8)).save(folder / "huge.png")
+    (folder / "bytes.png").write_bytes(bytes(MAX_BYTES + 1))
+    Image.fromarray(np.zeros((30, 40), np.uint8)).save(folder / "scans.jpg")
+    with (folder / "scans.jpg").open("ab") as file:
+        file.write(b"\xff\xda" * 100)
+    names = ("large.png", "huge.png", "bytes.png", "scans.jpg")
+    rows = [row(image=name, lesion_id=name) for name in names]
+    assert faults(folder, *rows) == [
+        "row 0, image: 4001 x 4001 pixels; the limit is 16000000 in all",
+        "row 1, image: 12000 x 12000 pixels; the limit is 16000000 in all",
+        "row 2, image: 33554433 bytes; the limit is 33554432",
+        "row 3, image: a JPEG of 101 scans; the limit is 100",
+    ]
+    for name in names:
+        with pytest.raises(ImageTooLarge):
+            decode((folder / name).read_bytes())
 
 
 @pytest.mark.parametrize(

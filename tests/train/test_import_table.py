@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from model_def.preprocessing import RoI
 from sonode_console import UserError
 from tests.pictures import picture
 from train.cohort import load_cohort
-from train.importers import import_csv, import_yolo
+from train.importers import import_csv, import_voc, import_yolo
 from train.labelimg import write_voc
 
 BOX = {"roi_x_min": 1, "roi_y_min": 2, "roi_x_max": 30, "roi_y_max": 40}
@@ -79,6 +80,36 @@ def test_parquet_says_the_types_itself(folder: Path) -> None:
             import_csv(source, folder / "out", name="ours")
 
 
+def test_ids_do_not_depend_on_the_type_that_holds_them(folder: Path) -> None:
+    rows = [image("a", 7), image("b", 1234567890123), image("c", 9)]
+    frame = pd.DataFrame(rows).assign(lesion_id=[1, 2, 3])
+    found = []
+    for kind in ("int64", "float64", "Int64", "str"):
+        typed = frame.astype({"patient_id": kind, "lesion_id": kind})
+        typed.to_parquet(folder / "table.parquet")
+        found.append(import_csv(folder / "table.parquet", folder / "out", name="ours"))
+    assert found[1].table["patient_id"].tolist() == ["7", "1234567890123", "9"]
+    assert found[1].table["lesion_id"].tolist() == ["1", "2", "3"]
+    assert len({cohort.sha256 for cohort in found}) == 1
+    # In a CSV an id is its text.
+    texts = import_csv(write(folder, image("a", "007"), image("b", "7.0")), folder, name="ours")
+    assert texts.table["patient_id"].tolist() == ["007", "7.0"]
+
+
+def test_ids_that_are_no_whole_numbers_are_faults(folder: Path) -> None:
+    rows = [image("a", 1.5), image("b", 2.0**54), image("c", 2.0), image("d", None)]
+    pd.DataFrame(rows).assign(lesion_id=[1.0, 2.0, 3.5, 4.0]).to_parquet(folder / "table.parquet")
+    with pytest.raises(UserError) as caught:
+        import_csv(folder / "table.parquet", folder / "out", name="ours")
+    what = "not a whole number, or one of too many digits; give ids as text"
+    assert caught.value.details == [
+        f"table.parquet row 0, patient_id: {what}",
+        f"table.parquet row 1, patient_id: {what}",
+        f"table.parquet row 2, lesion_id: {what}",
+        "table.parquet row 3, patient_id: missing; the split needs it",
+    ]
+
+
 def test_boxes_beside_the_images(folder: Path) -> None:
     write_voc(folder / "images" / "a.xml", "a.png", 60, 50, RoI(1, 2, 30, 40))
     (folder / "images" / "b.txt").write_text("0 0.5 0.5 1 1\n0 0.25 0.5 0.5 1\n")
@@ -100,6 +131,81 @@ def test_boxes_beside_the_images(folder: Path) -> None:
     assert caught.value.details == [
         "table.csv line 3, roi: no b.xml or .txt beside the image, and no roi columns",
         "table.csv line 3, n_nodes: give a whole number or blank",
+    ]
+
+
+LABELS = "image,patient_id,lesion_id,malignant,alnm,n_nodes,device\n"
+
+
+def labelimg(folder: Path, *images: str) -> Path:
+    """`labels.csv` with one patient for each image, and a place for their box files."""
+    (folder / "annotations").mkdir(exist_ok=True)
+    rows = "".join(f"{name},{place},,1,,,\n" for place, name in enumerate(images, start=1))
+    (folder / "labels.csv").write_text(LABELS + rows)
+    return folder / "annotations"
+
+
+def test_boxes_drawn_on_another_resolution_are_a_fault(folder: Path) -> None:
+    drawn = labelimg(folder, "a.png", "b.png", "c.png")
+    write_voc(drawn / "a.xml", "a.png", 60, 50, RoI(1, 2, 30, 40))
+    write_voc(drawn / "b.xml", "b.png", 120, 100, RoI(1, 2, 30, 40))  # of twice the size, inside
+    write_voc(drawn / "c.xml", "c.png", 0, 0, RoI(1, 2, 30, 40))  # not known
+    with pytest.raises(UserError) as caught:
+        import_voc(folder, folder / "out", name="ours")
+    assert caught.value.details == [
+        "labels.csv line 3, roi: b.xml was drawn on a frame of 120 x 100, and the image is "
+        "60 x 50; draw it again on this one"
+    ]
+    kept = import_voc(folder, folder / "out", name="ours", drop_faulty=True)
+    assert kept.table["patient_id"].tolist() == ["1", "3"]
+
+
+@pytest.mark.parametrize("kind", ["voc", "yolo"])
+def test_one_box_file_is_not_two_images(folder: Path, kind: str) -> None:
+    picture(folder / "images" / "p1" / "x.png", 7)
+    picture(folder / "images" / "p2" / "x.png", 8)
+    drawn = labelimg(folder, "p1/x.png", "a.png", "p2/x.png")
+    for name in "xa":
+        write_voc(drawn / f"{name}.xml", f"{name}.png", 60, 50, RoI(1, 2, 30, 40))
+        (drawn / f"{name}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    load, suffix = (import_voc, "xml") if kind == "voc" else (import_yolo, "txt")
+    with pytest.raises(UserError) as caught:
+        load(folder, folder / "out", name="ours")
+    assert caught.value.details == [
+        f"labels.csv line 4, roi: x.{suffix} has the boxes of labels.csv line 2, too; give each "
+        "image a name and a box file of its own"
+    ]
+    # Nobody knows on which of the two it was drawn.
+    kept = load(folder, folder / "out", name="ours", drop_faulty=True)
+    assert kept.table["patient_id"].tolist() == ["2"]
+
+
+def test_one_box_file_beside_two_images_of_its_name(folder: Path) -> None:
+    picture(folder / "images" / "a.bmp", 9)
+    write_voc(folder / "images" / "a.xml", "a.png", 60, 50, RoI(1, 2, 30, 40))
+    rows = [{"patient_id": kind, "image": f"images/a.{kind}"} for kind in ("png", "bmp")]
+    with pytest.raises(UserError) as caught:
+        import_csv(write(folder, *rows), folder / "out", name="ours")
+    assert len(caught.value.details) == 1
+    assert "a.xml has the boxes of table.csv line 2, too" in caught.value.details[0]
+
+
+def test_orientations_that_are_not_applied_are_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exif = Image.Exif()
+    for name, orientation in (("a", 6), ("b", 3), ("c", 1)):
+        exif[0x0112] = orientation
+        path = folder / "images" / f"{name}.png"
+        with Image.open(path) as stored:
+            stored.save(path, exif=exif)
+    rows = [image(name, name) for name in "aabcd"]
+    rows[1]["roi_x_min"] = 2  # another lesion of the same image
+    cohort = import_csv(write(folder, *rows), folder / "out", name="ours")
+    assert cohort.roi(0) == (1, 2, 30, 40)
+    assert capsys.readouterr().out.splitlines() == [
+        "2 images have an EXIF orientation, which is not applied, as in serving: boxes must be of "
+        "the stored pixels, not of what a viewer shows turned"
     ]
 
 

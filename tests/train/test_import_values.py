@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from model_def.preprocessing import RoI
-from train.import_values import FormatError, bbox, malignancy, number, truth, whole
+from train.import_values import FormatError, bbox, identifier, malignancy, number, truth, whole
 
 # Arbitrary text, and text that comes close to what is meant.
 TEXT = st.one_of(st.text(), st.text("0123456789.-+eE_,[] naftrue٣"))
@@ -29,6 +29,10 @@ TEXT = st.one_of(st.text(), st.text("0123456789.-+eE_,[] naftrue٣"))
         (malignancy, "", None),
         (bbox, "[91, 24,103,79]", RoI(91, 24, 194, 103)),
         (bbox, "", None),
+        (identifier, "7.0", "7"),
+        (identifier, "1234567890123.0", "1234567890123"),
+        (identifier, "-0.0", "0"),
+        (identifier, "", ""),
     ],
 )
 def test_values_by_hand(parser, text: str, value: object) -> None:

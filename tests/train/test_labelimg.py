@@ -22,14 +22,29 @@ def test_labelimg_file_by_hand(tmp_path: Path) -> None:
         "<object><name>x</name><pose>Unspecified</pose><bndbox><xmin>2</xmin><ymin>3</ymin>"
         "<xmax>5</xmax><ymax>7</ymax></bndbox></object></annotation>"
     )
-    assert read_voc(path) == [RoI(1, 2, 5, 7)]
+    assert read_voc(path) == ([RoI(1, 2, 5, 7)], (9, None))
+
+
+def test_the_frame_that_boxes_were_drawn_on(tmp_path: Path) -> None:
+    path = tmp_path / "a.xml"
+    for text, size in (
+        ("<size><width>120</width><height>80</height><depth>1</depth></size>", (120, 80)),
+        ("<size><width>0</width><height>0</height></size>", (None, None)),
+        ("<size/>", (None, None)),
+        ("", (None, None)),
+    ):
+        path.write_text(f"<annotation>{text}</annotation>")
+        assert read_voc(path) == ([], size)
+    path.write_text("<annotation><size><width>wide</width></size></annotation>")
+    with pytest.raises(AnnotationError, match=r"a\.xml: not a LabelImg"):
+        read_voc(path)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.xml"
     write_voc(path, "a.png", 360, 300, RoI(0, 10, 360, 20))
     assert "<xmin>1</xmin>" in path.read_text()
-    assert read_voc(path) == [RoI(0, 10, 360, 20)]
+    assert read_voc(path) == ([RoI(0, 10, 360, 20)], (360, 300))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +136,7 @@ def test_any_voc_file_gives_boxes_or_the_annotation_error(
     path = tmp_path_factory.getbasetemp() / "any.xml"
     path.write_bytes(data)
     try:
-        boxes = read_voc(path)
+        boxes, _ = read_voc(path)
     except AnnotationError as error:
         assert str(error).startswith("any.xml: not a LabelImg")
         return

@@ -246,3 +246,18 @@ def test_the_papers_figures_by_label_column_or_name() -> None:
     assert found("n_nodes", "nodes_4_or_more") == report.PAPER["nodes 4"]
     assert found("subtype") is None
     assert found("n_nodes") is None
+
+
+def test_the_part_that_chose_thresholds_is_no_evidence(
+    metrics: dict, page: Page, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions = synthetic(patients=30)
+    predictions.about["part"] = "val"
+    chosen = evaluate(predictions, resamples=50)
+    words = "Epoch, temperatures and thresholds were chosen on the validation part"
+    assert [note.startswith(words) for note in chosen["notes"]] == [True]
+    assert f"Not evidence. {words}" in Page(render(chosen)).text
+    report.show(chosen, "val part")
+    assert capsys.readouterr().out.splitlines()[-1] == chosen["notes"][0]
+    assert metrics["notes"] == []
+    assert words not in page.text

@@ -1,10 +1,13 @@
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
 from model_def.heads import HeadSpec, Hierarchy
+from model_def.network import Network
 from sonode_console import UserError
 from train.task import MultiTask, head_aucs
 
@@ -51,8 +54,9 @@ def task_for(
     labels: list[list[float]],
     heads: tuple[HeadSpec, ...],
     hierarchy: Hierarchy = "independent",
+    weights: str = "none",
 ) -> MultiTask:
-    task = MultiTask(heads=heads, hierarchy=hierarchy, architecture="resnet18")
+    task = MultiTask(heads=heads, hierarchy=hierarchy, architecture="resnet18", weights=weights)
     task._trainer = FakeTrainer(torch.tensor(labels, dtype=torch.float32))  # type: ignore[assignment]
     task.setup("fit")
     return task
@@ -117,3 +121,19 @@ def test_a_categorical_auc_is_the_mean_of_one_against_the_rest() -> None:
     assert (found.n_images, found.n_positive) == (6, None)
     (found,) = head_aucs(scores[:2], labels[:2], heads)
     assert found.auc is None  # no third label
+
+
+def test_a_resumed_run_names_the_weights_that_it_began_with(
+    heads: tuple[HeadSpec, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "first.pth"
+    named, kept = [], dict[str, Any]()
+    for _ in range(2):  # the file is another one when the run goes on
+        torch.save(Network("resnet18", 1).state_dict(), path)
+        task = task_for([[0, NAN], [1, 0], [1, 1]], heads, weights=str(path))
+        named.append(task.weights_known_as)
+        if kept:
+            task.on_load_checkpoint(kept)
+        task.on_save_checkpoint(kept)
+    assert named[0] != named[1]
+    assert task.weights_known_as == kept["weights_known_as"] == named[0]

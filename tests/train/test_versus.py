@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from sonode_console import UserError
+from train.cohort_checks import ROI_COLUMNS
 from train.versus import show, versus, write
 
 
@@ -19,6 +20,7 @@ def folder(path: Path, scores: np.ndarray, **changes: object) -> Path:
             "patient_id": [f"p{i // 3}" for i in range(n)],
             "lesion_id": [f"l{i}" for i in range(n)],
             "image": [f"{i}.png" for i in range(n)],
+            **{column: place for place, column in enumerate(ROI_COLUMNS)},
             "malignant": truth,
             "malignancy_truth": truth,
             "malignancy_probability": scores,
@@ -112,3 +114,27 @@ def test_what_cannot_be_compared(tmp_path: Path, scores: tuple[np.ndarray, np.nd
     flipped = pd.array([not i % 2 for i in range(60)], dtype="boolean")
     with pytest.raises(UserError, match="malignancy: the two predictions disagree about the truth"):
         versus(first, folder(tmp_path / "c", scores[0], malignancy_truth=flipped))
+    moved = np.full(60, 2)
+    moved[:3] = 9
+    other = folder(tmp_path / "d", scores[1], roi_x_max=moved)
+    with pytest.raises(UserError, match=r"3 of 60 images have another RoI; make both on the same"):
+        versus(first, other)
+
+
+@pytest.mark.parametrize("kind", ["torn", "text", "of another tool"])
+def test_what_is_no_table_of_predictions(
+    tmp_path: Path, scores: tuple[np.ndarray, np.ndarray], kind: str
+) -> None:
+    first, second = (folder(tmp_path / name, scores[0]) for name in "ab")
+    table = second / "predictions.parquet"
+    message = r"b/predictions\.parquet: not a Parquet table; evaluate anew"
+    if kind == "torn":
+        table.write_bytes(table.read_bytes()[:-100])
+    elif kind == "text":
+        table.write_text("predictions")
+    else:
+        pd.DataFrame({"patient_id": ["p0"], "image": ["0.png"], "y": [1]}).to_parquet(table)
+        message = r"no predictions of sonode \(no column lesion_id, roi_x_min, .*evaluate anew"
+    with pytest.raises(UserError, match=message) as caught:
+        versus(first, second)
+    assert "\n" not in str(caught.value)
