@@ -101,7 +101,7 @@ def test_status_as_json(state, capsys):
     verdicts = {verdict["guard"]: verdict for verdict in found["verdicts"]}
     assert verdicts["unanswered"]["value"] == pytest.approx(3 / 50)
     assert set(verdicts) == {
-        *("errors", "unanswered", "shift of malignancy"),
+        *("errors", "errors over time", "unanswered", "shift of malignancy"),
         *("failing against the old version", "slow against the old version"),
     }
 
