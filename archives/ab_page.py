@@ -14,19 +14,19 @@ from sonode_page import page, table
 
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 BINS = np.linspace(0, 1, 21)
-COLOURS = {"old": "#7a7a7a", "new": "#1f5fa8", "shadow": "#d98a1f"}
+COLOURS = {"old": "#7a7a7a", "new": "#1f5fa8", "mirrored": "#b9b9b9", "shadow": "#d98a1f"}
+NOTHING = "<p>None: no canary step had any.</p>"
 Json = dict[str, Any]
 
 
 def render(found: Json) -> str:
     """Lay the analysis out; see `archives.ab_report.analyse`."""
     versions = found["versions"]
-    named = {"old": f"old: {versions['old']}", "new": f"new: {versions['new']}"}
+    named = {"old": f"old: {versions['old'] or 'none'}", "new": f"new: {versions['new']}"}
     arms = found["arms"]
     rows = [
         ("requests of clients", *(f"{it['requests']:,}" for it in arms.values())),
         ("studies", *(f"{it['studies']:,}" for it in arms.values())),
-        ("requests without a study", *(f"{it['without_study']:,}" for it in arms.values())),
         ("failed (5xx)", *(_share(it["failed"]) for it in arms.values())),
         ("tried at two nodes", *(f"{it['tried_twice']:,}" for it in arms.values())),
         *(
@@ -34,18 +34,34 @@ def render(found: Json) -> str:
             for name in QUANTILES
         ),
     ]
-    body = [table(["", *(named[arm] for arm in arms)], rows)]
-    for what, title in (("status", "Status"), ("code", "Code")):
+    body = ["<h2>Compared: requests with a study, in canary steps where both versions answer</h2>"]
+    body += [table(["", *(named[arm] for arm in arms)], rows) if arms else NOTHING]
+    for what, title in (("status", "Status"), ("code", "Code")) if arms else ():
         keys = sorted({key for it in arms.values() for key in it[what]})
         counts = [(key or "none", *(f"{it[what].get(key, 0):,}" for it in arms.values()))
                   for key in keys]  # fmt: skip
         body += [f"<h2>{title}</h2>", table(["", *(named[arm] for arm in arms)], counts)]
     body += ["<h2>Scores</h2>", *(_head(head, it, named) for head, it in found["scores"].items())]
     body += [
-        '<p class="note">The old version answers other studies than the new one, drawn by chance; '
-        "the shadow the same ones. Distances beyond chance (5 %, one look) are a difference of the "
-        "versions. The images of one study resemble each other, which the intervals do not "
-        "count.</p>",
+        '<p class="note">In the canary chance decides which version a study gets; a mirrored '
+        "request is answered by both. Distances beyond chance (5 %, one look) speak of the "
+        "versions, but: the images of one study resemble each other, which the intervals do not "
+        "count; and canary steps are added up, so that an hour at which the new version had a "
+        "larger share weighs more in its numbers than in the old one's.</p>",
+        "<h2>All requests of clients, by step</h2>",
+        table(
+            ("step", named["old"], named["new"], "without a study", ""),
+            [
+                (
+                    it["step"],
+                    *(f"{it[arm]:,}" for arm in ("old", "new", "without_study")),
+                    "compared, with a study" if it["compared"] else "",
+                )
+                for it in found["steps"]
+            ],
+        ),
+        '<p class="note">Those that the gateway refused itself came to no version, and are not in '
+        "here.</p>",
         '<h2>Journal</h2><div class="text">',
         table(
             ("time", "entry", ""),
@@ -79,7 +95,10 @@ def _quantile(ms: Json | None, name: str) -> str:
 
 
 def _head(head: str, by_arm: Json, named: dict[str, str]) -> str:
-    labels = named | {"shadow": named["new"].replace("new", "shadow")}
+    labels = named | {
+        "mirrored": named["old"].replace("old", "old, mirrored", 1),
+        "shadow": named["new"].replace("new", "shadow", 1),
+    }
     rows = [
         (
             labels[arm],

@@ -1,8 +1,10 @@
 """The A/B analysis of a rollout, from the gateway's logs: what each version did, on one page.
 
-Requests of clients give counts, status codes and the times that clients saw; attempts at nodes give
-scores, those of the shadow too. Intervals hold for one look at the end; the guards' tests are the
-ones that may be looked at all the time. The page holds counts only: no study, not even its hash.
+Compared is what chance alone has set apart at the same time: the requests with a study in the
+canary steps in which both versions answer, and each mirrored request's two answers. All others are
+counted, by step. Requests of clients give status codes and the times that clients saw; attempts at
+nodes give scores. Intervals hold for one look at the end; the guards' tests are the ones that may
+be looked at all the time. The page holds counts only: no study, not even its hash.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +54,30 @@ def analyse(state: Path, facts: Facts, entries: Sequence[Entry]) -> Json:
     """Count and compare; `entries` are those of the rollout."""
     until = math.inf if entries[-1].rollout else entries[-1].time
     versions = {"old": facts.old.version if facts.old else None, "new": facts.new.version}
+    arm_of = {version: arm for arm, version in versions.items()}
+    steps = [_Step.of(entry) for entry in entries if "step" in entry.facts]
     arms: dict[str, list[Row]] = {"old": [], "new": []}
     for row in _rows(state, "requests.jsonl", facts.began, until):
-        for arm, version in versions.items():
-            if row["version"] == version:
+        if row["version"] in arm_of and gateway_logs.was_tried(row):
+            arm, step = arm_of[row["version"]], _step_at(steps, row)
+            step.requests[arm if row["study"] else "without_study"] += 1
+            if step.compares and row["study"]:
                 arms[arm].append(row)
+    answers: list[tuple[str, Row]] = []
+    rows = _rows(state, "attempts.jsonl", facts.began, until)
+    scored = [row for row in rows if row["status"] == 200 and row["version"] in arm_of]
+    shadows = {row["id"]: row for row in scored if row["arm"] == "shadow"}
+    for row in scored:
+        if row["arm"] == "shadow":
+            continue
+        if row["id"] in shadows:
+            answers += [("mirrored", row), ("shadow", shadows[row["id"]])]
+        elif row["study"] and _step_at(steps, row).compares:
+            answers.append((arm_of[row["version"]], row))
     scores: dict[str, dict[str, list[float]]] = {}
-    for row in _rows(state, "attempts.jsonl", facts.began, until):
-        if row["status"] == 200:
-            arm = "shadow" if row["arm"] == "shadow" else "old"
-            arm = "new" if row["version"] == versions["new"] and arm == "old" else arm
-            for head, score in gateway_logs.scores(row).items():
-                scores.setdefault(head, {}).setdefault(arm, []).append(score)
+    for arm, row in answers:
+        for head, score in gateway_logs.scores(row).items():
+            scores.setdefault(head, {}).setdefault(arm, []).append(score)
     return {
         "rollout": facts.rollout,
         "model": facts.model,
@@ -70,7 +85,13 @@ def analyse(state: Path, facts: Facts, entries: Sequence[Entry]) -> Json:
         "from": facts.began,
         "to": None if math.isinf(until) else until,
         "end": entries[-1].event,
-        "requests": sum(map(len, arms.values())),
+        "requests": sum(step.requests.total() for step in steps),
+        "steps": [
+            {"step": step.name, "compared": step.compares}
+            | {arm: step.requests[arm] for arm in ("old", "new", "without_study")}
+            for step in steps
+            if step.requests
+        ],
         "arms": {arm: _arm(rows) for arm, rows in arms.items() if rows},
         "scores": {head: _scores(by_arm) for head, by_arm in scores.items()},
         "journal": [
@@ -79,6 +100,29 @@ def analyse(state: Path, facts: Facts, entries: Sequence[Entry]) -> Json:
             for it in entries
         ],
     }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Step:
+    name: str
+    began: float
+    compares: bool
+    """Both versions answer clients, and chance says which one a study gets."""
+    requests: Counter[str] = field(default_factory=Counter)
+    """By version, and those without a study, which are never sent by chance."""
+
+    @classmethod
+    def of(cls, entry: Entry) -> _Step:
+        """From the entry that began it."""
+        name = str(entry.facts["step"])
+        share = entry.facts.get("percent", 0.0)
+        return cls(name, entry.time, name.startswith("canary") and 0 < share < 100)
+
+
+def _step_at(steps: Sequence[_Step], row: Row) -> _Step:
+    """The step in which a row's request began; none began before the first one."""
+    began = gateway_logs.started(row)
+    return next(step for step in reversed(steps) if step.began <= began)
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
@@ -118,7 +162,6 @@ def _arm(rows: Sequence[Row]) -> Json:
     return {
         "requests": n,
         "studies": len({row["study"] for row in rows if row["study"]}),
-        "without_study": sum(not row["study"] for row in rows),
         "status": {
             str(key): count for key, count in sorted(Counter(_each(rows, "status")).items())
         },
@@ -144,8 +187,8 @@ def _scores(by_arm: dict[str, list[float]]) -> Json:
         }
         for arm, values in by_arm.items()
     }
-    for arm in ("new", "shadow"):
-        if arm in by_arm and "old" in by_arm:
-            found[arm]["ks_to_old"] = ks(by_arm["old"], by_arm[arm])
-            found[arm]["ks_by_chance"] = ks_by_chance(len(by_arm["old"]), len(by_arm[arm]))
+    for arm, to in (("new", "old"), ("shadow", "mirrored")):
+        if arm in by_arm and to in by_arm:
+            found[arm]["ks_to_old"] = ks(by_arm[to], by_arm[arm])
+            found[arm]["ks_by_chance"] = ks_by_chance(len(by_arm[to]), len(by_arm[arm]))
     return found

@@ -64,6 +64,11 @@ def started(row: Row) -> float:
     return float(row["t"]) - float(row["ms"]) / 1000
 
 
+def was_tried(row: Row) -> bool:
+    """Whether a client's request came to a version: what the gateway refuses itself does not."""
+    return int(row["tries"]) > 0
+
+
 def scores(row: Row) -> dict[str, float]:
     """Probability by head; empty where there was no score."""
     return {head: float(value) for head, value in _pairs(row["scores"])}

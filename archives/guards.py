@@ -4,7 +4,9 @@ Old and new version are compared at the same time, so what hits both (a slow net
 dies, broken images) is held against neither. Requests of one study resemble each other: scores are
 judged by each study's first. A request that is repeated, or one that waits in the queue behind a
 slow one, is not independent of the other either; for that the times are judged by one pair a
-second, and failures that nobody signs (a worker died) by one in five seconds and node.
+second, and failures that nobody signs (a worker died) by one in five seconds and node, and by the
+share of each five seconds. Where the old version answers, too, a limit on failures is the larger of
+the policy's and what the old version does: both must be refuted, so neither test costs the other.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Literal
 import numpy as np
 
 from archives import gateway_logs
+from archives.failures import BURST_MOST, Against, Bursts, Pairing, Windows
 from archives.gateway_logs import OWN_CODES, Row
 from archives.policy import Policy
 from archives.sequential import FIRST_LOOK, MeanTest, ks, ks_by_chance, least_distance
@@ -29,19 +32,13 @@ SLOW = 0.05
 """Share of the old version's attempts that are slow, by the meaning of p95."""
 LATENCIES = 200
 """Latest attempts of the old version from which its p95 is taken, and at least a tenth of them."""
-UNSIGNED_MOST = 5.0
-"""What one failure can multiply the evidence by: one crash that looks like three is not enough."""
-UNSIGNED_S = 5.0
-"""Failures that nobody signs, on one node within so long, are one: a worker that starts anew takes
-about that."""
 SLOW_MOST = 1.5
-"""The same for one slow second: a worker that is started anew takes several."""
+"""What a slow second can multiply the evidence by: a worker that is started anew takes several."""
 FORGET_S = 300.0
 """A mirrored request whose other half has not come by then has none."""
-
-
-PAIRS_HOLD = 0.25
-"""Evidence from which pairs hold a step: a lone one that fails is no share, and stays alone."""
+FEW_HOLD = 0.25
+"""Evidence from which pairs and windows hold a step: a lone one that fails is no share, and stays
+alone."""
 
 
 @dataclass(frozen=True)
@@ -84,26 +81,33 @@ class Watch:
         self.needed = math.log(count_tests(policy, heads) / policy.alpha)
         odds = policy.max_odds_ratio
         share = odds / (1 + odds)  # of the pairs in which one of the two fails
-        self._errors = MeanTest(policy.max_error_rate, UNSIGNED_MOST)
+        self._errors = MeanTest(policy.max_error_rate, BURST_MOST)
+        self._windows = Windows(policy.max_error_rate)
         self._failing = MeanTest(share)
         self._slow = MeanTest(share, SLOW_MOST)
-        self._unanswered = MeanTest(policy.max_unanswered, UNSIGNED_MOST)
+        self._unanswered = MeanTest(policy.max_unanswered, BURST_MOST)
+        self._more_errors, self._more_unanswered = Against(), Against()
         self._flips = {head: MeanTest(policy.max_flip_rate) for head in heads}
         self._differences = {head: MeanTest(policy.max_difference) for head in heads}
         self._scores: dict[str, dict[str, list[float]]] = {
             arm: {head: [] for head in heads} for arm in ("old", "new")
         }
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
-        self._unpaired: Row | None = None  # the new version's latest attempt
+        self._attempts, self._requests = Pairing(), Pairing()
         self._mirrored: dict[str, Row] = {}
         self._studies: dict[str, set[str]] = {"old": set(), "new": set(), "pairs": set()}
         self._last_slow = -math.inf
-        self._last_unsigned: dict[str, float] = {}
+        self._bursts = Bursts()
 
     def add_request(self, row: Row) -> None:
         """Take a line of requests.jsonl."""
-        if row["version"] == self.new and gateway_logs.started(row) >= self.since:
+        if gateway_logs.started(row) < self.since or not gateway_logs.was_tried(row):
+            return
+        if row["version"] == self.new:
             self._unanswered.add(float(row["status"] >= 500))
+            self._requests.add_new(row)
+        elif self._compares(row) and (new := self._requests.take()):
+            self._more_unanswered.add(new["status"] >= 500, row["status"] >= 500)
 
     def add_attempt(self, row: Row) -> None:
         """Take a line of attempts.jsonl."""
@@ -111,11 +115,11 @@ class Watch:
         if row["version"] == self.old:
             if row["status"] == 200:
                 self._latencies.append(row["ms"])
-            if inside and self.kind != "alone":
-                self._pair(row)
+            if inside and self._compares(row) and (new := self._attempts.take()):
+                self._pair(new, row)
         elif row["version"] == self.new and inside:
             self.answered += row["status"] == 200
-            self._unpaired = row
+            self._attempts.add_new(row)
             self._count_error(row)
         else:
             return
@@ -127,13 +131,22 @@ class Watch:
     def verdicts(self) -> list[Verdict]:
         """What all guards of this step say by now."""
         policy = self.policy
-        found = [self._rate("errors", self._errors, policy.max_error_rate)]
+        alone = self.kind == "alone"  # nothing answers at the same time
+        errors, unanswered = (None, None) if alone else (self._more_errors, self._more_unanswered)
+        limit = policy.max_error_rate
+        found = [
+            self._rate("errors", self._errors, limit, against=errors),
+            self._rate(
+                "errors over time", self._windows.test, limit, against=errors, holds_from=FEW_HOLD
+            ),
+        ]
         if self.kind != "shadow":
-            found += [self._rate("unanswered", self._unanswered, policy.max_unanswered)]
-        if self.kind == "alone":  # nothing answers at the same time
+            limit = policy.max_unanswered
+            found += [self._rate("unanswered", self._unanswered, limit, against=unanswered)]
+        if alone:
             return found
         found += [
-            self._rate(f"{what} against the old version", test, test.limit, holds_from=PAIRS_HOLD)
+            self._rate(f"{what} against the old version", test, test.limit, holds_from=FEW_HOLD)
             for what, test in (("failing", self._failing), ("slow", self._slow))
         ]
         if self.kind == "shadow":
@@ -149,29 +162,27 @@ class Watch:
 
     # --- counting
 
+    def _compares(self, old: Row) -> bool:
+        """Whether chance could have sent it to the new version: in a canary only a study."""
+        if self.kind == "canary":
+            return old["version"] == self.old and bool(old["study"])
+        return old["version"] == self.old and self.kind == "shadow"
+
     def _count_error(self, row: Row) -> None:
         failed = row["status"] >= 500
-        if not failed or self._is_news(row["node"], row):
+        self._windows.add(row)
+        if not failed or self._bursts.is_news(row["node"], row):
             self._errors.add(float(failed))
 
-    def _is_news(self, where: str, failure: Row) -> bool:
-        """False for one that nobody signs, soon after another one there."""
-        if failure["code"] not in OWN_CODES:
-            return True
-        last = self._last_unsigned.get(where, -math.inf)
-        if failure["t"] - last < UNSIGNED_S:
-            return False
-        self._last_unsigned[where] = failure["t"]
-        return True
-
-    def _pair(self, old: Row) -> None:
-        """Compare with the new version's latest attempt; one of each is used once."""
-        new, self._unpaired = self._unpaired, None
-        if new is None:
-            return
-        failed = new["status"] != 200, old["status"] != 200
-        if failed[0] != failed[1] and self._is_news("a pair", new if failed[0] else old):
-            self._failing.add(float(failed[0]))
+    def _pair(self, new: Row, old: Row) -> None:
+        refused = new["status"] != 200, old["status"] != 200
+        failed = new["status"] >= 500, old["status"] >= 500
+        one = refused[0] != refused[1] or failed[0] != failed[1]
+        worse = new if new["status"] > old["status"] else old
+        is_news = one and self._bursts.is_news("a pair", worse)
+        if is_news and refused[0] != refused[1]:
+            self._failing.add(float(refused[0]))
+        self._more_errors.add(*failed, is_news=is_news)
         self._count_slow(new, old)
 
     def _count_slow(self, new: Row, old: Row) -> None:
@@ -228,20 +239,25 @@ class Watch:
         test: MeanTest,
         limit: float,
         *,
+        against: Against | None = None,
         needs_some: bool = False,
         holds_from: float = 0.0,
     ) -> Verdict:
-        value = test.mean
-        evidence = max(0.0, test.log_evidence / self.needed)
+        value, log_evidence = test.mean, test.log_evidence
+        beyond = value is not None and value > limit
+        excused = beyond and against is not None and against.no_more
+        if against:
+            log_evidence = min(log_evidence, against.test.log_evidence)
+        evidence = max(0.0, log_evidence / self.needed)
         state: Literal["ok", "hold", "failed"] = "ok"
         if evidence >= 1:
             state = "failed"
-        elif needs_some if value is None else value > limit and evidence >= holds_from:
+        elif needs_some if value is None else beyond and not excused and evidence >= holds_from:
             state = "hold"
         told = "nothing yet" if value is None else f"{value:.2%} of {test.n}"
+        told += f", limit {limit:.2%}" + (", but the old version's, too" if excused else "")
         return Verdict(
-            guard, state, value, limit, test.n, min(1.0, evidence),
-            f"{guard}: {told}, limit {limit:.2%}",
+            guard, state, value, limit, test.n, min(1.0, evidence), f"{guard}: {told}"
         )  # fmt: skip
 
     def _shift(self, head: str) -> Verdict:
@@ -271,7 +287,8 @@ class Watch:
 def count_tests(policy: Policy, heads: Sequence[str]) -> int:
     """How many tests a rollout makes, among which `alpha` is shared out.
 
-    Shadow: errors, failing, slow, and two a head; each canary step: those three, unanswered and one
-    a head; the last two steps, alone: errors, unanswered.
+    Shadow: errors, the same over time, failing, slow, and two a head; each canary step: those four,
+    unanswered and one a head; at 100 %, and from default to keep, alone: errors, the same over
+    time, unanswered.
     """
-    return 3 + 2 * len(heads) + (len(policy.canary) - 1) * (4 + len(heads)) + 2 * 2
+    return 4 + 2 * len(heads) + (len(policy.canary) - 1) * (5 + len(heads)) + 2 * 3

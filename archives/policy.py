@@ -45,7 +45,8 @@ class Policy(BaseModel):
     max_error_rate: Share = 0.01
     """Of the new version's attempts, how many may fail: status 5xx, whether a node or a worker or
     the handler is at fault. Failures without a word of the handler (a worker that died) within five
-    seconds on one node are one, since they have one cause."""
+    seconds on one node are one, since they have one cause; the share that fails in each five
+    seconds on a node is held to it, too. As large a share as the old version's may fail anyway."""
 
     max_odds_ratio: Annotated[float, Field(ge=1)] = 2.0
     """How much greater the odds of failing (any status but 200), and of being slow, may be than the
@@ -57,7 +58,7 @@ class Policy(BaseModel):
 
     max_unanswered: Share = 0.001
     """Of the clients' requests that went to the new version, how many may end with a 5xx, after the
-    gateway has asked a second node."""
+    gateway has asked a second node; as large a share as the old version's may anyway."""
 
     max_flip_rate: Share = 0.02
     """Of the mirrored studies, how many may get another label by the new version, or an error in

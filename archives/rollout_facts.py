@@ -11,6 +11,9 @@ from archives.guards import Kind
 from archives.journal import Desired, Entry, Journal, Release, fold
 from archives.policy import Policy
 
+FOR_ALL = ("default", "drain", "keep")
+"""Steps in which the new version answers everybody, and the old one may come back."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -103,4 +106,15 @@ def kind_of(desired: Desired) -> Kind | None:
         return "shadow"
     if desired.step.startswith("canary"):
         return "canary" if desired.percent < 100 else "alone"
-    return "alone" if desired.step == "keep" else None
+    return "alone" if desired.step in FOR_ALL else None
+
+
+def judged_since(entries: Sequence[Entry], step: Entry) -> float:
+    """Unix time from which on requests are judged in a step, given its entry.
+
+    That is its beginning; `keep` answers for what came since the default changed, too, so that
+    `default` and `drain` are judged though no time is spent in them.
+    """
+    if step.facts["step"] in FOR_ALL:
+        return max(it.time for it in entries if it.facts.get("step") == FOR_ALL[0])
+    return step.time

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from archives.gateway_logs import LogTail, started
+from archives.gateway_logs import LogTail, started, was_tried
 from archives.guards import Kind, Verdict, Watch
-from archives.journal import Entry
-from archives.rollout_facts import Facts
+from archives.journal import Entry, Journal
+from archives.rollout_facts import Facts, judged_since
 
 
 class StepView:
     """What the gateway's logs say about one step; `step` is its entry in the journal."""
 
     def __init__(self, state: Path, facts: Facts, kind: Kind, step: Entry) -> None:
-        self.since = step.time
+        self.since = judged_since(Journal(state).entries(), step)
         self.watch = Watch(
             facts.policy,
             kind,
             old=facts.old.version if facts.old else None,
             new=facts.new.version,
             heads=facts.heads,
-            since=step.time,
+            since=self.since,
         )
         folder = state / "gateway"
-        self._requests = LogTail(folder / "requests.jsonl", step.time)
-        self._attempts = LogTail(folder / "attempts.jsonl", step.time)
+        self._requests = LogTail(folder / "requests.jsonl", self.since)
+        self._attempts = LogTail(folder / "attempts.jsonl", self.since)
 
     def verdicts(self) -> list[Verdict]:
         """What the guards say now."""
@@ -46,4 +46,6 @@ class StepView:
 def answered_by(state: Path, version: str, since: float) -> int:
     """How many requests of clients a version has answered, well or not, from `since` on."""
     rows = LogTail(state / "gateway" / "requests.jsonl", since).rows()
-    return sum(row["version"] == version and started(row) >= since for row in rows)
+    return sum(
+        row["version"] == version and started(row) >= since and was_tried(row) for row in rows
+    )

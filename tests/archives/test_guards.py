@@ -45,6 +45,9 @@ class Traffic:
 
 
 FAILED = {"status": 500, "code": "inference_failed", "scores": "", "labels": ""}
+NO_WORKER = {"status": 503, "code": "unavailable", "scores": "", "labels": ""}
+NOT_AN_IMAGE = {"status": 500, "code": "gateway_failed", "scores": "", "labels": ""}
+"""What TorchServe itself says, for any version, of a body that is not the form it says it is."""
 
 
 def watch(kind: str = "shadow", since: float = 0, **policy: object) -> Watch:
@@ -94,6 +97,88 @@ def test_what_fails_in_both_at_the_same_time_is_not_held_against_the_new_one():
     assert states(judged)["failing against the old version"] == "ok"
 
 
+def bodies_that_fail(judged: Watch, traffic: Traffic, seconds: int, **share: float) -> set[str]:
+    """One request a second, of which a share fails at both nodes: `of_old`, `of_new`.
+
+    In the shadow both versions get each; in the canary every fourth goes to the new one. Returns
+    the guards that would have sent it back, with a look after each request.
+    """
+    failed: set[str] = set()
+    for _ in range(seconds):
+        traffic.number += 1
+        traffic.now += 1
+        chance, p = traffic.random.random(), traffic.random.betavariate(2, 2)
+        to_new = traffic.number % 4 == 0
+        for version, of in ((OLD, "of_old"), (NEW, "of_new")):
+            if judged.kind == "canary" and to_new != (version == NEW):
+                continue
+            facts = NOT_AN_IMAGE if chance < share[of] else {"p": p}
+            judged.add_attempt(traffic.row(version, **facts))
+            if facts is NOT_AN_IMAGE and judged.kind == "canary":  # tried again
+                judged.add_attempt(traffic.row(version, node="b", **facts))
+            judged.add_request(traffic.row(version, tries=1, **facts))
+        failed |= {guard for guard, state in states(judged).items() if state == "failed"}
+    return failed
+
+
+@pytest.mark.parametrize("kind", ["shadow", "canary"])
+@pytest.mark.parametrize("seed", range(3))
+def test_bodies_that_fail_with_either_version_send_none_back(kind, seed):
+    judged = watch(kind)
+    assert not bodies_that_fail(judged, Traffic(seed), 1500, of_old=0.04, of_new=0.04)
+    errors = judged.verdicts()[0]
+    assert errors.state == "ok"
+    assert errors.said.endswith("limit 1.00%, but the old version's, too")
+    # The limit alone would have sent it back; where no old version answers, it does.
+    lone = watch("alone")
+    assert "errors" in bodies_that_fail(lone, Traffic(seed), 1500, of_old=0.04, of_new=0.04)
+
+
+@pytest.mark.parametrize("kind", ["shadow", "canary"])
+def test_bodies_that_fail_with_the_new_version_only_send_it_back(kind):
+    failed = bodies_that_fail(watch(kind), Traffic(), 2000, of_old=0, of_new=0.08)
+    assert "errors" in failed
+    assert kind == "shadow" or "unanswered" in failed
+
+
+def test_what_fails_with_the_old_version_holds_no_step_and_what_does_not_does():
+    judged, traffic = watch(), Traffic()
+    traffic.pairs(judged, 95)
+    traffic.pairs(judged, 2, **FAILED)
+    traffic.pairs(judged, 3)
+    assert states(judged)["errors"] == "hold"
+    for _ in range(2):
+        judged.add_attempt(traffic.row(NEW))
+        judged.add_attempt(traffic.row(OLD, **FAILED))
+    assert states(judged)["errors"] == "ok"
+
+
+def test_in_the_canary_the_old_version_is_compared_on_studies_only():
+    # All that have no study stay on the old one, whatever they are.
+    judged, traffic = watch("canary"), Traffic()
+    for _ in range(400):
+        traffic.number += 1
+        traffic.now += 6
+        facts = FAILED if traffic.number % 10 == 0 else {}
+        judged.add_attempt(traffic.row(NEW, **facts))
+        judged.add_attempt(traffic.row(OLD, study="", **FAILED))
+        judged.add_attempt(traffic.row(OLD))
+    assert states(judged)["errors"] == "failed"
+
+
+def test_a_second_try_hides_no_failure_of_the_first():
+    judged, traffic = watch("canary"), Traffic()
+    for _ in range(300):
+        traffic.number += 1
+        traffic.now += 1
+        if traffic.number % 10 == 1:
+            judged.add_attempt(traffic.row(NEW, **FAILED))
+        judged.add_attempt(traffic.row(NEW, node="b"))
+        traffic.number += 1
+        judged.add_attempt(traffic.row(OLD))
+    assert states(judged)["errors"] == "failed"
+
+
 def test_one_that_refuses_what_the_old_version_scores():
     judged = watch("canary")
     Traffic().pairs(judged, 60, status=422, code="unreadable_image", scores="", labels="")
@@ -127,6 +212,44 @@ def test_unsigned_failures_of_one_moment_are_one_and_those_with_a_code_are_all_c
     assert judged.verdicts()[0].n == 1
     traffic.pairs(judged, 50, **FAILED)
     assert judged.verdicts()[0].n == 51
+
+
+@pytest.mark.parametrize("kind", ["shadow", "canary", "alone"])
+def test_a_flood_of_unsigned_failures_is_seen_however_many_requests_come(kind):
+    # 100 a second, 30 % of them 503: counted once in five seconds and node they are 0.3 %.
+    judged, traffic = watch(kind), Traffic(pace=0.01)
+    for _ in range(9000):
+        failed = traffic.random.random() < 0.3
+        traffic.pairs(judged, 1, node=traffic.random.choice("ab"), **(NO_WORKER if failed else {}))
+    verdicts = {verdict.guard: verdict for verdict in judged.verdicts()}
+    assert verdicts["errors"].value < 0.01
+    flood = verdicts["errors over time"]
+    assert (flood.state, flood.n) == ("failed", pytest.approx(34, abs=2))  # 90 s on two nodes
+    assert flood.value == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize("kind", ["shadow", "canary"])
+def test_a_flood_that_the_old_version_has_too_sends_none_back(kind):
+    judged, traffic = watch(kind), Traffic(pace=0.01)
+    for _ in range(6000):
+        traffic.now += traffic.pace
+        for version in random.Random(traffic.number).sample([OLD, NEW], 2):
+            traffic.number += 1
+            facts = NO_WORKER if traffic.random.random() < 0.3 else {}
+            judged.add_attempt(traffic.row(version, **facts))
+    found = {v.guard: v for v in judged.verdicts()}["errors over time"]
+    assert found.value == pytest.approx(0.3, abs=0.03)
+    assert found.state == "ok"
+
+
+@pytest.mark.parametrize("kind", ["shadow", "canary", "alone"])
+def test_the_death_of_a_worker_is_a_window_and_does_not_hold_a_step(kind):
+    judged, traffic = watch(kind), Traffic(pace=0.0625)
+    traffic.pairs(judged, 80)  # five seconds
+    traffic.pairs(judged, 80, **NO_WORKER)
+    traffic.pairs(judged, 241)
+    found = {v.guard: v for v in judged.verdicts()}["errors over time"]
+    assert (found.n, found.value, found.state) == (5, pytest.approx(0.2), "ok")
 
 
 def test_a_node_that_is_down_for_one_version_only_is_not_enough():
@@ -189,15 +312,26 @@ def test_too_few_studies_hold():
     assert states(judged)["shift of alnm"] == "hold"
 
 
-def test_requests_that_end_without_an_answer():
+@pytest.mark.parametrize(("old", "state"), [(200, "failed"), (503, "ok")])
+def test_requests_that_end_without_an_answer(old, state):
     judged = watch("canary")
     for number in range(50):
-        row = {"t": float(number + 1), "ms": 1, "version": NEW, "status": 503, "arm": "candidate"}
-        judged.add_request(row | {"version": OLD})
-        if number < 10:
-            judged.add_request(row)
-    assert states(judged)["unanswered"] == "failed"
-    assert {v.guard: v.n for v in judged.verdicts()}["unanswered"] == 10
+        row = {"t": number + 1.0, "ms": 1, "id": f"r{number}", "study": "s", "tries": 2}
+        if number < 20:
+            judged.add_request(row | {"version": NEW, "status": 503})
+        judged.add_request(row | {"version": OLD, "status": old})
+    found = {verdict.guard: verdict for verdict in judged.verdicts()}["unanswered"]
+    assert (found.state, found.n) == (state, 20)
+
+
+def test_what_the_gateway_refuses_itself_is_no_request_of_the_version():
+    judged, traffic = watch("alone"), Traffic()
+    for status in (401, 404, 405, 413, 429) * 100:
+        judged.add_request(traffic.row(NEW, status=status, code="refused", tries=0))
+    for status in (200, 503):
+        judged.add_request(traffic.row(NEW, status=status, tries=1))
+    found = {verdict.guard: verdict for verdict in judged.verdicts()}["unanswered"]
+    assert (found.n, found.value) == (2, 0.5)
 
 
 def test_what_began_before_the_step_is_not_judged():
@@ -231,8 +365,8 @@ def test_false_alarms_of_all_guards_together():
 
 
 def test_how_many_tests_share_the_level():
-    assert count_tests(Policy(), HEADS) == 3 + 4 + 4 * 6 + 4
-    assert watch().needed == pytest.approx(math.log(35 / 0.01))
+    assert count_tests(Policy(), HEADS) == 4 + 4 + 4 * 7 + 6
+    assert watch().needed == pytest.approx(math.log(42 / 0.01))
 
 
 def test_a_log_is_followed_line_by_line(tmp_path):

@@ -53,14 +53,19 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
+REFUSED = {"status": 429, "code": "too_many_requests"}
+
+
 def write_logs(state: Path, start: float, canary: float) -> None:
     chance = random.Random(0)
     requests, attempts = [], []
 
-    def add(t: float, study: str, version: str, arm: str, status: int) -> None:
+    def add(
+        t: float, study: str, version: str, arm: str, status: int, name: str | None = None
+    ) -> None:
         code, ms = ("ok", chance.randrange(20, 60)) if status == 200 else ("unavailable", 3)
         p = chance.betavariate(2, 2)
-        row = {"t": t + ms / 1000, "id": str(len(attempts)), "study": study, "arm": arm,
+        row = {"t": t + ms / 1000, "id": name or str(len(attempts)), "study": study, "arm": arm,
                "version": version, "status": status, "code": code, "ms": ms}  # fmt: skip
         scores = f"malignancy={p:.6f}" if status == 200 else ""
         attempts.append(row | {"node": "a", "scores": scores, "labels": "malignancy=benign"})
@@ -69,12 +74,16 @@ def write_logs(state: Path, start: float, canary: float) -> None:
 
     add(start - 10, "before", "1.0", "stable", 200)
     for number in range(40):
-        add(start + 0.01, f"s{number}", "1.0", "stable", 200)
-        add(start + 0.01, f"s{number}", "2.0", "shadow", 200)
+        add(start + 0.01, f"s{number}", "1.0", "stable", 200, f"mirrored-{number}")
+        if number < 30:  # the others' shadows were lost
+            add(start + 0.01, f"s{number}", "2.0", "shadow", 200, f"mirrored-{number}")
     for number in range(100):
         new = number % 2
         version, arm = ("2.0", "candidate") if new else ("1.0", "stable")
         add(canary + 0.01, f"c{number % 20}", version, arm, 503 if number in (1, 3, 5) else 200)
+    for _ in range(7):
+        add(canary + 0.01, "", "1.0", "stable", 200)
+        requests.append(requests[1] | {"t": canary + 1, "version": "2.0", "tries": 0} | REFUSED)
     (state / "gateway").mkdir()
     for name, rows in (("requests", requests), ("attempts", attempts)):
         lines = "".join(json.dumps(row) + "\n" for row in rows)
@@ -101,7 +110,7 @@ def test_status_as_json(state, capsys):
     verdicts = {verdict["guard"]: verdict for verdict in found["verdicts"]}
     assert verdicts["unanswered"]["value"] == pytest.approx(3 / 50)
     assert set(verdicts) == {
-        *("errors", "unanswered", "shift of malignancy"),
+        *("errors", "errors over time", "unanswered", "shift of malignancy"),
         *("failing against the old version", "slow against the old version"),
     }
 
@@ -117,25 +126,53 @@ def test_history(state, capsys):
 
 
 def test_report(state, tmp_path, capsys):
+    journal, folder = Journal(state), state / "gateway"
+    time.sleep(0.05)
+    with journal.lock():
+        whole = journal.append("canary", rollout="2.0-x", step="canary 100 %", percent=100.0)
+    for name in ("requests", "attempts"):  # nothing of the old version is set against these
+        last = json.loads((folder / f"{name}.jsonl").read_text().splitlines()[50])
+        late = last | {"t": whole.time + 5, "version": "2.0", "status": 503, "study": "late"}
+        with (folder / f"{name}.jsonl").open("a") as file:
+            file.write((json.dumps(late | {"tries": 2}) + "\n") * 9)
     assert run("rollout", "report", tmp_path / "out", "--state", state) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "report.html")
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     old, new = found["arms"]["old"], found["arms"]["new"]
-    assert (old["requests"], old["studies"]) == (40 + 50, 40 + 10)  # the one before is not its
+    assert (old["requests"], old["studies"]) == (50, 10)
     assert (new["requests"], new["studies"], new["status"]) == (50, 10, {"200": 47, "503": 3})
     assert (new["failed"]["count"], new["failed"]["share"]) == (3, 0.06)
     assert new["code"] == {"ok": 47, "unavailable": 3}
     assert 20 <= new["ms"]["p50"]["low"] <= new["ms"]["p50"]["value"] <= new["ms"]["p50"]["high"]
     assert new["ms"]["p99"]["high"] is None  # 47 values cannot say
     scores = found["scores"]["malignancy"]
-    assert {arm: scores[arm]["n"] for arm in scores} == {"old": 90, "new": 47, "shadow": 40}
-    assert sum(scores["shadow"]["histogram"]) == 40
+    assert {arm: scores[arm]["n"] for arm in scores} == {
+        "old": 50, "new": 47, "shadow": 30, "mirrored": 30,
+    }  # fmt: skip
+    assert sum(scores["shadow"]["histogram"]) == 30
+    assert {arm for arm in scores if "ks_to_old" in scores[arm]} == {"new", "shadow"}
+    # The one before the rollout is not its, nor those that the gateway refused.
+    assert [(it["old"], it["new"], it["without_study"]) for it in found["steps"]] == [
+        *((40, 0, 0), (50, 50, 7), (0, 9, 0)),
+    ]
+    assert [it["step"] for it in found["steps"] if it["compared"]] == ["canary 50 %"]
+    assert found["requests"] == 40 + 107 + 9
     assert found["end"] == "canary"
     page = (tmp_path / "out" / "report.html").read_text()
     assert "3: 6.00% (2.06% to 16.22%)" in page
     assert not re.search(r"<script|https?://(?!www\.w3\.org|purl\.org|creativecommons)", page)
     for text in (page, json.dumps(found)):
         assert not re.search(r"\bs\d+\b|\bc1\d\b", text)  # no study
+
+
+def test_report_of_a_rollout_that_came_to_no_canary(state, tmp_path):
+    lines = (state / "journal.jsonl").read_text().splitlines(keepends=True)
+    (state / "journal.jsonl").write_text("".join(lines[:-1]))
+    run("rollout", "report", tmp_path / "out", "--state", state)
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (found["arms"], found["requests"]) == ({}, 40 + 107)
+    assert set(found["scores"]["malignancy"]) == {"mirrored", "shadow"}
+    assert "None: no canary step had any" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_intervals_by_hand():
