@@ -46,6 +46,8 @@ class GatewaySettings(BaseModel):
     certificate_key: Path | None = None
     rate: int = Field(default=100, ge=1)
     """Requests a second of each client, and as many at once beyond them."""
+    at_once: int = Field(default=64, ge=1)
+    """Requests of each client under way; their bodies are in memory, up to four times."""
 
     @model_validator(mode="after")
     def _both_or_none(self) -> GatewaySettings:
