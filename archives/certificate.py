@@ -49,6 +49,7 @@ class Pair:
         self._state = state
         self._refusal = refusal
         self._looked_at: object = None
+        self._told = ""
 
     def look(self) -> None:
         """Take the pair over where it has changed; `path` and `digest` are those of the last good.
@@ -57,15 +58,19 @@ class Pair:
         """
         if (now := self._stamp()) == self._looked_at:
             return
-        fault = self._take()
+        try:
+            fault = self._take()
+        except OSError as error:  # may pass without a change of the pair: a full disk
+            now, fault = None, f"{error.filename or self.path}: {error.strerror}"
         if self.path.exists():
             self.digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
         pair = f"--certificate {self._certificate}, --certificate-key {self._key}"
         if not self.digest:
             raise UserError(f"{pair}: cannot be used ({fault}): give a pair that belongs together")
         self._looked_at = now
-        if fault:
+        if fault and fault != self._told:
             logger.error("%s: cannot be used (%s): the pair before stays", pair, fault)
+        self._told = fault
 
     def _stamp(self) -> object:
         try:
@@ -77,12 +82,9 @@ class Pair:
 
     def _take(self) -> str:
         """Copy the pair if it is good; else return what is wrong with it."""
-        try:
-            key, chain = self._key.read_bytes(), self._certificate.read_bytes()
-            new = self.path.with_suffix(".new")
-            write_private(self._state, new, chain if key == chain else key + b"\n" + chain)
-        except OSError as error:
-            return f"{error.filename or self.path}: {error.strerror}"
+        key, chain = self._key.read_bytes(), self._certificate.read_bytes()
+        new = self.path.with_suffix(".new")
+        write_private(self._state, new, chain if key == chain else key + b"\n" + chain)
         fault = _misfit(new) or self._refusal(TEST.format(folder=self.path.parent, pair=new))
         if fault:
             new.unlink()

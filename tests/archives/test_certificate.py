@@ -1,5 +1,6 @@
 """Certificates that a renewal has left broken, before a live nginx."""
 
+import errno
 import logging
 import shutil
 import ssl
@@ -11,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from archives import clients
+from archives import certificate, clients
+from archives.certificate import Pair
 from archives.gateway import GatewaySettings
 from archives.gateway_supervisor import Supervisor
 from archives.java import claim_ports
@@ -114,3 +116,23 @@ def test_a_first_start_needs_a_pair_that_belongs_together(
     with pytest.raises(UserError, match=r"--certificate .* give a pair that belongs") as told:
         Supervisor([node.settings()], short_path, settings).__enter__()
     assert "\n" not in str(told.value)
+
+
+def test_a_good_pair_is_taken_once_the_disk_has_room(
+    settings: GatewaySettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert settings.certificate and settings.certificate_key
+    pair = Pair(settings.certificate, settings.certificate_key, tmp_path, lambda text: "")
+    pair.look()
+    first = pair.digest
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    settings.certificate_key.write_bytes(settings.certificate_key.read_bytes() + b"# renewed\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(certificate, "write_private", full)
+        pair.look()
+        assert pair.digest == first
+    pair.look()
+    assert pair.digest != first
