@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import pwd
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,22 +20,33 @@ from archives.loader import NAME
 from sonode_console import UserError
 
 TOKEN_BYTES = 32
+KEY_BYTES = 32  # gateway.js knows it, too
 
 
 def study_key(state: Path) -> bytes:
     """Return the key of the study ids' hash; made at the first call, and kept.
 
-    With another key the hashes of one study no longer agree, nor does its side of a split.
+    With another key the hashes of one study no longer agree, nor does its side of a split. Raises
+    UserError for one of another length, and where the folder is another user's.
     """
     path = state / "key"
     with _alone(state):
         if not path.exists():
-            _write_private(path, secrets.token_bytes(32))
-    return path.read_bytes()
+            write_private(state, path, secrets.token_bytes(KEY_BYTES))
+        key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise UserError(
+            f"{path}: is damaged ({len(key)} bytes, not {KEY_BYTES}): restore it from a backup, or "
+            "remove it for a new one; studies then get other hashes, and may change sides"
+        )
+    return key
 
 
 def prepare(state: Path) -> None:
-    """Make the files that nginx reads at each request. Raises UserError as `clients` does."""
+    """Make the files that nginx reads at each request.
+
+    Raises UserError as `clients` and `study_key` do.
+    """
     study_key(state)
     with _alone(state):
         if not clients(state):
@@ -44,7 +56,8 @@ def prepare(state: Path) -> None:
 def add_client(state: Path, name: str) -> str:
     """Return a new token for this client, which is kept as a digest only; an old one is void.
 
-    A gateway that runs takes it at once. Raises UserError for a name that it could not log.
+    A gateway that runs takes it at once. Raises UserError for a name that it could not log, and
+    where the folder is another user's.
     """
     if not NAME.fullmatch(name):
         raise UserError(f"NAME {name!r}: use letters, digits, dots, dashes, underscores")
@@ -56,12 +69,12 @@ def add_client(state: Path, name: str) -> str:
 
 
 def remove_client(state: Path, name: str) -> None:
-    """Void a client's token. Raises UserError where there is no such client."""
-    known = clients(state)
-    if name not in known:
-        raise UserError(f"NAME {name}: no such client; there is {', '.join(known) or 'none'}")
+    """Void a client's token. Raises UserError where there is no such client, or as `add_client`."""
     with _alone(state):
-        _write_clients(state, {key: kept for key, kept in clients(state).items() if key != name})
+        known = clients(state)
+        if name not in known:
+            raise UserError(f"NAME {name}: no such client; there is {', '.join(known) or 'none'}")
+        _write_clients(state, {key: kept for key, kept in known.items() if key != name})
 
 
 def clients(state: Path) -> dict[str, str]:
@@ -79,27 +92,65 @@ def clients(state: Path) -> dict[str, str]:
 
 
 def _write_clients(state: Path, known: dict[str, str]) -> None:
-    _write_private(state / "clients.json", json.dumps(known, indent=1).encode())
+    write_private(state, state / "clients.json", json.dumps(known, indent=1).encode())
 
 
 def write_token(state: Path, node: str, token: str) -> None:
     """Give nginx the node's token; it counts from the next request on."""
-    _write_private(state / "gateway" / f"{node}.token", token.encode())
+    write_private(state, state / "gateway" / f"{node}.token", token.encode())
+
+
+def write_private(state: Path, path: Path, data: bytes) -> None:
+    """Write a file of the state folder in one step, for its owner's eyes alone; it stays written.
+
+    What root writes is the owner's, too: nginx reads it as that user.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        _hand_over(state, file.fileno())
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
+    part.replace(path)
 
 
 @contextmanager
 def _alone(state: Path) -> Iterator[None]:
     """Nobody else changes these files meanwhile: a change starts from what is there."""
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (state / "clients.lock").open("a") as file:
+    try:
+        _refuse_strangers(state)
+        lock = (state / "clients.lock").open("a")
+    except PermissionError:
+        raise _not_yours(state, state.stat().st_uid) from None
+    with lock as file:
+        _hand_over(state, file.fileno())
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _write_private(path: Path, data: bytes) -> None:
-    """In one step, and for nobody else's eyes."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(data)
-    part.replace(path)
+def _owner(state: Path) -> int:
+    """The user id of the gateway, as its files tell: a mounted folder may be root's."""
+    listed = state / "clients.json"
+    owners = [path.stat().st_uid for path in (state, listed) if path.exists()]
+    return next((owner for owner in owners if owner), 0)
+
+
+def _refuse_strangers(state: Path) -> None:
+    listed = state / "clients.json"
+    if os.geteuid() and listed.exists() and listed.stat().st_uid != os.geteuid():
+        raise _not_yours(listed, listed.stat().st_uid)
+
+
+def _not_yours(path: Path, owner: int) -> UserError:
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:  # a container's
+        name = f"#{owner}"
+    return UserError(f"{path}: belongs to {name}: run this as that user, with `sudo -u {name}`")
+
+
+def _hand_over(state: Path, file: int) -> None:
+    if os.geteuid() == 0:
+        os.fchown(file, _owner(state), -1)

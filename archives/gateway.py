@@ -17,8 +17,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, FilePath, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from archives.certificate import Pair
 from archives.journal import Desired
 from archives.loader import NAME
 from archives.node import CONFIG
@@ -40,11 +41,13 @@ class GatewaySettings(BaseModel):
     host: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9.:\[\]*-]+$")
     """Address to listen on; `0.0.0.0` for all."""
     port: int = Field(default=8443, ge=1, le=65535)
-    certificate: FilePath | None = None
+    certificate: Path | None = None
     """PEM, with its chain; together with its key: TLS."""
-    certificate_key: FilePath | None = None
+    certificate_key: Path | None = None
     rate: int = Field(default=100, ge=1)
     """Requests a second of each client, and as many at once beyond them."""
+    at_once: int = Field(default=64, ge=1)
+    """Requests of each client under way; their bodies are in memory, up to four times."""
 
     @model_validator(mode="after")
     def _both_or_none(self) -> GatewaySettings:
@@ -69,7 +72,9 @@ def render(
     desired: Desired,
     nodes: Sequence[NodeSettings],
     ready: Mapping[str, Sequence[str]],
+    addresses: Mapping[str, Sequence[str]],
     settings: GatewaySettings,
+    pair: Pair | None,
     state: Path,
     sockets: Path,
 ) -> tuple[str, str]:
@@ -77,6 +82,7 @@ def render(
 
     `ready` names the nodes that can answer for `stable` and `candidate`. Where none can, all are
     asked: what is known of them may be wrong, and they say themselves what is the matter.
+    `addresses` has what each node's HOST:PORT stands for, nothing where its name is unknown.
     """
     names = [node.name for node in nodes]
     arms = {"stable": _twice(ready.get("stable") or names)}
@@ -86,11 +92,6 @@ def render(
     for name in [desired.model or "none", *(release.version for release in releases)]:
         assert NAME.fullmatch(name), "archives are packed with such names only"
     assert re.fullmatch(r"[A-Za-z0-9_.-]*", desired.salt), "a rollout's id"
-    certificates = [
-        f"{path} of {path.stat().st_mtime_ns}"  # a renewed one is a change, too
-        for path in (settings.certificate, settings.certificate_key)
-        if path is not None
-    ]
     facts = {
         "user": pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else None,
         "workers": WORKERS,
@@ -100,20 +101,24 @@ def render(
         "room": ROOM,
         "sockets": sockets,
         "settings": settings,
-        "certificates": certificates,
+        "pair": pair,
         "desired": desired,
         "canary": desired.percent if desired.candidate else 0,
         "shadow": desired.shadow_percent if desired.candidate else 0,
         "arms": arms,
         "healthy": bool(desired.stable and ready.get("stable")),
         "nodes": [
-            {"name": node.name, "authority": node.inference.removeprefix("http://")}
-            for node in nodes
+            {"name": node.name, "addresses": addresses.get(authority(node), ())} for node in nodes
         ],
     }
     text = _template().render(**facts, serial="SERIAL")
     serial = hashlib.sha256(text.encode()).hexdigest()
     return text.replace('"SERIAL"', f'"{serial}"'), serial
+
+
+def authority(node: NodeSettings) -> str:
+    """HOST:PORT of the node's predictions."""
+    return node.inference.removeprefix("http://")
 
 
 def _twice(names: Sequence[str]) -> list[str]:

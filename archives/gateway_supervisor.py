@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Self
 
 from archives import clients, gateway
+from archives.addresses import Addresses
+from archives.certificate import Pair
 from archives.gateway import GatewaySettings
 from archives.java import claim_ports
 from archives.journal import Desired, Journal, fold
@@ -49,6 +51,11 @@ class Supervisor:
             Watch(Node(node, state / "archives"), state, lambda: self.desired) for node in nodes
         ]
         self._nodes = nodes
+        self._addresses = Addresses(map(gateway.authority, nodes), state)
+        self._pair: Pair | None = None
+        if settings.certificate and settings.certificate_key:
+            both = settings.certificate, settings.certificate_key
+            self._pair = Pair(*both, state, self.nginx.refusal)
         self._journal = Journal(state)
         self._read: tuple[int, int] | None = None
         self._applied = ""
@@ -61,6 +68,8 @@ class Supervisor:
         if not self.nginx.running() and self.nginx.serial() is None:
             claim_ports({"gateway": self.settings.port})
         self._read_journal()
+        self._addresses.look()
+        self._addresses.start()
         for watch in self.watches:
             # Behind an nginx that went on without a supervisor nodes are in, and stay so: a rollout
             # may be registering something there.
@@ -87,7 +96,7 @@ class Supervisor:
 
     def check_alive(self) -> None:
         """Raise UserError where one of its threads has ended; its traceback has been printed."""
-        if not all(thread.is_alive() for thread in (self._thread, *self.watches)):
+        if not all(thread.is_alive() for thread in (self._thread, self._addresses, *self.watches)):
             raise UserError("the gateway has a fault, see above: start it again, and report it")
 
     def _keep(self) -> None:
@@ -104,6 +113,8 @@ class Supervisor:
     def _step(self) -> None:
         """Bring nginx in line with what is known now."""
         self._read_journal()
+        if self._pair:
+            self._pair.look()
         if self.nginx.running():
             self.nginx.reload(self._render)
         else:
@@ -112,6 +123,7 @@ class Supervisor:
         self._tell()
 
     def _end_watches(self) -> None:
+        self._addresses.end()
         for watch in self.watches:
             if watch.is_alive():
                 watch.end()
@@ -133,7 +145,10 @@ class Supervisor:
                 for watch in self.watches
                 if release and (seen := watch.seen).up and release.version in seen.ready
             ]
-        return gateway.render(desired, self._nodes, ready, self.settings, self.state, sockets)
+        found, settings = self._addresses.found, self.settings
+        return gateway.render(
+            desired, self._nodes, ready, found, settings, self._pair, self.state, sockets
+        )
 
     def _tell(self) -> None:
         """Write applied.json when no request is answered by an earlier configuration any more."""

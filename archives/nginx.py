@@ -19,6 +19,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from archives.nginx_processes import command, group_of, members, signal_group
 from archives.node import SOCKET_PATH_MAX
 from sonode_console import UserError
 
@@ -39,7 +40,7 @@ class Nginx:
         self.folder = folder.resolve()
         self.config = self.folder / "nginx.conf"
         self._workers = workers
-        self._child: subprocess.Popen[bytes] | None = None
+        self._children: list[subprocess.Popen[bytes]] = []  # the last one is the one at work
         self._loaded: str | None = None  # the serial of what it answers with, as far as is known
         (self.folder / "tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
@@ -57,7 +58,7 @@ class Nginx:
             )
 
     def running(self) -> bool:
-        """Whether its master process lives."""
+        """Whether its master process lives and was not told to quit."""
         return self._master() is not None
 
     def start(self, render: Render) -> None:
@@ -81,12 +82,12 @@ class Nginx:
         until = time.monotonic() + START_TIMEOUT_S
         while _serial(sockets) != serial:
             if child.poll() is not None or time.monotonic() > until:
-                _signal_group(child.pid, signal.SIGKILL)
+                signal_group(child.pid, signal.SIGKILL)
                 child.wait()
                 _remove(sockets)
                 raise UserError(f"nginx does not start ({self._last_words()}): see {log.name}")
             time.sleep(0.02)
-        self._child = child
+        self._children = [*(it for it in self._children if it.poll() is None), child]
         self._loaded = serial
         self._end_earlier()
 
@@ -103,13 +104,9 @@ class Nginx:
         if serial == self.serial():
             self._loaded = serial
             return
-        before = self.config.read_text()
+        if said := self.refusal(text):
+            raise UserError(f"nginx refuses its configuration ({said})")
         self._write(text)
-        command = [_binary(), "-p", str(self.folder), "-c", str(self.config), "-t", "-q"]
-        test = subprocess.run(command, capture_output=True, text=True, check=False)
-        if test.returncode:
-            self._write(before)
-            raise UserError(f"nginx refuses its configuration ({test.stderr.strip()})")
         self._signal(signal.SIGHUP)
         until = time.monotonic() + START_TIMEOUT_S
         while self.serial() != serial:
@@ -118,14 +115,35 @@ class Nginx:
             time.sleep(0.02)
         self._loaded = serial
 
+    def refusal(self, text: str) -> str:
+        """What nginx has against a configuration, in its own words; empty where it takes it."""
+        config = self.folder / "test.conf"
+        config.write_text(text)
+        test = subprocess.run(
+            [_binary(), "-p", str(self.folder), "-c", str(config), "-t", "-q"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            start_new_session=True,  # no terminal, where it would ask for a key's passphrase
+        )
+        if not test.returncode:
+            return ""
+        said = re.search(r"\[emerg\] (?:\d+#\d+: )?(.*)", test.stderr)
+        return said[1] if said else test.stderr.strip() or "it does not say why"
+
     def serial(self) -> str | None:
         """Which configuration a new connection meets; None: nobody answers."""
         return _serial(self._sockets())
 
     def finishing(self) -> int:
-        """How many workers of an earlier configuration still have requests to answer."""
-        group = _group(self._sockets())
-        return max(0, len(_members(group)) - 1 - self._workers)
+        """How many processes of an earlier configuration still have requests to answer.
+
+        Among them are those that a killed or quitting nginx has left.
+        """
+        earlier, latest = self._generations()[:-1], members(group_of(self._sockets()))
+        left = sum(len(members(group_of(self.folder / f"s{it}"))) for it in earlier)
+        return left + max(0, len(latest) - 1 - self._workers)
 
     def rotate(self, limit: int = LOG_BYTES) -> list[Path]:
         """Move logs beyond `limit` bytes aside, NAME-TIME.jsonl; no line is lost, none deleted."""
@@ -144,8 +162,8 @@ class Nginx:
         """Let it finish its requests, then end it; nothing of it is left."""
         for generation in self._generations():
             self._end(generation)
-        if self._child is not None:
-            self._child.wait()
+        for child in self._children:
+            child.wait()
 
     def _write(self, text: str) -> None:
         part = self.config.with_suffix(".part")
@@ -167,43 +185,47 @@ class Nginx:
         return self.folder / f"s{(self._generations() or [0])[-1]}"
 
     def _master(self) -> int | None:
-        """The living master's process id."""
-        if self._child is not None and self._child.poll() is not None:
+        """The process id of a living master that takes connections."""
+        if self._children and self._children[-1].poll() is not None:
             return None
-        group = _group(self._sockets())
+        sockets = self._sockets()
+        if not (sockets / CONFIGURATION).exists():
+            return None  # it was told to quit: it listens no more, and heeds no other signal
+        group = group_of(sockets)
         # A number that the system has given to another process is not it.
-        return group if group is not None and str(self.config) in _command(group) else None
+        return group if group is not None and str(self.config) in command(group) else None
 
     def _end_earlier(self) -> None:
-        """Let workers of killed nginxes finish what they have; they take no more."""
+        """Let killed or quitting nginxes finish what they have; they take no more."""
         for generation in self._generations()[:-1]:
             earlier = self.folder / f"s{generation}"
-            answering = earlier / CONFIGURATION
-            if not answering.is_symlink() and _serial(earlier) is not None:
+            if not members(group_of(earlier)):
+                _remove(earlier)
+            elif not (earlier / CONFIGURATION).is_symlink():
+                takes_more = _serial(earlier) is not None
                 # What they have still has to reach a node: through the new one from now on.
                 for path in self._sockets().glob("*.sock"):
                     link = earlier / f"{path.name}.new"
                     link.symlink_to(path)
                     link.replace(earlier / path.name)
-                _signal_group(_group(earlier), signal.SIGQUIT)
-            if not answering.is_symlink() or not _members(_group(earlier)):
-                _remove(earlier)
+                if takes_more:
+                    signal_group(group_of(earlier), signal.SIGQUIT)
 
     def _end(self, generation: int) -> None:
         sockets = self.folder / f"s{generation}"
-        group = _group(sockets)
-        master = group if group is not None and str(self.config) in _command(group) else None
+        group = group_of(sockets)
+        master = group if group is not None and str(self.config) in command(group) else None
         if group is not None and (master or _serial(sockets) is not None):
             if master:
                 os.kill(master, signal.SIGQUIT)
             else:
-                _signal_group(group, signal.SIGQUIT)
+                signal_group(group, signal.SIGQUIT)
             until = time.monotonic() + STOP_TIMEOUT_S
             try:
-                while _members(group) and time.monotonic() < until:
+                while members(group) and time.monotonic() < until:
                     time.sleep(0.05)
             finally:  # also at a second Ctrl-C
-                _signal_group(group, signal.SIGKILL)
+                signal_group(group, signal.SIGKILL)
         _remove(sockets)
 
     def _last_words(self) -> str:
@@ -224,40 +246,6 @@ def _serial(sockets: Path) -> str | None:
         connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
         return connection.makefile("rb").read().decode().rpartition("\r\n\r\n")[2]
     return None
-
-
-def _group(sockets: Path) -> int | None:
-    """The process group of the nginx with these sockets: its master's process id."""
-    try:
-        return int((sockets / "nginx.pid").read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def _members(group: int | None) -> list[int]:
-    """Processes of the group, its leader among them."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with suppress(OSError, IndexError):  # ended meanwhile
-                # After the name, which may hold anything: state, parent, group.
-                state, _, its_group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
-                if int(its_group) == group and state != "Z":
-                    found.append(int(folder.name))
-    return found
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except OSError:
-        return ""
-
-
-def _signal_group(group: int | None, number: signal.Signals) -> None:
-    if group is not None:
-        with suppress(ProcessLookupError):
-            os.killpg(group, number)
 
 
 def _remove(sockets: Path) -> None:

@@ -84,6 +84,14 @@ def test_a_container_is_confined_and_watched(container: dict[str, Any]) -> None:
     assert {"readinessProbe", "livenessProbe", "resources"} <= set(container)
 
 
+def test_a_gateway_that_is_stopped_has_the_time_to_answer_what_it_has() -> None:
+    nginx = pytest.importorskip("archives.nginx")
+    unit = (DEPLOY / "sonode-gateway.service").read_text()
+    (given,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.M)
+    for seconds in (int(given), PODS["sonode-gateway"]["terminationGracePeriodSeconds"]):
+        assert seconds > nginx.STOP_TIMEOUT_S
+
+
 def test_nodes_have_a_gpu_and_an_address_each() -> None:
     (node,) = of_kind("StatefulSet").values()
     limits = node["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]

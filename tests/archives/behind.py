@@ -61,7 +61,8 @@ class Behind:
     def lines(self, log: str) -> list[dict[str, Any]]:
         """All lines of a log, those of rotated files first."""
         found = sorted((self.state / "gateway").glob(f"{log}-*.jsonl"))
-        found.append(self.state / "gateway" / f"{log}.jsonl")
+        now = self.state / "gateway" / f"{log}.jsonl"
+        found += [now] if now.exists() else []  # nginx makes it anew a moment after a rotation
         return [json.loads(line) for path in found for line in path.read_text().splitlines()]
 
     def of(self, answer: httpx.Response, log: str, count: int = 1) -> list[dict[str, Any]]:
@@ -87,13 +88,19 @@ def start_journal(state: Path, **facts: Any) -> None:
 
 @contextmanager
 def behind(
-    nodes: Sequence[NodeSettings], state: Path, *, rate: int = 10_000, **facts: Any
+    nodes: Sequence[NodeSettings],
+    state: Path,
+    *,
+    rate: int = 10_000,
+    at_once: int = 64,
+    **facts: Any,
 ) -> Iterator[Behind]:
     """A gateway with its supervisor in this process; `facts` of the journal's first entry."""
     token = add_client(state, "clinic")
     start_journal(state, **facts)
     port = claim_ports({"gateway": None})["gateway"]
-    with Supervisor(nodes, state, GatewaySettings(port=port, rate=rate)) as supervisor:
+    settings = GatewaySettings(port=port, rate=rate, at_once=at_once)
+    with Supervisor(nodes, state, settings) as supervisor:
         running = Behind(state, port, token, supervisor)
         running.wait(lambda: running.applied().get("seq") == 1)
         with running.client:

@@ -2,7 +2,10 @@
 
 import hashlib
 import hmac
+import http.client
+import json
 import math
+import socket
 import ssl
 import stat
 import threading
@@ -137,6 +140,23 @@ def test_without_the_list_of_clients_nobody_is_let_in(gateway: Behind) -> None:
     finally:
         aside.rename(path)
     assert gateway.ask().status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("request_line", "header", "status"),
+    [
+        ("POST /predictions/m HTTP/1.1", "Transfer-Encoding: gzip", 501),
+        ("POST /predictions/m HTTP/3.0", "X-None: 1", 505),
+    ],
+)
+def test_what_nginx_does_not_speak_is_refused_like_all_else(
+    gateway: Behind, request_line: str, header: str, status: int
+) -> None:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        connection.sendall(f"{request_line}\r\nHost: x\r\n{header}\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, json.loads(answer.read())["code"]) == (status, "bad_request")
 
 
 def test_bodies_up_to_the_limit_of_torchserve(gateway: Behind, nodes: list[StandIn]) -> None:
@@ -364,6 +384,30 @@ def test_one_client_does_not_use_up_the_rate_of_another(
     assert statuses[:5] == [200] * 5
     assert 429 in statuses
     assert refused.json()["code"] == "too_many_requests"
+
+
+def test_one_client_does_not_hold_all_of_the_memory(nodes: list[StandIn], tmp_path: Path) -> None:
+    released = threading.Event()
+
+    def hang(node: StandIn, handler: Handler, call: Call) -> bool:
+        return not released.wait(60)
+
+    serves = {"candidate": V2, "serves": [V1, V2]}
+    with behind([nodes[0].settings()], tmp_path, at_once=2, **serves) as slow:
+        other = clients.add_client(tmp_path, "other")
+        before = len(nodes[0].calls)
+        with nodes[0].behaving(hang), ThreadPoolExecutor(3) as pool:
+            try:
+                held = [pool.submit(slow.ask), pool.submit(slow.ask)]
+                slow.wait(lambda: len(nodes[0].calls) == before + 2)
+                refused = slow.ask()
+                others = pool.submit(slow.ask, headers={"Authorization": f"Bearer {other}"})
+                slow.wait(lambda: len(nodes[0].calls) == before + 3)
+            finally:
+                released.set()
+            assert [it.result().status_code for it in (*held, others)] == [200] * 3
+        assert slow.ask().status_code == 200
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_requests")
 
 
 def test_tls(nodes: list[StandIn], tmp_path: Path) -> None:

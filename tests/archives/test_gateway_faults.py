@@ -1,5 +1,6 @@
 """Nodes that fail, tokens that change, processes that are killed: what clients notice of it."""
 
+import http.client
 import json
 import os
 import signal
@@ -10,7 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import yaml
 
 from archives.clients import add_client
 from archives.java import claim_ports
+from archives.journal import Journal
 from tests.archives.behind import V1, V2, Behind, behind, load, start_journal
 from tests.archives.standin import Call, Handler, StandIn
 from tests.processes import assert_no_process_about
@@ -309,6 +312,75 @@ def gateway_master_is_new(state: Path, master: int) -> bool:
     return False
 
 
+def hold(nodes: list[StandIn]) -> tuple[threading.Event, ExitStack]:
+    """Nodes do not answer the stable version until the event is set; the stack ends that."""
+    released, stack = threading.Event(), ExitStack()
+
+    def hang(node: StandIn, handler: Handler, call: Call) -> bool:
+        if call.version == "1.0":
+            assert released.wait(60)
+        return False
+
+    for node in nodes:
+        stack.enter_context(node.behaving(hang))
+    stack.callback(released.set)
+    return released, stack
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGQUIT])
+def test_what_an_nginx_that_ends_still_holds_is_waited_for(
+    nodes: list[StandIn], tmp_path: Path, number: signal.Signals
+) -> None:
+    for node in nodes:
+        node.versions["2.0"] = 1
+    settings = [node.settings() for node in nodes]
+    with behind(settings, tmp_path / "g", serves=[V1, V2]) as gateway, ThreadPoolExecutor(1) as one:
+        assert gateway.supervisor
+        released, stack = hold(nodes)
+        with stack:
+            held = one.submit(gateway.ask)
+            gateway.wait(lambda: nodes[0].calls or nodes[1].calls)
+            master, _ = nginx_pids(gateway.state)
+            os.kill(master, number)
+            gateway.wait(lambda: gateway_master_is_new(gateway.state, master))
+            journal = Journal(gateway.state)
+            with journal.lock():
+                seq = journal.append("changed", rollout=None, stable=V2).seq
+            # The new one answers at once, while the old one has still something to ask of 1.0.
+            gateway.wait(lambda: version_of(gateway) == "2.0")
+            time.sleep(1)  # ten turns of the supervisor
+            assert gateway.supervisor.nginx.finishing() > 0
+            assert gateway.applied()["seq"] < seq
+            released.set()
+            assert held.result().headers["X-Model-Version"] == "1.0"
+            gateway.wait(lambda: gateway.applied()["seq"] == seq)
+        assert held.result().status_code == 200
+
+
+def version_of(gateway: Behind) -> str | None:
+    try:  # without a node
+        url = f"http://127.0.0.1:{gateway.port}/health"
+        return gateway.client.get(url).headers["X-Model-Version"]
+    except httpx.TransportError:
+        return None
+
+
+def test_a_body_that_comes_slowly_while_nginx_quits_reaches_a_node(gateway: Behind) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
+    connection.putrequest("POST", "/predictions/m")
+    connection.putheader("Authorization", f"Bearer {gateway.token}")
+    connection.putheader("Content-Length", "6")
+    connection.endheaders(b"pix")
+    time.sleep(0.5)  # it is being read
+    master, _ = nginx_pids(gateway.state)
+    os.kill(master, signal.SIGQUIT)
+    gateway.wait(lambda: gateway_master_is_new(gateway.state, master))
+    gateway.wait(lambda: version_of(gateway) == "1.0")
+    connection.send(b"els")
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
 @pytest.fixture
 def command(nodes: list[StandIn], tmp_path: Path) -> Iterator[tuple[Behind, list[str]]]:
     """What starts a gateway in a process of its own."""
@@ -360,6 +432,25 @@ def test_killed_and_started_again_it_adopts_the_nginx_that_went_on(
     assert told["200"] == sum(told.values())
     assert (third.returncode, third.stderr.count("\n")) == (2, 1)
     assert "its gateway is running" in third.stderr
+
+
+def test_a_node_more_costs_no_request(command: tuple[Behind, list[str]], tmp_path: Path) -> None:
+    gateway, line = command
+    file = tmp_path / "nodes.yaml"
+    both = yaml.safe_load(file.read_text())["nodes"]
+    file.write_text(yaml.safe_dump({"nodes": both[:1]}))
+    first = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL)
+    gateway.wait(lambda: answers(gateway))
+    with load(gateway) as told:
+        first.kill()
+        first.wait()
+        file.write_text(yaml.safe_dump({"nodes": both}))
+        second = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL)
+        gateway.wait(lambda: gateway.applied().get("nodes") == {"a": "up", "b": "up"})
+        gateway.wait(lambda: {it["node"] for it in gateway.lines("attempts")} == {"a", "b"})
+    second.send_signal(signal.SIGINT)
+    assert second.wait(30) == 0
+    assert told["200"] == sum(told.values())
 
 
 def test_supervisor_and_master_killed_together(command: tuple[Behind, list[str]]) -> None:

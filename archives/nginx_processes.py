@@ -1,0 +1,45 @@
+"""The processes of an nginx, found through the process group that its master leads."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+
+def group_of(sockets: Path) -> int | None:
+    """The process group of the nginx with these sockets: its master's process id."""
+    try:
+        return int((sockets / "nginx.pid").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def members(group: int | None) -> list[int]:
+    """Processes of nginx in the group, its leader among them."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(OSError, IndexError):  # ended meanwhile
+                # After the name, which may hold anything: state, parent, group.
+                state, _, its_group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+                # A number that the system has given to others since is not nginx's.
+                if int(its_group) == group and state != "Z" and "nginx" in command(folder.name):
+                    found.append(int(folder.name))
+    return found
+
+
+def command(pid: int | str) -> str:
+    """Its command line, or what it calls itself; empty where there is none such."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def signal_group(group: int | None, number: signal.Signals) -> None:
+    """Send it to all of the group, if there is one."""
+    if group is not None:
+        with suppress(ProcessLookupError):
+            os.killpg(group, number)
