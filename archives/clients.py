@@ -70,11 +70,10 @@ def add_client(state: Path, name: str) -> str:
 
 def remove_client(state: Path, name: str) -> None:
     """Void a client's token. Raises UserError where there is no such client, or as `add_client`."""
+    if name not in (known := clients(state)):  # before the folder is made
+        raise UserError(f"NAME {name}: no such client; there is {', '.join(known) or 'none'}")
     with _alone(state):
-        known = clients(state)
-        if name not in known:
-            raise UserError(f"NAME {name}: no such client; there is {', '.join(known) or 'none'}")
-        _write_clients(state, {key: kept for key, kept in known.items() if key != name})
+        _write_clients(state, {key: kept for key, kept in clients(state).items() if key != name})
 
 
 def clients(state: Path) -> dict[str, str]:

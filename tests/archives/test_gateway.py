@@ -370,7 +370,8 @@ def test_names_of_clients(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="use letters"):
             clients.add_client(tmp_path, name)
     with pytest.raises(UserError, match="no such client; there is none"):
-        clients.remove_client(tmp_path, "clinic")
+        clients.remove_client(tmp_path / "typo", "clinic")
+    assert not (tmp_path / "typo").exists()
 
 
 def test_one_client_does_not_use_up_the_rate_of_another(
