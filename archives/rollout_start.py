@@ -8,10 +8,11 @@ from pathlib import Path
 from archives import control
 from archives.journal import Journal, Release, fold
 from archives.loader import file_sha256, read_members
-from archives.nodes import copy_whole, read_nodes
+from archives.nodes import read_nodes
 from archives.policy import Policy
 from archives.rollout import BACK, Rollout
 from archives.rollout_facts import begin, facts_of
+from archives.stores import copy_whole
 from sonode_console import UserError, say
 
 
