@@ -18,7 +18,7 @@ import httpx
 
 from archives import clients
 from archives.journal import Desired, Release
-from archives.nodes import Node
+from archives.nodes import Node, OtherBytesError
 from sonode_console import UserError
 
 TOKEN_S = 0.2  # how often a node's key file is looked at
@@ -53,6 +53,7 @@ class Watch(threading.Thread):
         self._ended = threading.Event()
         self._mending: Future[Release | None] | None = None
         self._settled: Release | None = None  # the node was last brought in line for this `stable`
+        self._refused = False  # what it has loaded stays so, whatever its store has by now
         self._odd: set[str] = set()
         self._mend_at = 0.0
         self._trouble = ""
@@ -93,8 +94,11 @@ class Watch(threading.Thread):
             gone = isinstance(error, httpx.ConnectError | FileNotFoundError)
             if self.seen.up and not gone and self._failures < FAILURES:
                 return self.seen
+            self._refused = False
             return Seen(why="does not answer")
         self._failures = 0
+        if self._refused:
+            return Seen(why=self._trouble)
         ready = frozenset(version for version, workers in there.items() if workers)
         if desired.stable is None or desired.model is None:
             return Seen(up=True)  # nothing to serve yet
@@ -111,9 +115,8 @@ class Watch(threading.Thread):
         # take the stable version's nodes away, nor is undone what a rollout is just registering.
         fits = ready == wanted == set(there) or (stays and wanted <= set(there) and not left)
         self._harvest()
-        if fits and self._settled == desired.stable:
-            return Seen(True, "", ready)
-        self._mend(desired, stays)
+        if not (fits and self._settled == desired.stable):
+            self._mend(desired, stays)
         if fits and self._settled == desired.stable:
             return Seen(True, "", ready)
         return Seen(stays, self._matter(wanted - ready, odd), ready)
@@ -137,6 +140,7 @@ class Watch(threading.Thread):
             self._mending = None
             self._mend_at = time.monotonic() + (RETRY_S if error else 0)
             self._trouble = _in_words(error) if error else ""
+            self._refused = isinstance(error, OtherBytesError)
 
     def _matter(self, missing: set[str], odd: set[str]) -> str:
         """Why the node is not in line."""

@@ -77,6 +77,10 @@ def read_nodes(path: Path) -> tuple[NodeSettings, ...]:
     )
 
 
+class OtherBytesError(UserError):
+    """A node has loaded an archive that is not the release's."""
+
+
 class Node:
     """One node's TorchServe, for one model.
 
@@ -167,17 +171,16 @@ class Node:
     ) -> None:
         """Make the node serve exactly these versions, `stable` by default; raises as `register`.
 
-        `spared` may be there or not. `prove`: what was loaded from other bytes than the release's
-        is loaded anew. It takes minutes where workers do not start; once this is not `wanted` any
-        more it stops.
+        `spared` may be there or not. `prove`: first raise OtherBytesError where the archive of one
+        that is there is not the release's. It takes minutes where workers do not start; once this
+        is not `wanted` any more it stops.
         """
+        if prove:
+            self._prove(model, serves)
         there = self.versions(model)
-        others = self._other_bytes(model, serves) if prove else set()
         for release in serves:
             version = release.version
-            if version in there and (
-                version in others or not self._gets_workers(model, version, wanted)
-            ):
+            if version in there and not self._gets_workers(model, version, wanted):
                 if not wanted():
                     return
                 self.take_off(model, version, there, instead=stable.version)
@@ -207,19 +210,20 @@ class Node:
                 self.set_default(model, others[0])
         self.unregister(model, version)
 
-    def _other_bytes(self, model: str, releases: Sequence[Release]) -> set[str]:
-        """Return the versions of these whose file in the store, as it is now, is not the release's.
+    def _prove(self, model: str, releases: Sequence[Release]) -> None:
+        """Raise OtherBytesError where the file of one of these that is loaded is not the release's.
 
         A worker does not say what it has loaded in any answer but a scored image. The file says it
         for a node that has just started, which is when one that was replaced begins to serve.
         """
-        files = {it["modelVersion"]: it.get("modelUrl", "") for it in self._described(model)}
-        return {
-            it.version
-            for it in releases
-            if it.version in files
-            and is_other(it, self.settings.store / (Path(files[it.version]).name or it.file))
-        }
+        files = {it["modelVersion"]: Path(it["modelUrl"]).name for it in self._described(model)}
+        for it in releases:
+            if it.version in files and is_other(it, self.settings.store / files[it.version]):
+                raise OtherBytesError(
+                    f"node {self.name}: {files[it.version]} in its store, from which it serves "
+                    f"{it.version}, is not the release's (sha256 {it.sha256[:12]}): put "
+                    f"{self.archives / it.file} there and restart its TorchServe"
+                )
 
     def _described(self, model: str) -> list[dict[str, Any]]:
         answer = self._manage("GET", f"/{quote(model)}/all", missing_is_fine=True)
