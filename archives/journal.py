@@ -100,6 +100,7 @@ class Journal:
         self.state = state
         self.path = state / "journal.jsonl"
         self._locked = False
+        self._last: tuple[tuple[int, int, int], tuple[int, list[Entry]]] | None = None
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -161,22 +162,35 @@ class Journal:
         return self._read()[1]
 
     def _read(self) -> tuple[int, list[Entry]]:
-        """Return the bytes of whole lines, and their entries."""
-        data = self.path.read_bytes() if self.path.exists() else b""
-        whole = data.rfind(b"\n") + 1
-        entries = []
-        for number, line in enumerate(data[:whole].splitlines(), 1):
-            try:
-                entry = _entry(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                entry = None
-            if entry is None or entry.seq != number:
-                raise UserError(
-                    f"{self.path}, line {number}: no entry of a journal: mend it from a copy, or "
-                    "start anew with another --state"
-                )
-            entries.append(entry)
-        return whole, entries
+        """Return the bytes of whole lines, and their entries.
+
+        A rollout asks several times a second, for days: what has not changed is not read again.
+        """
+        try:
+            stat = self.path.stat()
+        except FileNotFoundError:
+            return 0, []
+        state = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        if self._last is None or self._last[0] != state:
+            self._last = state, _parse(self.path, self.path.read_bytes())
+        return self._last[1]
+
+
+def _parse(path: Path, data: bytes) -> tuple[int, list[Entry]]:
+    whole = data.rfind(b"\n") + 1
+    entries = []
+    for number, line in enumerate(data[:whole].splitlines(), 1):
+        try:
+            entry = _entry(json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            entry = None
+        if entry is None or entry.seq != number:
+            raise UserError(
+                f"{path}, line {number}: no entry of a journal: mend it from a copy, or "
+                "start anew with another --state"
+            )
+        entries.append(entry)
+    return whole, entries
 
 
 def _try(file: IO[str], kind: int) -> bool:

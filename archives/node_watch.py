@@ -1,6 +1,7 @@
 """One node watched from the gateway: its token passed on, its versions kept as the journal says.
 
-A node that was away gets traffic again when it serves exactly those versions, not before.
+A node that was away gets traffic again when it serves exactly those versions, from the releases'
+bytes and the stable one by default, not before.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import httpx
 
 from archives import clients
 from archives.journal import Desired, Release
-from archives.nodes import Node
+from archives.nodes import Node, OtherBytesError
 from sonode_console import UserError
 
 TOKEN_S = 0.2  # how often a node's key file is looked at
@@ -25,6 +26,7 @@ PROBE_S = 1.0
 FAILURES = 2  # probes without an answer that take a node out; a refused connection does at once
 NOT_YET = "not asked yet"
 RETRY_S = 5.0  # between attempts to bring a node's versions back
+AT_ONCE_S = 0.5  # so long a look at a node that is in line may take, at most, for it to come in now
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,10 @@ class Watch(threading.Thread):
         self._state = state
         self._desired = desired
         self._ended = threading.Event()
-        self._mending: Future[None] | None = None
+        self._mending: Future[Release | None] | None = None
+        self._settled: Release | None = None  # the node was last brought in line for this `stable`
+        self._refused = False  # what it has loaded stays so, whatever its store has by now
+        self._odd: set[str] = set()
         self._mend_at = 0.0
         self._trouble = ""
         self._failures = 0
@@ -78,6 +83,8 @@ class Watch(threading.Thread):
 
     def _probe(self) -> Seen:
         desired = self._desired()
+        if not self.seen.up:
+            self._settled = None  # it may be another TorchServe by now
         try:
             if not self.node.healthy():
                 raise httpx.RemoteProtocolError("not healthy")
@@ -87,8 +94,11 @@ class Watch(threading.Thread):
             gone = isinstance(error, httpx.ConnectError | FileNotFoundError)
             if self.seen.up and not gone and self._failures < FAILURES:
                 return self.seen
+            self._refused = False
             return Seen(why="does not answer")
         self._failures = 0
+        if self._refused:
+            return Seen(why=self._trouble)
         ready = frozenset(version for version, workers in there.items() if workers)
         if desired.stable is None or desired.model is None:
             return Seen(up=True)  # nothing to serve yet
@@ -97,31 +107,49 @@ class Watch(threading.Thread):
             del there[coming.version]  # not the gateway's yet: a rollout registers and proves it
             ready -= {coming.version}
         stays = self.seen.up and desired.stable.version in ready
+        odd = set(there) - wanted
+        # What a rollout left behind; not what the next one has registered a moment ago.
+        left = bool(odd) and odd == self._odd and desired.rollout is None
+        self._odd = odd
         # A node that is in stays in for what it can do: a candidate that fails to start must not
         # take the stable version's nodes away, nor is undone what a rollout is just registering.
-        if (ready == wanted == set(there)) or (stays and wanted <= set(there)):
+        fits = ready == wanted == set(there) or (stays and wanted <= set(there) and not left)
+        self._harvest()
+        if not (fits and self._settled == desired.stable):
+            self._mend(desired, stays)
+        if fits and self._settled == desired.stable:
             return Seen(True, "", ready)
-        return Seen(stays, self._mend(desired, wanted - ready, set(there) - wanted), ready)
+        return Seen(stays, self._matter(wanted - ready, odd), ready)
 
-    def _mend(self, desired: Desired, missing: set[str], odd: set[str]) -> str:
-        """Bring the versions in line, beside the watching; return what is the matter."""
-        if self._mending is not None and self._mending.done():
-            error = self._mending.exception()
-            self._mending = None
-            self._mend_at = time.monotonic() + (RETRY_S if error else 0)
-            self._trouble = _in_words(error) if error else ""
+    def _mend(self, desired: Desired, stays: bool) -> None:
+        """Bring the versions, their bytes and the default in line, beside the watching."""
         if self._mending is None and time.monotonic() >= self._mend_at:
             self._mending = Future()
             # A thread that the end of the process does not wait for: to register takes minutes.
             threading.Thread(
-                target=self._ensure, args=[desired, self._mending], daemon=True
+                target=self._ensure, args=[desired, not stays, self._mending], daemon=True
             ).start()
+            if not stays:
+                wait([self._mending], AT_ONCE_S)
+                self._harvest()
+
+    def _harvest(self) -> None:
+        if self._mending is not None and self._mending.done():
+            error = self._mending.exception()
+            self._settled = None if error else self._mending.result()
+            self._mending = None
+            self._mend_at = time.monotonic() + (RETRY_S if error else 0)
+            self._trouble = _in_words(error) if error else ""
+            self._refused = isinstance(error, OtherBytesError)
+
+    def _matter(self, missing: set[str], odd: set[str]) -> str:
+        """Why the node is not in line."""
         told = [f"lacks {', '.join(sorted(missing))}"] if missing else []
         told += [f"also serves {', '.join(sorted(odd))}"] if odd else []
         told += [self._trouble] if self._trouble else []
         return "; ".join(told) or "is being looked at"
 
-    def _ensure(self, desired: Desired, done: Future[None]) -> None:
+    def _ensure(self, desired: Desired, prove: bool, done: Future[Release | None]) -> None:
         def wanted() -> bool:
             now = self._desired()
             same = (now.stable, now.serves, _coming(now)) == (
@@ -132,12 +160,12 @@ class Watch(threading.Thread):
         assert desired.model and desired.stable
         try:
             self.node.ensure(
-                desired.model, desired.stable, desired.serves, wanted, _coming(desired)
+                desired.model, desired.stable, desired.serves, wanted, _coming(desired), prove=prove
             )
         except Exception as error:
             done.set_exception(error)
         else:
-            done.set_result(None)
+            done.set_result(desired.stable if wanted() else None)
 
 
 def _coming(desired: Desired) -> Release | None:

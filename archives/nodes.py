@@ -7,11 +7,8 @@ listens on loopback only.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,9 +18,9 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from archives.journal import Release
-from archives.loader import file_sha256
 from archives.plan import Plan, plan
 from archives.settings_file import read_settings
+from archives.stores import deliver, is_other
 from archives.tokens import Keys, Kind, ask
 from sonode_console import UserError
 
@@ -80,6 +77,10 @@ def read_nodes(path: Path) -> tuple[NodeSettings, ...]:
     )
 
 
+class OtherBytesError(UserError):
+    """A node has loaded an archive that is not the release's."""
+
+
 class Node:
     """One node's TorchServe, for one model.
 
@@ -106,12 +107,9 @@ class Node:
 
     def versions(self, model: str) -> dict[str, int]:
         """Return the registered versions of a model: version -> workers that are ready."""
-        answer = self._manage("GET", f"/{quote(model)}/all", missing_is_fine=True)
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            return {}
         return {
             version["modelVersion"]: sum(it["status"] == "READY" for it in version["workers"])
-            for version in answer.json()
+            for version in self._described(model)
         }
 
     def default_version(self, model: str) -> str | None:
@@ -131,7 +129,7 @@ class Node:
         Raises UserError for an archive that is not the release's, httpx.HTTPStatusError where its
         workers do not start; it is then not registered.
         """
-        self.deliver(release)
+        deliver(release, self.archives / release.file, self.settings.store, self.name)
         if not wanted():  # to deliver takes long on a slow mount
             return
         parameters = self._plan().registration() | {
@@ -168,62 +166,68 @@ class Node:
         serves: Sequence[Release],
         wanted: Callable[[], bool] = lambda: True,
         spared: Release | None = None,
+        *,
+        prove: bool = False,
     ) -> None:
-        """Make the node serve exactly these versions, `stable` by default; raises as the others.
+        """Make the node serve exactly these versions, `stable` by default; raises as `register`.
 
-        `spared` may be there or not. It takes minutes where workers do not start; once this is not
-        `wanted` any more it stops.
+        `spared` may be there or not. `prove`: first raise OtherBytesError where the archive of one
+        that is there is not the release's. It takes minutes where workers do not start; once this
+        is not `wanted` any more it stops.
         """
+        if prove:
+            self._prove(model, serves)
         there = self.versions(model)
         for release in serves:
-            if release.version in there and not self._gets_workers(model, release.version, wanted):
+            version = release.version
+            if version in there and not self._gets_workers(model, version, wanted):
                 if not wanted():
                     return
-                self._rid(model, release.version, there)
-                del there[release.version]
+                self.take_off(model, version, there, instead=stable.version)
+                del there[version]
             if release.version not in there:
                 self.register(model, release, wanted)
             if not wanted():
                 return
         if self.default_version(model) != stable.version:
             self.set_default(model, stable.version)
+        if not wanted():
+            return
         kept = {release.version for release in (*serves, spared) if release}
         for version in there.keys() - kept:
             self.unregister(model, version)
 
-    def deliver(self, release: Release) -> None:
-        """Copy the release's archive into the node's store, if it is not there, in one step.
+    def take_off(
+        self, model: str, version: str, there: Collection[str], instead: str | None
+    ) -> None:
+        """Unregister also the default version: TorchServe keeps that one while there are others.
 
-        Raises UserError where the archive here, or one of that name there, is another one, and
-        where the store cannot be written to.
+        The default is then `instead`, or any other one where that is not `there`.
         """
-        target = self.settings.store / release.file
-        source = self.archives / release.file
-        if target.exists():
-            if file_sha256(target) != release.sha256:
-                raise UserError(
-                    f"node {self.name}: {release.file} in its store is not the release's (sha256 "
-                    f"{release.sha256[:12]}): remove it there, or give the new one its own version"
-                )
-            return
-        if not source.is_file() or file_sha256(source) != release.sha256:
-            raise UserError(
-                f"{source} is not the release's archive (sha256 {release.sha256[:12]}): put it back"
-            )
-        try:
-            copy_whole(source, target)
-        except OSError as error:
-            raise UserError(
-                f"node {self.name}: its store cannot be written to ({error.strerror})"
-            ) from error
-
-    def _rid(self, model: str, version: str, there: dict[str, int]) -> None:
-        """Unregister also the default version: TorchServe keeps that one while there are others."""
         if self.default_version(model) == version:
-            others = [other for other in there if other != version]
+            others = sorted(set(there) - {version}, key=lambda other: other != instead)
             if others:
                 self.set_default(model, others[0])
         self.unregister(model, version)
+
+    def _prove(self, model: str, releases: Sequence[Release]) -> None:
+        """Raise OtherBytesError where the file of one of these that is loaded is not the release's.
+
+        A worker does not say what it has loaded in any answer but a scored image. The file says it
+        for a node that has just started, which is when one that was replaced begins to serve.
+        """
+        files = {it["modelVersion"]: Path(it["modelUrl"]).name for it in self._described(model)}
+        for it in releases:
+            if it.version in files and is_other(it, self.settings.store / files[it.version]):
+                raise OtherBytesError(
+                    f"node {self.name}: {files[it.version]} in its store, from which it serves "
+                    f"{it.version}, is not the release's (sha256 {it.sha256[:12]}): put "
+                    f"{self.archives / it.file} there and restart its TorchServe"
+                )
+
+    def _described(self, model: str) -> list[dict[str, Any]]:
+        answer = self._manage("GET", f"/{quote(model)}/all", missing_is_fine=True)
+        return [] if answer.status_code == httpx.codes.NOT_FOUND else answer.json()
 
     def _gets_workers(self, model: str, version: str, wanted: Callable[[], bool]) -> bool:
         """Wait for a worker of a registered version: somebody may have registered it just now."""
@@ -266,15 +270,3 @@ class Node:
             token = self.token("management")
             answer = ask(method, url, token, params=params, timeout_s=timeout_s)
         return answer
-
-
-def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file so that `target` is never there in part, whatever ends this; in its folder."""
-    handle, name = tempfile.mkstemp(dir=target.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file, source.open("rb") as original:
-            shutil.copyfileobj(original, file)
-        Path(name).chmod(0o644)
-        Path(name).replace(target)
-    finally:
-        Path(name).unlink(missing_ok=True)

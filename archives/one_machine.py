@@ -13,19 +13,31 @@ from archives.gateway_supervisor import Supervisor, only_one
 from archives.journal import Journal, Release, fold
 from archives.loader import file_sha256, read_members
 from archives.node import TorchServeNode
-from archives.nodes import NodeSettings, copy_whole
+from archives.nodes import NodeSettings
+from archives.stores import copy_whole, is_other
 from sonode_console import UserError
 
 
 def journalled(state: Path) -> dict[str, str]:
     """Return what the journal has TorchServe start with, model name -> file; empty: nothing yet.
 
-    Further versions are registered by the gateway.
+    Further versions are registered by the gateway, which looks at their bytes then.
     """
     desired = fold(Journal(state).entries())
     if desired.model is None or desired.stable is None:
         return {}
     return {desired.model: desired.stable.file}
+
+
+def check_bytes(state: Path, store: Path) -> None:
+    """Raise UserError where the store has other bytes under the name of what the journal serves."""
+    stable = fold(Journal(state).entries()).stable
+    if stable and is_other(stable, store / stable.file):
+        raise UserError(
+            f"--store {store}: {stable.file} is not the archive that the journal in {state} serves "
+            f"(sha256 {stable.sha256[:12]}): put back {state / 'archives' / stable.file}; for "
+            "another one, pack it under its own version and use `sonode rollout start`"
+        )
 
 
 def settings_of(node: TorchServeNode) -> NodeSettings:

@@ -15,40 +15,29 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from archives import control, rollout_nodes
-from archives.journal import Desired, Journal, fold
+from archives.journal import Desired, Journal
 from archives.nodes import Node, read_nodes
-from archives.rollout_facts import facts_of, kind_of, step_entry
+from archives.rollout_facts import kind_of, step_entry
 from archives.rollout_nodes import Refused
 from archives.rollout_view import StepView, answered_by
-from sonode_console import say
-
-T = TypeVar("T")
+from archives.rollout_waiting import BACK, Waiting
 
 POLL_S = 0.25
 RETRY_S = 2.0
-PATIENCE_S = 10.0  # then it is said what is being waited for
-BACK = ("rollback", "withdraw")
-TOO_LATE = (*BACK, "retire")
-"""Steps in which nothing can be asked any more: the version that goes is being unregistered."""
 
 
-class Rollout:
+class Rollout(Waiting):
     """Goes on with the rollout that the journal says is under way; inside `journal.lock()`."""
 
     def __init__(self, journal: Journal, *, step_by_step: bool = False) -> None:
-        self.journal = journal
-        self.state = journal.state
+        super().__init__(journal)
         self.step_by_step = step_by_step
-        facts = facts_of(journal.entries())
-        assert facts, "a rollout is under way"
-        self.facts = facts
-        self.nodes = [Node(node, self.state / "archives") for node in read_nodes(facts.nodes)]
+        self.nodes = [Node(node, self.state / "archives") for node in read_nodes(self.facts.nodes)]
 
     def run(self) -> bool:
         """Go on to the end; True: the new version serves, False: it was rolled back."""
@@ -56,14 +45,10 @@ class Rollout:
             try:
                 done = getattr(self, f"_{desired.step.split()[0]}")()
                 if desired.step not in BACK:
-                    self._enter_next(desired.step, done or {})
+                    self._enter_next(desired.step, (done or {}) | self._held())
             except Refused as refused:
                 self._roll_back(desired, refused)
         return desired.stable == self.facts.new
-
-    def desired(self) -> Desired:
-        """What the journal says by now."""
-        return fold(self.journal.entries())
 
     # --- the steps; each can be done twice. What they return is told in the next entry.
 
@@ -95,9 +80,9 @@ class Rollout:
     def _canary(self) -> dict[str, Any]:
         return self._judge()
 
-    def _default(self) -> None:
+    def _default(self) -> dict[str, Any]:
         self._wait_applied()
-        self._at_nodes(lambda node: node.set_default(self.facts.model, self.facts.new.version))
+        return self._set_default(self.facts.new.version)
 
     def _drain(self) -> None:
         # The gateway says that it has applied an entry when nothing that it had begun before is
@@ -107,41 +92,64 @@ class Rollout:
     def _keep(self) -> dict[str, Any]:
         return self._judge()
 
-    def _retire(self) -> None:
+    def _retire(self) -> dict[str, Any]:
         assert self.facts.old
-        self._unregister(self.facts.old.version)
+        return self._unregister(self.facts.old.version, stays=self.facts.new.version)
 
     def _rollback(self) -> None:
         new, old = self.facts.new, self.facts.old
+        told: dict[str, Any] = {}
         if new in self.desired().serves:  # else no client has met it
             self._wait_applied()
             if old:
-                self._at_nodes(lambda node: node.set_default(self.facts.model, old.version))
+                told = self._set_default(old.version)
         self.journal.append(
             "withdraw", rollout=self.facts.rollout, step="withdraw", candidate=None,
-            serves=[old] if old else [],
+            serves=[old] if old else [], **told,
         )  # fmt: skip
 
     def _withdraw(self) -> None:
-        new = self.facts.new.version
+        new, old = self.facts.new.version, self.facts.old
         entries = self.journal.entries()
         back = next(entry for entry in reversed(entries) if entry.event == "rollback")
-        self._unregister(new, known=back.facts["at"] not in ("verify", "register"))
+        known = back.facts["at"] not in ("verify", "register")
+        told = self._unregister(new, stays=old.version if old else None, known=known)
         seconds = round(time.time() - back.time, 1)
         exposed = answered_by(self.state, new, self.facts.began)
         self.journal.append(
-            "rolled_back", rollout=None, step="idle", exposed=exposed, seconds=seconds
+            "rolled_back", rollout=None, step="idle", exposed=exposed, seconds=seconds, **told
         )
         self._tell(
             f"rolled back in {seconds} s; {new} had answered {exposed} requests of clients. "
             f"The reason: {back.facts['said']}"
         )
 
-    def _unregister(self, version: str, *, known: bool = True) -> None:
+    def _set_default(self, version: str) -> dict[str, Any]:
+        model = self.facts.model
+        return self._at_nodes(lambda node: node.set_default(model, version), f"default {version}")
+
+    def _unregister(self, version: str, *, stays: str | None, known: bool = True) -> dict[str, Any]:
         """Take a version off all nodes; `known`: the gateway was told to serve it."""
         if known:
             self._wait_applied()  # else it would bring the version back
-        self._at_nodes(partial(rollout_nodes.rid, model=self.facts.model, version=version))
+        act = partial(rollout_nodes.rid, model=self.facts.model, version=version, instead=stays)
+        return self._at_nodes(act, f"unregister {version}")
+
+    def _at_nodes(self, act: Callable[[Node], object], what: str) -> dict[str, Any]:
+        """Do it at every node; what to tell in the next entry of those that have not done it.
+
+        The gateway brings them in line: when they come back, or when the rollout has ended.
+        """
+        failed = [
+            node.name
+            for node in self.nodes
+            if not self._beside(partial(rollout_nodes.do, node, act))
+        ]
+        if not failed:
+            return {}
+        said = f"not done by {', '.join(failed)}: {what}; the gateway will see to it"
+        self._tell(said)
+        return {"not_done": said}
 
     # --- from step to step
 
@@ -224,60 +232,3 @@ class Rollout:
     def _resumed(self) -> float:
         entries = self.journal.entries()
         return max((it.time for it in entries if it.event == "resume"), default=0.0)
-
-    # --- waiting, and what the operator asks meanwhile
-
-    def _control(self) -> str | None:
-        """Heed a word of the operator. Raises Refused for `abort`; returns `promote`."""
-        desired = self.desired()
-        step = step_entry(self.journal.entries())
-        word = control.asked(self.state, step.seq)
-        if desired.step in TOO_LATE or word is None:
-            return None
-        if word == "abort":
-            raise Refused("abort", "asked for by the operator")
-        if word in ("pause", "resume"):
-            if desired.paused != (word == "pause"):
-                self.journal.append(
-                    word, rollout=self.facts.rollout, paused=word == "pause", why="by hand"
-                )
-                self._tell("paused: guards go on, no step does" if word == "pause" else "resumed")
-            control.clear(self.state)
-            return None
-        return word
-
-    def _beside(self, act: Callable[[], T]) -> T:
-        """Do something that takes long, and heed the operator meanwhile."""
-        with ThreadPoolExecutor(1) as pool:  # which waits for its end, also after `abort`
-            future = pool.submit(act)
-            while not future.done():
-                self._control()
-                time.sleep(0.05)
-            return future.result()
-
-    def _at_nodes(self, act: Callable[[Node], object]) -> None:
-        """Do it at every node; one that is not there is brought in line when it comes back."""
-        for node in self.nodes:
-            if not self._beside(partial(rollout_nodes.do, node, act)):
-                self._tell(f"node {node.name} does not do it: see its logs")
-
-    def _wait_applied(self) -> None:
-        seq = step_entry(self.journal.entries()).seq
-        self._wait(
-            lambda: rollout_nodes.applied(self.state) >= seq,
-            f"the gateway (--state {self.state}) to take entry {seq}; is `sonode gateway` running?",
-        )
-
-    def _wait(self, until: Callable[[], bool], what: str) -> None:
-        began, told = time.monotonic(), False
-        while True:
-            self._control()  # also where there is nothing to wait for
-            if until():
-                return
-            if not told and time.monotonic() - began > PATIENCE_S:
-                told = True
-                self._tell(f"waiting for {what}")
-            time.sleep(0.05)
-
-    def _tell(self, text: str) -> None:
-        say(f"{time.strftime('%H:%M:%S')}  {text}")

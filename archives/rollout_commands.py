@@ -39,16 +39,18 @@ def start(
     step_by_step: bool = typer.Option(
         False, help="Wait for `promote` after shadow, each canary step and keep."
     ),
+    again: bool = typer.Option(False, "--again", help="Also an archive that was rolled back here."),
 ) -> None:
     """Roll NEW out, in the foreground; the same words again go on where it ended.
 
-    Exit codes: 0 it serves; 1 it was rolled back; 2 refused.
+    Exit codes: 0 it serves; 1 it was rolled back; 2 refused, as what was rolled back here before.
     """
     from archives.policy import read_policy
     from archives.rollout_start import start as run
 
     chosen = read_policy(policy) if policy else None
-    raise typer.Exit(0 if run(new, nodes, chosen, state, step_by_step=step_by_step) else 1)
+    serves = run(new, nodes, chosen, state, step_by_step=step_by_step, again=again)
+    raise typer.Exit(0 if serves else 1)
 
 
 @rollout.command()
@@ -110,7 +112,9 @@ def history(state: Path = STATE, as_json: bool = AS_JSON) -> None:
             continue
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
         name = facts["step"] if entry.event == "canary" else entry.event
-        told = [str(facts[key]) for key in ("at", "guard", "said", "why") if facts.get(key)]
+        told = [
+            str(facts[key]) for key in ("at", "guard", "said", "why", "not_done") if facts.get(key)
+        ]
         say(f"{entry.seq:4}  {when}  {name:<12} {' · '.join(told)}".rstrip())
 
 
@@ -136,8 +140,9 @@ def _ask(state: Path, word: Word) -> None:
     """Hand the word to the command that runs; do it here where none does."""
     from archives import control
     from archives.journal import Journal, fold
-    from archives.rollout import TOO_LATE, Rollout
+    from archives.rollout import Rollout
     from archives.rollout_facts import step_entry
+    from archives.rollout_waiting import TOO_LATE
 
     journal = Journal(_known(state))
     desired = fold(journal.entries())

@@ -65,6 +65,19 @@ def rollouts(entries: Sequence[Entry]) -> list[list[Entry]]:
     return found
 
 
+def went_back(entries: Sequence[Entry], new: Release) -> str:
+    """Return why the last rollout of the same bytes was rolled back; empty: it was not.
+
+    Also one that the operator aborted: a supervisor that starts the command again after it, by the
+    same words, must not begin anew what was just taken back.
+    """
+    mine = [
+        it for it in rollouts(entries) if Release(**it[0].facts["candidate"]).sha256 == new.sha256
+    ]
+    back = [it for it in mine[-1] if it.event == "rollback"] if mine else []
+    return f"{back[-1].facts['guard']}: {back[-1].facts['said']}" if back else ""
+
+
 def _facts(entries: Sequence[Entry]) -> Facts:
     start = entries[0]
     told = dict(start.facts)

@@ -150,13 +150,13 @@ def do(node: Node, act: Callable[[Node], object]) -> bool:
     return False
 
 
-def rid(node: Node, *, model: str, version: str) -> None:
-    """Unregister a version, and see that it is gone for good.
+def rid(node: Node, *, model: str, version: str, instead: str | None) -> None:
+    """Unregister a version, and see that it is gone for good; the default is then `instead`.
 
     What the gateway began for this node a moment ago, by the entry before, may register it again.
     """
-    while version in node.versions(model):
-        node.unregister(model, version)
+    while version in (there := node.versions(model)):
+        node.take_off(model, version, there, instead)
         time.sleep(SETTLE_S)
 
 

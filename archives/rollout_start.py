@@ -8,20 +8,29 @@ from pathlib import Path
 from archives import control
 from archives.journal import Journal, Release, fold
 from archives.loader import file_sha256, read_members
-from archives.nodes import copy_whole, read_nodes
+from archives.nodes import read_nodes
 from archives.policy import Policy
-from archives.rollout import BACK, Rollout
-from archives.rollout_facts import begin, facts_of
+from archives.rollout import Rollout
+from archives.rollout_facts import begin, facts_of, went_back
+from archives.rollout_waiting import BACK
+from archives.stores import copy_whole
 from sonode_console import UserError, say
 
 
 def start(
-    archive: Path, nodes: Path, policy: Policy | None, state: Path, *, step_by_step: bool
+    archive: Path,
+    nodes: Path,
+    policy: Policy | None,
+    state: Path,
+    *,
+    step_by_step: bool,
+    again: bool = False,
 ) -> bool:
     """Begin a rollout of the archive, or go on with it; True: it serves, False: rolled back.
 
     `policy`: None is the defaults, or what the rollout that it goes on with began with. Raises
-    UserError for an archive that cannot be rolled out here, and where a rollout runs.
+    UserError for an archive that cannot be rolled out here, or was rolled back here unless it is to
+    be tried `again`, and where a rollout runs.
     """
     manifest, card = read_members(archive)
     read_nodes(nodes)
@@ -29,8 +38,8 @@ def start(
     new = Release(version, f"{model}-{version}.mar", file_sha256(archive))
     journal = Journal(state)
     with journal.lock():
-        desired = fold(journal.entries())
-        facts = facts_of(journal.entries())
+        entries = journal.entries()
+        desired, facts = fold(entries), facts_of(entries)
         if facts:
             if facts.new != new:
                 raise UserError(
@@ -54,6 +63,11 @@ def start(
             say(f"going on with {facts.rollout} at {desired.step}{paused}")
         else:
             _check(archive, model, new, desired.model, desired.stable)
+            if (why := went_back(entries, new)) and not again:
+                raise UserError(
+                    f"NEW {archive.name}: was rolled back here ({why}); mend it and give it its "
+                    "own version, or try this one anew with --again"
+                )
             _keep_copy(archive, state / "archives" / new.file, new.sha256)
             heads = [head["name"] for head in card["heads"]]
             if desired.stable:

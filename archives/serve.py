@@ -59,7 +59,7 @@ def serve(
     and the token file go to `run_dir` (`runs/serve-PORT` if None). `engine` and `fallback` overrule
     the archives' own settings (see `handlers.settings`). With `gateway` there is one before it, and
     `state` says what both serve (see `archives.one_machine`). Raises UserError for a damaged
-    archive, and when the node cannot start or ends by itself.
+    archive or one that is not the journal's, and when the node cannot start or ends by itself.
     """
     chosen = one_machine.journalled(state) if gateway else {}
     if chosen and models:
@@ -67,7 +67,9 @@ def serve(
             f"--models: the journal in {state} says what is served; leave it out, and change it "
             "with `sonode rollout`"
         )
-    if not chosen:
+    if chosen:
+        one_machine.check_bytes(state, store)
+    else:
         chosen = _parse_models(store, models) if models else archives_in(store)
     node = TorchServeNode(
         store,

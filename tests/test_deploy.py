@@ -141,7 +141,8 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize(("where", "words"), [*commands()])
 def test_sonode_has_these_options(where: str, words: list[str]) -> None:
-    help_text = sonode(words[0], "--help")
+    command = words[:2] if words[0] == "rollout" else words[:1]
+    help_text = sonode(*command, "--help")
     if words[0] == "gateway" and "No such command" in help_text.stderr:
         pytest.skip("this tree has no gateway")
     assert help_text.returncode == 0, where
@@ -152,7 +153,7 @@ def test_sonode_has_these_options(where: str, words: list[str]) -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
-    assert len(UNITS) == 3
+    assert len(UNITS) == 4
     for unit in UNITS:
         text = unit.read_text()
         # The program has to be there; as on a machine where /opt/sonode is this tree.
@@ -164,6 +165,12 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
         (tmp_path / unit.name.replace("@", "@gpu2")).write_text(text)
     done = run("systemd-analyze", "verify", "--man=no", *sorted(tmp_path.iterdir()))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_rollout_that_has_ended_is_not_started_again() -> None:
+    unit = (DEPLOY / "sonode-rollout@.service").read_text()
+    assert "\nRestartPreventExitStatus=1 2\n" in unit
+    assert "\n[Install]\n" not in unit
 
 
 def test_the_health_check_asks_with_the_token(tmp_path: Path) -> None:

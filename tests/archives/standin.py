@@ -48,8 +48,12 @@ class StandIn:
     calls: list[Call] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     """Of management: METHOD path."""
+    files: dict[str, str] = field(default_factory=dict)
+    """By version: the archive that it was registered from."""
     loads: bool = True
     """Whether workers of what is registered start."""
+    refuses: tuple[str, ...] = ()
+    """Methods of management that fail."""
     port: int = 0
 
     def __post_init__(self) -> None:
@@ -181,19 +185,28 @@ class Handler(BaseHTTPRequestHandler):
         node, (_, _, *names) = self.node, path.split("/")
         node.asked.append(f"{self.command} {path}")
         described: list[dict[str, Any]] = [
-            {"modelVersion": version, "workers": [{"status": "READY"}] * workers}
+            {
+                "modelVersion": version,
+                "modelUrl": node.files.get(version, f"m-{version}.mar"),
+                "workers": [{"status": "READY"}] * workers,
+            }
             for version, workers in node.versions.items()
         ]
-        if self.command == "POST":
+        if self.command in node.refuses:
+            self.answer(500, {"code": 500, "type": "InternalServerException"})
+        elif self.command == "POST":
             version = re.search(r"url=m-([\d.]+)\.mar", self.path)[1]  # type: ignore[index]
             if version in node.versions:
                 self.answer(409, {})
                 return
             node.versions[version] = int(node.loads)
+            node.files[version] = f"m-{version}.mar"
             self.answer(200 if node.loads else 500, {})
         elif self.command == "PUT":
             node.default = names[1]
             self.answer(200, {})
+        elif self.command == "DELETE" and len(node.versions) > 1 and names[1] == node.default:
+            self.answer(403, {"code": 403, "type": "InvalidModelVersionException"})
         elif self.command == "DELETE":
             node.versions.pop(names[1], None)
             self.answer(200, {})

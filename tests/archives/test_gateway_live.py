@@ -123,6 +123,32 @@ def test_torchserve_comes_back_with_nothing_registered(
     assert [gateway.ask(study).status_code for study in (None, "study")] == [200, 200]
 
 
+def test_torchserve_comes_back_with_other_bytes_of_the_version(
+    gateway: Behind, machine: Machine, store: Path
+) -> None:
+    first = release(store, "1.0")
+    gateway.journal(candidate=None, percent=0.0, stable=first, serves=[first])
+    archive, own = store / first["file"], store / "own.mar"
+    good = archive.read_bytes()
+
+    def restart(file: str) -> None:
+        machine.stop()
+        gateway.wait(lambda: gateway.applied()["nodes"]["a"] == "does not answer")
+        machine.start({"m": file})
+
+    try:
+        for path in (archive, own):
+            write_archive(path, "m", f"{ECHO}\n# replaced\n", "1.0")
+            restart(path.name)
+            refused = f"{path.name} in its store, from which it serves 1.0, is not the release's"
+            gateway.wait(lambda text=refused: text in gateway.applied()["nodes"]["a"], 120)
+    finally:
+        archive.write_bytes(good)
+        own.unlink(missing_ok=True)
+    restart(archive.name)
+    gateway.wait(lambda: gateway.applied()["nodes"]["a"] == "up", 120)
+
+
 def test_one_command_for_one_machine(store: Path, tmp_path: Path) -> None:
     state, run_dir = tmp_path / "g", tmp_path / "run"
     token = add_client(state, "clinic")

@@ -132,6 +132,33 @@ def test_exactly_these_versions(standin: StandIn, node: Node) -> None:
     assert {asked.split()[0] for asked in standin.asked} == {"GET"}
 
 
+@pytest.mark.parametrize("file", ["m-1.0.mar", "own.mar"])
+def test_what_was_loaded_from_other_bytes(standin: StandIn, node: Node, file: str) -> None:
+    standin.versions["2.0"] = 1
+    (standin.store / file).write_bytes(b"replaced")
+    (standin.store / "m-2.0.mar").write_bytes(b"archive")
+    standin.files["1.0"] = file
+    serves = [release("1.0"), release("2.0")]
+    node.ensure("m", serves[0], serves)  # a node that goes on with what it has loaded
+    with pytest.raises(UserError, match=rf"node a: {file} in its store, from .* 1.0, is not the"):
+        node.ensure("m", serves[0], serves, prove=True)
+    (standin.store / file).write_bytes(b"archive")
+    node.ensure("m", serves[0], serves, prove=True)
+    assert standin.versions == {"1.0": 1, "2.0": 1}
+
+
+def test_the_default_version_is_taken_off_too(standin: StandIn, node: Node) -> None:
+    standin.versions = {"0.9": 1, "1.0": 1, "2.0": 1}
+    with pytest.raises(httpx.HTTPStatusError):  # as TorchServe does
+        node.unregister("m", "1.0")
+    node.take_off("m", "1.0", standin.versions, instead="2.0")
+    assert (standin.versions, standin.default) == ({"0.9": 1, "2.0": 1}, "2.0")
+    node.take_off("m", "2.0", standin.versions, instead="1.0")  # which is not there
+    assert (standin.versions, standin.default) == ({"0.9": 1}, "0.9")
+    node.take_off("m", "0.9", standin.versions, instead=None)
+    assert standin.versions == {}
+
+
 def test_a_token_that_somebody_else_renews(standin: StandIn, node: Node) -> None:
     keys = (standin.run_dir / "key_file.json").read_text()
     reads = iter([keys])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import threading
 import time
@@ -19,7 +20,8 @@ from archives import control, rollout_nodes, rollout_start
 from archives.journal import Desired, Entry, Journal, Release, fold
 from archives.loader import file_sha256
 from archives.policy import Policy
-from archives.rollout_facts import step_entry
+from archives.rollout import Rollout
+from archives.rollout_facts import step_entry, went_back
 from archives.rollout_status import status
 from sonode_console import UserError
 from tests.archives.rolling import QUICK, Load, Site, repacked
@@ -292,7 +294,49 @@ def test_one_that_turns_bad_in_the_canary_goes_back_and_killing_that_does_not_st
     assert nodes.versions() == [{"1.0": 1}] * 2
 
 
+def test_what_went_back_is_not_begun_anew_by_the_same_words(site, nodes, archives, monkeypatch):
+    nodes.worse = off_the_goldens
+    back = killed_after(monkeypatch, lambda entry: entry.event == "rolled_back")
+    with back, pytest.raises(KeyboardInterrupt):
+        start(site, archives["2.0"])
+    before = len(site.entries())
+    with pytest.raises(UserError) as refused:
+        start(site, archives["2.0"])
+    assert re.fullmatch(
+        r"NEW 2\.0\.mar: was rolled back here \(goldens: node a, .*\); .* --again",
+        str(refused.value),
+    )
+    assert len(site.entries()) == before
+    nodes.worse = None
+    with load(site):
+        policy = QUICK | {"canary": [100], "min_step_s": 0.2, "keep_warm_s": 0.2}
+        words = [*site.start_words(archives["2.0"], policy), "--again"]
+        assert sonode.app(words, standalone_mode=False) == 0
+    assert went_back(site.entries(), desired(site).stable) == ""  # it has served since
+
+
 # --- what operators ask, and what is missing
+
+
+@pytest.mark.parametrize(
+    ("step", "word"),
+    [("verify", "resume"), ("register", "abort"), ("default", "promote"), ("drain", "abort")],
+)
+def test_a_pause_holds_where_nobody_judges_too(site, nodes, archives, monkeypatch, step, word):
+    original = getattr(Rollout, f"_{step}")
+
+    def paused_in(rollout: Rollout) -> object:
+        ask(site, "pause")
+        return original(rollout)
+
+    monkeypatch.setattr(Rollout, f"_{step}", paused_in)
+    with load(site), running(site, archives["2.0"], canary=[100]) as result:
+        site.wait_for("pause")
+        time.sleep(1)
+        assert (desired(site).step, desired(site).paused) == (step, True)
+        ask(site, word)
+    assert result == [word != "abort"]
+    assert not desired(site).paused
 
 
 def test_too_few_requests_hold_and_then_pause_but_never_promote(site, nodes, archives):
@@ -358,6 +402,9 @@ def test_an_abort_while_no_command_runs_is_heeded_though_nothing_is_waited_for(
     sonode.app(["rollout", "abort", "--state", str(site.state)], standalone_mode=False)
     assert desired(site).stable.version == "1.0"
     assert site.entries()[-1].event == "rolled_back"
+    # Whatever starts the command again does not take the operator's word back.
+    with pytest.raises(UserError, match=r"rolled back here \(abort: asked for by the operator\)"):
+        start(site, archives["2.0"])
 
 
 def test_it_goes_on_with_its_policy_and_with_no_other_steps(site, nodes, archives, monkeypatch):
@@ -434,6 +481,27 @@ def test_a_node_that_is_down_gets_it_when_it_comes_back(site, nodes, archives):
         while nodes.versions() != [{"2.0": 1}] * 2 and time.monotonic() < until:
             time.sleep(0.1)
     assert nodes.versions() == [{"2.0": 1}] * 2
+    assert nodes.nodes[1].default == "2.0"
+    assert clients.statuses().keys() == {200}
+
+
+def test_a_node_that_does_not_do_it_is_told_of_and_brought_in_line_at_last(site, nodes, archives):
+    stuck = nodes.nodes[1]
+    stuck.refuses = ("PUT", "DELETE")
+    with load(site) as clients:
+        assert start(site, archives["2.0"], canary=[100])
+        assert stuck.versions == {"1.0": 1, "2.0": 1}
+        said = [entry.facts["not_done"] for entry in site.entries() if "not_done" in entry.facts]
+        assert said == [
+            "not done by b: default 2.0; the gateway will see to it",
+            "not done by b: unregister 1.0; the gateway will see to it",
+        ]
+        stuck.refuses = ()
+        until = time.monotonic() + 20
+        while nodes.versions() != [{"2.0": 1}] * 2 and time.monotonic() < until:
+            time.sleep(0.1)
+    assert nodes.versions() == [{"2.0": 1}] * 2
+    assert stuck.default == "2.0"
     assert clients.statuses().keys() == {200}
 
 

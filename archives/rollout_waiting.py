@@ -1,0 +1,95 @@
+"""What a rollout waits for, and what the operator asks meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from archives import control, rollout_nodes
+from archives.journal import Desired, Journal, fold
+from archives.rollout_facts import facts_of, kind_of, step_entry
+from archives.rollout_nodes import Refused
+from sonode_console import say
+
+T = TypeVar("T")
+
+PATIENCE_S = 10.0  # then it is said what is being waited for
+BACK = ("rollback", "withdraw")
+TOO_LATE = (*BACK, "retire")
+"""Steps in which nothing can be asked any more: the version that goes is being unregistered."""
+
+
+class Waiting:
+    """A rollout under way that heeds the operator, whatever it waits for."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.state = journal.state
+        facts = facts_of(journal.entries())
+        assert facts, "a rollout is under way"
+        self.facts = facts
+
+    def desired(self) -> Desired:
+        """What the journal says by now."""
+        return fold(self.journal.entries())
+
+    def _held(self) -> dict[str, Any]:
+        """Stay while paused, after a step that nobody judges; what to tell of it."""
+        desired = self.desired()
+        # A step that is judged holds by itself, and goes on in spite of a pause by `promote` only.
+        if kind_of(desired) or desired.step in TOO_LATE:
+            return {}
+        while (word := self._control()) != "promote" and self.desired().paused:
+            time.sleep(0.05)
+        return {"why": "by hand", "paused": False} if word == "promote" else {}
+
+    def _control(self) -> str | None:
+        """Heed a word of the operator. Raises Refused for `abort`; returns `promote`."""
+        desired = self.desired()
+        step = step_entry(self.journal.entries())
+        word = control.asked(self.state, step.seq)
+        if desired.step in TOO_LATE or word is None:
+            return None
+        if word == "abort":
+            raise Refused("abort", "asked for by the operator")
+        if word in ("pause", "resume"):
+            if desired.paused != (word == "pause"):
+                self.journal.append(
+                    word, rollout=self.facts.rollout, paused=word == "pause", why="by hand"
+                )
+                self._tell("paused: guards go on, no step does" if word == "pause" else "resumed")
+            control.clear(self.state)
+            return None
+        return word
+
+    def _beside(self, act: Callable[[], T]) -> T:
+        """Do something that takes long, and heed the operator meanwhile."""
+        with ThreadPoolExecutor(1) as pool:  # which waits for its end, also after `abort`
+            future = pool.submit(act)
+            while not future.done():
+                self._control()
+                time.sleep(0.05)
+            return future.result()
+
+    def _wait_applied(self) -> None:
+        seq = step_entry(self.journal.entries()).seq
+        self._wait(
+            lambda: rollout_nodes.applied(self.state) >= seq,
+            f"the gateway (--state {self.state}) to take entry {seq}; is `sonode gateway` running?",
+        )
+
+    def _wait(self, until: Callable[[], bool], what: str) -> None:
+        began, told = time.monotonic(), False
+        while True:
+            self._control()  # also where there is nothing to wait for
+            if until():
+                return
+            if not told and time.monotonic() - began > PATIENCE_S:
+                told = True
+                self._tell(f"waiting for {what}")
+            time.sleep(0.05)
+
+    def _tell(self, text: str) -> None:
+        say(f"{time.strftime('%H:%M:%S')}  {text}")
