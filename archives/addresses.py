@@ -53,18 +53,21 @@ class Addresses(threading.Thread):
             host, _, port = authority.rpartition(":")
             try:
                 answers = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
-            except OSError as error:
+            except (OSError, UnicodeError) as error:  # the latter for a label too long for DNS
                 found[authority] = known.get(authority, [])
                 if authority not in self._unknown:
                     logger.error(
                         "the name of a node, %s, cannot be looked up (%s): %s",
-                        *(host, error.strerror),
+                        *(host, getattr(error, "strerror", None) or "no such name"),
                         "it keeps its address" if found[authority] else "the node is left out",
                     )
                 self._unknown.add(authority)
             else:
                 self._unknown.discard(authority)
                 found[authority] = sorted({_for_nginx(it[4]) for it in answers})
+                if set(known.get(authority, [])) & set(found[authority]):
+                    # Still right: answers that rotate are no reason for another configuration.
+                    found[authority] = known[authority]
         if found != self.found:
             with suppress(OSError):  # a full disk: it would help at the next start only
                 write_private(self._state, self._path, json.dumps(found, indent=1).encode())

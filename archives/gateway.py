@@ -12,7 +12,7 @@ import hashlib
 import os
 import pwd
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +72,7 @@ def render(
     desired: Desired,
     nodes: Sequence[NodeSettings],
     ready: Mapping[str, Sequence[str]],
+    barred: Collection[str],
     addresses: Mapping[str, Sequence[str]],
     settings: GatewaySettings,
     pair: Pair | None,
@@ -81,10 +82,11 @@ def render(
     """Return nginx's configuration and its serial, a digest that it tells at its own socket.
 
     `ready` names the nodes that can answer for `stable` and `candidate`. Where none can, all are
-    asked: what is known of them may be wrong, and they say themselves what is the matter.
+    asked but the `barred`: what is known of them may be wrong, and they say themselves what is the
+    matter.
     `addresses` has what each node's HOST:PORT stands for, nothing where its name is unknown.
     """
-    names = [node.name for node in nodes]
+    names = [node.name for node in nodes if node.name not in barred]
     arms = {"stable": _twice(ready.get("stable") or names)}
     if desired.candidate:
         arms["candidate"] = _twice(ready.get("candidate") or names)

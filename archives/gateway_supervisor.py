@@ -70,10 +70,11 @@ class Supervisor:
         self._read_journal()
         self._addresses.look()
         self._addresses.start()
+        # Behind an nginx that went on without a supervisor, nodes that were in stay so: a rollout
+        # may be registering something there.
+        were_in = self._were_in() if self.nginx.running() else set()
         for watch in self.watches:
-            # Behind an nginx that went on without a supervisor nodes are in, and stay so: a rollout
-            # may be registering something there.
-            watch.seen = Seen(up=self.nginx.running())
+            watch.seen = Seen(up=watch.node.name in were_in)
             watch.start()
         try:
             # All is known before nginx is told anything, unless a node hangs.
@@ -145,9 +146,11 @@ class Supervisor:
                 for watch in self.watches
                 if release and (seen := watch.seen).up and release.version in seen.ready
             ]
+        barred = [watch.node.name for watch in self.watches if watch.seen.barred]
         found, settings = self._addresses.found, self.settings
         return gateway.render(
-            desired, self._nodes, ready, found, settings, self._pair, self.state, sockets
+            *(desired, self._nodes, ready, barred, found, settings, self._pair),
+            *(self.state, sockets),
         )
 
     def _tell(self) -> None:
@@ -163,6 +166,14 @@ class Supervisor:
         part.write_text(json.dumps(told | {"time": round(time.time(), 3)}) + "\n")
         part.replace(path)
         self._applied = text
+
+    def _were_in(self) -> set[str]:
+        """Nodes that the supervisor before this one had taken in."""
+        try:
+            told = json.loads((self.state / "gateway" / "applied.json").read_text())["nodes"]
+        except (OSError, ValueError, KeyError):  # it had not told anything yet
+            return set()
+        return {name for name, said in told.items() if said == "up"}
 
     def _say_where(self) -> None:
         scheme = "https" if self.settings.certificate else "http"

@@ -23,7 +23,9 @@ def members(group: int | None) -> list[int]:
         if folder.name.isdigit():
             with suppress(OSError, IndexError):  # ended meanwhile
                 # After the name, which may hold anything: state, parent, group.
-                state, _, its_group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+                state, _, its_group = (
+                    (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[:3]
+                )
                 # A number that the system has given to others since is not nginx's.
                 if int(its_group) == group and state != "Z" and "nginx" in command(folder.name):
                     found.append(int(folder.name))
@@ -33,7 +35,7 @@ def members(group: int | None) -> list[int]:
 def command(pid: int | str) -> str:
     """Its command line, or what it calls itself; empty where there is none such."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
     except OSError:
         return ""
 

@@ -39,6 +39,8 @@ class Seen:
     """Why it is not up."""
     ready: frozenset[str] = frozenset()
     """Versions with a ready worker."""
+    barred: bool = False
+    """It serves other bytes than the releases': it is not asked, whoever else is there."""
 
 
 class Watch(threading.Thread):
@@ -53,7 +55,10 @@ class Watch(threading.Thread):
         self._ended = threading.Event()
         self._mending: Future[Release | None] | None = None
         self._settled: Release | None = None  # the node was last brought in line for this `stable`
-        self._refused = False  # what it has loaded stays so, whatever its store has by now
+        # Names the TorchServe that has loaded other bytes, by the key that it made at its start: it
+        # keeps them, whatever its store has by now.
+        self._refused = ""
+        self._mended = ""  # the same of the one that is being brought in line
         self._odd: set[str] = set()
         self._mend_at = 0.0
         self._trouble = ""
@@ -94,11 +99,11 @@ class Watch(threading.Thread):
             gone = isinstance(error, httpx.ConnectError | FileNotFoundError)
             if self.seen.up and not gone and self._failures < FAILURES:
                 return self.seen
-            self._refused = False
-            return Seen(why="does not answer")
+            return Seen(why="does not answer", barred=bool(self._refused))
         self._failures = 0
-        if self._refused:
-            return Seen(why=self._trouble)
+        if self._refused and self._refused == self._key():
+            return Seen(why=self._trouble, barred=True)
+        self._refused = ""
         ready = frozenset(version for version, workers in there.items() if workers)
         if desired.stable is None or desired.model is None:
             return Seen(up=True)  # nothing to serve yet
@@ -125,6 +130,7 @@ class Watch(threading.Thread):
         """Bring the versions, their bytes and the default in line, beside the watching."""
         if self._mending is None and time.monotonic() >= self._mend_at:
             self._mending = Future()
+            self._mended = self._key()
             # A thread that the end of the process does not wait for: to register takes minutes.
             threading.Thread(
                 target=self._ensure, args=[desired, not stays, self._mending], daemon=True
@@ -140,7 +146,13 @@ class Watch(threading.Thread):
             self._mending = None
             self._mend_at = time.monotonic() + (RETRY_S if error else 0)
             self._trouble = _in_words(error) if error else ""
-            self._refused = isinstance(error, OtherBytesError)
+            self._refused = self._mended if isinstance(error, OtherBytesError) else ""
+
+    def _key(self) -> str:
+        """Which TorchServe it is: a key that it makes at its start, or the last that was told."""
+        with suppress(OSError, ValueError, KeyError):  # it is being written
+            return self.node.token("api")
+        return self._refused
 
     def _matter(self, missing: set[str], odd: set[str]) -> str:
         """Why the node is not in line."""

@@ -171,8 +171,9 @@ class Rollout(Waiting):
             case []:
                 changes = {"step": "idle", "paused": False}
         event = following.split()[0] if following else "done"
+        changes |= told
         self.journal.append(
-            event, rollout=facts.rollout if following else None, after=step, **changes, **told
+            event, rollout=facts.rollout if following else None, after=step, **changes
         )
         self._tell(f"{following or 'done: ' + facts.new.version + ' serves'}")
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 rollout = typer.Typer(help="Move traffic from one version to the next, and back.")
 
+TRY_AGAIN = 75  # EX_TEMPFAIL
 STATE = typer.Option(Path("runs/rollout"), help="The folder of the gateway and the journal.")
 AS_JSON = typer.Option(False, "--json", help="One JSON document.")
 
@@ -43,13 +44,19 @@ def start(
 ) -> None:
     """Roll NEW out, in the foreground; the same words again go on where it ended.
 
-    Exit codes: 0 it serves; 1 it was rolled back; 2 refused, as what was rolled back here before.
+    Exit codes: 0 it serves; 1 it was rolled back; 2 refused, as what was rolled back here before;
+    75 a fault under way, as a full disk: the same words go on.
     """
     from archives.policy import read_policy
+    from archives.rollout_start import Halted
     from archives.rollout_start import start as run
 
     chosen = read_policy(policy) if policy else None
-    serves = run(new, nodes, chosen, state, step_by_step=step_by_step, again=again)
+    try:
+        serves = run(new, nodes, chosen, state, step_by_step=step_by_step, again=again)
+    except Halted as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        raise typer.Exit(TRY_AGAIN) from None
     raise typer.Exit(0 if serves else 1)
 
 

@@ -11,6 +11,8 @@ from archives.guards import Kind
 from archives.journal import Desired, Entry, Journal, Release, fold
 from archives.policy import Policy
 
+JUDGED = ("shadow", "canary", "keep")
+"""Steps that end when the guards say so: they hold by themselves."""
 FOR_ALL = ("default", "drain", "keep")
 """Steps in which the new version answers everybody, and the old one may come back."""
 

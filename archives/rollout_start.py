@@ -17,6 +17,10 @@ from archives.stores import copy_whole
 from sonode_console import UserError, say
 
 
+class Halted(Exception):  # noqa: N818 - reads as what it is
+    """A fault in the middle of a rollout, a full disk for one: nobody watches it any more."""
+
+
 def start(
     archive: Path,
     nodes: Path,
@@ -30,7 +34,7 @@ def start(
 
     `policy`: None is the defaults, or what the rollout that it goes on with began with. Raises
     UserError for an archive that cannot be rolled out here, or was rolled back here unless it is to
-    be tried `again`, and where a rollout runs.
+    be tried `again`, and where a rollout runs; Halted for a fault once it is under way.
     """
     manifest, card = read_members(archive)
     read_nodes(nodes)
@@ -77,7 +81,10 @@ def start(
             control.clear_all(state)  # left by a command that was killed
             begin(journal, model, new, heads, nodes, policy or Policy())
             say(f"{model} {desired.stable.version if desired.stable else 'nothing'} -> {version}")
-        return Rollout(journal, step_by_step=step_by_step).run()
+        try:
+            return Rollout(journal, step_by_step=step_by_step).run()
+        except (UserError, OSError) as error:
+            raise Halted(f"{error}; started again, the rollout goes on") from error
 
 
 def _check(

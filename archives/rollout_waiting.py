@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from archives import control, rollout_nodes
 from archives.journal import Desired, Journal, fold
-from archives.rollout_facts import facts_of, kind_of, step_entry
+from archives.rollout_facts import JUDGED, facts_of, step_entry
 from archives.rollout_nodes import Refused
 from sonode_console import say
 
@@ -36,10 +36,10 @@ class Waiting:
         return fold(self.journal.entries())
 
     def _held(self) -> dict[str, Any]:
-        """Stay while paused, after a step that nobody judges; what to tell of it."""
+        """Stay while paused, after a step that does not wait for guards; what to tell of it."""
         desired = self.desired()
-        # A step that is judged holds by itself, and goes on in spite of a pause by `promote` only.
-        if kind_of(desired) or desired.step in TOO_LATE:
+        # One that does holds by itself, and goes on in spite of a pause by `promote` only.
+        if desired.step.split()[0] in JUDGED or desired.step in TOO_LATE:
             return {}
         while (word := self._control()) != "promote" and self.desired().paused:
             time.sleep(0.05)

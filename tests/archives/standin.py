@@ -60,6 +60,10 @@ class StandIn:
         self.run_dir = self.folder / self.name
         self.store = self.run_dir / "store"
         self.store.mkdir(parents=True, exist_ok=True)
+        self._new_keys()
+
+    def _new_keys(self) -> None:
+        """As at each start of TorchServe."""
         self.api_key = secrets.token_urlsafe(6)
         self.renew("inference", "management")
 
@@ -90,7 +94,10 @@ class StandIn:
             max_batch_delay_ms=1,
         )
 
-    def start(self) -> None:
+    def start(self, *, anew: bool = False) -> None:
+        """Answer; `anew`: as another process, with other keys."""
+        if anew:
+            self._new_keys()
         self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.server.daemon_threads = True
         self.server.node = self  # type: ignore[attr-defined]

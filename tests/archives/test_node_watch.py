@@ -48,7 +48,7 @@ class Watched:
         self.standin.stop()
         self.wait(lambda: self.watch.seen.why == "does not answer")
         self.standin.versions, self.standin.default = versions, default
-        self.standin.start()
+        self.standin.start(anew=True)
 
 
 @pytest.fixture
@@ -84,10 +84,16 @@ def test_a_node_with_other_bytes_under_the_name_is_not_taken_in(watched: Watched
     watched.wait(lambda: "m-1.0.mar in its store, from which" in watched.watch.seen.why)
     assert not watched.watch.seen.up
     archive.write_bytes(b"1.0")
+    watched.standin.stop()  # a network that fails, not another TorchServe
+    watched.wait(lambda: watched.watch.seen.why == "does not answer")
+    assert watched.watch.seen.barred
+    watched.standin.start()
     time.sleep(7)  # longer than until the next try
     assert not watched.watch.seen.up  # it still has the others in memory
+    assert watched.watch.seen.barred
     watched.restart({"1.0": 1}, default="1.0")
     watched.wait(lambda: watched.watch.seen.up)
+    assert not watched.watch.seen.barred
 
 
 def test_what_a_rollout_left_behind_is_taken_off_when_it_has_ended(watched: Watched) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import sonode
-from archives import control
+from archives import control, rollout_start
 from archives.ab_report import quantile, wilson
 from archives.journal import Journal, Release, fold
 from archives.policy import Policy
@@ -51,6 +51,27 @@ def state(tmp_path: Path) -> Path:
     told = {"seq": canary.seq, "time": canary.time, "nodes": {"a": "up", "b": "does not answer"}}
     (tmp_path / "state" / "gateway" / "applied.json").write_text(json.dumps(told))
     return tmp_path / "state"
+
+
+def test_a_fault_under_way_is_no_refusal(
+    state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who starts the command again after a fault must be able to tell it from a refusal."""
+
+    class Full:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def run(self) -> bool:
+            raise OSError(28, "No space left on device")
+
+    manifest = {"model": {"modelName": "m", "modelVersion": "2.0"}}
+    monkeypatch.setattr(rollout_start, "Rollout", Full)
+    monkeypatch.setattr(rollout_start, "read_members", lambda path: (manifest, {"heads": []}))
+    monkeypatch.setattr(rollout_start, "read_nodes", lambda path: ())
+    monkeypatch.setattr(rollout_start, "file_sha256", lambda path: NEW.sha256)
+    assert run("rollout", "start", "m-2.0.mar", "--state", state) == 75
+    assert "No space left on device; started again, the rollout goes on" in capsys.readouterr().err
 
 
 REFUSED = {"status": 429, "code": "too_many_requests"}
