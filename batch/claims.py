@@ -100,8 +100,11 @@ def _by_manifest(out: str, key: str, name: str, version: str) -> str:
 
 def _left(out: str, there: dict[str, Any], date: str) -> bool:
     """Whether the run that began this place went on under another date."""
-    model = there["model"]
-    uri = _by_manifest(out, there["manifest_key"], model["name"], model["version"])
+    try:
+        model = there["model"]
+        uri = _by_manifest(out, there["manifest_key"], model["name"], model["version"])
+    except (KeyError, TypeError):
+        return False  # no run of ours
     known = _read(uri)
     return known is not None and known["date"] != date
 

@@ -267,9 +267,11 @@ def _one_process_each(
             if on_finish is not None:
                 from batch import finish
 
-                finish.tell(
-                    on_finish, "error", {"out": out, "archive": archive, "message": message}
-                )
+                facts = {"out": out, "archive": archive, "message": message}
+                try:
+                    finish.tell(on_finish, "error", facts)
+                except UserError as untold:
+                    print(untold, file=sys.stderr)  # what ended the run is told on
     return max(code if code >= 0 else 128 - code for code in codes)
 
 

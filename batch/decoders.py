@@ -60,9 +60,12 @@ class Task(Generic[T]):
             if not self._done.is_set():
                 self._finish(value, error)
 
-    def give_up(self) -> None:
-        """End it for those who wait; with the pool's lock held."""
+    def give_up(self) -> bool:
+        """End it for those who wait, unless it has ended; with the pool's lock held."""
+        if self._done.is_set():
+            return False
         self._finish(None, TimeLimit())
+        return True
 
     def result(self) -> T:
         """Wait for it. Raises TimeLimit, TooManyHang, or its own."""
@@ -113,8 +116,8 @@ class Decoders:
         now = time.perf_counter()
         with self.lock:
             for task in list(self._running):
-                if task.started is not None and now - task.started > self._limit_s:
-                    task.give_up()
+                late = task.started is not None and now - task.started > self._limit_s
+                if late and task.give_up():
                     self._running.discard(task)
                     self._hanging += 1
                     self._start_thread()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,8 +36,8 @@ class Earlier:
 
     `columns`: those of the rows that are taken over. `may_be_empty`: a folder without results is
     none too few, but the first. Raises UserError for a folder that cannot be read or holds no
-    results, and where the temporary file cannot be written. A copy in another process reads the
-    folder anew.
+    results, and where the temporary file cannot be written. Copies in another process are one,
+    which reads the folder anew.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Earlier:
         *,
         may_be_empty: bool = False,
     ) -> None:
-        self._given = (uri, sha256, explain, tuple(columns))
+        self._given = (storage.absolute(uri), sha256, explain, tuple(columns))
         self._made_by = {"sha256": sha256, "explain": explain}
         self._schema = pa.schema([*columns, pa.field("asked", pa.string())])
         keys = [np.empty(0, np.uint64)]
@@ -87,7 +88,7 @@ class Earlier:
         self._places = np.concatenate(places, dtype=np.uint32, casting="unsafe")[order]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, self._given
+        return _again, (*self._given, not len(self))
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -138,8 +139,16 @@ class Earlier:
             raise UserError(f"--since: {part} is not a part of results") from None
 
 
-def _again(uri: str, sha256: str, explain: str | None, columns: Sequence[pa.Field]) -> Earlier:
-    return Earlier(uri, sha256, explain, columns, may_be_empty=True)
+_opened: dict[tuple[Any, ...], Earlier] = {}
+_opening = threading.Lock()
+
+
+def _again(*given: Any) -> Earlier:
+    with _opening:  # of the threads that ask at once, one reads
+        if given not in _opened:
+            _opened.clear()
+            _opened[given] = Earlier(*given[:-1], may_be_empty=given[-1])
+        return _opened[given]
 
 
 def _asked(request: Request) -> str:

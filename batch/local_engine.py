@@ -15,6 +15,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from batch.decoders import TooManyHang
 from batch.job import Job
 from batch.manifest import requests
 from batch.pipeline import Limits, Pipeline
@@ -57,7 +58,11 @@ class LocalEngine:
                 if not running:
                     break
                 done, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-                receipts += [future.result() for future in done]
+                try:
+                    receipts += [future.result() for future in done]
+                except TooManyHang:
+                    wait(running)  # the other shard writes what it has, too
+                    raise
                 yield from _drained(told)
             yield from _drained(told)
 

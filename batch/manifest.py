@@ -95,15 +95,16 @@ def encoded(table: pa.Table) -> bytes:
 
 
 @contextmanager
-def opened(uri: str, *, reserved: Collection[str]) -> Iterator[Manifest]:
+def opened(uri: str, *, reserved: Collection[str], out: str | None = None) -> Iterator[Manifest]:
     """Read and check a Parquet file, or a folder of them, taken in the order of their names.
 
-    `reserved`: the names of result columns, which no manifest column may have. Raises UserError
+    `reserved`: the names of result columns, which no manifest column may have. `out`: the folder of
+    the results, none of which belongs to the manifest, should it lie there. Raises UserError
     that lists all faults at once. The copies live as long as the block.
     """
     with tempfile.TemporaryDirectory(prefix="sonode-manifest-") as copies:
         try:
-            files, folder = manifest_files.copied(uri, Path(copies))
+            files, folder = manifest_files.copied(uri, Path(copies), out)
         except StorageError as error:
             raise UserError(f"manifest {uri}: {error}") from None
         schema = manifest_files.common_schema(uri, files)

@@ -20,8 +20,8 @@ class Unsound(Exception):  # noqa: N818 - reads as what it is
     """A Parquet file that cannot be read to its end."""
 
 
-def copied(uri: str, folder: Path) -> tuple[tuple[Path, ...], str]:
-    """Copy a Parquet file, or those of a folder, into `folder`.
+def copied(uri: str, folder: Path, out: str | None = None) -> tuple[tuple[Path, ...], str]:
+    """Copy a Parquet file, or those of a folder, into `folder`; none of those below `out`.
 
     Returns the copies in the order of their names, and where relative image_uris begin. Raises
     StorageError, and UserError where there is none, or where some would be left out.
@@ -32,11 +32,16 @@ def copied(uri: str, folder: Path) -> tuple[tuple[Path, ...], str]:
         return (_copy(uri, folder / "0.parquet"),), storage.parent(storage.absolute(uri))
     except ObjectMissing:
         found = _parquet_files(uri)
-        below = len(_parquet_files(uri, deep=True)) - len(found)
-        if below:
+        results = f"{storage.absolute(out).rstrip('/')}/" if out is not None else "\0"
+        below = {
+            file
+            for file in _parquet_files(uri, deep=True)
+            if not storage.absolute(file).startswith(results)
+        }
+        if left := below - set(found):
             raise UserError(
-                f"manifest {uri}: {below} Parquet files lie in folders below it; put all into one "
-                "folder, and into columns what the folders' names say"
+                f"manifest {uri}: {len(left)} Parquet files lie in folders below it; put all into "
+                "one folder, and into columns what the folders' names say"
             ) from None
         if not found:
             raise UserError(

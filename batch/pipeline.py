@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Self
 
 from batch import results, storage
 from batch.budget import Budget
-from batch.decoders import Decoders, Task, TimeLimit
+from batch.decoders import Decoders, Task, TimeLimit, TooManyHang
 from batch.job import Job
 from batch.manifest import Request
 from batch.storage_errors import StorageError
@@ -104,7 +104,11 @@ class Pipeline:
         self.decoders.close()
 
     def rows(self, asked: Mapping[int, Request]) -> Iterator[tuple[int, results.Row]]:
-        """Score images; yield each one's number and result row."""
+        """Score images; yield each one's number and result row.
+
+        Raises TooManyHang once those that hang, and those that were scored, have been yielded.
+        """
+        ended: TooManyHang | None = None
         fetching: deque[tuple[int, Future[_Fetched | results.Row]]] = deque()
         scoring: deque[tuple[list[_Ready], Future[list[Outcome]]]] = deque()
         batch: list[_Ready] = []
@@ -115,12 +119,13 @@ class Pipeline:
             if not fetching:
                 break
             number, future = fetching.popleft()
-            while batch and not future.done():  # or cancelled, which `wait` alone does not tell
-                wait([future], 0.05)
-                if self.budget.short:  # what waits to be a full batch holds bytes
-                    scoring.append((batch, self._lanes.submit(self._score, batch)))
-                    batch = []
-            found = self._prepared(number, future.result())
+            batch = self._await(future, batch, scoring)
+            try:
+                found = self._prepared(number, future.result())
+            except TooManyHang as error:
+                ended = error
+                yield from self._given_up([(number, future), *fetching])
+                break
             if isinstance(found, _Ready):
                 batch.append(found)
             else:
@@ -134,6 +139,32 @@ class Pipeline:
             scoring.append((batch, self._lanes.submit(self._score, batch)))
         while scoring:
             yield from self._results(*scoring.popleft())
+        if ended is not None:
+            raise ended
+
+    def _await(
+        self,
+        future: Future[_Fetched | results.Row],
+        batch: list[_Ready],
+        scoring: deque[tuple[list[_Ready], Future[list[Outcome]]]],
+    ) -> list[_Ready]:
+        """Wait for a fetch; give the batch begun, anew where its bytes were short meanwhile."""
+        while batch and not future.done():  # or cancelled, which `wait` alone does not tell
+            wait([future], 0.05)
+            if self.budget.short:  # what waits to be a full batch holds bytes
+                scoring.append((batch, self._lanes.submit(self._score, batch)))
+                batch = []
+        return batch
+
+    def _given_up(
+        self, fetching: Iterable[tuple[int, Future[_Fetched | results.Row]]]
+    ) -> Iterator[tuple[int, results.Row]]:
+        for number, future in fetching:
+            fetched = future.result() if future.done() and not future.cancelled() else None
+            if isinstance(fetched, _Fetched) and fetched.task.given_up:
+                found = self._prepared(number, fetched)
+                assert not isinstance(found, _Ready)
+                yield number, found
 
     def each(self, work: Any, items: Sequence[Any]) -> Iterator[Any]:
         """Do `work` for each item on the fetch threads; the results in order."""

@@ -61,7 +61,8 @@ class Plan:
     """Failed in an earlier run."""
     rows_to_score: int
     rows_known: int
-    """Of these, how many `--since` has scores for: spared where the object has not changed."""
+    """Of these, in shards that nobody has begun, how many `--since` has scores for: spared where
+    the object has not changed."""
     estimated_seconds: float | None
     """From a few images, scored and thrown away; None where nothing is to be scored."""
 
@@ -168,14 +169,15 @@ def plan(
                 done += 1
                 found = summary.count(uri)
                 counts += found
-                if not (retry_failed and found[results.FAILED]):
+                if not found[results.FAILED if retry_failed else results.NOT_REACHED]:
                     continue
             elif earlier is not None:
                 known += sum(map(earlier.knows, requests(shard.table, job.folder)))
             if not sample:
                 sample.append(shard.table.slice(0, _REHEARSED))
         ok, failed = counts[results.OK], counts[results.FAILED]
-        to_score = manifest.rows - ok - (0 if retry_failed else failed)
+        kept = 0 if retry_failed else failed - counts[results.NOT_REACHED]
+        to_score = manifest.rows - ok - kept
         return Plan(
             rows=manifest.rows,
             shards=shards,
@@ -202,7 +204,7 @@ def _prepared(
     _check_explain(explain, archive)
     columns = results.fields(archive.heads, with_heatmaps=explain is not None)
     reserved = {*(column.name for column in columns), *results.PARTITIONS}
-    manifest = stack.enter_context(manifests.opened(manifest_uri, reserved=reserved))
+    manifest = stack.enter_context(manifests.opened(manifest_uri, reserved=reserved, out=out_uri))
     for bucket in manifest.buckets:
         storage.check_bucket(bucket)
     out = storage.absolute(out_uri)  # heat maps are named by it in the results

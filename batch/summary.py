@@ -98,8 +98,14 @@ def write(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> Run
 
 
 def count(part_uri: str) -> Counter[str]:
-    """How many rows of a part have each status. Raises StorageError."""
-    return Counter(_columns(part_uri, ["status"])["status"].to_pylist())
+    """How many rows of a part have each status, and how many are `not_reached`.
+
+    Raises StorageError.
+    """
+    found = _columns(part_uri, ["status", "code"])
+    codes = found["code"].to_pylist()
+    counts = Counter(found["status"].to_pylist())
+    return counts + Counter({results.NOT_REACHED: codes.count(results.NOT_REACHED)})
 
 
 def _counted(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> RunSummary:

@@ -9,12 +9,14 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+import yaml
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -89,6 +91,15 @@ def shown(found: HeadAuc) -> str:
     return "undefined" if found.auc is None else f"{found.auc:.3f}"
 
 
+def _precision_of(out: Path) -> str | None:
+    """That of the interrupted run in `out`; None where there is none."""
+    if not (out / RUN / "last.ckpt").exists():
+        return None
+    with suppress(OSError, yaml.YAMLError, KeyError, TypeError):  # refused later, by name
+        return str(yaml.safe_load((out / "config.yaml").read_text())["fit"]["trainer"]["precision"])
+    return None
+
+
 class TrainCLI(LightningCLI):
     """Adds `--out`, resuming, the export of the best weights and the account of the test."""
 
@@ -107,9 +118,11 @@ class TrainCLI(LightningCLI):
         except UnicodeDecodeError as error:
             raise UserError("--config: not a text file; give a YAML file") from error
         trainer = self.settings.trainer
-        if trainer.precision is None:
-            # Here, so that it stands in config.yaml: a run goes on in the precision it began with.
-            trainer.precision = best_precision(trainer.accelerator)
+        if trainer.precision is None and not trainer.plugins:  # one may bring its own
+            # Here, so that it stands in config.yaml: a run goes on in the precision it began with,
+            # whatever the machine that it goes on on has.
+            begun = _precision_of(self.settings.out)
+            trainer.precision = begun or best_precision(trainer.accelerator)
         seed = self.settings.seed_everything
         if isinstance(seed, bool) or seed < 0:
             raise UserError(f"--seed_everything {seed}: give a whole number from 0")

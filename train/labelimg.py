@@ -52,11 +52,10 @@ def write_voc(path: Path, image_name: str, width: int, height: int, roi: RoI) ->
 
 
 def read_voc(path: Path) -> Drawn:
-    """What one annotation file holds; a `<size>` of 0, as some tools write it, is unknown.
+    """What one annotation file holds; a `<size>` that is none, 0 for some tools, is unknown.
 
     Raises:
-        AnnotationError: not XML, an XML bomb, a box without its four whole numbers, or a size that
-            is none.
+        AnnotationError: not XML, an XML bomb, or a box without its four whole numbers.
     """
     try:
         root: Element = defusedxml.ElementTree.fromstring(path.read_bytes())
@@ -64,14 +63,16 @@ def read_voc(path: Path) -> Drawn:
             from_voc(*(_given(whole(box.findtext(tag, ""))) for tag in _VOC_CORNERS))
             for box in root.iterfind("object/bndbox")
         ]
-        width, height = (
-            whole(root.findtext(f"size/{side}", "")) or None for side in ("width", "height")
-        )
-        return Drawn(boxes, (width, height))
+        return Drawn(boxes, (_side(root, "width"), _side(root, "height")))
     except (ParseError, DefusedXmlException, ValueError, LookupError, OSError) as error:
         raise AnnotationError(  # LookupError: an encoding that nobody knows
             f"{path.name}: not a LabelImg Pascal VOC box file ({type(error).__name__})"
         ) from error
+
+
+def _side(root: Element, name: str) -> int | None:
+    text = (root.findtext(f"size/{name}") or "").strip()
+    return (int(text) or None) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def from_yolo(centre_x: float, centre_y: float, w: float, h: float, size: tuple[int, int]) -> RoI:

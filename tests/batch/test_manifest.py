@@ -144,6 +144,14 @@ def test_no_file_of_a_folder_is_left_out_in_silence(tmp_path: Path, put_table: A
         opened(str(folder))
 
 
+def test_results_below_the_manifests_folder_are_none_of_it(tmp_path: Path, put_table: Any) -> None:
+    put_table(str(tmp_path / "m.parquet"), {"image_uri": ["a.png"]})
+    put_table(str(tmp_path / "out" / "date=2026-11-22" / "p.parquet"), {"status": ["ok"]})
+    assert opened(str(tmp_path), out=str(tmp_path / "out")).rows == 1
+    with pytest.raises(UserError, match="1 Parquet files lie in folders below it"):
+        opened(str(tmp_path), out=str(tmp_path / "elsewhere"))
+
+
 def test_types_are_those_that_readers_share(load: Any, tmp_path: Path) -> None:
     nanoseconds = pa.array([1_000, None], pa.timestamp("ns", "UTC"))
     found = load(

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from batch import results, storage
+from batch import results, scorer, storage
 from batch.budget import Budget
 from batch.decoders import Decoders, TimeLimit
 from batch.job import Job
@@ -196,13 +196,37 @@ def test_too_many_that_hang_end_the_run_which_then_goes_on_without_them(
             run(manifest, out, archive, shard_rows=50, limits=limits)
         assert all(thread.daemon for thread in threading.enumerate() if thread.name == "decode")
         codes = [row["code"] for row in rows_of(out)]
-        assert codes[:2] == ["preprocess_timeout"] * 2
-        assert "not_reached" in codes
+        assert codes[:3] == ["preprocess_timeout"] * 3
+        left = codes.count("not_reached")
+        assert left > 0
+        planned = scorer.plan(
+            *(manifest, out, archive), explain=None, date="2026-11-22", retry_failed=False
+        )
+        assert (planned.rows_failed, planned.rows_to_score) == (3 + left, left)
         summary = run(manifest, out, archive, shard_rows=50, limits=limits, retry_failed=False)
     finally:
         archive.released.set()
     assert summary.by_code == {"preprocess_timeout": 3}
     assert [row["status"] for row in rows_of(out)] == ["failed"] * 3 + ["ok"] * 40
+
+
+def test_too_many_that_hang_in_one_shard_let_the_other_write_what_it_has(
+    tmp_path: Path, put_table: Any
+) -> None:
+    archive = FakeArchive()
+    uris = put_images(str(tmp_path), *[b"p=0.5"] * 40, *[b"hang"] * 40)
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
+    out = str(tmp_path / "out")
+    try:
+        with pytest.raises(UserError, match="images were not decoded"):
+            limits = Limits(row_seconds=0.2, rows_given_up=3)
+            run(manifest, out, archive, shard_rows=40, limits=limits)
+    finally:
+        archive.released.set()
+    codes = [row["code"] for row in rows_of(out)]
+    assert len(codes) == 80
+    assert set(codes[:40]) <= {None, "not_reached"}
+    assert codes[40:].count("preprocess_timeout") >= 4
 
 
 def test_errors_of_the_archive_stay_with_their_row(
