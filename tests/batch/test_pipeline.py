@@ -199,8 +199,10 @@ def test_too_many_that_hang_end_the_run_which_then_goes_on_without_them(
         assert codes[:3] == ["preprocess_timeout"] * 3
         left = codes.count("not_reached")
         assert left > 0
+        patient = FakeArchive()  # a plan measures
+        patient.released.set()
         planned = scorer.plan(
-            *(manifest, out, archive), explain=None, date="2026-11-22", retry_failed=False
+            *(manifest, out, patient), explain=None, date="2026-11-22", retry_failed=False
         )
         assert (planned.rows_failed, planned.rows_to_score) == (3 + left, left)
         summary = run(manifest, out, archive, shard_rows=50, limits=limits, retry_failed=False)
