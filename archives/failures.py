@@ -74,19 +74,48 @@ class Pairing:
 
 
 class Against:
-    """Whether the new version fails in more pairs than the old one, by however little."""
+    """Whether the new version fails more often than the old one, by however little.
 
-    def __init__(self) -> None:
-        self.test = MeanTest(0.5)  # the new one's share of the pairs in which one of the two fails
+    Each first try of the new version is drawn together with those of the old one that come before
+    its next: if some of them fail, and both versions fail alike, it is among those with the
+    probability that their share is. `bursts`: failures that nobody signs count once.
+    """
+
+    def __init__(self, *, bursts: bool = False) -> None:
+        self.test = MeanTest(0.5)
         self.old_fails = False
+        self._bursts = Bursts() if bursts else None
+        self._new: Row | None = None
+        self._others: list[Row] = []
 
-    def add(self, new: bool, old: bool, *, is_news: bool = True) -> None:
-        """Take a pair: who failed; one that is no news may be due to what has been counted."""
-        self.old_fails |= old
-        if new != old and is_news:
-            self.test.add(float(new))
+    def add_new(self, row: Row) -> None:
+        """Take a row of the new version; a second try comes of a failure, and would hide it."""
+        if self._new is not None and self._new["id"] == row["id"]:
+            return
+        if self._new is not None and self._others:
+            self._judge(self._new)
+        self._new = row
+
+    def add_old(self, row: Row) -> None:
+        """Take a row of the old version."""
+        self.old_fails |= _failed(row)
+        if self._new is not None:
+            self._others.append(row)
+
+    def _judge(self, new: Row) -> None:
+        failures = [row for row in (new, *self._others) if _failed(row)]
+        share = len(failures) / (1 + len(self._others))
+        self._others = []
+        if not 0 < share < 1:
+            return
+        if self._bursts is None or self._bursts.is_news("either version", failures[0]):
+            self.test.add(float(failures[0] is new), share)
 
     @property
     def no_more(self) -> bool:
         """The old version fails, too, and nothing says that the new one does so more often."""
         return self.old_fails and (not self.test.n or self.test.log_evidence <= 0)
+
+
+def _failed(row: Row) -> bool:
+    return int(row["status"]) >= 500

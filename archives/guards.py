@@ -86,14 +86,14 @@ class Watch:
         self._failing = MeanTest(share)
         self._slow = MeanTest(share, SLOW_MOST)
         self._unanswered = MeanTest(policy.max_unanswered, BURST_MOST)
-        self._more_errors, self._more_unanswered = Against(), Against()
+        self._more_errors, self._more_unanswered = Against(bursts=True), Against()
         self._flips = {head: MeanTest(policy.max_flip_rate) for head in heads}
         self._differences = {head: MeanTest(policy.max_difference) for head in heads}
         self._scores: dict[str, dict[str, list[float]]] = {
             arm: {head: [] for head in heads} for arm in ("old", "new")
         }
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
-        self._attempts, self._requests = Pairing(), Pairing()
+        self._attempts = Pairing()
         self._mirrored: dict[str, Row] = {}
         self._studies: dict[str, set[str]] = {"old": set(), "new": set(), "pairs": set()}
         self._last_slow = -math.inf
@@ -105,9 +105,9 @@ class Watch:
             return
         if row["version"] == self.new:
             self._unanswered.add(float(row["status"] >= 500))
-            self._requests.add_new(row)
-        elif self._compares(row) and (new := self._requests.take()):
-            self._more_unanswered.add(new["status"] >= 500, row["status"] >= 500)
+            self._more_unanswered.add_new(row)
+        elif self._compares(row):
+            self._more_unanswered.add_old(row)
 
     def add_attempt(self, row: Row) -> None:
         """Take a line of attempts.jsonl."""
@@ -115,11 +115,14 @@ class Watch:
         if row["version"] == self.old:
             if row["status"] == 200:
                 self._latencies.append(row["ms"])
-            if inside and self._compares(row) and (new := self._attempts.take()):
-                self._pair(new, row)
+            if inside and self._compares(row):
+                self._more_errors.add_old(row)
+                if new := self._attempts.take():
+                    self._pair(new, row)
         elif row["version"] == self.new and inside:
             self.answered += row["status"] == 200
             self._attempts.add_new(row)
+            self._more_errors.add_new(row)
             self._count_error(row)
         else:
             return
@@ -175,14 +178,9 @@ class Watch:
             self._errors.add(float(failed))
 
     def _pair(self, new: Row, old: Row) -> None:
-        refused = new["status"] != 200, old["status"] != 200
-        failed = new["status"] >= 500, old["status"] >= 500
-        one = refused[0] != refused[1] or failed[0] != failed[1]
-        worse = new if new["status"] > old["status"] else old
-        is_news = one and self._bursts.is_news("a pair", worse)
-        if is_news and refused[0] != refused[1]:
-            self._failing.add(float(refused[0]))
-        self._more_errors.add(*failed, is_news=is_news)
+        failed = new["status"] != 200, old["status"] != 200
+        if failed[0] != failed[1] and self._bursts.is_news("a pair", new if failed[0] else old):
+            self._failing.add(float(failed[0]))
         self._count_slow(new, old)
 
     def _count_slow(self, new: Row, old: Row) -> None:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 BETS = 24
 """Alternatives that a `MeanTest` bets on at once."""
@@ -40,17 +41,25 @@ class MeanTest:
         self.limit = limit
         self.n = 0
         self.total = 0.0
+        self._most = most
+        self._bets = self._bets_at(limit)
+        self._log_wealth = np.zeros(BETS)
+
+    def add(self, value: float, limit: float | None = None) -> None:
+        """Take the next value, in the order of time; `limit` where it has one of its own.
+
+        That must be known before the value is, as odds in a lottery whose tickets change in number.
+        """
+        self.n += 1
+        self.total += value
+        bets = self._bets if limit is None else self._bets_at(limit)
+        self._log_wealth += np.log1p(bets * (value - (self.limit if limit is None else limit)))
+
+    def _bets_at(self, limit: float) -> npt.NDArray[np.float64]:
         odds = limit / (1 - limit) * np.geomspace(1.1, 1000.0, BETS)
         rates = odds / (1 + odds)
         bets = (rates - limit) / (limit * (1 - limit))
-        self._bets = np.minimum(bets, (most - 1) / (1 - limit))
-        self._log_wealth = np.zeros(BETS)
-
-    def add(self, value: float) -> None:
-        """Take the next value, in the order of time."""
-        self.n += 1
-        self.total += value
-        self._log_wealth += np.log1p(self._bets * (value - self.limit))
+        return np.minimum(bets, (self._most - 1) / (1 - limit))
 
     @property
     def mean(self) -> float | None:

@@ -150,6 +150,7 @@ def test_what_fails_with_the_old_version_holds_no_step_and_what_does_not_does():
     for _ in range(2):
         judged.add_attempt(traffic.row(NEW))
         judged.add_attempt(traffic.row(OLD, **FAILED))
+    judged.add_attempt(traffic.row(NEW))  # which closes the pair before it
     assert states(judged)["errors"] == "ok"
 
 
