@@ -147,10 +147,9 @@ def test_what_fails_with_the_old_version_holds_no_step_and_what_does_not_does():
     traffic.pairs(judged, 2, **FAILED)
     traffic.pairs(judged, 3)
     assert states(judged)["errors"] == "hold"
-    for _ in range(2):
-        judged.add_attempt(traffic.row(NEW))
+    for number in range(3):
+        judged.add_attempt(traffic.row(NEW, id=f"n{number}"))  # which closes the pair before it
         judged.add_attempt(traffic.row(OLD, **FAILED))
-    judged.add_attempt(traffic.row(NEW))  # which closes the pair before it
     assert states(judged)["errors"] == "ok"
 
 
