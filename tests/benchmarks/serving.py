@@ -234,7 +234,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(SERVERS), help="some of " + ", ".join(SERVERS))
-    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--kinds", default=",".join(KINDS), type=str.upper)
     parser.add_argument("--frames", type=Path, default=BUSI, help="images in the layout of BUSI")
     parser.add_argument("--seconds", type=float, default=5, help="of each load")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
