@@ -86,7 +86,8 @@ class Against:
         self.old_fails = False
         self._bursts = Bursts() if bursts else None
         self._new: Row | None = None
-        self._others: list[Row] = []
+        self._others = self._failures = 0  # of the old version since then
+        self._failure: Row | None = None  # the first of them
 
     def add_new(self, row: Row) -> None:
         """Take a row of the new version; a second try comes of a failure, and would hide it."""
@@ -98,18 +99,22 @@ class Against:
 
     def add_old(self, row: Row) -> None:
         """Take a row of the old version."""
-        self.old_fails |= _failed(row)
+        failed = _failed(row)
+        self.old_fails |= failed
         if self._new is not None:
-            self._others.append(row)
+            self._others += 1
+            self._failures += failed
+            if failed and self._failure is None:
+                self._failure = row
 
     def _judge(self, new: Row) -> None:
-        failures = [row for row in (new, *self._others) if _failed(row)]
-        share = len(failures) / (1 + len(self._others))
-        self._others = []
-        if not 0 < share < 1:
+        share = (self._failures + _failed(new)) / (1 + self._others)
+        first = new if _failed(new) else self._failure
+        self._others, self._failures, self._failure = 0, 0, None
+        if first is None or share == 1:
             return
-        if self._bursts is None or self._bursts.is_news("either version", failures[0]):
-            self.test.add(float(failures[0] is new), share)
+        if self._bursts is None or self._bursts.is_news("either version", first):
+            self.test.add(float(first is new), share)
 
     @property
     def no_more(self) -> bool:

@@ -1,4 +1,4 @@
-"""The gateway's logs as rows: one per client's request, one per attempt at a node."""
+"""What the gateway tells: a row per client's request, one per attempt at a node, and its state."""
 
 from __future__ import annotations
 
@@ -23,6 +23,18 @@ OWN_CODES = frozenset(
     }
 )
 """`code` where no handler has said anything; nginx.conf.j2 has the same words."""
+
+
+def told(state: Path) -> dict[str, Any]:
+    """Give `seq`, the last entry of the journal that it has applied, and `nodes`: "up", or why not.
+
+    Empty where it has told nothing yet, or a power cut has left nothing of it.
+    """
+    try:
+        found: dict[str, Any] = json.loads((state / "gateway" / "applied.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found
 
 
 class LogTail:

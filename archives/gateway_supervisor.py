@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from archives import clients, gateway
+from archives import clients, gateway, gateway_logs
 from archives.addresses import Addresses
 from archives.certificate import Pair
 from archives.gateway import GatewaySettings
@@ -169,11 +169,8 @@ class Supervisor:
 
     def _were_in(self) -> set[str]:
         """Nodes that the supervisor before this one had taken in."""
-        try:
-            told = json.loads((self.state / "gateway" / "applied.json").read_text())["nodes"]
-        except (OSError, ValueError, KeyError):  # it had not told anything yet
-            return set()
-        return {name for name, said in told.items() if said == "up"}
+        nodes = gateway_logs.told(self.state).get("nodes", {})
+        return {name for name, said in nodes.items() if said == "up"}
 
     def _say_where(self) -> None:
         scheme = "https" if self.settings.certificate else "http"

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from archives import gateway_logs
 from archives.journal import Release
 from archives.nodes import Node
 from archives.tokens import ask
@@ -162,7 +163,4 @@ def rid(node: Node, *, model: str, version: str, instead: str | None) -> None:
 
 def applied(state: Path) -> int:
     """The last entry of the journal that the gateway has applied; 0: none."""
-    try:
-        return int(json.loads((state / "gateway" / "applied.json").read_text())["seq"])
-    except FileNotFoundError:
-        return 0
+    return int(gateway_logs.told(state).get("seq", 0))

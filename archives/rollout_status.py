@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from archives import gateway_logs
 from archives.guards import Verdict
 from archives.journal import Desired, Journal, fold
 from archives.rollout_facts import facts_of, kind_of, step_entry
@@ -61,10 +61,7 @@ def status(state: Path) -> Status:
     journal = Journal(state)
     entries = journal.entries()
     desired, facts = fold(entries), facts_of(entries)
-    told = {}
-    applied = state / "gateway" / "applied.json"
-    if applied.exists():
-        told = json.loads(applied.read_text())
+    told = gateway_logs.told(state)
     answered, verdicts = 0, []
     kind = kind_of(desired)
     if facts and kind:

@@ -31,16 +31,18 @@ def copied(uri: str, folder: Path, out: str | None = None) -> tuple[tuple[Path, 
             raise ObjectMissing  # an S3 "folder" may be an empty object of that very key
         return (_copy(uri, folder / "0.parquet"),), storage.parent(storage.absolute(uri))
     except ObjectMissing:
-        found = _parquet_files(uri)
+        inside = storage.parent(storage.join(uri, "0"))
         results = f"{storage.absolute(out).rstrip('/')}/" if out is not None else "\0"
-        below = {
+        there = _parquet_files(uri)
+        found = [file for file in there if storage.parent(file) == inside]
+        below = [
             file
-            for file in _parquet_files(uri, deep=True)
-            if not storage.absolute(file).startswith(results)
-        }
-        if left := below - set(found):
+            for file in there
+            if storage.parent(file) != inside and not storage.absolute(file).startswith(results)
+        ]
+        if below:
             raise UserError(
-                f"manifest {uri}: {len(left)} Parquet files lie in folders below it; put all into "
+                f"manifest {uri}: {len(below)} Parquet files lie in folders below it; put all into "
                 "one folder, and into columns what the folders' names say"
             ) from None
         if not found:
@@ -52,11 +54,11 @@ def copied(uri: str, folder: Path, out: str | None = None) -> tuple[tuple[Path, 
         return tuple(files), storage.absolute(uri.rstrip("/"))
 
 
-def _parquet_files(folder: str, *, deep: bool = False) -> list[str]:
-    """Those that readers of a dataset take: none that begins with `_` or `.`."""
+def _parquet_files(folder: str) -> list[str]:
+    """Those that readers of a dataset take, at any depth: none that begins with `_` or `.`."""
     return [
         file
-        for file in storage.list_files(folder, deep=deep)
+        for file in storage.list_files(folder, deep=True)
         if file.lower().endswith(".parquet") and PurePosixPath(file).name[0] not in "_."
     ]
 

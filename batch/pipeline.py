@@ -211,14 +211,18 @@ class Pipeline:
         size = len(found.data)
         del found
 
+        waiting = 0  # bytes that the row holds until it is scored
+
         def decode() -> Any:
+            nonlocal waiting
             prepared = self.job.archive.preprocess(row_in)
             row_in.clear()
+            if not isinstance(prepared, tuple):
+                waiting = self.job.archive.nbytes(prepared)  # here: what it raises is the row's
             return prepared
 
         def settled(prepared: Any) -> None:  # also where it hangs: the others need the room
-            waits = prepared is not None and not isinstance(prepared, tuple)
-            self.budget.add((self.job.archive.nbytes(prepared) if waits else 0) - size)
+            self.budget.add((0 if prepared is None else waiting) - size)
 
         return _Fetched(etag, key, milliseconds, self.decoders.submit(decode, settled))
 

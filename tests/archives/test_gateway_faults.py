@@ -376,6 +376,9 @@ def test_a_body_that_comes_slowly_while_nginx_quits_reaches_a_node(gateway: Behi
     os.kill(master, signal.SIGQUIT)
     gateway.wait(lambda: gateway_master_is_new(gateway.state, master))
     gateway.wait(lambda: version_of(gateway) == "1.0")
+    # A few milliseconds after the new one answers, the old one's way to the nodes leads through it.
+    sockets = gateway.state / "gateway"
+    gateway.wait(lambda: any(path.is_symlink() for path in sockets.glob("s*/*.sock")))
     connection.send(b"els")
     assert connection.getresponse().status == 200
     connection.close()

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -301,7 +302,7 @@ def test_those_that_come_back_do_not_count_as_hanging() -> None:
     pool = Decoders(1, limit_s=0.05, max_given_up=1)
     for _ in range(4):
         released = threading.Event()
-        late = pool.submit(lambda released=released: released.wait(10))  # type: ignore[misc]
+        late = pool.submit(partial(released.wait, 10))
         with pytest.raises(TimeLimit):
             late.result()
         released.set()
