@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import CancelledError
-from threading import Condition
+from threading import Condition, Lock
 
 
 class Budget:
@@ -21,7 +21,9 @@ class Budget:
         self._turn = 0
         self._closed = False
         self._short = False
-        self._changed = Condition()
+        self._lock = Lock()
+        # One for each that waits: to wake them all for each object costs more than its bytes.
+        self._waiting: dict[int, Condition] = {}
 
     def ticket(self) -> int:
         """Take a place in the queue; each has to `acquire` once, if only 0 bytes."""
@@ -29,16 +31,18 @@ class Budget:
 
     def acquire(self, ticket: int, size: int) -> None:
         """Wait for the ticket's turn and for room. Raises CancelledError once closed."""
-        with self._changed:
+        with self._lock:
+            changed = self._waiting[ticket] = Condition(self._lock)
             while not self._closed and not (self._turn == ticket and self._has_room(size)):
                 self._short = self._short or self._turn == ticket
-                self._changed.wait()
+                changed.wait()
+            del self._waiting[ticket]
             if self._closed:
                 raise CancelledError
             self._short = False
             self._used += size
             self._turn += 1
-            self._changed.notify_all()
+            self._wake()
 
     @property
     def short(self) -> bool:
@@ -47,15 +51,21 @@ class Budget:
 
     def add(self, size: int) -> None:
         """Count bytes that have come about (negative: gone) without waiting."""
-        with self._changed:
+        with self._lock:
             self._used += size
-            self._changed.notify_all()
+            self._wake()
 
     def close(self) -> None:
         """End all waiting."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            for changed in self._waiting.values():
+                changed.notify()
+
+    def _wake(self) -> None:
+        """Have the one whose turn it is look again."""
+        if (changed := self._waiting.get(self._turn)) is not None:
+            changed.notify()
 
     def _has_room(self, size: int) -> bool:
         return not size or self._used <= 0 or self._used + size <= self._size

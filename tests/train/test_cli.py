@@ -120,6 +120,17 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return checkpoint.load(out / "checkpoint")[0].state_dict()
 
 
+def test_worker_processes_train_to_the_same_weights(
+    trained: Path, phantom: Cohort, tmp_path: Path
+) -> None:
+    more = ("--trainer.max_epochs=3", "--data.num_workers=2")
+    done = train("fit", phantom.folder, tmp_path / "out", *more)
+    assert done.returncode == 0, done.stderr
+    helped = weights(tmp_path / "out")
+    for name, tensor in weights(trained).items():
+        assert torch.equal(helped[name], tensor), name
+
+
 def test_the_average_of_the_weights_is_what_is_exported(
     trained: Path, averaged: Path, phantom: Cohort, tmp_path: Path
 ) -> None:

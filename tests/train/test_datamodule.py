@@ -56,17 +56,6 @@ def test_the_same_draw_gives_the_same_picture() -> None:
     assert plain[1].item() == 1
 
 
-def test_worker_processes_give_the_same_epoch(phantom: Cohort) -> None:
-    found = []
-    for workers in (0, 2):
-        data = CohortData(phantom.folder, batch_size=8, split_seed=4, num_workers=workers)
-        data.setup_for(HEADS, Preprocessing(size=32))
-        found.append(list(data.train_dataloader()))
-    for alone, shared in zip(*found, strict=True):
-        assert torch.equal(alone[0], shared[0])
-        assert torch.equal(alone[1].nan_to_num(-1), shared[1].nan_to_num(-1))
-
-
 def test_a_part_of_one_class_is_said_with_the_seed_that_helps(phantom: Cohort) -> None:
     *lines, remedy = absent_labels(phantom, HEADS, 0)
     table = phantom.table
