@@ -41,7 +41,12 @@ TWO_NODES = {"workers": 2, "cpus": 2, "gpus": 0}  # one worker on each
 def cluster(
     tmp_path_factory: pytest.TempPathFactory, server: LocalS3
 ) -> Iterator[tuple[RayCluster, list[Any]]]:
-    """Two nodes, the first with two GPUs that only Ray believes in; and what is on the others."""
+    """Two nodes, the first with two GPUs that only Ray believes in; and what is on the others.
+
+    Ray leaves its own signal stack to this process, and its handlers in place of faulthandler's.
+    On it a signal that Python handles has ended the process without a word once AMX was in use, so
+    no test in this process uses torch's data loader with workers, which sets such a handler.
+    """
     folder = Path("/tmp") / f"sonode-ray-{os.getpid()}"  # sockets have short paths
     folder.mkdir()
     try:
