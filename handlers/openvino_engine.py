@@ -49,7 +49,7 @@ class OpenVINOEngine:
             raise EngineUnavailable(
                 "engine openvino: OpenVINO is not installed; pip install 'sonode[cpu]'"
             ) from error
-        self.network, self.facts = network, facts
+        self.network = network
         # What each grey becomes in each channel. Looked up, since torch would share the work on one
         # image among threads, which wait for the next one in a loop that keeps their core busy.
         greys_1VV = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)
