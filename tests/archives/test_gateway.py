@@ -23,7 +23,7 @@ from archives.gateway import GatewaySettings, render
 from archives.gateway_supervisor import Supervisor, only_one
 from archives.java import claim_ports
 from archives.journal import Desired
-from archives.nginx import SOCKET_PATH_MAX, Nginx
+from archives.nginx import LOGS, SOCKET_PATH_MAX, Nginx
 from sonode_console import UserError
 from tests.archives.behind import V1, V2, Behind, behind, load, start_journal
 from tests.archives.standin import Call, Handler, StandIn
@@ -219,9 +219,13 @@ def test_logs_hold_a_keyed_hash_and_nothing_of_the_client(gateway: Behind) -> No
 
 def test_rotation_loses_no_line(gateway: Behind) -> None:
     assert gateway.supervisor
+    logs = [gateway.state / "gateway" / name for name in LOGS]
+    gateway.of(gateway.ask(), "requests")  # and those before it are there
     before = len(gateway.lines("requests"))
     with load(gateway) as told:
         for _ in range(3):
+            # nginx makes them anew a moment after a rotation
+            gateway.wait(lambda: all(log.exists() and log.stat().st_size for log in logs))
             gateway.wait(lambda: gateway.ask().status_code == 200)
             before += 1
             assert len(gateway.supervisor.nginx.rotate(limit=0)) == 2
@@ -402,9 +406,12 @@ def test_one_client_does_not_hold_all_of_the_memory(nodes: list[StandIn], tmp_pa
         with nodes[0].behaving(hang), ThreadPoolExecutor(6) as pool:
             try:
                 asked = [pool.submit(slow.ask) for _ in range(5)]  # two in each of two workers
-                slow.wait(lambda: any(it.done() for it in asked))
+                slow.wait(  # each is refused or held
+                    lambda: (
+                        sum(it.done() for it in asked) + len(nodes[0].calls) - before == len(asked)
+                    )
+                )
                 held = [it for it in asked if not it.done()]
-                slow.wait(lambda: len(nodes[0].calls) == before + len(held))
                 others = pool.submit(slow.ask, headers={"Authorization": f"Bearer {other}"})
                 slow.wait(lambda: len(nodes[0].calls) == before + len(held) + 1)
             finally:
