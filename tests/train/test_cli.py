@@ -12,36 +12,13 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 
-from archives.build import pack
-from archives.loader import load_archive
 from model_def import checkpoint
 from sonode_console import UserError
+from tests.train.running import CONFIGS, SMALL, sonode, train
 from train.cli import run
-from train.cohort import Cohort, write_cohort
-from train.split import part_of
+from train.cohort import Cohort
 
-CONFIGS = Path(__file__).parents[2] / "train" / "configs"
-SUBTYPES = ("luminal", "HER2", "triple-negative")
-# Under split seed 4 every part of the 14 patients has both classes of both labels.
-SMALL = [
-    *("--model.preprocessing.size=32", "--trainer.precision=32-true"),
-    *("--data.batch_size=8", "--data.split_seed=4"),
-]
 AVERAGED = ["--model.average_decay=0.9", "--model.weight_decay=0.05"]
-
-
-def sonode(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "sonode", *map(str, arguments)]
-
-
-def train(
-    step: str, cohort: Path, out: Path, *more: object, config: str = "demo"
-) -> subprocess.CompletedProcess[str]:
-    command = sonode(
-        *("train", step, "--config", CONFIGS / f"{config}.yaml"),
-        *("--data.cohort", cohort, "--out", out, *SMALL, *more),
-    )
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -292,78 +269,6 @@ def test_the_weights_are_named_as_they_were_read(
     assert card.training["weights"] == f"sha256 {digest}"
 
 
-@pytest.fixture(scope="module")
-def burdened(phantom: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The phantom's images with labels of every nodal burden in its training part, split 3."""
-    rows = phantom.table.drop(columns="pixels_sha256").copy()
-    rows["image"] = [str((phantom.folder / image).resolve()) for image in rows["image"]]
-    place: dict[str, int] = {}
-    for patient in rows["patient_id"].unique():
-        same = [other for other in place if part_of(other, 3) == part_of(patient, 3)]
-        place[patient] = len(same) % 6
-    state = rows["patient_id"].map(place).astype(int)
-    rows["malignant"] = (state > 0).astype("bool[pyarrow]")
-    rows["n_nodes"] = (state - 1).clip(lower=0).astype("int32[pyarrow]")
-    rows["alnm"] = (rows["n_nodes"] > 0).astype("bool[pyarrow]")
-    rows["subtype"] = (state % 3).map(dict(enumerate(SUBTYPES))).where(state > 0, None)
-    folder = tmp_path_factory.mktemp("burdened")
-    write_cohort(folder, rows, name="burdened", source="phantom", synthetic=True)
-    return folder
-
-
-@pytest.mark.parametrize("config", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
-def test_every_shipped_configuration_runs(burdened: Path, tmp_path: Path, config: str) -> None:
-    done = train(
-        *("fit", burdened, tmp_path / "out", "--trainer.max_epochs=1"),
-        *("--trainer.limit_train_batches=1", "--data.split_seed=3"),
-        *(["--data.augmentation.size=null"] if config == "small" else []),
-        config=config,
-    )
-    assert done.returncode == 0, done.stderr
-    card = checkpoint.read_card(tmp_path / "out" / "checkpoint")
-    settings = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())["model"]
-    assert [head.name for head in card.heads] == [head["name"] for head in settings["heads"]]
-    assert card.hierarchy == settings.get("hierarchy", "independent")
-
-
-def test_a_categorical_head_is_configuration(
-    burdened: Path, phantom: Cohort, tmp_path: Path
-) -> None:
-    heads = (
-        "[{name: malignancy, target: malignant, labels: [benign, malignant]},"
-        f" {{name: subtype, target: subtype, labels: [{', '.join(SUBTYPES)}], parent: malignancy}}]"
-    )
-    out = tmp_path / "out"
-    done = train(
-        *("fit", burdened, out, "--trainer.max_epochs=1"),
-        *(f"--model.heads={heads}", "--model.hierarchy=chain", "--data.split_seed=3"),
-    )
-    assert done.returncode == 0, done.stderr
-    archive = pack(out / "checkpoint", "subtypes", "1.0", tmp_path / "store")
-    with load_archive(archive) as loaded:
-        assert loaded.heads["subtype"] == SUBTYPES
-        (outcome,) = loaded.score([{"image": phantom.image_path(0).read_bytes()}])
-    found = outcome.body["heads"]
-    assert found["subtype"]["label"] in SUBTYPES
-    assert found["subtype"]["threshold"] is None
-    total = sum(found["subtype"]["distribution"].values())
-    assert total == pytest.approx(found["malignancy"]["probability"])
-
-
-def test_the_papers_configuration_is_the_papers() -> None:
-    settings = yaml.safe_load((CONFIGS / "paper.yaml").read_text())
-    assert settings["trainer"]["max_epochs"] == 200
-    assert settings["model"]["architecture"] == "resnet50"
-    assert settings["model"]["preprocessing"] == {"size": 256, "context": 0.0}
-    assert settings["model"]["learning_rate"] == 1e-4
-    assert (settings["model"]["schedule"], settings["model"]["step_epochs"]) == ("step", 50)
-    assert settings["model"]["loss"] == {
-        "hierarchy_weight": 0.05,
-        "margin": 0.1,
-        "parent_negative": "mask",
-    }
-
-
 def test_validate_reports_its_part(trained: Path, phantom: Cohort) -> None:
     done = train("validate", phantom.folder, trained)
     assert done.returncode == 0, done.stderr
@@ -375,58 +280,3 @@ def test_another_split_would_test_on_training_patients(trained: Path, phantom: C
     done = train("test", phantom.folder, trained, "--data.split_seed=5")
     assert done.returncode == 2
     assert "--data.split_seed 5: the checkpoint was trained with 4" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--trainer.max_epochs=0"], "no epoch was finished"),
-        (["--trainer.limit_val_batches=0"], "validation is switched off"),
-        (["--model.learning_rate=1e30"], "training diverged in epoch"),
-    ],
-)
-def test_a_run_that_gives_no_checkpoint(
-    phantom: Cohort, tmp_path: Path, arguments: list[str], message: str
-) -> None:
-    done = train("fit", phantom.folder, tmp_path / "out", "--trainer.max_epochs=2", *arguments)
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "out" / "checkpoint").exists()
-
-
-def test_ctrl_c_is_not_taken_for_findings(phantom: Cohort, tmp_path: Path) -> None:
-    command = sonode(
-        *("train", "fit", "--config", CONFIGS / "demo.yaml", "--data.cohort", phantom.folder),
-        *("--out", tmp_path / "out", *SMALL, "--trainer.max_epochs=50"),
-    )
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        next(line for line in process.stdout if line.startswith("epoch 1/50"))
-        process.send_signal(signal.SIGINT)
-        process.stdout.read()
-        said = process.stderr.read()
-    assert process.returncode == 130
-    assert said.splitlines()[-1] == "interrupted"
-    assert not (tmp_path / "out" / "checkpoint").exists()
-
-
-def test_two_processes_train_together(phantom: Cohort, tmp_path: Path) -> None:
-    done = train(
-        *("fit", phantom.folder, tmp_path / "out", "--trainer.max_epochs=2"),
-        *("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"),
-        "--data.batch_size=4",
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch 2/2") == 1
-    training = checkpoint.read_card(tmp_path / "out" / "checkpoint").training
-    assert (training["epochs"], training["processes"]) == (2, 2)
-    # Each takes batches of 4 from its half of the images, the last, partial one left out.
-    last = torch.load(tmp_path / "out" / "run" / "last.ckpt", weights_only=True)
-    half = training["cohort"]["train"]["images"] // 2
-    assert last["global_step"] == 2 * (half // 4)
-    done = train("test", phantom.folder, tmp_path / "out")
-    assert done.returncode == 0, done.stderr
