@@ -22,7 +22,7 @@ class Budget:
         self._closed = False
         self._short = False
         self._lock = Lock()
-        # One for each that waits: to wake them all for each object costs more than its bytes.
+        # One for each that waits: all but the next in turn would be woken for nothing.
         self._waiting: dict[int, Condition] = {}
 
     def ticket(self) -> int:

@@ -12,15 +12,21 @@ SMALL = [
 ]
 
 
-def sonode(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "sonode", *map(str, arguments)]
+def arguments(step: str, cohort: Path, out: Path, *more: object, config: str = "demo") -> list[str]:
+    """What follows `sonode train`."""
+    given = ("--config", CONFIGS / f"{config}.yaml", "--data.cohort", cohort, "--out", out)
+    return [step, *map(str, (*given, *SMALL, *more))]
+
+
+def command(step: str, cohort: Path, out: Path, *more: object, config: str = "demo") -> list[str]:
+    """All of the line, for a process."""
+    line = arguments(step, cohort, out, *more, config=config)
+    return [sys.executable, "-m", "sonode", "train", *line]
 
 
 def train(
     step: str, cohort: Path, out: Path, *more: object, config: str = "demo"
 ) -> subprocess.CompletedProcess[str]:
-    command = sonode(
-        *("train", step, "--config", CONFIGS / f"{config}.yaml"),
-        *("--data.cohort", cohort, "--out", out, *SMALL, *more),
-    )
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    """Run it to its end."""
+    line = command(step, cohort, out, *more, config=config)
+    return subprocess.run(line, capture_output=True, text=True, check=False)

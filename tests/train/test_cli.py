@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from model_def import checkpoint
 from sonode_console import UserError
-from tests.train.running import CONFIGS, SMALL, sonode, train
+from tests.train.running import CONFIGS, arguments, command, train
 from train.cli import run
 from train.cohort import Cohort
 
@@ -132,13 +132,11 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     trained: Path = request.getfixturevalue(kind)
     more = AVERAGED if kind == "averaged" else []
     out = tmp_path / "out"
-    arguments = ["--data.cohort", phantom.folder, "--out", out, *SMALL, *more]
-    arguments.append("--trainer.max_epochs=3")
-    command = sonode("train", "fit", "--config", CONFIGS / "demo.yaml", *arguments)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    line = command("fit", phantom.folder, out, *more, "--trainer.max_epochs=3")
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("epoch 2/3"):  # said before its own checkpoint is written
+        for said in process.stdout:
+            if said.startswith("epoch 2/3"):  # said before its own checkpoint is written
                 process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert not (out / "checkpoint").exists()
@@ -157,7 +155,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("wrong", "message"),
     [
         (["--trainer.max_epoch=1"], "trainer.max_epoch"),
         (["--model.loss.weight=1"], "weight"),
@@ -184,14 +182,13 @@ def test_wrong_settings_are_one_line(
     phantom: Cohort,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
+    wrong: list[str],
     message: str,
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["sonode"])
     out = tmp_path / "out"
-    given = ["--config", str(CONFIGS / "demo.yaml"), "--data.cohort", str(phantom.folder)]
     with pytest.raises(UserError) as caught:
-        run(["fit", *given, "--out", str(out), *SMALL, *arguments])
+        run(arguments("fit", phantom.folder, out, *wrong))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (out / "checkpoint").exists()
@@ -229,10 +226,9 @@ def test_callbacks_of_the_user_are_called(
     phantom: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["sonode"])
-    given = ["--config", str(CONFIGS / "demo.yaml"), "--data.cohort", str(phantom.folder)]
-    given += ["--out", str(tmp_path / "out"), *SMALL, "--trainer.logger=false"]
+    more = ("--trainer.logger=false", "--trainer.callbacks+=tests.train.test_cli.Stop")
     with pytest.raises(UserError, match="the callback was called"):
-        run(["fit", *given, "--trainer.callbacks+=tests.train.test_cli.Stop"])
+        run(arguments("fit", phantom.folder, tmp_path / "out", *more))
     assert not list(tmp_path.rglob("metrics.csv"))
 
 
@@ -244,11 +240,11 @@ def test_the_precision_is_the_machines_unless_given(
     monkeypatch.setattr(sys, "argv", ["sonode"])
     monkeypatch.setattr("train.cli.best_precision", lambda accelerator: "64-true")
     out = tmp_path / "out"
-    arguments = ["--config", str(CONFIGS / "demo.yaml"), "--data.cohort", str(phantom.folder)]
-    arguments += ["--model.preprocessing.size=32", "--data.split_seed=4", "--out", str(out)]
-    arguments += [] if given is None else [f"--trainer.precision={given}"]
+    line = ["--config", str(CONFIGS / "demo.yaml"), "--data.cohort", str(phantom.folder)]
+    line += ["--model.preprocessing.size=32", "--data.split_seed=4", "--out", str(out)]
+    line += [] if given is None else [f"--trainer.precision={given}"]
     with pytest.raises(UserError, match="the callback was called"):
-        run(["fit", *arguments, "--trainer.callbacks+=tests.train.test_cli.Stop"])
+        run(["fit", *line, "--trainer.callbacks+=tests.train.test_cli.Stop"])
     # Recorded, so that an interrupted run goes on in the precision that it began with.
     settings = yaml.safe_load((out / "config.yaml").read_text())
     assert settings["fit"]["trainer"]["precision"] == (given or "64-true")

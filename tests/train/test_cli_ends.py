@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model_def import checkpoint
-from tests.train.running import CONFIGS, SMALL, sonode, train
+from tests.train.running import command, train
 from train.cohort import Cohort
 
 
@@ -31,12 +31,9 @@ def test_a_run_that_gives_no_checkpoint(
 
 
 def test_ctrl_c_is_not_taken_for_findings(phantom: Cohort, tmp_path: Path) -> None:
-    command = sonode(
-        *("train", "fit", "--config", CONFIGS / "demo.yaml", "--data.cohort", phantom.folder),
-        *("--out", tmp_path / "out", *SMALL, "--trainer.max_epochs=50"),
-    )
+    line = command("fit", phantom.folder, tmp_path / "out", "--trainer.max_epochs=50")
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
