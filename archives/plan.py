@@ -6,6 +6,8 @@ import os
 import subprocess
 from typing import NamedTuple
 
+import joblib
+
 
 class Plan(NamedTuple):
     """Workers of one model on one node."""
@@ -36,8 +38,7 @@ def plan() -> Plan:
     worker, whose batches are two micro-batches of the engine: TorchServe gives the workers of a
     model to its GPUs in turn.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = cores or 1
+    cores = joblib.cpu_count()  # within affinity and the container's CPU quota
     if gpus := count_gpus():
         return Plan(gpus, max(1, cores // gpus), batch_size=32, max_batch_delay_ms=2)
     workers = min(2, cores)

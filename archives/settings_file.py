@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sonode_console import UserError
+from sonode_yaml import DuplicateKeyError, refuse_duplicate_keys
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -20,10 +21,14 @@ def read_settings(path: Path, kind: type[Settings], option: str, remedy: str) ->
     names `option`, as `--policy`, and ends with `remedy`. Further faults are its details.
     """
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        refuse_duplicate_keys(text)
+        found = yaml.safe_load(text)
         return kind.model_validate({} if found is None else found)
     except OSError as error:
         raise UserError(f"{option} {path}: {error.strerror}; {remedy}") from None
+    except DuplicateKeyError as error:
+        raise UserError(f"{option} {path}: {error.problem}; keep one, {remedy}") from None
     except (UnicodeDecodeError, yaml.YAMLError):
         raise UserError(f"{option} {path}: is no YAML; {remedy}") from None
     except ValidationError as error:

@@ -241,8 +241,10 @@ def _one_process_each(
     import signal
     import subprocess
 
+    import joblib
+
     # Cores are shared out, unless the user has done so.
-    threads = str(max(1, (os.cpu_count() or 1) // len(archives)))
+    threads = str(max(1, joblib.cpu_count() // len(archives)))
     environment = {"SONODE_HANDLER_THREADS": threads, **os.environ}
     children = [
         subprocess.Popen(

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import joblib
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 PREFIX = "SONODE_HANDLER_"
@@ -23,13 +24,6 @@ class SettingsError(ValueError):
     """A setting that is unknown or has no such value."""
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS
-
-
 class Settings(BaseModel):
     """The settings of one service."""
 
@@ -40,8 +34,9 @@ class Settings(BaseModel):
     fallback: tuple[EngineName, ...] = ()
     """Engines to go on to, in order, where the one before is not there or does not reproduce the
     golden examples. None unless asked for: another engine is another speed and other digits."""
-    threads: Annotated[int, Field(ge=1)] = Field(default_factory=usable_cores)
-    """Cores to use for decoding and, on the CPU, for the forward pass."""
+    threads: Annotated[int, Field(ge=1)] = Field(default_factory=joblib.cpu_count)
+    """Cores to use for decoding and, on the CPU, for the forward pass: those of the process, within
+    its affinity and its container's CPU quota."""
 
     @field_validator("fallback", mode="before")
     @classmethod

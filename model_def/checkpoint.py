@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -67,11 +66,29 @@ def save(
         for name, content in (beside or {}).items():
             (staged / name).write_bytes(content)
         staged.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(staged, folder)  # noqa: PTH105 - the same call for files and folders
+        replace_folder(staged, folder)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def replace_folder(staged: Path, folder: Path) -> None:
+    """Put the complete folder `staged` where `folder` is, or may be; both have the same parent.
+
+    Whatever interrupts it, one of the two stands at `folder`. Only a kill between two renames can
+    leave none there; both are then whole beside it, the previous one as `.NAME-previous`.
+    """
+    previous = folder.with_name(f".{folder.name}-previous")
+    if previous.exists() and folder.exists():
+        shutil.rmtree(previous)  # left by a kill later on
+    try:
+        if folder.exists():
+            folder.rename(previous)
+        staged.rename(folder)
+    except BaseException:  # Ctrl-C, too
+        if previous.exists() and not folder.exists():
+            previous.rename(folder)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)
 
 
 def read_card(folder: Path) -> ModelCard:

@@ -17,7 +17,7 @@ from typing import Any
 import lightning
 import torch
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, get_loader, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -25,6 +25,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from model_def import checkpoint
 from sonode_console import UserError, say, table
+from sonode_yaml import refuse_duplicate_keys
 from train.calibration import calibrate, score_histograms
 from train.datamodule import CohortData, absent_labels
 from train.leakage import IMAGES, check_unseen, images_of
@@ -316,6 +317,15 @@ class TrainCLI(LightningCLI):
         table(title, ("head", "images", "n", "positive", "ROC AUC"), rows)
 
 
+_yaml_value = get_loader("yaml")
+
+
+def _load_yaml(text: str) -> Any:
+    """What jsonargparse reads of a file or a flag; of two equal keys it would take the last."""
+    refuse_duplicate_keys(text)
+    return _yaml_value(text)
+
+
 def _several(given: Any) -> list[Any]:
     """What a setting that takes nothing, one thing or several was given."""
     if given is None or given is True:
@@ -337,6 +347,7 @@ def run(arguments: list[str]) -> None:
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning's own
     # Of the processes of DDP each runs the command line that the first was called with.
     warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
+    set_loader("yaml", _load_yaml, (yaml.YAMLError,))
     try:
         TrainCLI(
             MultiTask,

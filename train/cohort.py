@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import joblib
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -222,6 +222,6 @@ def scan_images(folder: Path, frame: pd.DataFrame) -> dict[str, Scan | str]:
         digest = hashlib.sha256(f"{width}x{height}:".encode() + pixels.tobytes())
         return Scan(digest.hexdigest(), width, height, turned)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(joblib.cpu_count()) as pool:
         scans = progress(pool.map(scan, images), total=len(images), what="checking images")
         return dict(zip(images, scans, strict=True))

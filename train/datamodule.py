@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import joblib
 import lightning
 import numpy as np
 import numpy.typing as npt
@@ -186,7 +186,7 @@ class CohortData(lightning.LightningDataModule):
         if self.num_workers is not None:
             return int(self.num_workers)
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type != "cpu"
-        return min(8, max(1, (os.cpu_count() or 1) - 1)) if on_gpu else 0
+        return min(8, max(1, joblib.cpu_count() - 1)) if on_gpu else 0
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation batches in cohort order; of several processes each goes through all."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from model_def.checkpoint import replace_folder
 from sonode_console import UserError, say, table
 from train import describe, pages, plots
 from train.evaluate import evaluate
@@ -95,9 +95,7 @@ def write_evaluation(
         for name, write in more.items():
             write(staged / name)
         staged.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(staged, out)  # noqa: PTH105 - the same call for files and folders
+        replace_folder(staged, out)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return metrics

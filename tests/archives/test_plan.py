@@ -18,6 +18,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPat
 
 def on(machine: pytest.MonkeyPatch, cores: int, nvidia_smi: str = "") -> Plan:
     machine.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    machine.setattr(os, "cpu_count", lambda: cores)
     if nvidia_smi:
         script = Path(os.environ["PATH"]) / "nvidia-smi"
         script.write_text(f"#!/bin/sh\n{nvidia_smi}\n")

@@ -32,6 +32,10 @@ def test_a_file(tmp_path):
         ("step_timeout_s: 0\nalpha: 2", r"step_timeout_s: .*\(and 1 more\)"),
         ("- 1", "valid dictionary"),
         ("a: [", "is no YAML"),
+        (
+            "max_flip_rate: 0.01\nalpha: 0.1\nmax_flip_rate: 0.5",
+            "line 3: key `max_flip_rate` stands in line 1 already; keep one",
+        ),
     ],
 )
 def test_what_is_not_understood_is_refused_in_one_line(tmp_path, text, message):

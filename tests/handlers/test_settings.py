@@ -1,12 +1,33 @@
+import builtins
+import io
+import os
+from typing import Any
+
+import joblib
 import pytest
 
-from handlers.settings import SettingsError, read, usable_cores
+from handlers.settings import SettingsError, read
 
 
 def test_nothing_given_is_auto_without_fallback_on_every_core() -> None:
     settings = read(None, environ={})
     assert (settings.engine, settings.fallback) == ("auto", ())
-    assert settings.threads == usable_cores() >= 1
+    assert settings.threads == joblib.cpu_count() >= 1
+
+
+def test_threads_keep_to_the_quota_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    real_open, real_exists = builtins.open, os.path.exists
+
+    def opened(path: Any, *more: Any, **named: Any) -> Any:
+        if path == "/sys/fs/cgroup/cpu.max":
+            return io.StringIO("350000 100000\n")  # 3.5 cores, of 64
+        return real_open(path, *more, **named)
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(os.path, "exists", lambda it: "cpu.max" in str(it) or real_exists(it))
+    monkeypatch.setattr(builtins, "open", opened)
+    assert read(None, environ={}).threads == 4
 
 
 def test_the_caller_overrules_the_node_and_the_node_the_archive() -> None:

@@ -35,6 +35,27 @@ def test_saving_again_replaces_and_gives_the_same_bytes(folder: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
 
 
+@pytest.mark.parametrize("interrupted", [1, 2])  # setting the old one aside; moving the new one in
+def test_an_interrupted_replacement_keeps_the_old_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, interrupted: int
+) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    network, card = checkpoint.load(folder)
+    calls, rename = [], Path.rename
+
+    def interrupt(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == interrupted:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(folder, network, card)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

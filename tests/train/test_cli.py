@@ -194,6 +194,17 @@ def test_wrong_settings_are_one_line(
     assert not (out / "checkpoint").exists()
 
 
+@pytest.mark.filterwarnings("default")  # Lightning's and its dependencies' own
+def test_a_key_twice_in_a_configuration_is_refused(
+    phantom: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sonode"])
+    config = tmp_path / "twice.yaml"
+    config.write_text("model:\n  loss:\n    margin: 0.1\n    margin: 0.5\n")
+    with pytest.raises(UserError, match="line 4: key `margin` stands in line 3 already"):
+        run(arguments("fit", phantom.folder, tmp_path / "out", f"--config={config}"))
+
+
 def test_a_wrong_setting_on_the_command_line(phantom: Cohort, tmp_path: Path) -> None:
     done = train("fit", phantom.folder, tmp_path / "out", "--trainer.max_epoch=1")
     assert done.returncode == 2
