@@ -10,7 +10,7 @@ import pandas as pd
 from sonode_console import UserError, progress, say
 from train.cohort import Cohort
 from train.import_draft import Draft
-from train.import_values import malignancy, mask_box, number
+from train.import_values import malignancy, number
 
 _COLUMNS = ("Image_filename", "Mask_tumor_filename", "Classification", "Age", "BIRADS", "Diagnosis")
 _MISSING = {"", "not available", "not applicable"}  # the words that the sheet uses
@@ -41,12 +41,12 @@ def import_breast(source: Path, out: Path, *, drop_faulty: bool = False) -> Coho
             continue
         image = files.get(record["Image_filename"], source / record["Image_filename"])
         names = [name.strip() for name in record["Mask_tumor_filename"].split("&") if name.strip()]
-        masks = [draft.pixels(files.get(name, source / name), "roi") for name in names]
+        boxes = [draft.mask(files.get(name, source / name)) for name in names]
         known = {field: value for field, value in record.items() if value.lower() not in _MISSING}
         draft.add(
             f"row {line} ({record['Image_filename']})",
             image,
-            [mask_box(mask) for mask in masks if mask is not None],
+            [box for box in boxes if box is not None],
             patient_id=f"breast_{image.stem}",
             lesion_id=f"breast_{image.stem}",
             malignant=draft.parse("Classification", malignancy, record["Classification"]),

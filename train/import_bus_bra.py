@@ -9,7 +9,7 @@ from sonode_console import UserError, progress
 from train.cohort import Cohort
 from train.import_draft import Draft
 from train.import_records import read_records
-from train.import_values import bbox, malignancy, mask_box
+from train.import_values import bbox, malignancy
 
 TABLE = "bus_data.csv"
 _COLUMNS = ("ID", "Case", "Histology", "Pathology", "BIRADS", "Device", "BBOX")
@@ -21,10 +21,9 @@ def import_bus_bra(source: Path, out: Path, *, drop_faulty: bool = False) -> Coh
     (Gómez-Flores et al. 2024, Medical Physics 51:3110; https://doi.org/10.5281/zenodo.7730709.)
     A row of the table is one image, `Images/ID.png`; `Case` is the patient, and the views of a case
     show one lesion (assumed; the set's 722 benign and 342 malignant tumours are its 1064 cases).
-    The RoI is the bounding box of the mask, `Masks/mask_....png` for `bus_....png`; without that
-    file it is `BBOX`, read as 0-based [x, y, width, height] (assumed: the set does not say where
-    it counts from). `histology` and `birads` are carried along; ALNM is not in the set and stays
-    missing.
+    The RoI is the bounding box of the mask, `Masks/mask_....png` for `bus_....png`; it is a fault
+    where an edge lies more than a pixel off `BBOX`. Without a mask it is `BBOX`. `histology` and
+    `birads` are carried along; ALNM is not in the set and stays missing.
 
     Raises:
         UserError: not the layout of BUS-BRA, or the cohort has faults.
@@ -53,6 +52,14 @@ def _boxes(draft: Draft, record: dict[str, str], masks: Path) -> list[RoI | None
     written = draft.parse("BBOX", bbox, record["BBOX"])
     mask = masks / f"{record['ID'].replace('bus_', 'mask_', 1)}.png"
     if not mask.is_file():
+        draft.note("images have no mask in Masks: their box is BBOX")
         return [written]
-    pixels = draft.pixels(mask, "roi")
-    return [] if pixels is None else [mask_box(pixels)]
+    drawn = draft.mask(mask)
+    if drawn is None:
+        return []
+    if written and max(abs(a - b) for a, b in zip(drawn, written, strict=True)) > 1:
+        draft.fault(
+            "roi",
+            f"{mask.name} shows the box {list(drawn)}, and BBOX says {list(written)}; correct one",
+        )
+    return [drawn]

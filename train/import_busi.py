@@ -10,7 +10,6 @@ from model_def.preprocessing import RoI
 from sonode_console import UserError, progress, say
 from train.cohort import Cohort
 from train.import_draft import Draft
-from train.import_values import mask_box
 
 
 def import_busi(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort:
@@ -33,7 +32,7 @@ def import_busi(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort
     ]
     draft = Draft(out)
     first_of: dict[str, str] = {}
-    seen: set[tuple[str, bool, RoI | None]] = set()
+    seen: set[tuple[str, bool, RoI]] = set()
     repeated = 0
     for path in progress(images, total=len(images), what="reading masks"):
         stem = f"busi_{path.parent.name}_{''.join(re.findall(r'[0-9]+', path.stem))}"
@@ -46,13 +45,12 @@ def import_busi(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort
                     f"{path.name} shows the same pixels as an image of the folder benign: one of "
                     "the two labels is wrong; both are kept, take one out of SRC"
                 )
-        masks = [
-            draft.pixels(mask, "roi") for mask in sorted(path.parent.glob(f"{path.stem}_mask*.png"))
-        ]
-        boxes = [mask_box(mask) for mask in masks if mask is not None]
-        new = [box for box in boxes if box is None or (patient, malignant, box) not in seen]
+        drawn = [draft.mask(mask) for mask in sorted(path.parent.glob(f"{path.stem}_mask*.png"))]
+        boxes = [box for box in drawn if box is not None]
+        new = [box for box in boxes if (patient, malignant, box) not in seen]
         seen.update((patient, malignant, box) for box in boxes)
-        if boxes and not new:
+        if boxes and not new and len(boxes) == len(drawn):
+            draft.skip()
             continue
         draft.add(
             path.name,

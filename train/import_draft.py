@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -24,13 +25,13 @@ from train.cohort import (
     write_cohort,
 )
 from train.cohort_checks import Fault, Scan, column_faults, find_faults
-from train.import_values import FormatError
+from train.import_values import MASK_THRESHOLD, FormatError, mask_box, two_valued
 
 T = TypeVar("T")
 
 
 class _BoxFile(NamedTuple):
-    """The annotation file that the boxes of a record's rows come from."""
+    """A file that boxes of a record's rows come from, be it text or a mask."""
 
     path: Path
     size: tuple[int | None, int | None]
@@ -50,7 +51,8 @@ class Draft:
         self.faults: list[Fault] = []
         self.pending: list[tuple[str, str]] = []
         self.box_files: list[_BoxFile] = []
-        self._box_file: tuple[Path, tuple[int | None, int | None]] | None = None
+        self._box_files: list[tuple[Path, tuple[int | None, int | None]]] = []
+        self._notes: Counter[str] = Counter()
 
     def parse(self, field: str, parser: Callable[[str], T], text: str) -> T | None:
         """The value of a field of the record that is added next; a fault of it if it has none."""
@@ -73,11 +75,36 @@ class Draft:
             return None
 
     def drawn_in(self, path: Path, size: tuple[int | None, int | None] = (None, None)) -> None:
-        """Note the file that has the boxes of the record that is added next.
+        """Note a file that has boxes of the record that is added next.
 
         `size` is the (width, height) of the frame that they were drawn on, None where unknown.
         """
-        self._box_file = path, size
+        self._box_files.append((path, size))
+
+    def mask(self, path: Path) -> RoI | None:
+        """The box of a mask of the record that is added next; a fault of it if there is none."""
+        pixels = self.pixels(path, "roi")
+        if pixels is None:
+            return None
+        height, width = pixels.shape
+        self.drawn_in(path, (width, height))
+        if not two_valued(pixels):
+            self.note(
+                "masks hold more greys than two (stored as JPEG?): pixels from "
+                f"{MASK_THRESHOLD} on are taken for the lesion"
+            )
+        if (box := mask_box(pixels)) is None:
+            self.fault("roi", f"{path.name} shows no lesion")
+        return box
+
+    def skip(self) -> None:
+        """Forget what was noted of a record that is not added after all."""
+        self.pending = []
+        self._box_files = []
+
+    def note(self, what: str, times: int = 1) -> None:
+        """Count what `finish` is to say, as "TIMES WHAT", whatever becomes of the rows."""
+        self._notes[what] += times
 
     def add(
         self,
@@ -97,9 +124,8 @@ class Draft:
         self.faults += [Fault(rows[0], *told, spoils=rows) for told in self.pending]
         self.pending = []
         reference = _reference(image, self.out)
-        if self._box_file is not None:
-            self.box_files.append(_BoxFile(*self._box_file, rows, reference))
-            self._box_file = None
+        self.box_files += [_BoxFile(*its, rows, reference) for its in self._box_files]
+        self._box_files = []
         for order, box in enumerate(boxes or [None]):
             self.rows.append(
                 {
@@ -121,6 +147,8 @@ class Draft:
             UserError: a further column's name is no plain one; faults without `drop_faulty`, all
                 at once; no row is left.
         """
+        for what, times in self._notes.items():
+            say(f"{times} {what}")
         rows = pd.DataFrame(self.rows, columns=[*SCHEMA.names, *self.further])
         rows = rows.astype({name: kind for name, kind in self.further.items() if kind is float})
         table = to_table(rows)

@@ -56,7 +56,8 @@ def import_voc(
     """
 
     def boxes(draft: Draft, record: dict[str, str], _: Path) -> list[RoI]:
-        return _voc(draft, source / "annotations" / f"{Path(record['image']).stem}.xml")
+        path = source / "annotations" / f"{Path(record['image']).stem}.xml"
+        return _voc(draft, path, said=not synthetic)
 
     return _import(
         _labels(source, ".xml"),
@@ -163,11 +164,17 @@ def _boxes_beside(draft: Draft, _: dict[str, str], image: Path) -> list[RoI]:
     return []
 
 
-def _voc(draft: Draft, path: Path) -> list[RoI]:
+def _voc(draft: Draft, path: Path, *, said: bool = True) -> list[RoI]:
     """Boxes of a Pascal VOC file, whose frame must be the image's."""
-    boxes, size = read_voc(path)
-    draft.drawn_in(path, size)
-    return boxes
+    found = read_voc(path)
+    draft.drawn_in(path, found.size)
+    if said:
+        draft.note(
+            "box files are read by the letter of VOC, as numbers of pixels from 1"
+            if found.by_the_letter
+            else "box files are read as by LabelImg, as borders between pixels from 0"
+        )
+    return found.boxes
 
 
 def _yolo(draft: Draft, path: Path, image: Path) -> list[RoI]:
@@ -177,4 +184,9 @@ def _yolo(draft: Draft, path: Path, image: Path) -> list[RoI]:
     if pixels is None:
         return []
     height, width = pixels.shape
-    return read_yolo(path, (width, height))
+    found = read_yolo(path, (width, height))
+    if found.outlines:
+        draft.note("boxes are those around an outline of points", found.outlines)
+    if found.confidences:
+        draft.note("boxes have a sixth number, taken for a confidence; unused", found.confidences)
+    return found.boxes

@@ -7,9 +7,10 @@ import re
 
 import numpy as np
 
-from model_def.preprocessing import RoI
+from model_def.preprocessing import Pixels, RoI
 
 MAX_WHOLE = 2**31 - 1  # int32, as a cohort stores it
+MASK_THRESHOLD = 128
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _BBOX = re.compile(r"\[([^\[\],]*),([^\[\],]*),([^\[\],]*),([^\[\],]*)\]")
 # pandas writes a column of 0 and 1 with blanks as 0.0 and 1.0.
@@ -90,7 +91,11 @@ def identifier(text: str) -> str:
 
 
 def bbox(text: str) -> RoI | None:
-    """`[x, y, w, h]` in pixels, origin at the top left and 0-based -> half-open; None where blank.
+    """BUS-BRA's `[x, y, w, h]` -> half-open; None where blank.
+
+    `x` and `y` are numbers of pixels from 1, and `w` and `h` are what lies between the first and
+    the last pixel, so that the box ends with pixel x + w. The set does not say so: the masks do
+    (1309 of 1309 have this very box).
 
     Raises:
         FormatError: anything else.
@@ -105,12 +110,21 @@ def bbox(text: str) -> RoI | None:
         raise FormatError("give [x,y,w,h] in whole pixels")
     if max(abs(x) + abs(width), abs(y) + abs(height)) > MAX_WHOLE:
         raise FormatError("give [x,y,w,h] in whole pixels")
-    return RoI(x, y, x + width, y + height)
+    return RoI(x - 1, y - 1, x + width, y + height)
 
 
-def mask_box(mask_HW: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> RoI | None:
-    """The bounding box of the non-zero pixels, half-open; None where all are zero."""
-    rows, columns = np.nonzero(mask_HW)
+def two_valued(mask_HW: Pixels) -> bool:
+    """Whether a mask holds zeros and one other value alone."""
+    return int(np.count_nonzero(np.bincount(mask_HW.ravel(), minlength=256)[1:])) <= 1
+
+
+def mask_box(mask_HW: Pixels) -> RoI | None:
+    """The bounding box of the lesion's pixels in a mask, half-open; None where there are none.
+
+    Of a two-valued mask (0 and 1, 0 and 255) they are those that are not 0. Any other was 0 and
+    255 before it was stored with a loss, as JPEG, say: they are those from `MASK_THRESHOLD` on.
+    """
+    rows, columns = np.nonzero(mask_HW >= (1 if two_valued(mask_HW) else MASK_THRESHOLD))
     if rows.size == 0:
         return None
     return RoI(int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)

@@ -336,6 +336,6 @@ def test_yolo_by_hand(folder: Path) -> None:
         import_yolo(folder, folder / "out", name="ours")
     assert caught.value.details == [
         "labels.csv line 2, roi: box [39, 12, 69, 38] reaches outside the image of 60 x 50",
-        "labels.csv line 3, roi: c.txt: not a YOLO box file (ValueError)",
-        "labels.csv line 4, roi: d.txt: not a YOLO box file (FileNotFoundError)",
+        "labels.csv line 3, roi: c.txt line 1: 4 fields; YOLO has `class cx cy w h`",
+        "labels.csv line 4, roi: d.txt: no such file",
     ]

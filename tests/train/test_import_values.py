@@ -27,7 +27,7 @@ TEXT = st.one_of(st.text(), st.text("0123456789.-+eE_,[] naftrue٣"))
         (malignancy, "Malignant", True),
         (malignancy, "benign", False),
         (malignancy, "", None),
-        (bbox, "[91, 24,103,79]", RoI(91, 24, 194, 103)),
+        (bbox, "[91, 24,103,79]", RoI(90, 23, 194, 103)),
         (bbox, "", None),
         (identifier, "7.0", "7"),
         (identifier, "1234567890123.0", "1234567890123"),
@@ -85,7 +85,7 @@ def test_any_text_is_a_valid_value_or_the_format_error(text: str) -> None:
 @given(st.tuples(*[st.integers(-9999, 9999)] * 4))
 def test_a_box_is_read_as_it_is_written(box: tuple[int, int, int, int]) -> None:
     x, y, width, height = box
-    assert bbox(str(list(box))) == RoI(x, y, x + width, y + height)
+    assert bbox(str(list(box))) == RoI(x - 1, y - 1, x + width, y + height)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

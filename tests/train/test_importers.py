@@ -1,8 +1,10 @@
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from model_def.preprocessing import RoI
 from sonode_console import UserError
@@ -18,6 +20,10 @@ def test_mask_box_by_hand() -> None:
     pixels = np.zeros((5, 7), np.uint8)
     assert mask_box(pixels) is None
     pixels[1, 2] = pixels[3, 5] = 1
+    assert mask_box(pixels) == RoI(2, 1, 6, 4)
+    pixels[0, 0] = pixels[4, 6] = 127  # more than two values: what is nearer to 255 counts
+    assert mask_box(pixels) is None
+    pixels[1, 2], pixels[3, 5] = 128, 255
     assert mask_box(pixels) == RoI(2, 1, 6, 4)
 
 
@@ -85,12 +91,56 @@ def test_busi_drops_an_image_whose_mask_is_damaged(
     assert "rows left out: benign (1).png\n" in said
 
 
+def test_a_mask_of_another_size_is_a_fault(busi: Path, tmp_path: Path) -> None:
+    half = np.zeros((25, 30), np.uint8)
+    half[2:20, 3:15] = 255
+    Image.fromarray(half).save(busi / "benign" / "benign (1)_mask_1.png")
+    with pytest.raises(UserError) as caught:
+        import_busi(busi, tmp_path / "out")
+    assert caught.value.details == [
+        "benign (1).png box 1, roi: benign (1)_mask_1.png was drawn on a frame of 30 x 25, and the "
+        "image is 60 x 50; draw it again on this one"
+    ]
+
+
+def test_a_mask_that_was_a_jpeg_keeps_its_box(
+    busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = busi / "malignant" / "malignant (1)_mask.png"
+    mask(path, 11, 13, 43, 39)
+    noisy = io.BytesIO()
+    with Image.open(path) as clean:
+        clean.save(noisy, "JPEG", quality=50)
+    with Image.open(noisy) as stored:
+        stored.save(path)
+        assert np.nonzero(np.asarray(stored))[0].min() < 13  # any pixel but 0 would move the box
+    assert import_busi(busi, tmp_path / "out").roi(3) == (11, 13, 43, 39)
+    assert "1 masks hold more greys than two" in capsys.readouterr().out
+
+
+def test_the_fault_of_an_image_is_not_told_of_the_next(busi: Path, tmp_path: Path) -> None:
+    # Of an image that repeats benign (1), one mask repeats its box and one is damaged.
+    mask(busi / "benign" / "benign (10)_mask.png", 3, 4, 20, 30)
+    (busi / "benign" / "benign (10)_mask_1.png").write_text("no image")
+    with pytest.raises(UserError) as caught:
+        import_busi(busi, tmp_path / "out")
+    assert caught.value.details == [f"benign (10).png, roi: benign (10)_mask_1.png is {UNREADABLE}"]
+    table = import_busi(busi, tmp_path / "out", drop_faulty=True).table
+    assert table["lesion_id"].tolist() == ["busi_benign_1", "busi_benign_1_1", "busi_malignant_1"]
+    # Without the damaged one it is skipped as a whole, and its masks are nobody else's.
+    (busi / "benign" / "benign (10)_mask_1.png").unlink()
+    table = import_busi(busi, tmp_path / "out").table
+    assert table["lesion_id"].tolist() == ["busi_benign_1", "busi_benign_1_1", "busi_malignant_1"]
+
+
 def test_busi_without_a_lesion_or_a_folder(busi: Path, tmp_path: Path) -> None:
     mask(busi / "malignant" / "malignant (1)_mask.png", 0, 0, 0, 0)
     out = tmp_path / "out"
     with pytest.raises(UserError) as caught:
         import_busi(busi, out)
-    assert caught.value.details == ["malignant (1).png, roi: no box"]
+    assert caught.value.details == [
+        "malignant (1).png, roi: malignant (1)_mask.png shows no lesion"
+    ]
     assert not (out / "cohort.parquet").exists()
     with pytest.raises(UserError, match="no folder `benign`"):
         import_busi(tmp_path, out)
@@ -160,7 +210,7 @@ def test_voc_faults_are_listed_at_once(voc: Path, tmp_path: Path) -> None:
         "labels.csv line 2, malignant: give 1, 0, true, false or blank",
         "labels.csv line 3, n_nodes: give a whole number or blank",
         "labels.csv line 3, roi: same image and box as labels.csv line 2",
-        "labels.csv line 4, roi: c.xml: not a LabelImg Pascal VOC box file (FileNotFoundError)",
+        "labels.csv line 4, roi: c.xml: no such file",
         "labels.csv line 4, image: absent or no PNG, JPEG, BMP, TIFF or WebP of 8 or 16 bits",
     ]
     assert not (tmp_path / "out").exists()
