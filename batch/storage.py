@@ -7,19 +7,21 @@ that boto3 sends takes AWS_REQUEST_CHECKSUM_CALCULATION=when_required.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import boto3
 import botocore.exceptions as boto
+import urllib3.exceptions
 from botocore.config import Config
 
 from batch.storage_errors import (
@@ -39,7 +41,16 @@ if TYPE_CHECKING:
 MAX_THREADS = 32
 """How many threads may call this module at once without waiting for a connection."""
 
-_BODY_FAULTS = (boto.ReadTimeoutError, boto.ResponseStreamingError, boto.IncompleteReadError)
+_BODY_FAULTS = (
+    boto.ReadTimeoutError,
+    boto.ResponseStreamingError,
+    boto.IncompleteReadError,
+    urllib3.exceptions.HTTPError,  # of TLS and of the protocol: botocore lets them through
+)
+
+# What `link` answers on file systems that have none, as exFAT and SMB. (Where it is the mode that
+# does not allow it, a name cannot be changed there either, which tells.)
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 class Object(NamedTuple):
@@ -123,10 +134,15 @@ def fetch(uri: str, path: Path) -> None:
                     raise
 
 
-def etag_of(uri: str) -> str:
-    """The object's etag of this moment. Raises as `read` does."""
+def etag_of(uri: str, limit: int | None = None) -> str:
+    """The object's etag of this moment. Raises as `read` does.
+
+    A local file is read for it, a piece at a time, unless it has more than `limit` bytes.
+    """
     if not is_s3(uri):
-        return read(uri).etag
+        with _local_faults(), Path(uri).open("rb") as file:
+            _check_size(os.fstat(file.fileno()).st_size, limit)
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     bucket, key = split_s3(uri)
     with _s3_faults(uri):
         return _client().head_object(Bucket=bucket, Key=key)["ETag"].strip('"')
@@ -158,6 +174,13 @@ def create(uri: str, data: bytes) -> None:
             os.link(partial, uri)
         except FileExistsError:
             raise exists_already from None
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            with _locked(Path(uri).parent):
+                if Path(uri).exists():
+                    raise exists_already from None
+                partial.replace(uri)
 
 
 def replace(uri: str, data: bytes, etag: str) -> None:
@@ -288,9 +311,10 @@ def _read_s3(
         for last_try in (False, True):
             answer = _client().get_object(Bucket=bucket, Key=key, **condition)  # type: ignore[arg-type]
             try:
-                _check_size(answer["ContentLength"], limit)
-                admit(answer["ContentLength"])
-                return Object(answer["Body"].read(), answer["ETag"].strip('"'))
+                with closing(answer["Body"]) as body:
+                    _check_size(answer["ContentLength"], limit)
+                    admit(answer["ContentLength"])
+                    return Object(body.read(), answer["ETag"].strip('"'))
             except _BODY_FAULTS:  # boto3's own retries end where the body begins
                 if last_try:
                     raise
@@ -335,5 +359,10 @@ def _local_faults() -> Iterator[None]:
 def _s3_faults(uri: str) -> Iterator[None]:
     try:
         yield
-    except (boto.ClientError, boto.BotoCoreError, ValueError) as error:
+    except (
+        boto.ClientError,
+        boto.BotoCoreError,
+        urllib3.exceptions.HTTPError,
+        ValueError,
+    ) as error:
         raise translated(error, split_s3(uri)[0]) from None

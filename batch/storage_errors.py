@@ -17,6 +17,7 @@ import os
 from urllib.parse import urlsplit
 
 import botocore.exceptions as boto
+import urllib3.exceptions
 
 from sonode_console import UserError
 
@@ -103,7 +104,9 @@ def translated(error: Exception, bucket: str) -> StorageError | UserError:
         result = AccessDenied(f"the credentials do not allow this in {at}")
     elif answer in _PRECONDITION:
         result = ObjectChanged("the object changed after the manifest was written")
-    elif isinstance(error, boto.ConnectionError | boto.HTTPClientError):
+    elif isinstance(
+        error, boto.ConnectionError | boto.HTTPClientError | urllib3.exceptions.HTTPError
+    ):
         result = StorageError(f"{at} was not reached: check AWS_ENDPOINT_URL and the network")
     else:
         result = StorageError(f"{at} answered {answer or type(error).__name__}")

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import botocore.exceptions as boto
 import pytest
+import urllib3
 
 from batch import storage
 from batch.storage_errors import (
@@ -245,3 +248,68 @@ def test_many_threads_share_the_client(s3: str) -> None:
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(there_and_back, range(64))) == [b"%d" % n for n in range(64)]
     assert len(storage.list_files(s3)) == 64
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP])
+def test_without_hard_links_one_of_many_creates_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """EPERM is what Linux answers for exFAT, EOPNOTSUPP for SMB."""
+
+    def no_link(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", no_link)
+    uri = str(tmp_path / "x")
+
+    def attempt(number: int) -> bool:
+        try:
+            storage.create(uri, b"%d" % number)
+        except ObjectExists:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(attempt, range(8)))
+    assert sum(done) == 1
+    assert storage.read(uri).data == b"%d" % done.index(True)
+    assert list(tmp_path.iterdir()) == [tmp_path / "x"]
+
+
+def test_the_etag_of_a_local_file_is_taken_a_piece_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+    tracemalloc.start()
+    try:
+        etag = storage.etag_of(str(path), limit=64 << 20)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert etag == storage.read(str(path)).etag
+    with pytest.raises(ObjectTooLarge):
+        storage.etag_of(str(path), limit=(64 << 20) - 1)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_fault_of_tls_in_mid_body_is_tried_again_and_then_the_stores(
+    s3: str, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Neither botocore's wrapper of the body nor its exceptions know these of urllib3."""
+    storage.write(f"{s3}/x", b"one")
+    faults = [urllib3.exceptions.SSLError(f"decryption failed: {SECRET_NAME}")] * times
+    read = urllib3.HTTPResponse.read
+
+    def failing(*given: object, **named: object) -> object:
+        if faults and given[0].status == 200:  # type: ignore[attr-defined]
+            raise faults.pop()
+        return read(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(urllib3.HTTPResponse, "read", failing)
+    if times == 1:
+        assert storage.read(f"{s3}/x").data == b"one"
+        return
+    with pytest.raises(StorageError, match="was not reached") as caught:
+        storage.read(f"{s3}/x")
+    assert SECRET_NAME not in str(caught.value)
