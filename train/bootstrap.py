@@ -24,12 +24,16 @@ class Interval:
 
     value: float | None
     low: float | None
+    """None, as `high`, where more draws are undefined than the interval may leave out (5 % of
+    them at a confidence of .95): what is left describes luckier draws than the cohort's own. With
+    two positive patients beside 40 others 13 % are undefined, and of 300 simulated intervals of the
+    AUC that left them out 68 % held the truth."""
     high: float | None
     resamples: int
     """Draws made; 0 where the measure itself is undefined or there is one patient only."""
     undefined: int
     """Draws in which the measure was undefined (one class only, say); the interval leaves them
-    out, so where they are many it describes luckier draws than the cohort's own."""
+    out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +42,8 @@ class Difference(Interval):
 
     p_value: float | None
     """Two-sided, of no difference: twice the smaller share of draws at or beyond 0, one draw
-    added to both counts (Davison & Hinkley 1997, ch. 4); never below 2 / (resamples + 1)."""
+    added to both counts (Davison & Hinkley 1997, ch. 4); never below 2 / (resamples + 1). None
+    where there is no interval."""
 
 
 def weights(patient_N: npt.ArrayLike, resamples: int, seed: int) -> Iterator[Floats]:
@@ -105,7 +110,7 @@ def bootstrap_difference(
     drawn = np.concatenate([*draws[1:], np.empty(0)])  # the first call is the value itself
     drawn = drawn[np.isfinite(drawn)]
     p_value = None
-    if len(drawn):
+    if interval.low is not None:
         beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
         p_value = min(1.0, 2 * (beyond + 1) / (len(drawn) + 1))
     return Difference(**vars(interval), p_value=p_value)
@@ -113,9 +118,9 @@ def bootstrap_difference(
 
 def _interval(found: float | None, drawn_B: Floats, confidence: float) -> Interval:
     defined = drawn_B[np.isfinite(drawn_B)]
+    undefined = len(drawn_B) - len(defined)
     low = high = None
-    if len(defined):
+    if len(defined) and undefined <= (1 - confidence) * len(drawn_B):
         tail = (1 - confidence) / 2
         low, high = (float(bound) for bound in np.quantile(defined, [tail, 1 - tail]))
-    undefined = len(drawn_B) - len(defined)
     return Interval(value=found, low=low, high=high, resamples=len(drawn_B), undefined=undefined)

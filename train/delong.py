@@ -44,16 +44,26 @@ class DeLongTest:
 
 
 def _placements(truth_N: Bools, score_N: Floats) -> tuple[Floats, Floats]:
-    """Share of negatives below each positive, and of positives above each negative; ties half."""
+    """Twice the negatives below each positive, and twice the positives above each negative.
+
+    Ties count half, so these are whole numbers, and a variance of 0 is exactly 0: as shares it
+    would be one of rounding, and a test of it would find what is not there.
+    """
     positive, negative = score_N[truth_N], score_N[~truth_N]
     rank = rankdata(np.concatenate([positive, negative]))
-    above = (rank[: len(positive)] - rankdata(positive)) / len(negative)
-    below = 1 - (rank[len(positive) :] - rankdata(negative)) / len(positive)
+    above = 2 * (rank[: len(positive)] - rankdata(positive))
+    below = 2 * (len(positive) - rank[len(positive) :] + rankdata(negative))
     return above, below
 
 
-def _variance(above: Floats, below: Floats) -> float:
-    return float(above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below))
+def _mean_and_se(above: Floats, below: Floats) -> tuple[float, float]:
+    """The area and its standard error, from placements or from differences of them."""
+    positives, negatives = len(above), len(below)
+    area = float(above.sum()) / (2 * positives * negatives)
+    variance = (
+        above.var(ddof=1) / negatives**2 / positives + below.var(ddof=1) / positives**2 / negatives
+    )
+    return area, math.sqrt(variance) / 2
 
 
 def _enough(truth_N: Bools) -> bool:
@@ -64,8 +74,7 @@ def delong(truth_N: Bools, score_N: Floats, confidence: float = 0.95) -> DeLong 
     """The AUC with DeLong's standard error; None with fewer than two rows of either class."""
     if not _enough(truth_N):
         return None
-    above, below = _placements(truth_N, score_N)
-    auc, se = float(above.mean()), math.sqrt(_variance(above, below))
+    auc, se = _mean_and_se(*_placements(truth_N, score_N))
     if se == 0 or not 0 < auc < 1:
         return DeLong(auc=auc, se=se, low=None, high=None)
     half = float(norm.ppf((1 + confidence) / 2)) * se / (auc * (1 - auc))
@@ -84,8 +93,7 @@ def delong_test(
     if not _enough(truth_N):
         return None
     one, two = _placements(truth_N, first_N), _placements(truth_N, second_N)
-    above, below = one[0] - two[0], one[1] - two[1]
-    difference, se = float(above.mean()), math.sqrt(_variance(above, below))
+    difference, se = _mean_and_se(one[0] - two[0], one[1] - two[1])
     if se == 0:
         return None
     z, half = difference / se, float(norm.ppf((1 + confidence) / 2)) * se

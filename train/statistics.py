@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -173,7 +174,8 @@ def choose_threshold(truth_N: Bools, p_N: Floats, rule: str) -> float | None:
         # In whole numbers, so that a tie is a tie.
         youden = above * len(negative) + below * len(positive)
         return float(candidates[int(np.argmax(youden))])
-    enough = candidates[above >= float(wanted[1]) * len(positive)]
+    # In whole numbers too: 0.55 x 100 is more than 55 as floats, and would ask for 56.
+    enough = candidates[above >= math.ceil(Fraction(wanted[1]) * len(positive))]
     return float(enough[-1]) if len(enough) else None
 
 

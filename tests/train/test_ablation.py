@@ -1,14 +1,17 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
 
+from model_def.checkpoint import read_card
 from sonode_console import UserError
 from train import ablation
+from train.cli import run
 from train.cohort import Cohort
 
 SETTINGS = {
@@ -25,9 +28,53 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+# A file that says itself what tells variants apart, each setting otherwise than most variants do.
+HOSTILE = {
+    **SETTINGS,
+    "model": {
+        **SETTINGS["model"],
+        "hierarchy": "chain",
+        "loss": {"hierarchy_weight": 0.3},
+        "heads": [{"name": "other", "target": "malignant", "labels": ["no", "yes"]}],
+    },
+    "data": {**SETTINGS["data"], "malignant_only": False},
+}
+
+
+def test_variants_differ_whatever_the_file_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {}
+    for place, settings in enumerate((SETTINGS, HOSTILE)):
+        path = tmp_path / f"{place}.yaml"
+        path.write_text(yaml.safe_dump(settings))
+        for variant, flags in ablation.VARIANTS.items():
+            with pytest.raises(SystemExit):
+                line = f"fit --config {path} --out o --data.cohort c --print_config".split()
+                run([*line, *flags])
+            read = yaml.safe_load(capsys.readouterr().out)
+            heads = [head["name"] for head in read["model"]["heads"]]
+            weight = read["model"]["loss"]["hierarchy_weight"]
+            only = read["data"]["malignant_only"]
+            found[place, variant] = (heads, read["model"]["hierarchy"], weight, only)
+    both = ["malignancy", "alnm"]
+    for place in (0, 1):
+        assert [found[place, variant] for variant in ablation.VARIANTS] == [
+            (["malignancy"], "independent", 0, False),
+            (["alnm"], "independent", 0, True),
+            (both, "independent", 0, False),
+            (both, "independent", 0.05, False),
+            (both, "chain", 0, False),
+            (both, "max_constraint", 0, False),
+        ]
+
+
 def test_runs_are_made_once_and_counted(
     phantom: Cohort, tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    config.write_text(
+        yaml.safe_dump({**HOSTILE, "model": {**HOSTILE["model"], "hierarchy": "max_constraint"}})
+    )
     chosen = {name: ablation.VARIANTS[name] for name in ("single alnm", "chain")}
     monkeypatch.setattr(ablation, "VARIANTS", chosen)
     monkeypatch.setattr(ablation, "REFERENCE", "chain")
@@ -41,6 +88,18 @@ def test_runs_are_made_once_and_counted(
     assert chain["type_1_mean"] == chain["type_2_mean"] == 0
     runs = json.loads((out / "runs.json").read_text())["runs"]
     assert len(runs) == 4
+    alone, chained = (
+        read_card(out / "runs" / f"{it}-0" / "checkpoint") for it in ("single_alnm", "chain")
+    )
+    assert ([head.name for head in alone.heads], alone.hierarchy) == (["alnm"], "independent")
+    assert ([head.name for head in chained.heads], chained.hierarchy) == (
+        ["malignancy", "alnm"],
+        "chain",
+    )
+    assert (
+        alone.training["cohort"]["malignant_only"]
+        and not chained.training["cohort"]["malignant_only"]
+    )
 
     def refuse(*_: Any) -> None:
         raise AssertionError("trained again")
@@ -50,7 +109,7 @@ def test_runs_are_made_once_and_counted(
     pd.testing.assert_frame_equal(again, summary)
 
     config.write_text(yaml.safe_dump({**SETTINGS, "data": {"batch_size": 4, "split_seed": 4}}))
-    with pytest.raises(UserError, match="holds runs of another cohort or configuration"):
+    with pytest.raises(UserError, match="holds runs of another cohort, configuration or"):
         ablation.ablate(phantom.folder, out, seeds=2, config=config)
 
 
@@ -100,6 +159,33 @@ def test_mean_sd_and_p_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pd.isna(chain["alnm_auc_mean"])
 
 
+def test_differences_that_are_alike_have_no_p_value() -> None:
+    # 0.8 - 0.7 and 0.9 - 0.8 differ in their last digits; a t-test of them has p = 1e-16.
+    values, reference = pd.Series([0.8, 0.9, 0.6]), pd.Series([0.7, 0.8, 0.5])
+    assert (values - reference).std() > 0
+    assert ablation._paired_p(values, reference) is None
+    assert ablation._paired_p(values + pd.Series([0, 0, 0.001]), reference) is not None
+
+
+def test_shares_of_inconsistency_are_of_rows_whose_malignancy_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frame = pd.DataFrame(
+        {
+            "malignant": pd.array([False, True, None, True], "boolean"),
+            "alnm": pd.array([False, True, None, False], "boolean"),
+            "malignancy_probability": [0.2, 0.3, 0.1, 0.9],
+            "alnm_probability": [0.7, 0.8, 0.9, 0.1],
+        }
+    )
+    monkeypatch.setattr(ablation, "predict", lambda *_: SimpleNamespace(frame=frame))
+    found = ablation.measure(Path("c"), Path("o"), "test")
+    # One of either error among the three that can be judged; the third row could be neither.
+    assert (found["type_1"], found["type_2"]) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
+    frame["malignant"] = pd.array([None] * 4, "boolean")
+    assert ablation.measure(Path("c"), Path("o"), "test")["type_1"] is None
+
+
 def test_the_table_shows_a_p_beside_every_measure(capsys: pytest.CaptureFixture[str]) -> None:
     row = {"variant": "chain", "seeds": 2}
     for place, name in enumerate(ablation.MEASURES, start=1):
@@ -133,7 +219,20 @@ def test_the_plan_is_written_whole_and_once(
     ablation.ablate(phantom.folder, out, seeds=2, config=config)
     assert (plan.stat().st_ino, plan.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
     plan.chmod(0o600)
-    for torn in ('{"cohort": "', ""):
+    monkeypatch.setattr(ablation, "VARIANTS", {"one": ["--a=1"]})
+    monkeypatch.setattr(ablation, "_train", lambda *_: None)
+    monkeypatch.setattr(ablation, "measure", lambda *_: dict.fromkeys(ablation.MEASURES))
+    (out / "runs").mkdir()
+    for name in ("one", "two"):
+        ablation.VARIANTS[name] = ["--a=1"]
+        for seed in range(2):
+            (out / "runs" / f"{name}-{seed}").mkdir(exist_ok=True)
+        ablation.ablate(phantom.folder, out, seeds=2, config=config)
+    assert json.loads(plan.read_text())["variants"] == {"one": ["--a=1"], "two": ["--a=1"]}
+    monkeypatch.setattr(ablation, "VARIANTS", {"one": ["--a=2"]})
+    with pytest.raises(UserError, match=r"configuration or variants; give a new folder"):
+        ablation.ablate(phantom.folder, out, seeds=2, config=config)
+    for torn in ('{"cohort": "', "", "[]"):
         plan.write_text(torn)
         with pytest.raises(UserError, match=r"its plan\.json is damaged; give a new folder"):
             ablation.ablate(phantom.folder, out, seeds=2, config=config)

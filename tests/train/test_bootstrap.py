@@ -76,11 +76,31 @@ def test_coverage_by_simulation() -> None:
 
 
 def test_draws_without_one_class_are_counted_and_left_out() -> None:
+    truth = np.array([True] * 4 + [False] * 30)
+    score = np.random.default_rng(0).random(34)
+    found = bootstrap({"auc": roc_auc}, truth, score, np.arange(34), resamples=4000)["auc"]
+    # No positive: (30/34)^34 = 1.4 %.
+    assert found.undefined / found.resamples == pytest.approx((30 / 34) ** 34, abs=0.006)
+    assert found.low is not None and found.high is not None
+    assert found.low < found.value < found.high
+
+
+def test_where_too_many_draws_are_undefined_there_is_no_interval() -> None:
     truth = np.array([True, False, False, False])
     found = bootstrap({"auc": roc_auc}, truth, np.arange(4.0), np.arange(4), resamples=4000)["auc"]
     # No positive: (3/4)^4; four times the positive: (1/4)^4.
     assert found.undefined / found.resamples == pytest.approx(0.75**4 + 0.25**4, abs=0.03)
-    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    assert (found.value, found.low, found.high) == (0.0, None, None)
+    difference = bootstrap_difference(
+        *(roc_auc, truth, np.arange(4.0), -np.arange(4.0), np.arange(4)), resamples=400
+    )
+    assert (difference.value, difference.low, difference.p_value) == (-1.0, None, None)
+    # Of two positive among 30, (28/30)^30 = 13 % of the draws have none: more than 5 %.
+    truth = np.arange(30) < 2
+    score = np.random.default_rng(0).random(30)
+    found = bootstrap({"auc": roc_auc}, truth, score, np.arange(30), resamples=1000)["auc"]
+    assert 0.05 < found.undefined / found.resamples < 0.5
+    assert (found.low, found.high) == (None, None)
 
 
 def test_an_undefined_measure_and_a_single_patient_have_no_interval() -> None:

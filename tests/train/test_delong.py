@@ -67,3 +67,15 @@ def test_undefined() -> None:
     perfect = delong(TRUTH, TRUTH.astype(float))
     assert perfect is not None
     assert (perfect.auc, perfect.se, perfect.low, perfect.high) == (1.0, 0.0, None, None)
+
+
+def test_a_difference_without_variance_has_no_test_whatever_rounding_does() -> None:
+    # Of the three negatives the positives have below them 1, 1, 2 (ties half) by the first score
+    # and 2, 2, 3 by the second: one less, always; so have the negatives. As shares of thirds that
+    # constant difference had a variance of 2e-33, and a p-value of 0.
+    truth = np.array([True, True, True, False, False, False])
+    first, second = np.array([2.0, 2, 3, 2, 2, 4]), np.array([2.0, 2, 4, 1, 1, 3])
+    one, two = delong(truth, first), delong(truth, second)
+    assert one is not None and two is not None
+    assert (one.auc, two.auc) == pytest.approx((4 / 9, 7 / 9))
+    assert delong_test(truth, first, second) is None

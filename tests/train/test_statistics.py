@@ -109,6 +109,19 @@ def test_threshold_for_a_sensitivity_by_hand(rule: str, expected: float) -> None
     assert choose_threshold(truth, score, rule) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("sensitivity", "n", "found"), [("0.56", 50, 28), ("0.55", 100, 55), ("0.56", 25, 14)]
+)
+def test_a_sensitivity_is_reached_by_as_many_as_it_says(
+    sensitivity: str, n: int, found: int
+) -> None:
+    assert float(sensitivity) * n > found  # as floats, which would ask for one more
+    score = np.arange(1, n + 1) / (n + 1)
+    threshold = choose_threshold(np.ones(n, bool), score, f"sensitivity_{sensitivity}")
+    assert threshold is not None
+    assert (score > threshold).sum() == found
+
+
 def test_thresholds_between_neighbouring_floats_still_separate_them() -> None:
     low = 0.5
     score = np.array([low, np.nextafter(low, 1)])
