@@ -89,7 +89,7 @@ def _head(
         "patients": a["patient_id"].nunique(),
         "kappa": as_json(agreed["kappa"], "both call every row alike" if len(a) else reason),
         "flips": {
-            **as_json(agreed["flips"], reason),
+            **as_json(agreed["flips"], reason, patient_N),
             "count": int((called[0] != called[1]).sum()),
             "from_to": {
                 f"{labels[int(one)]} to {labels[int(two)]}": count
@@ -178,9 +178,19 @@ def inconsistency(a: pd.DataFrame, b: pd.DataFrame, how: Resampling) -> Json:
 
 
 def _difference(events: Sequence[Bools], patient_N: Any, how: Resampling, reason: str) -> Json:
-    """The share in which the event is true, b minus a."""
+    """The share in which the event is true, b minus a.
+
+    Where no row has it in one alone, every draw is 0: in the interval's place is how far either
+    share can lie from the other, Wilson's upper bound of none among as many patients.
+    """
     a_N, b_N = (event_N.astype(np.float64) for event_N in events)
-    return as_json(bootstrap_difference(_mean, a_N, b_N, a_N, patient_N, **vars(how)), reason)
+    found = as_json(bootstrap_difference(_mean, a_N, b_N, a_N, patient_N, **vars(how)), reason)
+    patients = len(set(patient_N))
+    if patients and not (a_N != b_N).any():
+        _, most = statistics.wilson(0, patients) or (None, 1.0)
+        found |= {"low": -most, "high": most, "interval": f"Wilson, {patients} patients"}
+        found.pop("no_interval", None)
+    return found
 
 
 def _mean(_: Any, value_N: Floats, weight_BN: Floats) -> Floats:

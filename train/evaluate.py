@@ -186,7 +186,11 @@ def _pairs_of_thresholds(parent: HeadSpec, child: HeadSpec) -> dict[str, tuple[f
 def _inconsistency(
     frame: pd.DataFrame, parent: HeadSpec, child: HeadSpec, at: str, how: Resampling
 ) -> Json:
-    """Both errors of one pair of heads over all rows and over the rows of their class."""
+    """Both errors of one pair of heads, over the rows whose parent label is known, and by class.
+
+    Where the parent's label is missing nobody can tell which error a row is: such rows are counted
+    apart and are no part of either share.
+    """
     at_parent, at_child = _pairs_of_thresholds(parent, child)[at]
     truth_N = frame[f"{parent.name}_truth"].to_numpy(dtype=np.float64, na_value=np.nan)
     found = inconsistency(
@@ -198,16 +202,19 @@ def _inconsistency(
     )
     patient_N = frame["patient_id"].to_numpy(dtype=object)
 
-    def error(event_N: Bools, class_N: Bools) -> Json:
+    def of(event_N: Bools, rows_N: Bools, reason: str) -> Json:
         none: Floats = np.empty(0)
-        of_all = bootstrap({"": share}, event_N, none, patient_N, **vars(how))[""]
-        of_class = bootstrap({"": share}, event_N[class_N], none, patient_N[class_N], **vars(how))
+        drawn = bootstrap({"": share}, event_N[rows_N], none, patient_N[rows_N], **vars(how))
+        return as_json(drawn[""], reason, patient_N[rows_N])
+
+    def error(event_N: Bools, class_N: Bools) -> Json:
+        known_N = ~np.isnan(truth_N)
         return {
             "count": int(event_N.sum()),
-            "rows": len(frame),
-            "of_all": as_json(of_all, "no rows"),
+            "rows": int(known_N.sum()),
+            "of_all": of(event_N, known_N, f"no row whose {parent.name} is known"),
             "class_rows": int(class_N.sum()),
-            "of_class": as_json(of_class[""], "no row of that class"),
+            "of_class": of(event_N, class_N, "no row of that class"),
         }
 
     return {
@@ -217,7 +224,8 @@ def _inconsistency(
         "thresholds": {"parent": at_parent, "child": at_child},
         "type_1": error(found.type_1_N, truth_N == 0),
         "type_2": error(found.type_2_N, truth_N == 1),
-        "parent_label_missing": int(found.unknown_N.sum()),
+        "parent_label_missing": int(np.isnan(truth_N).sum()),
+        "unknown": int(found.unknown_N.sum()),
     }
 
 

@@ -1,7 +1,9 @@
 """All measures of one head on one set of rows, as JSON: every one with what it was counted on.
 
 A measure is {value, low, high, resamples, undefined_resamples}; where it is undefined, value, low
-and high are null and `reason` says why. Nothing here is ever NaN.
+and high are null and `reason` says why; where it has a value and no interval, `no_interval` does.
+A proportion of none or of all has a Wilson interval in place of draws that are all alike, and says
+so in `interval`. Nothing here is ever NaN.
 """
 
 from __future__ import annotations
@@ -58,11 +60,27 @@ class Resampling:
     seed: int
 
 
-def as_json(interval: Interval, reason: str) -> Json:
-    """The measure as JSON; `reason` is kept only where it is undefined."""
+def as_json(
+    interval: Interval, reason: str, counted_N: npt.NDArray[Any] | Sequence[Any] | None = None
+) -> Json:
+    """The measure as JSON; `reason` is kept only where it is undefined.
+
+    `counted_N`: of a proportion, the patient of each row that it is counted on. Where the event is
+    in no row or in all, every draw is alike and says nothing of how rare it may be: the interval is
+    Wilson's then, of patients, since a patient's images resemble each other.
+    """
     found = asdict(interval)
-    found["undefined_resamples"] = found.pop("undefined")
-    return found if interval.value is not None else {**found, "reason": reason}
+    found["undefined_resamples"] = undefined = found.pop("undefined")
+    if interval.value is None:
+        return {**found, "reason": reason}
+    if counted_N is not None and interval.value in (0, 1):
+        patients = len(set(counted_N))
+        low, high = statistics.wilson(int(interval.value) * patients, patients) or (None, None)
+        return {**found, "low": low, "high": high, "interval": f"Wilson, {patients} patients"}
+    if interval.low is None:
+        few = f"{undefined} of {interval.resamples} draws are undefined"
+        found["no_interval"] = few if interval.resamples else "no draws, or one patient only"
+    return found
 
 
 def why_undefined(truth_N: Bools) -> str | None:
@@ -85,16 +103,20 @@ def measure_binary(
     """Counts, measures, operating points and curves of a binary head."""
     metrics = dict(_THRESHOLD_FREE)
     for point, threshold in points.items():
-        for name, rate in _RATES.items():
-            metrics[f"{point}/{name}"] = partial(rate, threshold=threshold)
+        for name, metric in _RATES.items():
+            metrics[f"{point}/{name}"] = partial(metric, threshold=threshold)
     found = bootstrap(metrics, truth_N, p_N, patient_N, **vars(how))
     classes = why_undefined(truth_N)
     empty = None if len(truth_N) else classes
 
-    def measure(key: str) -> Json:
-        name = key.rpartition("/")[2]
-        general = empty if "/" in key else classes
-        return as_json(found[key], general or _REASONS.get(name, "undefined"))
+    def measure(name: str) -> Json:
+        return as_json(found[name], classes or _REASONS.get(name, "undefined"))
+
+    def rate(point: str, name: str) -> Json:
+        reason = empty or _REASONS.get(name, "undefined")
+        counted_N = _counted_on(name, truth_N, p_N > points[point])
+        patients = None if counted_N is None else patient_N[counted_N]
+        return as_json(found[f"{point}/{name}"], reason, patients)
 
     return {
         "rows": len(truth_N),
@@ -107,7 +129,7 @@ def measure_binary(
             point: {
                 "threshold": threshold,
                 **asdict(statistics.confusion(truth_N, p_N, threshold)),
-                **{name: measure(f"{point}/{name}") for name in _RATES},
+                **{name: rate(point, name) for name in _RATES},
                 "wilson": _wilson(truth_N, p_N, threshold),
             }
             for point, threshold in points.items()
@@ -116,6 +138,17 @@ def measure_binary(
         "reliability": [asdict(item) for item in reliability.reliability_curve(truth_N, p_N)],
         "decision_curve": (curve := reliability.decision_curve(truth_N, p_N)) and asdict(curve),
     }
+
+
+def _counted_on(name: str, truth_N: Bools, called_N: Bools) -> Bools | None:
+    """The rows that a proportion is counted on; None where `name` is none (F1, the AUC)."""
+    rows = {
+        "accuracy": np.ones_like(truth_N),
+        "sensitivity": truth_N,
+        "specificity": ~truth_N,
+        "precision": called_N,
+    }
+    return rows.get(name)
 
 
 def measure_subgroup(
@@ -128,14 +161,18 @@ def measure_subgroup(
         "specificity": partial(statistics.specificity, threshold=threshold),
     }
     found = bootstrap(metrics, truth_N, p_N, patient_N, **vars(how))
-    classes = why_undefined(truth_N)
+    classes, called_N = why_undefined(truth_N), p_N > threshold
     return {
         "rows": len(truth_N),
         "patients": len(set(patient_N.tolist())),
         "positive": int(truth_N.sum()),
         "threshold": threshold,
         **{
-            name: as_json(interval, _REASONS.get(name) or classes or "undefined")
+            name: as_json(
+                interval,
+                _REASONS.get(name) or classes or "undefined",
+                None if (rows := _counted_on(name, truth_N, called_N)) is None else patient_N[rows],
+            )
             for name, interval in found.items()
         },
     }
@@ -181,7 +218,7 @@ def measure_categorical(
         "rows": len(truth_N),
         "patients": len(set(patient_N.tolist())),
         "counts": dict(zip(labels, counts, strict=True)),
-        "accuracy": as_json(found["accuracy"], reason),
+        "accuracy": as_json(found["accuracy"], reason, patient_N),
         "macro_roc_auc": as_json(found["macro_roc_auc"], reason),
         "roc_auc": {label: as_json(found[f"roc_auc/{label}"], reason) for label in labels},
         "confusion": matrix.tolist(),

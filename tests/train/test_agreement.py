@@ -126,7 +126,12 @@ def test_inconsistency_counts_both() -> None:
 def test_a_model_against_itself() -> None:
     found = agreement.compare(A, A, HEADS, HOW)["malignancy"]
     assert found["kappa"]["value"] == 1
-    assert (found["flips"]["count"], found["flips"]["high"]) == (0, 0)
+    # No flip among four patients: Wilson's bound of none, z^2 / (4 + z^2).
+    bound = pytest.approx(1.959964**2 / (4 + 1.959964**2))
+    assert (found["flips"]["count"], found["flips"]["low"], found["flips"]["high"]) == (0, 0, bound)
+    same = found["right"]["specificity"]["difference"]  # of two patients
+    wide = pytest.approx(1.959964**2 / (2 + 1.959964**2))
+    assert (same["value"], -same["low"], same["high"]) == (0, wide, wide)
     assert found["right"]["sensitivity"]["mcnemar_p"] is None
     assert found["auc"][0]["low"] == found["auc"][0]["high"] == 0
 

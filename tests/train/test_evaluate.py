@@ -75,10 +75,13 @@ def test_inconsistency_by_hand() -> None:
     assert (half["parent"], half["child"], half["at"]) == ("malignancy", "alnm", "0.5")
     assert (half["type_1"]["count"], half["type_1"]["class_rows"]) == (1, 3)
     assert (half["type_2"]["count"], half["type_2"]["class_rows"]) == (1, 4)
-    assert half["type_1"]["of_all"]["value"] == pytest.approx(1 / 8)
+    # Of the seven whose malignancy is known: d could be neither error.
+    assert half["type_1"]["rows"] == 7
+    assert half["type_1"]["of_all"]["value"] == pytest.approx(1 / 7)
+    assert half["type_2"]["of_all"]["value"] == pytest.approx(1 / 7)
     assert half["type_1"]["of_class"]["value"] == pytest.approx(1 / 3)
     assert half["type_2"]["of_class"]["value"] == pytest.approx(1 / 4)
-    assert half["parent_label_missing"] == 1
+    assert (half["parent_label_missing"], half["unknown"]) == (1, 1)
     # At .41 for both, c's first image is called malignant too.
     assert (served["at"], served["thresholds"]) == ("served", {"parent": 0.41, "child": 0.41})
     assert (served["type_1"]["count"], served["type_2"]["count"]) == (0, 1)
@@ -97,6 +100,48 @@ def test_subgroups_by_hand() -> None:
         ("alnm", "Hitachi", 1, 1),
         ("alnm", "not recorded", 0, 0),
     ]
+
+
+def none_or_all(found: dict[str, object], n: int, *, events: bool) -> bool:
+    """Whether the interval is Wilson's of 0 or n of n: it ends z^2 / (n + z^2) from the value."""
+    wide = 1.959964**2 / (n + 1.959964**2)
+    expected = [1 - wide, 1] if events else [0, wide]
+    assert found["interval"] == f"Wilson, {n} patients"
+    return [found["low"], found["high"]] == pytest.approx(expected, abs=1e-6)
+
+
+def test_none_and_all_have_a_wilson_interval_of_patients_everywhere() -> None:
+    metrics = evaluate(BY_HAND, resamples=50)
+    half, served = metrics["inconsistency"]
+    # No image is a type 1 error at the served points: of a, b, c, e whose malignancy is known, and
+    # of c and e, who have benign images.
+    assert none_or_all(served["type_1"]["of_all"], 4, events=False)
+    assert none_or_all(served["type_1"]["of_class"], 2, events=False)
+    assert "interval" not in half["type_1"]["of_all"]
+    sets = metrics["heads"]["alnm"]["sets"]["malignancy positive"]
+    # .7 .6 .1 positive (a, a, e), .2 negative (b), at .5.
+    image = sets["image"]["operating_points"]["0.5"]
+    assert image["specificity"]["value"] == image["precision"]["value"] == 1
+    assert none_or_all(image["specificity"], 1, events=True)
+    assert none_or_all(image["precision"], 1, events=True)  # both called are of a
+    assert "interval" not in image["sensitivity"]
+    # Of the subgroup of GE at .41: a is called twice, b is not.
+    ge = next(it for it in metrics["subgroups"] if (it["head"], it["device"]) == ("alnm", "GE"))
+    assert none_or_all(ge["sensitivity"], 1, events=True)
+    assert none_or_all(ge["specificity"], 1, events=True)
+    text = json.dumps(metrics)
+    assert "Wilson" in text and SECRET not in text
+
+
+def test_an_interval_that_is_not_given_says_why() -> None:
+    rows = [(f"p{k}", "x", k < 1, k / 40, None, 0.2) for k in range(40)]
+    found = evaluate(small(rows), resamples=400)["heads"]["malignancy"]["sets"]["all"]["image"]
+    auc = found["roc_auc"]
+    assert (auc["value"], auc["low"], auc["high"]) == (0.0, None, None)
+    # The one positive patient is not drawn in (39/40)^40 = 36 % of the draws.
+    assert auc["no_interval"] == f"{auc['undefined_resamples']} of 400 draws are undefined"
+    assert 100 < auc["undefined_resamples"] < 190
+    assert found["brier"]["low"] is not None
 
 
 def test_a_burden_head_is_evaluated_on_the_malignant_and_on_its_parents_positives() -> None:
@@ -211,7 +256,9 @@ def test_an_empty_part_is_undefined_throughout() -> None:
     json.dumps(metrics, allow_nan=False)
     found = metrics["heads"]["malignancy"]["sets"]["all"]["patient"]
     assert (found["rows"], found["roc_auc"]["value"]) == (0, None)
-    assert metrics["inconsistency"][0]["type_1"]["of_all"]["reason"] == "no rows"
+    assert metrics["inconsistency"][0]["type_1"]["of_all"]["reason"] == (
+        "no row whose malignancy is known"
+    )
 
 
 @pytest.mark.parametrize("wrong", [np.nan, 1.2])

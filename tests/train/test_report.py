@@ -155,6 +155,16 @@ def test_undefined_is_shown_with_its_reason() -> None:
     assert not re.search(r"\b(nan|None|inf)\b", text)
 
 
+def test_none_of_few_patients_is_shown_with_what_it_may_be() -> None:
+    predictions = synthetic(30)
+    predictions.frame["alnm_probability"] = 0.01  # no inconsistency
+    metrics = evaluate(predictions, resamples=50)
+    of = metrics["inconsistency"][0]["type_1"]["of_all"]
+    assert (of["value"], of["interval"]) == (0, "Wilson, 30 patients")
+    text = " ".join(Page(render(metrics)).text.split())
+    assert "0.0 % (0.0 to 11.4; Wilson, 30 patients)" in text  # 1.96^2 / (30 + 1.96^2)
+
+
 def test_an_empty_part_has_a_page() -> None:
     predictions = synthetic(10)
     empty = dataclasses.replace(predictions, frame=predictions.frame.iloc[:0])
