@@ -35,7 +35,7 @@ from handlers.errors import (
     UnreadableImage,
     UnsupportedImage,
 )
-from handlers.frames import MAX_DICOM_BYTES, MAX_FRAMES, Frame, check_scans
+from handlers.frames import MAX_DICOM_BYTES, MAX_FRAMES, Frame, check_jpeg
 from model_def.preprocessing import RoI
 from model_def.stored_image import MAX_PIXELS
 
@@ -254,7 +254,8 @@ def _check_encoded(file: _Reader, dataset: pydicom.Dataset, number: int, plugin:
     else:
         with Image.open(io.BytesIO(encoded), formats=("JPEG", "JPEG2000")) as image:
             fits = image.size == (columns, rows)
-        check_scans(encoded)
+            if fits and image.format == "JPEG":
+                check_jpeg(encoded)
     if not fits:
         raise UnreadableImage(
             "image: the compressed frame has not the size that the header says", field="image"

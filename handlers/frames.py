@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from handlers import quality
-from handlers.errors import ImageTooLarge
+from handlers.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
+from model_def import jpeg, png
 from model_def.preprocessing import Pixels, RoI
-from model_def.stored_image import MAX_SCANS, count_scans
 
 MAX_DICOM_BYTES = 256 * 2**20
 """Of a DICOM file, deflated or inflated: a cine loop is sent whole, though one frame is decoded."""
@@ -58,11 +60,26 @@ class Frame:
         return self.colour is not None and quality.is_coloured(self.colour, roi)
 
 
-def check_scans(jpeg: bytes) -> None:
-    """Refuse a JPEG of more than `MAX_SCANS` scans.
+def check_jpeg(encoded: bytes) -> None:
+    """Refuse a JPEG, of a file or of a DICOM frame (8 bits, DCT), that is not whole.
 
     Raises:
-        ImageTooLarge: with the limit.
+        ImageTooLarge, UnreadableImage, UnsupportedImage.
     """
-    if (scans := count_scans(jpeg)) > MAX_SCANS:
-        raise ImageTooLarge(f"image: {scans} JPEG scans; the limit is {MAX_SCANS}", field="image")
+    with refused():
+        jpeg.check(encoded)
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """What checks of `model_def` raise, as the request's error."""
+    try:
+        yield
+    except jpeg.TooManyScans as error:
+        raise ImageTooLarge(f"image: {error}", field="image") from None
+    except (jpeg.Damaged, png.BadChecksum) as error:
+        raise UnreadableImage(
+            f"image: damaged: {error}; send the whole file", field="image"
+        ) from None
+    except jpeg.Unverifiable as error:
+        raise UnsupportedImage(f"image: {error}", field="image") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import warnings
 from dataclasses import dataclass
@@ -18,10 +17,18 @@ from handlers.errors import (
     UnreadableImage,
     UnsupportedImage,
 )
-from handlers.frames import Frame, check_scans
+from handlers.frames import Frame, refused
 from handlers.requests import Explain, ScoringRequest
 from model_def.preprocessing import Pixels, Preprocessing, RoI, crop, resize
-from model_def.stored_image import FORMATS, MAX_BYTES, MAX_PIXELS, stored_pixels, unusable
+from model_def.stored_image import (
+    FORMATS,
+    MAX_BYTES,
+    MAX_PIXELS,
+    check_whole,
+    opened,
+    stored_pixels,
+    unusable,
+)
 
 # Pillow tells its logger the tags of a file, and warns of odd metadata; a worker's log has neither.
 logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
@@ -32,7 +39,8 @@ def decode(data: bytes, frame: int | None = None) -> Frame:
     """The stored frame of an image file, or frame number `frame` (from 0) of a DICOM file.
 
     An EXIF orientation is not applied, since RoIs refer to the stored frame; the warning
-    `exif_orientation_ignored` says that there is one.
+    `exif_orientation_ignored` says that there is one. Of a JPEG file that lists several pictures
+    the first is taken; `further_pictures_ignored` says so.
 
     Raises:
         ImageTooLarge, UnsupportedImage, UnreadableImage, InvalidFrame, MissingDecoder: with the
@@ -48,11 +56,11 @@ def decode(data: bytes, frame: int | None = None) -> Frame:
     if frame not in (None, 0):
         raise InvalidFrame("frame: a still image has frame 0 only", field="frame")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with refused(), opened(data) as image:
             _check_header(image)
-            if image.format == "JPEG":
-                check_scans(data)
+            check_whole(image, data)
             stored, turned = stored_pixels(image)
+            further = image.format == "MPO"
     except UnidentifiedImageError:
         raise UnsupportedImage(
             f"image: not a format taken here; send {', '.join(FORMATS)} or DICOM", field="image"
@@ -64,7 +72,8 @@ def decode(data: bytes, frame: int | None = None) -> Frame:
             f"image: damaged or cut short ({type(error).__name__}); send the whole file",
             field="image",
         ) from None
-    return Frame.of(stored, warnings=("exif_orientation_ignored",) if turned else ())
+    notes = {"exif_orientation_ignored": turned, "further_pictures_ignored": further}
+    return Frame.of(stored, warnings=tuple(note for note, holds in notes.items() if holds))
 
 
 def _check_header(image: Image.Image) -> None:

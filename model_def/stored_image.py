@@ -5,23 +5,26 @@
   keeps its grey levels (257 x g and 256 x g both give g), and equal samples give equal pixels in
   any two images. 12-bit samples in the low bits of a 16-bit file come out nearly black.
 * Files beyond the limits below are refused: they protect a worker while it decodes.
+* Damage that a file's own checksums or decoder tell of is refused: PNG chunks, JPEG (in TIFF, too),
+  TIFF by deflate. BMP, WebP and other TIFFs hold nothing that tells zeroed bytes from pixels.
+* Of a JPEG file of several pictures, the first is taken.
 * Colour profiles and gamma are not applied; an alpha channel is ignored: it holds no echo.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from PIL import ExifTags, Image
+import io
 
+import numpy as np
+from PIL import ExifTags, Image, TiffImagePlugin
+
+from model_def import jpeg, png, tiff
 from model_def.preprocessing import Pixels
 
 MAX_BYTES = 32 * 2**20
 """Of a still image; an ultrasound frame of 1 Mpx has 3 MB uncompressed."""
 MAX_PIXELS = 16_000_000
 """Of one frame, read from the header before anything is decoded: twice a 4K screen."""
-MAX_SCANS = 100
-"""Of a JPEG: usual are 1 to 11, and each goes over all pixels, which it may hold in a few bytes."""
-
 # Who opens an image checks the header's size, before any pixel is decoded; Pillow would only warn.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -31,7 +34,6 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "I;16B", "I;1
 # TIFF 6.0 tags
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
-_USUAL_TILE = 4096 * 4096
 
 # Pillow turns TIFF, and TIFF alone, while it loads: what each orientation (EXIF 2.32, tag 0x0112)
 # takes to be turned back.
@@ -46,9 +48,30 @@ _TURN_BACK = {
 }
 
 
-def count_scans(jpeg: bytes) -> int:
-    """Scans of a JPEG, by their markers; `MAX_SCANS` are taken."""
-    return jpeg.count(b"\xff\xda")
+def opened(data: bytes) -> Image.Image:
+    """An image file of `FORMATS`, its header read and nothing decoded.
+
+    Raises:
+        UnidentifiedImageError: of another format.
+        Exception: of many types, on damaged bytes.
+    """
+    if data.startswith(png.SIGNATURE):
+        data = png.lean(data)
+    return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def check_whole(image: Image.Image, data: bytes) -> None:
+    """Make sure, as far as its format can tell, that a usable file holds its whole picture.
+
+    `data` is the file that `image` was opened from.
+
+    Raises:
+        jpeg.TooManyScans, jpeg.Damaged, jpeg.Unverifiable.
+    """
+    if image.format in ("JPEG", "MPO"):
+        jpeg.check(data)
+    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        tiff.check(image, data)
 
 
 def unusable(image: Image.Image) -> str | None:
@@ -58,7 +81,8 @@ def unusable(image: Image.Image) -> str | None:
     """
     if image.mode not in MODES:
         return f"pixel mode {image.mode}; give 8 or 16 bits a channel, unsigned"
-    if getattr(image, "is_animated", False):  # n_frames would walk through the whole file
+    # n_frames would walk through the whole file
+    if getattr(image, "is_animated", False) and image.format != "MPO":
         return "several frames; give one"
     if image.format == "TIFF":
         return _unusable_tiff(image)
@@ -71,7 +95,7 @@ def _unusable_tiff(image: Image.Image) -> str | None:
     if any(kind != 1 for kind in tags.get(_SAMPLE_FORMAT, ())):
         return "signed or floating samples; give unsigned ones"
     width, height = image.size
-    if tags.get(_TILE_WIDTH, 1) * tags.get(_TILE_LENGTH, 1) > max(width * height, _USUAL_TILE):
+    if tags.get(_TILE_WIDTH, 1) * tags.get(_TILE_LENGTH, 1) > max(width * height, tiff.USUAL_TILE):
         return "tiles larger than the image; write it anew"  # a tile is decoded as a whole
     if image.mode.startswith("I;16"):
         if tags.get(_BITS) != (16,):

@@ -8,7 +8,6 @@ Missing values are null and stay null.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,18 +18,10 @@ import joblib
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
+from model_def import jpeg, png
 from model_def.preprocessing import Pixels, RoI
-from model_def.stored_image import (
-    FORMATS,
-    MAX_BYTES,
-    MAX_PIXELS,
-    MAX_SCANS,
-    count_scans,
-    to_grey,
-    unusable,
-)
+from model_def.stored_image import MAX_BYTES, MAX_PIXELS, check_whole, opened, to_grey, unusable
 from sonode_console import UserError, progress
 from train.cohort_checks import ROI_COLUMNS, UNREADABLE, Scan, column_faults, find_faults
 
@@ -97,9 +88,13 @@ class TooLargeError(OSError):
     """An image beyond the limits that serving has; says which."""
 
 
+class DamagedError(OSError):
+    """An image that does not hold its whole picture; says what is wrong."""
+
+
 def reason(error: OSError) -> str:
     """Why `read_image` did not take an image, to be read after "the image is"."""
-    return str(error) if isinstance(error, TooLargeError) else UNREADABLE
+    return str(error) if isinstance(error, TooLargeError | DamagedError) else UNREADABLE
 
 
 def read_image(path: Path) -> Pixels:
@@ -107,6 +102,7 @@ def read_image(path: Path) -> Pixels:
 
     Raises:
         TooLargeError: the file is beyond a limit.
+        DamagedError: its picture is not whole.
         OSError: it is absent or no readable image.
     """
     return _read_image(path)[0]
@@ -118,15 +114,18 @@ def _read_image(path: Path) -> tuple[Pixels, bool]:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise TooLargeError(f"{size} bytes; the limit is {MAX_BYTES}")
         data = path.read_bytes()
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with opened(data) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise TooLargeError(f"{width} x {height} pixels; the limit is {MAX_PIXELS} in all")
             if why := unusable(image):
                 raise OSError(why)
-            if image.format == "JPEG" and (scans := count_scans(data)) > MAX_SCANS:
-                raise TooLargeError(f"a JPEG of {scans} scans; the limit is {MAX_SCANS}")
+            check_whole(image, data)
             return to_grey(image)
+    except jpeg.TooManyScans as error:
+        raise TooLargeError(str(error)) from None
+    except (jpeg.Damaged, jpeg.Unverifiable, png.BadChecksum) as error:
+        raise DamagedError(str(error)) from None
     except (SyntaxError, ValueError) as error:
         # What Pillow's decoders raise on damaged files besides OSError.
         raise OSError(f"not a readable image ({type(error).__name__})") from error

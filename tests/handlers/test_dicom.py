@@ -267,3 +267,14 @@ def test_another_modality_is_flagged() -> None:
 def test_the_reader_keeps_no_name() -> None:
     # What is never read cannot leak.
     assert not [tag for tag in dicom._TAGS if tag.startswith(("Patient", "Study", "Institution"))]
+
+
+def test_a_jpeg_frame_that_libjpeg_fills_up_with_grey_is_refused() -> None:
+    noise = np.random.default_rng(5).integers(0, 256, GREY.shape, dtype=np.uint8)
+    made = dataset(noise, "MONOCHROME2")
+    whole = encoded(noise, "JPEG")
+    dicom.decode(compressed(made, [whole], uid.JPEGBaseline8Bit), None)
+    cut_and_closed = whole[:-60] + b"\xff\xd9"
+    file = compressed(made, [cut_and_closed], uid.JPEGBaseline8Bit)
+    with pytest.raises(UnreadableImage, match="damaged: the JPEG's data"):
+        dicom.decode(file, None)

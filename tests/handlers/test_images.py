@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,6 +55,39 @@ def test_a_file_cut_short_is_refused_not_filled_up(
     data = encode(frame, kind)
     with pytest.raises((UnreadableImage, UnsupportedImage)):
         images.decode(data[: int(share * len(data))])
+
+
+def test_a_jpeg_that_libjpeg_fills_up_with_grey_is_refused(frame: np.ndarray) -> None:
+    whole = encode(frame, "JPEG")
+    cut_and_closed = whole[: 2 * len(whole) // 3] + b"\xff\xd9"
+    filled = np.asarray(Image.open(io.BytesIO(cut_and_closed)))
+    assert filled[-8:].std() < 1  # what Pillow gives, without a word
+    with pytest.raises(UnreadableImage, match=r"damaged: the JPEG's data .*premature end"):
+        images.decode(cut_and_closed)
+
+
+def test_a_flipped_bit_in_a_png_is_refused(frame: np.ndarray) -> None:
+    data = encode(frame)
+    at = data.index(b"IDAT") + 3000
+    with pytest.raises(UnreadableImage, match="damaged: the checksum of a chunk IDAT differs"):
+        images.decode(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+
+
+def test_the_first_picture_of_a_jpeg_is_taken_whatever_lies_behind_it(frame: np.ndarray) -> None:
+    first = encode(frame, "JPEG")
+    alone = images.decode(first)
+    assert alone.warnings == ()
+    filmed = images.decode(first + b"\x00\x00\x00\x18ftypmp42" + b"\xff\xda\xff" * 10_000)
+    assert (filmed.grey_HW == alone.grey_HW).all()
+    assert filmed.warnings == ()
+    several = encode(frame, "MPO", save_all=True, append_images=[Image.new("L", (40, 30))])
+    second = several.rindex(b"\xff\xd8\xff")
+    for data in (several, several[:second]):  # a program that cut the second kept the index
+        listed = images.decode(data)
+        assert (listed.grey_HW == alone.grey_HW).all()
+        assert listed.warnings == ("further_pictures_ignored",)
+    with pytest.raises(UnreadableImage, match="no end marker"):
+        images.decode(several[: second // 2])
 
 
 def test_formats_and_depths_that_are_not_taken(frame: np.ndarray) -> None:

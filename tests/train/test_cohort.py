@@ -193,21 +193,31 @@ def test_one_lesion_has_one_status(folder: Path) -> None:
     ]
 
 
+def test_a_damaged_picture_is_a_fault_that_says_so(folder: Path) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (60, 80), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "cut.jpg")
+    whole = (folder / "cut.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
+    (fault,) = faults(folder, row(image="cut.jpg", lesion_id="cut"))
+    assert fault.startswith("row 0, image: the JPEG's data (Corrupt JPEG data: premature end")
+
+
 def test_the_limits_of_serving_hold_in_training(folder: Path) -> None:
     # 16,008,001 pixels and 144 Mpx, of which Pillow would warn, in some kB.
     Image.fromarray(np.zeros((4001, 4001), np.uint8)).save(folder / "large.png")
     Image.fromarray(np.zeros((12000, 12000), np.uint8)).save(folder / "huge.png")
     (folder / "bytes.png").write_bytes(bytes(MAX_BYTES + 1))
     Image.fromarray(np.zeros((30, 40), np.uint8)).save(folder / "scans.jpg")
-    with (folder / "scans.jpg").open("ab") as file:
-        file.write(b"\xff\xda" * 100)
+    jpeg = (folder / "scans.jpg").read_bytes()
+    scan = jpeg[jpeg.index(b"\xff\xda") : -2]
+    (folder / "scans.jpg").write_bytes(jpeg[:-2] + scan * 100 + jpeg[-2:])
     names = ("large.png", "huge.png", "bytes.png", "scans.jpg")
     rows = [row(image=name, lesion_id=name) for name in names]
     assert faults(folder, *rows) == [
         "row 0, image: 4001 x 4001 pixels; the limit is 16000000 in all",
         "row 1, image: 12000 x 12000 pixels; the limit is 16000000 in all",
         "row 2, image: 33554433 bytes; the limit is 33554432",
-        "row 3, image: a JPEG of 101 scans; the limit is 100",
+        "row 3, image: 101 JPEG scans; the limit is 100",
     ]
     for name in names:
         with pytest.raises(ImageTooLarge):

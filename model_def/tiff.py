@@ -1,0 +1,76 @@
+"""Whether a TIFF's strips or tiles are whole, where their compression can tell.
+
+libtiff drops the warnings of libjpeg, and leaves off a deflated strip before its checksum once it
+has all of its rows. LZW, PackBits and plain samples hold nothing that tells.
+
+Tags as in TIFF 6.0 and, of `JPEGTables`, its technical note 2.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+from PIL import TiffImagePlugin
+
+from model_def import jpeg
+
+_COMPRESSION, _JPEG, _DEFLATE = 259, 7, (8, 32946)
+_STRIP_OFFSETS, _STRIP_SIZES = 273, 279
+_TILE_OFFSETS, _TILE_SIZES = 324, 325
+_JPEG_TABLES = 347
+USUAL_TILE = 4096 * 4096
+"""Pixels of a tile that is taken though the image be smaller."""
+_BYTES_PER_PIXEL = 16
+"""Twice those of four channels of 16 bits, since tiles go beyond the image's edge."""
+
+
+def check(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
+    """Make sure that the file `data`, which `image` was opened from, holds its whole picture.
+
+    Raises:
+        jpeg.Damaged, jpeg.TooManyScans, jpeg.Unverifiable.
+    """
+    compression = image.tag_v2.get(_COMPRESSION)
+    if compression != _JPEG and compression not in _DEFLATE:
+        return
+    pixels = max(image.width * image.height, USUAL_TILE)  # what all pieces may hold, about
+    allowed = 2 * pixels if compression == _JPEG else _BYTES_PER_PIXEL * pixels
+    for piece in _pieces(image, data):
+        if compression == _JPEG:
+            allowed -= jpeg.pixels(piece)
+        else:
+            allowed -= _inflated_size(piece, allowed)
+        if allowed < 0:
+            raise jpeg.Damaged("strips or tiles larger than the image")
+        if compression == _JPEG:
+            jpeg.check(piece)
+
+
+def _pieces(image: TiffImagePlugin.TiffImageFile, data: bytes) -> Iterator[bytes]:
+    """Its strips or tiles; those of JPEG with the tables that they share."""
+    tags = image.tag_v2
+    tiled = _TILE_OFFSETS in tags
+    starts = tags.get(_TILE_OFFSETS if tiled else _STRIP_OFFSETS, ())
+    sizes = tags.get(_TILE_SIZES if tiled else _STRIP_SIZES, ())
+    if len(starts) != len(sizes) or sum(sizes) > len(data):
+        raise jpeg.Damaged("strips or tiles that overlap, or whose sizes are absent")
+    tables = tags.get(_JPEG_TABLES, b"")[:-2]  # both are JPEG streams from SOI to EOI
+    for start, size in zip(starts, sizes, strict=True):
+        piece = data[start : start + size]
+        yield tables + piece[2:] if tables else piece
+
+
+def _inflated_size(piece: bytes, allowed: int) -> int:
+    """Bytes that it inflates to, its checksum compared; no further than beyond `allowed`."""
+    inflater, size = zlib.decompressobj(), 0
+    try:
+        while not inflater.eof and size <= allowed:
+            inflated = inflater.decompress(piece, 2**20)
+            piece = inflater.unconsumed_tail
+            size += len(inflated)
+            if not inflated and not inflater.eof:
+                raise jpeg.Damaged("a strip or tile ends early")
+    except zlib.error as error:
+        raise jpeg.Damaged(f"a strip or tile ({error})") from None
+    return size

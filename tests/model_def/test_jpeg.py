@@ -1,0 +1,93 @@
+"""Sound JPEGs of every kind pass; what libjpeg fills up with grey does not."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model_def import jpeg
+
+NOISE = np.random.default_rng(7).integers(0, 256, (90, 121), dtype=np.uint8)
+PICTURE = Image.fromarray(NOISE)
+END = b"\xff\xd9"
+
+
+def encode(mode: str = "L", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    PICTURE.convert(mode).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def scan_starts(data: bytes) -> list[int]:
+    return [segment.start - 4 for segment in jpeg._segments(data) if segment.marker == 0xDA]
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("L", {}),
+        ("L", {"optimize": True, "restart_marker_blocks": 5}),
+        ("L", {"exif": b"Exif\0\0" + b"\xff\xda" * 500 + END}),
+        ("L", {"quality": 1}),
+        *(("RGB", {"subsampling": sampling}) for sampling in (0, 1, 2)),
+        ("RGB", {"keep_rgb": True}),
+        ("CMYK", {}),
+    ],
+)
+def test_a_sound_file_passes(mode: str, options: dict[str, object], progressive: bool) -> None:
+    data = encode(mode, progressive=progressive, **options)
+    jpeg.check(data)
+    jpeg.check(data + b"\xff\xda" * 500 + b"a film behind the picture" + data)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_data_that_is_cut_zeroed_or_left_out_is_damage(mode: str, progressive: bool) -> None:
+    data = encode(mode, progressive=progressive)
+    begin, stop = scan_starts(data)[0] + 20, len(data) - 2
+    for share in (0.1, 0.5, 0.9):
+        at = begin + int(share * (stop - begin))
+        with pytest.raises(jpeg.Damaged):
+            jpeg.check(data[:at] + END)
+        with pytest.raises(jpeg.Damaged):
+            jpeg.check(data[:at])
+    middle = (begin + stop) // 2
+    with pytest.raises(jpeg.Damaged):
+        jpeg.check(data[: middle - 500] + bytes(1000) + data[middle + 500 :])
+    with pytest.raises(jpeg.Damaged):
+        jpeg.check(data[: middle - 500] + data[middle + 500 :])
+
+
+def test_a_progressive_file_that_ends_between_two_scans_is_damage() -> None:
+    data = encode(progressive=True)
+    starts = scan_starts(data)
+    assert len(starts) == 6
+    for start in starts[1:]:
+        with pytest.raises(jpeg.Damaged, match="lacks scans"):
+            jpeg.check(data[:start] + END)
+
+
+def test_scans_of_the_picture_are_counted_not_bytes_in_it_or_behind_it() -> None:
+    data = encode("RGB", progressive=True, comment=b"\xff\xda" * 200)
+    assert jpeg.count_scans(data + b"\xff\xda" * 200) == 10
+    scan = data[scan_starts(data)[-1] : -2]
+    with pytest.raises(jpeg.TooManyScans, match="101 JPEG scans; the limit is 100"):
+        jpeg.check(data[:-2] + scan * 91 + END)
+
+
+def test_scan_parameters_that_cameras_write_wrongly_are_no_damage() -> None:
+    data = bytearray(encode())
+    parameters = scan_starts(data)[0] + 7
+    assert data[parameters : parameters + 3] == b"\x00\x3f\x00"
+    data[parameters : parameters + 3] = bytes(3)
+    jpeg.check(bytes(data))
+    assert (
+        np.asarray(Image.open(io.BytesIO(data))) == np.asarray(Image.open(io.BytesIO(encode())))
+    ).all()
+
+
+def test_what_the_warning_interface_does_not_take_is_said_to_be_so() -> None:
+    with pytest.raises(jpeg.Unverifiable, match="subsampling; write it anew"):
+        jpeg.check(encode("CMYK", subsampling=2))
