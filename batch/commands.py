@@ -85,6 +85,10 @@ def score(
 
     The same words again go on where a run ended, and try again what failed.
     """
+    from batch import uris
+
+    manifest, out, *archive = map(uris.argument, (manifest, out, *archive))
+    since = since and uris.argument(since)
     if engine not in ("local", "ray"):
         raise UserError(f"--engine {engine}: no such engine; give local or ray")
     cluster = {

@@ -22,10 +22,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from batch import manifest_checks as checks
-from batch import manifest_files, storage
+from batch import manifest_files, manifest_folder, uris
 from batch.storage_errors import StorageError
 from sonode_console import UserError
 
@@ -36,7 +35,7 @@ class Request(NamedTuple):
     """What one manifest row asks for."""
 
     image_uri: str
-    """Absolute: relative ones are taken from the manifest's folder."""
+    """An absolute path or s3://bucket/key: relative ones are taken from the manifest's folder."""
     etag: str | None
     fields: dict[str, str]
     """`roi` as "x0,y0,x1,y1" and `frame`, where given, as TorchServe hands them over."""
@@ -74,7 +73,7 @@ def requests(table: pa.Table, folder: str) -> list[Request]:
             fields["roi"] = ",".join(map(_whole, roi))
         if row.get("frame") is not None:
             fields["frame"] = str(int(row["frame"]))
-        uri = _absolute(row["image_uri"], folder)
+        uri = uris.absolute(row["image_uri"], folder)
         found.append(Request(uri, row.get("etag") or None, fields))
     return found
 
@@ -104,16 +103,14 @@ def opened(uri: str, *, reserved: Collection[str], out: str | None = None) -> It
     """
     with tempfile.TemporaryDirectory(prefix="sonode-manifest-") as copies:
         try:
-            files, folder = manifest_files.copied(uri, Path(copies), out)
+            files, folder = manifest_folder.copied(uri, Path(copies), out)
         except StorageError as error:
             raise UserError(f"manifest {uri}: {error}") from None
-        schema = manifest_files.common_schema(uri, files)
         try:
+            schema = manifest_files.common_schema(uri, files)
             yield _checked(uri, files, schema, folder, reserved)
         except manifest_files.Unsound as error:
-            raise UserError(
-                f"manifest {uri}: not a sound Parquet file ({error}); write it anew"
-            ) from None
+            raise UserError(f"manifest {uri}: {error}") from None
 
 
 class _Faults:
@@ -140,19 +137,15 @@ def _checked(
     sha256, hashes = hashlib.sha256(), []
     if readable:
         for table in manifest_files.tables(files, schema, manifest_files.CHECKED_TOGETHER):
-            faults.add(checks.row_problems(table, first=rows))
+            faults.add(checks.row_problems(table, folder, first=rows))
             sha256.update(digest(table).encode())
-            hashes.append(checks.row_hashes(table))
             if checks.is_text(schema.field("image_uri").type):
-                buckets |= _buckets(table["image_uri"], folder)
+                hashes.append(checks.row_hashes(table, folder))
+                buckets |= uris.buckets(table["image_uri"], folder)
             rows += table.num_rows
-        repeated = checks.repeated(np.concatenate(hashes))
-        if len(repeated) and not faults.count:  # rows without an image_uri would be equal
-            faults.add(
-                checks.duplicates(
-                    manifest_files.tables(files, schema, manifest_files.CHECKED_TOGETHER), repeated
-                )
-            )
+        if not faults.count:  # rows without an image_uri would be equal
+            again = manifest_files.tables(files, schema, manifest_files.CHECKED_TOGETHER)
+            faults.add(checks.duplicates(again, folder, checks.repeated(np.concatenate(hashes))))
     if faults.count:
         more = [f"and {faults.count - _SHOWN} more"] if faults.count > _SHOWN else []
         raise UserError(
@@ -169,20 +162,6 @@ def _checked(
         sha256=sha256.hexdigest(),
         buckets=tuple(sorted(buckets)),
     )
-
-
-def _buckets(uris: pa.ChunkedArray, folder: str) -> set[str]:
-    found = pc.extract_regex(uris.combine_chunks(), r"^s3://(?P<bucket>[^/]+)/").field("bucket")
-    buckets = set(found.unique().to_pylist()) - {None, ""}
-    relative = pc.invert(pc.match_substring_regex(uris, r"^(s3://|/)"))
-    if storage.is_s3(folder) and pc.any(relative).as_py():
-        buckets.add(storage.split_s3(folder)[0])
-    return {f"s3://{bucket}/" for bucket in buckets}
-
-
-def _absolute(uri: str, folder: str) -> str:
-    # By hand: pathlib would be half of what a row costs in a manifest of millions.
-    return uri if storage.is_s3(uri) or uri.startswith("/") else f"{folder.rstrip('/')}/{uri}"
 
 
 def _whole(value: float | None) -> str:

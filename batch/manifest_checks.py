@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from pandas.util import hash_pandas_object
 
-from batch import storage
+from batch import uris
 
 ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
-_ASKED = ("image_uri", "frame", "roi", *ROI_COLUMNS)
 TYPES = {
     "frame": pa.int64(),
     "roi": pa.list_(pa.float64()),
     **dict.fromkeys(ROI_COLUMNS, pa.float64()),
 }
 """Of columns that hold no value; all others are text then."""
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_ASKED = ("image_uri", "frame", "roi", *ROI_COLUMNS)
+_EXACT = 2.0**53
 
 
 def schema_problems(schema: pa.Schema, reserved: Collection[str]) -> Iterator[str]:
@@ -69,16 +69,18 @@ def _roi_schema_problems(schema: pa.Schema) -> Iterator[str]:
             yield f"column 'roi' holds {kind}; write it as a list of four numbers"
 
 
-def row_problems(table: pa.Table, first: int = 0) -> Iterator[str]:
+def row_problems(table: pa.Table, folder: str, first: int = 0) -> Iterator[str]:
     """Yield one line per fault of the rows, which are counted from `first`.
+
+    `folder`: where relative image_uris begin.
 
     Lines hold no value that may identify. Columns that `schema_problems` refuses are passed over.
     Whole columns are looked at first, and row by row only what may be at fault.
     """
     names = table.column_names
     if "image_uri" in names and is_text(table["image_uri"].type):
-        for row, uri in _suspects(table["image_uri"], _odd_uris(table["image_uri"])):
-            if fault := _uri_fault(uri):
+        for row, uri in _suspects(table["image_uri"], uris.odd(table["image_uri"])):
+            if fault := uris.fault(uri, folder):
                 yield f"row {first + row}: image_uri {fault}"
     if "frame" in names and _is_number(table["frame"].type, or_null=True):
         odd = _odd_frames(_floats(table["frame"]))
@@ -95,13 +97,17 @@ def row_problems(table: pa.Table, first: int = 0) -> Iterator[str]:
             yield f"row {first + row}: RoI {fault}"
 
 
-def row_hashes(table: pa.Table) -> npt.NDArray[np.uint64]:
-    """Give 64 bits for what each row asks to be scored: image, frame and RoI."""
-    columns = {name: table[name] for name in _ASKED if name in table.column_names}
-    if "roi" in columns:  # a list cannot be hashed
-        columns["roi"] = pa.array([str(roi) for roi in columns["roi"].to_pylist()], pa.string())
-    frame = pa.table(columns).to_pandas()
-    hashes = hash_pandas_object(frame, index=False, categorize=False)
+def row_hashes(table: pa.Table, folder: str) -> npt.NDArray[np.uint64]:
+    """Give 64 bits for what each row asks to be scored: image, frame and RoI.
+
+    The same whatever the types and the nulls of the other rows, and however the image is named.
+    """
+    columns: dict[str, Any] = {"uri": uris.same(table["image_uri"], folder).to_pandas()}
+    if "frame" in table.column_names:
+        columns["frame"] = _floats(table["frame"]) + 0.0  # -0.0 is 0.0
+    for name, edge in zip(ROI_COLUMNS, _edges(table), strict=False):  # none: no RoI is given
+        columns[name] = edge + 0.0
+    hashes = hash_pandas_object(pd.DataFrame(columns), index=False, categorize=False)
     return np.asarray(hashes, np.uint64)
 
 
@@ -111,18 +117,25 @@ def repeated(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
 
 
-def duplicates(tables: Iterable[pa.Table], among: npt.NDArray[np.uint64]) -> Iterator[str]:
+def duplicates(
+    tables: Iterable[pa.Table], folder: str, among: npt.NDArray[np.uint64]
+) -> Iterator[str]:
     """Yield one line per row that asks for what an earlier row asked for.
 
     Only rows with a hash `among` these are compared, and whole: equal hashes alone prove nothing.
     """
-    seen: dict[tuple[str, ...], int] = {}
+    if not len(among):
+        return
+    seen: dict[tuple[object, ...], int] = {}
     first = 0
     for table in tables:
-        rows = np.flatnonzero(np.isin(row_hashes(table), among)).tolist()
-        asked = [name for name in _ASKED if name in table.column_names]
-        for row, values in zip(rows, table.select(asked).take(rows).to_pylist(), strict=True):
-            earlier = seen.setdefault(tuple(map(str, values.values())), first + row)
+        rows = np.flatnonzero(np.isin(row_hashes(table, folder), among)).tolist()
+        names = [name for name in table.column_names if name in _ASKED]
+        for row, values in zip(rows, table.select(names).take(rows).to_pylist(), strict=True):
+            uri = uris.same_one(values["image_uri"], folder)
+            roi = roi_of(values, names)
+            asked = (uri, values.get("frame"), None if roi is None else tuple(roi))
+            earlier = seen.setdefault(asked, first + row)  # Python takes 7, 7.0, Decimal(7) for one
             if earlier != first + row:
                 yield f"row {first + row}: image, frame and RoI are row {earlier}'s; keep one"
         first += table.num_rows
@@ -134,12 +147,6 @@ def _suspects(column: pa.ChunkedArray, odd: npt.NDArray[np.bool_]) -> Iterator[t
     )
 
 
-def _odd_uris(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    plain = pc.match_substring_regex(column, r"^([^:\s][^:]*|s3://[^/]+/.+)$")
-    odd: npt.NDArray[np.bool_] = np.asarray(pc.invert(pc.fill_null(plain, False)))
-    return odd
-
-
 def _odd_frames(frames: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     with np.errstate(invalid="ignore"):
         odd = ~((frames >= 0) & (frames == np.floor(frames)) & np.isfinite(frames))
@@ -148,22 +155,27 @@ def _odd_frames(frames: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 
 def _odd_rois(table: pa.Table) -> npt.NDArray[np.bool_]:
     """Rows whose RoI is not plainly sound; among them those with none."""
-    if "roi" not in table.column_names:
-        edges = [_floats(table[name]) for name in ROI_COLUMNS]
-    else:
-        column = table["roi"]
-        if pa.types.is_null(column.type):
-            return np.zeros(table.num_rows, bool)
-        edges = [_floats(pc.list_element(_four(column), index)) for index in range(4)]
+    edges = _edges(table)
     x_min, y_min, x_max, y_max = edges
     with np.errstate(invalid="ignore"):
         sound = (x_min >= 0) & (y_min >= 0) & (x_min < x_max) & (y_min < y_max)
         whole = np.all([edge == np.floor(edge) for edge in edges], axis=0)
-        odd = ~(sound & whole & np.isfinite(x_max) & np.isfinite(y_max))
+        # Beyond it the conversion to float may have rounded what is not whole.
+        odd = ~(sound & whole & (x_max < _EXACT) & (y_max < _EXACT))
     if "roi" in table.column_names:
         lengths = np.asarray(pc.fill_null(pc.list_value_length(table["roi"]), 4))
         odd = odd | (lengths != 4)
     return np.asarray(odd, np.bool_)
+
+
+def _edges(table: pa.Table) -> list[npt.NDArray[np.float64]]:
+    """The RoIs' edges in the order of ROI_COLUMNS, NaN for none; empty without such columns."""
+    if "roi" not in table.column_names:
+        return [_floats(table[name]) for name in ROI_COLUMNS if name in table.column_names]
+    column = table["roi"]
+    if pa.types.is_null(column.type):
+        column = column.cast(TYPES["roi"])
+    return [_floats(pc.list_element(_four(column), index)) for index in range(4)]
 
 
 def _four(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -180,21 +192,9 @@ def _rois_have_numbers(table: pa.Table) -> bool:
 
 
 def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """The numbers, NaN for null; whole numbers beyond 2**53 are rounded, as any pixel would be."""
+    """The numbers, NaN for null; those beyond 2**53 are rounded."""
     numbers: npt.NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy()
     return numbers
-
-
-def _uri_fault(uri: str | None) -> str | None:
-    if not uri or not uri.strip():
-        return "is missing; give every row one"
-    if storage.is_s3(uri):
-        return None if all(storage.split_s3(uri)) else "is not s3://bucket/key"
-    return (
-        "has a scheme that is not s3://; give an s3:// URI or a path"
-        if _SCHEME.match(uri)
-        else None
-    )
 
 
 def _roi_fault(roi: list[float | None] | None) -> str | None:
@@ -236,7 +236,8 @@ def is_text(kind: pa.DataType, *, or_null: bool = False) -> bool:
 def _is_number(kind: pa.DataType, *, or_null: bool = False) -> bool:
     if pa.types.is_null(kind):
         return or_null
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    return any(is_kind(kind) for is_kind in kinds)
 
 
 def _is_number_list(kind: pa.DataType) -> bool:

@@ -37,6 +37,7 @@ from sonode_console import UserError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
 
 MAX_THREADS = 32
 """How many threads may call this module at once without waiting for a connection."""
@@ -242,40 +243,71 @@ def _check_size(size: int, limit: int | None) -> None:
         raise ObjectTooLarge(f"the object has {size} bytes; {limit} are taken")
 
 
+def first_bytes(uri: str, count: int) -> bytes:
+    """Read the first bytes of an object, fewer where it has fewer. Raises as `read` does."""
+    if not is_s3(uri):
+        with _local_faults(), Path(uri).open("rb") as file:
+            return file.read(count)
+    bucket, key = split_s3(uri)
+    with _s3_faults(uri):
+        body = _client().get_object(Bucket=bucket, Key=key)["Body"]
+        with closing(body):  # not by Range, which an empty object does not have
+            return body.read(count)
+
+
 def list_files(folder: str, *, deep: bool = False) -> list[str]:
     """List the URIs of the objects in `folder`, sorted; none if there is no folder.
 
     Those directly in it, or with `deep` also those in folders below that have no `_` or `.` before
     their name, which readers of Parquet pass over as well.
     """
-    if is_s3(folder):
-        bucket, key = split_s3(folder)
-        prefix = f"{key.rstrip('/')}/".lstrip("/")
-        with _s3_faults(folder):
-            pages = _client().get_paginator("list_objects_v2")
-            found = list(pages.paginate(Bucket=bucket, Prefix=prefix, Delimiter="/"))
-        keys = [one["Key"] for page in found for one in page.get("Contents", [])]
-        # The S3 console makes "folder" objects whose key ends in a slash.
-        files = [f"s3://{bucket}/{key}" for key in keys if not key.endswith("/")]
-        folders = (
-            [
-                f"s3://{bucket}/{one['Prefix']}"
-                for page in found
-                for one in page.get("CommonPrefixes", [])
+    return sorted(_list_s3(folder, deep) if is_s3(folder) else _list_local(folder, deep))
+
+
+def _list_s3(folder: str, deep: bool) -> Iterator[str]:
+    bucket, key = split_s3(folder)
+    prefix = f"{key.rstrip('/')}/" if key.strip("/") else ""
+    with _s3_faults(folder):
+        pages = list(_pages(Bucket=bucket, Prefix=prefix, Delimiter="/"))
+        # Folders by a listing, so that hidden ones, which may hold millions, are not read; what is
+        # below them flat, whatever slashes keys have.
+        for below in [one["Prefix"] for page in pages for one in page.get("CommonPrefixes", [])]:
+            if deep and not _is_hidden(below.removeprefix(prefix)):
+                pages += _pages(Bucket=bucket, Prefix=below)
+    for page in pages:
+        for one in page.get("Contents", []):
+            inner = one["Key"].removeprefix(prefix).rpartition("/")[0]
+            # The S3 console makes "folder" objects whose key ends in a slash.
+            if not one["Key"].endswith("/") and not any(map(_is_hidden, inner.split("/"))):
+                yield f"s3://{bucket}/{one['Key']}"
+
+
+def _pages(**where: str) -> Iterator[ListObjectsV2OutputTypeDef]:
+    yield from _client().get_paginator("list_objects_v2").paginate(**where)  # type: ignore[arg-type]
+
+
+def _list_local(folder: str, deep: bool) -> Iterator[str]:
+    def refused(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise error
+
+    seen = set()
+    with _local_faults():
+        for place, folders, names in os.walk(folder, onerror=refused, followlinks=True):
+            yield from (str(path) for name in names if (path := Path(place, name)).is_file())
+            if not deep:
+                return
+            seen.add(Path(place).resolve())
+            folders[:] = [
+                name
+                for name in folders
+                # Links are followed, but not in a circle.
+                if not _is_hidden(name) and Path(place, name).resolve() not in seen
             ]
-            if deep
-            else []
-        )
-    else:
-        with _local_faults():
-            path = Path(folder)
-            entries = list(path.iterdir()) if path.is_dir() else []
-            files = [str(entry) for entry in entries if entry.is_file()]
-            folders = [str(entry) for entry in entries if deep and entry.is_dir()]
-    for inner in folders:
-        if inner.rstrip("/").rpartition("/")[2][0] not in "_.":
-            files += list_files(inner, deep=True)
-    return sorted(files)
+
+
+def _is_hidden(folder: str) -> bool:
+    return folder.startswith(("_", "."))
 
 
 def exists(uri: str) -> bool:

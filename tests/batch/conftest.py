@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from batch import storage
 from batch.local_s3 import LocalS3
+from tests.batch.stub_store import StubStore, serving
 
 
 class FakeArchive:
@@ -135,3 +137,16 @@ def s3(server: LocalS3, monkeypatch: pytest.MonkeyPatch) -> str:
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty folder in either kind of storage."""
     return str(request.getfixturevalue("s3") if request.param == "s3" else tmp_path)
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubStore]:
+    """Point the AWS environment at a store that misbehaves as the test asks."""
+    with serving(StubStore()) as store:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            monkeypatch.delenv(name)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "any")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", store.address)
+        yield store

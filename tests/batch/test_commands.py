@@ -177,6 +177,18 @@ def test_all_of_it_in_s3(sonode: Any, s3: str, put_table: Any) -> None:
         sonode("score", manifest, f"{s3}/out2", "--archive", f"{s3}/none.mar")
 
 
+def test_uris_as_spark_writes_them_are_taken_and_others_refused(
+    sonode: Any, manifest: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ("--archive", f"file://{tmp_path}/model.mar", "--since", f"file:{out}")
+    assert sonode("score", f"file://{manifest}", f"file://{out}", *words) == 1
+    assert results.read(str(out)).num_rows == 2
+    for uri in ("gs://bucket/out", "hdfs://host/out"):
+        with pytest.raises(UserError, match=f"{uri}: a scheme that is not s3:// or file:///"):
+            sonode("score", manifest, uri, *words)
+
+
 def test_options_of_a_cluster_go_with_it(sonode: Any, manifest: str, tmp_path: Path) -> None:
     words = ("score", manifest, str(tmp_path / "out"), "--archive", str(tmp_path / "model.mar"))
     with pytest.raises(UserError, match="--engine spark: no such engine; give local or ray"):

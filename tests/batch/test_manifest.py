@@ -1,20 +1,23 @@
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.parquet.encryption as pe
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch import manifest, storage
+from batch import manifest, storage, uris
 from batch import manifest_checks as checks
 from batch.manifest_checks import ROI_COLUMNS, row_problems, schema_problems
 from batch.storage_errors import StorageError
@@ -22,7 +25,7 @@ from sonode_console import UserError
 
 
 def problems(table: pa.Table) -> list[str]:
-    return [*schema_problems(table.schema, reserved=()), *row_problems(table)]
+    return [*schema_problems(table.schema, reserved=()), *row_problems(table, "/f")]
 
 
 def _found(**columns: Any) -> list[str]:
@@ -118,9 +121,9 @@ def test_relative_s3_uris_follow_the_manifest() -> None:
         "s3://a/k",
     ]
     column = table["image_uri"]
-    assert manifest._buckets(column, "s3://studies/night") == {"s3://a/", "s3://studies/"}
-    assert manifest._buckets(column.slice(1), "s3://studies/night") == {"s3://a/"}
-    assert manifest._buckets(column, "/night") == {"s3://a/"}
+    assert uris.buckets(column, "s3://studies/night") == {"s3://a/", "s3://studies/"}
+    assert uris.buckets(column.slice(1), "s3://studies/night") == {"s3://a/"}
+    assert uris.buckets(column, "/night") == {"s3://a/"}
 
 
 def test_what_was_checked_is_scored_whatever_becomes_of_the_file(
@@ -130,26 +133,6 @@ def test_what_was_checked_is_scored_whatever_becomes_of_the_file(
     put_table(str(tmp_path / "m.parquet"), {"image_uri": ["c.png", "d.png"]})
     (table,) = found.tables(10)
     assert table["image_uri"].to_pylist() == ["a.png", "b.png"]
-
-
-def test_no_file_of_a_folder_is_left_out_in_silence(tmp_path: Path, put_table: Any) -> None:
-    folder = tmp_path / "night"
-    for number, name in enumerate(("a.parquet", "C.PARQUET", "_d.parquet", ".e.parquet")):
-        put_table(str(folder / name), {"image_uri": [f"{number}.png"]})
-    (table,) = opened(str(folder)).tables(10)
-    assert sorted(table["image_uri"].to_pylist()) == ["0.png", "1.png"]  # as readers take them
-    for name in ("site=b/b.parquet", "site=c/deep/c.parquet"):
-        put_table(str(folder / name), {"image_uri": ["x.png"]})
-    with pytest.raises(UserError, match="2 Parquet files lie in folders below it"):
-        opened(str(folder))
-
-
-def test_results_below_the_manifests_folder_are_none_of_it(tmp_path: Path, put_table: Any) -> None:
-    put_table(str(tmp_path / "m.parquet"), {"image_uri": ["a.png"]})
-    put_table(str(tmp_path / "out" / "date=2026-11-22" / "p.parquet"), {"status": ["ok"]})
-    assert opened(str(tmp_path), out=str(tmp_path / "out")).rows == 1
-    with pytest.raises(UserError, match="1 Parquet files lie in folders below it"):
-        opened(str(tmp_path), out=str(tmp_path / "elsewhere"))
 
 
 def test_types_are_those_that_readers_share(load: Any, tmp_path: Path) -> None:
@@ -174,6 +157,136 @@ def test_types_are_those_that_readers_share(load: Any, tmp_path: Path) -> None:
         load(image_uri=["a.png"], taken=pa.array([1_001], pa.timestamp("ns")))
 
 
+def test_views_as_new_arrow_writers_make_them_are_text(load: Any) -> None:
+    found = load(
+        image_uri=pa.array(["a.png"], pa.string_view()),
+        etag=pa.array(["e"], pa.string_view()),
+        tags=pa.array([["x"]], pa.list_(pa.string_view())),
+        raw=pa.array([b"x"], pa.binary_view()),
+    )
+    assert [str(kind) for kind in found.schema.types] == [
+        *("string", "string", "list<element: string>", "binary")
+    ]
+    assert asked(found)[0].etag == "e"
+
+
+def test_decimals_are_taken_where_they_are_whole(load: Any) -> None:
+    def decimals(*values: str | None) -> pa.Array:
+        return pa.array([value and Decimal(value) for value in values], pa.decimal128(20, 2))
+
+    found = load(
+        image_uri=["a", "b"],
+        frame=decimals("3.00", None),
+        **{
+            name: decimals(edge, None)
+            for name, edge in zip(ROI_COLUMNS, ("1.00", "2.00", "30.00", "40.00"), strict=True)
+        },
+    )
+    assert [request.fields for request in asked(found)] == [
+        {"roi": "1,2,30,40", "frame": "3"},
+        {},
+    ]
+    listed = pa.array([[Decimal(n) for n in "0134"]], pa.list_(pa.decimal128(5, 1)))
+    assert asked(load(image_uri=["a"], roi=listed))[0].fields == {"roi": "0,1,3,4"}
+    edges = [decimals("1.00"), decimals("2.00"), decimals("30.00"), decimals("9007199254740992.25")]
+    with pytest.raises(UserError, match="1 fault") as caught:
+        load(image_uri=["a"], **dict(zip(ROI_COLUMNS, edges, strict=True)))
+    assert "9007199254740992.25) is not in whole pixels" in caught.value.details[0]
+
+
+def test_kindred_types_of_files_are_brought_to_one(tmp_path: Path, put_table: Any) -> None:
+    put_table(
+        str(tmp_path / "m/1.parquet"),
+        {
+            "image_uri": ["a"],
+            "frame": pa.array([3], pa.int32()),
+            "taken": pa.array([5_000], pa.timestamp("ns")),
+            "age": pa.array([64], pa.int64()),
+            "site": pa.array(["x"]).dictionary_encode(),
+        },
+    )
+    put_table(
+        str(tmp_path / "m/2.parquet"),
+        {
+            "image_uri": pa.array(["b"], pa.large_string()),
+            "frame": pa.array([4], pa.int64()),
+            "taken": pa.array([7], pa.timestamp("ms")),
+            "age": pa.array([None], pa.float64()),
+            "site": pa.array(["y"], pa.string_view()),
+        },
+    )
+    found = opened(str(tmp_path / "m"))
+    assert [str(kind) for kind in found.schema.types] == [
+        *("large_string", "int64", "timestamp[us]", "double", "string")
+    ]
+    (table,) = found.tables(10)
+    assert [table[name].to_pylist() for name in ("image_uri", "frame", "age", "site")] == [
+        *(["a", "b"], [3, 4], [64.0, None], ["x", "y"])
+    ]
+    assert table["taken"].cast(pa.int64()).to_pylist() == [5, 7_000]
+    put_table(str(tmp_path / "n/1.parquet"), {"image_uri": ["a"], "id": [(1 << 53) + 1]})
+    put_table(str(tmp_path / "n/2.parquet"), {"image_uri": ["b"], "id": [0.5]})
+    with pytest.raises(UserError, match="column 'id' holds int64 that does not fit into double"):
+        opened(str(tmp_path / "n"))
+    put_table(str(tmp_path / "n/2.parquet"), {"image_uri": [b"b"], "id": [1]})
+    with pytest.raises(UserError, match=r"'image_uri' holds binary in 2\.parquet"):
+        opened(str(tmp_path / "n"))
+
+
+def test_of_many_files_the_broken_one_is_named(tmp_path: Path, put_table: Any) -> None:
+    for name in "ab":
+        put_table(str(tmp_path / f"{name}.parquet"), {"image_uri": [f"{name}.png"]})
+    whole = (tmp_path / "b.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(whole[:-9])
+    with pytest.raises(UserError, match=r": b\.parquet: not a sound Parquet file"):
+        opened(str(tmp_path))
+
+
+def test_a_flipped_bit_in_a_page_with_a_checksum_is_seen(tmp_path: Path) -> None:
+    roi = dict(zip(ROI_COLUMNS, ([150], [0], [300], [9]), strict=True))
+    table = pa.table({"image_uri": ["a.png"], **roi})
+    path = tmp_path / "m.parquet"
+    pq.write_table(
+        *(table, path),
+        use_dictionary=False,
+        compression="none",
+        write_page_checksum=True,
+        write_statistics=False,
+    )
+    assert asked(opened(str(path)))[0].fields == {"roi": "150,0,300,9"}
+    data = path.read_bytes()
+    at = data.index((150).to_bytes(8, "little"))
+    path.write_bytes(data[:at] + bytes([214]) + data[at + 1 :])
+    assert pq.read_table(path)["roi_x_min"].to_pylist() == [214]  # whoever does not look
+    with pytest.raises(UserError, match="not a sound Parquet file"):
+        opened(str(path))
+
+
+class _Kms(pe.KmsClient):
+    def wrap_key(self, key: bytes, _: str) -> bytes:
+        return base64.b64encode(key)
+
+    def unwrap_key(self, wrapped: bytes, _: str) -> bytes:
+        return base64.b64decode(wrapped)
+
+
+@pytest.mark.parametrize("plaintext_footer", [False, True])
+def test_an_encrypted_file_is_called_that(tmp_path: Path, plaintext_footer: bool) -> None:
+    config = pe.EncryptionConfiguration(
+        footer_key="f", column_keys={"c": ["image_uri"]}, plaintext_footer=plaintext_footer
+    )
+    keys = pe.CryptoFactory(lambda _: _Kms()).file_encryption_properties(
+        pe.KmsConnectionConfig(), config
+    )
+    table = pa.table({"image_uri": ["a.png"]})
+    with pq.ParquetWriter(
+        tmp_path / "m.parquet", table.schema, encryption_properties=keys
+    ) as writer:
+        writer.write_table(table)
+    with pytest.raises(UserError, match="an encrypted Parquet file; write a copy that is not"):
+        opened(str(tmp_path / "m.parquet"))
+
+
 def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path, put_table: Any) -> None:
     put_table(str(tmp_path / "m/2.parquet"), {"image_uri": ["c"], "roi": [[0, 0, 1, 1]]})
     put_table(str(tmp_path / "m/1.parquet"), {"image_uri": ["a", "b"], "roi": pa.nulls(2)})
@@ -186,7 +299,7 @@ def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path, put_table: Any) 
     with pytest.raises(UserError, match=r"3\.parquet and 1\.parquet differ in .*'rio', 'roi'"):
         opened(str(tmp_path / "m"))
     put_table(str(tmp_path / "m/3.parquet"), {"image_uri": [4], "roi": [[0, 0, 1, 1]]})
-    with pytest.raises(UserError, match=r"column types differ .* image_uri"):
+    with pytest.raises(UserError, match=r"column types differ .*: 'image_uri' holds int64 in 3"):
         opened(f"{tmp_path}/m/")
 
 
@@ -205,7 +318,7 @@ def test_no_value_that_may_identify_is_shown(load: Any) -> None:
     with pytest.raises(UserError) as caught:
         load(image_uri=["http://pacs/smith-1970", "s3://smith-1970"], roi=[[1], [5, 0, 5, 9]])
     assert caught.value.details == [
-        "row 0: image_uri has a scheme that is not s3://; give an s3:// URI or a path",
+        "row 0: image_uri has a scheme that is not s3:// or file:///; give an s3:// URI or a path",
         "row 1: image_uri is not s3://bucket/key",
         "row 0: RoI has to be four finite numbers, or all null for the whole frame",
         "row 1: RoI is empty: x_min 5 is not below x_max 5",
@@ -316,6 +429,33 @@ def test_a_row_that_stands_twice_is_a_fault(load: Any) -> None:
     assert caught.value.details == [
         "row 3: image, frame and RoI are row 0's; keep one",
         "row 5: image, frame and RoI are row 1's; keep one",
+    ]
+
+
+@pytest.mark.parametrize("column", ["frame", "roi_x_min"])
+def test_a_row_that_stands_twice_is_found_whatever_nulls_the_pieces_hold(
+    load: Any, column: str
+) -> None:
+    rows = 20_000  # more than are checked together; one null, in the second piece only
+    columns: dict[str, list[Any]] = {"image_uri": [f"{row % 16_993}.png" for row in range(rows)]}
+    if column != "frame":
+        columns |= {name: [9 * (n > 1)] * rows for n, name in enumerate(ROI_COLUMNS)}
+    columns[column] = [int(row >= 17_001) for row in range(rows)]  # one row is another's, row 7's
+    for name in set(columns) - {"image_uri"}:
+        columns[name][18_000] = None
+    for row in range(16_993, 17_000):
+        columns["image_uri"][row] = f"other-{row}.png"
+    with pytest.raises(UserError) as caught:
+        load(**columns)
+    assert caught.value.details == ["row 17000: image, frame and RoI are row 7's; keep one"]
+
+
+def test_rows_are_the_same_whatever_their_columns_are_written_as(load: Any, tmp_path: Path) -> None:
+    same = ["a.png", "./a.png", str(tmp_path / "a.png"), f"file://{tmp_path}/a.png", "x/../a.png"]
+    with pytest.raises(UserError) as caught:
+        load(image_uri=[*same, "b.png"], roi=pa.array([[0.0, 0, 9, 9], [-0.0, 0, 9, 9]] * 3))
+    assert caught.value.details == [
+        f"row {row}: image, frame and RoI are row 0's; keep one" for row in range(1, 5)
     ]
 
 
