@@ -22,6 +22,12 @@ DROP_FAULTY = typer.Option(
     False, "--drop-faulty", help="Leave rows with faults out, and say which, instead of stopping."
 )
 
+COLUMN = typer.Option(
+    [],
+    metavar="NAME=KIND",
+    help="Whether a further column holds a `number` or a `label`; may be given several times.",
+)
+
 
 def mount(app: typer.Typer) -> None:
     """Add this room's commands to `app`."""
@@ -61,11 +67,12 @@ def csv(
     out: Path = OUT,
     name: str = NAME,
     drop_faulty: bool = DROP_FAULTY,
+    column: list[str] = COLUMN,
 ) -> None:
     """One table; boxes in it, or LabelImg files beside the images."""
     from train.importers import import_csv
 
-    report(import_csv(source, out, name=name, drop_faulty=drop_faulty))
+    report(import_csv(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
 
 
 @importers.command()
@@ -76,11 +83,12 @@ def voc(
     out: Path = OUT,
     name: str = NAME,
     drop_faulty: bool = DROP_FAULTY,
+    column: list[str] = COLUMN,
 ) -> None:
     """LabelImg's Pascal VOC boxes with a table of labels."""
     from train.importers import import_voc
 
-    report(import_voc(source, out, name=name, drop_faulty=drop_faulty))
+    report(import_voc(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
 
 
 @importers.command()
@@ -91,11 +99,12 @@ def yolo(
     out: Path = OUT,
     name: str = NAME,
     drop_faulty: bool = DROP_FAULTY,
+    column: list[str] = COLUMN,
 ) -> None:
     """LabelImg's YOLO boxes with a table of labels."""
     from train.importers import import_yolo
 
-    report(import_yolo(source, out, name=name, drop_faulty=drop_faulty))
+    report(import_yolo(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
 
 
 @importers.command()
@@ -132,6 +141,21 @@ def breast(
     from train.importers import import_breast
 
     report(import_breast(source, out, drop_faulty=drop_faulty))
+
+
+def kinds_of(columns: list[str]) -> dict[str, str]:
+    """NAME=KIND, as given by --column, as name -> kind.
+
+    Raises:
+        UserError: no `number` or `label`, or a name twice.
+    """
+    kinds: dict[str, str] = {}
+    for text in columns:
+        name, _, kind = text.partition("=")
+        if kind not in ("number", "label") or name in kinds:
+            raise UserError(f"--column {text}: give each NAME=number or NAME=label once")
+        kinds[name] = kind
+    return kinds
 
 
 def report(cohort: Cohort) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
 from sonode_console import UserError, progress, say
 from train.cohort import Cohort
-from train.import_draft import Draft
+from train.import_draft import PICTURES, Draft, tell_left_out
+from train.import_texts import missing_words, spelt_label
 from train.import_values import malignancy, number
 
 _COLUMNS = ("Image_filename", "Mask_tumor_filename", "Classification", "Age", "BIRADS", "Diagnosis")
-_MISSING = {"", "not available", "not applicable"}  # the words that the sheet uses
 
 
 def import_breast(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort:
@@ -30,7 +31,11 @@ def import_breast(source: Path, out: Path, *, drop_faulty: bool = False) -> Coho
         UserError: openpyxl is absent, not the layout of BrEaST, or the cohort has faults.
     """
     sheet = _read_sheet(source)
-    files = {path.name: path for path in sorted(source.rglob("*.png"))}
+    pictures = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in PICTURES]
+    files = {path.name: path for path in pictures}
+    twice = [name for name, times in Counter(path.name for path in pictures).items() if times > 1]
+    if twice:
+        raise UserError(f"SRC {source}: holds {len(twice)} names twice ({twice[0]}); keep one each")
     draft = Draft(out, {"age": float, "birads": str, "diagnosis": str})
     normal = 0
     rows = list(sheet.to_dict("records"))
@@ -42,7 +47,7 @@ def import_breast(source: Path, out: Path, *, drop_faulty: bool = False) -> Coho
         image = files.get(record["Image_filename"], source / record["Image_filename"])
         names = [name.strip() for name in record["Mask_tumor_filename"].split("&") if name.strip()]
         boxes = [draft.mask(files.get(name, source / name)) for name in names]
-        known = {field: value for field, value in record.items() if value.lower() not in _MISSING}
+        known = {field: value for field, value in record.items() if not missing_words([value])}
         draft.add(
             f"row {line} ({record['Image_filename']})",
             image,
@@ -51,9 +56,17 @@ def import_breast(source: Path, out: Path, *, drop_faulty: bool = False) -> Coho
             lesion_id=f"breast_{image.stem}",
             malignant=draft.parse("Classification", malignancy, record["Classification"]),
             age=draft.parse("Age", number, known.get("Age", "")),
-            birads=known.get("BIRADS"),
-            diagnosis=known.get("Diagnosis"),
+            birads=draft.parse("BIRADS", spelt_label, known.get("BIRADS", "")),
+            diagnosis=draft.parse("Diagnosis", spelt_label, known.get("Diagnosis", "")),
         )
+    named = {str(row["Image_filename"]).strip() for row in rows}
+    named |= {
+        name.strip()
+        for row in rows
+        for column in ("Mask_tumor_filename", "Mask_other_filename")
+        for name in str(row.get(column, "")).split("&")
+    }
+    tell_left_out("images are not in the sheet", [it for it in pictures if it.name not in named])
     if normal:
         say(f"{normal} normal images have no lesion and are left out")
     return draft.finish(

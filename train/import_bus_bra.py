@@ -7,8 +7,9 @@ from pathlib import Path
 from model_def.preprocessing import RoI
 from sonode_console import UserError, progress
 from train.cohort import Cohort
-from train.import_draft import Draft
+from train.import_draft import Draft, tell_left_out
 from train.import_records import read_records
+from train.import_texts import spelt_id, spelt_label
 from train.import_values import bbox, malignancy
 
 TABLE = "bus_data.csv"
@@ -34,16 +35,24 @@ def import_bus_bra(source: Path, out: Path, *, drop_faulty: bool = False) -> Coh
     draft = Draft(out, {"histology": str, "birads": str})
     both = list(zip(records.places, records.rows, strict=True))
     for place, record in progress(both, total=len(both), what="reading masks"):
+        case = draft.parse("Case", spelt_id, record["Case"]) or ""
         draft.add(
             place,
             source / "Images" / f"{record['ID']}.png",
             _boxes(draft, record, source / "Masks"),
-            patient_id=record["Case"] and f"bus_bra_{record['Case']}",
-            lesion_id=f"bus_bra_{record['Case']}",
+            patient_id=case and f"bus_bra_{case}",
+            lesion_id=f"bus_bra_{case}",
             malignant=draft.parse("Pathology", malignancy, record["Pathology"]),
-            device=record["Device"] or None,
-            histology=record["Histology"] or None,
-            birads=record["BIRADS"] or None,
+            device=draft.parse("Device", spelt_label, record["Device"]),
+            histology=draft.parse("Histology", spelt_label, record["Histology"]),
+            birads=draft.parse("BIRADS", spelt_label, record["BIRADS"]),
+        )
+    for folder, prefix in (("Images", "bus_"), ("Masks", "mask_")):
+        named = {f"{record['ID'].replace('bus_', prefix, 1)}.png" for record in records.rows}
+        found = (source / folder).iterdir() if (source / folder).is_dir() else ()
+        tell_left_out(
+            f"files of {folder} have no row in {TABLE}",
+            [path for path in found if path.name not in named and path.name[0] != "."],
         )
     return draft.finish(name="BUS-BRA", source="BUS-BRA", synthetic=False, drop_faulty=drop_faulty)
 

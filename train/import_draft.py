@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -25,9 +25,13 @@ from train.cohort import (
     write_cohort,
 )
 from train.cohort_checks import Fault, Scan, column_faults, find_faults
+from train.import_texts import alike
 from train.import_values import MASK_THRESHOLD, FormatError, mask_box, two_valued
 
 T = TypeVar("T")
+
+PICTURES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
+"""How the names of image files end, in any case."""
 
 
 class _BoxFile(NamedTuple):
@@ -149,6 +153,7 @@ class Draft:
         """
         for what, times in self._notes.items():
             say(f"{times} {what}")
+        self._tell_alike()
         rows = pd.DataFrame(self.rows, columns=[*SCHEMA.names, *self.further])
         rows = rows.astype({name: kind for name, kind in self.further.items() if kind is float})
         table = to_table(rows)
@@ -190,6 +195,17 @@ class Draft:
             )
         return checked_cohort(self.out, frame, scans, name=name, synthetic=synthetic)
 
+    def _tell_alike(self) -> None:
+        """Warn of ids and labels that are others by case, blanks or leading zeros alone."""
+        texts = [name for name, kind in self.further.items() if kind is str]
+        for column in ("patient_id", "device", *texts):
+            for places in alike(cast("str | None", row.get(column)) for row in self.rows):
+                where = " and ".join(self.places[place] for place in places)
+                say(
+                    f"{column} differs by case, blanks or leading zeros alone, and counts as "
+                    f"{len(places)}: {where}"
+                )
+
     def _box_file_faults(self, scans: Mapping[str, Scan | str]) -> Iterator[Fault]:
         """Files drawn on a frame of another size, and files that stand for two images."""
         first: dict[Path, _BoxFile] = {}
@@ -212,6 +228,14 @@ class Draft:
                     "a box file of its own"
                 )
                 yield Fault(row, "roi", what, other.rows[0], (*other.rows, *its.rows))
+
+
+def tell_left_out(what: str, paths: Iterable[Path]) -> None:
+    """Say which files are left out, as "N WHAT and are left out:", if there are any."""
+    if names := sorted(path.name for path in paths):
+        say(f"{len(names)} {what} and are left out:")
+        for name in names:
+            say(f"  {name}")
 
 
 def _reference(image: Path, out: Path) -> str:

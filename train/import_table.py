@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from model_def.preprocessing import RoI
-from sonode_console import UserError, say
+from sonode_console import UserError
 from train.cohort import ROI_COLUMNS, SCHEMA, Cohort
-from train.import_draft import Draft
+from train.import_draft import Draft, tell_left_out
 from train.import_records import Records, read_records
-from train.import_values import identifier, number, truth, whole
+from train.import_texts import spelt_id, spelt_label
+from train.import_values import file_path, identifier, number, truth, whole
 from train.labelimg import AnnotationError, read_voc, read_yolo
 
 LABELS = "labels.csv"
@@ -19,15 +21,23 @@ _NO_IMAGE = {"classes"}  # LabelImg's own list of class names, beside its YOLO f
 Boxes = Callable[[Draft, dict[str, str], Path], list[RoI]]
 
 
-def import_csv(source: Path, out: Path, *, name: str, drop_faulty: bool = False) -> Cohort:
+def import_csv(
+    source: Path,
+    out: Path,
+    *,
+    name: str,
+    drop_faulty: bool = False,
+    kinds: Mapping[str, str] | None = None,
+) -> Cohort:
     """One CSV or Parquet table -> cohort in `out`, images left where they are.
 
     Columns: patient_id and image (a path from the table's folder); as far as they are known
     lesion_id, malignant, alnm, n_nodes, device, and roi_x_min, roi_y_min, roi_x_max, roi_y_max
     (half-open, 0-based); ids that Parquet holds as floating numbers are written as the whole
-    numbers they are; any further column is carried along, as a covariate where all its
-    values are numbers, else as a label. Without roi columns the boxes come from LabelImg's files
-    beside each image: `IMAGE.xml` (Pascal VOC), else `IMAGE.txt` (YOLO), one lesion per box.
+    numbers they are. Any further column is carried along, as `kinds` says, `number` or `label`, or
+    as `Records.further` finds. A blank alnm follows from n_nodes where that is known. Without roi
+    columns the boxes come from files beside each image: `IMAGE.xml` (Pascal VOC), else `IMAGE.txt`
+    (YOLO). Without a lesion_id each box of an image is a lesion of its own.
 
     Raises:
         UserError: no such table, a column is absent or of another type, or faults.
@@ -38,12 +48,25 @@ def import_csv(source: Path, out: Path, *, name: str, drop_faulty: bool = False)
         raise UserError(f"SRC {source.name}: {', '.join(given)} without the others; give all four")
     boxes = _box_in_row if given else _boxes_beside
     return _import(
-        records, source.parent, boxes, out, name=name, source="table", drop_faulty=drop_faulty
+        records,
+        source.parent,
+        boxes,
+        out,
+        name=name,
+        source="table",
+        drop_faulty=drop_faulty,
+        kinds=kinds,
     )
 
 
 def import_voc(
-    source: Path, out: Path, *, name: str, synthetic: bool = False, drop_faulty: bool = False
+    source: Path,
+    out: Path,
+    *,
+    name: str,
+    synthetic: bool = False,
+    drop_faulty: bool = False,
+    kinds: Mapping[str, str] | None = None,
 ) -> Cohort:
     """A folder with `images/`, LabelImg's `annotations/*.xml` and `labels.csv` -> cohort in `out`.
 
@@ -68,10 +91,18 @@ def import_voc(
         source="LabelImg VOC",
         synthetic=synthetic,
         drop_faulty=drop_faulty,
+        kinds=kinds,
     )
 
 
-def import_yolo(source: Path, out: Path, *, name: str, drop_faulty: bool = False) -> Cohort:
+def import_yolo(
+    source: Path,
+    out: Path,
+    *,
+    name: str,
+    drop_faulty: bool = False,
+    kinds: Mapping[str, str] | None = None,
+) -> Cohort:
     """The layout of `import_voc` with YOLO's `annotations/*.txt` -> cohort in `out`.
 
     Raises:
@@ -89,6 +120,7 @@ def import_yolo(source: Path, out: Path, *, name: str, drop_faulty: bool = False
         name=name,
         source="LabelImg YOLO",
         drop_faulty=drop_faulty,
+        kinds=kinds,
     )
 
 
@@ -104,11 +136,15 @@ def _labels(source: Path, suffix: str) -> Records:
     if set(ROI_COLUMNS) & set(records.columns):
         raise UserError(f"SRC {LABELS}: has boxes of its own; use `sonode import csv`")
     listed = {Path(record["image"]).stem for record in records.rows} | _NO_IMAGE
-    boxes = sorted((source / "annotations").glob(f"*{suffix}"))
-    if unlisted := [path.name for path in boxes if path.stem not in listed]:
-        say(f"{len(unlisted)} box files have no row in {LABELS} and are left out:")
-        for name in unlisted:
-            say(f"  {name}")
+    folder = source / "annotations"
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    tell_left_out(
+        f"box files have no row in {LABELS}",
+        [path for path in found if path.suffix.lower() == suffix and path.stem not in listed],
+    )
+    tell_left_out(
+        f"files in annotations are no {suffix}", [path for path in found if path.suffix != suffix]
+    )
     return records
 
 
@@ -122,12 +158,13 @@ def _import(
     source: str,
     synthetic: bool = False,
     drop_faulty: bool,
+    kinds: Mapping[str, str] | None,
 ) -> Cohort:
-    draft = Draft(out, further := records.further(SCHEMA.names))
-    ids = [column for column in _IDS if column in records.floating]
+    further = records.further(SCHEMA.names, kinds)
+    draft = Draft(out, {column: float if it is number else str for column, it in further.items()})
+    boxes_of: Counter[str] = Counter()
     for place, row in zip(records.places, records.rows, strict=True):
-        # The split depends on the id's text: 7 and 7.0 are one patient, whatever type held them.
-        record = row | {it: draft.parse(it, identifier, row[it]) or "" for it in ids}
+        record = row | {it: _spelt_id(draft, records, row, it) for it in _IDS if it in row}
         image = images / record["image"]
         found: list[RoI] = []
         try:
@@ -139,14 +176,28 @@ def _import(
             "malignant": draft.parse("malignant", truth, record.get("malignant", "")),
             "alnm": draft.parse("alnm", truth, record.get("alnm", "")),
             "n_nodes": draft.parse("n_nodes", whole, record.get("n_nodes", "")),
-            "device": record.get("device") or None,
+            "device": draft.parse("device", spelt_label, record.get("device", "")),
         }
-        for column, kind in further.items():
-            text = record[column]
-            values[column] = draft.parse(column, number, text) if kind is float else text or None
-        lesion = record.get("lesion_id") or record["image"]
+        if not record.get("alnm") and isinstance(nodes := values["n_nodes"], int):
+            values["alnm"] = nodes > 0
+            draft.note("rows have n_nodes and a blank alnm, which follows from it")
+        for column, parser in further.items():
+            values[column] = draft.parse(column, parser, record[column])
+        if not (lesion := record.get("lesion_id")):
+            # Each box of an image is a lesion of its own, in a file beside it and in rows alike.
+            times = boxes_of[record["image"]]
+            lesion = record["image"] + (f"_{times}" if times else "")
+            boxes_of[record["image"]] += max(1, len(found))
         draft.add(place, image, found, patient_id=record["patient_id"], lesion_id=lesion, **values)
     return draft.finish(name=name, source=source, synthetic=synthetic, drop_faulty=drop_faulty)
+
+
+def _spelt_id(draft: Draft, records: Records, row: dict[str, str], column: str) -> str:
+    """An id in its one spelling, "" with a fault where it has none; an image's path as it is."""
+    if column in records.floating:
+        # The split depends on the id's text: 7 and 7.0 are one patient, whatever type held them.
+        return draft.parse(column, identifier, row[column]) or ""
+    return draft.parse(column, file_path if column == "image" else spelt_id, row[column]) or ""
 
 
 def _box_in_row(draft: Draft, record: dict[str, str], _: Path) -> list[RoI]:

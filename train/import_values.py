@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import PurePath
 
 import numpy as np
 
@@ -74,6 +75,29 @@ def whole(text: str) -> int | None:
     if not value.is_integer() or abs(value) > MAX_WHOLE:
         raise FormatError("give a whole number or blank")
     return int(value)
+
+
+def file_path(text: str) -> str:
+    """A path, which must be one that names a file.
+
+    Raises:
+        FormatError: it holds a zero byte, or ends in no name.
+    """
+    path = PurePath(text)
+    too_long = any(len(part.encode()) > 255 for part in path.parts) or len(text.encode()) > 4000
+    if text and ("\0" in text or not path.name or too_long):
+        raise FormatError("names no file; give its path from the table's folder")
+    return text
+
+
+def code(text: str) -> str | None:
+    """A whole number as the text of a label, 1.0 as `1`; None where blank.
+
+    Raises:
+        FormatError: anything else.
+    """
+    value = whole(text)
+    return None if value is None else str(value)
 
 
 def identifier(text: str) -> str:

@@ -25,11 +25,12 @@ def label_codes(
     """The place (N,) of each row's label in `labels`, NaN where it is missing.
 
     `column` is of a nullable type (of Arrow, say). `bound`: of a column of counts; from there on it
-    is the second label.
+    is the second label. Counts, and 0 and 1 of two labels, may be text.
 
     Raises:
         UnknownLabelsError: the column holds other labels, or no counts.
     """
+    column = _as_numbers(column, labels, bound)
     if bound is not None:
         if not pd.api.types.is_numeric_dtype(column):
             raise UnknownLabelsError(_first(column))
@@ -46,6 +47,18 @@ def label_codes(
             raise UnknownLabelsError(_first(column[~known]))
         found = column.astype(str).map({label: place for place, label in enumerate(labels)})
     return np.asarray(found.to_numpy(dtype=np.float32, na_value=np.nan), np.float32)
+
+
+def _as_numbers(column: pd.Series, labels: Sequence[str], bound: int | None) -> pd.Series:
+    """A column of whole numbers as text, as a cohort holds codes, as numbers where these count.
+
+    They do against a bound, and as 0 and 1 of two labels with other names.
+    """
+    known = set() if pd.api.types.is_numeric_dtype(column) else set(column.dropna())
+    if not known or not all(isinstance(it, str) and it.isdigit() for it in known):
+        return column
+    counts = bound is not None or (len(labels) == 2 and not known <= set(labels))
+    return pd.to_numeric(column).astype("Int64") if counts else column
 
 
 def truth_of(code_N: npt.NDArray[np.float32], labels: Sequence[str]) -> pd.Series:

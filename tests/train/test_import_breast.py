@@ -44,6 +44,7 @@ def write(source: Path, rows: list[list[object]]) -> None:
 
 def test_breast_by_hand(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(source, ROWS)
+    picture(source / "images_and_masks" / "case004.PNG", 4)
     cohort = import_breast(source, tmp_path / "out")
     table = cohort.table
     assert table["patient_id"].tolist() == ["breast_case001", "breast_case002", "breast_case002"]
@@ -61,7 +62,13 @@ def test_breast_by_hand(source: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert table["age"][0] == 57.0
     assert table["birads"].tolist() == ["4a", "2", "2"]
     assert table["diagnosis"].isna().tolist() == [False, True, True]
-    assert "1 normal images have no lesion and are left out" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 normal images have no lesion and are left out" in said
+    assert "1 images are not in the sheet and are left out:\n  case004.PNG\n" in said
+    # Nobody knows which of two is meant.
+    picture(source / "again" / "case002.png", 5)
+    with pytest.raises(UserError, match=r"holds 1 names twice \(case002\.png\); keep one each"):
+        import_breast(source, tmp_path / "out")
 
 
 def test_faults_of_breast(source: Path, tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ def source(tmp_path: Path) -> Path:
     return source
 
 
-def test_bus_bra_by_hand(source: Path, tmp_path: Path) -> None:
+def test_bus_bra_by_hand(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(source / "Images" / "bus_0009-l.png", 9)
+    mask(source / "Masks" / "mask_0002-s.PNG", 0, 0, 9, 9)
     cohort = import_bus_bra(source, tmp_path / "out")
     table = cohort.table
     assert table["patient_id"].tolist() == ["bus_bra_1", "bus_bra_1", "bus_bra_2"]
@@ -46,6 +48,13 @@ def test_bus_bra_by_hand(source: Path, tmp_path: Path) -> None:
     assert table["histology"].isna().tolist() == [False, False, True]
     assert table["device"].isna().tolist() == [False, False, True]
     assert cohort.image_path(2) == source / "Images" / "bus_0002-s.png"
+    assert capsys.readouterr().out.splitlines() == [
+        "1 files of Images have no row in bus_data.csv and are left out:",
+        "  bus_0009-l.png",
+        "1 files of Masks have no row in bus_data.csv and are left out:",
+        "  mask_0002-s.PNG",
+        "2 images have no mask in Masks: their box is BBOX",
+    ]
 
 
 def test_a_mask_that_contradicts_its_bbox_is_a_fault(source: Path, tmp_path: Path) -> None:

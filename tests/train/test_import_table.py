@@ -12,6 +12,7 @@ from model_def.preprocessing import RoI
 from sonode_console import UserError
 from tests.pictures import picture
 from train.cohort import load_cohort
+from train.describe import table_one
 from train.importers import import_csv, import_voc, import_yolo
 from train.labelimg import write_voc
 
@@ -108,6 +109,71 @@ def test_ids_that_are_no_whole_numbers_are_faults(folder: Path) -> None:
         f"table.parquet row 2, lesion_id: {what}",
         "table.parquet row 3, patient_id: missing; the split needs it",
     ]
+
+
+def test_rows_without_a_lesion_id_are_lesions_of_their_own(folder: Path) -> None:
+    rows = [image("a", "1", malignant=1), image("a", "1", malignant=0, roi_x_min=5)]
+    rows += [image("b", "1"), image("a", "1", lesion_id="left", roi_x_min=6)]
+    table = import_csv(write(folder, *rows), folder / "out", name="ours").table
+    assert table["lesion_id"].tolist() == ["images/a.png", "images/a.png_1", "images/b.png", "left"]
+    assert table["malignant"][:2].tolist() == [True, False]
+
+
+def test_alnm_follows_from_known_nodes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [image("a", "1", n_nodes=2), image("b", "2", n_nodes=0), image("c", "3", alnm=1)]
+    table = import_csv(write(folder, *rows), folder / "out", name="ours").table
+    assert table["alnm"].tolist() == [True, False, True]
+    assert table["n_nodes"].isna().tolist() == [False, False, True]
+    said = "2 rows have n_nodes and a blank alnm, which follows from it\n"
+    assert capsys.readouterr().out == said
+
+
+def test_one_patient_in_two_spellings_and_damaged_ids(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [image("a", "Mu\u0308 7"), image("b", "M\u00fc 7"), image("c", "m\u00fc7", device="GE")]
+    rows.append(image("d", "8", device="ge"))
+    table = import_csv(write(folder, *rows), folder / "out", name="ours").table
+    assert table["patient_id"].tolist() == ["M\u00fc 7", "M\u00fc 7", "m\u00fc7", "8"]
+    what = "differs by case, blanks or leading zeros alone, and counts as 2"
+    assert capsys.readouterr().out.splitlines() == [
+        f"patient_id {what}: table.csv line 2 and table.csv line 4",
+        f"device {what}: table.csv line 4 and table.csv line 5",
+    ]
+    rows = [image("a", "M\u200bRN"), image("b", "1.23457E+12"), image("c", "NA"), image("d", "4")]
+    with pytest.raises(UserError) as caught:
+        import_csv(write(folder, *rows), folder / "out", name="ours")
+    assert caught.value.details == [
+        "table.csv line 2, patient_id: holds the invisible character U+200B; remove it",
+        "table.csv line 3, patient_id: a number that Excel has shortened; export the ids as text",
+        "table.csv line 4, patient_id: missing; the split needs it",
+    ]
+
+
+@pytest.mark.parametrize("text", ["a\0.png", "x" * 300 + ".png", "/"])
+def test_a_path_that_names_no_file_is_a_fault(folder: Path, text: str) -> None:
+    rows = [image("a", "1"), image("b", "2") | {"image": text}]
+    pd.DataFrame(rows).to_parquet(folder / "table.parquet")
+    with pytest.raises(UserError) as caught:
+        import_csv(folder / "table.parquet", folder / "out", name="ours")
+    assert caught.value.details == [
+        "table.parquet row 1, image: names no file; give its path from the table's folder"
+    ]
+
+
+def test_a_kind_is_given(folder: Path) -> None:
+    rows = [image("a", "1", er=0, age="54"), image("b", "2", er=1, age="sixty")]
+    source = write(folder, *rows)
+    found = import_csv(source, folder / "out", name="ours")
+    assert (found.covariates, found.categorical) == ([], ["er", "age"])
+    assert found.table["er"].tolist() == ["0", "1"]
+    characteristics = table_one(found)[["characteristic", "value"]].values.tolist()
+    assert ["er", "n (%)"] in characteristics
+    found = import_csv(source, folder / "out", name="ours", kinds={"er": "number"})
+    assert (found.covariates, found.categorical) == (["er"], ["age"])
+    with pytest.raises(UserError) as caught:
+        import_csv(source, folder / "out", name="ours", kinds={"age": "number"})
+    assert caught.value.details == ["table.csv line 3, age: give a number or blank"]
 
 
 def test_boxes_beside_the_images(folder: Path) -> None:

@@ -133,6 +133,37 @@ def test_the_fault_of_an_image_is_not_told_of_the_next(busi: Path, tmp_path: Pat
     assert table["lesion_id"].tolist() == ["busi_benign_1", "busi_benign_1_1", "busi_malignant_1"]
 
 
+def test_nothing_of_busi_is_left_out_by_its_name_in_silence(
+    busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(busi / "benign" / "benign (2).PNG", 4)
+    mask(busi / "benign" / "benign (2)_mask.Png", 1, 2, 30, 40)
+    picture(busi / "malignant" / "case7 view1.bmp", 5)
+    mask(busi / "malignant" / "case7 view1_mask.BMP", 2, 3, 31, 41)
+    picture(busi / "malignant" / "case7 view2.bmp", 6)
+    mask(busi / "malignant" / "case7 view2_mask.png", 3, 4, 32, 42)
+    mask(busi / "malignant" / "malignant (9)_mask.png", 1, 2, 3, 4)
+    (busi / "benign" / "benign (3).dcm").touch()
+    (busi / "Benign 2").mkdir()
+    cohort = import_busi(busi, tmp_path / "out")
+    assert len(cohort.table) == 7
+    boxes = {str(cohort.table["patient_id"][row]): cohort.roi(row) for row in range(3, 7)}
+    assert boxes == {
+        "busi_benign_2": (1, 2, 30, 40),
+        "busi_malignant_1": (0, 0, 60, 50),
+        "busi_malignant_case7 view1": (2, 3, 31, 41),
+        "busi_malignant_case7 view2": (3, 4, 32, 42),
+    }
+    said = capsys.readouterr().out
+    for line in (
+        "1 files of benign are no images by their name and are left out:\n  benign (3).dcm\n",
+        "1 masks of malignant have no image and are left out:\n  malignant (9)_mask.png\n",
+        "1 files or folders are none of BUSI's three and are left out:\n  Benign 2\n",
+        "1 normal images have no lesion and are left out\n",
+    ):
+        assert line in said
+
+
 def test_busi_without_a_lesion_or_a_folder(busi: Path, tmp_path: Path) -> None:
     mask(busi / "malignant" / "malignant (1)_mask.png", 0, 0, 0, 0)
     out = tmp_path / "out"
@@ -192,8 +223,10 @@ def test_a_box_file_without_labels_is_said(
     voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_labels(voc, {"image": "a.png", "patient_id": "1"})
+    (voc / "annotations" / "c.txt").touch()
     assert len(import_voc(voc, tmp_path / "out", name="ours").table) == 1
     said = capsys.readouterr().out
+    assert "1 files in annotations are no .xml and are left out:\n  c.txt\n" in said
     assert "1 box files have no row in labels.csv and are left out:\n  b.xml\n" in said
 
 

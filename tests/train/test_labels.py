@@ -22,6 +22,8 @@ def column(*values: Any) -> pd.Series:
         ([0, 1, None], ("n", "y"), [0, 1, np.nan]),
         ([1.0, 0.0], ("n", "y"), [1, 0]),
         (["y", None, "n"], ("n", "y"), [1, np.nan, 0]),
+        (["1", None, "0"], ("n", "y"), [1, np.nan, 0]),
+        (["1", None, "0"], ("1", "0"), [0, np.nan, 1]),
         (["c", "a", None], ("a", "b", "c"), [2, 0, np.nan]),
     ],
 )
@@ -32,6 +34,8 @@ def test_codes(values: list[Any], labels: tuple[str, ...], expected: list[float]
 def test_a_count_with_a_bound() -> None:
     codes = label_codes(column(0, 2, None, 5), ("<2", ">=2"), 2)
     np.testing.assert_array_equal(codes, [0, 1, np.nan, 1])
+    codes = label_codes(column("0", "2", None, "5"), ("<2", ">=2"), 2)
+    np.testing.assert_array_equal(codes, [0, 1, np.nan, 1])
 
 
 @pytest.mark.parametrize(
@@ -40,7 +44,8 @@ def test_a_count_with_a_bound() -> None:
         ([0, 2], ("n", "y"), None),
         (["y", "maybe"], ("n", "y"), None),
         ([1, 2], ("a", "b", "c"), None),
-        (["1", "2"], ("<2", ">=2"), 2),
+        (["1", "two"], ("<2", ">=2"), 2),
+        (["0", "2"], ("n", "y"), None),
     ],
 )
 def test_other_labels(values: list[Any], labels: tuple[str, ...], bound: int | None) -> None:
