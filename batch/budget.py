@@ -11,16 +11,17 @@ class Budget:
     """Bytes that are granted in the order of tickets.
 
     In order, since rows are also scored in order: the row that is due next never waits for bytes
-    that rows behind it hold. An object larger than all of it is let through alone.
+    that rows behind it hold. What is parked waits for rows that come next, so these never wait for
+    it in turn: an object that finds no room is let through once only parked bytes are there.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._used = 0
+        self._parked = 0
         self._tickets = itertools.count()
         self._turn = 0
         self._closed = False
-        self._short = False
         self._lock = Lock()
         # One for each that waits: all but the next in turn would be woken for nothing.
         self._waiting: dict[int, Condition] = {}
@@ -34,25 +35,24 @@ class Budget:
         with self._lock:
             changed = self._waiting[ticket] = Condition(self._lock)
             while not self._closed and not (self._turn == ticket and self._has_room(size)):
-                self._short = self._short or self._turn == ticket
                 changed.wait()
             del self._waiting[ticket]
             if self._closed:
                 raise CancelledError
-            self._short = False
             self._used += size
             self._turn += 1
             self._wake()
-
-    @property
-    def short(self) -> bool:
-        """Whether the next one waits for room: who can do without bytes should give them back."""
-        return self._short
 
     def add(self, size: int) -> None:
         """Count bytes that have come about (negative: gone) without waiting."""
         with self._lock:
             self._used += size
+            self._wake()
+
+    def park(self, size: int) -> None:
+        """Say of bytes that count already that they wait for rows to come (negative: no more)."""
+        with self._lock:
+            self._parked += size
             self._wake()
 
     def close(self) -> None:
@@ -68,4 +68,4 @@ class Budget:
             changed.notify()
 
     def _has_room(self, size: int) -> bool:
-        return not size or self._used <= 0 or self._used + size <= self._size
+        return not size or self._used <= self._parked or self._used + size <= self._size

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -67,10 +68,17 @@ class Task(Generic[T]):
         self._finish(None, TimeLimit())
         return True
 
+    def wait(self) -> bool:
+        """Wait a while for it; whether it is there. Raises TooManyHang and CancelledError."""
+        if self._done.wait(self._pool.look_every_s):
+            return True
+        self._pool.look()
+        return False
+
     def result(self) -> T:
-        """Wait for it. Raises TimeLimit, TooManyHang, or its own."""
-        while not self._done.wait(self._pool.look_every_s):
-            self._pool.look()
+        """Wait for it. Raises TimeLimit, TooManyHang, CancelledError, or its own."""
+        while not self.wait():
+            pass
         if self._error is not None:
             raise self._error
         return self._value  # type: ignore[return-value]
@@ -91,10 +99,13 @@ class Task(Generic[T]):
 class Decoders:
     """`threads` daemon threads (one that hangs must not keep the process from ending)."""
 
-    def __init__(self, threads: int, *, limit_s: float, max_given_up: int) -> None:
+    def __init__(
+        self, threads: int, *, limit_s: float, max_given_up: int, stop: threading.Event
+    ) -> None:
         self.lock = threading.Lock()
         self.look_every_s = min(1.0, limit_s / 4)
         self._hanging = 0  # given up and not back yet
+        self._stop = stop
         self._limit_s = limit_s
         self._max_given_up = max_given_up
         self._queue: SimpleQueue[Task[object] | None] = SimpleQueue()
@@ -112,7 +123,7 @@ class Decoders:
         return task
 
     def look(self) -> None:
-        """Give up what is over the limit. Raises TooManyHang."""
+        """Give up what is over the limit. Raises TooManyHang; CancelledError after the stop."""
         now = time.perf_counter()
         with self.lock:
             for task in list(self._running):
@@ -122,6 +133,8 @@ class Decoders:
                     self._hanging += 1
                     self._start_thread()
             hanging = self._hanging
+        if self._stop.is_set():
+            raise CancelledError
         if hanging > self._max_given_up:
             raise TooManyHang(
                 f"{hanging} images were not decoded within {self._limit_s:g} s each, and their "

@@ -97,12 +97,15 @@ class Earlier:
         """Whether there is an earlier score of what `request` asks for, of whatever ETag."""
         return bool(self._candidates(request))
 
-    def find(self, request: Request) -> results.Row | None:
-        """Give the earlier result of what `request` asks for, or None. Raises StorageError."""
+    def find(self, request: Request, limit: int | None = None) -> results.Row | None:
+        """Give the earlier result of what `request` asks for, or None.
+
+        A local image is read for it, unless it has more than `limit` bytes. Raises StorageError.
+        """
         candidates = self._candidates(request)
         if not candidates:
             return None
-        etag = storage.etag_of(request.image_uri)
+        etag = storage.etag_of(request.image_uri, limit)
         if request.etag is not None and request.etag.strip('"') != etag:
             return None
         for row in reversed(candidates):  # the newest date is the last

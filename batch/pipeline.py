@@ -1,8 +1,9 @@
 """fetch threads -> decoders -> micro-batches -> network -> results, overlapping and bounded.
 
 Every stage is the archive's own code: what TorchServe does with a request happens here too, in the
-same functions. Rows leave in the order in which they came and micro-batches are cut in that order,
-so a shard gives the same numbers whatever the threads did meanwhile.
+same functions. Rows leave in the order in which they came. Micro-batches are cut in that order, by
+number of rows and by bytes: they are the same whatever the threads did meanwhile, where the same
+rows could be decoded.
 
 In memory are at most `ahead` rows per shard and, of their images, the bytes of the budget: a fetch
 that finds a larger object waits. Two shards run at once, so that one begins while another ends.
@@ -15,8 +16,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -24,13 +26,15 @@ from typing import Any, NamedTuple, Self
 
 from batch import results, storage
 from batch.budget import Budget
-from batch.decoders import Decoders, Task, TimeLimit, TooManyHang
+from batch.decoders import Decoders, Task, TimeLimit
 from batch.job import Job
 from batch.manifest import Request
 from batch.storage_errors import StorageError
 from sonode_console import UserError
 
 _log = logging.getLogger(__name__)
+
+_BATCH_SHARE = 8  # a batch holds an eighth of the bytes in memory, or one row
 
 Outcome = tuple[int, Mapping[str, Any]]
 
@@ -48,6 +52,8 @@ class Limits:
     """For decoding one image."""
     rows_given_up: int = 16
     """How many images may exceed that and be at it still; with more of them the run ends."""
+    unwritten_seconds: float = 60.0
+    """A shard that takes longer is written again and again, each time with the rows so far."""
 
 
 assert Limits().fetch_threads <= storage.MAX_THREADS
@@ -67,6 +73,8 @@ class _Ready(NamedTuple):
     number: int
     fetched: _Fetched
     prepared: Any
+    size: int
+    """Its bytes."""
 
 
 class Pipeline:
@@ -80,13 +88,18 @@ class Pipeline:
         self.ahead = max(4 * self.batch_size, 32)
         self.budget = Budget(limits.bytes_in_memory)
         self.decoders = Decoders(
-            archive.threads, limit_s=limits.row_seconds, max_given_up=limits.rows_given_up
+            archive.threads,
+            limit_s=limits.row_seconds,
+            max_given_up=limits.rows_given_up,
+            stop=job.stop,
         )
         self._fetchers = ThreadPoolExecutor(limits.fetch_threads, "fetch")
         self._lanes = ThreadPoolExecutor(archive.lanes, "forward")
         self._writers = ThreadPoolExecutor(limits.fetch_threads, "heatmap")
         self._lane_count = archive.lanes
         self._submitting = threading.Lock()
+        self._shards = 0
+        self._shards_end = threading.Condition()
 
     def __enter__(self) -> Self:
         return self
@@ -99,68 +112,102 @@ class Pipeline:
     ) -> None:
         self.job.stop.set()
         self.budget.close()
+        with self._shards_end:  # they write what they have
+            self._shards_end.wait_for(lambda: not self._shards)
         for pool in (self._fetchers, self._lanes, self._writers):
             pool.shutdown(cancel_futures=True)
         self.decoders.close()
 
+    @contextmanager
+    def shard(self) -> Iterator[None]:
+        """Have the end of the pipeline wait for the end of the block. Raises CancelledError."""
+        with self._shards_end:
+            if self.job.stop.is_set():
+                raise CancelledError
+            self._shards += 1
+        try:
+            yield
+        finally:
+            with self._shards_end:
+                self._shards -= 1
+                self._shards_end.notify_all()
+
     def rows(self, asked: Mapping[int, Request]) -> Iterator[tuple[int, results.Row]]:
         """Score images; yield each one's number and result row.
 
-        Raises TooManyHang once those that hang, and those that were scored, have been yielded.
+        Raises UserError where the run is over, and CancelledError where it was stopped, once those
+        that were scored, and those that hang, have been yielded.
         """
-        ended: TooManyHang | None = None
+        ended: UserError | CancelledError | None = None
         fetching: deque[tuple[int, Future[_Fetched | results.Row]]] = deque()
         scoring: deque[tuple[list[_Ready], Future[list[Outcome]]]] = deque()
         batch: list[_Ready] = []
         rest = iter(asked.items())
-        while True:
+        while ended is None:
             while len(fetching) < self.ahead and (item := next(rest, None)) is not None:
                 fetching.append((item[0], self._begin(item[1])))
             if not fetching:
                 break
-            number, future = fetching.popleft()
-            batch = self._await(future, batch, scoring)
+            number, future = fetching[0]
             try:
+                while not self._is_there(future):
+                    ended = (yield from self._finished(scoring)) or ended
                 found = self._prepared(number, future.result())
-            except TooManyHang as error:
+            except (UserError, CancelledError) as error:
                 ended = error
-                yield from self._given_up([(number, future), *fetching])
                 break
+            fetching.popleft()
             if isinstance(found, _Ready):
                 batch.append(found)
+                self.budget.park(found.size)
             else:
                 yield number, found
-            if len(batch) == self.batch_size:
-                scoring.append((batch, self._lanes.submit(self._score, batch)))
+            if self._is_full(batch):
+                scoring.append(self._submitted(batch))
                 batch = []
-            while scoring and (len(scoring) > 2 * self._lane_count or scoring[0][1].done()):
-                yield from self._results(*scoring.popleft())
+            ended = (yield from self._finished(scoring)) or ended
         if batch:
-            scoring.append((batch, self._lanes.submit(self._score, batch)))
-        while scoring:
-            yield from self._results(*scoring.popleft())
+            scoring.append(self._submitted(batch))
+        for waiting in scoring:
+            ended = (yield from self._results(*waiting)) or ended
         if ended is not None:
+            yield from self._given_up(fetching)
             raise ended
 
-    def _await(
-        self,
-        future: Future[_Fetched | results.Row],
-        batch: list[_Ready],
-        scoring: deque[tuple[list[_Ready], Future[list[Outcome]]]],
-    ) -> list[_Ready]:
-        """Wait for a fetch; give the batch begun, anew where its bytes were short meanwhile."""
-        while batch and not future.done():  # or cancelled, which `wait` alone does not tell
-            wait([future], 0.05)
-            if self.budget.short:  # what waits to be a full batch holds bytes
-                scoring.append((batch, self._lanes.submit(self._score, batch)))
-                batch = []
-        return batch
+    def _is_there(self, future: Future[_Fetched | results.Row]) -> bool:
+        """Wait a while for a row to be fetched and decoded. Raises what ends the run."""
+        if self.job.stop.is_set():
+            raise CancelledError
+        if not future.done():  # or cancelled, which `wait` alone does not tell
+            wait([future], 0.2)
+            return False
+        fetched = future.result()
+        return not isinstance(fetched, _Fetched) or fetched.task.wait()
+
+    def _is_full(self, batch: Sequence[_Ready]) -> bool:
+        most = self.limits.bytes_in_memory // _BATCH_SHARE
+        return len(batch) == self.batch_size or sum(ready.size for ready in batch) > most
+
+    def _finished(
+        self, scoring: deque[tuple[list[_Ready], Future[list[Outcome]]]]
+    ) -> Generator[tuple[int, results.Row], None, UserError | CancelledError | None]:
+        """Yield the rows of batches that are scored, and of those beyond two for each lane."""
+        ended = None
+        while scoring and (len(scoring) > 2 * self._lane_count or scoring[0][1].done()):
+            ended = (yield from self._results(*scoring.popleft())) or ended
+        return ended
+
+    def _submitted(self, batch: list[_Ready]) -> tuple[list[_Ready], Future[list[Outcome]]]:
+        self.budget.park(-sum(ready.size for ready in batch))
+        return batch, self._lanes.submit(self._score, batch)
 
     def _given_up(
         self, fetching: Iterable[tuple[int, Future[_Fetched | results.Row]]]
     ) -> Iterator[tuple[int, results.Row]]:
         for number, future in fetching:
-            fetched = future.result() if future.done() and not future.cancelled() else None
+            if not future.done() or future.cancelled() or future.exception() is not None:
+                continue
+            fetched = future.result()
             if isinstance(fetched, _Fetched) and fetched.task.given_up:
                 found = self._prepared(number, fetched)
                 assert not isinstance(found, _Ready)
@@ -194,9 +241,16 @@ class Pipeline:
                 limit=self.limits.object_bytes,
                 admit=admit,
             )
-        except StorageError as error:
+        except (UserError, CancelledError):
+            raise
+        except Exception as error:  # of any kind: one object is no reason to end a night
             self.budget.add(-sum(granted))
-            row = results.failed(error.code, "fetch", str(error))
+            kind = type(error).__name__  # its text may hold anything
+            row = (
+                results.failed(error.code, "fetch", str(error))
+                if isinstance(error, StorageError)
+                else results.failed("fetch_failed", "fetch", f"reading the object raised {kind}")
+            )
             return {**row, "fetch_ms": self._spent("fetch", start, waited)}
         finally:
             admit(0)  # where there was nothing to read: the next one's turn
@@ -236,14 +290,14 @@ class Pipeline:
             row = results.failed(
                 "preprocess_timeout", "preprocess", f"not decoded within {limit:g} s"
             )
-        except UserError:
+        except (UserError, CancelledError):
             raise
         except Exception as error:  # of any kind: the code is the archive's
             kind = type(error).__name__  # its text may hold anything
             row = results.failed("preprocess_failed", "preprocess", f"the service raised {kind}")
         else:
             if not isinstance(prepared, tuple):
-                return _Ready(number, fetched, prepared)
+                return _Ready(number, fetched, prepared, self.job.archive.nbytes(prepared))
             row = _failure(prepared[1])
         finally:
             self.job.spend("preprocess", fetched.task.milliseconds / 1000)
@@ -255,18 +309,23 @@ class Pipeline:
         start = time.perf_counter()
         prepared = [ready.prepared for ready in batch]
         found = _outcomes(prepared, self.job.archive)
-        self.budget.add(-sum(map(self.job.archive.nbytes, prepared)))
+        self.budget.add(-sum(ready.size for ready in batch))
         milliseconds = self._spent("inference", start) / len(batch)
         return [(status, {**body, "inference_ms": milliseconds}) for status, body in found]
 
     def _results(
         self, batch: Sequence[_Ready], future: Future[list[Outcome]]
-    ) -> Iterator[tuple[int, results.Row]]:
-        rows = (self._writers.map if self.job.explain else map)(
-            self._result, batch, future.result()
-        )
-        for ready, row in zip(batch, rows, strict=True):
-            yield ready.number, row
+    ) -> Generator[tuple[int, results.Row], None, UserError | CancelledError | None]:
+        """Yield a batch's rows; return what ended the run meanwhile."""
+        try:
+            rows = (self._writers.map if self.job.explain else map)(
+                self._result, batch, future.result()
+            )
+            for ready, row in zip(batch, rows, strict=True):
+                yield ready.number, row
+        except (UserError, CancelledError) as error:
+            return error
+        return None
 
     def _result(self, ready: _Ready, outcome: Outcome) -> results.Row:
         status, body = outcome

@@ -35,11 +35,14 @@ _REHEARSED = 48  # images that a plan is estimated from
 
 
 class Stopped(Exception):  # noqa: N818 - reads as what it is
-    """More rows have failed than the user allows; what was scored stands, a rerun goes on."""
+    """More rows have failed than the user allows; what was found is written, a rerun goes on."""
 
     def __init__(self, allowed: str | None, failed: Mapping[str, int]) -> None:
         codes = ", ".join(f"{code} {count}" for code, count in sorted(failed.items()))
-        super().__init__(f"stopped: more rows failed than --max-failures {allowed} ({codes})")
+        super().__init__(
+            f"stopped: more rows failed than --max-failures {allowed} ({codes}); what was found is "
+            "written, and the same words go on from there"
+        )
 
 
 Progress = Callable[..., Iterator[str | None]]
@@ -166,8 +169,8 @@ def plan(
             shards += 1
             uri = storage.join(job.out, shard.part(job))
             if uri in parts:
-                done += 1
                 found = summary.count(uri)
+                done += not found[results.NOT_REACHED]
                 counts += found
                 if not found[results.FAILED if retry_failed else results.NOT_REACHED]:
                     continue
@@ -175,9 +178,8 @@ def plan(
                 known += sum(map(earlier.knows, requests(shard.table, job.folder)))
             if not sample:
                 sample.append(shard.table.slice(0, _REHEARSED))
-        ok, failed = counts[results.OK], counts[results.FAILED]
-        kept = 0 if retry_failed else failed - counts[results.NOT_REACHED]
-        to_score = manifest.rows - ok - kept
+        ok, failed = counts[results.OK], counts[results.FAILED] - counts[results.NOT_REACHED]
+        to_score = manifest.rows - ok - (0 if retry_failed else failed)
         return Plan(
             rows=manifest.rows,
             shards=shards,

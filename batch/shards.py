@@ -7,17 +7,19 @@ receipt, and what stands in the results afterwards is the same (see `batch.parts
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from batch import parts, results, storage
-from batch.decoders import TooManyHang
 from batch.job import Job
 from batch.manifest import Request, digest, requests
-from batch.pipeline import Pipeline
-from batch.storage_errors import StorageError
+from batch.pipeline import Limits, Pipeline
+from sonode_console import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +48,16 @@ class Receipt(NamedTuple):
 def score_shard(shard: Shard, job: Job, pipeline: Pipeline) -> Receipt:
     """Score what is missing in a shard's part, or has failed there, and write the part.
 
-    Raises UserError where the run is over. If that is so because images hang, what was found is
-    written nevertheless, so that a run that leaves them out gets further.
+    A part is also written before its shard's end: each `Limits.unwritten_seconds`, and where the
+    run ends. Rows whose turn had not come are `not_reached` there, which any later run does.
+
+    Raises UserError where the run is over, and CancelledError where it was stopped.
     """
+    with pipeline.shard():
+        return _scored(shard, job, pipeline)
+
+
+def _scored(shard: Shard, job: Job, pipeline: Pipeline) -> Receipt:
     name = shard.part(job)
     uri = storage.join(job.out, name)
     with job.writing():
@@ -65,39 +74,77 @@ def score_shard(shard: Shard, job: Job, pipeline: Pipeline) -> Receipt:
             job.on_row(held.rows[row]["code"])
         if not todo and (held.rows or shard.table.num_rows == 0):
             return Receipt(name, 0, 0)
-    asked = requests(shard.table, job.folder)
-    rows: list[results.Row] = list(held.rows) if held else [{}] * shard.table.num_rows
-    carried = 0
-    for row, found in zip(
-        todo, pipeline.each(lambda n: _earlier(asked[n], job), todo), strict=True
-    ):
-        if found is not None:
-            rows[row] = found
-            carried += 1
-            job.on_row(None)
-    todo = [row for row in todo if rows[row].get("status") != results.OK]
-    too_many: TooManyHang | None = None
+    part = _Part(uri, shard, job, pipeline.limits.unwritten_seconds, held)
     try:
-        for row, result in pipeline.rows({row: asked[row] for row in todo}):
-            rows[row] = result
-            job.on_row(result.get("code"))
-    except TooManyHang as error:
-        too_many = error
+        scored, carried = _filled(part, shard, job, pipeline, todo)
+    except (UserError, CancelledError):
+        if part.unwritten:
+            with suppress(UserError):  # what ended the run is told
+                part.write()
+        raise
+    part.write()
+    return Receipt(name, scored, carried)
+
+
+class _Part:
+    """A shard's rows as they are found, and the part that they are written to."""
+
+    def __init__(
+        self, uri: str, shard: Shard, job: Job, write_each_s: float, held: parts.Part | None
+    ) -> None:
+        self._uri, self._shard, self._job, self._held = uri, shard, job, held
+        self._write_each_s = write_each_s
+        self._written = time.monotonic()
+        self.unwritten = False
         left = results.failed(results.NOT_REACHED, "fetch", "the run ended before its turn")
-        rows = [row or left for row in rows]
-    start = time.perf_counter()
-    with job.writing():
-        parts.commit(uri, shard.table, rows, held, job)
-    job.spend("write", time.perf_counter() - start)
-    if too_many is not None:
-        raise too_many
-    return Receipt(name, len(todo), carried)
+        self.rows = list(held.rows) if held else [left] * shard.table.num_rows
+
+    def found(self, row: int, result: results.Row) -> None:
+        """Take a result, and write all of them where it is time to."""
+        self.rows[row] = result
+        self.unwritten = True
+        self._job.on_row(result.get("code"))
+        if time.monotonic() - self._written > self._write_each_s:
+            self.write()
+            with self._job.writing():  # others may have improved it
+                self._held = parts.load(self._uri, len(self.rows), self._job.columns)
+
+    def write(self) -> None:
+        start = time.perf_counter()
+        with self._job.writing():
+            parts.commit(self._uri, self._shard.table, self.rows, self._held, self._job)
+        self._job.spend("write", time.perf_counter() - start)
+        self._written = time.monotonic()
+        self.unwritten = False
 
 
-def _earlier(request: Request, job: Job) -> results.Row | None:
+def _filled(
+    part: _Part, shard: Shard, job: Job, pipeline: Pipeline, todo: Sequence[int]
+) -> tuple[int, int]:
+    """Find the rows of `todo`; give how many were scored and how many carried."""
+    asked = requests(shard.table, job.folder)
+    carried = 0
+    earlier = pipeline.each(lambda row: _earlier(asked[row], job, pipeline.limits), todo)
+    left = []
+    for row, found in zip(todo, earlier, strict=True):
+        if found is not None:
+            part.found(row, found)
+            carried += 1
+        else:
+            left.append(row)
+    for row, result in pipeline.rows({row: asked[row] for row in left}):
+        part.found(row, result)
+    return len(left), carried
+
+
+def _earlier(request: Request, job: Job, limits: Limits) -> results.Row | None:
+    if job.stop.is_set():
+        raise CancelledError
     if job.earlier is None:
         return None
     try:
-        return job.earlier.find(request)
-    except StorageError:
-        return None  # fetching it will tell
+        return job.earlier.find(request, limits.object_bytes)
+    except UserError:
+        raise
+    except Exception:  # of any kind: fetching it will tell
+        return None

@@ -45,6 +45,22 @@ class Uneven(FakeArchive):
         return super().preprocess(row)
 
 
+class UnevenInAll(FakeArchive):
+    """Takes a seeded random while for each image and each batch."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.chance = random.Random(seed)
+
+    def preprocess(self, row: Mapping[str, object]) -> Any:
+        time.sleep(self.chance.uniform(0, 0.01))
+        return super().preprocess(row)
+
+    def score_prepared(self, prepared: Any) -> Any:
+        time.sleep(self.chance.uniform(0, 0.01))
+        return super().score_prepared(prepared)
+
+
 def test_micro_batches_are_cut_in_the_order_of_rows(tmp_path: Path) -> None:
     archive = Uneven()
     images = [b"p=0.%02d" % number for number in range(40)]
@@ -62,6 +78,42 @@ def test_micro_batches_are_cut_in_the_order_of_rows(tmp_path: Path) -> None:
         assert row["fetch_ms"] > 0
         assert row["preprocess_ms"] > 0
         assert (row.get("inference_ms") is None) == (row["status"] == "failed")
+
+
+def test_micro_batches_are_the_same_where_memory_is_short(tmp_path: Path) -> None:
+    """Of 64 bytes a batch takes the row with which it has more than 8, though it may be full at 4.
+
+    The fifth, of 62, finds no room beside the fourth, which waits to be in a batch with it. The
+    rows before it have been scored by then, or have not.
+    """
+    sizes = [5, 5, 9, 3, 62, 3, 3, 3, 3, 5]
+    uris = put_images(str(tmp_path), *(b"p=0.000".ljust(n, b"0")[:n] for n in sizes))
+    for seed in range(5):
+        archive = UnevenInAll(seed)
+        rows = scored(archive, uris, Limits(bytes_in_memory=64))
+        assert {row["status"] for row in rows} == {"ok"}
+        assert [[len(row["image"]) for row in call] for call in archive.calls] == [
+            *([5, 5], [9], [3, 62], [3, 3, 3], [3, 5]),
+        ]
+
+
+def test_whatever_a_fetch_raises_is_its_rows_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uris = put_images(str(tmp_path), b"p=0.1", b"p=0.2", b"p=0.3")
+    read = storage.read
+
+    def reading(uri: str, **options: Any) -> Any:
+        if uri == uris[1]:
+            options["admit"](5)
+            raise KeyError("of patient 4711")
+        return read(uri, **options)
+
+    monkeypatch.setattr(storage, "read", reading)
+    rows = scored(FakeArchive(), uris, Limits(bytes_in_memory=5))
+    assert [row.get("code") for row in rows] == [None, "fetch_failed", None]
+    assert rows[1]["stage"] == "fetch"
+    assert rows[1]["message"] == "reading the object raised KeyError"
 
 
 def test_each_stage_tells_what_it_cost(tmp_path: Path) -> None:
@@ -145,7 +197,8 @@ def test_bytes_in_memory_are_bounded_and_nothing_waits_for_ever(tmp_path: Path, 
         assert pipeline.budget._used == 0
     assert {row["status"] for row in found.values()} == {"ok"}
     # Decoded ones are counted on top as they come about; encoded ones are gone by then.
-    assert most <= max(size, 40) + 2 * 40
+    # Beside an object that is let through alone two batches may wait, one of each thread.
+    assert most <= max(size, 40) + 2 * 40 + 2 * (size // 8 + 40)
 
 
 def test_what_is_too_large_or_absent_fails_alone(tmp_path: Path) -> None:
@@ -205,7 +258,7 @@ def test_too_many_that_hang_end_the_run_which_then_goes_on_without_them(
         planned = scorer.plan(
             *(manifest, out, patient), explain=None, date="2026-11-22", retry_failed=False
         )
-        assert (planned.rows_failed, planned.rows_to_score) == (3 + left, left)
+        assert (planned.rows_failed, planned.rows_to_score) == (3, left)
         summary = run(manifest, out, archive, shard_rows=50, limits=limits, retry_failed=False)
     finally:
         archive.released.set()
@@ -275,16 +328,14 @@ def test_the_budget_lets_the_next_in_turn_through_first() -> None:
         thread.start()
         time.sleep(0.05)
     assert order == [first]  # the small one does not overtake the one that waits for room
-    assert budget.short
     budget.add(-50)
     for thread in threads:
         thread.join(5)
     assert order == [first, second, third]
-    assert not budget.short
 
 
 def test_a_task_that_comes_back_late_is_not_heard() -> None:
-    pool = Decoders(1, limit_s=0.1, max_given_up=5)
+    pool = Decoders(1, limit_s=0.1, max_given_up=5, stop=threading.Event())
     released = threading.Event()
     late = pool.submit(lambda: released.wait(10))
     after = pool.submit(lambda: "next")
@@ -299,7 +350,7 @@ def test_a_task_that_comes_back_late_is_not_heard() -> None:
 
 
 def test_those_that_come_back_do_not_count_as_hanging() -> None:
-    pool = Decoders(1, limit_s=0.05, max_given_up=1)
+    pool = Decoders(1, limit_s=0.05, max_given_up=1, stop=threading.Event())
     for _ in range(4):
         released = threading.Event()
         late = pool.submit(partial(released.wait, 10))
