@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,21 @@ import joblib
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import UnidentifiedImageError
 
 from model_def import jpeg, png
 from model_def.preprocessing import Pixels, RoI
 from model_def.stored_image import MAX_BYTES, MAX_PIXELS, check_whole, opened, to_grey, unusable
-from sonode_console import UserError, progress
-from train.cohort_checks import ROI_COLUMNS, UNREADABLE, Scan, column_faults, find_faults
+from sonode_console import UserError, progress, say
+from train.cohort_checks import (
+    ABSENT,
+    DAMAGED,
+    ROI_COLUMNS,
+    UNREADABLE,
+    Scan,
+    column_faults,
+    find_faults,
+)
 
 __all__ = ["ROI_COLUMNS", "SCHEMA", "Cohort", "load_cohort", "read_image", "write_cohort"]
 
@@ -84,51 +93,64 @@ class Cohort:
         return RoI(*(int(self.table[column].iloc[index]) for column in ROI_COLUMNS))
 
 
-class TooLargeError(OSError):
-    """An image beyond the limits that serving has; says which."""
-
-
-class DamagedError(OSError):
-    """An image that does not hold its whole picture; says what is wrong."""
-
-
-def reason(error: OSError) -> str:
-    """Why `read_image` did not take an image, to be read after "the image is"."""
-    return str(error) if isinstance(error, TooLargeError | DamagedError) else UNREADABLE
+class ImageError(OSError):
+    """An image that is not taken; says why, to be read after "the image is"."""
 
 
 def read_image(path: Path) -> Pixels:
     """Grey pixels (H, W) of a stored image, of the kinds and within the limits of serving.
 
     Raises:
-        TooLargeError: the file is beyond a limit.
-        DamagedError: its picture is not whole.
-        OSError: it is absent or no readable image.
+        ImageError: it is absent, beyond a limit, damaged, or no image that is taken.
     """
     return _read_image(path)[0]
 
 
 def _read_image(path: Path) -> tuple[Pixels, bool]:
     """The same, and whether the image has an EXIF orientation, which is not applied."""
+    data = _image_bytes(path)
     try:
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise TooLargeError(f"{size} bytes; the limit is {MAX_BYTES}")
-        data = path.read_bytes()
         with opened(data) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise TooLargeError(f"{width} x {height} pixels; the limit is {MAX_PIXELS} in all")
+                raise ImageError(f"{width} x {height} pixels; the limit is {MAX_PIXELS} in all")
             if why := unusable(image):
-                raise OSError(why)
+                raise ImageError(why)
             check_whole(image, data)
             return to_grey(image)
-    except jpeg.TooManyScans as error:
-        raise TooLargeError(str(error)) from None
-    except (jpeg.Damaged, jpeg.Unverifiable, png.BadChecksum) as error:
-        raise DamagedError(str(error)) from None
-    except (SyntaxError, ValueError) as error:
-        # What Pillow's decoders raise on damaged files besides OSError.
-        raise OSError(f"not a readable image ({type(error).__name__})") from error
+    except ImageError:
+        raise
+    except (jpeg.TooManyScans, jpeg.Damaged, jpeg.Unverifiable, png.BadChecksum) as error:
+        raise ImageError(str(error)) from None
+    except UnidentifiedImageError as error:
+        raise ImageError(_what_else(data)) from error
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow's decoders raise on damage
+        raise ImageError(DAMAGED) from error
+
+
+def _image_bytes(path: Path) -> bytes:
+    try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise ImageError(f"{size} bytes; the limit is {MAX_BYTES}")
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageError(ABSENT) from error
+    except IsADirectoryError as error:
+        raise ImageError("a folder; give a file") from error
+    except PermissionError as error:
+        raise ImageError("not readable; give yourself the right to read it") from error
+
+
+def _what_else(data: bytes) -> str:
+    """What a file is that opens as none of the taken kinds."""
+    if not data:
+        return "an empty file; fetch it again"
+    if data[128:132] == b"DICM":
+        return "a DICOM file; export its frame as PNG"
+    if data.startswith(b"GIF8"):
+        return "a GIF; save it as PNG"
+    ours = (b"\x89PNG", b"\xff\xd8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+    return DAMAGED if data.startswith(ours) else UNREADABLE
 
 
 def to_table(rows: pd.DataFrame) -> pa.Table:
@@ -151,6 +173,30 @@ def write_cohort(
     pq.write_table(table, partial)
     partial.replace(folder / TABLE)
     return folder / TABLE
+
+
+def check_out(folder: Path, name: str, images: Iterable[str]) -> None:
+    """Make sure that a cohort of this name and these images replaces none but its own earlier one.
+
+    Its own is one of the same name that shares an image with it.
+
+    Raises:
+        UserError: `folder` holds another cohort.
+    """
+    path = folder / TABLE
+    if not path.exists():
+        return
+    try:
+        earlier = pq.read_table(path, columns=["image"])
+        about = json.loads((earlier.schema.metadata or {})[b"sonode"])
+        own = about["name"] == name and not set(images).isdisjoint(earlier["image"].to_pylist())
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        own = False
+    if not own:
+        raise UserError(
+            f"OUT {folder}: holds another cohort; give another folder, or remove its {TABLE} first"
+        )
+    say(f"replaces the earlier import in {folder}")
 
 
 def load_cohort(folder: Path) -> Cohort:
@@ -179,7 +225,7 @@ def load_cohort(folder: Path) -> Cohort:
             raise UserError(f"COHORT {folder}: column `{column}`: has nulls; {remedy}")
     frame = table.to_pandas(types_mapper=pd.ArrowDtype)
     scans = scan_images(folder, frame)
-    if UNREADABLE in scans.values() and len(set(scans.values())) == 1:
+    if ABSENT in scans.values() and len(set(scans.values())) == 1:
         raise UserError(
             f"COHORT {folder}: none of its {len(scans)} images is where the table says; put them "
             "back, or import again"
@@ -215,11 +261,11 @@ def scan_images(folder: Path, frame: pd.DataFrame) -> dict[str, Scan | str]:
     def scan(image: str) -> Scan | str:
         try:
             pixels, turned = _read_image(folder / image)
-        except OSError as error:
-            return reason(error)
+        except ImageError as error:
+            return str(error)
         height, width = pixels.shape
         digest = hashlib.sha256(f"{width}x{height}:".encode() + pixels.tobytes())
-        return Scan(digest.hexdigest(), width, height, turned)
+        return Scan(digest.hexdigest(), width, height, turned, int(pixels.max()))
 
     with ThreadPoolExecutor(joblib.cpu_count()) as pool:
         scans = progress(pool.map(scan, images), total=len(images), what="checking images")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,13 @@ import pyarrow as pa
 
 from model_def.preprocessing import RoI
 
+K = TypeVar("K")
+
 ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
 LABELS = ("malignant", "alnm", "n_nodes")
-UNREADABLE = "absent or no PNG, JPEG, BMP, TIFF or WebP of 8 or 16 bits"
+ABSENT = "absent"
+DAMAGED = "damaged or cut short; fetch it again"
+UNREADABLE = "no PNG, JPEG, BMP, TIFF or WebP of 8 or 16 bits"
 _PLAIN = re.compile(r"[a-z][a-z0-9_]*")
 _FURTHER_TYPES = (pa.string(), pa.float64())
 
@@ -29,6 +33,8 @@ class Scan(NamedTuple):
     height: int
     turned: bool = False
     """Whether its EXIF orientation, which is not applied, would show it turned or mirrored."""
+    brightest: int = 255
+    """Its brightest pixel."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,10 @@ def find_faults(frame: pd.DataFrame, scans: Mapping[str, Scan | str]) -> Iterato
     rows: list[Any] = list(frame.itertuples(index=False))
     covariates = [name for name in frame.columns if pd.api.types.is_float_dtype(frame[name].dtype)]
     finite = {name: np.isfinite(frame[name].to_numpy(float, na_value=0.0)) for name in covariates}
-    sharing: dict[str, list[int]] = defaultdict(list)
-    lesions: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        if isinstance(its := scans[row.image], Scan):
-            sharing[its.sha256].append(index)
-        lesions[row.patient_id, row.lesion_id].append(index)
+    hashes = [its.sha256 if isinstance(its := scans[row.image], Scan) else None for row in rows]
+    sharing = _together(hashes)
+    lesions = _together([(row.patient_id, row.lesion_id) for row in rows])
+    first_known = {lesion: _first_known(rows, members) for lesion, members in lesions.items()}
     boxes: dict[tuple[object, ...], int] = {}
     for index, row in enumerate(rows):
         if not row.patient_id.strip():
@@ -84,7 +88,8 @@ def find_faults(frame: pd.DataFrame, scans: Mapping[str, Scan | str]) -> Iterato
         yield from _box_faults(index, row, scan)
         yield from _label_faults(index, row.malignant, row.alnm, row.n_nodes)
         if row.lesion_id:
-            yield from _lesion_faults(index, rows, lesions[row.patient_id, row.lesion_id])
+            lesion = row.patient_id, row.lesion_id
+            yield from _lesion_faults(index, rows, first_known[lesion], lesions[lesion])
         for name in covariates:
             if not finite[name][index]:
                 yield Fault(index, name, "no finite number")
@@ -93,10 +98,18 @@ def find_faults(frame: pd.DataFrame, scans: Mapping[str, Scan | str]) -> Iterato
         same = sharing[scan.sha256]
         if row.patient_id != rows[same[0]].patient_id:
             what = "same pixels as {other}, which is another patient"
-            yield Fault(index, "image", what, same[0], tuple(same))
+            yield Fault(index, "image", what, same[0], same)
         first = boxes.setdefault((scan.sha256, *_corners(row)), index)
         if first != index:
             yield Fault(index, "roi", "same image and box as {other}", first)
+
+
+def _together(keys: Sequence[K]) -> dict[K, tuple[int, ...]]:
+    """The rows that share each key."""
+    rows: dict[K, list[int]] = defaultdict(list)
+    for index, key in enumerate(keys):
+        rows[key].append(index)
+    return {key: tuple(members) for key, members in rows.items()}
 
 
 def _corners(row: Any) -> list[Any]:
@@ -129,11 +142,22 @@ def _label_faults(index: int, malignant: object, alnm: object, n_nodes: object) 
         yield Fault(index, "alnm", f"{alnm} contradicts n_nodes {n_nodes}")
 
 
-def _lesion_faults(index: int, rows: list[Any], lesion: list[int]) -> Iterator[Fault]:
-    """Labels of the row that differ from the first known ones of the same lesion."""
+def _first_known(rows: list[Any], lesion: Sequence[int]) -> dict[str, int]:
+    """The first row of a lesion in which each label is known."""
+    found = {}
     for field in LABELS:
-        value = getattr(rows[index], field)
-        known = [other for other in lesion if not pd.isna(getattr(rows[other], field))]
-        if not pd.isna(value) and value != getattr(rows[known[0]], field):
-            what = f"{value} contradicts {{other}} ({getattr(rows[known[0]], field)}), same lesion"
-            yield Fault(index, field, what, known[0], tuple(lesion))
+        known = (index for index in lesion if not pd.isna(getattr(rows[index], field)))
+        if (first := next(known, None)) is not None:
+            found[field] = first
+    return found
+
+
+def _lesion_faults(
+    index: int, rows: list[Any], first_known: Mapping[str, int], lesion: tuple[int, ...]
+) -> Iterator[Fault]:
+    """Labels of the row that differ from the first known ones of the same lesion."""
+    for field, first in first_known.items():
+        value, known = getattr(rows[index], field), getattr(rows[first], field)
+        if not pd.isna(value) and value != known:
+            what = f"{value} contradicts {{other}} ({known}), same lesion"
+            yield Fault(index, field, what, first, lesion)

@@ -17,9 +17,10 @@ from train.cohort import (
     ROI_COLUMNS,
     SCHEMA,
     Cohort,
+    ImageError,
+    check_out,
     checked_cohort,
     read_image,
-    reason,
     scan_images,
     to_table,
     write_cohort,
@@ -29,6 +30,9 @@ from train.import_texts import alike
 from train.import_values import MASK_THRESHOLD, FormatError, mask_box, two_valued
 
 T = TypeVar("T")
+
+DARK = 64
+"""Of 1,661 images of BUSI and BUS-BRA each has a pixel of 142 at least; 12 bits in 16 end at 15."""
 
 PICTURES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
 """How the names of image files end, in any case."""
@@ -74,8 +78,8 @@ class Draft:
         """Grey pixels (H, W) of an image or mask; a fault of the next record if unreadable."""
         try:
             return read_image(path)
-        except OSError as error:
-            self.fault(field, f"{path.name} is {reason(error)}")
+        except ImageError as error:
+            self.fault(field, f"{path.name} is {error}")
             return None
 
     def drawn_in(self, path: Path, size: tuple[int | None, int | None] = (None, None)) -> None:
@@ -160,6 +164,7 @@ class Draft:
         for column_fault in column_faults(pa.schema(list(table.schema)[len(SCHEMA) :]), RESERVED):
             raise UserError(f"SRC: {column_fault}")
         frame = table.to_pandas(types_mapper=pd.ArrowDtype)
+        check_out(self.out, name, frame["image"])
         scans = scan_images(self.out, frame)
         self.faults += self._box_file_faults(scans)
         told = {(fault.row, fault.field) for fault in self.faults}
@@ -178,7 +183,9 @@ class Draft:
                     "out with --drop-faulty",
                     lines,
                 )
-            spoilt = sorted({row for fault in faults for row in (fault.row, *fault.spoils)})
+            # Faults of one lesion or image share one tuple, which is gone through once.
+            shared = {id(fault.spoils): fault.spoils for fault in faults}.values()
+            spoilt = sorted({fault.row for fault in faults}.union(*shared))
             say(f"left out {len(spoilt)} of {len(frame)} rows for {len(lines)} faults:")
             for line in lines:
                 say(f"  {line}")
@@ -188,6 +195,17 @@ class Draft:
             raise UserError("SRC: no row is left for a cohort")
         write_cohort(self.out, frame, name=name, source=source, synthetic=synthetic)
         used = [scans[image] for image in frame["image"].unique()]
+        dark = [
+            image
+            for image in frame["image"].unique()
+            if isinstance(scan := scans[image], Scan) and scan.brightest < DARK
+        ]
+        if dark:
+            say(
+                f"{len(dark)} images are nearly black (no pixel reaches {DARK} of 255, as in "
+                f"{Path(dark[0]).name}): greys of 12 bits in a file of 16 come out so; scale them "
+                "to the full range"
+            )
         if turned := sum(isinstance(scan, Scan) and scan.turned for scan in used):
             say(
                 f"{turned} images have an EXIF orientation, which is not applied, as in serving: "

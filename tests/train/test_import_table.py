@@ -176,6 +176,38 @@ def test_a_kind_is_given(folder: Path) -> None:
     assert caught.value.details == ["table.csv line 3, age: give a number or blank"]
 
 
+def test_another_cohort_is_not_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "out"
+    import_csv(write(folder, image("a", "1"), image("b", "2")), out, name="ours")
+    before = (out / "cohort.parquet").read_bytes()
+    what = r"OUT .*out: holds another cohort; give another folder, or remove its cohort\.parquet"
+    for rows, name in (([image("c", "3")], "ours"), ([image("a", "1")], "theirs")):
+        with pytest.raises(UserError, match=what):
+            import_csv(write(folder, *rows), out, name=name)
+    assert (out / "cohort.parquet").read_bytes() == before
+    # A corrected table of its own images is not another one.
+    again = import_csv(write(folder, image("b", "9"), image("c", "3")), out, name="ours")
+    assert load_cohort(out).sha256 == again.sha256
+    assert capsys.readouterr().out == f"replaces the earlier import in {out}\n"
+    (out / "cohort.parquet").write_text("nothing")
+    with pytest.raises(UserError, match=what):
+        import_csv(folder / "table.csv", out, name="ours")
+
+
+def test_greys_of_12_bits_in_a_file_of_16_are_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    greys = np.linspace(0, 4095, 3000).reshape(50, 60).astype(np.uint16)
+    Image.fromarray(greys).save(folder / "images" / "low.png")
+    Image.fromarray(greys * 16).save(folder / "images" / "full.png")
+    rows = [image("low", "1"), image("low", "1", roi_x_min=2), image("full", "2"), image("a", "3")]
+    import_csv(write(folder, *rows), folder / "out", name="ours")
+    assert capsys.readouterr().out == (
+        "1 images are nearly black (no pixel reaches 64 of 255, as in low.png): greys of 12 bits "
+        "in a file of 16 come out so; scale them to the full range\n"
+    )
+
+
 def test_boxes_beside_the_images(folder: Path) -> None:
     write_voc(folder / "images" / "a.xml", "a.png", 60, 50, RoI(1, 2, 30, 40))
     (folder / "images" / "b.txt").write_text("0 0.5 0.5 1 1\n0 0.25 0.5 0.5 1\n")
@@ -293,7 +325,7 @@ FAULTY = (
 def test_all_faults_at_once_with_their_lines(folder: Path) -> None:
     with pytest.raises(UserError, match=r"SRC: 13 faults; .* --drop-faulty") as caught:
         import_csv(write(folder, *FAULTY), folder / "out", name="ours")
-    unreadable = "absent or no PNG, JPEG, BMP, TIFF or WebP of 8 or 16 bits"
+    unreadable = "absent"
     other = "which is another patient"
     assert caught.value.details == [
         "table.csv line 3, malignant: benign with positive nodes",
@@ -352,6 +384,7 @@ ROW = st.fixed_dictionaries(
 def test_what_is_left_after_dropping_is_a_sound_cohort(
     folder: Path, rows: list[dict[str, object]]
 ) -> None:
+    (folder / "out" / "cohort.parquet").unlink(missing_ok=True)
     try:
         cohort = import_csv(write(folder, *rows), folder / "out", name="ours", drop_faulty=True)
     except UserError as error:
@@ -399,7 +432,7 @@ def test_yolo_by_hand(folder: Path) -> None:
     assert np.asarray(cohort.table["age"]).tolist() == [50.0]
     (folder / "labels.csv").write_text(header + "b.png,1,,1,,,,\nc.png,1,,1,,,,\nd.png,1,,,,,,\n")
     with pytest.raises(UserError) as caught:
-        import_yolo(folder, folder / "out", name="ours")
+        import_yolo(folder, folder / "other", name="ours")
     assert caught.value.details == [
         "labels.csv line 2, roi: box [39, 12, 69, 38] reaches outside the image of 60 x 50",
         "labels.csv line 3, roi: c.txt line 1: 4 fields; YOLO has `class cx cy w h`",
