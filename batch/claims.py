@@ -24,8 +24,14 @@ from batch.storage_errors import ObjectChanged, ObjectExists, ObjectMissing, Sto
 from sonode_console import UserError
 
 RUNS = "_runs"
+SHARD_ROWS = 1024
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _TRIES = 20
+_REMEDIES = {  # what may differ from the run that has the place, the farthest first
+    "manifest_key": "give another --date",
+    "model": "pack the archive under another version",
+    "explain": "give --explain as that run did",
+}
 
 
 def date_of(out: str, manifest_key: str, name: str, version: str, asked: str | None) -> str:
@@ -41,7 +47,7 @@ def date_of(out: str, manifest_key: str, name: str, version: str, asked: str | N
             asked = ""
         if not _DATE.fullmatch(asked):
             raise UserError("--date: not a date; write it as YYYY-MM-DD")
-    known = _read(_by_manifest(out, manifest_key, name, version))
+    known = _read(_by_manifest(out, manifest_key, name, version), "date")
     if known is None:
         return asked or datetime.now(UTC).date().isoformat()
     date: str = known["date"]
@@ -54,28 +60,42 @@ def date_of(out: str, manifest_key: str, name: str, version: str, asked: str | N
 
 
 def claim(
-    out: str, date: str, intent: dict[str, Any], shard_rows: int, now: str, *, dry: bool = False
+    out: str,
+    date: str,
+    intent: dict[str, Any],
+    shard_rows: int | None,
+    now: str,
+    *,
+    dry: bool = False,
 ) -> dict[str, Any]:
     """Make the place of `date` and the model this run's, or join the run that has it already.
 
     `intent`: what makes two runs the same, with `model` and `manifest_key`. Returns the record that
-    stands there, with the `shard_rows` that all runs keep to. Raises UserError where another
-    manifest, archive or parameter has the place. `dry`: only look.
+    stands there, with the `shard_rows` that all runs keep to: those of the first, `SHARD_ROWS`
+    where it named none. Raises UserError where another manifest, archive or parameter has the
+    place. `dry`: only look.
     """
     model = intent["model"]
     uri = started(out, results.partition(date, model["name"], model["version"]))
-    record = {**intent, "date": date, "shard_rows": shard_rows, "started": now}
-    there = _read(uri)
+    rows = SHARD_ROWS if shard_rows is None else shard_rows
+    record = {**intent, "date": date, "shard_rows": rows, "started": now}
+    there = _read(uri, *record)
     if there is None or _left(out, there, date):
         if dry:
             return record
         there = _first(uri, record) if there is None else _taken_over(uri, out, record)
-    for name, value in intent.items():
-        if there.get(name) != value:
+    place = f"{out}: date {date} and model {model['name']}-{model['version']}"
+    for name, remedy in _REMEDIES.items():
+        if there.get(name) != intent[name]:
             raise UserError(
-                f"{out}: date {date} and model {model['name']}-{model['version']} hold the results "
-                f"of another run ({name} differs); give another --date or folder"
+                f"{place} hold the results of another run ({name} differs); {remedy}, or name "
+                "another folder"
             )
+    if shard_rows not in (None, there["shard_rows"]):
+        raise UserError(
+            f"--shard-rows {shard_rows}: {place} are begun in shards of {there['shard_rows']} "
+            "rows; leave --shard-rows out, or name another folder"
+        )
     if not dry:
         by_manifest = _by_manifest(out, intent["manifest_key"], model["name"], model["version"])
         first = _first(by_manifest, {"date": date})
@@ -100,12 +120,9 @@ def _by_manifest(out: str, key: str, name: str, version: str) -> str:
 
 def _left(out: str, there: dict[str, Any], date: str) -> bool:
     """Whether the run that began this place went on under another date."""
-    try:
-        model = there["model"]
-        uri = _by_manifest(out, there["manifest_key"], model["name"], model["version"])
-    except (KeyError, TypeError):
-        return False  # no run of ours
-    known = _read(uri)
+    model = there["model"]
+    uri = _by_manifest(out, there["manifest_key"], model["name"], model["version"])
+    known = _read(uri, "date")
     return known is not None and known["date"] != date
 
 
@@ -131,7 +148,7 @@ def _first(uri: str, record: dict[str, Any]) -> dict[str, Any]:
             storage.create(uri, as_json(record))
             return record
         except ObjectExists:
-            if (found := _read(uri)) is not None:
+            if (found := _read(uri, *record)) is not None:
                 return found
         except StorageError as error:
             raise _unwritable(uri, error) from None
@@ -143,13 +160,21 @@ def _unwritable(uri: str, error: StorageError) -> UserError:
     return UserError(f"results cannot be written to {uri.partition(RUNS)[0]}: {error}")
 
 
-def _read(uri: str) -> dict[str, Any] | None:
+def _read(uri: str, *names: str) -> dict[str, Any] | None:
+    """Read a record that has to hold these `names`; None where there is none."""
     try:
-        found: dict[str, Any] = json.loads(storage.read(uri).data)
+        found = json.loads(storage.read(uri).data)
     except ObjectMissing:
         return None
-    except (StorageError, ValueError) as error:
+    except StorageError as error:
         raise UserError(f"results cannot be written there: {uri}: {error}") from None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not set(names) <= set(found):
+        raise UserError(
+            f"{uri}: not what a run has written there, so what the results hold is not known; "
+            "bring back the file as it was, or name another folder"
+        )
     return found
 
 

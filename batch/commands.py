@@ -72,6 +72,9 @@ def score(
     batch_size: int | None = typer.Option(
         None, min=1, help="Images that go through the network together; else the engine's own."
     ),
+    shard_rows: int | None = typer.Option(
+        None, min=1, help="Rows of each part, all held until it is written; else 1024."
+    ),
     fetch_threads: int = typer.Option(8, min=1, max=32, help="Objects fetched at once."),
     memory_mb: int = typer.Option(
         512, min=1, help="Images held at once, encoded and decoded; a larger one is held alone."
@@ -108,6 +111,7 @@ def score(
             "--since": since,
             "--inference-engine": inference_engine,
             "--batch-size": batch_size,
+            "--shard-rows": shard_rows,
             "--max-failures": max_failures,
             "--on-finish": on_finish,
             "--fetch-threads": fetch_threads,
@@ -135,6 +139,7 @@ def score(
         retry_failed=retry_failed,
         max_failures=max_failures,
         batch_size=batch_size,
+        shard_rows=shard_rows,
         limits={
             "fetch_threads": fetch_threads,
             "bytes_in_memory": memory_mb << 20,
@@ -147,12 +152,9 @@ def score(
         code, outcome, facts = run()
     except BaseException as error:  # also a fault of sonode, or Ctrl-C
         why = str(error) if isinstance(error, UserError) else type(error).__name__
-        try:
-            finish.tell(on_finish, "error", {"out": out, "archive": archive[0], "message": why})
-        except UserError as untold:
-            print(untold, file=sys.stderr)  # what ended the run is told on
+        finish.told(on_finish, "error", {"out": out, "archive": archive[0], "message": why})
         raise
-    finish.tell(on_finish, outcome, {"out": out, "archive": archive[0], **facts})
+    finish.told(on_finish, outcome, {"out": out, "archive": archive[0], **facts})
     raise typer.Exit(code)
 
 
@@ -274,10 +276,7 @@ def _one_process_each(
                 from batch import finish
 
                 facts = {"out": out, "archive": archive, "message": message}
-                try:
-                    finish.tell(on_finish, "error", facts)
-                except UserError as untold:
-                    print(untold, file=sys.stderr)  # what ended the run is told on
+                finish.told(on_finish, "error", facts)
     return max(code if code >= 0 else 128 - code for code in codes)
 
 

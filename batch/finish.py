@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from typing import Any
 
 from sonode_console import UserError
@@ -11,12 +12,20 @@ from sonode_console import UserError
 _WAIT_S = 30
 
 
-def tell(whom: str, outcome: str, facts: dict[str, Any]) -> None:
+def told(whom: str, outcome: str, facts: dict[str, Any]) -> None:
     """Hand `outcome` and `facts` on as JSON: POSTed to an http(s) URL, else a command's input.
 
-    `outcome`: "done", "failed_rows", "stopped" or "error". Raises UserError where that fails; what
-    it was about is not in the message, as a URL may hold a secret.
+    `outcome`: "done", "failed_rows", "stopped" or "error". Where that fails it is said on standard
+    error and changes nothing else: how the run ended is what its exit code tells.
     """
+    try:
+        _tell(whom, outcome, facts)
+    except UserError as error:
+        print(f"warning: {error}", file=sys.stderr)
+
+
+def _tell(whom: str, outcome: str, facts: dict[str, Any]) -> None:
+    """Raises UserError, without what it was about: a URL may hold a secret."""
     body = json.dumps({"outcome": outcome, **facts}).encode()
     if whom.startswith(("http://", "https://")):
         import httpx

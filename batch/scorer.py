@@ -26,11 +26,10 @@ from batch.local_engine import Engine, LocalEngine
 from batch.manifest import Manifest, requests
 from batch.pipeline import Limits
 from batch.shards import Receipt, Shard
-from batch.storage_errors import AccessDenied, StorageError
+from batch.storage_errors import StorageError
 from batch.summary import RunSummary
 from sonode_console import UserError
 
-SHARD_ROWS = 1024
 _REHEARSED = 48  # images that a plan is estimated from
 
 
@@ -78,7 +77,7 @@ def score(
     explain: str | None,
     batch_size: int | None = None,
     progress: Progress,
-    shard_rows: int = SHARD_ROWS,
+    shard_rows: int | None = None,
     date: str | None = None,
     since: str | None = None,
     retry_failed: bool = True,
@@ -89,7 +88,9 @@ def score(
     """Score what is not yet scored of a manifest into `out_uri`: one result row for each of its.
 
     `explain`: one of the archive's methods, for a heat map per head. `date`: the partition, today
-    in UTC unless the manifest has one there. `since`: earlier results to take rows from.
+    in UTC unless the manifest has one there. `shard_rows`: of each part, as the first run of a
+    place says; it is the most that each of two shards loses if the run is killed, together with
+    `Limits.unwritten_seconds`. `since`: earlier results to take rows from.
     `max_failures`: a count of rows, or a share of the manifest's as in "5%"; Stopped is raised once
     more have failed, those of earlier runs that are not tried again included. `engine`: where the
     shards are scored; the local one needs an `archive` that is loaded, others a description of it.
@@ -123,7 +124,9 @@ def score(
             job,
             [receipt.part for receipt in receipts],
             {
-                **there,
+                **intent,
+                "date": job.date,
+                "shard_rows": there["shard_rows"],
                 "started": started,
                 "engine": archive.engine,
                 "batch_size": batch_size,
@@ -143,7 +146,7 @@ def plan(
     *,
     explain: str | None,
     batch_size: int | None = None,
-    shard_rows: int = SHARD_ROWS,
+    shard_rows: int | None = None,
     date: str | None = None,
     since: str | None = None,
     retry_failed: bool = True,
@@ -212,9 +215,7 @@ def _prepared(
     out = storage.absolute(out_uri)  # heat maps are named by it in the results
     try:
         storage.exists(storage.join(out, claims.RUNS))
-    except AccessDenied:
-        pass  # it may not be listed, and be written all the same
-    except StorageError as error:
+    except StorageError as error:  # also where it may only be written: what is there has to be read
         raise UserError(f"results cannot be written to {out_uri}: {error}") from None
     key = claims.manifest_key(manifest.sha256, manifest.folder)
     date = claims.date_of(out, key, archive.name, archive.version, date)

@@ -8,20 +8,24 @@ again, so that the last run.json knows of every part that was improved before it
 from __future__ import annotations
 
 import importlib.metadata
-import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, Field, NonNegativeInt
 
 from batch import claims, drift, report, results, storage
+from batch.drift import BINS
 from batch.job import Job
-from batch.storage_errors import ObjectChanged, ObjectExists, ObjectMissing
+from batch.storage_errors import ObjectChanged, ObjectExists, ObjectMissing, StorageError
+
+_log = logging.getLogger(__name__)
 
 _PACKAGES = ("sonode", "torch", "openvino", "pillow", "pydicom", "numpy", "pyarrow", "boto3")
 
@@ -30,6 +34,8 @@ _PACKAGES = ("sonode", "torch", "openvino", "pillow", "pydicom", "numpy", "pyarr
 class RunSummary:
     """What the results hold, and what the last run did; run.json has the same fields."""
 
+    format: Literal[1] = 1
+    """Of this record; a reader that does not know it should not go on."""
     rows: int
     by_status: dict[str, int]
     by_code: dict[str, int]
@@ -65,6 +71,14 @@ class RunSummary:
     started: str
     """UTC, ISO 8601; of this run."""
     finished: str
+
+
+class _RunBefore(BaseModel):
+    """What is taken of an earlier run.json."""
+
+    format: Literal[1] = 1  # the first ones did not say so
+    date: str
+    scores: dict[str, Annotated[list[NonNegativeInt], Field(min_length=BINS, max_length=BINS)]]
 
 
 def place(job: Job) -> str:
@@ -167,8 +181,13 @@ def _run_before(job: Job) -> dict[str, Mapping[str, Sequence[int]]]:
     ]
     if not runs:
         return {}
-    record = json.loads(storage.read(max(runs)).data)
-    return {f"run of {record['date']}": record.get("scores", {})}
+    try:
+        record = _RunBefore.model_validate_json(storage.read(max(runs)).data)
+    except (StorageError, ValueError) as error:
+        why = str(error) if isinstance(error, StorageError) else "not what a run writes there"
+        _log.warning("%s: %s; scores are not compared with that run's", max(runs), why)
+        return {}
+    return {f"run of {record.date}": record.scores}
 
 
 def _columns(uri: str, names: list[str]) -> pa.Table:

@@ -194,6 +194,75 @@ def test_a_manifest_keeps_its_date_and_a_place_its_manifest(
             run(other, storage.join(folder, "new"), archive, date=date)
 
 
+def test_the_remedy_for_a_place_that_is_taken_is_one(
+    tmp_path: Path, archive: Any, put_table: Any
+) -> None:
+    """Each refusal names something that is not refused in its turn."""
+    uris = put_images(str(tmp_path), b"p=0.1", b"p=0.2")
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
+    out = str(tmp_path / "out")
+    run(manifest, out, archive)
+    with pytest.raises(UserError, match=r"explain differs\); give --explain as that run did, or"):
+        run(manifest, out, archive, date=None, explain="gradcam")
+    assert run(manifest, out, archive, date=None).rows == 2
+    with pytest.raises(UserError, match=r"--shard-rows 5: .* begun in shards of 3 rows; leave --s"):
+        run(manifest, out, archive, shard_rows=5)
+    assert run(manifest, out, archive, shard_rows=None).rows == 2
+    other = put_table(str(tmp_path / "n.parquet"), {"image_uri": uris[:1]})
+    with pytest.raises(UserError, match=r"manifest_key differs\); give another --date, or"):
+        run(other, out, archive, explain="gradcam")  # and another method: the date mends both
+    assert run(other, out, archive, date="2026-11-23", explain="gradcam").rows == 1
+    archive.sha256 = "cd" * 32
+    with pytest.raises(UserError, match=r"model differs\); pack the archive under another version"):
+        run(manifest, out, archive)
+    archive.version = "1.1"
+    assert run(manifest, out, archive).rows == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"date": ', b"{}"])
+def test_a_record_that_is_none_ends_a_run_before_it_has_begun(
+    tmp_path: Path, archive: Any, put_table: Any, damage: bytes
+) -> None:
+    uris = put_images(str(tmp_path), b"p=0.1")
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
+    out = tmp_path / "out"
+    run(manifest, str(out), archive)
+    for record in (out / f"_runs/{PLACE}/started.json", *(out / "_runs/manifests").iterdir()):
+        sound = record.read_bytes()
+        record.write_bytes(damage)
+        with pytest.raises(UserError, match=f"{record}: not what a run has written there"):
+            run(manifest, str(out), archive)
+        record.write_bytes(sound)
+    assert run(manifest, str(out), archive).rows == 1
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"[1]", b'{"date"', b'{"date": "2026-11-22", "scores": {"malignancy": [1]}}']
+)
+def test_an_earlier_record_that_is_none_is_not_compared_with(
+    tmp_path: Path, archive: Any, put_table: Any, caplog: pytest.LogCaptureFixture, damage: bytes
+) -> None:
+    uris = put_images(str(tmp_path), b"p=0.1", b"p=0.2", b"p=0.3")
+    out = tmp_path / "out"
+    found = []
+    for day, uri in enumerate(uris, 22):
+        manifest = put_table(str(tmp_path / f"{day}.parquet"), {"image_uri": [uri]})
+        found.append(run(manifest, str(out), archive, date=f"2026-11-{day}"))
+        if day == 22:
+            record = out / f"_runs/{PLACE}/run.json"
+            assert json.loads(record.read_bytes())["format"] == 1
+            record.write_bytes(damage)
+    assert [list(summary.drift) for summary in found] == [
+        ["training"],
+        ["training"],
+        ["training", "run of 2026-11-23"],
+    ]
+    (warning,) = [one.getMessage() for one in caplog.records if one.name == "batch.summary"]
+    assert warning == (
+        f"{record}: not what a run writes there; scores are not compared with that run's"
+    )
+
+
 def test_a_part_that_is_none_is_refused_and_not_overwritten(
     tmp_path: Path, archive: Any, put_table: Any
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import sonode_console
 from batch import results, scorer, storage
+from batch.storage_errors import AccessDenied
 from sonode_console import UserError
 
 MODEL = {"name": "fake", "version": "1.0", "sha256": "ab" * 32}
@@ -250,6 +251,21 @@ def test_places_that_cannot_be_used_are_found_before_scoring(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(UserError, match="AWS_SECRET_ACCESS_KEY does not belong"):
         run(manifest, f"{s3}/out", archive)
+    assert archive.calls == []
+
+
+def test_a_place_that_may_only_be_written_is_refused_before_scoring(
+    tmp_path: Path, archive: Any, put_table: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there has to be read: which run has the place, and what its parts hold."""
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": ["a.png"]})
+
+    def denied(uri: str) -> bool:
+        raise AccessDenied("not allowed there")
+
+    monkeypatch.setattr(storage, "exists", denied)
+    with pytest.raises(UserError, match=r"results cannot be written to .*: not allowed there"):
+        run(manifest, str(tmp_path / "out"), archive)
     assert archive.calls == []
 
 
