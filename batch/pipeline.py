@@ -255,6 +255,7 @@ class Pipeline:
         finally:
             admit(0)  # where there was nothing to read: the next one's turn
         milliseconds = self._spent("fetch", start, waited)
+        self.budget.add(len(found.data) - sum(granted))  # what was stored by gzip has grown
         etag = found.etag
         row_in: dict[str, object] = {"image": found.data, **request.fields}
         key = ""

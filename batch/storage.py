@@ -24,9 +24,11 @@ import botocore.exceptions as boto
 import urllib3.exceptions
 from botocore.config import Config
 
+from batch.content_encoding import coding_of, decoded
 from batch.storage_errors import (
     AccessDenied,
     ObjectChanged,
+    ObjectEncoded,
     ObjectExists,
     ObjectMissing,
     ObjectTooLarge,
@@ -95,11 +97,13 @@ def read(
 ) -> Object:
     """Read a whole object; with `if_match`, only if that is still its etag (quoted or not).
 
+    What a store says to be gzip (Content-Encoding) is inflated, within `limit`.
+
     An object of more than `limit` bytes is refused before its bytes are read, and `admit` is told
     their number and may wait (it is told again where the store has to be asked again).
 
-    Raises ObjectMissing, AccessDenied, ObjectChanged, ObjectTooLarge or StorageError; UserError for
-    credentials.
+    Raises ObjectMissing, AccessDenied, ObjectChanged, ObjectTooLarge, ObjectEncoded, StorageError;
+    UserError for credentials.
     """
     wanted = None if if_match is None else if_match.strip('"')
     if is_s3(uri):
@@ -125,6 +129,8 @@ def fetch(uri: str, path: Path) -> None:
     with _s3_faults(uri), _local_faults():
         for last_try in (False, True):
             answer = _client().get_object(Bucket=bucket, Key=key)
+            if coding := coding_of(answer.get("ContentEncoding", "")):
+                raise ObjectEncoded(f"it has Content-Encoding {coding!r}; store it plain")
             try:
                 with path.open("wb") as file:
                     for piece in answer["Body"].iter_chunks(1 << 20):
@@ -346,7 +352,8 @@ def _read_s3(
                 with closing(answer["Body"]) as body:
                     _check_size(answer["ContentLength"], limit)
                     admit(answer["ContentLength"])
-                    return Object(body.read(), answer["ETag"].strip('"'))
+                    data = decoded(body.read(), answer.get("ContentEncoding", ""), limit)
+                return Object(data, answer["ETag"].strip('"'))
             except _BODY_FAULTS:  # boto3's own retries end where the body begins
                 if last_try:
                     raise

@@ -5,6 +5,7 @@ StorageError         storage_unavailable   the store did not answer, or answered
 ├── AccessDenied     access_denied         these credentials may not do this
 ├── ObjectChanged    object_changed        the object is no longer the one that was asked for
 ├── ObjectExists     object_exists         there is one already where a new one was to be made
+├── ObjectEncoded    object_encoded        a Content-Encoding that is not decoded, or damaged
 └── ObjectTooLarge   object_too_large      more bytes than the caller takes
 
 Their messages name buckets and endpoints, never keys: a key may hold a patient's name. What only
@@ -68,6 +69,12 @@ class ObjectExists(StorageError):  # noqa: N818
     """There is an object already."""
 
     code = "object_exists"
+
+
+class ObjectEncoded(StorageError):  # noqa: N818
+    """The object's Content-Encoding is not decoded here, or its bytes are not what it says."""
+
+    code = "object_encoded"
 
 
 class ObjectTooLarge(StorageError):  # noqa: N818

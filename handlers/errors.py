@@ -5,6 +5,7 @@
     ├── MissingImage              400     missing_image         no bytes in the image field
     ├── ImageTooLarge             413     image_too_large       bytes or pixels over the limit
     ├── UnsupportedImage          415     unsupported_image     format, bit depth, several frames
+    ├── UnsupportedEncoding       415     unsupported_encoding  Content-Encoding of the body
     ├── MissingDecoder            415     missing_decoder       DICOM compression; names the package
     ├── UnreadableImage           422     unreadable_image      truncated or damaged
     ├── InvalidRoI                422     invalid_roi           empty, or outside the frame
@@ -57,6 +58,12 @@ class UnsupportedImage(RequestError):  # noqa: N818
     """The bytes are no image that is taken here."""
 
     status, code = 415, "unsupported_image"
+
+
+class UnsupportedEncoding(RequestError):  # noqa: N818
+    """The body is encoded in a way that is not decoded here."""
+
+    status, code = 415, "unsupported_encoding"
 
 
 class MissingDecoder(RequestError):  # noqa: N818

@@ -6,6 +6,9 @@ The batch job builds the same rows, so that one parser decides for both ways:
 * multipart: `{"image": bytes, "roi": b"x0,y0,x1,y1", "explain": b"gradcam:alnm", ...}`;
 * JSON: `{"body": {"image": base64, "roi": [x0, y0, x1, y1], "explain": "gradcam", ...}}`.
 
+base64 may be in lines, in a data URI, URL-safe or unpadded. Raw bytes and JSON may come with
+`Content-Encoding: gzip`, up to `MAX_BYTES` inflated; TorchServe reads no encoded form.
+
 The headers `X-Roi: x0,y0,x1,y1`, `X-Explain` and `X-Frame` stand for the fields beside any of them;
 what comes both ways is refused, as a RoI that is passed over would be another lesion's score.
 
@@ -25,9 +28,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from handlers.attribution import METHODS
-from handlers.errors import ImageTooLarge, InvalidRoI, MalformedRequest, MissingImage
+from handlers.errors import (
+    ImageTooLarge,
+    InvalidRoI,
+    MalformedRequest,
+    MissingImage,
+    UnsupportedEncoding,
+)
 from handlers.frames import MAX_DICOM_BYTES
+from handlers.inflate import CODINGS, BadGzip, gunzip
 from model_def.preprocessing import RoI
+from model_def.stored_image import MAX_BYTES
 
 # `study_id` is for the gateway's routing; the score does not depend on it.
 FIELDS = ("image", "roi", "explain", "frame", "study_id")
@@ -35,6 +46,8 @@ HEADERS = {"x-roi": "roi", "x-explain": "explain", "x-frame": "frame"}
 EXTRAS = ("full_frame", "grid")  # what `explain` may ask for beside the overlay of the crop
 # A whole number as text; Python's float() takes `1_0` and the digits of every script, too.
 WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
+_FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_NO_GZIP = "body: Content-Encoding is gzip, the body is not, or damaged; send either as it is"
 MAX_TEXT = 256  # characters of any field but the image; long digits are costly to parse
 
 
@@ -67,7 +80,8 @@ def parse(
     """Read one row; `heads` are the names that an explanation may ask for.
 
     Raises:
-        MalformedRequest, MissingImage, ImageTooLarge, InvalidRoI: naming the field and the remedy.
+        MalformedRequest, MissingImage, ImageTooLarge, UnsupportedEncoding, InvalidRoI: naming the
+            field and the remedy.
     """
     # TorchServe looks headers up by exact case; HTTP/2 gateways send them in lower case.
     lowered = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
@@ -105,7 +119,8 @@ def _body_fields(row: Mapping[str, object], headers: Mapping[str, str]) -> dict[
     # A form may have a field `data`, too, which is then one that is not known.
     if len(row) != 1 or not row.keys() & {"body", "data"}:
         return dict(row)
-    (body,) = row.values()
+    (sent,) = row.values()
+    body = _decoded_body(sent, headers.get("content-encoding", ""))
     if "json" in headers.get("content-type", "").lower() and isinstance(body, bytes | bytearray):
         try:
             body = json.loads(body)
@@ -121,15 +136,44 @@ def _body_fields(row: Mapping[str, object], headers: Mapping[str, str]) -> dict[
     raise MalformedRequest("body: not an object; send {image, roi, explain}", field="body")
 
 
-def _base64(text: str) -> bytes:
-    if len(text) > 4 * (MAX_DICOM_BYTES // 3 + 1):
-        raise ImageTooLarge(f"image: over {MAX_DICOM_BYTES} bytes, the limit", field="image")
+def _decoded_body(body: object, coding: str) -> object:
+    """The body without its Content-Encoding."""
+    coding = coding.strip().lower()
+    if coding in ("", "identity"):
+        return body
+    if coding not in CODINGS:
+        raise UnsupportedEncoding(
+            "body: its Content-Encoding is not decoded here; send gzip or none", field="body"
+        )
+    if not isinstance(body, bytes | bytearray):
+        raise MalformedRequest(_NO_GZIP, field="body")
     try:
-        return base64.b64decode(text, validate=True)
+        inflated = gunzip(body, MAX_BYTES)
+    except BadGzip:
+        raise MalformedRequest(_NO_GZIP, field="body") from None
+    if len(inflated) > MAX_BYTES:
+        raise ImageTooLarge(
+            f"body: inflates to more than {MAX_BYTES} bytes, the limit", field="body"
+        )
+    return inflated
+
+
+def _base64(text: str) -> bytes:
+    """base64 as programs write it: in lines, in a data URI, URL-safe, without padding."""
+    remedy = "image: not base64; encode the file's bytes"
+    try:
+        code = text.encode("ascii").translate(None, b" \t\r\n")
+        if uri := re.match(rb"data:[^,]{0,256};base64,", code, re.IGNORECASE):
+            code = code[uri.end() :]
+        if len(code) > 4 * (MAX_DICOM_BYTES // 3 + 1):
+            raise ImageTooLarge(f"image: over {MAX_DICOM_BYTES} bytes, the limit", field="image")
+        if not (b"+" in code or b"/" in code):  # both alphabets at once are none
+            code = code.translate(_FROM_URL_SAFE)
+        if not code.endswith(b"="):
+            code += b"=" * (-len(code) % 4)
+        return base64.b64decode(code, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise MalformedRequest(
-            "image: not base64; encode the file's bytes", field="image"
-        ) from error
+        raise MalformedRequest(remedy, field="image") from error
 
 
 def _image(value: object) -> bytes:

@@ -175,6 +175,7 @@ def test_what_goes_on_to_torchserve(gateway: Behind, nodes: list[StandIn]) -> No
         "X-Explain": "gradcam",
         "X-Frame": "0",
         "Content-Type": "image/png",
+        "Content-Encoding": "gzip",
     }
     noise = {"Cookie": "a=b", "X-Request-Id-Prefix": "DOE", "describe": "True"}
     noise |= {"X-Request-Id": "DOE", "X-Sonode-Study": "DOE"}
@@ -187,6 +188,20 @@ def test_what_goes_on_to_torchserve(gateway: Behind, nodes: list[StandIn]) -> No
     assert answer.headers["X-Sonode-Scores"] == "malignancy=0.250000"
     assert answer.headers["X-Request-Id"] != "its-own"
     assert gateway.of(answer, "attempts")[0]["node_id"] == "its-own"
+
+
+def test_an_encoded_form_is_refused_since_torchserve_cannot_read_it(
+    gateway: Behind, nodes: list[StandIn]
+) -> None:
+    form = "multipart/form-data; boundary=b"
+    for kind, coding in ((form, None), (form, "identity"), ("image/png", "gzip")):
+        headers = {"Content-Type": kind} | ({"Content-Encoding": coding} if coding else {})
+        assert gateway.ask(headers=headers).status_code == 200
+    before = len(calls(nodes))
+    answer = gateway.ask(headers={"Content-Type": form, "Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_encoding")
+    assert "raw bytes or JSON by gzip" in answer.json()["message"]
+    assert len(calls(nodes)) == before
 
 
 # --- what is written

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import os
 import socket
@@ -16,6 +17,7 @@ from batch import storage
 from batch.storage_errors import (
     AccessDenied,
     ObjectChanged,
+    ObjectEncoded,
     ObjectExists,
     ObjectMissing,
     ObjectTooLarge,
@@ -339,3 +341,34 @@ def test_a_fault_of_tls_in_mid_body_is_tried_again_and_then_the_stores(
     with pytest.raises(StorageError, match="was not reached") as caught:
         storage.read(f"{s3}/x")
     assert SECRET_NAME not in str(caught.value)
+
+
+def test_a_content_encoding_is_undone_within_the_limit_or_named(
+    stub: StubStore, tmp_path: Path
+) -> None:
+    image = b"pixels" * 100
+    packed = gzip.compress(image)
+
+    def store(data: bytes, coding: str) -> None:
+        stub.fault = lambda *_: (200, {"ETag": '"e"', "Content-Encoding": coding}, data)
+
+    for coding in ("gzip", "x-gzip", "aws-chunked,gzip"):
+        store(packed, coding)
+        assert storage.read("s3://studies/x", limit=600) == (image, "e")
+        assert storage.read("s3://studies/x").data == image
+    store(image, "aws-chunked")
+    assert storage.read("s3://studies/x").data == image
+    store(packed, "gzip")
+    with pytest.raises(ObjectTooLarge, match="inflates to more than 599"):
+        storage.read("s3://studies/x", limit=599)
+    with pytest.raises(ObjectEncoded, match="'gzip'; store it plain"):
+        storage.fetch("s3://studies/x", tmp_path / "x")
+    for data, coding, why in (
+        (packed[:-1], "gzip", "cut short"),
+        (image, "gzip", "no gzip"),
+        (image, "br", "'br'; store it plain"),
+    ):
+        store(data, coding)
+        with pytest.raises(ObjectEncoded, match=why) as caught:
+            storage.read("s3://studies/x", limit=600)
+        assert caught.value.code == "object_encoded"

@@ -1,5 +1,7 @@
 """Archives behind a live TorchServe: what it tells, what it keeps to itself, what it survives."""
 
+import base64
+import gzip
 import json
 import os
 import re
@@ -148,6 +150,19 @@ def test_a_body_above_max_request_size(node: TorchServeNode) -> None:
     answer = post(node, "tiny", bytes(33_554_433 + 2**20))
     assert (answer.status_code, answer.content) == (413, b"")
     assert post(node, "tiny", PNG).status_code == 200
+
+
+def test_a_gzipped_body_gives_the_same_score(node: TorchServeNode) -> None:
+    plain = post(node, "tiny", PNG).json()["heads"]
+    assert (
+        post(node, "tiny", gzip.compress(PNG), **{"content-encoding": "gzip"}).json()["heads"]
+        == plain
+    )
+    body = json.dumps({"image": base64.b64encode(PNG).decode()}).encode()
+    kind = {"content-type": "application/json", "content-encoding": "gzip"}
+    assert post(node, "tiny", gzip.compress(body), **kind).json()["heads"] == plain
+    answer = post(node, "tiny", PNG, **{"content-encoding": "br"})
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_encoding")
 
 
 # --- what is not told

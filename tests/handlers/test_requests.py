@@ -1,4 +1,5 @@
 import base64
+import gzip
 import json
 
 import pytest
@@ -6,9 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handlers import requests
-from handlers.errors import InvalidRoI, MalformedRequest, MissingImage, RequestError
+from handlers.errors import (
+    ImageTooLarge,
+    InvalidRoI,
+    MalformedRequest,
+    MissingImage,
+    RequestError,
+    UnsupportedEncoding,
+)
 from handlers.requests import Explain, ScoringRequest
 from model_def.preprocessing import RoI
+from model_def.stored_image import MAX_BYTES
 
 HEADS = ["malignancy", "alnm"]
 EXPECTED = ScoringRequest(b"png", RoI(1, 2, 30, 40), Explain("gradcam", ("alnm",)), frame=7)
@@ -44,6 +53,74 @@ JSON_FIELDS = {
 )
 def test_every_form_means_the_same(row: dict[str, object], headers: dict[str, str]) -> None:
     assert requests.parse(row, headers, HEADS) == EXPECTED
+
+
+CODE = base64.b64encode(b"\xfb\xef\xbe\xff\xfeabc").decode()  # ++++//5hYmM=
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CODE,
+        CODE.rstrip("="),
+        CODE.replace("+", "-").replace("/", "_"),
+        CODE.replace("+", "-").replace("/", "_").rstrip("="),
+        f"data:image/png;base64,{CODE}",
+        f"DATA:image/png;charset=utf-8;BASE64,{CODE}\n",
+        "\r\n".join(CODE[at : at + 4] for at in range(0, len(CODE), 4)) + "\r\n",
+        f" {CODE[:6]}\n\t{CODE[6:]} \n",
+    ],
+)
+def test_base64_as_programs_write_it(text: str) -> None:
+    parsed = requests.parse({"body": {"image": text}}, {}, HEADS)
+    assert parsed.image == b"\xfb\xef\xbe\xff\xfeabc"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"-{CODE[1:]}",  # both alphabets
+        "YQ=",
+        "YQ==YQ==",
+        "YWJjY",
+        "data:image/png,abc",
+        "data:image/png;base64;YQ==",
+        "YQ==\0",
+        "ä" * 4,
+    ],
+)
+def test_base64_that_contradicts_itself(text: str) -> None:
+    with pytest.raises(MalformedRequest, match="not base64"):
+        requests.parse({"body": {"image": text}}, {}, HEADS)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", " GZIP "])
+def test_a_gzipped_body_means_the_same(coding: str) -> None:
+    header = {"Content-Encoding": coding}
+    body = gzip.compress(json.dumps(JSON_FIELDS).encode())
+    as_json = {"content-type": "application/json", **header}
+    assert requests.parse({"body": bytearray(body)}, as_json, HEADS) == EXPECTED
+    members = gzip.compress(b"p") + gzip.compress(b"ng")
+    assert requests.parse({"data": members}, header, HEADS).image == b"png"
+    assert requests.parse({"body": b"png"}, {"content-encoding": "identity"}, HEADS).image == b"png"
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "error"),
+    [
+        (gzip.compress(b"png")[:-1], "gzip", MalformedRequest),
+        (gzip.compress(b"png")[:-8] + bytes(8), "gzip", MalformedRequest),  # its checksum
+        (b"png", "gzip", MalformedRequest),
+        (JSON_FIELDS, "gzip", MalformedRequest),  # TorchServe could read it: it was not encoded
+        (gzip.compress(bytes(MAX_BYTES + 1)), "gzip", ImageTooLarge),
+        (b"png", "br", UnsupportedEncoding),
+        (b"png", "gzip, gzip", UnsupportedEncoding),
+    ],
+)
+def test_a_body_that_is_not_decoded(body: object, coding: str, error: type[RequestError]) -> None:
+    with pytest.raises(error) as caught:
+        requests.parse({"body": body}, {"Content-Encoding": coding}, HEADS)
+    assert caught.value.field == "body"
 
 
 @pytest.mark.parametrize(
