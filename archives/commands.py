@@ -74,8 +74,10 @@ def inspect(
     for head in card["heads"]:
         counts = training.get("labels", {}).get(head["name"], {})
         say(
-            f"  {head['name']}: threshold {head['threshold']:g}, temperature "
-            f"{head['temperature']:.3g}, trained on images of "
+            f"  {head['name']}: "
+            + (f"probability given {head['given']}, " if head.get("given") else "")
+            + f"threshold {head['threshold']:g}, temperature {head['temperature']:.3g}, "
+            "trained on images of "
             + (", ".join(f"{label} {count}" for label, count in counts.items()) or "not stated")
         )
     facts_of_input = card["preprocessing"]

@@ -137,8 +137,9 @@ def _compare(
         sides: dict[str, Side] = {"a": side_a, "b": side_b}
         about: dict[str, About] = {name: side.open(settings, work) for name, side in sides.items()}
         heads, left_out = compare.common_heads(about["a"], about["b"])
+        primary = _primary(about)
         try:
-            truth = _truth(facts, heads, about)
+            truth = _truth(facts, heads, about, primary)
         except UserError as error:
             raise UserError(f"manifest {manifest_uri}: {error}") from None
         if pictures:
@@ -167,7 +168,7 @@ def _compare(
             "failed": compare.failures(pair),
         },
         "left_out": left_out,
-        "heads": agreement.compare(a, b, heads, resampling),
+        "heads": agreement.compare(a, b, heads, resampling, primary),
         "drift": compare.drifts(pair),
         "inconsistency": agreement.inconsistency(a, b, resampling),
         "speed": speed,
@@ -186,12 +187,37 @@ def _compare(
     return found
 
 
-def _truth(
-    facts: pd.DataFrame, heads: dict[str, tuple[str, ...]], about: dict[str, About]
-) -> dict[str, Any]:
-    """NAME_truth of each head, and patient_id: each row's own where the manifest has none.
+def _primary(about: dict[str, About]) -> dict[str, tuple[str, str]]:
+    """The set that each head is measured on beside all rows, by its parents; A's goes first."""
+    from train.labels import primary_sets
 
-    The column that a head was trained on counts where it is the same for both.
+    found: dict[str, tuple[str, str]] = {}
+    for it in reversed(about.values()):
+        found |= primary_sets(
+            {
+                name: {
+                    "labels": labels,
+                    "target": it.targets[name],
+                    "parent": it.parents[name],
+                    "given": it.given[name],
+                }
+                for name, labels in it.heads.items()
+            }
+        )
+    return found
+
+
+def _truth(
+    facts: pd.DataFrame,
+    heads: dict[str, tuple[str, ...]],
+    about: dict[str, About],
+    primary: dict[str, tuple[str, str]],
+) -> dict[str, Any]:
+    """NAME_truth of each head, what tells the primary sets, and patient_id: each row's own where
+    the manifest has none.
+
+    The column that a head was trained on counts where it is the same for both. Of a head that only
+    one has, the truth is needed where another is measured on its positives.
     """
     from train.labels import truth_in
 
@@ -200,6 +226,17 @@ def _truth(
         targets = {it.targets[name] for it in about.values()}
         target = targets.pop() if len(targets) == 1 else name
         truth[f"{name}_truth"] = truth_in(facts, name, labels, target)
+    for _, column in primary.values():
+        name = column.removesuffix("_truth")
+        if column not in truth:
+            its = next((it for it in about.values() if name in it.heads), None)
+            labels, target = (its.heads[name], its.targets[name]) if its else (("no", "yes"), name)
+            truth[column] = truth_in(facts, name, labels, target)
+    for name, labels in heads.items():  # parents first: where one is negative, so is its child
+        parent = next((it.parents[name] for it in about.values() if it.parents[name]), None)
+        if len(labels) == 2 and f"{parent}_truth" in truth:
+            implied = truth[f"{name}_truth"].isna() & truth[f"{parent}_truth"].eq(False)
+            truth[f"{name}_truth"] = truth[f"{name}_truth"].mask(implied.fillna(False), False)
     patients = facts.index.astype(str).to_series(index=facts.index)
     if "patient_id" in facts:
         known = facts["patient_id"].notna()

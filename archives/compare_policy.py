@@ -83,7 +83,7 @@ def _auc(policy: Policy, found: Json) -> Iterator[Rule]:
         return
     for head in found["heads"].values():
         of_score: dict[str, Json] = {}
-        for auc in head["auc"]:  # `all`, then `malignant` where the head has it: its primary set
+        for auc in head["auc"]:  # `all`, then the head's primary set where it has another
             of_score[auc["score"]] = auc
         for score, auc in of_score.items():
             on = score if auc["on"] == "all" else f"{score}, {auc['on']} images"

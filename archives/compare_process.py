@@ -38,6 +38,10 @@ class About(NamedTuple):
     """Labels by head."""
     targets: dict[str, str]
     """By head, the column that its labels came from, or a count with a bound."""
+    parents: dict[str, str | None]
+    """By head, the head that must be positive where it is."""
+    given: dict[str, str | None]
+    """By head, what must be positive for its probability to mean anything, as a target."""
     methods: list[str]
 
 
@@ -113,6 +117,8 @@ def _in_open(uri: str, settings: dict[str, object], temp: str) -> About:
         engine=archive.engine,
         heads=archive.heads,
         targets=archive.targets,
+        parents=archive.parents,
+        given=archive.given,
         methods=archive.methods,
     )
 

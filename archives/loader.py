@@ -43,6 +43,11 @@ class LoadedArchive:
         self.engine: str = service.model.engine
         self.heads: dict[str, tuple[str, ...]] = dict(service.head_labels)
         self.targets: dict[str, str] = {head.name: head.target for head in service.card.heads}
+        self.parents: dict[str, str | None] = {it.name: it.parent for it in service.card.heads}
+        # An archive's own code reads its card, and older ones know of no condition.
+        self.given: dict[str, str | None] = {
+            head.name: getattr(head, "given", None) for head in service.card.heads
+        }
         self.methods: list[str] = list(service.methods)
         self.score_reference: dict[str, list[int]] = dict(
             service.card.training.get("score_reference", {})  # cards of earlier versions have none

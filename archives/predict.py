@@ -180,6 +180,8 @@ def _show(path: Path, body: Mapping[str, Any]) -> None:
     for head, score in body["heads"].items():
         threshold = score["threshold"]
         said = f"{100 * score['probability']:.1f} %"
+        if given := score.get("given"):  # an older archive does not say
+            said += f", given {given}"
         limit = "most probable" if threshold is None else f"above {100 * threshold:.1f} %"
         rows.append((head, said, score["label"], limit))
         for label, probability in (score.get("distribution") or {}).items():

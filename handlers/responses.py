@@ -63,7 +63,10 @@ def scored(
     warnings: list[str],
     heatmaps: Mapping[str, Heatmap],
 ) -> Outcome:
-    """The outcome of a row with its scores by head name; a categorical head has no threshold."""
+    """The outcome of a row with its scores by head name; a categorical head has no threshold.
+
+    `given` says what must be positive for a head's probability to mean anything, null for nothing.
+    """
     return Outcome(
         200,
         {
@@ -73,6 +76,7 @@ def scored(
                 head.name: {
                     "probability": scores[head.name].probability,
                     "label": scores[head.name].label,
+                    "given": head.given,
                     **(
                         {"threshold": None, "distribution": scores[head.name].distribution}
                         if head.categorical

@@ -48,6 +48,10 @@ class HeadSpec(BaseModel):
     """Calibration: the logit is divided by it before the sigmoid (Guo et al. 2017)."""
     operating_points: dict[str, float] = {}
     """Thresholds that were chosen on validation, by name; `threshold` is the one in use."""
+    given: str | None = None
+    """What must be positive for the probability to speak of a lesion, as a `target`: `malignant`
+    where an ALNM head learned from malignant lesions alone and is not multiplied with its parent's
+    probability. None: it speaks of every lesion. Training sets it, from what it did."""
 
     @field_validator("labels")
     @classmethod
@@ -96,6 +100,16 @@ def check_heads(heads: Sequence[HeadSpec]) -> None:
         seen[head.name] = head
     if not seen:
         raise ValueError("heads: the list is empty; name at least one head")
+
+
+def ancestors(head: HeadSpec, heads: Sequence[HeadSpec]) -> tuple[HeadSpec, ...]:
+    """The head's parent, its parent's parent and so on."""
+    by_name = {spec.name: spec for spec in heads}
+    found: list[HeadSpec] = []
+    while head.parent is not None:
+        head = by_name[head.parent]
+        found.append(head)
+    return tuple(found)
 
 
 def keep_heads(heads: Sequence[HeadSpec], names: Collection[str]) -> tuple[HeadSpec, ...]:

@@ -65,14 +65,28 @@ def mcnemar(lost: int, gained: int) -> float | None:
 
 
 def compare(
-    a: pd.DataFrame, b: pd.DataFrame, heads: Mapping[str, Sequence[str]], how: Resampling
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    heads: Mapping[str, Sequence[str]],
+    how: Resampling,
+    primary: Mapping[str, tuple[str, str]],
 ) -> dict[str, Json]:
-    """All measures of each head (name -> labels) on rows that both have scored."""
-    return {name: _head(name, labels, a, b, how) for name, labels in heads.items()}
+    """All measures of each head (name -> labels) on rows that both have scored.
+
+    `primary`: sets on which AUCs are compared beside all rows, by head; see `primary_sets`.
+    """
+    return {
+        name: _head(name, labels, a, b, how, primary.get(name)) for name, labels in heads.items()
+    }
 
 
 def _head(
-    name: str, labels: Sequence[str], a: pd.DataFrame, b: pd.DataFrame, how: Resampling
+    name: str,
+    labels: Sequence[str],
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    how: Resampling,
+    primary: tuple[str, str] | None,
 ) -> Json:
     place = {label: index for index, label in enumerate(labels)}
     called = [np.asarray(frame[f"{name}_label"].map(place), np.float64) for frame in (a, b)]
@@ -101,7 +115,7 @@ def _head(
         "auc": [
             _auc(found)
             for score in scores
-            for found in compare_head(score, b, a, how.resamples, how.seed)
+            for found in compare_head(score, b, a, primary, how.resamples, how.seed)
         ],
         "right": _right(name, labels, a, called, how),
     }

@@ -29,6 +29,7 @@ from sonode_yaml import refuse_duplicate_keys
 from train.calibration import calibrate, score_histograms
 from train.datamodule import CohortData, absent_labels
 from train.leakage import IMAGES, check_unseen, images_of
+from train.losses import spoken_of
 from train.precision import best_precision
 from train.predictions import logits_of
 from train.split import Part, part_of
@@ -80,7 +81,7 @@ class EpochLines(Callback):
 
 
 def primary(aucs: Sequence[HeadAuc]) -> dict[str, HeadAuc]:
-    """Each head's main figure, its first: on its parent's positives where it has a parent."""
+    """Each head's main figure, its first: on its topmost parent's positives where it has one."""
     first: dict[str, HeadAuc] = {}
     for found in aucs:
         first.setdefault(found.head, found)
@@ -215,7 +216,12 @@ class TrainCLI(LightningCLI):
         heads = calibrate(
             logits_NL,
             validation.labels_NK,
-            self.model.heads,
+            spoken_of(
+                self.model.heads,
+                self.model.hierarchy,
+                self.model.loss.parent_negative,
+                malignant_only=self.datamodule.malignant_only,
+            ),
             self.model.hierarchy,
             self.model.loss.parent_negative,
             self.model.operating_point,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from model_def.heads import HeadSpec
+from model_def.heads import HeadSpec, Hierarchy
 from sonode_console import UserError
 from train.bootstrap import bootstrap
+from train.labels import absent_given, measured_on
 from train.measures import (
     Json,
     Resampling,
@@ -39,6 +42,7 @@ def evaluate(predictions: Predictions, *, resamples: int = 2000, seed: int = 0) 
         UserError: a probability lies outside 0..1 or is not a number.
     """
     heads, frame = predictions.heads, predictions.frame.reset_index(drop=True)
+    predictions = replace(predictions, frame=frame)
     how = Resampling(resamples=resamples, seed=seed)
     for head in heads:
         _check_probabilities(frame, head)
@@ -50,7 +54,7 @@ def evaluate(predictions: Predictions, *, resamples: int = 2000, seed: int = 0) 
         "method": {"resamples": resamples, "seed": seed, "confidence": 0.95},
         "rows": len(frame),
         "patients": int(frame["patient_id"].nunique()),
-        "heads": {head.name: _evaluate_head(head, heads, frame, how) for head in heads},
+        "heads": {head.name: _evaluate_head(head, predictions, how) for head in heads},
         "inconsistency": [
             _inconsistency(frame, parent, head, at, how)
             for head in heads
@@ -89,57 +93,97 @@ def operating_points(head: HeadSpec) -> dict[str, float]:
     return points if head.threshold in points.values() else {**points, "served": head.threshold}
 
 
-def _sets(
-    head: HeadSpec, heads: Sequence[HeadSpec], frame: pd.DataFrame
-) -> dict[str, pd.Series[bool]]:
-    """Rows that a head is evaluated on; the first is its primary set.
+class _Set(NamedTuple):
+    """Rows that a head is measured on; by default all that have its label."""
 
-    For a head with ancestors that is the positives of the topmost one (the paper's ALNM and
-    burden cohorts are the malignant lesions); then the parent's positives, then all rows.
-    """
+    rows: pd.Series[bool]
+    head: HeadSpec | None = None
+    """The ancestor that is positive in all of them."""
+    given: str | None = None
+    """What is positive in all of them, as a target."""
+
+
+def _sets(head: HeadSpec, heads: Sequence[HeadSpec], frame: pd.DataFrame) -> dict[str, _Set]:
+    """The sets that a head is measured on; the first is its primary one, see `measured_on`."""
     by_name = {spec.name: spec for spec in heads}
     known = frame[f"{head.name}_truth"].notna()
-    ancestors: list[str] = []
-    parent = head.parent
-    while parent is not None:
-        ancestors.append(parent)
-        parent = by_name[parent].parent
-    chosen = {
-        f"{name} positive": known & frame[f"{name}_truth"].fillna(False).astype(bool)
-        for name in dict.fromkeys([*ancestors[-1:], *ancestors[:1]])
-    }
-    return {**chosen, "all": known}
+
+    def positive(column: str) -> pd.Series[bool]:
+        return known & frame[column].fillna(False).astype(bool)
+
+    chosen = {}
+    if head.given is not None and head.given == absent_given(heads):
+        chosen[f"{head.given} positive"] = _Set(positive(head.given), given=head.given)
+    for name in measured_on(head, heads):
+        above = by_name[name]
+        chosen[f"{name} positive"] = _Set(positive(f"{name}_truth"), above, above.target)
+    return {**chosen, "all": _Set(known)}
 
 
-def _evaluate_head(
-    head: HeadSpec, heads: Sequence[HeadSpec], frame: pd.DataFrame, how: Resampling
-) -> Json:
+def _judged(
+    head: HeadSpec, hierarchy: Hierarchy, on: _Set, frame: pd.DataFrame
+) -> tuple[Floats | None, str]:
+    """The probability whose calibration a set can judge, in words; None with the reason.
+
+    That is the reported one on what it speaks of. Where it is coherent with an ancestor's, their
+    quotient is the conditional probability, which the ancestor's positives judge.
+    """
+    p_N = frame.loc[on.rows, f"{head.name}_probability"].to_numpy(np.float64)
+    if on.given == head.given:
+        return p_N, f"P({head.name}" + (f" given {head.given})" if head.given else ")")
+    if hierarchy != "independent" and on.head is not None and on.head.given == head.given:
+        above_N = frame.loc[on.rows, f"{on.head.name}_probability"].to_numpy(np.float64)
+        # A parent of 0 has children of 0: a quotient of rounding, and 0 is what was said.
+        quotient_N = np.divide(p_N, above_N, out=np.zeros_like(p_N), where=above_N > 0)
+        return quotient_N.clip(0, 1), f"P({head.name} given {on.head.target})"
+    of = f"lesions with {head.given} positive" if head.given else "all lesions"
+    return None, f"the probability speaks of {of}, and is judged there"
+
+
+def _evaluate_head(head: HeadSpec, predictions: Predictions, how: Resampling) -> Json:
+    heads, frame = predictions.heads, predictions.frame
     sets = _sets(head, heads, frame)
-    measure = _measure_categorical if head.categorical else _measure_binary
+    measured = {}
+    for name, on in sets.items():
+        rows = frame[on.rows]
+        if head.categorical:
+            measured[name] = _measure_categorical(head, rows, how)
+        else:
+            judged = _judged(head, predictions.hierarchy, on, frame)
+            measured[name] = _measure_binary(head, rows, judged, how)
     return {
         "kind": "categorical" if head.categorical else "binary",
         "target": head.target,
         "labels": list(head.labels),
         "parent": head.parent,
+        "given": head.given,
         "threshold": head.threshold,
         "missing": int(frame[f"{head.name}_truth"].isna().sum()),
         "primary": next(iter(sets)),
-        "sets": {on: measure(head, frame[rows], how) for on, rows in sets.items()},
+        "sets": measured,
     }
 
 
-def _measure_binary(head: HeadSpec, rows: pd.DataFrame, how: Resampling) -> Json:
+def _measure_binary(
+    head: HeadSpec, rows: pd.DataFrame, judged: tuple[Floats | None, str], how: Resampling
+) -> Json:
     truth_N, p_N = _truth(rows, head), rows[f"{head.name}_probability"].to_numpy(np.float64)
     points, patient_N = operating_points(head), rows["patient_id"].to_numpy(dtype=object)
-    by = pd.DataFrame({"truth": truth_N, "p": p_N}).groupby(patient_N)
+    judged_N, words = judged
+    facts = {"truth": truth_N, "p": p_N}
+    if judged_N is not None:
+        facts["judged"] = judged_N
+    by = pd.DataFrame(facts).groupby(patient_N)
     truth, share_positive = by["truth"].any(), by["truth"].mean()
+    of_patient = None if judged_N is None else by["judged"].mean().to_numpy(np.float64)
     return {
-        "image": measure_binary(truth_N, p_N, patient_N, points, how),
+        "image": measure_binary(truth_N, p_N, (judged_N, words), patient_N, points, how),
         "patient": {
             "mixed_patients": int(share_positive.between(0, 1, inclusive="neither").sum()),
             **measure_binary(
                 truth.to_numpy(bool),
                 by["p"].mean().to_numpy(np.float64),
+                (of_patient, words),
                 truth.index.to_numpy(dtype=object),
                 points,
                 how,
@@ -233,7 +277,7 @@ def _subgroups(
     head: HeadSpec, heads: Sequence[HeadSpec], frame: pd.DataFrame, how: Resampling
 ) -> Iterator[Json]:
     """The head's primary set by device; rows without one are a group of their own."""
-    on, chosen = next(iter(_sets(head, heads, frame).items()))
+    on, chosen = next((name, its.rows) for name, its in _sets(head, heads, frame).items())
     device = frame["device"].astype(object).where(frame["device"].notna(), NO_DEVICE)
     for name in sorted(set(device), key=lambda one: (one == NO_DEVICE, str(one))):
         rows = frame[chosen & (device == name)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
+from model_def.heads import HeadSpec, ancestors
 from sonode_console import UserError
 
 
@@ -59,6 +62,59 @@ def _as_numbers(column: pd.Series, labels: Sequence[str], bound: int | None) -> 
         return column
     counts = bound is not None or (len(labels) == 2 and not known <= set(labels))
     return pd.to_numeric(column).astype("Int64") if counts else column
+
+
+def implied(labels_NK: torch.Tensor, heads: Sequence[HeadSpec]) -> torch.Tensor:
+    """The labels (N, K) with those that follow: where a parent is negative, so is its child.
+
+    A blank ALNM of a benign lesion is no missing label: `ALNM in a malignant lesion` is false. What
+    is evaluated on all lesions would lack the benign ones without it. Parents come before children.
+    """
+    found = labels_NK.clone()
+    index = {head.name: k for k, head in enumerate(heads)}
+    for k, head in enumerate(heads):
+        if head.parent is not None and not head.categorical:
+            found[found[:, k].isnan() & (found[:, index[head.parent]] == 0), k] = 0
+    return found
+
+
+def measured_on(head: HeadSpec, heads: Sequence[HeadSpec]) -> tuple[str, ...]:
+    """The heads on whose positives a head is measured, the primary one first, before all rows.
+
+    That is the topmost ancestor, since the paper's ALNM and burden cohorts are the malignant
+    lesions, and then the parent. Training, evaluation and comparisons take the same.
+    """
+    above = [ancestor.name for ancestor in ancestors(head, heads)]
+    return tuple(dict.fromkeys([*above[-1:], *above[:1]]))
+
+
+def absent_given(heads: Sequence[HeadSpec]) -> str | None:
+    """The label column that a head's probability is given although no head has it as its target.
+
+    There is one at most: `malignant`, where training left all other lesions out.
+    """
+    targets = {head.target for head in heads}
+    return next((head.given for head in heads if head.given not in {None, *targets}), None)
+
+
+def primary_sets(heads: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
+    """The primary set of each head that has another than all rows: its name, and what tells it.
+
+    `heads`: name -> {labels, target, parent, given}, as metrics.json has them, parents first. What
+    tells a set is a column that is true in it: NAME_truth, or a label of the cohort.
+    """
+    wanted = ("labels", "target", "parent", "given")
+    specs = [
+        HeadSpec.model_validate({"name": name, **{key: its.get(key) for key in wanted}})
+        for name, its in heads.items()
+    ]
+    found: dict[str, tuple[str, str]] = {}
+    for head in specs:
+        if head.given is not None and head.given == absent_given(specs):
+            found[head.name] = (f"{head.given} positive", head.given)
+        elif names := measured_on(head, specs):
+            found[head.name] = (f"{names[0]} positive", f"{names[0]}_truth")
+    return found
 
 
 def truth_of(code_N: npt.NDArray[np.float32], labels: Sequence[str]) -> pd.Series:

@@ -61,6 +61,30 @@ def child_labels(
     return learned
 
 
+def spoken_of(
+    heads: Sequence[HeadSpec],
+    hierarchy: Hierarchy,
+    parent_negative: ParentNegative,
+    *,
+    malignant_only: bool,
+) -> tuple[HeadSpec, ...]:
+    """The heads with what their probability is given (`HeadSpec.given`), by what they learn from.
+
+    An independent head that learns from its parent's positives has a conditional probability. A
+    chain's product speaks of what its first head speaks of: every lesion, or the malignant ones
+    where no other was trained on (`malignant_only`).
+    """
+    target = {head.name: head.target for head in heads}
+    conditional = hierarchy == "independent" and parent_negative == "mask"
+    rest = "malignant" if malignant_only else None
+    return tuple(
+        head.model_copy(update={"given": target[head.parent]})
+        if conditional and head.parent is not None
+        else head.model_copy(update={"given": rest if head.target != rest else None})
+        for head in heads
+    )
+
+
 def masked_cross_entropy(
     logits_BL: torch.Tensor, labels_BK: torch.Tensor, heads: Sequence[HeadSpec]
 ) -> torch.Tensor:

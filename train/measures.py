@@ -32,9 +32,11 @@ _RATES: dict[str, Any] = {
     "precision": statistics.precision,
     "f1": statistics.f1,
 }
-_THRESHOLD_FREE: dict[str, Metric] = {
+_AREAS: dict[str, Metric] = {
     "roc_auc": statistics.roc_auc,
     "pr_auc": statistics.average_precision,
+}
+_CALIBRATION: dict[str, Metric] = {
     "brier": reliability.brier,
     "ece": reliability.ece,
     "calibration_slope": reliability.calibration_slope,
@@ -96,21 +98,23 @@ def why_undefined(truth_N: Bools) -> str | None:
 def measure_binary(
     truth_N: Bools,
     p_N: Floats,
+    judged: tuple[Floats | None, str],
     patient_N: npt.NDArray[Any],
     points: Mapping[str, float],
     how: Resampling,
 ) -> Json:
-    """Counts, measures, operating points and curves of a binary head."""
-    metrics = dict(_THRESHOLD_FREE)
+    """Counts, measures, operating points and curves of a binary head.
+
+    `judged`: the probability (N,) whose calibration these rows can judge, and what it is in words;
+    None, and why there is none.
+    """
+    metrics = dict(_AREAS)
     for point, threshold in points.items():
         for name, metric in _RATES.items():
             metrics[f"{point}/{name}"] = partial(metric, threshold=threshold)
     found = bootstrap(metrics, truth_N, p_N, patient_N, **vars(how))
     classes = why_undefined(truth_N)
     empty = None if len(truth_N) else classes
-
-    def measure(name: str) -> Json:
-        return as_json(found[name], classes or _REASONS.get(name, "undefined"))
 
     def rate(point: str, name: str) -> Json:
         reason = empty or _REASONS.get(name, "undefined")
@@ -123,7 +127,8 @@ def measure_binary(
         "patients": len(set(patient_N.tolist())),
         "positive": int(truth_N.sum()),
         "negative": int((~truth_N).sum()),
-        **{name: measure(name) for name in _THRESHOLD_FREE},
+        **{name: as_json(found[name], classes or "undefined") for name in _AREAS},
+        **_calibration(truth_N, judged, patient_N, how),
         "delong": _delong(truth_N, p_N),
         "operating_points": {
             point: {
@@ -135,8 +140,32 @@ def measure_binary(
             for point, threshold in points.items()
         },
         "curves": None if classes else _curves(truth_N, p_N),
-        "reliability": [asdict(item) for item in reliability.reliability_curve(truth_N, p_N)],
-        "decision_curve": (curve := reliability.decision_curve(truth_N, p_N)) and asdict(curve),
+    }
+
+
+def _calibration(
+    truth_N: Bools,
+    judged: tuple[Floats | None, str],
+    patient_N: npt.NDArray[Any],
+    how: Resampling,
+) -> Json:
+    """What only the rows that a probability speaks of can tell of it; `judged` says which it is."""
+    judged_N, words = judged
+    if judged_N is None:
+        nothing = Interval(value=None, low=None, high=None, resamples=0, undefined=0)
+        none = {name: as_json(nothing, words) for name in _CALIBRATION}
+        return {"judged": None, **none, "reliability": [], "decision_curve": None}
+    found = bootstrap(_CALIBRATION, truth_N, judged_N, patient_N, **vars(how))
+    classes = why_undefined(truth_N)
+    curve = reliability.decision_curve(truth_N, judged_N)
+    return {
+        "judged": words,
+        **{
+            name: as_json(interval, classes or _REASONS.get(name, "undefined"))
+            for name, interval in found.items()
+        },
+        "reliability": [asdict(it) for it in reliability.reliability_curve(truth_N, judged_N)],
+        "decision_curve": curve and asdict(curve),
     }
 
 

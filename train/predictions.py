@@ -25,7 +25,7 @@ from train.cohort import ROI_COLUMNS, Cohort
 from train.cohort_checks import LABELS
 from train.datamodule import CohortData, Crops
 from train.describe import table_one
-from train.labels import truth_of
+from train.labels import implied, truth_of
 from train.leakage import check_unseen
 
 Part = Literal["val", "test", "all"]
@@ -35,6 +35,8 @@ BATCH = 32
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
     """One row per lesion box, with truth and calibrated probability of every head.
+
+    The truth is the cohort's label, and where that is blank what follows from the parent's.
 
     Columns of `frame`: patient_id, lesion_id, image, the RoI, the cohort's labels, device; of a
     binary head NAME_truth (nullable boolean) and NAME_probability (float64); of a categorical one
@@ -114,7 +116,8 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
                 found += [grad_cam(features_Chw, weight_C) for features_Chw in features_BChw]
     logits_NL = torch.cat(logits)
     probability_NL = probabilities(logits_NL, card.heads, card.hierarchy).numpy()
-    labels_NK = torch.cat([data.parts[name].labels_NK for name in names]).numpy()
+    labels = torch.cat([data.parts[name].labels_NK for name in names])
+    labels_NK = implied(labels, card.heads).numpy()
     frame = facts_of(data.cohort, rows)
     for k, head in enumerate(card.heads):
         frame[f"{head.name}_truth"] = truth_of(labels_NK[:, k], head.labels)

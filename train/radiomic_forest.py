@@ -18,7 +18,7 @@ from model_def.heads import HeadSpec, keep_heads
 from sonode_console import UserError, say
 from train.cohort import Cohort
 from train.datamodule import label_matrix
-from train.labels import truth_of
+from train.labels import implied, truth_of
 from train.predictions import facts_of
 from train.radiomic_features import FeatureSet, feature_names
 from train.split import part_of
@@ -157,9 +157,14 @@ def predict(
 ) -> tuple[pd.DataFrame, tuple[HeadSpec, ...]]:
     """The test part's table, as of `train.predictions.Predictions`, and the heads in it."""
     rows = in_test_part(cohort, split_seed)
-    heads = keep_heads(HEADS, [head.name for head in HEADS if head.name in fitted])
+    # All others than the forest of malignancy have learned from malignant lesions alone.
+    heads = tuple(
+        head.model_copy(update={"given": None if head.target == "malignant" else "malignant"})
+        for head in keep_heads(HEADS, [head.name for head in HEADS if head.name in fitted])
+    )
     frame = facts_of(cohort, rows)
-    for head, label_N in zip(heads, label_matrix(cohort.table, heads).numpy().T, strict=True):
+    labels_NK = implied(label_matrix(cohort.table, heads), heads)
+    for head, label_N in zip(heads, labels_NK.numpy().T, strict=True):
         frame[f"{head.name}_truth"] = truth_of(label_N[rows], head.labels)
         frame[f"{head.name}_probability"] = fitted[head.name].probability(features[rows])
     return frame, heads

@@ -187,7 +187,9 @@ def _paper_figures(name: str, head: Json) -> tuple[float, float, float] | None:
 
 
 def _head_plots(name: str, head: Json) -> list[dict[str, str]]:
-    """Title, alt text and image of each plot of the head's primary set."""
+    """Title, alt text and image of each plot: of the primary set, and where probabilities are
+    judged of every set that can.
+    """
     if head["kind"] != "binary":
         return []
     levels = head["sets"][head["primary"]]
@@ -199,12 +201,16 @@ def _head_plots(name: str, head: Json) -> list[dict[str, str]]:
             f"area per {level} " + ("undefined" if area is None else f"{area:.3f}")
             for level, area in auc.items()
         )
-        found.append(("ROC", f"ROC curve of {what}: {said}", plots.roc(levels)))
-        alt = f"Precision-recall curve of {what}"
-        found.append(("Precision and recall", alt, plots.precision_recall(levels)))
-    if image["rows"]:
-        alt = f"Calibration of {what}, per image: observed share over predicted probability"
-        found.append(("Calibration (per image)", alt, plots.calibration(image)))
-        alt = f"Decision curve of {what}, per image: net benefit over threshold probability"
-        found.append(("Decision curve (per image)", alt, plots.decision(image)))
+        drawn = plots.roc(levels)
+        found.append((f"ROC: {head['primary']}", f"ROC curve of {what}: {said}", drawn))
+        alt, drawn = f"Precision-recall curve of {what}", plots.precision_recall(levels)
+        found.append((f"Precision and recall: {head['primary']}", alt, drawn))
+    for on, both in head["sets"].items():
+        image = both["image"]
+        if image["reliability"]:
+            title = f"{image['judged']}, {on}, per image"
+            alt = f"Calibration of {title}: observed share over predicted probability"
+            found.append((f"Calibration of {title}", alt, plots.calibration(image)))
+            alt = f"Decision curve of {title}: net benefit over threshold probability"
+            found.append((f"Decision curve of {title}", alt, plots.decision(image)))
     return [{"title": title, "alt": alt, "uri": pages.svg_uri(svg)} for title, alt, svg in found]

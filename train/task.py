@@ -6,6 +6,7 @@ Shapes in names: B batch, N images of a part, K heads, L logits of all heads, S 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import lightning
@@ -34,6 +35,7 @@ from train import losses
 from train.averaging import MovingAverage
 from train.calibration import OPERATING_POINT, calibrated_loss
 from train.datamodule import CohortData
+from train.labels import absent_given, implied, label_codes, measured_on
 from train.weights import load_trunk
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -46,7 +48,7 @@ class HeadAuc:
 
     head: str
     on: str
-    """`all`, or the parent's positives: the paper evaluates ALNM on malignant lesions."""
+    """`all`, or whose positives: the paper evaluates ALNM on malignant lesions."""
     n_images: int
     n_positive: int | None
     """None for a categorical head, whose AUC is the mean of one label against the rest."""
@@ -54,19 +56,27 @@ class HeadAuc:
 
 
 def head_aucs(
-    probability_NL: torch.Tensor, labels_NK: torch.Tensor, heads: tuple[HeadSpec, ...]
+    probability_NL: torch.Tensor,
+    labels_NK: torch.Tensor,
+    heads: tuple[HeadSpec, ...],
+    beside: Mapping[str, torch.Tensor] = {},
 ) -> list[HeadAuc]:
-    """AUCs of every head that has labels, on all images and on its parent's positives."""
+    """AUCs of every head that has labels, on the sets that `train.evaluate` measures it on.
+
+    `beside`: labels (N,) of what is no head here but a head's probability is given, by target.
+    """
     slices = logit_slices(heads)
     index = {head.name: k for k, head in enumerate(heads)}
+    labels_NK = implied(labels_NK, heads)
     found = []
     for k, head in enumerate(heads):
         known_N = ~labels_NK[:, k].isnan()
-        sets = {"all": known_N}
-        if head.parent is not None:
-            positive_N = labels_NK[:, index[head.parent]] == 1
-            sets = {f"{head.parent} positive": known_N & positive_N, **sets}
-        for on, chosen_N in sets.items():
+        sets = {}
+        if head.given is not None and head.given in beside:
+            sets[f"{head.given} positive"] = known_N & (beside[head.given] == 1)
+        for name in measured_on(head, heads):
+            sets[f"{name} positive"] = known_N & (labels_NK[:, index[name]] == 1)
+        for on, chosen_N in {**sets, "all": known_N}.items():
             label_N = labels_NK[chosen_N, k].long()
             if not len(label_N):
                 continue
@@ -253,7 +263,12 @@ class MultiTask(lightning.LightningModule):
         logits_NL, labels_NK = (torch.cat(part) for part in zip(*self._outputs, strict=True))
         self._outputs.clear()
         probability_NL = probabilities(logits_NL, self.heads, self.hierarchy)
-        self.aucs = head_aucs(probability_NL, labels_NK, self.heads)
+        beside = {}
+        if (given := absent_given(self.heads)) is not None:
+            data: CohortData = self.trainer.datamodule  # type: ignore[attr-defined]
+            label_N = label_codes(data.cohort.table[given], ("no", "yes"))
+            beside[given] = torch.from_numpy(label_N[data.indices[stage]])
+        self.aucs = head_aucs(probability_NL, labels_NK, self.heads, beside)
         for found in self.aucs:
             if found.auc is not None:
                 name = f"{stage}_auc/{found.head}/{found.on.replace(' ', '_')}"

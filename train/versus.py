@@ -14,6 +14,7 @@ from sonode_console import UserError, say, table
 from train.bootstrap import bootstrap_difference
 from train.cohort_checks import ROI_COLUMNS
 from train.delong import delong_test
+from train.labels import primary_sets
 from train.statistics import Floats, roc_auc, value
 
 KEYS = ["patient_id", "lesion_id", "image"]
@@ -26,7 +27,7 @@ class Versus:
     head: str
     """Its name; of a categorical head `NAME=LABEL`, that label against the rest."""
     on: str
-    """`all`, or `malignant`: where the paper measures ALNM."""
+    """`all`, or the head's primary set as `train.evaluate` has it: `malignancy positive`."""
     n_images: int
     n_positive: int
     first: float | None
@@ -67,7 +68,14 @@ def versus(first: Path, second: Path, *, resamples: int = 2000, seed: int = 0) -
     shared = [head for head in ours if head in theirs]
     if not shared:
         raise UserError(f"{first} and {second}: no head in common")
-    return [found for head in shared for found in compare_head(head, one, two, resamples, seed)]
+    sets = {**_sets(second), **_sets(first)}
+    return [
+        found
+        for score in shared
+        for found in compare_head(
+            score, one, two, sets.get(score.partition("=")[0]), resamples, seed
+        )
+    ]
 
 
 def scores_of(frame: pd.DataFrame) -> list[str]:
@@ -95,24 +103,31 @@ def read_score(frame: pd.DataFrame, score: str) -> tuple[Floats, Floats]:
 
 
 def compare_head(
-    head: str, one: pd.DataFrame, two: pd.DataFrame, resamples: int, seed: int
+    score: str,
+    one: pd.DataFrame,
+    two: pd.DataFrame,
+    primary: tuple[str, str] | None,
+    resamples: int,
+    seed: int,
 ) -> list[Versus]:
     """Compare the AUCs of a head (or `HEAD=LABEL`) in two frames as `Predictions.frame`.
 
-    Rows must be the same images in the same order; of their facts `patient_id` is needed. Malignant
-    lesions alone are compared, too, where `malignant` or the truth of a malignancy head tells them.
+    Rows must be the same images in the same order; of their facts `patient_id` is needed. The
+    head's primary set (see `train.labels.primary_sets`) is compared, too, where there is one and
+    either frame has the column that tells it.
 
     Raises:
         UserError: the two disagree about the truth.
     """
-    (label_N, score_N), (other_N, rival_N) = (read_score(frame, head) for frame in (one, two))
+    (label_N, score_N), (other_N, rival_N) = (read_score(frame, score) for frame in (one, two))
     if not np.array_equal(label_N, other_N, equal_nan=True):
-        raise UserError(f"{head}: the two predictions disagree about the truth; evaluate anew")
+        raise UserError(f"{score}: the two predictions disagree about the truth; evaluate anew")
     known_N = ~(np.isnan(label_N) | np.isnan(score_N) | np.isnan(rival_N))
     sets = {"all": known_N}
-    told = [column for column in ("malignant", "malignancy_truth") if column in one]
-    if head != "malignancy" and told:
-        sets["malignant"] = known_N & one[told[0]].eq(True).fillna(False).to_numpy(bool)
+    if primary is not None:
+        name, column = primary
+        if told := [frame[column] for frame in (one, two) if column in frame]:
+            sets[name] = known_N & told[0].eq(True).fillna(False).to_numpy(bool)
     found = []
     for on, rows in sets.items():
         truth, first, second = label_N[rows] == 1, score_N[rows], rival_N[rows]
@@ -133,7 +148,7 @@ def compare_head(
             }
         found.append(
             Versus(
-                head=head,
+                head=score,
                 on=on,
                 n_images=len(truth),
                 n_positive=int(truth.sum()),
@@ -173,6 +188,16 @@ def write(found: list[Versus], path: Path) -> None:
     """Write the comparison as JSON."""
     text = json.dumps([asdict(item) for item in found], indent=2, allow_nan=False)
     path.write_text(text + "\n")
+
+
+def _sets(folder: Path) -> dict[str, tuple[str, str]]:
+    """The primary sets of the heads that were evaluated."""
+    path = folder / "metrics.json"
+    try:
+        heads = json.loads(path.read_text(encoding="utf-8"))["heads"]
+        return primary_sets(heads)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: absent, or not written by sonode; evaluate anew") from error
 
 
 def _read(folder: Path) -> pd.DataFrame:

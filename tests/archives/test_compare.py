@@ -169,7 +169,10 @@ def test_labels_are_found_in_the_manifest(
     lost = malignant & (scores["b_malignancy_label"][:-1] == "benign")
     assert (sensitivity["lost"], sensitivity["gained"]) == (lost.sum(), 0)
     assert sensitivity["mcnemar_p"] == pytest.approx(min(1, 2 * 0.5 ** lost.sum()))
-    assert [auc["on"] for auc in found["heads"]["alnm"]["auc"]] == ["all", "malignant"]
+    assert [auc["on"] for auc in found["heads"]["alnm"]["auc"]] == [
+        "all",
+        "malignancy positive",
+    ]
 
 
 @live
@@ -212,7 +215,7 @@ def test_speed_and_verdict(found: dict[str, Any]) -> None:
         ("malignancy", "pass"),
         ("malignancy", "fail"),
         ("alnm", "pass"),
-        ("alnm, malignant images", "pass"),
+        ("alnm, malignancy positive images", "pass"),
     }
     assert found["verdict"]["policy"] == {"auc_margin": 0.02, "max_flip_rate": 0.02}
 
@@ -293,6 +296,8 @@ def about(heads: dict[str, tuple[str, ...]], methods: tuple[str, ...] = ("gradca
         engine="eager",
         heads=heads,
         targets=dict.fromkeys(heads, "t"),
+        parents=dict.fromkeys(heads),
+        given=dict.fromkeys(heads),
         methods=list(methods),
     )
 
@@ -305,6 +310,28 @@ def test_heads_that_differ_are_named() -> None:
     assert left_out == {"old": "only in A", "grade": "other labels in B"}
     with pytest.raises(UserError, match=r"no head in common \(grade only in A, old only in B\)"):
         compare.common_heads(about({"grade": ("1", "2")}), about({"old": ("no", "yes")}))
+
+
+def test_lesions_that_a_head_is_measured_on_are_told_by_parents_not_by_names() -> None:
+    tumour = {"tumour": ("benign", "malignant"), "axilla": ("free", "positive")}
+    a = about(tumour)._replace(
+        targets={"tumour": "cancer", "axilla": "alnm"}, parents={"tumour": None, "axilla": "tumour"}
+    )
+    b = about({"axilla": tumour["axilla"]})._replace(
+        targets={"axilla": "alnm"}, given={"axilla": "malignant"}
+    )
+    both = {"a": a, "b": b}
+    primary = compare_commands._primary(both)
+    assert primary == {"axilla": ("tumour positive", "tumour_truth")}
+    # B alone has no such head: it learned from malignant lesions, as the manifest may call them.
+    assert compare_commands._primary({"b": b}) == {"axilla": ("malignant positive", "malignant")}
+    facts = pd.DataFrame(
+        {"cancer": [1, 0, 0, None], "alnm": [True, None, False, None]}, dtype="Float64"
+    ).astype({"alnm": "boolean"})
+    heads, _ = compare.common_heads(a, b)
+    truth = compare_commands._truth(facts, heads, both, primary)
+    assert truth["tumour_truth"].tolist() == [True, False, False, pd.NA]
+    assert truth["axilla_truth"].tolist() == [True, False, False, pd.NA]  # benign has none
 
 
 def test_a_method_or_head_that_one_lacks() -> None:
@@ -321,19 +348,19 @@ def test_a_method_or_head_that_one_lacks() -> None:
 def test_truth_by_the_heads_name_or_by_what_both_were_trained_on() -> None:
     facts = pd.DataFrame({"t": [True], "alnm": [False]})
     same = {"a": about(HEADS), "b": about(HEADS)}
-    found = compare_commands._truth(facts, HEADS, same)
+    found = compare_commands._truth(facts, HEADS, same, {})
     assert found["patient_id"].tolist() == ["0"]
     assert found["malignancy_truth"].tolist() == [True]
     assert found["alnm_truth"].tolist() == [False]
     other = {**same, "b": same["b"]._replace(targets=dict.fromkeys(HEADS, "u"))}
-    found = compare_commands._truth(facts, HEADS, other)
+    found = compare_commands._truth(facts, HEADS, other, {})
     assert found["malignancy_truth"].isna().all()
     assert found["alnm_truth"].tolist() == [False]
 
 
 def test_rows_without_a_patient_are_each_their_own() -> None:
     facts = pd.DataFrame({"patient_id": pd.array(["p", None, "p", None], "string")})
-    found = compare_commands._truth(facts, {}, {})
+    found = compare_commands._truth(facts, {}, {}, {})
     assert found["patient_id"].tolist() == ["p", "row 1", "p", "row 3"]
 
 

@@ -2,7 +2,9 @@
 
 from handlers import responses
 from handlers.errors import InvalidRoI
-from handlers.responses import Outcome
+from handlers.responses import ModelIdentity, Outcome
+from model_def.heads import HeadSpec, Score
+from model_def.preprocessing import RoI
 
 
 def test_the_headers_of_a_score() -> None:
@@ -15,6 +17,17 @@ def test_the_headers_of_a_score() -> None:
         "X-Sonode-Scores": "malignancy=0.000000;subtype=0.831200",
         # Nothing in a label ends the header, the pair or the list.
         "X-Sonode-Labels": "malignancy=benign;subtype=B%3B%20HER2%3D3%2B%0D%0AX%3A%20%C3%BC",
+    }
+
+
+def test_a_conditional_probability_says_what_it_is_given(heads: tuple[HeadSpec, ...]) -> None:
+    conditional = (heads[0], heads[1].model_copy(update={"given": "malignant"}))
+    scores = {"malignancy": Score(0.2, "benign", None), "alnm": Score(0.3, "no ALNM", None)}
+    model = ModelIdentity(name="m", version="1", sha256="0", engine="eager")
+    body = responses.scored(model, RoI(0, 0, 9, 9), conditional, scores, [], {}).body
+    assert {name: head["given"] for name, head in body["heads"].items()} == {
+        "malignancy": None,
+        "alnm": "malignant",
     }
 
 

@@ -130,6 +130,7 @@ def test_probability_label_and_coherence_follow_from_the_logits(
     assert scored.body["heads"]["malignancy"] == {
         "probability": pytest.approx(0.2689414213699951),
         "label": "benign",
+        "given": None,
         "threshold": 0.5,
     }
     assert scored.body["heads"]["alnm"]["label"] == "ALNM"

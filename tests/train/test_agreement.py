@@ -68,13 +68,14 @@ def frame(malignancy: list[float], alnm: list[float], truth: list[bool | None]) 
     )
 
 
+PRIMARY = {"alnm": ("malignancy positive", "malignancy_truth")}
 TRUTH = [True, True, True, False, False, None]
 A = frame([0.9, 0.8, 0.4, 0.1, 0.6, 0.2], [0.6, 0.1, 0.6, 0.1, 0.1, 0.1], TRUTH)
 B = frame([0.9, 0.4, 0.7, 0.2, 0.1, 0.2], [0.6, 0.1, 0.6, 0.6, 0.6, 0.1], TRUTH)
 
 
 def test_a_head_by_hand() -> None:
-    found = agreement.compare(A, B, HEADS, HOW)["malignancy"]
+    found = agreement.compare(A, B, HEADS, HOW, PRIMARY)["malignancy"]
     assert (found["rows"], found["patients"]) == (6, 4)
     flips = found["flips"]
     assert flips["count"] == 3
@@ -109,8 +110,8 @@ def test_a_head_by_hand() -> None:
 
 
 def test_without_labels_the_rest_stands() -> None:
-    found = agreement.compare(A, B, HEADS, HOW)["alnm"]
-    assert {one["on"] for one in found["auc"]} == {"all", "malignant"}
+    found = agreement.compare(A, B, HEADS, HOW, PRIMARY)["alnm"]
+    assert {one["on"] for one in found["auc"]} == {"all", "malignancy positive"}
     assert all(one["difference"] is None for one in found["auc"])
     assert found["right"]["sensitivity"]["difference"]["reason"] == "no row of that label"
     assert found["flips"]["count"] == 2
@@ -124,7 +125,7 @@ def test_inconsistency_counts_both() -> None:
 
 
 def test_a_model_against_itself() -> None:
-    found = agreement.compare(A, A, HEADS, HOW)["malignancy"]
+    found = agreement.compare(A, A, HEADS, HOW, PRIMARY)["malignancy"]
     assert found["kappa"]["value"] == 1
     # No flip among four patients: Wilson's bound of none, z^2 / (4 + z^2).
     bound = pytest.approx(1.959964**2 / (4 + 1.959964**2))
@@ -148,7 +149,9 @@ def test_a_categorical_head() -> None:
         }
         return pd.DataFrame({**rows, **p, "subtype_label": list(called)})
 
-    found = agreement.compare(scored("ABBC"), scored("ABCA"), {"subtype": labels}, HOW)["subtype"]
+    found = agreement.compare(scored("ABBC"), scored("ABCA"), {"subtype": labels}, HOW, PRIMARY)[
+        "subtype"
+    ]
     assert found["flips"]["from_to"] == {"B to C": 1, "C to A": 1}
     assert set(found["shift"]) == {"subtype=A", "subtype=B", "subtype=C"}
     accuracy = found["right"]["accuracy"]
@@ -157,7 +160,7 @@ def test_a_categorical_head() -> None:
 
 
 def test_no_row_leaves_all_undefined() -> None:
-    found = agreement.compare(A[:0], B[:0], HEADS, HOW)["malignancy"]
+    found = agreement.compare(A[:0], B[:0], HEADS, HOW, PRIMARY)["malignancy"]
     assert found["kappa"]["value"] is None
     assert found["kappa"]["reason"] == "no row was scored by both"
     assert found["shift"]["malignancy"]["limits"] is None

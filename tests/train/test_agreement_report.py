@@ -1,7 +1,7 @@
 import pytest
 
 from tests.conftest import encode
-from tests.train.test_agreement import HEADS, HOW, A, B
+from tests.train.test_agreement import HEADS, HOW, PRIMARY, A, B
 from train import agreement, agreement_report
 from train.measures import Json
 
@@ -24,7 +24,7 @@ def found() -> Json:
             "failed": {"both": 0, "a_only": [], "b_only": [{"row": 6, "code": "x", "stage": "y"}]},
         },
         "left_out": {"old": "only in A"},
-        "heads": agreement.compare(A, B, HEADS, HOW),
+        "heads": agreement.compare(A, B, HEADS, HOW, PRIMARY),
         "inconsistency": agreement.inconsistency(A, B, HOW),
         "flips": [flip],
         "verdict": {"outcome": "fail", "rules": [{**rule, "limit": 0.1, "reason": None}]},
@@ -48,7 +48,7 @@ def test_the_page_without_a_policy_or_a_row(found: Json) -> None:
     empty = found | {
         "verdict": None,
         "flips": [],
-        "heads": agreement.compare(A[:0], B[:0], HEADS, HOW),
+        "heads": agreement.compare(A[:0], B[:0], HEADS, HOW, PRIMARY),
     }
     page = agreement_report.page(empty, A[:0], B[:0], [], "gradcam")
     assert "No policy was given" in page

@@ -4,10 +4,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
+from model_def.heads import Hierarchy
 from sonode_console import UserError
 from tests.train.synthetic_predictions import HEADS, LABELS, SECRET, synthetic
+from train import reliability, statistics
 from train.evaluate import evaluate
 from train.predictions import Predictions
 
@@ -156,6 +159,87 @@ def test_a_burden_head_is_evaluated_on_the_malignant_and_on_its_parents_positive
     ):
         expected = roc_auc_score(rows["nodes_2_truth"].astype(bool), rows["nodes_2_probability"])
         assert nodes["sets"][on]["image"]["roc_auc"]["value"] == pytest.approx(expected)
+
+
+def honest(hierarchy: Hierarchy, given: str | None = None) -> Predictions:
+    """20,000 lesions, one a patient, whose labels are drawn from the probabilities themselves."""
+    generator = np.random.default_rng(0)
+    malignancy, conditional = expit(1.5 * generator.standard_normal((2, 20_000)))
+    malignant = generator.random(20_000) < malignancy
+    alnm = malignant & (generator.random(20_000) < conditional)
+    reported = conditional if hierarchy == "independent" else malignancy * conditional
+    frame = pd.DataFrame(
+        {
+            "patient_id": np.arange(20_000).astype(str),
+            "device": None,
+            "malignancy_truth": pd.array(malignant, "boolean"),
+            "malignancy_probability": malignancy,
+            "alnm_truth": pd.array(alnm, "boolean"),
+            "alnm_probability": reported,
+        }
+    )
+    heads = (MALIGNANCY, ALNM.model_copy(update={"given": given}))
+    return Predictions(frame=frame, heads=heads, hierarchy=hierarchy, about={})
+
+
+def calibration(predictions: Predictions, on: str) -> tuple[str | None, list[float | None]]:
+    found = evaluate(predictions, resamples=0)["heads"]["alnm"]["sets"][on]
+    names = ("calibration_slope", "calibration_in_the_large", "ece")
+    assert found["image"]["judged"] == found["patient"]["judged"]
+    return found["image"]["judged"], [found["image"][name]["value"] for name in names]
+
+
+@pytest.mark.parametrize("hierarchy", ["chain", "max_constraint"])
+def test_a_chain_that_is_right_is_found_so_on_all_and_by_its_quotient(hierarchy: str) -> None:
+    predictions = honest(hierarchy)  # type: ignore[arg-type]
+    for on, expected in (("malignancy positive", "P(alnm given malignant)"), ("all", "P(alnm)")):
+        judged, (slope, large, ece) = calibration(predictions, on)
+        assert judged == expected
+        assert slope == pytest.approx(1, abs=0.04)
+        assert large == pytest.approx(0, abs=0.05)
+        assert ece < 0.015
+    # The reported probability on malignant lesions alone, as it was judged before: far too low.
+    rows = predictions.frame[predictions.frame["malignancy_truth"]]
+    facts = rows["alnm_truth"].to_numpy(bool), rows["alnm_probability"].to_numpy()
+    assert statistics.value(reliability.calibration_in_the_large, *facts) > 0.5
+
+
+def test_an_independent_head_that_masks_is_judged_where_its_condition_holds() -> None:
+    predictions = honest("independent", given="malignant")
+    judged, (slope, large, _) = calibration(predictions, "malignancy positive")
+    assert judged == "P(alnm given malignant)"
+    assert (slope, large) == (pytest.approx(1, abs=0.04), pytest.approx(0, abs=0.05))
+    metrics = evaluate(predictions, resamples=0)["heads"]["alnm"]
+    assert metrics["given"] == "malignant"
+    on_all = metrics["sets"]["all"]["image"]
+    assert (on_all["judged"], on_all["brier"]["value"], on_all["reliability"]) == (None, None, [])
+    assert on_all["brier"]["reason"] == (
+        "the probability speaks of lesions with malignant positive, and is judged there"
+    )
+    assert on_all["decision_curve"] is None
+    assert on_all["roc_auc"]["value"] is not None
+    # One that has learned from benign lesions too is judged on all, and there alone.
+    marginal = honest("independent")
+    assert calibration(marginal, "all")[0] == "P(alnm)"
+    judged, values = calibration(marginal, "malignancy positive")
+    assert (judged, values) == (None, [None, None, None])
+
+
+def test_a_network_for_alnm_alone_is_judged_on_malignant_lesions() -> None:
+    predictions = honest("independent")
+    frame = predictions.frame.assign(malignant=predictions.frame["malignancy_truth"])
+    alone = (ALNM.model_copy(update={"parent": None, "given": "malignant"}),)
+    found = evaluate(dataclasses.replace(predictions, frame=frame, heads=alone), resamples=0)
+    head = found["heads"]["alnm"]
+    assert (list(head["sets"]), head["primary"]) == (
+        ["malignant positive", "all"],
+        "malignant positive",
+    )
+    on_malignant = head["sets"]["malignant positive"]["image"]
+    assert on_malignant["rows"] == int(frame["malignant"].sum())
+    assert on_malignant["judged"] == "P(alnm given malignant)"
+    assert on_malignant["calibration_slope"]["value"] == pytest.approx(1, abs=0.04)
+    assert head["sets"]["all"]["image"]["judged"] is None
 
 
 def test_a_categorical_head_agrees_with_scikit_learn() -> None:

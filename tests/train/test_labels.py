@@ -4,9 +4,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 
+from model_def.heads import HeadSpec
 from sonode_console import UserError
-from train.labels import UnknownLabelsError, label_codes, truth_in
+from train.labels import (
+    UnknownLabelsError,
+    absent_given,
+    implied,
+    label_codes,
+    measured_on,
+    primary_sets,
+    truth_in,
+)
 
 HEAD = ("alnm", ("no ALNM", "ALNM"), "n_nodes>=2")
 
@@ -73,3 +83,48 @@ def test_a_refusal_tells_what_is_taken_and_not_what_is_there() -> None:
         "column alnm: holds other things than the labels of head alnm (no ALNM, ALNM); true and "
         "false, or 0 and 1, are taken as well"
     )
+
+
+NAN = np.nan
+LINE = tuple(
+    HeadSpec(name=name, target=target, labels=("n", "y"), parent=parent)
+    for name, target, parent in (
+        ("tumour", "cancer", None),
+        ("axilla", "alnm", "tumour"),
+        ("many", "n_nodes>=2", "axilla"),
+    )
+)
+
+
+def test_what_follows_from_a_negative_parent_is_known() -> None:
+    subtype = HeadSpec(name="s", target="s", labels=("a", "b", "c"), parent="tumour")
+    labels = torch.tensor(
+        [[0, NAN, NAN, NAN], [1, NAN, NAN, NAN], [NAN, NAN, 1, 2], [1, 0, NAN, 1], [0, 1, NAN, NAN]]
+    )
+    found = implied(labels, (*LINE, subtype))
+    assert found.nan_to_num(-1).tolist() == [
+        [0, 0, 0, -1],  # down the whole line; a categorical head has no negative label
+        [1, -1, -1, -1],
+        [-1, -1, 1, 2],
+        [1, 0, 0, 1],
+        [0, 1, -1, -1],  # a label that is there stays, even one that contradicts
+    ]
+    assert labels[0, 1].isnan()
+
+
+def test_primary_sets_by_parents() -> None:
+    assert [measured_on(head, LINE) for head in LINE] == [(), ("tumour",), ("tumour", "axilla")]
+    facts = {head.name: head.model_dump() for head in LINE}
+    on_tumours = ("tumour positive", "tumour_truth")
+    assert primary_sets(facts) == {"axilla": on_tumours, "many": on_tumours}
+    # Conditional on the parent, which has a head: the paper's set is primary all the same.
+    assert primary_sets({**facts, "axilla": {**facts["axilla"], "given": "cancer"}}) == (
+        primary_sets(facts)
+    )
+    # No head of what it is given: a label of the cohort.
+    alone = LINE[1].model_copy(update={"parent": None, "given": "malignant"})
+    assert absent_given([alone]) == "malignant"
+    assert absent_given(LINE) is None
+    assert primary_sets({"axilla": alone.model_dump()}) == {
+        "axilla": ("malignant positive", "malignant")
+    }

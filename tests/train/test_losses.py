@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from model_def.heads import HeadSpec, Hierarchy
 from train.losses import (
     LossSettings,
+    ParentNegative,
     child_labels,
     hierarchical,
     masked_cross_entropy,
     max_constrained,
+    spoken_of,
     total,
 )
 
@@ -65,6 +67,35 @@ def test_what_the_heads_of_a_chain_learn_from(heads: tuple[HeadSpec, ...]) -> No
     learned = child_labels(labels, heads, "chain", "negative")
     # ALNM without a malignancy label implies it; no ALNM without one says nothing of the condition.
     assert learned[:, 1].nan_to_num(-1).tolist() == [-1, 0, 1, -1, -1]
+
+
+@pytest.mark.parametrize(
+    ("hierarchy", "parent_negative", "malignant_only", "expected"),
+    [
+        ("independent", "mask", False, (None, "malignant", "alnm")),
+        ("independent", "negative", False, (None, None, None)),
+        ("chain", "mask", False, (None, None, None)),
+        ("max_constraint", "mask", False, (None, None, None)),
+        ("independent", "negative", True, (None, "malignant", "malignant")),
+        ("independent", "mask", True, (None, "malignant", "alnm")),
+        ("chain", "mask", True, (None, "malignant", "malignant")),
+    ],
+)
+def test_what_a_probability_is_given(
+    heads: tuple[HeadSpec, ...],
+    hierarchy: Hierarchy,
+    parent_negative: ParentNegative,
+    malignant_only: bool,
+    expected: tuple[str | None, ...],
+) -> None:
+    more = HeadSpec(name="n2", target="n_nodes>=2", labels=("n", "y"), parent="alnm")
+    facts = (hierarchy, parent_negative)
+    found = spoken_of((*heads, more), *facts, malignant_only=malignant_only)
+    assert tuple(head.given for head in found) == expected
+    # ALNM alone, as the ablation trains it.
+    alone = heads[1].model_copy(update={"parent": None})
+    (found_alone,) = spoken_of((alone,), *facts, malignant_only=malignant_only)
+    assert found_alone.given == ("malignant" if malignant_only else None)
 
 
 def test_the_chain_is_the_exact_likelihood(heads: tuple[HeadSpec, ...]) -> None:

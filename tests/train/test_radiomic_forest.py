@@ -166,7 +166,7 @@ def test_malignant_lesions_alone_are_enough_for_alnm(capsys: pytest.CaptureFixtu
     said = capsys.readouterr().out
     assert f"malignancy: training has {n} positive and 0 negative labels of `malignant`" in said
     _, heads = predict(cohort, features, fitted, split_seed=0)
-    assert [(head.name, head.parent) for head in heads] == [("alnm", None)]
+    assert [(head.name, head.parent, head.given) for head in heads] == [("alnm", None, "malignant")]
 
 
 def test_the_burden_is_learned_on_malignant_lesions(capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,4 +194,5 @@ def test_the_burden_is_learned_on_malignant_lesions(capsys: pytest.CaptureFixtur
         ("nodes_3", "nodes_2"),
     ]
     tested = cohort.table["n_nodes"][in_test_part(cohort, 0)]
+    assert [head.given for head in heads] == [None, "malignant", "malignant"]
     assert predictions["nodes_3_truth"].tolist() == (tested >= 3).tolist()

@@ -1,7 +1,10 @@
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
@@ -9,6 +12,9 @@ from sklearn.metrics import roc_auc_score
 from model_def.heads import HeadSpec, Hierarchy
 from model_def.network import Network
 from sonode_console import UserError
+from train.evaluate import evaluate
+from train.labels import implied, truth_of
+from train.predictions import Predictions
 from train.task import MultiTask, head_aucs
 
 NAN = math.nan
@@ -34,6 +40,56 @@ def test_undefined_is_not_a_number_and_no_label_is_no_row(heads: tuple[HeadSpec,
     labels = torch.tensor([[1, NAN], [1, NAN]])
     found = head_aucs(torch.rand(2, 2), labels, heads)
     assert [(item.head, item.auc) for item in found] == [("malignancy", None)]
+
+
+def test_aucs_are_of_the_sets_and_rows_that_the_evaluation_takes(
+    heads: tuple[HeadSpec, ...],
+) -> None:
+    """Nodal counts among them: on malignant lesions first, then where there is a metastasis."""
+    line = (
+        *heads,
+        HeadSpec(name="n2", target="n_nodes>=2", labels=("n", "y"), parent="alnm"),
+        HeadSpec(name="n3", target="n_nodes>=3", labels=("n", "y"), parent="n2"),
+    )
+    generator = np.random.default_rng(0)
+    depth = generator.integers(0, 5, 300)
+    labels = (depth[:, None] > np.arange(4)).astype(np.float32)
+    labels[generator.random(labels.shape) < 0.2] = np.nan
+    scores = generator.random((300, 4))
+    known = implied(torch.from_numpy(labels), line).numpy()
+    frame = pd.DataFrame({"patient_id": [str(k) for k in range(300)], "device": None})
+    for k, head in enumerate(line):
+        frame[f"{head.name}_truth"] = truth_of(known[:, k], head.labels)
+        frame[f"{head.name}_probability"] = scores[:, k]
+    predictions = Predictions(frame=frame, heads=line, hierarchy="independent", about={})
+    evaluated = [
+        (name, on, its["image"]["rows"], its["image"]["positive"], its["image"]["roc_auc"]["value"])
+        for name, head in evaluate(predictions, resamples=0)["heads"].items()
+        for on, its in head["sets"].items()
+    ]
+    assert [it[:2] for it in evaluated] == [
+        ("malignancy", "all"),
+        *(("alnm", on) for on in ("malignancy positive", "all")),
+        *(("n2", on) for on in ("malignancy positive", "alnm positive", "all")),
+        *(("n3", on) for on in ("malignancy positive", "n2 positive", "all")),
+    ]
+    aucs = head_aucs(torch.from_numpy(scores), torch.from_numpy(labels), line)
+    assert [dataclasses.astuple(it)[:4] for it in aucs] == [it[:4] for it in evaluated]
+    assert [it.auc for it in aucs] == pytest.approx([it[4] for it in evaluated])
+
+
+def test_a_network_for_alnm_alone_is_measured_on_malignant_lesions(
+    heads: tuple[HeadSpec, ...],
+) -> None:
+    alone = (heads[1].model_copy(update={"parent": None, "given": "malignant"}),)
+    labels, malignant = torch.tensor([[0.0], [0], [1], [1]]), torch.tensor([0.0, 1, 1, NAN])
+    scores = torch.tensor([[0.9], [0.2], [0.3], [0.1]])
+    on_malignant, on_all = head_aucs(scores, labels, alone, {"malignant": malignant})
+    assert (on_malignant.on, on_malignant.n_images, on_malignant.auc) == (
+        *("malignant positive", 2),
+        1.0,
+    )
+    assert (on_all.on, on_all.n_images, on_all.auc) == ("all", 4, 0.25)
 
 
 class FakeTrainer:

@@ -31,6 +31,12 @@ def folder(path: Path, scores: np.ndarray, **changes: object) -> Path:
     )
     path.mkdir()
     frame.to_parquet(path / "predictions.parquet")
+    labels = {"malignancy": ["benign", "malignant"], "alnm": ["no ALNM", "ALNM"]}
+    heads = {
+        name: {"labels": its, "target": name, "parent": parent, "given": None}
+        for (name, its), parent in zip(labels.items(), (None, "malignancy"), strict=True)
+    }
+    (path / "metrics.json").write_text(json.dumps({"heads": heads}))
     return path
 
 
@@ -46,7 +52,7 @@ def test_aucs_and_their_difference(
 ) -> None:
     first, second = (folder(tmp_path / name, s) for name, s in zip("ab", scores, strict=True))
     found = {(item.head, item.on): item for item in versus(first, second, resamples=500)}
-    assert set(found) == {("malignancy", "all"), ("alnm", "all"), ("alnm", "malignant")}
+    assert set(found) == {("malignancy", "all"), ("alnm", "all"), ("alnm", "malignancy positive")}
     item = found["malignancy", "all"]
     truth = np.arange(60) % 2
     assert item.first == pytest.approx(roc_auc_score(truth, scores[0]))
@@ -55,11 +61,45 @@ def test_aucs_and_their_difference(
     assert item.low is not None and item.high is not None and item.p_value is not None
     assert item.low < item.difference < item.high  # type: ignore[operator]
     assert item.low > 0 and item.p_value < 0.05
-    assert (found["alnm", "malignant"].n_images, found["alnm", "malignant"].n_positive) == (30, 15)
+    assert (
+        found["alnm", "malignancy positive"].n_images,
+        found["alnm", "malignancy positive"].n_positive,
+    ) == (30, 15)
     write(list(found.values()), tmp_path / "versus.json")
     assert json.loads((tmp_path / "versus.json").read_text())[0]["head"] == "malignancy"
     show(list(found.values()))
     assert "malignancy" in capsys.readouterr().out
+
+
+def test_the_primary_set_is_told_by_parents_and_conditions_not_by_names(
+    tmp_path: Path, scores: tuple[np.ndarray, np.ndarray]
+) -> None:
+    first, second = (folder(tmp_path / name, s) for name, s in zip("ab", scores, strict=True))
+    names = {"malignancy": "tumour", "alnm": "axilla"}
+    for it in (first, second):
+        table = pd.read_parquet(it / "predictions.parquet").drop(columns="malignant")
+        for old, new in names.items():
+            table.columns = table.columns.str.replace(f"{old}_", f"{new}_")
+        table.to_parquet(it / "predictions.parquet")
+        heads = {
+            "tumour": {"labels": ["no", "yes"], "target": "cancer", "parent": None},
+            "axilla": {"labels": ["no", "yes"], "target": "alnm", "parent": "tumour"},
+        }
+        (it / "metrics.json").write_text(json.dumps({"heads": heads}))
+    found = {(item.head, item.on): item for item in versus(first, second, resamples=100)}
+    assert set(found) == {("tumour", "all"), ("axilla", "all"), ("axilla", "tumour positive")}
+    assert found["axilla", "tumour positive"].n_images == 30
+    # A network for ALNM alone: by the label that its probability is given.
+    for it in (first, second):
+        table = pd.read_parquet(it / "predictions.parquet")
+        table.assign(malignant=table["tumour_truth"]).to_parquet(it / "predictions.parquet")
+        alone = {"labels": ["no", "yes"], "target": "alnm", "parent": None, "given": "malignant"}
+        (it / "metrics.json").write_text(json.dumps({"heads": {"axilla": alone}}))
+    found = {(item.head, item.on): item for item in versus(first, second, resamples=100)}
+    assert found["axilla", "malignant positive"].n_images == 30
+    (second / "metrics.json").unlink()
+    with pytest.raises(UserError, match=r"b/metrics\.json: absent, or not written by sonode"):
+        versus(first, second)
 
 
 def test_a_model_against_itself(tmp_path: Path, scores: tuple[np.ndarray, np.ndarray]) -> None:
