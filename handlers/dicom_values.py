@@ -12,76 +12,171 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
+from pydicom.pixels.processing import apply_color_lut
 
+from handlers.dicom_codestreams import Codestream
+from handlers.dicom_colour import to_rgb
+from handlers.dicom_header import Header, code, number, values
 from handlers.errors import UnreadableImage, UnsupportedImage
 from model_def.preprocessing import Pixels
 
 Values = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
 
 
-def shades(values: Values, dataset: pydicom.Dataset) -> Pixels:
-    """Uint8 (H, W) or RGB (H, W, 3) of a decoded frame (H, W) or (H, W, 3).
+def shades(
+    stored: Values,
+    stream: Codestream | None,
+    header: Header,
+    dataset: pydicom.Dataset,
+    *,
+    little: bool,
+    notes: list[str],
+) -> Pixels:
+    """Uint8 (H, W) or RGB (H, W, 3) of stored values (H, W) or (H, W, 3).
+
+    Args:
+        stream: what a compressed frame says of its colour space.
+        little: whether the header is little endian.
+        notes: gets a warning for each display fact that is not heeded.
 
     Raises:
         UnsupportedImage, UnreadableImage: display facts that are not taken, or make no sense.
     """
-    photometric = dataset.PhotometricInterpretation
-    if values.ndim == 3:
-        return (values >> (int(dataset.BitsStored) - 8)).astype(np.uint8, copy=False)
+    if header.samples == 3:
+        samples: Pixels = (stored >> (header.stored - 8)).astype(np.uint8)
+        return to_rgb(samples, header.photometric, stream, notes)
     # What is shown is worked out once for every value that can be stored, not for every pixel.
-    unsigned = np.dtype(f"u{values.dtype.itemsize}")
-    every_value = np.arange(2 ** (8 * unsigned.itemsize)).astype(unsigned).view(values.dtype)
-    if photometric == "PALETTE COLOR":
-        table = _palette(every_value, dataset)
-    elif photometric in ("MONOCHROME1", "MONOCHROME2"):
-        table = _grey(every_value, dataset)
-        if photometric == "MONOCHROME1":
-            table = 255 - table
+    unsigned = np.dtype(f"u{stored.dtype.itemsize}")
+    every_value = np.arange(2 ** (8 * unsigned.itemsize)).astype(unsigned).view(stored.dtype)
+    if header.photometric == "PALETTE COLOR":
+        table = _palette(every_value, dataset, little)
     else:
-        raise UnreadableImage("image: colour with one sample a pixel", field="image")
-    shown: Pixels = table[values.view(unsigned)]
+        share = _shown(every_value.astype(np.float64), header, dataset, little, notes)
+        table = np.rint(255 * share).astype(np.uint8)
+        if header.photometric == "MONOCHROME1":
+            table = 255 - table
+    shown: Pixels = table[stored.view(unsigned)]
     return shown
 
 
-def _grey(values: Values, dataset: pydicom.Dataset) -> Pixels:
-    """By rescale and window, before any inversion."""
-    if "ModalityLUTSequence" in dataset or "RedPaletteColorLookupTableDescriptor" in dataset:
+def _shown(
+    grey: Floats, header: Header, dataset: pydicom.Dataset, little: bool, notes: list[str]
+) -> Floats:
+    """Stored values as shares of the full scale, by rescale and window, before any inversion."""
+    palette = "RedPaletteColorLookupTableDescriptor"
+    if values(dataset, "ModalityLUTSequence") or values(dataset, palette):
         raise UnsupportedImage(
-            "image: modality LUT or supplemental palette; send it as displayed", field="image"
+            f"image: ModalityLUTSequence or, on grey, {palette}; send it as displayed",
+            field="image",
         )
-    bits = int(dataset.BitsStored)
-    if bits > 8 and "SharedFunctionalGroupsSequence" in dataset:
+    bits = header.stored
+    if bits > 8 and values(dataset, "SharedFunctionalGroupsSequence"):
         raise UnsupportedImage(
             f"image: enhanced multi-frame with {bits} bits; send it as displayed, in 8",
             field="image",
         )
-    has_lut = bool(dataset.get("VOILUTSequence"))
-    has_window = None not in (dataset.get("WindowCenter"), dataset.get("WindowWidth"))
-    low, high = 0.0, 2.0**bits - 1
-    if values.dtype.kind == "i":
-        low, high = -(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1
-    if None not in (dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")):
-        slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
-        low, high = slope * low + intercept, slope * high + intercept
-    shown = apply_voi_lut(apply_modality_lut(values, dataset), dataset)
-    if has_lut:
-        low, high = 0.0, 2.0 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1
-    elif not has_window:
-        low, high = min(low, high), max(low, high)
-    # A window's output runs from `low` to `high`, which a negative slope has swapped.
-    if low == high or not np.isfinite([low, high]).all() or not np.isfinite(shown).all():
-        raise UnreadableImage("image: rescale or window without meaning", field="image")
-    scaled = (shown.astype(np.float64) - low) * (255 / (high - low))
-    grey: Pixels = np.rint(scaled.clip(0, 255)).astype(np.uint8)
-    return grey
+    low, high = (
+        (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if header.signed else (0, 2.0**bits - 1)
+    )
+    slope, intercept = _rescale(dataset, notes)
+    grey = slope * grey + intercept
+    ends = sorted((slope * low + intercept, slope * high + intercept))
+    if ends[0] == ends[1] or not np.isfinite(ends).all() or not np.isfinite(grey).all():
+        raise UnreadableImage(
+            "image: RescaleSlope and RescaleIntercept leave one grey level", field="image"
+        )
+    share = _by_lut(grey, header, dataset, little, notes)
+    if share is None:
+        share = _windowed(grey, dataset, notes)
+    if share is None:
+        share = ((grey - ends[0]) / (ends[1] - ends[0])).clip(0, 1)
+    return share
 
 
-def _palette(index: Values, dataset: pydicom.Dataset) -> Pixels:
+def _rescale(dataset: pydicom.Dataset, notes: list[str]) -> tuple[float, float]:
+    slope, intercept = number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")
+    if slope is not None and intercept is not None:
+        return slope, intercept
+    if slope not in (None, 1) or intercept not in (None, 0):
+        raise UnreadableImage(
+            "image: RescaleSlope or RescaleIntercept is absent beside the other", field="image"
+        )
+    if "RescaleSlope" in dataset or "RescaleIntercept" in dataset:
+        notes.append("rescale_ignored")
+    return 1.0, 0.0
+
+
+def _windowed(grey: Floats, dataset: pydicom.Dataset, notes: list[str]) -> Floats | None:
+    """By the first window (PS3.3, C.11.2.1.2 and C.11.2.1.3); None without one that can be."""
+    centre, width = number(dataset, "WindowCenter"), number(dataset, "WindowWidth")
+    kind = code(dataset, "VOILUTFunction", notes) or "LINEAR"
+    if centre is None and width is None:
+        return None
+    if kind not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        raise UnsupportedImage(
+            "image: VOILUTFunction; give LINEAR, LINEAR_EXACT or SIGMOID", field="image"
+        )
+    if width is not None and width < 0:
+        raise UnreadableImage("image: WindowWidth is negative", field="image")
+    if centre is None or width is None or width == 0 or (kind == "LINEAR" and width < 1):
+        notes.append("window_ignored")
+        return None
+    if kind == "SIGMOID":
+        sigmoid: Floats = 1 / (1 + np.exp((-4 * (grey - centre) / width).clip(-700, 700)))
+        return sigmoid
+    if kind == "LINEAR":
+        centre, width = centre - 0.5, width - 1
+    if width == 0:
+        return (grey > centre).astype(np.float64)
+    return ((grey - centre) / width + 0.5).clip(0, 1)
+
+
+def _by_lut(
+    grey: Floats, header: Header, dataset: pydicom.Dataset, little: bool, notes: list[str]
+) -> Floats | None:
+    """By the first VOI LUT (PS3.3, C.11.2.1.1); None without one.
+
+    Not by pydicom 3, which wraps the index where entries of 8 bits are over 256.
+    """
+    item = next(iter(values(dataset, "VOILUTSequence")), None)
+    if item is None:
+        return None
+    descriptor, data = values(item, "LUTDescriptor"), values(item, "LUTData")
+    if not descriptor or not data:
+        notes.append("voi_lut_ignored")
+        return None
+    if len(descriptor) != 3 or not 8 <= descriptor[2] <= 16:
+        raise UnreadableImage("image: LUTDescriptor of the VOI LUT is damaged", field="image")
+    entries, first, depth = (descriptor[0] & 0xFFFF) or 2**16, descriptor[1], descriptor[2]
+    if header.signed and first >= 2**15:  # written as if without sign
+        first -= 2**16
+    order = "<" if little else ">"
+    if isinstance(data[0], bytes):
+        words = np.frombuffer(data[0][: len(data[0]) // 2 * 2], f"{order}u2")
+    else:
+        words = np.array(data, "u2")
+    if len(words) == -(-entries // 2) and depth == 8:
+        notes.append("voi_lut_in_bytes")
+        words = words.astype("<u2").view(np.uint8)[:entries]
+    if len(words) != entries or words.max() >= 2**depth:
+        raise UnreadableImage(
+            "image: LUTData of the VOI LUT is not as LUTDescriptor says", field="image"
+        )
+    at = (np.rint(grey) - first).clip(0, entries - 1).astype(np.int64)
+    shares: Floats = words[at] / (2.0**depth - 1)
+    return shares
+
+
+def _palette(index: Values, dataset: pydicom.Dataset, little: bool) -> Pixels:
     """RGB by the palette of the file; an index beyond its ends takes the end's colour."""
-    entries, first, depth = dataset.RedPaletteColorLookupTableDescriptor
+    descriptor = values(dataset, "RedPaletteColorLookupTableDescriptor")
+    if len(descriptor) != 3:
+        raise UnreadableImage(
+            "image: RedPaletteColorLookupTableDescriptor is absent or damaged", field="image"
+        )
+    entries, first, depth = descriptor
     entries = entries or 2**16
-    little = dataset.file_meta.TransferSyntaxUID.is_little_endian
     for colour in ("Red", "Green", "Blue"):
         plain, segmented = (
             f"{kind}{colour}PaletteColorLookupTableData" for kind in ("", "Segmented")
@@ -93,7 +188,12 @@ def _palette(index: Values, dataset: pydicom.Dataset) -> Pixels:
             )
         if segmented in dataset:
             _check_segments(dataset[segmented].value, "<" if little else ">", depth)
-    colours = apply_color_lut(index.clip(first, first + entries - 1), dataset)[..., :3]
+    try:
+        colours = apply_color_lut(index.clip(first, first + entries - 1), dataset)[..., :3]
+    except Exception:  # of many types
+        raise UnreadableImage(
+            "image: PaletteColorLookupTableData is absent or damaged", field="image"
+        ) from None
     if colours.dtype == np.uint8:
         if entries > 256:
             raise UnsupportedImage("image: 8-bit palette of over 256 entries", field="image")
