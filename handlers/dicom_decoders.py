@@ -22,8 +22,8 @@ from handlers.dicom_file import File
 from handlers.dicom_frames import frame_bytes
 from handlers.dicom_header import Header
 from handlers.dicom_native import Values, native_frame, within
-from handlers.frames import check_jpeg
 from handlers.errors import MissingDecoder, RequestError, UnreadableImage, UnsupportedImage
+from handlers.frames import check_jpeg
 
 
 def decode_frame(
