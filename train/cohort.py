@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import joblib
@@ -33,6 +33,8 @@ from train.cohort_checks import (
     column_faults,
     find_faults,
 )
+from train.near_duplicates import thumbnail
+from train.similar_images import find_similar, patient_faults
 
 __all__ = ["ROI_COLUMNS", "SCHEMA", "Cohort", "load_cohort", "read_image", "write_cohort"]
 
@@ -60,9 +62,13 @@ class Cohort:
     """What the cohort calls itself, for cards and reports."""
     synthetic: bool
     """True where no patient is in it."""
+    patient_ids: bool = True
+    """False where the set has none, so that each group of similar images counts as a patient."""
     folder: Path
     """What relative image references start from."""
     table: pd.DataFrame
+    thumbnails: Mapping[str, bytes] = field(default_factory=dict)
+    """Of each image, as the table names it; of `near_duplicates.thumbnail`."""
 
     @property
     def sha256(self) -> str:
@@ -163,10 +169,17 @@ def to_table(rows: pd.DataFrame) -> pa.Table:
 
 
 def write_cohort(
-    folder: Path, rows: pd.DataFrame, *, name: str, source: str, synthetic: bool
+    folder: Path,
+    rows: pd.DataFrame,
+    *,
+    name: str,
+    source: str,
+    synthetic: bool,
+    patient_ids: bool = True,
 ) -> Path:
     """Write `rows` as a cohort into `folder`; the table appears complete or not at all."""
     about = {"format": 1, "name": name, "source": source, "synthetic": synthetic}
+    about["patient_ids"] = patient_ids
     table = to_table(rows).replace_schema_metadata({b"sonode": json.dumps(about).encode()})
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{TABLE}.partial"
@@ -213,6 +226,7 @@ def load_cohort(folder: Path) -> Cohort:
         table = pq.read_table(path)
         about = json.loads((table.schema.metadata or {})[b"sonode"])
         name, synthetic = str(about["name"]), bool(about["synthetic"])
+        patient_ids = bool(about.get("patient_ids", True))
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise UserError(f"COHORT {folder}: {TABLE} is not a cohort table; {remedy}") from error
     fixed, further = list(table.schema)[: len(SCHEMA)], list(table.schema)[len(SCHEMA) :]
@@ -220,7 +234,7 @@ def load_cohort(folder: Path) -> Cohort:
         raise UserError(f"COHORT {folder}: {TABLE} has other columns than a cohort; {remedy}")
     for fault in column_faults(pa.schema(further), RESERVED):
         raise UserError(f"COHORT {folder}: {fault}")
-    for column in (field.name for field in SCHEMA if not field.nullable):
+    for column in (it.name for it in SCHEMA if not it.nullable):
         if table[column].null_count:
             raise UserError(f"COHORT {folder}: column `{column}`: has nulls; {remedy}")
     frame = table.to_pandas(types_mapper=pd.ArrowDtype)
@@ -230,14 +244,17 @@ def load_cohort(folder: Path) -> Cohort:
             f"COHORT {folder}: none of its {len(scans)} images is where the table says; put them "
             "back, or import again"
         )
-    faults = [fault.tell("row {}".format) for fault in find_faults(frame, scans)]
+    similar = patient_faults(it for it in find_similar(frame, scans) if not it.same_pixels)
+    faults = [fault.tell("row {}".format) for fault in (*find_faults(frame, scans), *similar)]
     if faults:
         raise UserError(
             f"COHORT {folder}: {len(faults)} faults; correct these rows and import again", faults
         )
     if frame.empty:
         raise UserError(f"COHORT {folder}: has no rows; {remedy}")
-    return checked_cohort(folder, frame, scans, name=name, synthetic=synthetic)
+    return checked_cohort(
+        folder, frame, scans, name=name, synthetic=synthetic, patient_ids=patient_ids
+    )
 
 
 def checked_cohort(
@@ -247,11 +264,19 @@ def checked_cohort(
     *,
     name: str,
     synthetic: bool,
+    patient_ids: bool,
 ) -> Cohort:
     """The cohort of a frame without faults."""
     hashes = [scan.sha256 for it in frame["image"] if isinstance(scan := scans[it], Scan)]
     table = frame.assign(pixels_sha256=hashes)
-    return Cohort(name=name, synthetic=synthetic, folder=folder, table=table)
+    return Cohort(
+        name=name,
+        synthetic=synthetic,
+        patient_ids=patient_ids,
+        folder=folder,
+        table=table,
+        thumbnails={it: scan.thumbnail for it, scan in scans.items() if isinstance(scan, Scan)},
+    )
 
 
 def scan_images(folder: Path, frame: pd.DataFrame) -> dict[str, Scan | str]:
@@ -265,7 +290,7 @@ def scan_images(folder: Path, frame: pd.DataFrame) -> dict[str, Scan | str]:
             return str(error)
         height, width = pixels.shape
         digest = hashlib.sha256(f"{width}x{height}:".encode() + pixels.tobytes())
-        return Scan(digest.hexdigest(), width, height, turned, int(pixels.max()))
+        return Scan(digest.hexdigest(), width, height, thumbnail(pixels), turned, int(pixels.max()))
 
     with ThreadPoolExecutor(joblib.cpu_count()) as pool:
         scans = progress(pool.map(scan, images), total=len(images), what="checking images")

@@ -31,6 +31,8 @@ class Scan(NamedTuple):
     sha256: str
     width: int
     height: int
+    thumbnail: bytes
+    """How it looks: `near_duplicates.thumbnail`."""
     turned: bool = False
     """Whether its EXIF orientation, which is not applied, would show it turned or mirrored."""
     brightest: int = 255

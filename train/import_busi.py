@@ -20,8 +20,9 @@ def import_busi(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort
 
     (Al-Dhabyani et al. 2020, Data in Brief 28:104863.) One row per mask: its bounding box is the
     RoI. Malignancy comes from the folder; ALNM and node counts are not in the set and stay
-    missing. There is no patient id either: each image counts as a patient, images with equal
-    pixels as one. `normal` images have no lesion and are left out.
+    missing. There is no patient id either: each image counts as a patient, and similar images as
+    one (`near_duplicates`); where their folders differ one of the two is wrong, and both are
+    faults. `normal` images have no lesion and are left out.
 
     Raises:
         UserError: not the layout of BUSI, or the cohort has faults.
@@ -32,7 +33,7 @@ def import_busi(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort
             raise UserError(f"SRC {source}: no folder `{folder.name}`; give BUSI's top folder")
     images, masks_of = _pictures(source, folders)
     draft = Draft(out)
-    first_of: dict[str, str] = {}
+    first_of: dict[tuple[bool, str], str] = {}
     seen: set[tuple[str, bool, RoI]] = set()
     repeated = 0
     for path in progress(images, total=len(images), what="reading masks"):
@@ -40,13 +41,9 @@ def import_busi(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort
         stem = f"busi_{path.parent.name}_{numbered.group(1) if numbered else path.stem}"
         patient, malignant = stem, path.parent.name == "malignant"
         if (pixels := draft.pixels(path)) is not None:
-            patient = first_of.setdefault(hashlib.sha256(pixels.tobytes()).hexdigest(), stem)
+            digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+            patient = first_of.setdefault((malignant, digest), stem)
             repeated += patient != stem
-            if patient != stem and malignant and "benign" in patient:
-                say(
-                    f"{path.name} shows the same pixels as an image of the folder benign: one of "
-                    "the two labels is wrong; both are kept, take one out of SRC"
-                )
         drawn = [draft.mask(mask) for mask in masks_of[path.parent.name, path.stem]]
         boxes = [box for box in drawn if box is not None]
         new = [box for box in boxes if (patient, malignant, box) not in seen]
@@ -67,7 +64,9 @@ def import_busi(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort
             f"{repeated} images repeat the pixels of another and share its patient id; "
             "a lesion that stands twice is kept once"
         )
-    return draft.finish(name="BUSI", source="BUSI", synthetic=False, drop_faulty=drop_faulty)
+    return draft.finish(
+        name="BUSI", source="BUSI", synthetic=False, drop_faulty=drop_faulty, patient_ids=False
+    )
 
 
 def _pictures(

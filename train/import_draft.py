@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -28,6 +28,16 @@ from train.cohort import (
 from train.cohort_checks import Fault, Scan, column_faults, find_faults
 from train.import_texts import alike
 from train.import_values import MASK_THRESHOLD, FormatError, mask_box, two_valued
+from train.near_duplicates import SIMILAR
+from train.similar_images import (
+    SHEET,
+    Similar,
+    find_similar,
+    label_faults,
+    one_patient,
+    patient_faults,
+    write_sheet,
+)
 
 T = TypeVar("T")
 
@@ -145,11 +155,21 @@ class Draft:
             )
             self.places.append(place + (f" box {order + 1}" if len(boxes) > 1 else ""))
 
-    def finish(self, *, name: str, source: str, synthetic: bool, drop_faulty: bool) -> Cohort:
+    def finish(
+        self,
+        *,
+        name: str,
+        source: str,
+        synthetic: bool,
+        drop_faulty: bool,
+        patient_ids: bool = True,
+    ) -> Cohort:
         """Check every row, write the cohort and give it back; what is refused is not written.
 
         With `drop_faulty` the rows with faults are left out and named, and with them those that
-        share a doubtful image or lesion.
+        share a doubtful image or lesion. Without `patient_ids` the ids are of images, and similar
+        images become one patient. Where images are similar, a page that shows them is written, also
+        where the cohort is refused.
 
         Raises:
             UserError: a further column's name is no plain one; faults without `drop_faulty`, all
@@ -167,6 +187,7 @@ class Draft:
         check_out(self.out, name, frame["image"])
         scans = scan_images(self.out, frame)
         self.faults += self._box_file_faults(scans)
+        frame = self._join_similar(frame, scans, patient_ids=patient_ids)
         told = {(fault.row, fault.field) for fault in self.faults}
         doubtful = {fault.row for fault in self.faults}
         for fault in find_faults(frame, scans):
@@ -193,7 +214,8 @@ class Draft:
             frame = frame.drop(index=spoilt).reset_index(drop=True)
         if frame.empty:
             raise UserError("SRC: no row is left for a cohort")
-        write_cohort(self.out, frame, name=name, source=source, synthetic=synthetic)
+        about: dict[str, Any] = {"name": name, "synthetic": synthetic, "patient_ids": patient_ids}
+        write_cohort(self.out, frame, source=source, **about)
         used = [scans[image] for image in frame["image"].unique()]
         dark = [
             image
@@ -211,7 +233,40 @@ class Draft:
                 f"{turned} images have an EXIF orientation, which is not applied, as in serving: "
                 "boxes must be of the stored pixels, not of what a viewer shows turned"
             )
-        return checked_cohort(self.out, frame, scans, name=name, synthetic=synthetic)
+        return checked_cohort(self.out, frame, scans, **about)
+
+    def _join_similar(
+        self, frame: pd.DataFrame, scans: Mapping[str, Scan | str], *, patient_ids: bool
+    ) -> pd.DataFrame:
+        """Note the faults of similar images; the frame, in which they may be one patient now."""
+        found = find_similar(frame, scans)
+        if patient_ids:  # of equal pixels `find_faults` tells
+            found = [pair for pair in found if not pair.same_pixels]
+        if not found:
+            (self.out / SHEET).unlink(missing_ok=True)  # of an earlier import
+            return frame
+        conflicts: dict[Similar, Fault] = {}
+        if patient_ids:
+            self.faults += patient_faults(found)
+        else:
+            conflicts = dict(label_faults(frame, found))
+            self.faults += conflicts.values()
+            # Equal pixels are one image whatever is said of them; `conflicts` tells what is wrong.
+            joined = [pair for pair in found if pair.same_pixels or pair not in conflicts]
+            frame = one_patient(frame, joined)
+
+        def pixels(row: int) -> Pixels:
+            return read_image(self.out / str(frame["image"].iloc[row]))
+
+        sheet = write_sheet(self.out, found, conflicts.keys(), self.places.__getitem__, pixels)
+        meaning = (
+            "are of different patients" if patient_ids else "count as one patient, for want of ids"
+        )
+        say(
+            f"{len(found)} pairs of similar images (correlation of {SIMILAR} or more) {meaning}: "
+            f"{sheet} shows them"
+        )
+        return frame
 
     def _tell_alike(self) -> None:
         """Warn of ids and labels that are others by case, blanks or leading zeros alone."""

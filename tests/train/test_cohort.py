@@ -232,7 +232,7 @@ def test_many_frames_of_one_lesion_are_gone_through_once(monkeypatch: pytest.Mon
     for frames in (20, 40):
         calls = 0
         rows = [row(image=str(place), malignant=place > 0) for place in range(frames)]
-        scans = {str(place): Scan(str(place), 40, 30) for place in range(frames)}
+        scans = {str(place): Scan(str(place), 40, 30, b"") for place in range(frames)}
         frame = pd.DataFrame(rows, columns=[*SCHEMA.names])
         told = list(find_faults(frame, scans))
         assert [fault.other for fault in told] == [0] * (frames - 1)

@@ -199,7 +199,7 @@ def test_greys_of_12_bits_in_a_file_of_16_are_said(
 ) -> None:
     greys = np.linspace(0, 4095, 3000).reshape(50, 60).astype(np.uint16)
     Image.fromarray(greys).save(folder / "images" / "low.png")
-    Image.fromarray(greys * 16).save(folder / "images" / "full.png")
+    Image.fromarray(greys[::-1] * 16).save(folder / "images" / "full.png")
     rows = [image("low", "1"), image("low", "1", roi_x_min=2), image("full", "2"), image("a", "3")]
     import_csv(write(folder, *rows), folder / "out", name="ours")
     assert capsys.readouterr().out == (

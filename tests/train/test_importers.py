@@ -9,6 +9,7 @@ from PIL import Image
 from model_def.preprocessing import RoI
 from sonode_console import UserError
 from tests.pictures import mask, picture
+from train.cohort import load_cohort
 from train.cohort_checks import UNREADABLE
 from train.importers import import_busi, import_voc, mask_box
 from train.labelimg import write_voc
@@ -60,21 +61,35 @@ def test_busi_by_hand(busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not cohort.synthetic
 
 
-def test_busi_says_what_stands_in_both_folders(
-    busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_busi_refuses_what_stands_in_both_folders(busi: Path, tmp_path: Path) -> None:
     picture(busi / "malignant" / "malignant (2).png", 1)  # the same pixels as benign (1)
     mask(busi / "malignant" / "malignant (2)_mask.png", 4, 4, 20, 30)
-    table = import_busi(busi, tmp_path / "out").table
-    assert table["malignant"].tolist() == [False, False, False, True, True]
-    said = "malignant (2).png shows the same pixels as an image of the folder benign"
-    assert said in capsys.readouterr().out
-    mask(busi / "malignant" / "malignant (2)_mask.png", 3, 4, 20, 30)  # and the same box
-    with pytest.raises(UserError) as caught:
-        import_busi(busi, tmp_path / "other")
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="2 faults") as caught:
+        import_busi(busi, out)
     assert caught.value.details == [
-        "malignant (2).png, roi: same image and box as benign (1).png box 1"
+        f"malignant (2).png, malignant: True contradicts {other} (False), a similar image (1.000)"
+        for other in ("benign (1).png box 1", "benign (10).png")
     ]
+    assert (out / "similar_images.html").read_text().count("<br>") == 2
+    # All that has these pixels goes, under either label; nobody knows which is right.
+    table = import_busi(busi, out, drop_faulty=True).table
+    assert table["lesion_id"].tolist() == ["busi_malignant_1"]
+
+
+def test_busi_joins_similar_images(busi: Path, tmp_path: Path) -> None:
+    shown = np.asarray(Image.open(busi / "malignant" / "malignant (1).png"))
+    bigger = Image.fromarray(shown).resize((120, 100), Image.Resampling.BICUBIC)
+    bigger.save(busi / "malignant" / "malignant (7).png")
+    drawn = np.zeros((100, 120), np.uint8)
+    drawn[10:50, 20:60] = 255
+    Image.fromarray(drawn).save(busi / "malignant" / "malignant (7)_mask.png")
+    cohort = import_busi(busi, tmp_path / "out")
+    malignant = cohort.table[cohort.table["malignant"]]
+    assert malignant["lesion_id"].tolist() == ["busi_malignant_1", "busi_malignant_7"]
+    assert malignant["patient_id"].tolist() == ["busi_malignant_1"] * 2
+    assert not cohort.patient_ids
+    assert not load_cohort(tmp_path / "out").patient_ids
 
 
 def test_busi_drops_an_image_whose_mask_is_damaged(
@@ -178,10 +193,16 @@ def test_busi_without_a_lesion_or_a_folder(busi: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not SHARED_BUSI.is_dir(), reason="real BUSI images are not on this machine")
-def test_the_real_busi(tmp_path: Path) -> None:
-    table = import_busi(SHARED_BUSI, tmp_path).table
-    assert (len(table), table["image"].nunique()) == (349, 340)
-    assert table.groupby("malignant")["image"].nunique().to_dict() == {False: 210, True: 130}
+def test_the_real_busi(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = import_busi(SHARED_BUSI, tmp_path, drop_faulty=True).table
+    told = [line for line in capsys.readouterr().out.splitlines() if "contradicts" in line]
+    assert [line.split(",")[0].strip() for line in told] == [
+        f"malignant ({number}).png" for number in (145, 51, 94)
+    ]
+    assert (len(table), table["image"].nunique()) == (343, 334)
+    assert table.groupby("malignant")["image"].nunique().to_dict() == {False: 207, True: 127}
+    assert table["patient_id"].nunique() == 307
+    assert table.groupby("patient_id")["malignant"].nunique().max() == 1
     assert table["alnm"].isna().all()
 
 
