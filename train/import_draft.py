@@ -26,7 +26,7 @@ from train.cohort import (
     write_cohort,
 )
 from train.cohort_checks import Fault, Scan, column_faults, find_faults
-from train.import_texts import alike
+from train.import_texts import alike, rounded_by_excel
 from train.import_values import MASK_THRESHOLD, FormatError, mask_box, two_valued
 from train.near_duplicates import SIMILAR
 from train.similar_images import (
@@ -41,6 +41,7 @@ from train.similar_images import (
 
 T = TypeVar("T")
 
+_NAMED = 50
 DARK = 64
 """Of 1,661 images of BUSI and BUS-BRA each has a pixel of 142 at least; 12 bits in 16 end at 15."""
 
@@ -278,6 +279,11 @@ class Draft:
                     f"{column} differs by case, blanks or leading zeros alone, and counts as "
                     f"{len(places)}: {where}"
                 )
+        if rounded_by_excel(str(row["patient_id"]) for row in self.rows):
+            say(
+                "each patient_id of more than 15 digits ends in zeros there, as Excel rounds "
+                "numbers: patients may have become one; export the ids as text"
+            )
 
     def _box_file_faults(self, scans: Mapping[str, Scan | str]) -> Iterator[Fault]:
         """Files drawn on a frame of another size, and files that stand for two images."""
@@ -307,8 +313,10 @@ def tell_left_out(what: str, paths: Iterable[Path]) -> None:
     """Say which files are left out, as "N WHAT and are left out:", if there are any."""
     if names := sorted(path.name for path in paths):
         say(f"{len(names)} {what} and are left out:")
-        for name in names:
+        for name in names[:_NAMED]:
             say(f"  {name}")
+        if len(names) > _NAMED:
+            say(f"  and {len(names) - _NAMED} more")
 
 
 def _reference(image: Path, out: Path) -> str:

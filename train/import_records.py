@@ -121,8 +121,8 @@ def read_records(path: Path, required: Collection[str]) -> Records:
 
 def _read_csv(path: Path, data: bytes, required: Collection[str]) -> Records:
     text = _decoded(path, data)
-    separator = _separator(text, required)
     try:
+        separator = _separator(text, required)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         lines = [(reader.line_num, [field.strip() for field in line]) for line in reader]
     except csv.Error as error:
@@ -132,6 +132,13 @@ def _read_csv(path: Path, data: bytes, required: Collection[str]) -> Records:
     if lines and _SEPARATOR.fullmatch(text.splitlines()[0]):
         del lines[0]
     columns = lines[0][1] if lines else []
+    while (
+        columns
+        and not columns[-1]
+        and not any("".join(line[len(columns) - 1 :]) for _, line in lines)
+    ):
+        columns.pop()  # Excel writes columns of nothing behind the last one
+        lines = [(number, line[: len(columns)]) for number, line in lines]
     body = [(number, line) for number, line in lines[1:] if any(line)]
     ragged = [str(number) for number, line in body if len(line) != len(columns)]
     if ragged:

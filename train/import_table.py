@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from model_def.preprocessing import RoI
 from sonode_console import UserError
 from train.cohort import ROI_COLUMNS, SCHEMA, Cohort
-from train.import_draft import Draft, tell_left_out
+from train.import_draft import PICTURES, Draft, tell_left_out
 from train.import_records import Records, read_records
 from train.import_texts import spelt_id, spelt_label
 from train.import_values import file_path, identifier, number, truth, whole
@@ -145,6 +145,16 @@ def _labels(source: Path, suffix: str) -> Records:
     tell_left_out(
         f"files in annotations are no {suffix}", [path for path in found if path.suffix != suffix]
     )
+    images = source / "images"
+    rows = {PurePath(record["image"]) for record in records.rows}
+    tell_left_out(
+        f"images have no row in {LABELS}",
+        [
+            path
+            for path in images.rglob("*")
+            if path.suffix.lower() in PICTURES and path.relative_to(images) not in rows
+        ],
+    )
     return records
 
 
@@ -208,6 +218,8 @@ def _box_in_row(draft: Draft, record: dict[str, str], _: Path) -> list[RoI]:
 
 def _boxes_beside(draft: Draft, _: dict[str, str], image: Path) -> list[RoI]:
     if (path := image.with_suffix(".xml")).is_file():
+        if image.with_suffix(".txt").is_file():
+            draft.note("images have an .xml and a .txt beside them: the .xml counts")
         return _voc(draft, path)
     if (path := image.with_suffix(".txt")).is_file():
         return _yolo(draft, path, image)

@@ -88,6 +88,12 @@ def _whole(text: str) -> bool:
     return value is not None and "." not in text
 
 
+def rounded_by_excel(values: Iterable[str]) -> bool:
+    """Whether all ids of more than 15 digits end in zeros there, as Excel stores such numbers."""
+    long = {text for text in values if text.isascii() and text.isdigit() and len(text) > 15}
+    return bool(long) and not any(text[15:].strip("0") for text in long)
+
+
 def alike(values: Iterable[str | None]) -> list[list[int]]:
     """Where texts first stand that differ by case, blanks or leading zeros alone."""
     first: dict[str, dict[str, int]] = defaultdict(dict)

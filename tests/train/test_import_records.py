@@ -30,6 +30,19 @@ def test_separators(tmp_path: Path, separator: str) -> None:
     assert said.places == ["t.csv line 3", "t.csv line 4"]
 
 
+def test_columns_of_nothing_behind_the_last_one(tmp_path: Path) -> None:
+    found = records(tmp_path / "t.csv", b"patient_id,image,,\n7,a,,\n8,b,,\n")
+    assert found.columns == ["patient_id", "image"]
+    assert found.rows == [{"patient_id": "7", "image": "a"}, {"patient_id": "8", "image": "b"}]
+    with pytest.raises(UserError, match="stands twice"):
+        records(tmp_path / "t.csv", b"patient_id,image,,\n7,a,,x\n")
+
+
+def test_a_quote_that_never_ends_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a CSV in UTF-8"):
+        records(tmp_path / "t.csv", b'patient_id;image;"' + b"x;" * 100_000)
+
+
 def test_a_field_too_many_names_the_separator(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"line 2: not 2 fields .* quote a field that holds a semi"):
         records(tmp_path / "t.csv", b"patient_id;image\n7;a;b\n")

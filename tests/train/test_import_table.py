@@ -208,7 +208,7 @@ def test_greys_of_12_bits_in_a_file_of_16_are_said(
     )
 
 
-def test_boxes_beside_the_images(folder: Path) -> None:
+def test_boxes_beside_the_images(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_voc(folder / "images" / "a.xml", "a.png", 60, 50, RoI(1, 2, 30, 40))
     (folder / "images" / "b.txt").write_text("0 0.5 0.5 1 1\n0 0.25 0.5 0.5 1\n")
     rows = [{"patient_id": name, "image": f"images/{name}.png", "n_nodes": "2"} for name in "ab"]
@@ -219,6 +219,10 @@ def test_boxes_beside_the_images(folder: Path) -> None:
         (0, 0, 30, 50),
     ]
     assert cohort.table["lesion_id"].tolist() == ["images/a.png", "images/b.png", "images/b.png_1"]
+    assert capsys.readouterr().out == (
+        "1 box files are read by the letter of VOC, as numbers of pixels from 1\n"
+        "2 rows have n_nodes and a blank alnm, which follows from it\n"
+    )
     # A bad label is a fault of both boxes of the image.
     rows[1]["n_nodes"] = "two"
     kept = import_csv(write(folder, *rows), folder / "out", name="ours", drop_faulty=True)

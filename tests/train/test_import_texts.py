@@ -1,6 +1,13 @@
 import pytest
 
-from train.import_texts import alike, missing_words, spelt_id, spelt_label, without_decimal_commas
+from train.import_texts import (
+    alike,
+    missing_words,
+    rounded_by_excel,
+    spelt_id,
+    spelt_label,
+    without_decimal_commas,
+)
 from train.import_values import FormatError
 
 
@@ -37,6 +44,12 @@ def test_spelling_by_hand() -> None:
     assert spelt_label("GE\u00a0 Logiq\n7") == "GE Logiq 7"
     assert spelt_label("1.23457E+12") == "1.23457E+12"
     assert spelt_label("") is None
+
+
+def test_long_ids_that_excel_rounded() -> None:
+    assert rounded_by_excel(["1234567890123450000", "1234567890123460000", "7", "MRN"])
+    assert not rounded_by_excel(["1234567890123450000", "1234567890123456789"])
+    assert not rounded_by_excel(["123456789012340", "0", ""])
 
 
 def test_alike_by_hand() -> None:

@@ -245,9 +245,11 @@ def test_a_box_file_without_labels_is_said(
 ) -> None:
     write_labels(voc, {"image": "a.png", "patient_id": "1"})
     (voc / "annotations" / "c.txt").touch()
+    picture(voc / "images" / "more" / "a.PNG", 5)
     assert len(import_voc(voc, tmp_path / "out", name="ours").table) == 1
     said = capsys.readouterr().out
     assert "1 files in annotations are no .xml and are left out:\n  c.txt\n" in said
+    assert "2 images have no row in labels.csv and are left out:\n  a.PNG\n  b.png\n" in said
     assert "1 box files have no row in labels.csv and are left out:\n  b.xml\n" in said
 
 
