@@ -1,8 +1,10 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from archives.loader import load_archive
 from model_def import checkpoint
@@ -10,9 +12,11 @@ from model_def.heads import HeadSpec
 from model_def.preprocessing import Preprocessing
 from sonode_console import UserError
 from tests.conftest import HEADS
-from train.cohort import Cohort, write_cohort
+from train.cohort import Cohort, read_image, write_cohort
 from train.datamodule import CohortData
+from train.importers import import_voc
 from train.leakage import IMAGES, images_of
+from train.phantom import write_phantom
 from train.predictions import predict
 from train.split import part_of
 
@@ -113,9 +117,85 @@ def test_images_that_were_learned_from_are_no_evidence(
         assert both
         with pytest.raises(UserError, match=f"{len(both)} rows of part {part} show") as caught:
             predict(trained, tmp_path / "renamed", part)  # type: ignore[arg-type]
-        assert caught.value.details == [f"row {index}, image" for index in both]
-    with pytest.raises(UserError, match="rows of part all show images that the checkpoint was"):
+        assert caught.value.details == [f"row {index}, image: the same pixels" for index in both]
+    with pytest.raises(UserError, match="rows of part all show images or patients that"):
         predict(trained, tmp_path / "renamed", "all")
+
+
+@pytest.fixture
+def knowing(trained: Path, phantom: Cohort) -> Path:
+    """The checkpoint with what it saw."""
+    data = CohortData(phantom.folder, split_seed=4)
+    network, card = checkpoint.load(trained)
+    data.setup_for(card.heads, card.preprocessing)
+    checkpoint.save(trained, network, card, {IMAGES: images_of(data)})
+    return trained
+
+
+def stored_again(phantom: Cohort, folder: Path, rows: pd.DataFrame) -> None:
+    """The cohort of those rows, whose images are JPEGs of the phantom's."""
+    folder.mkdir()
+    for image in rows["image"].unique():
+        pixels = read_image(phantom.folder / image)
+        Image.fromarray(pixels).save((folder / Path(image).name).with_suffix(".jpg"), quality=85)
+    rows = rows.drop(columns="pixels_sha256")
+    rows["image"] = [Path(image).stem + ".jpg" for image in rows["image"]]
+    write_cohort(folder, rows, name="again", source="test", synthetic=True)
+
+
+def test_images_that_were_stored_again_are_no_evidence(
+    knowing: Path, phantom: Cohort, tmp_path: Path
+) -> None:
+    rows = phantom.table.copy()
+    rows["patient_id"] = "d" + rows["patient_id"]
+    stored_again(phantom, tmp_path / "again", rows)
+    learned = [
+        index
+        for index, patient in enumerate(phantom.table["patient_id"])
+        if part_of(patient, 4) != "test"
+    ]
+    with pytest.raises(UserError, match=f"{len(learned)} rows of part all show") as caught:
+        predict(knowing, tmp_path / "again", "all")
+    told = [line.split(" (about")[0] for line in caught.value.details]
+    assert told == [f"row {index}, image: a similar one" for index in learned]
+
+    # What it did not learn from is evidence, whatever its file.
+    new = phantom.table[[part_of(it, 4) == "test" for it in phantom.table["patient_id"]]]
+    stored_again(phantom, tmp_path / "new", new)
+    assert len(predict(knowing, tmp_path / "new", "all").frame) == len(new)
+
+
+def test_other_images_of_the_patients_are_no_evidence(
+    knowing: Path, phantom: Cohort, tmp_path: Path
+) -> None:
+    # Other images under the ids of the phantom, as of a later visit.
+    write_phantom(tmp_path / "later", 6, 99)
+    rows = import_voc(tmp_path / "later", tmp_path / "later", name="l", synthetic=True).table
+    learned = [
+        index for index, patient in enumerate(rows["patient_id"]) if part_of(patient, 4) != "test"
+    ]
+    assert learned
+    with pytest.raises(UserError, match=f"{len(learned)} rows of part all show") as caught:
+        predict(knowing, tmp_path / "later", "all")
+    assert caught.value.details == [
+        f"row {index}, patient_id: of that patient" for index in learned
+    ]
+    # Its ids are in the file under a key alone.
+    assert b"phantom_" not in (knowing / IMAGES).read_bytes()
+
+
+def test_what_a_checkpoint_saw_in_the_earlier_form_or_damaged(
+    knowing: Path, phantom: Cohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = pd.read_parquet(knowing / IMAGES)[["pixels_sha256", "part"]]
+    known.to_parquet(knowing / IMAGES)
+    predict(knowing, phantom.folder, "test")
+    assert (
+        "images.parquet is of an earlier version; not checked: similar" in capsys.readouterr().out
+    )
+    (knowing / IMAGES).write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"its images\.parquet is damaged"):
+        predict(knowing, phantom.folder, "test")
 
 
 def test_a_cohort_of_one_patient_is_evaluated_whole(
