@@ -10,7 +10,8 @@ import pandas as pd
 
 from sonode_console import UserError, progress, say
 from train.cohort import Cohort
-from train.import_draft import PICTURES, Draft, tell_left_out
+from train.import_draft import Draft
+from train.import_notes import PICTURES, tell_left_out
 from train.import_texts import missing_words, spelt_label
 from train.import_values import malignancy, number
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from model_def.preprocessing import RoI
 from sonode_console import UserError, progress
 from train.cohort import Cohort
-from train.import_draft import Draft, tell_left_out
+from train.import_draft import Draft
+from train.import_notes import tell_left_out
 from train.import_records import read_records
 from train.import_texts import spelt_id, spelt_label
 from train.import_values import bbox, malignancy

@@ -10,7 +10,8 @@ from pathlib import Path
 from model_def.preprocessing import RoI
 from sonode_console import UserError, progress, say
 from train.cohort import Cohort
-from train.import_draft import PICTURES, Draft, tell_left_out
+from train.import_draft import Draft
+from train.import_notes import PICTURES, tell_left_out
 
 _NUMBERED = re.compile(r"(?:benign|malignant) \(([0-9]+)\)")
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -26,7 +26,7 @@ from train.cohort import (
     write_cohort,
 )
 from train.cohort_checks import Fault, Scan, column_faults, find_faults
-from train.import_texts import alike, rounded_by_excel
+from train.import_notes import tell_alike, tell_of_images
 from train.import_values import MASK_THRESHOLD, FormatError, mask_box, two_valued
 from train.near_duplicates import SIMILAR
 from train.similar_images import (
@@ -40,13 +40,6 @@ from train.similar_images import (
 )
 
 T = TypeVar("T")
-
-_NAMED = 50
-DARK = 64
-"""Of 1,661 images of BUSI and BUS-BRA each has a pixel of 142 at least; 12 bits in 16 end at 15."""
-
-PICTURES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
-"""How the names of image files end, in any case."""
 
 
 class _BoxFile(NamedTuple):
@@ -178,7 +171,8 @@ class Draft:
         """
         for what, times in self._notes.items():
             say(f"{times} {what}")
-        self._tell_alike()
+        labels = [column for column, kind in self.further.items() if kind is str]
+        tell_alike(self.rows, self.places, ("patient_id", "device", *labels))
         rows = pd.DataFrame(self.rows, columns=[*SCHEMA.names, *self.further])
         rows = rows.astype({name: kind for name, kind in self.further.items() if kind is float})
         table = to_table(rows)
@@ -217,23 +211,7 @@ class Draft:
             raise UserError("SRC: no row is left for a cohort")
         about: dict[str, Any] = {"name": name, "synthetic": synthetic, "patient_ids": patient_ids}
         write_cohort(self.out, frame, source=source, **about)
-        used = [scans[image] for image in frame["image"].unique()]
-        dark = [
-            image
-            for image in frame["image"].unique()
-            if isinstance(scan := scans[image], Scan) and scan.brightest < DARK
-        ]
-        if dark:
-            say(
-                f"{len(dark)} images are nearly black (no pixel reaches {DARK} of 255, as in "
-                f"{Path(dark[0]).name}): greys of 12 bits in a file of 16 come out so; scale them "
-                "to the full range"
-            )
-        if turned := sum(isinstance(scan, Scan) and scan.turned for scan in used):
-            say(
-                f"{turned} images have an EXIF orientation, which is not applied, as in serving: "
-                "boxes must be of the stored pixels, not of what a viewer shows turned"
-            )
+        tell_of_images({image: scans[image] for image in frame["image"].unique()})
         return checked_cohort(self.out, frame, scans, **about)
 
     def _join_similar(
@@ -269,22 +247,6 @@ class Draft:
         )
         return frame
 
-    def _tell_alike(self) -> None:
-        """Warn of ids and labels that are others by case, blanks or leading zeros alone."""
-        texts = [name for name, kind in self.further.items() if kind is str]
-        for column in ("patient_id", "device", *texts):
-            for places in alike(cast("str | None", row.get(column)) for row in self.rows):
-                where = " and ".join(self.places[place] for place in places)
-                say(
-                    f"{column} differs by case, blanks or leading zeros alone, and counts as "
-                    f"{len(places)}: {where}"
-                )
-        if rounded_by_excel(str(row["patient_id"]) for row in self.rows):
-            say(
-                "each patient_id of more than 15 digits ends in zeros there, as Excel rounds "
-                "numbers: patients may have become one; export the ids as text"
-            )
-
     def _box_file_faults(self, scans: Mapping[str, Scan | str]) -> Iterator[Fault]:
         """Files drawn on a frame of another size, and files that stand for two images."""
         first: dict[Path, _BoxFile] = {}
@@ -307,16 +269,6 @@ class Draft:
                     "a box file of its own"
                 )
                 yield Fault(row, "roi", what, other.rows[0], (*other.rows, *its.rows))
-
-
-def tell_left_out(what: str, paths: Iterable[Path]) -> None:
-    """Say which files are left out, as "N WHAT and are left out:", if there are any."""
-    if names := sorted(path.name for path in paths):
-        say(f"{len(names)} {what} and are left out:")
-        for name in names[:_NAMED]:
-            say(f"  {name}")
-        if len(names) > _NAMED:
-            say(f"  and {len(names) - _NAMED} more")
 
 
 def _reference(image: Path, out: Path) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path, PurePath
 from model_def.preprocessing import RoI
 from sonode_console import UserError
 from train.cohort import ROI_COLUMNS, SCHEMA, Cohort
-from train.import_draft import PICTURES, Draft, tell_left_out
+from train.import_draft import Draft
+from train.import_notes import PICTURES, tell_left_out
 from train.import_records import Records, read_records
 from train.import_texts import spelt_id, spelt_label
 from train.import_values import file_path, identifier, number, truth, whole

@@ -135,10 +135,12 @@ def test_one_patient_in_two_spellings_and_damaged_ids(
     rows.append(image("d", "8", device="ge"))
     table = import_csv(write(folder, *rows), folder / "out", name="ours").table
     assert table["patient_id"].tolist() == ["M\u00fc 7", "M\u00fc 7", "m\u00fc7", "8"]
-    what = "differs by case, blanks or leading zeros alone, and counts as 2"
+    what = "differs by case, blanks or leading zeros alone, and counts as different:"
     assert capsys.readouterr().out.splitlines() == [
-        f"patient_id {what}: table.csv line 2 and table.csv line 4",
-        f"device {what}: table.csv line 4 and table.csv line 5",
+        f"1 times, patient_id {what}",
+        "  table.csv line 2 and table.csv line 4",
+        f"1 times, device {what}",
+        "  table.csv line 4 and table.csv line 5",
     ]
     rows = [image("a", "M\u200bRN"), image("b", "1.23457E+12"), image("c", "NA"), image("d", "4")]
     with pytest.raises(UserError) as caught:
@@ -203,8 +205,8 @@ def test_greys_of_12_bits_in_a_file_of_16_are_said(
     rows = [image("low", "1"), image("low", "1", roi_x_min=2), image("full", "2"), image("a", "3")]
     import_csv(write(folder, *rows), folder / "out", name="ours")
     assert capsys.readouterr().out == (
-        "1 images are nearly black (no pixel reaches 64 of 255, as in low.png): greys of 12 bits "
-        "in a file of 16 come out so; scale them to the full range\n"
+        "1 images are nearly black (no pixel reaches 64 of 255): greys of 12 bits in a file of 16 "
+        "come out so; scale them to the full range:\n  low.png\n"
     )
 
 
