@@ -31,12 +31,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn import functional
 
 from handlers.errors import ExplanationFailed, ExplanationTooLong
 from model_def.checkpoint import ModelCard
 from model_def.gradcam import grad_cam
-from model_def.heads import logit_slices
+from model_def.heads import deciding, logit_slices
 from model_def.network import Network
 from model_def.preprocessing import Pixels, normalise
 
@@ -47,6 +46,7 @@ IG_STEPS = 32
 PASSES_TOGETHER = 16  # evaluations of one image that go through the network as a batch
 # Methods that give a value per pixel are summed up in cells of a grid, at most so many a side.
 FINE, COARSE = 64, 16
+OCCLUSION = 8  # cells a side; a window is two of them wide
 
 
 class Attribution(NamedTuple):
@@ -80,7 +80,8 @@ class Attributor:
         """The map of one head for one image that was scored.
 
         A binary head's own logit is explained; in a chain it is that of the conditional
-        probability. Of a categorical head it is the logit of its most probable label.
+        probability, under a max-constraint that of the head which decided. Of a categorical head
+        it is the logit of its most probable label. `Attribution.target` names it.
 
         `deadline` is of `time.monotonic()`; after it no map is begun but Grad-CAM.
 
@@ -88,7 +89,8 @@ class Attributor:
             ExplanationFailed: the map has values that are not finite.
             ExplanationTooLong: the deadline came first.
         """
-        own = self.slices[head]
+        decides = deciding(logits_L, self.card.heads, self.card.hierarchy)[head]
+        own = self.slices[decides]
         target = own.start + int(logits_L[own].argmax())
         if method == "gradcam":
             weight_C = self.network.heads.weight[target].detach().to(features_Chw.device)
@@ -107,11 +109,13 @@ class Attributor:
             raise ExplanationFailed(
                 f"explain: {method} gave no finite map of {head}; ask without it", field="explain"
             )
-        return Attribution(map_hw, self._describe(head, target - own.start))
+        return Attribution(map_hw, self._describe(head, decides, target - own.start))
 
-    def _describe(self, name: str, label: int) -> str:
-        head = self.heads[name]
-        text = f"logit of {name}"
+    def _describe(self, asked: str, decides: str, label: int) -> str:
+        head = self.heads[decides]
+        text = f"logit of {decides}"
+        if decides != asked:
+            return f"{text}, which decides {asked}"
         if head.categorical:
             text += f" = {head.labels[label]}"
         if head.parent and self.card.hierarchy == "chain":
@@ -176,7 +180,7 @@ def _occlusion(
 ) -> torch.Tensor:
     from captum.attr import Occlusion
 
-    stride = image_13SS.shape[-1] // 8
+    stride = image_13SS.shape[-1] // OCCLUSION
     with torch.no_grad():
         values_13SS = Occlusion(logits).attribute(
             image_13SS,
@@ -186,8 +190,9 @@ def _occlusion(
             target=target,
             perturbations_per_eval=PASSES_TOGETHER,
         )
-    # The three channels are hidden together and have the same value, constant in each cell.
-    return functional.avg_pool2d(values_13SS[:, :1], stride, ceil_mode=True)[0, 0]
+    # The three channels are hidden together and have the same value.
+    side = image_13SS.shape[-1] / OCCLUSION
+    return _sums(values_13SS[:, 0], OCCLUSION) / side**2
 
 
 def _guided_gradcam(
@@ -203,12 +208,25 @@ def _guided_gradcam(
     return _cells(values_13SS.sum(dim=1).abs(), FINE)
 
 
-def _cells(values_1SS: torch.Tensor, grid_side: int) -> torch.Tensor:
-    """Sums over square cells, so that what adds up to the logit still does."""
-    side = -(-values_1SS.shape[-1] // grid_side)
-    return functional.avg_pool2d(
-        values_1SS[None], side, ceil_mode=True, count_include_pad=False, divisor_override=1
-    )[0, 0]
+def _cells(values_1SS: torch.Tensor, most: int) -> torch.Tensor:
+    """Sums over cells of whole pixels where the side allows it, at most so many a side."""
+    side = values_1SS.shape[-1]
+    return _sums(values_1SS, -(-side // -(-side // most)))
+
+
+def _sums(values_1SS: torch.Tensor, cells: int) -> torch.Tensor:
+    """Sums over so many cells of equal size a side, so that what adds up to the logit still does.
+
+    Whoever draws the map takes its cells as equal. A pixel that two of them share counts in each by
+    the part of it that lies there.
+    """
+    side = values_1SS.shape[-1]
+    edges = torch.arange(cells + 1, dtype=torch.float64) * side / cells
+    pixels = torch.arange(side, dtype=torch.float64)
+    from_c1, to_c1 = edges[:-1, None], edges[1:, None]
+    share_cS = (torch.minimum(to_c1, pixels + 1) - torch.maximum(from_c1, pixels)).clamp(min=0)
+    share_cS = share_cS.to(values_1SS)
+    return share_cS @ values_1SS[0] @ share_cS.T
 
 
 _CAPTUM: dict[str, Callable[[_Logits, torch.Tensor, torch.Tensor, int], torch.Tensor]] = {

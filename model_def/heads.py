@@ -162,6 +162,29 @@ def probabilities(
     return torch.cat([found[head.name] for head in heads], dim=1)
 
 
+def deciding(
+    logits_L: torch.Tensor, heads: Sequence[HeadSpec], hierarchy: Hierarchy
+) -> dict[str, str]:
+    """The head whose own logit gives each head its probability, of one row.
+
+    It is the head itself, but under a max-constraint the most probable one of it and what implies
+    it; of equal ones the nearest to it. (In a chain the parents' logits count as well.)
+    """
+    slices = logit_slices(heads)
+    decides = {head.name: head.name for head in heads}
+    if hierarchy == "max_constraint":
+        # Not the probabilities: they are equal where two logits are large.
+        scaled = {
+            head.name: float(logits_L[slices[head.name].start]) / head.temperature for head in heads
+        }
+        for head in reversed(heads):
+            if head.parent is None or head.categorical:
+                continue
+            if scaled[decides[head.name]] > scaled[decides[head.parent]]:
+                decides[head.parent] = decides[head.name]
+    return decides
+
+
 def is_positive(head: HeadSpec, probability: float) -> bool:
     """Whether `probability` lies above the operating point; equal counts as negative."""
     return probability > head.threshold

@@ -17,7 +17,7 @@ import torch
 
 from model_def import checkpoint
 from model_def.gradcam import grad_cam
-from model_def.heads import HeadSpec, Hierarchy, logit_slices, probabilities
+from model_def.heads import HeadSpec, Hierarchy, deciding, logit_slices, probabilities
 from model_def.network import Network
 from model_def.preprocessing import Pixels, Preprocessing, normalise
 from sonode_console import UserError, progress
@@ -54,6 +54,8 @@ class Predictions:
     """Table 1 of the whole cohort that the rows are a part of."""
     cams: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     """Grad-CAM (N, h, w) of each binary head."""
+    explained: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The head whose logit each of those explains: see `model_def.heads.deciding`."""
 
 
 def logits_of(network: Network, crops: Crops, facts: Preprocessing) -> torch.Tensor:
@@ -108,12 +110,16 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
     weight_LC = network.heads.weight.detach()
     logits: list[torch.Tensor] = []
     cams: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in binary}
+    explained: dict[str, list[str]] = {name: [] for name in binary}
     for name in names:
         for logits_BL, features_BChw in _forward(network, data.parts[name], card.preprocessing):
             logits.append(logits_BL)
-            for head_name, found in cams.items():
-                weight_C = weight_LC[slices[head_name].start]
-                found += [grad_cam(features_Chw, weight_C) for features_Chw in features_BChw]
+            for logits_L, features_Chw in zip(logits_BL, features_BChw, strict=True):
+                decides = deciding(logits_L, card.heads, card.hierarchy)
+                for head_name, found in cams.items():
+                    weight_C = weight_LC[slices[decides[head_name]].start]
+                    found.append(grad_cam(features_Chw, weight_C))
+                    explained[head_name].append(decides[head_name])
     logits_NL = torch.cat(logits)
     probability_NL = probabilities(logits_NL, card.heads, card.hierarchy).numpy()
     labels = torch.cat([data.parts[name].labels_NK for name in names])
@@ -148,6 +154,7 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
         characteristics=table_one(data.cohort),
         crops=[crop for name in names for crop in data.parts[name].crops],
         cams={name: np.stack(found) for name, found in cams.items()},
+        explained=explained,
     )
 
 

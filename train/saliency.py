@@ -96,5 +96,8 @@ def _item(predictions: Predictions, head: HeadSpec, title: str, row: int) -> Gal
             truth = facts[f"{other.name}_truth"]
             known = "unknown" if pd.isna(truth) else other.labels[bool(truth)]
             said.append(f"{other.name} {facts[f'{other.name}_probability']:.2f} (truth: {known})")
+    explained = predictions.explained.get(head.name)
+    if explained and explained[row] != head.name:
+        said.append(f"heat map of {explained[row]}, which decides {head.name}")
     png = overlay(predictions.crops[row], predictions.cams[head.name][row])
     return GalleryItem(title, png, "; ".join(said))

@@ -193,6 +193,65 @@ def test_occlusion_by_hand(linear: tuple[Attributor, np.ndarray], grey: np.ndarr
     assert found[3, 4] == pytest.approx(centre, abs=1e-3)
 
 
+@pytest.mark.parametrize("method", ["integrated_gradients", "occlusion"])
+def test_cells_are_equal_where_the_side_is_no_multiple_of_them(
+    method: str, heads: tuple[HeadSpec, ...]
+) -> None:
+    side = 300
+    facts = Preprocessing(size=side, mean=(0, 0, 0), std=(1, 1, 1))
+    card = ModelCard(architecture="resnet18", heads=heads, preprocessing=facts, training={})
+    weight = torch.randn((2, side, side), generator=torch.Generator().manual_seed(2))
+    grey = np.random.default_rng(3).integers(0, 256, (side, side), dtype=np.uint8)
+    found = attribute(Attributor(Weighted(weight), card), method, "alnm", grey)
+    values = 3 / 255 * weight[1].numpy().astype(float) * (grey - float(round(grey.mean())))
+    if method == "occlusion":  # windows of 74, moved by 37, that end at the edge; their mean
+        total, count = np.zeros((side, side)), np.zeros((side, side))
+        for y in range(0, 8 * 37, 37):
+            for x in range(0, 8 * 37, 37):
+                window = np.s_[y : y + 74, x : x + 74]
+                total[window] += values[window].sum()
+                count[window] += 1
+        # 8 cells of 37.5 pixels, that is of 75 halves
+        halves = (total / count).repeat(2, axis=0).repeat(2, axis=1)
+        expected = halves.reshape(8, 75, 8, 75).mean(axis=(1, 3))
+    else:  # 16 cells of 18.75 pixels, that is of 75 quarters
+        quarters = values.repeat(4, axis=0).repeat(4, axis=1) / 16
+        expected = quarters.reshape(16, 75, 16, 75).sum(axis=(1, 3))
+        assert found.sum() == pytest.approx(values.sum(), abs=1e-2)
+    assert found == pytest.approx(expected, abs=1e-2)  # of logits of thousands, in float32
+
+
+def test_under_a_max_constraint_the_logit_that_decided_is_explained_and_named(
+    heads: tuple[HeadSpec, ...], grey: np.ndarray
+) -> None:
+    facts = Preprocessing(size=128, mean=(0, 0, 0), std=(1, 1, 1))
+    card = ModelCard(
+        architecture="resnet18",
+        heads=heads,
+        hierarchy="max_constraint",
+        preprocessing=facts,
+        training={},
+    )
+    weight = torch.randn((2, 128, 128), generator=torch.Generator().manual_seed(2))
+    attributor = Attributor(Weighted(weight), card)
+    attributor.network.heads.weight.data = torch.tensor([[-3.0], [2.0]])
+    features = torch.tensor([[[1.0, 4.0]]])
+    lifted, own = torch.tensor([-17.0, 40.0]), torch.tensor([60.0, 40.0])  # of both P rounds to 1
+
+    def explained(method: str, head: str, logits: torch.Tensor) -> Attribution:
+        return attributor.attribute(method, head, grey, logits, features)
+
+    cam = explained("gradcam", "malignancy", lifted)
+    assert cam.map_hw.tolist() == [[1.0, 4.0]]  # 2 x feature / 2 cells; its own would be empty
+    assert cam.target == "logit of alnm, which decides malignancy"
+    assert explained("gradcam", "alnm", lifted).target == "logit of alnm"
+    assert explained("gradcam", "malignancy", own).target == "logit of malignancy"
+    assert explained("gradcam", "malignancy", own).map_hw.tolist() == [[0.0, 0.0]]
+    maps = [explained("occlusion", head, lifted).map_hw for head in ("malignancy", "alnm")]
+    assert (maps[0] == maps[1]).all()
+    assert (maps[0] != explained("occlusion", "malignancy", own).map_hw).any()
+
+
 class GuidedRelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from model_def.heads import (
     HeadSpec,
     Score,
     check_heads,
+    deciding,
     is_consistent,
     is_positive,
     logit_slices,
@@ -40,6 +41,18 @@ def test_a_chain_multiplies_down() -> None:
     found = probabilities(torch.tensor([[LN3, 0.0, LN3]]), CHAIN, "chain")
     expected = torch.tensor([[0.75, 0.375, 0.28125]], dtype=torch.float64)
     torch.testing.assert_close(found, expected)
+
+
+def test_which_logit_decides_under_a_max_constraint() -> None:
+    heads = (*CHAIN, SUBTYPE)
+    rows = torch.tensor([[-17.0, 0, 50, 99, 99, 99], [60, 0, 50, 0, 0, 0], [3, 3, 1, 0, 0, 0]])
+    own = {"a": "a", "b": "b", "c": "c", "subtype": "subtype"}
+    found = [deciding(logits, heads, "max_constraint") for logits in rows]
+    assert found == [own | {"a": "c", "b": "c"}, own | {"b": "c"}, own]
+    cooled = (head("a"), head("b", "a", temperature=4.0))
+    assert deciding(torch.tensor([1.0, 3.0]), cooled, "max_constraint") == {"a": "a", "b": "b"}
+    for hierarchy in ("independent", "chain"):
+        assert deciding(rows[0], heads, hierarchy) == own  # type: ignore[arg-type]
 
 
 def test_max_constraint_lifts_parents() -> None:

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -67,3 +68,13 @@ def test_a_central_map_falls_off(heads: tuple[HeadSpec, ...]) -> None:
 
 def test_dead_maps_have_no_profile(heads: tuple[HeadSpec, ...]) -> None:
     assert profile(predictions(heads, np.zeros((4, 4)))) == {}
+
+
+def test_a_heat_map_of_another_heads_logit_says_so(heads: tuple[HeadSpec, ...]) -> None:
+    made = predictions(heads, np.ones((4, 4)))
+    explained = {"malignancy": ["alnm", *["malignancy"] * 4], "alnm": ["alnm"] * 5}
+    found = {item.title: item.caption for item in gallery(replace(made, explained=explained))}
+    assert found["malignancy: right, malignant"].endswith(
+        "; heat map of alnm, which decides malignancy"
+    )
+    assert not any("heat map" in said for title, said in found.items() if title.startswith("alnm"))
