@@ -50,6 +50,9 @@ def score(
     on_finish: str | None = typer.Option(
         None, help="Told at the end, as JSON: a command on its input, or a URL by POST."
     ),
+    single_writer: bool = typer.Option(
+        False, help="Nothing else writes to OUT: go on where the store has no conditional writes."
+    ),
     dry_run: bool = typer.Option(False, help="Check everything, print the plan, score nothing."),
     engine: str = typer.Option(
         "local", help="What the work is shared out by: local (this machine), or ray (a cluster)."
@@ -123,6 +126,7 @@ def score(
         words = ["score", manifest, out]
         words += [f"{name}={value}" for name, value in options.items() if value not in (None, "")]
         words += ["--retry-failed" if retry_failed else "--keep-failed"]
+        words += ["--single-writer"] * single_writer
         words += ["--dry-run"] * dry_run + ["--json"] * as_json
         raise typer.Exit(_one_process_each(words, archive, out, None if dry_run else on_finish))
     from batch import finish
@@ -131,6 +135,7 @@ def score(
         _run_one,
         *(manifest, out, archive[0], inference_engine),
         dry_run=dry_run,
+        single_writer=single_writer,
         as_json=as_json,
         cluster=None if engine == "local" else (address, workers, worker_cpus, worker_gpus),
         explain=explain or None,
@@ -165,6 +170,7 @@ def _run_one(
     engine: str | None,
     *,
     dry_run: bool,
+    single_writer: bool,
     as_json: bool,
     cluster: tuple[str | None, int | None, int | None, float | None] | None,
     since: str | None,
@@ -194,6 +200,7 @@ def _run_one(
                     engine=shared_out,
                     since=since,
                     max_failures=max_failures,
+                    single_writer=single_writer,
                     limits=Limits(**limits),
                     progress=sonode_console.progress,
                 )

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from batch import results, storage
+from batch import results, s3_client, storage
 from batch.budget import Budget
 from batch.decoders import Decoders, Task, TimeLimit
 from batch.job import Job
@@ -56,7 +56,7 @@ class Limits:
     """A shard that takes longer is written again and again, each time with the rows so far."""
 
 
-assert Limits().fetch_threads <= storage.MAX_THREADS
+assert Limits().fetch_threads <= s3_client.MAX_THREADS
 
 
 class _Fetched(NamedTuple):

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batch import claims, results, storage, summary
+from batch import claims, results, storage, storage_checks, summary
 from batch import manifest as manifests
 from batch.earlier import Earlier
 from batch.job import Archive, Job
@@ -26,7 +26,6 @@ from batch.local_engine import Engine, LocalEngine
 from batch.manifest import Manifest, requests
 from batch.pipeline import Limits
 from batch.shards import Receipt, Shard
-from batch.storage_errors import StorageError
 from batch.summary import RunSummary
 from sonode_console import UserError
 
@@ -82,6 +81,7 @@ def score(
     since: str | None = None,
     retry_failed: bool = True,
     max_failures: str | None = None,
+    single_writer: bool = False,
     limits: Limits = Limits(),  # noqa: B008 - frozen
     engine: Engine = LocalEngine(),  # noqa: B008 - has no state
 ) -> RunSummary:
@@ -92,8 +92,9 @@ def score(
     place says; it is the most that each of two shards loses if the run is killed, together with
     `Limits.unwritten_seconds`. `since`: earlier results to take rows from.
     `max_failures`: a count of rows, or a share of the manifest's as in "5%"; Stopped is raised once
-    more have failed, those of earlier runs that are not tried again included. `engine`: where the
-    shards are scored; the local one needs an `archive` that is loaded, others a description of it.
+    more have failed, those of earlier runs that are not tried again included. `single_writer`: as
+    of `storage_checks.check_store`. `engine`: where the shards are scored; the local one needs an
+    `archive` that is loaded, others a description of it.
 
     Raises UserError for an unknown method, for a faulty manifest, for storage that cannot be used,
     and where another run has the place: all of it before anything is scored. A row that fails is a
@@ -105,6 +106,7 @@ def score(
         if since is not None:
             job = replace(job, earlier=_earlier(since, job))
         most = _most(max_failures, manifest.rows)
+        storage_checks.check_store(job.out, single_writer=single_writer)
         started = _now()
         there = claims.claim(job.out, job.date, intent, shard_rows, started)
         begin = time.perf_counter()
@@ -211,12 +213,9 @@ def _prepared(
     reserved = {*(column.name for column in columns), *results.PARTITIONS}
     manifest = stack.enter_context(manifests.opened(manifest_uri, reserved=reserved, out=out_uri))
     for bucket in manifest.buckets:
-        storage.check_bucket(bucket)
+        storage_checks.check_bucket(bucket)
     out = storage.absolute(out_uri)  # heat maps are named by it in the results
-    try:
-        storage.exists(storage.join(out, claims.RUNS))
-    except StorageError as error:  # also where it may only be written: what is there has to be read
-        raise UserError(f"results cannot be written to {out_uri}: {error}") from None
+    storage_checks.check_readable(out)
     key = claims.manifest_key(manifest.sha256, manifest.folder)
     date = claims.date_of(out, key, archive.name, archive.version, date)
     job = Job(

@@ -1,8 +1,7 @@
-"""Objects by URI, local path or s3://, with one small surface; errors in storage_errors.py.
+"""Objects by URI, local path or s3://, with one small surface.
 
-Endpoint and credentials come from the usual AWS environment: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
-AWS_SECRET_ACCESS_KEY, AWS_PROFILE, AWS_DEFAULT_REGION. A store that refuses the CRC32 checksums
-that boto3 sends takes AWS_REQUEST_CHECKSUM_CALCULATION=when_required.
+What may go wrong is in storage_errors.py, the S3 client in s3_client.py, and what is asked of a
+store before a run in storage_checks.py.
 """
 
 from __future__ import annotations
@@ -13,43 +12,34 @@ import hashlib
 import os
 import shutil
 import uuid
+import zlib
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import boto3
 import botocore.exceptions as boto
-import urllib3.exceptions
-from botocore.config import Config
 
 from batch.content_encoding import coding_of, decoded
+from batch.s3_client import body_faults, client, faults
+from batch.s3_errors import BodyFault
 from batch.storage_errors import (
     AccessDenied,
+    ConditionUnknown,
     ObjectChanged,
     ObjectEncoded,
     ObjectExists,
     ObjectMissing,
     ObjectTooLarge,
     StorageError,
-    translated,
 )
-from sonode_console import UserError
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
 
-MAX_THREADS = 32
-"""How many threads may call this module at once without waiting for a connection."""
-
-_BODY_FAULTS = (
-    boto.ReadTimeoutError,
-    boto.ResponseStreamingError,
-    boto.IncompleteReadError,
-    urllib3.exceptions.HTTPError,  # of TLS and of the protocol: botocore lets them through
-)
+T = TypeVar("T")
+_MISMATCH = {"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 
 # What `link` answers on file systems that have none, as exFAT and SMB. (Where it is the mode that
 # does not allow it, a name cannot be changed there either, which tells.)
@@ -126,19 +116,22 @@ def fetch(uri: str, path: Path) -> None:
             shutil.copyfile(uri, path)
         return
     bucket, key = split_s3(uri)
-    with _s3_faults(uri), _local_faults():
-        for last_try in (False, True):
-            answer = _client().get_object(Bucket=bucket, Key=key)
+
+    def copy() -> None:
+        answer = client().get_object(Bucket=bucket, Key=key)
+        with closing(answer["Body"]) as body, path.open("wb") as file:
             if coding := coding_of(answer.get("ContentEncoding", "")):
                 raise ObjectEncoded(f"it has Content-Encoding {coding!r}; store it plain")
-            try:
-                with path.open("wb") as file:
-                    for piece in answer["Body"].iter_chunks(1 << 20):
-                        file.write(piece)
-                return
-            except _BODY_FAULTS:  # boto3's own retries end where the body begins
-                if last_try:
-                    raise
+            while True:
+                with body_faults():
+                    piece = body.read(1 << 20)
+                if not piece:  # the length and the checksum are right
+                    return
+                file.write(piece)
+
+    # In this order: boto3's errors of connections are OSErrors, too, and none of the file system.
+    with _local_faults(), faults(bucket):
+        _twice(copy)
 
 
 def etag_of(uri: str, limit: int | None = None) -> str:
@@ -151,8 +144,8 @@ def etag_of(uri: str, limit: int | None = None) -> str:
             _check_size(os.fstat(file.fileno()).st_size, limit)
             return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     bucket, key = split_s3(uri)
-    with _s3_faults(uri):
-        return _client().head_object(Bucket=bucket, Key=key)["ETag"].strip('"')
+    with faults(bucket):
+        return client().head_object(Bucket=bucket, Key=key)["ETag"].strip('"')
 
 
 def write(uri: str, data: bytes) -> None:
@@ -164,10 +157,12 @@ def write(uri: str, data: bytes) -> None:
         partial.replace(uri)
 
 
-def create(uri: str, data: bytes) -> None:
+def create(uri: str, data: bytes, *, emulated: bool = True) -> None:
     """Write a whole object where there is none; of several that try at once, one succeeds.
 
-    Raises ObjectExists, or as `read` does.
+    A store that does not know conditions is asked first and then written to, which is safe for a
+    single writer alone; without `emulated` it raises ConditionUnknown. Raises ObjectExists, or as
+    `read` does.
     """
     exists_already = ObjectExists("there is such an object already")
     if is_s3(uri):
@@ -175,6 +170,12 @@ def create(uri: str, data: bytes) -> None:
             _put(uri, data, IfNoneMatch="*")
         except ObjectChanged:
             raise exists_already from None
+        except ConditionUnknown:
+            if not emulated:
+                raise
+            if exists(uri):
+                raise exists_already from None
+            _put(uri, data)
         return
     with _local_faults(), _partial(Path(uri), data) as partial:
         try:
@@ -190,8 +191,8 @@ def create(uri: str, data: bytes) -> None:
                 partial.replace(uri)
 
 
-def replace(uri: str, data: bytes, etag: str) -> None:
-    """Write a whole object in the place of the one that has this etag.
+def replace(uri: str, data: bytes, etag: str, *, emulated: bool = True) -> None:
+    """Write a whole object in the place of the one that has this etag; `emulated` as in `create`.
 
     Raises ObjectChanged where it has another by now, or is gone; else as `read` does.
     """
@@ -200,6 +201,12 @@ def replace(uri: str, data: bytes, etag: str) -> None:
             _put(uri, data, IfMatch=f'"{etag}"')
         except ObjectMissing:
             raise ObjectChanged("the object is gone") from None
+        except ConditionUnknown:
+            if not emulated:
+                raise
+            if etag_of(uri) != etag.strip('"'):
+                raise ObjectChanged("the object is another by now") from None
+            _put(uri, data)
         return
     path = Path(uri)
     with _local_faults(), _partial(path, data) as partial, _locked(path.parent):
@@ -210,8 +217,30 @@ def replace(uri: str, data: bytes, etag: str) -> None:
 
 def _put(uri: str, data: bytes, **condition: str) -> None:
     bucket, key = split_s3(uri)
-    with _s3_faults(uri):
-        _client().put_object(Bucket=bucket, Key=key, Body=data, **condition)  # type: ignore[arg-type]
+    config: Any = client().meta.config  # its options are not in the type
+    if config.request_checksum_calculation != "when_required":
+        # As a header of its own. boto3 by itself would frame the body and put it behind, which
+        # stores that do not know that write into the object as it comes.
+        condition["ChecksumCRC32"] = b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+
+    def put() -> None:
+        try:
+            client().put_object(Bucket=bucket, Key=key, Body=data, **condition)  # type: ignore[arg-type]
+        except boto.ClientError as error:
+            if error.response.get("Error", {}).get("Code") in _MISMATCH:
+                raise BodyFault(error=error) from None  # spoilt on its way
+            raise
+
+    with faults(bucket):
+        _twice(put)
+
+
+def _twice(transfer: Callable[[], T]) -> T:
+    """Transfer a body, once again where it came to harm on its way."""
+    try:
+        return transfer()
+    except BodyFault:
+        return transfer()
 
 
 @contextmanager
@@ -255,9 +284,9 @@ def first_bytes(uri: str, count: int) -> bytes:
         with _local_faults(), Path(uri).open("rb") as file:
             return file.read(count)
     bucket, key = split_s3(uri)
-    with _s3_faults(uri):
-        body = _client().get_object(Bucket=bucket, Key=key)["Body"]
-        with closing(body):  # not by Range, which an empty object does not have
+    with faults(bucket):
+        body = client().get_object(Bucket=bucket, Key=key)["Body"]
+        with closing(body), body_faults():  # not by Range, which an empty object does not have
             return body.read(count)
 
 
@@ -273,7 +302,7 @@ def list_files(folder: str, *, deep: bool = False) -> list[str]:
 def _list_s3(folder: str, deep: bool) -> Iterator[str]:
     bucket, key = split_s3(folder)
     prefix = f"{key.rstrip('/')}/" if key.strip("/") else ""
-    with _s3_faults(folder):
+    with faults(bucket):
         pages = list(_pages(Bucket=bucket, Prefix=prefix, Delimiter="/"))
         # Folders by a listing, so that hidden ones, which may hold millions, are not read; what is
         # below them flat, whatever slashes keys have.
@@ -289,7 +318,7 @@ def _list_s3(folder: str, deep: bool) -> Iterator[str]:
 
 
 def _pages(**where: str) -> Iterator[ListObjectsV2OutputTypeDef]:
-    yield from _client().get_paginator("list_objects_v2").paginate(**where)  # type: ignore[arg-type]
+    yield from client().get_paginator("list_objects_v2").paginate(**where)  # type: ignore[arg-type]
 
 
 def _list_local(folder: str, deep: bool) -> Iterator[str]:
@@ -321,23 +350,10 @@ def exists(uri: str) -> bool:
     if not is_s3(uri):
         return Path(uri).is_file()
     bucket, key = split_s3(uri)
-    with _s3_faults(uri):
+    with faults(bucket):
         # Listed, not HEAD: an answer to HEAD has no body that would tell why it was refused.
-        page = _client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+        page = client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
     return any(found["Key"] == key for found in page.get("Contents", []))
-
-
-def check_bucket(uri: str) -> None:
-    """Make sure before a run that the bucket of `uri` exists and knows the credentials.
-
-    Raises UserError otherwise. That the bucket may not be listed is no fault: reading may do.
-    """
-    try:
-        exists(uri)
-    except AccessDenied:
-        return
-    except StorageError as error:
-        raise UserError(str(error)) from None
 
 
 def _read_s3(
@@ -345,39 +361,19 @@ def _read_s3(
 ) -> Object:
     bucket, key = split_s3(uri)
     condition = {} if wanted is None else {"IfMatch": f'"{wanted}"'}
-    with _s3_faults(uri):
-        for last_try in (False, True):
-            answer = _client().get_object(Bucket=bucket, Key=key, **condition)  # type: ignore[arg-type]
-            try:
-                with closing(answer["Body"]) as body:
-                    _check_size(answer["ContentLength"], limit)
-                    admit(answer["ContentLength"])
-                    data = decoded(body.read(), answer.get("ContentEncoding", ""), limit)
-                return Object(data, answer["ETag"].strip('"'))
-            except _BODY_FAULTS:  # boto3's own retries end where the body begins
-                if last_try:
-                    raise
-    raise AssertionError("unreachable")
 
+    def get() -> Object:
+        answer = client().get_object(Bucket=bucket, Key=key, **condition)  # type: ignore[arg-type]
+        with closing(answer["Body"]) as body:
+            _check_size(answer["ContentLength"], limit)
+            admit(answer["ContentLength"])
+            with body_faults():
+                data = body.read()
+        data = decoded(data, answer.get("ContentEncoding", ""), limit)
+        return Object(data, answer["ETag"].strip('"'))
 
-def _client() -> S3Client:
-    """The S3 client of this process for the AWS environment of this moment."""
-    settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
-    return _new_client(os.getpid(), settings)
-
-
-@lru_cache(maxsize=4)
-def _new_client(_process: int, _settings: tuple[tuple[str, str], ...]) -> S3Client:
-    # By process: a client carried through fork shares its sockets with its parent.
-    return boto3.session.Session().client(
-        "s3",
-        config=Config(
-            retries={"mode": "standard", "total_max_attempts": 4},
-            connect_timeout=5,
-            read_timeout=60,
-            max_pool_connections=MAX_THREADS,
-        ),
-    )
+    with faults(bucket):
+        return _twice(get)
 
 
 @contextmanager
@@ -392,16 +388,3 @@ def _local_faults() -> Iterator[None]:
         raise ObjectMissing("there is no such file: the name is not a file name") from None
     except OSError as error:
         raise StorageError(f"the file system answered {os.strerror(error.errno or 0)}") from None
-
-
-@contextmanager
-def _s3_faults(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except (
-        boto.ClientError,
-        boto.BotoCoreError,
-        urllib3.exceptions.HTTPError,
-        ValueError,
-    ) as error:
-        raise translated(error, split_s3(uri)[0]) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch import storage
+from batch import s3_client, storage
 from batch.local_s3 import LocalS3
 from tests.batch.stub_store import StubStore, serving
+
+CERTIFICATES = Path(__file__).parents[1] / "archives"
 
 
 class FakeArchive:
@@ -150,3 +153,16 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubStore]:
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         monkeypatch.setenv("AWS_ENDPOINT_URL", store.address)
         yield store
+        s3_client.client().close()
+
+
+@pytest.fixture
+def tls(stub: StubStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[StubStore]:
+    """As `stub`, by https, with a certificate that nobody has signed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATES / "localhost.pem", CERTIFICATES / "localhost-key.pem")
+    with serving(StubStore(), context) as store:
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", store.address)
+        yield store
+        s3_client.client().close()

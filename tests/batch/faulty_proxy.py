@@ -21,8 +21,8 @@ class FaultyProxy:
     """Passes every request on, but for those that `faults` names.
 
     `faults`: for each request in turn one of None, "500", "503" (throttled), "slow" (0.3 s),
-    "cut" (half of the body, then nothing), "reset" (no answer at all), "lost" (passed on, and the
-    answer thrown away).
+    "cut" (half of the body, then nothing), "flip" (a bit of the body is another), "reset" (no
+    answer at all), "lost" (passed on, and the answer thrown away).
     """
 
     def __init__(self, endpoint: str, faults: Iterator[str | None]) -> None:
@@ -80,6 +80,8 @@ def started(proxy: FaultyProxy) -> Iterator[str]:
                 if item[0].lower() not in ("transfer-encoding", "connection", "content-length")
             ]
             length = int(answer.getheader("Content-Length") or len(data))
+            if fault == "flip" and data:
+                data = bytes([data[0] ^ 64]) + data[1:]
             self.answer(answer.status, headers, data, length, cut=fault == "cut")
 
         def answer(
