@@ -27,7 +27,7 @@ from train.cohort import (
 )
 from train.cohort_checks import Fault, Scan, column_faults, find_faults
 from train.import_notes import tell_alike, tell_of_images
-from train.import_values import MASK_THRESHOLD, FormatError, mask_box, two_valued
+from train.import_values import MASK_THRESHOLD, FormatError, mask_box, mask_greys, several_lesions
 from train.near_duplicates import SIMILAR
 from train.similar_images import (
     SHEET,
@@ -100,7 +100,14 @@ class Draft:
             return None
         height, width = pixels.shape
         self.drawn_in(path, (width, height))
-        if not two_valued(pixels):
+        greys = mask_greys(pixels)
+        if several_lesions(greys):
+            what = (
+                f"holds the greys {', '.join(map(str, greys))}; give a mask of 0 and 255 for each"
+            )
+            self.fault("roi", f"{path.name} {what}")
+            return None
+        if len(greys) > 1:
             self.note(
                 "masks hold more greys than two (stored as JPEG?): pixels from "
                 f"{MASK_THRESHOLD} on are taken for the lesion"

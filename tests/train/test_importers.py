@@ -133,6 +133,18 @@ def test_a_mask_that_was_a_jpeg_keeps_its_box(
     assert "1 masks hold more greys than two" in capsys.readouterr().out
 
 
+def test_a_mask_of_several_lesions_is_a_fault(busi: Path, tmp_path: Path) -> None:
+    both = np.zeros((50, 60), np.uint8)
+    both[5:20, 5:20], both[25:40, 25:40] = 76, 150  # red and green, as grey
+    Image.fromarray(both).save(busi / "malignant" / "malignant (1)_mask.png")
+    with pytest.raises(UserError) as caught:
+        import_busi(busi, tmp_path / "out")
+    assert caught.value.details == [
+        "malignant (1).png, roi: malignant (1)_mask.png holds the greys 76, 150; give a mask of 0 "
+        "and 255 for each"
+    ]
+
+
 def test_the_fault_of_an_image_is_not_told_of_the_next(busi: Path, tmp_path: Path) -> None:
     # Of an image that repeats benign (1), one mask repeats its box and one is damaged.
     mask(busi / "benign" / "benign (10)_mask.png", 3, 4, 20, 30)
