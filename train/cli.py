@@ -27,7 +27,7 @@ from model_def import checkpoint
 from sonode_console import UserError, say, table
 from sonode_yaml import refuse_duplicate_keys
 from train.calibration import calibrate, score_histograms
-from train.datamodule import CohortData, absent_labels
+from train.datamodule import CohortData, split_remarks
 from train.leakage import IMAGES, check_unseen, images_of
 from train.losses import spoken_of
 from train.precision import best_precision
@@ -173,7 +173,7 @@ class TrainCLI(LightningCLI):
         text = f"# cohort sha256 {cohort.sha256}\n{self.parser.dump(self.config)}"
         if self.trainer.is_global_zero:
             seed = self.datamodule.split_seed
-            for line in absent_labels(cohort, self.model.heads, seed):
+            for line in split_remarks(cohort, self.model.heads, seed):
                 say(f"data.split_seed {seed}: {line}")
         last = out / RUN / "last.ckpt"
         if last.exists():

@@ -23,7 +23,7 @@ from train.augment import Augmentation, augmentation
 from train.cohort import ROI_COLUMNS, Cohort, load_cohort, read_image
 from train.labels import UnknownLabelsError, label_codes
 from train.losses import child_labels
-from train.split import part_of, usable_seed
+from train.split import UNEVEN, balance, closest_seed, part_of
 
 Sample = tuple[torch.Tensor, torch.Tensor]
 NOT_LABELS = ("patient_id", "lesion_id", "image", *ROI_COLUMNS, "pixels_sha256")
@@ -149,8 +149,10 @@ class CohortData(lightning.LightningDataModule):
             chosen = [index for index, its in enumerate(part) if its == name]
             if not chosen and not may_lack:
                 learned_NK = child_labels(labels_NK, heads, "independent", "mask")
-                seed = usable_seed(list(table["patient_id"]), learned_NK)
-                remedy = "the cohort is too small" if seed is None else f"give split_seed {seed}"
+                best = closest_seed(list(table["patient_id"]), learned_NK)
+                remedy = (
+                    "the cohort is too small" if best is None else f"give split_seed {best.seed}"
+                )
                 raise UserError(
                     f"COHORT {self.cohort_folder}: no patient falls into the {name} part of the "
                     f"split (data.split_seed {self.split_seed}); {remedy}"
@@ -197,11 +199,12 @@ class CohortData(lightning.LightningDataModule):
         return DataLoader(self.parts["test"], self.batch_size, num_workers=self._workers())
 
 
-def absent_labels(cohort: Cohort, heads: Sequence[HeadSpec], split_seed: int) -> Iterator[str]:
-    """What a part of the split has none of although the cohort does, and the seed that helps.
+def split_remarks(cohort: Cohort, heads: Sequence[HeadSpec], split_seed: int) -> Iterator[str]:
+    """What chance did to the split, and the seed that helps.
 
-    In a small cohort chance may leave a part with one class: an AUC there is undefined. A head with
-    a parent learns from the parent's positives and is measured there, so only their labels count.
+    In a small cohort it may leave a part with one class, where an AUC is undefined, or with other
+    shares of the labels than the cohort has. A head with a parent learns from the parent's
+    positives and is measured there, so only their labels count.
     """
     labels_NK = child_labels(label_matrix(cohort.table, heads), heads, "independent", "mask")
     patients = list(cohort.table["patient_id"])
@@ -214,13 +217,22 @@ def absent_labels(cohort: Cohort, heads: Sequence[HeadSpec], split_seed: int) ->
         for place, label in enumerate(head.labels)
         if (label_N == place).any() and not (label_N[parts == part] == place).any()
     ]
-    if found:
-        yield from found
-        seed = usable_seed(patients, labels_NK)
-        if seed is None:
-            yield "no split_seed gives every part every label: the cohort is too small"
-        else:
-            yield f"with data.split_seed {seed} every part has every label that the cohort has"
+    own = next(balance(patients, labels_NK, [split_seed]), None)
+    if not found and own is not None and own.off <= UNEVEN:
+        return
+    yield from found
+    best = closest_seed(patients, labels_NK)
+    if best is None:
+        yield "no split_seed gives every part every label: the cohort is too small"
+    elif found:
+        yield f"with data.split_seed {best.seed} every part has every label that the cohort has"
+    elif own is not None and best.off < own.off:
+        yield (
+            f"by chance the parts are off by up to {own.off:.3f} (in the share of a label, "
+            f"against the cohort's, or in size), with data.split_seed {best.seed} by "
+            f"{best.off:.3f}; a seed that is chosen before the first training, and kept, moves "
+            "nobody as the cohort grows"
+        )
 
 
 def label_matrix(table: pd.DataFrame, heads: Sequence[HeadSpec]) -> torch.Tensor:

@@ -15,10 +15,11 @@ from train.datamodule import (
     CohortData,
     Crops,
     EpochSampler,
-    absent_labels,
     label_matrix,
+    split_remarks,
 )
-from train.split import part_of
+from train.losses import child_labels
+from train.split import balance, part_of
 
 
 def crops(n: int, *, augmented: bool = True) -> Crops:
@@ -57,7 +58,7 @@ def test_the_same_draw_gives_the_same_picture() -> None:
 
 
 def test_a_part_of_one_class_is_said_with_the_seed_that_helps(phantom: Cohort) -> None:
-    *lines, remedy = absent_labels(phantom, HEADS, 0)
+    *lines, remedy = split_remarks(phantom, HEADS, 0)
     table = phantom.table
     parts = np.array([part_of(patient, 0) for patient in table["patient_id"]])
     expected = [
@@ -75,7 +76,16 @@ def test_a_part_of_one_class_is_said_with_the_seed_that_helps(phantom: Cohort) -
     assert lines == expected
     found = re.fullmatch(r"with data\.split_seed (\d+) every part has every label .*", remedy)
     assert found is not None
-    assert list(absent_labels(phantom, HEADS, int(found[1]))) == []
+    best = int(found[1])
+    assert list(split_remarks(phantom, HEADS, best)) == []
+
+    # A split that can be worked with, but is more uneven than need be.
+    labels_NK = child_labels(label_matrix(table, HEADS), HEADS, "independent", "mask")
+    off = {it.seed: it.off for it in balance(list(table["patient_id"]), labels_NK, range(200))}
+    uneven = max(off, key=off.__getitem__)
+    (line,) = split_remarks(phantom, HEADS, uneven)
+    assert line.startswith(f"by chance the parts are off by up to {off[uneven]:.3f} ")
+    assert f"with data.split_seed {best} by " in line
 
 
 TABLE = pd.DataFrame(
