@@ -19,7 +19,8 @@ _NAMED = 50
 
 def tell_left_out(what: str, paths: Iterable[Path]) -> None:
     """Say which files are left out, as "N WHAT and are left out:", if there are any."""
-    _tell(f"{what} and are left out:", sorted(path.name for path in paths))
+    names = sorted(path.name for path in paths)
+    _tell(f"{len(names)} {what} and are left out:", names)
 
 
 def tell_alike(
@@ -32,8 +33,7 @@ def tell_alike(
     for column in columns:
         found = alike(cast("str | None", row.get(column)) for row in rows)
         _tell(
-            f"times, {column} differs by case, blanks or leading zeros alone, and counts as "
-            "different:",
+            f"{column} differs by case, blanks or leading zeros alone, and counts as different:",
             [" and ".join(places[row] for row in same) for same in found],
         )
     if rounded_by_excel(str(row["patient_id"]) for row in rows):
@@ -48,8 +48,8 @@ def tell_of_images(scans: Mapping[str, Scan | str]) -> None:
     known = {image: scan for image, scan in scans.items() if isinstance(scan, Scan)}
     dark = [Path(image).name for image, scan in known.items() if scan.brightest < DARK]
     _tell(
-        f"images are nearly black (no pixel reaches {DARK} of 255): greys of 12 bits in a file of "
-        "16 come out so; scale them to the full range:",
+        f"{len(dark)} images are nearly black (no pixel reaches {DARK} of 255): greys of 12 bits "
+        "in a file of 16 come out so; scale them to the full range:",
         dark,
     )
     if turned := sum(scan.turned for scan in known.values()):
@@ -59,10 +59,10 @@ def tell_of_images(scans: Mapping[str, Scan | str]) -> None:
         )
 
 
-def _tell(what: str, lines: Sequence[str]) -> None:
-    """How many `lines` there are of what, and the first of them; nothing where there are none."""
+def _tell(heading: str, lines: Sequence[str]) -> None:
+    """The heading and the first of the lines; nothing where there are none."""
     if lines:
-        say(f"{len(lines)} {what}")
+        say(heading)
         for line in lines[:_NAMED]:
             say(f"  {line}")
         if len(lines) > _NAMED:
