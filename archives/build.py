@@ -42,22 +42,39 @@ def pack(checkpoint: Path, name: str, version: str, store: Path) -> Path:
     store.mkdir(parents=True, exist_ok=True)
     target = store / f"{name}-{version}.mar"
     work = Path(tempfile.mkdtemp(prefix="sonode-pack-"))
-    partial = store / f".{target.name}.partial"
+    # Of its own: two may pack at once.
+    handle, partial_name = tempfile.mkstemp(".partial", f".{target.name}-", store)
+    os.close(handle)
+    partial = Path(partial_name)
+    partial.chmod(0o644)
     try:
         unpacked = _archive(_stage(checkpoint, work / "stage"), name, version, work)
         _prove_and_zip(unpacked, partial)
         with load_archive(partial, REFERENCE):
             pass  # it imports, reproduces its goldens, and is in canonical form
-        if target.exists() and file_sha256(target) != file_sha256(partial):
-            raise UserError(
-                f"--version {version}: {target} exists with other content; "
-                "a version is packed once, give a new one"
-            )
-        partial.replace(target)
+        _place(partial, target, version)
     finally:
         partial.unlink(missing_ok=True)
         shutil.rmtree(work, ignore_errors=True)
     return target
+
+
+def _place(partial: Path, target: Path, version: str) -> None:
+    """Give the archive its name, unless another one has it."""
+    if not target.exists():
+        try:
+            target.hardlink_to(partial)  # fails where somebody was first; a rename would not
+            return
+        except FileExistsError:
+            pass
+        except OSError:  # no hard links here (exFAT, SMB)
+            partial.replace(target)
+            return
+    if file_sha256(target) != file_sha256(partial):
+        raise UserError(
+            f"--version {version}: {target} exists with other content; "
+            "a version is packed once, give a new one"
+        )
 
 
 def _stage(checkpoint: Path, stage: Path) -> Path:

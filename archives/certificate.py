@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from archives.clients import write_private
 from sonode_console import UserError
 
 logger = logging.getLogger(__name__)
+
+WARN_BEFORE_S = 30 * 86400.0
 
 # Both are in one file, so that the copy is replaced in one step.
 TEST = """
@@ -45,6 +48,8 @@ class Pair:
     ) -> None:
         self.path = (state / "gateway" / "certificate.pem").resolve()
         self.digest = ""
+        self.expires: float | None = None
+        """Unix time at which the pair in use ends."""
         self._certificate, self._key = certificate, key
         self._state = state
         self._refusal = refusal
@@ -64,6 +69,7 @@ class Pair:
             now, fault = None, f"{error.filename or self.path}: {error.strerror}"
         if self.path.exists():
             self.digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+            self.expires = _expires(self.path)
         pair = f"--certificate {self._certificate}, --certificate-key {self._key}"
         if not self.digest:
             raise UserError(f"{pair}: cannot be used ({fault}): give a pair that belongs together")
@@ -71,6 +77,11 @@ class Pair:
         if fault and fault != self._told:
             logger.error("%s: cannot be used (%s): the pair before stays", pair, fault)
         self._told = fault
+
+    def refuse_expired(self) -> None:
+        """Raise UserError where the pair in use has expired: a start with it would help nobody."""
+        if self.expires is not None and self.expires <= time.time():
+            raise UserError(f"--certificate {self._certificate}: has expired; give a renewed one")
 
     def _stamp(self) -> object:
         try:
@@ -86,11 +97,20 @@ class Pair:
         new = self.path.with_suffix(".new")
         write_private(self._state, new, chain if key == chain else key + b"\n" + chain)
         fault = _misfit(new) or self._refusal(TEST.format(folder=self.path.parent, pair=new))
+        if not fault and self.digest and _expires(new) <= time.time():
+            fault = "it has expired"
         if fault:
             new.unlink()
         else:
             new.replace(self.path)
         return fault
+
+
+def _expires(pair: Path) -> float:
+    """Unix time at which the first certificate of the file ends."""
+    from cryptography import x509
+
+    return x509.load_pem_x509_certificates(pair.read_bytes())[0].not_valid_after_utc.timestamp()
 
 
 def _misfit(pair: Path) -> str:

@@ -6,6 +6,7 @@ Small files of the state folder that only their owner reads. nginx reads them at
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -17,10 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from archives.loader import NAME
+from archives.owners import hand_over
 from sonode_console import UserError
 
 TOKEN_BYTES = 32
 KEY_BYTES = 32  # gateway.js knows it, too
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def study_key(state: Path) -> bytes:
@@ -102,16 +105,31 @@ def write_token(state: Path, node: str, token: str) -> None:
 def write_private(state: Path, path: Path, data: bytes) -> None:
     """Write a file of the state folder in one step, for its owner's eyes alone; it stays written.
 
-    What root writes is the owner's, too: nginx reads it as that user.
+    What root writes is the owner's, too: nginx reads it as that user. On a full disk a file that is
+    there is written over in place.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        _hand_over(state, file.fileno())
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
-    part.replace(path)
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            hand_over(state, file.fileno())
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if error.errno not in FULL or not _fits(path, data):
+            raise
+        # A token or configuration that cannot be renewed would stop all traffic.
+        with path.open("r+b") as file:
+            file.write(data)
+            file.truncate()
+
+
+def _fits(path: Path, data: bytes) -> bool:
+    """Whether the file's own blocks hold as much: a full disk then does not matter."""
+    return path.exists() and len(data) <= path.stat().st_blocks * 512
 
 
 @contextmanager
@@ -124,16 +142,9 @@ def _alone(state: Path) -> Iterator[None]:
     except PermissionError:
         raise _not_yours(state, state.stat().st_uid) from None
     with lock as file:
-        _hand_over(state, file.fileno())
+        hand_over(state, file.fileno())
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _owner(state: Path) -> int:
-    """The user id of the gateway, as its files tell: a mounted folder may be root's."""
-    listed = state / "clients.json"
-    owners = [path.stat().st_uid for path in (state, listed) if path.exists()]
-    return next((owner for owner in owners if owner), 0)
 
 
 def _refuse_strangers(state: Path) -> None:
@@ -148,8 +159,3 @@ def _not_yours(path: Path, owner: int) -> UserError:
     except KeyError:  # a container's
         name = f"#{owner}"
     return UserError(f"{path}: belongs to {name}: run this as that user, with `sudo -u {name}`")
-
-
-def _hand_over(state: Path, file: int) -> None:
-    if os.geteuid() == 0:
-        os.fchown(file, _owner(state), -1)

@@ -1,34 +1,48 @@
-// What nginx alone cannot: a keyed hash of the study id, tokens that change without a reload, and
-// one more try for a request that a renewal of TorchServe's token overtook. Files are small, local
-// and read at each use (tens of microseconds), so a change of one counts from the next request on.
+// What nginx alone cannot: a keyed hash of the study id, tokens that change without a reload, one
+// more try for a request that a renewal of TorchServe's token overtook, and refusals in one form.
+// Files are small, local and read at each use (tens of microseconds), so a change of one counts from
+// the next request on.
 
 import crypto from 'crypto';
 import fs from 'fs';
 
 const PAUSE_MS = 20;
-const PATIENCE_MS = 3000; // the gateway writes a renewed token within a fraction of a second
+const PATIENCE_MS = 1000; // the gateway writes a renewed token within a fraction of a second
+const UNKNOWN = '?'; // no client and no hash is called so: the file that says it cannot be read
 
-// The name of the client whose token this is, '' for nobody's. Digests are compared, not tokens:
-// how long that takes tells nothing about a token of 256 random bits.
+// The name of the client whose token this is, '' for nobody's, UNKNOWN where the list cannot be read
+// (too many open files, a damaged list). Digests are compared, not tokens: how long that takes tells
+// nothing about a token of 256 random bits.
 function client(r) {
     const given = /^Bearer ([\x21-\x7e]+)$/i.exec(r.headersIn.Authorization || '');
     if (!given) {
         return '';
     }
     const digest = crypto.createHash('sha256').update(given[1]).digest('hex');
-    const clients = JSON.parse(fs.readFileSync(r.variables.clients_file, 'utf8'));
+    let clients;
+    try {
+        clients = JSON.parse(fs.readFileSync(r.variables.clients_file, 'utf8'));
+    } catch (fault) {
+        return UNKNOWN;
+    }
     return Object.keys(clients).find(name => clients[name] === digest) || '';
 }
 
-// HMAC-SHA256 of the study id, '' where the request names none.
+// HMAC-SHA256 of the study id, '' where the request names none, UNKNOWN without a good key: anybody
+// could undo the hash of a damaged one.
 function study(r) {
     const id = r.headersIn['X-Study-Id'];
     if (!id) {
         return '';
     }
-    const key = fs.readFileSync(r.variables.key_file);
-    if (key.length !== 32) { // anybody could undo a hash of a known key
-        throw new Error('the key is damaged');
+    let key;
+    try {
+        key = fs.readFileSync(r.variables.key_file);
+    } catch (fault) {
+        return UNKNOWN;
+    }
+    if (key.length !== 32) {
+        return UNKNOWN;
     }
     return crypto.createHmac('sha256', key).update(id).digest('hex');
 }
@@ -42,18 +56,49 @@ function bearer(r) {
     }
 }
 
-// After a 400: TorchServe refuses a token in these words only. Where a renewal has just voided the
-// one that was sent, the new one is on its way.
-async function again(r) {
-    if (!r.variables.upstream_http_x_sonode_code) {
+function refusal(code, message) {
+    return JSON.stringify({ code, message, field: null }) + '\n';
+}
+
+// What the gateway refuses itself; the status is that of the error.
+function refused(r) {
+    r.return(200, refusal(r.variables.refusal, r.variables.message));
+}
+
+// The status of the last node that was asked, 400 or 500.
+function status(r) {
+    return Number(/\d+$/.exec(r.variables.upstream_status)[0]);
+}
+
+// A 400 or 500 goes on to the client. The handler's words come as a header, since nginx has dropped
+// the body; TorchServe's own may quote the request, and are not passed on. It has a 500 for a form
+// that it cannot take apart, which is the client's fault.
+function pass(r) {
+    const code = r.variables.upstream_http_x_sonode_code;
+    const error = r.variables.upstream_http_x_sonode_error;
+    if (code) {
+        const body = error ? decodeURIComponent(error) + '\n' : refusal(code, 'see the code');
+        return r.return(status(r), body);
+    }
+    const form = /^\s*(multipart\/|application\/x-www-form-urlencoded)/i;
+    if (status(r) === 400 || form.test(r.headersIn['Content-Type'] || '')) {
+        return r.return(400, refusal('bad_request', 'the form or request cannot be understood'));
+    }
+    return r.return(500, refusal('node_failed', 'TorchServe has failed; see its logs'));
+}
+
+// TorchServe refuses a token with a 400 of its own. Where a renewal has just voided the one that was
+// sent, the new one is on its way, and the request is sent once more.
+async function judge(r) {
+    if (status(r) === 400 && !r.variables.upstream_http_x_sonode_code) {
         for (let waited = 0; waited < PATIENCE_MS; waited += PAUSE_MS) {
             if (bearer(r) !== r.variables.bearer) {
-                break;
+                return r.internalRedirect('@second');
             }
             await new Promise(resolve => setTimeout(resolve, PAUSE_MS));
         }
     }
-    r.internalRedirect('@second');
+    return pass(r);
 }
 
 // Answers at once; what is mirrored goes on behind it.
@@ -61,4 +106,4 @@ function accepted(r) {
     r.return(204);
 }
 
-export default { client, study, bearer, again, accepted };
+export default { client, study, bearer, refused, judge, pass, accepted };

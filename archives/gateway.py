@@ -9,9 +9,11 @@ in `gateway/` what nginx needs and writes.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pwd
 import re
+import resource
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 ROOM = Path(__file__).resolve().parent
 WORKERS = 2  # nginx needs little; two, so that one that dies takes half along
 LINGER_S = 2  # how long an idle connection outlives a change of the configuration
+DESCRIPTORS = 65536  # of each worker; a request has up to four, and strangers have theirs
 
 
 class GatewaySettings(BaseModel):
@@ -39,8 +42,10 @@ class GatewaySettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     host: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9.:\[\]*-]+$")
-    """Address to listen on; `0.0.0.0` for all."""
+    """Address to listen on; `0.0.0.0` for all, an IPv6 address with or without brackets."""
     port: int = Field(default=8443, ge=1, le=65535)
+    nginx: Path | None = None
+    """Another nginx than that of the extra `gateway`."""
     certificate: Path | None = None
     """PEM, with its chain; together with its key: TLS."""
     certificate_key: Path | None = None
@@ -58,7 +63,13 @@ class GatewaySettings(BaseModel):
     @property
     def listen(self) -> str:
         """As nginx has it."""
-        return f"{self.host}:{self.port}"
+        bare = self.host.count(":") > 1 and not self.host.startswith("[")
+        return f"[{self.host}]:{self.port}" if bare else f"{self.host}:{self.port}"
+
+    @property
+    def address(self) -> str:
+        """As a socket has it."""
+        return "0.0.0.0" if self.host == "*" else self.host.strip("[]")
 
     @property
     def max_body_bytes(self) -> int:
@@ -78,6 +89,10 @@ def render(
     pair: Pair | None,
     state: Path,
     sockets: Path,
+    faults: Sequence[str] = (),
+    *,
+    module: str = "",
+    draining: bool = False,
 ) -> tuple[str, str]:
     """Return nginx's configuration and its serial, a digest that it tells at its own socket.
 
@@ -85,6 +100,9 @@ def render(
     asked but the `barred`: what is known of them may be wrong, and they say themselves what is the
     matter.
     `addresses` has what each node's HOST:PORT stands for, nothing where its name is unknown.
+    `faults` of the gateway itself stand in the answer of `/health`. `module` is that of njs, where
+    nginx has to load it. `draining`: clients are met no more, and what is under way still finds its
+    way to the nodes.
     """
     names = [node.name for node in nodes if node.name not in barred]
     arms = {"stable": _twice(ready.get("stable") or names)}
@@ -97,6 +115,10 @@ def render(
     facts = {
         "user": pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else None,
         "workers": WORKERS,
+        "descriptors": min(DESCRIPTORS, _hard_limit()),
+        "draining": draining,
+        "module": module,
+        "health": json.dumps({"status": "ok"} | ({"faults": list(faults)} if faults else {})),
         "linger_s": LINGER_S,
         "folder": state.resolve() / "gateway",
         "state": state.resolve(),
@@ -116,6 +138,11 @@ def render(
     text = _template().render(**facts, serial="SERIAL")
     serial = hashlib.sha256(text.encode()).hexdigest()
     return text.replace('"SERIAL"', f'"{serial}"'), serial
+
+
+def _hard_limit() -> int:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
 
 
 def authority(node: NodeSettings) -> str:

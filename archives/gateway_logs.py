@@ -15,6 +15,8 @@ _log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
+HEAD_BYTES = 256  # more than a line's time and request id
+
 OWN_CODES = frozenset(
     {
         *("", "bad_request", "unauthorized", "not_found", "method_not_allowed", "too_slow"),
@@ -46,7 +48,8 @@ class LogTail:
 
     def __init__(self, path: Path, since: float = 0.0) -> None:
         self.path, self.since = path, since
-        self._offsets: dict[int, int] = {}  # by inode: a moved file is the same file
+        # By inode, since a moved file is the same file: how it begins, and how far it was read.
+        self._read: dict[int, tuple[bytes, int]] = {}
 
     def rows(self) -> Iterator[Row]:
         """Yield what is new since the last call, the oldest first."""
@@ -54,9 +57,14 @@ class LogTail:
         for path in [*moved, self.path]:
             with suppress(FileNotFoundError), path.open("rb") as file:
                 status = os.fstat(file.fileno())
-                offset = self._offsets.get(status.st_ino, 0)
+                head, offset = self._read.get(status.st_ino, (b"", 0))
+                if file.read(len(head)) != head:  # a new file with the number of a deleted one
+                    head, offset = b"", 0
                 if status.st_mtime < self.since or status.st_size <= offset:
                     continue
+                if not offset:
+                    file.seek(0)
+                    head = file.read(HEAD_BYTES)
                 file.seek(offset)
                 for line in file:
                     if not line.endswith(b"\n"):
@@ -68,7 +76,7 @@ class LogTail:
                         _log.warning("%s: a line that is no JSON is passed over", path.name)
                         continue
                     yield row
-                self._offsets[status.st_ino] = offset
+                self._read[status.st_ino] = head[:offset], offset
 
 
 def started(row: Row) -> float:

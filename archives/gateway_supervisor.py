@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +21,7 @@ from archives import clients, gateway, gateway_logs
 from archives.addresses import Addresses
 from archives.certificate import Pair
 from archives.gateway import GatewaySettings
+from archives.gateway_health import Health
 from archives.java import claim_ports
 from archives.journal import Desired, Journal, fold
 from archives.nginx import Nginx
@@ -46,7 +48,7 @@ class Supervisor:
         self.state = state
         self.settings = settings
         self.desired = Desired()
-        self.nginx = Nginx(state / "gateway", gateway.WORKERS)
+        self.nginx = Nginx(state / "gateway", gateway.WORKERS, settings.nginx)
         self.watches = [
             Watch(Node(node, state / "archives"), state, lambda: self.desired) for node in nodes
         ]
@@ -56,9 +58,11 @@ class Supervisor:
         if settings.certificate and settings.certificate_key:
             both = settings.certificate, settings.certificate_key
             self._pair = Pair(*both, state, self.nginx.refusal)
+        self._health = Health(state, self._pair)
         self._journal = Journal(state)
         self._read: tuple[int, int] | None = None
         self._applied = ""
+        self._draining = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="gateway")
 
@@ -66,13 +70,14 @@ class Supervisor:
         self.nginx.check_folder(node.name for node in self._nodes)
         clients.prepare(self.state)
         if not self.nginx.running() and self.nginx.serial() is None:
-            claim_ports({"gateway": self.settings.port})
+            claim_ports({"gateway": self.settings.port}, self.settings.address)
         self._read_journal()
         self._addresses.look()
         self._addresses.start()
         # Behind an nginx that went on without a supervisor, nodes that were in stay so: a rollout
         # may be registering something there.
-        were_in = self._were_in() if self.nginx.running() else set()
+        adopted = self.nginx.running()
+        were_in = self._were_in() if adopted else set()
         for watch in self.watches:
             watch.seen = Seen(up=watch.node.name in were_in)
             watch.start()
@@ -82,8 +87,12 @@ class Supervisor:
             while any(it.seen.why == NOT_YET for it in self.watches) and time.monotonic() < until:
                 time.sleep(LOOP_S)
             self._step()
+            if self._pair:
+                self._pair.refuse_expired()
         except BaseException:
             self._end_watches()
+            if not adopted:
+                self.nginx.stop()
             raise
         self._thread.start()
         self._say_where()
@@ -92,6 +101,12 @@ class Supervisor:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+        # Nodes' tokens are renewed until the last request under way has its answer.
+        self._draining = True
+        try:
+            self.nginx.drain(self._render)
+        except (UserError, OSError) as error:
+            logger.error("what is under way may be cut off: %s", error)
         self._end_watches()
         self.nginx.stop()
 
@@ -110,12 +125,18 @@ class Supervisor:
                     told = str(error)
                     logger.error("%s", told)
                 self._ended.wait(1.0)
+            except Exception as fault:  # of ours: nginx goes on as it was, and so do we
+                if repr(fault) != told:
+                    told = repr(fault)
+                    logger.exception("a fault of the gateway; please report it")
+                self._ended.wait(1.0)
 
     def _step(self) -> None:
         """Bring nginx in line with what is known now."""
         self._read_journal()
         if self._pair:
             self._pair.look()
+        self._health.look()
         if self.nginx.running():
             self.nginx.reload(self._render)
         else:
@@ -137,7 +158,9 @@ class Supervisor:
                 self._read = stat.st_ino, stat.st_size
 
     def _render(self, sockets: Path) -> tuple[str, str]:
-        desired = self.desired
+        desired, faults = self.desired, self._health.faults
+        if "disk_full" in faults:  # what cannot be judged gets no traffic
+            desired = replace(desired, percent=0.0, shadow_percent=0.0)
         ready: dict[str, list[str]] = {}
         for arm in ("stable", "candidate"):
             release = getattr(desired, arm)
@@ -150,7 +173,9 @@ class Supervisor:
         found, settings = self._addresses.found, self.settings
         return gateway.render(
             *(desired, self._nodes, ready, barred, found, settings, self._pair),
-            *(self.state, sockets),
+            *(self.state, sockets, faults),
+            module=self.nginx.program.module,
+            draining=self._draining,
         )
 
     def _tell(self) -> None:
@@ -158,13 +183,15 @@ class Supervisor:
         told = {
             "seq": self.desired.seq,
             "nodes": {w.node.name: "up" if w.seen.up else w.seen.why for w in self.watches},
+            "faults": self._health.faults,
         }
         if (text := json.dumps(told)) == self._applied or self.nginx.finishing():
             return
         path = self.state / "gateway" / "applied.json"
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(told | {"time": round(time.time(), 3)}) + "\n")
-        part.replace(path)
+        line = json.dumps(told | {"time": round(time.time(), 3)}) + "\n"
+        clients.write_private(self.state, path, line.encode())
+        up = {watch.node.name: watch.seen.up for watch in self.watches}
+        self._health.write_metrics(up, self.desired.seq)
         self._applied = text
 
     def _were_in(self) -> set[str]:

@@ -106,15 +106,16 @@ def worker_failure(console: Sequence[str]) -> str | None:
     return f"worker {worker} ended while it loaded its model ({reason})"
 
 
-def claim_ports(wanted: Mapping[str, int | None]) -> dict[str, int]:
-    """Return a port for each; raise UserError for a given one that cannot be had."""
+def claim_ports(wanted: Mapping[str, int | None], host: str = HOST) -> dict[str, int]:
+    """Return a port of `host` for each; raise UserError for a given one that cannot be had."""
     ports = {}
     with ExitStack() as held:  # all are held until all are found, so that no two are the same
         for api, port in sorted(wanted.items(), key=lambda item: item[1] is None):
-            probe = held.enter_context(socket.socket())
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            probe = held.enter_context(socket.socket(family))
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((HOST, port or 0))
+                probe.bind((host, port or 0))
                 probe.listen()
             except OSError as error:
                 raise UserError(

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
+from archives.owners import hand_over
 from sonode_console import UserError
 
 LOOK_S = 1.0  # for so long somebody may be looking whether it is locked
@@ -85,10 +86,16 @@ RELEASES = {"stable", "candidate"}
 
 
 def _value(name: str, value: Any) -> Any:
-    if name == "serves":
-        return tuple(Release(**release) for release in value)
-    if name in RELEASES and value is not None:
-        return Release(**value)
+    try:
+        if name == "serves":
+            return tuple(Release(**release) for release in value)
+        if name in RELEASES and value is not None:
+            return Release(**value)
+    except TypeError:
+        raise UserError(
+            f"journal: its field {name} is not understood: a newer sonode has written it; use that "
+            "one for this folder"
+        ) from None
     return value
 
 
@@ -109,6 +116,7 @@ class Journal:
         Raises UserError where another process is it.
         """
         with (self.state / "lock").open("a+") as file:
+            hand_over(self.state, file.fileno())
             until = time.monotonic() + LOOK_S
             while not (mine := _try(file, fcntl.LOCK_EX)) and time.monotonic() < until:
                 time.sleep(0.02)
@@ -131,6 +139,7 @@ class Journal:
     def is_locked(self) -> bool:
         """Whether a process holds the lock now."""
         with (self.state / "lock").open("a") as file:
+            hand_over(self.state, file.fileno())
             return not _try(file, fcntl.LOCK_SH)
 
     def append(self, event: str, *, rollout: str | None, **facts: Any) -> Entry:
@@ -146,6 +155,7 @@ class Journal:
         head = {name: getattr(entry, name) for name in HEAD}
         line = json.dumps(head | facts, default=_plain) + "\n"
         with self.path.open("ab") as file:
+            hand_over(self.state, file.fileno())
             file.truncate(whole)
             file.write(line.encode())
             file.flush()

@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -211,14 +211,35 @@ def check(path: Path) -> None:
                 raise ArchiveError(
                     f"ARCHIVE {path.name}: not an archive of sonode; pack one with `sonode pack`"
                 )
-            outside = any(name.startswith("/") or ".." in Path(name).parts for name in names)
-            same = not outside and _canonical_sha256(archive) == file_sha256(path)
+            same = _is_plain(archive, path.stat().st_size) and (
+                _canonical_sha256(archive) == file_sha256(path)
+            )
     except ArchiveError:
         raise
     except Exception as error:  # a flipped bit in a header can show as almost any
         raise damaged from error
     if not same:
         raise damaged
+
+
+def _is_plain(archive: zipfile.ZipFile, size: int) -> bool:
+    """Whether its members are stored, no larger than the file's `size`, and of one plain name each.
+
+    Looked at before any is read: compressed or overlapping members could be gigabytes. Of `x//y`,
+    `./z` or `dir/` the unpacked folder has another name, so another digest.
+    """
+    members = archive.infolist()
+    names = [PurePosixPath(it.filename) for it in members]
+    folders = {parent for name in names for parent in name.parents}
+    return (
+        all(it.compress_type == zipfile.ZIP_STORED for it in members)
+        and all(it.file_size == it.compress_size for it in members)
+        and sum(it.file_size for it in members) <= size
+        and all(str(it) == member.filename for it, member in zip(names, members, strict=True))
+        and not any(it.is_absolute() or ".." in it.parts or "\\" in str(it) for it in names)
+        and len({*names}) == len(names)
+        and not folders & {*names}
+    )
 
 
 def _canonical_sha256(archive: zipfile.ZipFile) -> str:

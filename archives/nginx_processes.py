@@ -2,46 +2,46 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from contextlib import suppress
 from pathlib import Path
+
+from archives.processes import command, living
+
+
+def configuration(sockets: Path) -> Path:
+    """The configuration of the nginx with these sockets; it stands in its master's command line."""
+    return sockets / "nginx.conf"
 
 
 def group_of(sockets: Path) -> int | None:
-    """The process group of the nginx with these sockets: its master's process id."""
+    """The process group of the nginx with these sockets: its master's process id.
+
+    None where another process has that number by now: a container that is started anew counts its
+    processes from the beginning, and may give an earlier nginx's number to the next one.
+    """
+    group = _number(sockets)
+    if group is None:
+        return None
+    leader = command(group)
+    if leader:
+        return group if str(configuration(sockets)) in leader else None
+    # Its master is dead. Its workers keep the number in use, so one that a later nginx has is not
+    # theirs any more.
+    later = [it for it in sockets.parent.glob("s*") if _generation(it) > _generation(sockets)]
+    return None if any(_number(it) == group for it in later) else group
+
+
+def _number(sockets: Path) -> int | None:
     try:
         return int((sockets / "nginx.pid").read_text())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
+
+
+def _generation(sockets: Path) -> int:
+    return int(sockets.name[1:]) if sockets.name[1:].isdigit() else 0
 
 
 def members(group: int | None) -> list[int]:
     """Processes of nginx in the group, its leader among them."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with suppress(OSError, IndexError):  # ended meanwhile
-                # After the name, which may hold anything: state, parent, group.
-                state, _, its_group = (
-                    (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[:3]
-                )
-                # A number that the system has given to others since is not nginx's.
-                if int(its_group) == group and state != "Z" and "nginx" in command(folder.name):
-                    found.append(int(folder.name))
-    return found
-
-
-def command(pid: int | str) -> str:
-    """Its command line, or what it calls itself; empty where there is none such."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
-    except OSError:
-        return ""
-
-
-def signal_group(group: int | None, number: signal.Signals) -> None:
-    """Send it to all of the group, if there is one."""
-    if group is not None:
-        with suppress(ProcessLookupError):
-            os.killpg(group, number)
+    # A number that the system has given to others since is not nginx's.
+    return [pid for pid in living(group) if "nginx" in command(pid)]

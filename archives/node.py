@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import time
 import zipfile
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ import httpx
 from archives.java import HOST, claim_ports, environment, worker_failure
 from archives.loader import MANIFEST
 from archives.plan import plan
+from archives.processes import living, signal_group
 from archives.tokens import Keys, Kind, ask
 from sonode_console import UserError
 
@@ -75,10 +77,15 @@ class TorchServeNode:
         self._start_timeout_s = start_timeout_s
         self._temp = self.run_dir / "tmp"
         self._process: subprocess.Popen[str] | None = None
+        self._held = ExitStack()  # the run folder
         self._console: deque[str] = deque(maxlen=5000)
 
     def __enter__(self) -> Self:
-        self._prepare()
+        try:
+            self._prepare()
+        except BaseException:
+            self._held.close()
+            raise
         try:
             self._launch()
             self._await_ready()
@@ -104,17 +111,21 @@ class TorchServeNode:
 
     def stop(self) -> None:
         """End TorchServe and its workers, and remove the key file and the unpacked archives."""
+        with self._held:
+            self._stop()
+
+    def _stop(self) -> None:
         if self._process is None:
             shutil.rmtree(self._temp, ignore_errors=True)
             return
         process, self._process = self._process, None
         try:
-            _signal_group(process.pid, signal.SIGTERM)
+            signal_group(process.pid, signal.SIGTERM)
             # The console closes when Java has gone; the launcher goes before it.
             self._reader.join(STOP_TIMEOUT_S)
         finally:
             # Also for a worker that Java respawned on its way out, and at a second Ctrl-C.
-            _signal_group(process.pid, signal.SIGKILL)
+            signal_group(process.pid, signal.SIGKILL)
             process.wait()
             self._reader.join()
             self.key_file.unlink(missing_ok=True)
@@ -133,12 +144,20 @@ class TorchServeNode:
                 f"run folder {self.run_dir} is too long for the workers' sockets: choose a "
                 f"shorter path (at most {SOCKET_PATH_MAX - len('/tmp/.ts.sock.65535')} bytes)"
             )
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        lock = self._held.enter_context((self.run_dir / "lock").open("w"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"run folder {self.run_dir}: a node runs in it; stop that one, or give another"
+            ) from None
+        _end_earlier(self.run_dir)
         self._ports = claim_ports(self._wanted_ports)
         self.inference_url = f"http://{HOST}:{self._ports['inference']}"
         self.management_url = f"http://{HOST}:{self._ports['management']}"
         self.metrics_url = f"http://{HOST}:{self._ports['metrics']}/metrics"
         self._keys = Keys(self.key_file, self.management_url)
-        self.run_dir.mkdir(parents=True, exist_ok=True)
         # Left over where an earlier node could not clean up after itself (a power cut).
         shutil.rmtree(self._temp, ignore_errors=True)
         self.key_file.unlink(missing_ok=True)
@@ -228,10 +247,20 @@ class TorchServeNode:
                 if not any(worker["status"] == "READY" for worker in workers):
                     return False
             return ask("GET", f"{self.inference_url}/ping", self.token()).is_success
-        except (FileNotFoundError, json.JSONDecodeError, httpx.TransportError):
+        except (OSError, ValueError, KeyError, httpx.TransportError):
             return False  # the key file is not there or not whole, or a port is not open yet
 
 
-def _signal_group(group: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(group, number)
+def _end_earlier(run_dir: Path) -> None:
+    """End what a killed node has left behind: TorchServe with its workers, of this run folder."""
+    config = str(run_dir / "config.properties")
+    groups = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile, or another user's
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if os.fsencode(config) in words:
+                groups.add(os.getpgid(int(folder.name)))
+    for group in groups - {os.getpgrp()}:
+        signal_group(group, signal.SIGKILL)
+        while living(group):  # else its ports are still in use
+            time.sleep(0.02)

@@ -6,6 +6,7 @@ bytes and the stable one by default, not before.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from archives import clients
 from archives.journal import Desired, Release
 from archives.nodes import Node, OtherBytesError
 from sonode_console import UserError
+
+logger = logging.getLogger(__name__)
 
 TOKEN_S = 0.2  # how often a node's key file is looked at
 PROBE_S = 1.0
@@ -71,7 +74,11 @@ class Watch(threading.Thread):
         while not self._ended.wait(TOKEN_S):
             self._pass_token_on()
             if time.monotonic() >= probe_at:
-                self.seen = self._probe()
+                try:
+                    self.seen = self._probe()
+                except Exception:  # one node's answers end no gateway
+                    logger.exception("node %s: its answers cannot be made out", self.node.name)
+                    self.seen = Seen(why="answers what cannot be made out")
                 probe_at = time.monotonic() + PROBE_S
 
     def end(self) -> None:

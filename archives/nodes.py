@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from archives.journal import Release
 from archives.plan import Plan, plan
@@ -77,6 +77,21 @@ def read_nodes(path: Path) -> tuple[NodeSettings, ...]:
     )
 
 
+class _Worker(BaseModel):
+    status: str
+
+
+class _Described(BaseModel):
+    """A version as TorchServe describes it, as far as it is used here."""
+
+    version: str = Field(alias="modelVersion")
+    url: str = Field(alias="modelUrl")
+    workers: list[_Worker]
+
+
+_DESCRIBED = TypeAdapter(Annotated[list[_Described], Field(min_length=1)])
+
+
 class OtherBytesError(UserError):
     """A node has loaded an archive that is not the release's."""
 
@@ -86,7 +101,8 @@ class Node:
 
     `archives` is the folder on this machine with the archives of all releases, from which a node's
     store is filled. Methods raise httpx.HTTPError where TorchServe does not answer or refuses, and
-    OSError or json.JSONDecodeError while its key file is not there (yet).
+    OSError, ValueError or KeyError while its key file is not there (yet), and ValueError where it
+    answers something else than TorchServe does.
     """
 
     def __init__(self, settings: NodeSettings, archives: Path) -> None:
@@ -108,7 +124,7 @@ class Node:
     def versions(self, model: str) -> dict[str, int]:
         """Return the registered versions of a model: version -> workers that are ready."""
         return {
-            version["modelVersion"]: sum(it["status"] == "READY" for it in version["workers"])
+            version.version: sum(it.status == "READY" for it in version.workers)
             for version in self._described(model)
         }
 
@@ -117,7 +133,7 @@ class Node:
         answer = self._manage("GET", f"/{quote(model)}", missing_is_fine=True)
         if answer.status_code == httpx.codes.NOT_FOUND:
             return None
-        return str(answer.json()[0]["modelVersion"])
+        return _DESCRIBED.validate_json(answer.content)[0].version
 
     def register(
         self, model: str, release: Release, wanted: Callable[[], bool] = lambda: True
@@ -216,7 +232,7 @@ class Node:
         A worker does not say what it has loaded in any answer but a scored image. The file says it
         for a node that has just started, which is when one that was replaced begins to serve.
         """
-        files = {it["modelVersion"]: Path(it["modelUrl"]).name for it in self._described(model)}
+        files = {it.version: Path(it.url).name for it in self._described(model)}
         for it in releases:
             if it.version in files and is_other(it, self.settings.store / files[it.version]):
                 raise OtherBytesError(
@@ -225,9 +241,11 @@ class Node:
                     f"{self.archives / it.file} there and restart its TorchServe"
                 )
 
-    def _described(self, model: str) -> list[dict[str, Any]]:
+    def _described(self, model: str) -> list[_Described]:
         answer = self._manage("GET", f"/{quote(model)}/all", missing_is_fine=True)
-        return [] if answer.status_code == httpx.codes.NOT_FOUND else answer.json()
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return []
+        return _DESCRIBED.validate_json(answer.content)
 
     def _gets_workers(self, model: str, version: str, wanted: Callable[[], bool]) -> bool:
         """Wait for a worker of a registered version: somebody may have registered it just now."""

@@ -18,7 +18,7 @@ from archives.nodes import Node
 from archives.tokens import ask
 from sonode_console import UserError, run_sonode
 
-NOT_THERE = (httpx.TransportError, OSError, json.JSONDecodeError)  # TorchServe ends, or starts
+NOT_THERE = (httpx.TransportError, OSError, ValueError, KeyError)  # TorchServe ends, or starts
 TRIES = 3
 GOLDEN_TIMEOUT_S = 60.0
 NO_WORKER = (503, 507)

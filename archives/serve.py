@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Sequence
@@ -97,9 +96,8 @@ def serve(
                 for part in parts:
                     part.check_alive()
                 # Renewed here so that whoever reads the key file finds a token that is good.
-                with suppress(
-                    httpx.HTTPError, json.JSONDecodeError
-                ):  # busy, or half-written: later
+                # Busy, away for a moment, or half-written: later.
+                with suppress(httpx.HTTPError, OSError, ValueError, KeyError):
                     node.token("inference")
                     node.token("management")
                 time.sleep(1)

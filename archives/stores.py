@@ -44,11 +44,22 @@ def is_other(release: Release, path: Path) -> bool:
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file so that `target` is never there in part, whatever ends this; in its folder."""
-    handle, name = tempfile.mkstemp(dir=target.parent, suffix=".part")
+    """Copy a file so that `target` is never there in part, whatever ends this; in its folder.
+
+    What a kill has left of an earlier copy is removed. A copy of root's belongs to whom the folder
+    belongs to.
+    """
+    for left in target.parent.glob(f".{target.name}-*.part"):
+        left.unlink(missing_ok=True)
+    handle, name = tempfile.mkstemp(".part", f".{target.name}-", target.parent)
     try:
         with os.fdopen(handle, "wb") as file, source.open("rb") as original:
             shutil.copyfileobj(original, file)
+            if os.geteuid() == 0:
+                owner = target.parent.stat()
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            file.flush()
+            os.fsync(file.fileno())  # the journal, which names it, is synced, too
         Path(name).chmod(0o644)
         Path(name).replace(target)
     finally:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
 import httpx
+from pydantic import TypeAdapter
 
 RENEW_BEFORE = timedelta(minutes=5)
 NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """TorchServe speaks plain HTTP here; to load the system's certificates costs 20 ms a call."""
 
 Kind = Literal["inference", "management", "api"]
+_KEYS = TypeAdapter(dict[str, dict[str, str]])
+MAX_BYTES = 10_000_000
+"""Of an answer of TorchServe's management; more is no answer of it."""
 
 
 class Keys:
@@ -30,19 +34,22 @@ class Keys:
         """Return the token for this API, renewed when it has less than `renew_before` to live.
 
         A renewal voids the old token at once: ask at each use, do not keep it. Raises
-        FileNotFoundError where TorchServe is not there (yet), json.JSONDecodeError while it writes
-        the file, httpx.HTTPError where it does not renew.
+        FileNotFoundError where TorchServe is not there (yet), ValueError while it writes the file,
+        KeyError where it has no such token, httpx.HTTPError where it does not renew.
         """
         with self._renewing:
-            keys = json.loads(self.key_file.read_text())
+            keys = self._read()
             if kind == "api":
                 return str(keys["API"]["key"])
             expiry = datetime.fromisoformat(keys[kind]["expiration time"])
             if expiry - datetime.now(UTC) < renew_before:
                 url = f"{self.management_url}/token?type={kind}"
                 ask("GET", url, keys["API"]["key"]).raise_for_status()
-                keys = json.loads(self.key_file.read_text())
+                keys = self._read()
             return str(keys[kind]["key"])
+
+    def _read(self) -> dict[str, dict[str, str]]:
+        return _KEYS.validate_json(self.key_file.read_bytes())
 
 
 def ask(
@@ -55,8 +62,12 @@ def ask(
     headers: dict[str, str] | None = None,
     timeout_s: float = 10.0,
 ) -> httpx.Response:
-    """Call TorchServe on this machine."""
-    return httpx.request(
+    """Call TorchServe on this machine.
+
+    Raises httpx.HTTPError where it does not answer within `timeout_s`, or has MAX_BYTES to say.
+    """
+    until = time.monotonic() + timeout_s
+    with httpx.stream(
         method,
         url,
         params=params,
@@ -65,4 +76,15 @@ def ask(
         timeout=timeout_s,
         trust_env=False,  # a proxy of the environment must not see calls to this machine
         verify=NO_CERTIFICATES,
-    )
+    ) as answer:
+        body = bytearray()
+        for part in answer.iter_raw():  # `timeout` is that of each part
+            body += part
+            if len(body) > MAX_BYTES or time.monotonic() > until:
+                raise httpx.ReadTimeout("it does not come to an end", request=answer.request)
+        return httpx.Response(
+            answer.status_code,
+            headers=answer.headers,
+            content=bytes(body),
+            request=answer.request,
+        )

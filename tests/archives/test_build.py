@@ -108,6 +108,27 @@ def test_another_archive_of_that_version_is_not_replaced(
     assert [path.name for path in archive_path.parent.iterdir()] == [archive_path.name]
 
 
+def test_two_that_pack_one_version_at_once_do_not_share_a_file(
+    checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = shutil.copytree(checkpoint_folder, tmp_path / "other")
+    network, card = checkpoint.load(checkpoint_folder)
+    checkpoint.save(other, network, card.model_copy(update={"training": {"other": 1}}))
+    store, between = tmp_path / "store", build._prove_and_zip
+
+    def meanwhile(unpacked: Path, target: Path) -> None:
+        monkeypatch.setattr(build, "_prove_and_zip", between)
+        between(unpacked, target)
+        pack(other, "tiny", "1.0", store)  # begins later, ends first
+
+    monkeypatch.setattr(build, "_prove_and_zip", meanwhile)
+    with pytest.raises(UserError, match="exists with other content"):
+        pack(checkpoint_folder, "tiny", "1.0", store)
+    assert [path.name for path in store.iterdir()] == ["tiny-1.0.mar"]
+    with zipfile.ZipFile(store / "tiny-1.0.mar") as archive:
+        assert json.loads(archive.read("model.json"))["training"] == {"other": 1}
+
+
 @pytest.mark.parametrize("name", ["", "a b", "../up", "a/b", "-x", "näme", "tiny\n", ".hidden"])
 def test_a_name_that_cannot_be(checkpoint_folder: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=f"--name {re.escape(repr(name))}: use"):

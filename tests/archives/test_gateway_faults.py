@@ -23,6 +23,7 @@ import yaml
 from archives.clients import add_client
 from archives.java import claim_ports
 from archives.journal import Journal
+from handlers.responses import Outcome, headers
 from tests.archives.behind import V1, V2, Behind, behind, load, start_journal
 from tests.archives.standin import Call, Handler, StandIn
 from tests.processes import assert_no_process_about
@@ -92,18 +93,46 @@ def test_where_all_fail_the_client_is_told(gateway: Behind, nodes: list[StandIn]
     assert gateway.ask().status_code == 200  # failures are not held against a node
 
 
+@pytest.mark.parametrize(("status", "asked"), [(400, 1), (500, 2)])
 def test_what_the_handler_refuses_is_not_asked_elsewhere(
-    gateway: Behind, nodes: list[StandIn]
+    gateway: Behind, nodes: list[StandIn], status: int, asked: int
 ) -> None:
     def refuse(node: StandIn, handler: Handler, call: Call) -> bool:
-        handler.answer(400, {"code": "missing_image"}, {"X-Sonode-Code": "missing_image"})
+        handler.answer(*refused)
         return True
 
+    body = {"code": "missing_image", "message": "kein Bild – „leer“", "field": "image"}
+    told = headers(Outcome(status, body))
+    refused = (status, body, told)
     with nodes[0].behaving(refuse), nodes[1].behaving(refuse):
         answer = gateway.ask()
-    assert (answer.status_code, answer.json()) == (400, {"code": "missing_image"})
-    (attempt,) = gateway.of(answer, "attempts")
-    assert (attempt["status"], attempt["code"]) == (400, "missing_image")
+    assert (answer.status_code, answer.json()) == (status, body)
+    assert "X-Sonode-Error" not in answer.headers
+    attempts = gateway.of(answer, "attempts", asked)
+    assert {(it["status"], it["code"]) for it in attempts} == {(status, "missing_image")}
+    assert [len(node.calls) for node in nodes].count(0) == 2 - asked  # each once, if at all
+    assert sum(len(node.calls) for node in nodes) == asked
+
+
+@pytest.mark.parametrize(
+    "kind", ["multipart/form-data; boundary=x", "application/x-www-form-urlencoded"]
+)
+def test_a_form_that_torchserve_cannot_take_apart_is_the_clients_fault(
+    gateway: Behind, nodes: list[StandIn], kind: str
+) -> None:
+    def fail(node: StandIn, handler: Handler, call: Call) -> bool:
+        handler.answer(500, {"code": 500, "message": "ErrorDataDecoderException: secret"})
+        return True
+
+    with nodes[0].behaving(fail), nodes[1].behaving(fail):
+        answer = gateway.ask(headers={"Content-Type": kind})
+        ours = gateway.ask(headers={"Content-Type": "image/png"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    assert "secret" not in answer.text
+    (attempt,) = gateway.of(answer, "attempts")  # not tried elsewhere, and held against nobody
+    assert (attempt["status"], attempt["code"]) == (400, "bad_request")
+    assert (ours.status_code, ours.json()["code"]) == (500, "node_failed")
+    assert "secret" not in ours.text
 
 
 def test_one_node_alone_is_asked_twice(nodes: list[StandIn], tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ import random
 import re
 import subprocess
 import sys
+import tracemalloc
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 import handlers.errors
 from archives.errors import ArchiveError
 from archives.inspect import inspect_archive
-from archives.loader import file_sha256, load_archive, read_members
+from archives.loader import _is_plain, file_sha256, load_archive, read_members
 from handlers.integrity import write_canonical_zip
 from tests.conftest import encode
 
@@ -124,6 +126,35 @@ def test_one_altered_byte_is_refused(archive_path: Path, tmp_path: Path) -> None
             with pytest.raises(ArchiveError, match=r"ARCHIVE altered\.mar: ") as caught:
                 look(path)
             assert re.search("pack", str(caught.value)), where
+
+
+def zipped(path: Path, *members: tuple[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that is there twice
+        for name, content in (("MAR-INF/MANIFEST.json", b"{}"), ("model.json", b"{}"), *members):
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["x//y", "./z", "model.json", "dir/", "/x", "../x", "a\\b", "model.json/x"]
+)
+def test_a_name_that_another_folder_would_come_of_is_refused(tmp_path: Path, name: str) -> None:
+    # Also where the digest is told from the same names, as that of an archive that was so packed.
+    path = zipped(tmp_path / "odd.mar", (name, b"" if name.endswith("/") else b"1"))
+    with zipfile.ZipFile(path) as archive:
+        assert not _is_plain(archive, path.stat().st_size)
+    with pytest.raises(ArchiveError, match="damaged or altered"):
+        read_members(path)
+
+
+def test_what_unpacks_to_more_than_the_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    bomb = zipped(tmp_path / "bomb.mar", ("x", bytes(50_000_000)), compression=zipfile.ZIP_DEFLATED)
+    tracemalloc.start()
+    with pytest.raises(ArchiveError, match="damaged or altered"):
+        read_members(bomb)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
 
 
 def test_every_altered_bit_of_a_directory_is_refused(archive_path: Path, tmp_path: Path) -> None:

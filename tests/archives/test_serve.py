@@ -488,6 +488,30 @@ def test_a_start_that_takes_too_long(store: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.live
+def test_what_a_killed_command_has_left_is_ended_by_the_next_one(
+    store: Path, tmp_path: Path
+) -> None:
+    ports = claim_ports({"inference": None, "management": None, "metrics": None})
+    run_dir = tmp_path / "run"
+    command = [sys.executable, "-m", "sonode", "serve", "--store", str(store)]
+    command += ["--run-dir", str(run_dir)]
+    command += [f"--{api}-port={port}" for api, port in ports.items()]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        next(process.stdout)  # it serves
+        given = {f"{api}_port": port for api, port in ports.items()}
+        with pytest.raises(UserError, match="a node runs in it"):
+            TorchServeNode(store, {"echo": "echo.mar"}, run_dir, **given).__enter__()
+        process.kill()
+    with TorchServeNode(store, {"echo": "echo.mar"}, run_dir, **given) as node:
+        answer = httpx.post(
+            f"{node.inference_url}/predictions/echo", content=b"123", headers=bearer(node.token())
+        )
+        assert answer.json() == {"bytes": 3}
+    assert_nothing_left(run_dir)
+
+
+@pytest.mark.live
 def test_in_the_foreground_until_sigterm(store: Path, tmp_path: Path) -> None:
     ports = claim_ports({"inference": None, "management": None, "metrics": None})
     options = ["--store", str(store), "--run-dir", str(tmp_path / "run")]
