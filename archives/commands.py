@@ -21,6 +21,7 @@ HOST = typer.Option("127.0.0.1", help="Address for clients; 0.0.0.0 for all of t
 CERTIFICATE = typer.Option(None, help="TLS: certificate with its chain, PEM.")
 CERTIFICATE_KEY = typer.Option(None, help="TLS: the certificate's key, PEM.")
 RATE = typer.Option(100, min=1, help="Requests a second of each client.")
+NGINX = typer.Option(None, help="An nginx with njs in place of the extra's.")
 AT_ONCE = typer.Option(64, min=1, help="Requests of each client under way; each is in memory.")
 
 
@@ -116,6 +117,7 @@ def serve(
     gateway_host: str = HOST,
     certificate: Path | None = CERTIFICATE,
     certificate_key: Path | None = CERTIFICATE_KEY,
+    nginx: Path | None = NGINX,
     rate: int = RATE,
     at_once: int = AT_ONCE,
     state: Path = typer.Option(STATE, help="Journal and logs of the gateway."),
@@ -126,7 +128,7 @@ def serve(
     settings = None
     if gateway_port is not None:
         settings = _gateway_settings(
-            gateway_host, gateway_port, certificate, certificate_key, rate, at_once
+            gateway_host, gateway_port, certificate, certificate_key, nginx, rate, at_once
         )
     run(
         store,
@@ -151,6 +153,7 @@ def gateway(
     gateway_host: str = HOST,
     certificate: Path | None = CERTIFICATE,
     certificate_key: Path | None = CERTIFICATE_KEY,
+    nginx: Path | None = NGINX,
     rate: int = RATE,
     at_once: int = AT_ONCE,
 ) -> None:
@@ -159,7 +162,7 @@ def gateway(
     from archives.nodes import read_nodes
 
     settings = _gateway_settings(
-        gateway_host, gateway_port, certificate, certificate_key, rate, at_once
+        gateway_host, gateway_port, certificate, certificate_key, nginx, rate, at_once
     )
     run(read_nodes(nodes), state, settings)
 
@@ -219,6 +222,7 @@ def _gateway_settings(
     port: int,
     certificate: Path | None,
     certificate_key: Path | None,
+    nginx: Path | None,
     rate: int,
     at_once: int,
 ) -> GatewaySettings:
@@ -232,6 +236,7 @@ def _gateway_settings(
             port=port,
             certificate=certificate,
             certificate_key=certificate_key,
+            nginx=nginx,
             rate=rate,
             at_once=at_once,
         )
