@@ -30,17 +30,26 @@ def _tell(whom: str, outcome: str, facts: dict[str, Any]) -> None:
     if whom.startswith(("http://", "https://")):
         import httpx
 
+        from batch.s3_client import is_loopback
+
         try:
             answer = httpx.post(
                 whom,
                 content=body,
                 headers={"Content-Type": "application/json"},
                 timeout=_WAIT_S,
+                # A proxy of the environment leads to no port of this machine.
+                trust_env=not is_loopback(whom),
             )
             answer.raise_for_status()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             kind = getattr(getattr(error, "response", None), "status_code", type(error).__name__)
             raise UserError(f"--on-finish: the webhook was not told ({kind})") from None
+        except (ValueError, ImportError):  # as httpx says it: a scheme unknown, or SOCKS
+            raise UserError(
+                "--on-finish: the webhook was not told: HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is no "
+                "http:// address"
+            ) from None
         return
     try:
         code = subprocess.run(whom, shell=True, input=body, timeout=600, check=False).returncode

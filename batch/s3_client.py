@@ -57,8 +57,9 @@ def _new_client(_process: int, _settings: tuple[tuple[str, str], ...]) -> S3Clie
 
 def is_loopback(url: str) -> bool:
     """Tell whether `url` leads to this machine."""
-    host = urlsplit(url).hostname or ""
+    host = ""
     try:
+        host = urlsplit(url).hostname or ""
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")

@@ -17,7 +17,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import botocore.exceptions as boto
 
@@ -35,10 +35,8 @@ from batch.storage_errors import (
     StorageError,
 )
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
-
 T = TypeVar("T")
+_LAST = "\U0010ffff"  # keys stand in the order of their bytes: behind all that begin alike
 _MISMATCH = {"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 
 # What `link` answers on file systems that have none, as exFAT and SMB. (Where it is the mode that
@@ -303,22 +301,34 @@ def _list_s3(folder: str, deep: bool) -> Iterator[str]:
     bucket, key = split_s3(folder)
     prefix = f"{key.rstrip('/')}/" if key.strip("/") else ""
     with faults(bucket):
-        pages = list(_pages(Bucket=bucket, Prefix=prefix, Delimiter="/"))
-        # Folders by a listing, so that hidden ones, which may hold millions, are not read; what is
-        # below them flat, whatever slashes keys have.
-        for below in [one["Prefix"] for page in pages for one in page.get("CommonPrefixes", [])]:
-            if deep and not _is_hidden(below.removeprefix(prefix)):
-                pages += _pages(Bucket=bucket, Prefix=below)
-    for page in pages:
-        for one in page.get("Contents", []):
-            inner = one["Key"].removeprefix(prefix).rpartition("/")[0]
-            # The S3 console makes "folder" objects whose key ends in a slash.
-            if not one["Key"].endswith("/") and not any(map(_is_hidden, inner.split("/"))):
-                yield f"s3://{bucket}/{one['Key']}"
+        # Flat, whatever slashes keys have: with a delimiter some stores leave out folders of
+        # folders. Hidden folders, which may hold millions, are jumped over.
+        where = {"Prefix": prefix} if deep else {"Prefix": prefix, "Delimiter": "/"}
+        following: dict[str, str] = {}
+        while True:
+            page = client().list_objects_v2(Bucket=bucket, **where, **following)  # type: ignore[arg-type]
+            keys = [one["Key"] for one in page.get("Contents", [])]
+            if keys and keys[0] <= following.get("StartAfter", ""):
+                raise StorageError(f"bucket {bucket!r} cannot be listed: StartAfter is not heeded")
+            for key in keys:
+                # The S3 console makes "folder" objects whose key ends in a slash.
+                if _hidden_folder(prefix, key) is None and not key.endswith("/"):
+                    yield f"s3://{bucket}/{key}"
+            if not page.get("IsTruncated"):
+                return
+            following = {"ContinuationToken": page["NextContinuationToken"]}
+            if keys and (hidden := _hidden_folder(prefix, keys[-1])) is not None:
+                following = {"StartAfter": f"{hidden}/{_LAST}"}
 
 
-def _pages(**where: str) -> Iterator[ListObjectsV2OutputTypeDef]:
-    yield from client().get_paginator("list_objects_v2").paginate(**where)  # type: ignore[arg-type]
+def _hidden_folder(prefix: str, key: str) -> str | None:
+    """The outermost hidden folder below `prefix` that `key` lies in, if it lies in one."""
+    folder = prefix
+    for part in key.removeprefix(prefix).split("/")[:-1]:
+        if _is_hidden(part):
+            return folder + part
+        folder += f"{part}/"
+    return None
 
 
 def _list_local(folder: str, deep: bool) -> Iterator[str]:

@@ -29,7 +29,7 @@ def check_bucket(uri: str) -> None:
     Raises UserError otherwise. That the bucket may not be listed is no fault: reading may do.
     """
     try:
-        storage.exists(uri)
+        storage.exists(storage.join(uri, "_"))  # any key: for none s3rver cannot list
     except AccessDenied:
         return
     except StorageError as error:
@@ -74,7 +74,7 @@ def check_store(out: str, *, single_writer: bool = False) -> None:
         raise UserError(
             f"results cannot be written to {out}: the store {unheeded}, so that two runs at once "
             "would overwrite each other's rows; write to one that has conditional writes (AWS, "
-            "SeaweedFS, MinIO, Ceph), or give --single-writer if nothing else writes there"
+            "SeaweedFS, MinIO), or give --single-writer if nothing else writes there"
         )
 
 

@@ -24,7 +24,7 @@ class StubStore:
     """`objects`: "bucket/key" -> bytes. `requests`: "METHOD path?query" of each so far.
 
     `fault` is asked first, with method, path with query, and headers; what it gives is the answer.
-    `conditions`: whether If-Match and If-None-Match on PUT are honoured.
+    `conditions`: whether If-Match and If-None-Match on PUT are honoured. `page`: keys in an answer.
     """
 
     def __init__(self) -> None:
@@ -32,6 +32,7 @@ class StubStore:
         self.requests: list[str] = []
         self.fault: Callable[[str, str, dict[str, str]], Answer | None] = lambda *_: None
         self.conditions = True
+        self.page = 1000
         self.address = ""
         self._lock = threading.Lock()
 
@@ -66,19 +67,25 @@ class StubStore:
 
     def _listed(self, bucket: str, query: dict[str, list[str]]) -> Answer:
         prefix, delimiter = query.get("prefix", [""])[0], query.get("delimiter", [""])[0]
+        after = max(query.get(name, [""])[0] for name in ("start-after", "continuation-token"))
         keys = [n.removeprefix(f"{bucket}/") for n in sorted(self.objects)]
         files, folders = [], set()
-        for key in (key for key in keys if key.startswith(prefix)):
+        for key in (key for key in keys if key.startswith(prefix) and key > after):
             inner, slash, _ = key.removeprefix(prefix).partition("/")
             if delimiter and slash:
                 folders.add(f"{prefix}{inner}/")
             else:
                 files.append(key)
+        more = files[self.page :]
+        files = files[: self.page]
         body = "".join(f"<Contents><Key>{escape(key)}</Key></Contents>" for key in files)
         body += "".join(
             f"<CommonPrefixes><Prefix>{escape(one)}</Prefix></CommonPrefixes>"
             for one in sorted(folders)
         )
+        body += f"<IsTruncated>{str(bool(more)).lower()}</IsTruncated>"
+        if more:
+            body += f"<NextContinuationToken>{escape(files[-1])}</NextContinuationToken>"
         return 200, {}, f"<ListBucketResult>{body}</ListBucketResult>".encode()
 
 
@@ -108,7 +115,7 @@ def serving(store: StubStore, tls: ssl.SSLContext | None = None) -> Iterator[Stu
             if self.command != "HEAD":
                 self.wfile.write(data)
 
-        do_GET = do_PUT = do_HEAD = do_DELETE = respond
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = respond
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True

@@ -8,6 +8,7 @@ import socket
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import botocore.exceptions as boto
 import pytest
@@ -135,13 +136,58 @@ def test_listing_holds_the_files_directly_in_the_folder(folder: str) -> None:
     assert storage.list_files(f"{folder}/") == expected
 
 
-def test_keys_with_empty_folders_are_listed(stub: StubStore) -> None:
+@pytest.mark.parametrize("page", [1, 2, 1000])
+def test_keys_with_empty_folders_are_listed(stub: StubStore, page: int) -> None:
+    stub.page = page
     for name in ("a//b", "a///c/d", "/e", "a//_hidden/f", "_g//h", "i/"):
         stub.objects[f"studies/n/{name}"] = b""
     expected = ["s3://studies/n//e", "s3://studies/n/a///c/d", "s3://studies/n/a//b"]
     assert storage.list_files("s3://studies/n", deep=True) == expected
     assert storage.list_files("s3://studies/n") == []
-    assert not any("_g" in request for request in stub.requests)  # hidden ones may hold millions
+
+
+def test_a_listing_jumps_over_hidden_folders(stub: StubStore) -> None:
+    stub.page = 10
+    for number in range(1000):
+        stub.objects[f"studies/n/_heatmaps/{number}"] = b""
+    stub.objects |= {"studies/n/date=1/model=a/part": b"", "studies/n/zz": b""}
+    expected = ["s3://studies/n/date=1/model=a/part", "s3://studies/n/zz"]
+    assert storage.list_files("s3://studies/n", deep=True) == expected
+    assert len(stub.requests) == 2
+    stub.objects["studies/n/`"] = b""  # behind _ in the order of keys
+    assert storage.list_files("s3://studies/n", deep=True)[0] == "s3://studies/n/`"
+
+
+@pytest.mark.live
+def test_a_real_store_jumps_as_well(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_a/1", "_a/2", "_a/sub/3", "b/_c/4", "b/_c/5", "b/d/6", "b/e", "f"):
+        storage.write(f"{s3}/{name}", b"")
+    client = s3_client.client()
+    pages: list[dict[str, str]] = []
+    listing = client.list_objects_v2
+
+    def small(**where: Any) -> Any:
+        pages.append(where)
+        return listing(**where, MaxKeys=2)
+
+    monkeypatch.setattr(client, "list_objects_v2", small)
+    expected = [f"{s3}/{name}" for name in ("b/d/6", "b/e", "f")]
+    assert storage.list_files(s3, deep=True) == expected
+    assert len([where for where in pages if "StartAfter" in where]) == 2
+
+
+def test_a_store_that_does_not_heed_start_after_is_told_of(stub: StubStore) -> None:
+    stub.page = 1
+    stub.objects = {"studies/_a/1": b"", "studies/_a/2": b""}
+
+    def fault(_: str, path: str, __: dict[str, str]) -> Answer | None:
+        if "start-after" not in path:
+            return None
+        return 200, {}, b"<L><Contents><Key>_a/1</Key></Contents></L>"
+
+    stub.fault = fault
+    with pytest.raises(StorageError, match="StartAfter is not heeded"):
+        storage.list_files("s3://studies", deep=True)
 
 
 def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
