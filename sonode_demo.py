@@ -124,7 +124,7 @@ def _cohort(account: Account, out: Path, given: str | None, seed: int) -> Any:
     else:
         account.begin("The given cohort")
         cohort = load_cohort(Path(given))
-    figure = f"{cohort.table['patient_id'].nunique()} patients, {len(cohort.table)} lesion boxes"
+    figure = f"{cohort.patients}, {len(cohort.table)} lesion boxes"
     say(f"{cohort.name}: {figure}" + (" (synthetic, no patient in it)" if cohort.synthetic else ""))
     account.add("cohort", cohort.folder, figure)
     return cohort

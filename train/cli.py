@@ -253,6 +253,7 @@ class TrainCLI(LightningCLI):
                 "name": cohort.name,
                 "sha256": cohort.sha256,
                 "synthetic": cohort.synthetic,
+                "patient_ids": cohort.patient_ids,
                 "split_seed": self.datamodule.split_seed,
                 "malignant_only": self.datamodule.malignant_only,
                 **parts,

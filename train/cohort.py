@@ -77,6 +77,15 @@ class Cohort:
         return hashlib.sha256(facts.encode()).hexdigest()
 
     @property
+    def patients(self) -> str:
+        """How many patients are in it, in words; where it has no ids, what stands for them."""
+        count = self.table["patient_id"].nunique()
+        unit = (
+            "patients" if self.patient_ids else "images or groups of similar ones (no patient ids)"
+        )
+        return f"{count} {unit}"
+
+    @property
     def categorical(self) -> list[str]:
         """Names of the further columns that hold strings: labels such as `subtype`."""
         return self._further(pa.string())

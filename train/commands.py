@@ -161,8 +161,7 @@ def kinds_of(columns: list[str]) -> dict[str, str]:
 def report(cohort: Cohort) -> None:
     """Say what a cohort holds; missing labels are counted, not hidden."""
     rows = cohort.table
-    patients = rows["patient_id"].nunique()
-    say(f"cohort of {patients} patients, {len(rows)} lesion boxes: {cohort.folder}")
+    say(f"cohort of {cohort.patients}, {len(rows)} lesion boxes: {cohort.folder}")
     for column, labels in (
         *((name, rows[name]) for name in ("malignant", "alnm")),
         ("n_nodes", rows["n_nodes"] > 0),

@@ -139,6 +139,7 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
             "name": data.cohort.name,
             "sha256": data.cohort.sha256,
             "synthetic": data.cohort.synthetic,
+            "patient_ids": data.cohort.patient_ids,
             "patients": int(frame["patient_id"].nunique()),
             "images": len(frame),
         },

@@ -127,6 +127,7 @@ def render(
         about=list(_flat(metrics["about"])),
         evaluated=f"{metrics['about']['part']} part of {cohort['name']}" if named else None,
         synthetic=isinstance(cohort, dict) and cohort.get("synthetic") is True,
+        no_patient_ids=isinstance(cohort, dict) and cohort.get("patient_ids") is False,
         measures=MEASURES,
         rates=RATES,
         plots={name: _head_plots(name, head) for name, head in metrics["heads"].items()},

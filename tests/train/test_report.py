@@ -139,6 +139,15 @@ def test_facts_keep_numbers_apart_from_yes_and_no(page: Page) -> None:
     assert "Synthetic cohort." in text
 
 
+def test_where_images_stand_for_patients_it_is_said() -> None:
+    predictions = synthetic(30)
+    said = "The set has no patient ids"
+    for known in (True, False):
+        predictions.about["cohort"]["patient_ids"] = known
+        page = render(evaluate(predictions, resamples=0))
+        assert (said in page) is not known
+
+
 def test_a_real_cohort_is_not_called_synthetic() -> None:
     predictions = synthetic(30)
     predictions.about["cohort"]["synthetic"] = False
