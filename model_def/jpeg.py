@@ -20,6 +20,7 @@ MAX_SCANS = 100
 # Stuffed zeros, restart markers and TEM have no segment; below 0xC0 nothing is defined.
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 _EOI, _SOS = 0xD9, 0xDA
+_METADATA = (*range(0xE0, 0xF0), 0xFE)  # applications' segments and comments
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 
@@ -39,21 +40,23 @@ class Unverifiable(ValueError):  # noqa: N818
 class _Segment(NamedTuple):
     marker: int
     start: int
-    """Where its payload begins, behind its length; of EOI the end of the picture."""
+    """Where its marker begins."""
+    end: int
     payload: bytes
+    """What stands between its length and its end."""
 
 
 def _segments(jpeg: bytes) -> Iterator[_Segment]:
     """The segments of the first picture; what lies behind its end marker is no part of it."""
     at = 2
     while found := _MARKER.search(jpeg, at):
-        marker, at = jpeg[found.end() - 1], found.end()
+        start, marker = found.start(), jpeg[found.end() - 1]
+        at = found.end()
+        if marker != _EOI:
+            at += max(2, int.from_bytes(jpeg[at : at + 2]))
+        yield _Segment(marker, start, at, jpeg[start + 4 : at])
         if marker == _EOI:
-            yield _Segment(marker, at, b"")
             return
-        length = max(2, int.from_bytes(jpeg[at : at + 2]))
-        yield _Segment(marker, at + 2, jpeg[at + 2 : at + length])
-        at += length
 
 
 def count_scans(jpeg: bytes) -> int:
@@ -87,14 +90,30 @@ def check(jpeg: bytes) -> None:
     if frame is None:
         raise Damaged("the JPEG has no frame header")
     progressive = frame.marker in _PROGRESSIVE
-    if _lacks_scans(frame, scans, progressive):
+    try:
+        lacking = _lacks_scans(frame, scans, progressive)
+    except ValueError:
+        raise Damaged("the JPEG has a scan header that is cut short") from None
+    if lacking:
         raise Damaged("the JPEG lacks scans")
-    picture = bytearray(jpeg[: segments[-1].start])
-    if not progressive:
-        for scan in scans:  # some cameras write other values there, of which libjpeg only warns
-            end = scan.start + len(scan.payload)
-            picture[end - 3 : end] = b"\x00\x3f\x00"
-    _read(bytes(picture))
+    _read(_bare(jpeg, segments, progressive))
+
+
+def _bare(jpeg: bytes, segments: list[_Segment], progressive: bool) -> bytes:
+    """The first picture without what libjpeg may warn of although all pixels are there.
+
+    That is metadata, and scan parameters that only progressive JPEGs have and that some cameras
+    write wrongly in others.
+    """
+    kept, at = [], 0
+    for segment in segments:
+        if segment.marker in _METADATA:
+            kept.append(jpeg[at : segment.start])
+            at = segment.end
+        elif segment.marker == _SOS and not progressive:
+            kept += [jpeg[at : segment.end - 3], b"\x00\x3f\x00"]
+            at = segment.end
+    return b"".join([*kept, jpeg[at : segments[-1].end]])
 
 
 def _lacks_scans(frame: _Segment, scans: list[_Segment], progressive: bool) -> bool:
@@ -118,10 +137,19 @@ def _lacks_scans(frame: _Segment, scans: list[_Segment], progressive: bool) -> b
 def _read(picture: bytes) -> None:
     """Read all of its data by libjpeg-turbo, which raises on its first warning."""
     try:
-        _, _, colours, _ = simplejpeg.decode_jpeg_header(picture)
-        target = "CMYK" if colours in ("CMYK", "YCCK") else "GRAY"
-        simplejpeg.decode_jpeg(picture, target, min_height=1, min_width=1, min_factor=8)
+        _decode(picture)
     except ValueError as error:
         if "subsampling" in str(error):  # decoded as well, but not by the interface that warns
             raise Unverifiable("an unusual chroma subsampling; write it anew in grey") from None
-        raise Damaged(f"the JPEG's data ({error})") from None
+        if "before marker 0xd9" not in str(error):
+            raise Damaged(f"the JPEG's data ({error})") from None
+        try:  # of padding before the end marker nothing is needed
+            _decode(picture[:-2].rstrip(b"\x00\xff") + picture[-2:])
+        except ValueError:
+            raise Damaged(f"the JPEG's data ({error})") from None
+
+
+def _decode(picture: bytes) -> None:
+    _, _, colours, _ = simplejpeg.decode_jpeg_header(picture)
+    target = "CMYK" if colours in ("CMYK", "YCCK") else "GRAY"
+    simplejpeg.decode_jpeg(picture, target, min_height=1, min_width=1, min_factor=8)

@@ -44,4 +44,6 @@ def _used_chunks(png: bytes) -> Iterator[bytes]:
                     f"the checksum of a chunk {name.decode(errors='replace')} differs"
                 )
             yield png[at:end]
+        if name == b"IEND":
+            return
         at = end

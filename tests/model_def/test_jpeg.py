@@ -20,7 +20,7 @@ def encode(mode: str = "L", **options: object) -> bytes:
 
 
 def scan_starts(data: bytes) -> list[int]:
-    return [segment.start - 4 for segment in jpeg._segments(data) if segment.marker == 0xDA]
+    return [segment.start for segment in jpeg._segments(data) if segment.marker == 0xDA]
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -86,6 +86,41 @@ def test_scan_parameters_that_cameras_write_wrongly_are_no_damage() -> None:
     assert (
         np.asarray(Image.open(io.BytesIO(data))) == np.asarray(Image.open(io.BytesIO(encode())))
     ).all()
+
+
+def segment(marker: int, payload: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2) + payload
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        segment(0xE2, b"ICC_PROFILE\0\x03\x02of two parts the third"),
+        segment(0xE0, b"JFIF\0\x02\x01\0\0\1\0\1\0\0"),
+        segment(0xFE, b"\xff\xd9 \xff\xda"),
+        b"\xff\xff\xff",  # fill bytes
+    ],
+)
+def test_odd_metadata_is_no_damage(metadata: bytes) -> None:
+    data = encode()
+    jpeg.check(data[:2] + metadata + data[2:])
+
+
+@pytest.mark.parametrize("padding", [bytes(100), b"\xff\x00" * 50, b"\xff" * 9, b"\xff\xd0"])
+def test_padding_before_the_end_marker_is_no_damage(padding: bytes) -> None:
+    data = encode()
+    jpeg.check(data[:-2] + padding + END)
+    with pytest.raises(jpeg.Damaged):  # but does not stand for data that are not there
+        jpeg.check(data[:-400] + padding + END)
+    with pytest.raises(jpeg.Damaged, match="extraneous"):
+        jpeg.check(data[:-2] + b"remains" * 5 + padding + END)
+
+
+def test_a_scan_header_that_is_cut_short_is_damage() -> None:
+    data = encode()
+    at = scan_starts(data)[0]
+    with pytest.raises(jpeg.Damaged, match="scan header"):
+        jpeg.check(data[:at] + segment(0xDA, b"") + END)
 
 
 def test_what_the_warning_interface_does_not_take_is_said_to_be_so() -> None:

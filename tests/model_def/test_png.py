@@ -45,6 +45,12 @@ def test_large_metadata_does_not_fail_the_pixels_and_is_not_inflated(
     assert (np.asarray(Image.open(io.BytesIO(kept))) == PIXELS).all()
 
 
+def test_what_lies_behind_the_end_is_no_part_of_it() -> None:
+    data = encode(Image.fromarray(PIXELS))
+    behind = chunk(b"IDAT", b"another's")
+    assert png.lean(data + behind[:-1] + b"?") == data
+
+
 def test_transparency_orientation_and_animation_are_kept() -> None:
     palette = Image.fromarray(PIXELS).convert("P")
     exif = Image.Exif()
