@@ -21,6 +21,8 @@ MAX_J2K_TILES = 4096
 MAX_J2K_BLOCKS = 2**16
 """Code blocks of a JPEG 2000 frame; each takes OpenJPEG 5 KB. 16 million pixels of colour in the
 usual blocks of 32 x 32 have 47,000."""
+MAX_J2K_PACKETS = 2**20
+"""Layers times precincts; a packet takes OpenJPEG a microsecond, and may be one byte."""
 
 Space = Literal["RGB", "YBR"]
 
@@ -161,36 +163,37 @@ def read_j2k(data: bytes) -> tuple[bytes, Codestream]:
 
 def _j2k_header(data: bytes) -> Codestream:
     size: tuple[int, ...] = ()
-    mixes = False
-    levels, area = 0, 2**20
+    mixes, layers = False, 1
+    styles: list[tuple[int, bytes]] = []
     samples: list[bytes] = []
     for marker, body in _j2k_segments(data):
         if marker == 0x51:  # SIZ
             size = struct.unpack(">2x8IH", body[:36])
             samples = [body[at : at + 3] for at in range(36, 36 + 3 * size[8], 3)]
-        elif marker in (0x52, 0x53):  # COD and COC
-            wide = 2 if len(samples) > 256 else 1
-            mixes = mixes or (marker == 0x52 and body[4] == 1)
-            style, rest = (body[0], body[5:]) if marker == 0x52 else (body[wide], body[wide + 1 :])
-            levels = max(levels, rest[0])
-            width, height = rest[1] + 2, rest[2] + 2  # exponents of two
-            for precinct in rest[5:] if style & 1 else ():
-                width = min(width, max((precinct & 15) - 1, 0))
-                height = min(height, max((precinct >> 4) - 1, 0))
-            area = min(area, 2 ** (width + height))
+        elif marker == 0x52:  # COD
+            mixes, layers = mixes or body[4] == 1, max(layers, *struct.unpack(">H", body[2:4]))
+            styles.append((body[0], body[5:]))
+        elif marker == 0x53:  # COC: the same for one component, whose number is 1 or 2 bytes
+            at = 2 if len(samples) > 256 else 1
+            styles.append((body[at], body[at + 1 :]))
     right, bottom, left, top, tile_width, tile_height = size[:6]
     depths = {sample[0] for sample in samples}
-    if not samples or len(depths) != 1 or {sample[1:] for sample in samples} != {b"\1\1"}:
+    if not styles or len(depths) != 1 or {sample[1:] for sample in samples} != {b"\1\1"}:
         raise UnsupportedImage("image: JPEG 2000 of samples of several kinds", field="image")
     width, height = right - left, bottom - top
     tiles = ceil(right / max(tile_width, 1)) * ceil(bottom / max(tile_height, 1))
-    blocks = len(samples) * (width * height // area + tiles * (3 * levels + 1))
-    if tiles > MAX_J2K_TILES or blocks > MAX_J2K_BLOCKS:
-        raise ImageTooLarge(
-            f"image: JPEG 2000 of {tiles} tiles and {blocks} code blocks; the limits are "
-            f"{MAX_J2K_TILES} and {MAX_J2K_BLOCKS}",
-            field="image",
-        )
+    costs = [_j2k_cost(style & 1, rest, width * height, tiles) for style, rest in styles]
+    blocks = len(samples) * max(blocks for blocks, _ in costs)
+    packets = len(samples) * max(precincts for _, precincts in costs) * layers
+    for name, found, limit in (
+        ("tiles", tiles, MAX_J2K_TILES),
+        ("code blocks", blocks, MAX_J2K_BLOCKS),
+        ("packets", packets, MAX_J2K_PACKETS),
+    ):
+        if found > limit:
+            raise ImageTooLarge(
+                f"image: JPEG 2000 of {found} {name}; the limit is {limit}", field="image"
+            )
     return Codestream(
         width=width,
         height=height,
@@ -200,6 +203,22 @@ def _j2k_header(data: bytes) -> Codestream:
         certain=mixes,
         transformed=mixes,
     )
+
+
+def _j2k_cost(has_precincts: int, style: bytes, pixels: int, tiles: int) -> tuple[int, int]:
+    """Code blocks and precincts of one component, about; `style` is SPcod (ISO 15444-1, A.6.1)."""
+    levels, block_width, block_height = style[0], style[1] + 2, style[2] + 2  # exponents of two
+    blocks = precincts = 0
+    for level in range(levels + 1):
+        sides = style[5 + level] if has_precincts else 0xFF
+        width, height = sides & 15, sides >> 4
+        area = pixels >> 2 * (levels - level)
+        precincts += (area >> width + height) + tiles
+        # Above the lowest level a precinct is cut into bands of half its sides.
+        band_width, band_height = (max(side - (level > 0), 0) for side in (width, height))
+        block = min(block_width, band_width) + min(block_height, band_height)
+        blocks += (area >> block) + (3 if level else 1) * tiles
+    return blocks, precincts
 
 
 def _j2k_segments(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -40,7 +40,10 @@ _NATIVE = {
 class Reader(io.BytesIO):
     """A file in memory that ends a parse of too many pieces."""
 
-    reads = 0
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.data = data  # io.BytesIO would copy them for a view
+        self.reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         """The next bytes; ImageTooLarge after `MAX_READS` calls."""

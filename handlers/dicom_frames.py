@@ -27,7 +27,7 @@ def frame_bytes(body: Reader, number: int, frames: int, extended: bytes, notes: 
     Raises:
         UnreadableImage: fragments cut short, too few, or more than can be told apart.
     """
-    data = body.getbuffer()
+    data = memoryview(body.data)
     try:
         _, items = parse_fragments(body)
     except ValueError:

@@ -28,7 +28,7 @@ def native_frame(file: File, header: Header, number: int, notes: list[str]) -> V
     """
     assert file.size is not None
     start = file.body.tell()
-    data = file.body.getbuffer()[start : start + file.size]
+    data = memoryview(file.body.data)[start : start + file.size]
     pixels, size = header.rows * header.columns, header.allocated // 8
     if header.photometric == "YBR_FULL_422" and len(data) == file.size:
         whole = 3 * pixels * size * header.frames
