@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batch import manifest_checks as checks
@@ -40,7 +41,8 @@ def _opened(path: Path, files: tuple[Path, ...]) -> Iterator[pq.ParquetFile]:
 def common_schema(uri: str, files: tuple[Path, ...]) -> pa.Schema:
     """Give the schema that all files fit, in types that readers of the results share.
 
-    Types of one kind become the widest of them: text, times, numbers. A category is taken for what
+    Types of one kind become the widest of them: text, times, numbers (whole ones where all values
+    are). A category is taken for what
     it holds, and times of nanoseconds are of microseconds: Spark takes no others. Where there are
     nulls alone there is no type, and one is given: readers of all nights take the type of the
     first, into which the values of a later one would not fit. Raises Unsound, and UserError.
@@ -61,7 +63,23 @@ def common_schema(uri: str, files: tuple[Path, ...]) -> pa.Schema:
     if len(files) == 1:
         # Unifying refuses a name that stands twice; the check tells it better.
         return pa.schema([_shared(column) for column in schemas[0]])
-    return pa.schema([_shared(_common(uri, name, files, schemas)) for name in schemas[0].names])
+    columns = [_common(uri, name, files, schemas) for name in schemas[0].names]
+    return pa.schema([_shared(_whole(column, files, schemas)) for column in columns])
+
+
+def _whole(column: pa.Field, files: tuple[Path, ...], schemas: Sequence[pa.Schema]) -> pa.Field:
+    """The column in whole numbers, where floats of some files are, as pandas makes of a gap."""
+    kinds = [schema.field(column.name).type for schema in schemas]
+    if not pa.types.is_floating(column.type) or not any(map(pa.types.is_integer, kinds)):
+        return column
+    for path, kind in zip(files, kinds, strict=True):
+        if pa.types.is_floating(kind):
+            with _opened(path, files) as file:
+                for batch in file.iter_batches(CHECKED_TOGETHER, columns=[column.name]):
+                    values = batch.column(0).cast(pa.float64())
+                    if not pc.all(pc.equal(values, pc.floor(values)), min_count=0).as_py():
+                        return column
+    return column.with_type(pa.int64())
 
 
 def _common(uri: str, name: str, files: tuple[Path, ...], schemas: Sequence[pa.Schema]) -> pa.Field:

@@ -192,7 +192,7 @@ def write_cohort(
     table = to_table(rows).replace_schema_metadata({b"sonode": json.dumps(about).encode()})
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{TABLE}.partial"
-    pq.write_table(table, partial)
+    pq.write_table(table, partial, write_page_checksum=True)
     partial.replace(folder / TABLE)
     return folder / TABLE
 
@@ -232,11 +232,11 @@ def load_cohort(folder: Path) -> Cohort:
     if not path.is_file():
         raise UserError(f"COHORT {folder}: not a cohort (no {TABLE}); {remedy}")
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
         about = json.loads((table.schema.metadata or {})[b"sonode"])
         name, synthetic = str(about["name"]), bool(about["synthetic"])
         patient_ids = bool(about.get("patient_ids", True))
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"COHORT {folder}: {TABLE} is not a cohort table; {remedy}") from error
     fixed, further = list(table.schema)[: len(SCHEMA)], list(table.schema)[len(SCHEMA) :]
     if [(field.name, field.type) for field in fixed] != [(it.name, it.type) for it in SCHEMA]:

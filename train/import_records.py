@@ -240,7 +240,7 @@ def _kind(values: Any) -> type:
 
 def _read_parquet(path: Path, data: bytes) -> Records:
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
         values = table.to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: no text in UTF-8
         raise UserError(f"SRC {path.name}: not a Parquet table") from error

@@ -62,7 +62,7 @@ def images_of(data: CohortData) -> bytes:
     schema = _SCHEMA.with_metadata({KEY: key})
     arrays = [pa.array(its, field.type) for its, field in zip(columns, _SCHEMA, strict=True)]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink)
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, write_page_checksum=True)
     content: bytes = sink.getvalue().to_pybytes()
     return content
 
@@ -94,10 +94,10 @@ def check_unseen(checkpoint: Path, data: CohortData, part: str, rows: Iterable[i
         say(f"CHECKPOINT {checkpoint}: holds no {IMAGES}; not checked: whether it saw these images")
         return
     try:
-        known = pq.read_table(path)
+        known = pq.read_table(path, page_checksum_verification=True)
         learned = known.filter(pc.is_in(known["part"], pa.array(LEARNED[part])))
         exact = set(learned["pixels_sha256"].to_pylist())
-    except (pa.ArrowException, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise UserError(
             f"CHECKPOINT {checkpoint}: its {IMAGES} is damaged; copy the checkpoint again"
         ) from error

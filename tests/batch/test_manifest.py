@@ -201,29 +201,36 @@ def test_kindred_types_of_files_are_brought_to_one(tmp_path: Path, put_table: An
             "image_uri": ["a"],
             "frame": pa.array([3], pa.int32()),
             "taken": pa.array([5_000], pa.timestamp("ns")),
-            "age": pa.array([64], pa.int64()),
+            "age": pa.array([64], pa.int32()),
+            "height": [2],
             "site": pa.array(["x"]).dictionary_encode(),
         },
     )
     put_table(
         str(tmp_path / "m/2.parquet"),
         {
-            "image_uri": pa.array(["b"], pa.large_string()),
-            "frame": pa.array([4], pa.int64()),
-            "taken": pa.array([7], pa.timestamp("ms")),
-            "age": pa.array([None], pa.float64()),
-            "site": pa.array(["y"], pa.string_view()),
+            "image_uri": pa.array(["b", "c"], pa.large_string()),
+            "frame": pa.array([4, None], pa.int64()),
+            "taken": pa.array([7, None], pa.timestamp("ms")),
+            "age": pa.array([71.0, None], pa.float64()),  # as pandas makes of a gap
+            "height": [1.5, None],
+            "site": pa.array(["y", None], pa.string_view()),
         },
     )
     found = opened(str(tmp_path / "m"))
     assert [str(kind) for kind in found.schema.types] == [
-        *("large_string", "int64", "timestamp[us]", "double", "string")
+        *("large_string", "int64", "timestamp[us]", "int64", "double", "string")
     ]
     (table,) = found.tables(10)
-    assert [table[name].to_pylist() for name in ("image_uri", "frame", "age", "site")] == [
-        *(["a", "b"], [3, 4], [64.0, None], ["x", "y"])
-    ]
-    assert table["taken"].cast(pa.int64()).to_pylist() == [5, 7_000]
+    table = table.set_column(2, "taken", table["taken"].cast(pa.int64()))
+    assert table.to_pydict() == {
+        "image_uri": ["a", "b", "c"],
+        "frame": [3, 4, None],
+        "taken": [5, 7_000, None],
+        "age": [64, 71, None],
+        "height": [2.0, 1.5, None],
+        "site": ["x", "y", None],
+    }
     put_table(str(tmp_path / "n/1.parquet"), {"image_uri": ["a"], "id": [(1 << 53) + 1]})
     put_table(str(tmp_path / "n/2.parquet"), {"image_uri": ["b"], "id": [0.5]})
     with pytest.raises(UserError, match="column 'id' holds int64 that does not fit into double"):

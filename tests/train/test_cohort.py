@@ -124,6 +124,16 @@ def test_what_is_no_cohort_is_refused(tmp_path: Path) -> None:
         load_cohort(tmp_path)
 
 
+def test_a_flipped_bit_in_the_table_is_seen(folder: Path) -> None:
+    load(folder, row(patient_id="patient-0"))
+    table = folder / "cohort.parquet"
+    data = table.read_bytes()
+    assert data.count(b"patient-0") > 1  # in the page, and in the statistics
+    table.write_bytes(data.replace(b"patient-0", b"patient-1", 1))
+    with pytest.raises(UserError, match="is not a cohort table"):
+        load_cohort(folder)
+
+
 def test_other_columns_and_no_rows_are_refused(folder: Path) -> None:
     load(folder, row())
     path = folder / "cohort.parquet"

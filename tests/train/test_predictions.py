@@ -193,9 +193,11 @@ def test_what_a_checkpoint_saw_in_the_earlier_form_or_damaged(
     assert (
         "images.parquet is of an earlier version; not checked: similar" in capsys.readouterr().out
     )
-    (knowing / IMAGES).write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"its images\.parquet is damaged"):
-        predict(knowing, phantom.folder, "test")
+    whole = (knowing / IMAGES).read_bytes()
+    for damaged in (b"PAR1", whole[:-4] + b"PAR2"):
+        (knowing / IMAGES).write_bytes(damaged)
+        with pytest.raises(UserError, match=r"its images\.parquet is damaged"):
+            predict(knowing, phantom.folder, "test")
 
 
 def test_a_cohort_of_one_patient_is_evaluated_whole(
