@@ -62,8 +62,8 @@ class Nginx:
     def check_folder(self, names: Iterable[str]) -> None:
         """Raise UserError where nginx could not work here; `names`: of the nodes, as of sockets."""
         where = f"--state {self.folder.parent}"
-        if not re.fullmatch(r"[\w./+@:=,-]+", str(self.folder)):
-            raise UserError(f"{where}: choose a path of letters, digits and ./_+@:=,- for nginx")
+        if not re.fullmatch(r"[\w./+@:=-]+", str(self.folder)):
+            raise UserError(f"{where}: choose a path of letters, digits and ./_+@:=- for nginx")
         longest = max((CONFIGURATION, SHADOW, *(f"{name}.sock" for name in names)), key=len)
         if len(os.fsencode(self.folder / "s1000" / longest)) > SOCKET_PATH_MAX:
             raise UserError(

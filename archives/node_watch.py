@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 
-from archives import clients
+from archives import clients, node_owner
 from archives.journal import Desired, Release
 from archives.nodes import Node, OtherBytesError
 from sonode_console import UserError
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 TOKEN_S = 0.2  # how often a node's key file is looked at
 PROBE_S = 1.0
+TAKE_S = 10.0  # how often it is said whose the node is
 FAILURES = 2  # probes without an answer that take a node out; a refused connection does at once
 NOT_YET = "not asked yet"
 RETRY_S = 5.0  # between attempts to bring a node's versions back
@@ -70,16 +71,24 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         """Watch until `end`; the thread's own."""
-        probe_at = 0.0
+        probe_at = take_at = 0.0
         while not self._ended.wait(TOKEN_S):
-            self._pass_token_on()
-            if time.monotonic() >= probe_at:
-                try:
+            try:
+                if time.monotonic() >= take_at:
+                    whose = node_owner.take(self.node.settings.store, self._state)
+                    take_at = time.monotonic() + TAKE_S
+                if whose:
+                    self.seen = Seen(why=f"belongs to the gateway of {whose}", barred=True)
+                    continue
+                self._pass_token_on()
+                if time.monotonic() >= probe_at:
                     self.seen = self._probe()
-                except Exception:  # one node's answers end no gateway
-                    logger.exception("node %s: its answers cannot be made out", self.node.name)
-                    self.seen = Seen(why="answers what cannot be made out")
-                probe_at = time.monotonic() + PROBE_S
+                    probe_at = time.monotonic() + PROBE_S
+            except Exception:  # one node's answers end no gateway
+                logger.exception("node %s: its answers cannot be made out", self.node.name)
+                self.seen = Seen(why="answers what cannot be made out")
+                self._ended.wait(PROBE_S)
+        node_owner.release(self.node.settings.store, self._state)
 
     def end(self) -> None:
         """Stop; what is being registered is left to TorchServe."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from archives import control
+from archives import control, node_owner
 from archives.journal import Journal, Release, fold
 from archives.loader import file_sha256, read_members
 from archives.nodes import read_nodes
@@ -37,7 +37,12 @@ def start(
     be tried `again`, and where a rollout runs; Halted for a fault once it is under way.
     """
     manifest, card = read_members(archive)
-    read_nodes(nodes)
+    for node in read_nodes(nodes):
+        if whose := node_owner.other(node.store, state):
+            raise UserError(
+                f"--nodes {nodes}: {node.name} belongs to the gateway of {whose}: roll out with "
+                "that --state, or stop that gateway"
+            )
     model, version = (str(manifest["model"][key]) for key in ("modelName", "modelVersion"))
     new = Release(version, f"{model}-{version}.mar", file_sha256(archive))
     journal = Journal(state)
