@@ -45,7 +45,7 @@ def of_row(
         map_hw, target = attributor.attribute(
             method, head, item.input_SS, logits_L, features_Chw, deadline
         )
-        caption = f"{method.replace('_', ' ')}: {target}"
+        caption = f"{method.replace('_', ' ')}\n{target}"  # together they may be too wide
         signed = method in SIGNED
         found[head] = Heatmap(
             method=method,

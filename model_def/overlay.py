@@ -24,7 +24,7 @@ CROP_SIDE = 288  # pixels of the longer side of a crop as drawn: about that of t
 FRAME_SIDE = 384  # and of a whole frame
 MIN_WIDTH = 288  # narrower pictures stand on a black ground, so that the scale can be read
 LINE_HEIGHT = 16
-STRIP_HEIGHT = 3 * LINE_HEIGHT  # the scale and two lines of text
+STRIP_HEIGHT = 3 * LINE_HEIGHT  # the scale and two lines of text; one more for a longer caption
 BAR_HEIGHT = 11
 BAR_GREY = 200  # the grey that the bar shows its colours over
 
@@ -118,7 +118,7 @@ class Canvas:
         return cls(grey_HW, _scaled(box, scale, grey_HW), _scaled(roi, scale, grey_HW))
 
     def draw(self, map_hw: Map, caption: str, *, signed: bool = False) -> bytes:
-        """PNG of the picture with the map over it and the scale below.
+        """PNG of the picture with the map over it and the scale below, the caption line by line.
 
         The map is scaled by its own largest absolute value, which is written at the scale's end:
         colours compare places within one image, not images. A map that is zero everywhere leaves
@@ -127,7 +127,8 @@ class Canvas:
         colours = _SIGNED if signed else _MAGNITUDE
         peak = float(np.abs(map_hw).max())
         height, width = self.grey_HW.shape
-        picture_HW = np.full((height + STRIP_HEIGHT, self.width), colours.plain_G[0])
+        strip_HW = _strip(self.width, colours, caption, peak, signed)
+        picture_HW = np.full((height + len(strip_HW), self.width), colours.plain_G[0])
         inside_HW = picture_HW[:height, self.left : self.left + width]
         inside_HW[:] = colours.plain_G.take(self.grey_HW)
         if peak > 0:
@@ -141,7 +142,7 @@ class Canvas:
             )
         if self.outline:
             _draw_outline(inside_HW, self.outline)
-        picture_HW[height:] = _strip(self.width, colours, caption, peak, signed)
+        picture_HW[height:] = strip_HW
         image = Image.frombytes("P", picture_HW.shape[::-1], picture_HW.tobytes())
         image.putpalette(colours.palette)
         buffer = io.BytesIO()
@@ -208,18 +209,19 @@ def _write(ground_HW: Pixels, line: int, left: int, text_HW: Pixels) -> None:
 
 
 def _strip(width: int, colours: _Colours, caption: str, peak: float, signed: bool) -> Pixels:
-    """Palette indices (STRIP_HEIGHT, width) of the scale as its colours look over a light grey.
+    """Palette indices (height, width) of the scale as its colours look over a light grey.
 
-    Line 1: the bar between its ends. Line 2: what is shown. Line 3: what the scale is good for.
+    First line: the bar between its ends. Then what is shown. Last: what the scale is good for.
     """
-    grey_HW = np.zeros((STRIP_HEIGHT, width), np.uint8)
+    texts = [*caption.split("\n"), "colours relative to this map's own maximum"]
+    grey_HW = np.zeros(((1 + len(texts)) * LINE_HEIGHT, width), np.uint8)
     low = _text(f"{-peak:.2g}" if signed and peak else "0")
     high = _text(f"{peak:+.2g}" if signed and peak else f"{peak:.2g}")
     bar_left, bar_right = low.shape[1] + 10, width - high.shape[1] - 10
     _write(grey_HW, 0, 4, low)
     _write(grey_HW, 0, bar_right + 6, high)
-    _write(grey_HW, 1, 4, _text(caption))
-    _write(grey_HW, 2, 4, _text("colours relative to this map's own maximum"))
+    for line, text in enumerate(texts, start=1):
+        _write(grey_HW, line, 4, _text(text))
     strip_HW = colours.plain_G[grey_HW]
     value_W = np.linspace(0, 255, bar_right - bar_left).round().astype(np.uint8)
     strip_HW[3 : 3 + BAR_HEIGHT, bar_left:bar_right] = colours.index_VG[value_W, BAR_GREY]

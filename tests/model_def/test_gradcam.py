@@ -31,3 +31,14 @@ def test_grad_cam_equals_captum(head: int) -> None:
         ours = grad_cam(features[index].detach(), network.heads.weight[head].detach())
         assert np.abs(ours - reference[index, 0].detach().numpy()).max() < 1e-5
         assert ours.max() > 0
+
+
+def test_a_cell_looks_left_of_and_above_its_own_middle() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(4, 3, 256, 256, requires_grad=True)
+    Network("resnet18", 1).eval()(images)[1][:, :, 4, 4].abs().sum().backward()
+    assert images.grad is not None
+    weight_SS = images.grad.abs().sum(dim=(0, 1))
+    for axis in (0, 1):
+        centre = (weight_SS.sum(dim=axis) * (torch.arange(256) + 0.5)).sum() / weight_SS.sum()
+        assert centre == pytest.approx(4 * 32 + 0.5, abs=4)  # its middle is drawn at 144

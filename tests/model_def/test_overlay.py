@@ -112,3 +112,18 @@ def test_the_end_of_the_scale_is_written_on_it() -> None:
     differs = np.nonzero((same[0] != same[2]).any(axis=-1))
     assert differs[0].min() >= same[0].shape[0] - STRIP_HEIGHT  # the number alone
     assert differs[1].min() > CROP_SIDE * 0.8
+
+
+def test_a_caption_of_two_lines_is_read_to_its_end() -> None:
+    crop, cam = np.full((60, 60), 90, np.uint8), np.ones((2, 2), np.float32)
+    method, target = "integrated gradients", "logit of subtype = HER2-enriched given malignancy"
+
+    def strip(caption: str) -> np.ndarray:
+        return pixels(overlay(crop, cam, caption))[CROP_SIDE:].sum(axis=-1)
+
+    one, two = strip(method), strip(f"{method}\n{target}")
+    assert (len(one), len(two)) == (STRIP_HEIGHT, STRIP_HEIGHT + 16)
+    assert (two[:32] == one[:32]).all()
+    assert (two[48:] == one[32:]).all()
+    right = np.flatnonzero((two[32:48] != two[32, -1]).any(axis=0)).max()
+    assert 200 < right < two.shape[1] - 4  # nothing is cut
