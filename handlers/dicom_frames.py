@@ -41,9 +41,12 @@ def frame_bytes(body: Reader, number: int, frames: int, extended: bytes, notes: 
     origin = fragments[0][0] if fragments else 0
     offsets = [start - origin for start, _ in fragments]
     stated = _table(bytes(table), extended)
-    beginnings = _beginnings([bytes(data[a : min(a + 12, b)]) for a, b in fragments], frames)
+    heads = [bytes(data[a : min(a + 12, b)]) for a, b in fragments]
+    starts = [index for index, head in enumerate(heads) if head.startswith(_STARTS)]
+    beginnings = _counted(starts, len(fragments), frames)
     if beginnings is None and len(stated) == frames and _fits(stated, offsets):
-        beginnings = [offsets.index(at) for at in stated]
+        by_table = [offsets.index(at) for at in stated]
+        beginnings = by_table if set(starts) <= set(by_table) else None
     if beginnings is None:
         raise UnreadableImage(
             f"image: PixelData has {len(fragments)} fragments for {frames} frames "
@@ -56,14 +59,17 @@ def frame_bytes(body: Reader, number: int, frames: int, extended: bytes, notes: 
     return b"".join(data[a:b] for a, b in fragments[first:end])
 
 
-def _beginnings(heads: list[bytes], frames: int) -> list[int] | None:
-    """The index of each frame's first fragment, where the fragments themselves tell."""
-    starts = [index for index, head in enumerate(heads) if head.startswith(_STARTS)]
+def _counted(starts: list[int], fragments: int, frames: int) -> list[int] | None:
+    """The index of each frame's first fragment, where the fragments themselves tell.
+
+    Args:
+        starts: which of the fragments begin a codestream.
+    """
     if len(starts) == frames and starts[0] == 0:
         return starts
-    if len(heads) == frames and len(starts) in (0, frames):
+    if fragments == frames and not starts:
         return list(range(frames))
-    if frames == 1 and len(starts) <= 1 and heads:
+    if frames == 1 and not starts and fragments:
         return [0]
     return None
 

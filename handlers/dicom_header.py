@@ -128,7 +128,6 @@ def _bits(dataset: Dataset, notes: list[str]) -> tuple[int, int]:
     high = whole(dataset, "HighBit")
     if high not in (None, stored - 1):
         raise UnsupportedImage("image: HighBit is not BitsStored - 1; write it anew", field="image")
-    dataset.BitsStored = stored  # pydicom windows by it
     return allocated, stored
 
 

@@ -95,3 +95,14 @@ def test_fragments_that_are_no_frames(syntax: uid.UID) -> None:
         images.decode(whole[: -len(END) - 2], 2)
     with pytest.raises(UnreadableImage, match="PixelData, damaged fragments"):
         images.decode(whole[: -len(END)] + bytes(range(8)), 0)
+
+
+@pytest.mark.parametrize("syntax", list(ENCODERS)[:2], ids=lambda syntax: syntax.name)
+def test_a_table_that_fits_but_hides_a_frame_is_refused(syntax: uid.UID) -> None:
+    """NumberOfFrames and the table say two, the codestreams three."""
+    encoded = [cut(ENCODERS[syntax](frame), 1)[0] for frame in LOOP]
+    table = np.array([0, 8 + len(encoded[0])], "<u4").tobytes()
+    with pytest.raises(UnreadableImage, match="3 fragments for 2 frames"):
+        images.decode(file_of(syntax, 2, table, *encoded), 1)
+    with pytest.raises(UnreadableImage, match="3 fragments for 1 frame"):
+        images.decode(file_of(syntax, 1, bytes(4), *encoded), 0)
