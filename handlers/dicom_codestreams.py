@@ -63,7 +63,9 @@ class Codestream:
                 raise UnreadableImage(
                     f"image: {tag} is {stated}, the compressed frame has {found}", field="image"
                 )
-        if not header.stored <= self.precision <= header.allocated:
+        # Lossless grey may have fewer bits, as long as a window or a palette says what they show.
+        fewer = self.samples == 1 and not self.for_libjpeg
+        if self.precision > header.allocated or (self.precision < header.stored and not fewer):
             raise UnreadableImage(
                 f"image: BitsStored is {header.stored}, the compressed frame has {self.precision}",
                 field="image",

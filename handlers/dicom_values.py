@@ -52,7 +52,7 @@ def shades(
     if header.photometric == "PALETTE COLOR":
         table = _palette(every_value, dataset, little)
     else:
-        share = _shown(every_value.astype(np.float64), header, dataset, little, notes)
+        share = _shown(every_value.astype(np.float64), stream, header, dataset, little, notes)
         table = np.rint(255 * share).astype(np.uint8)
         if header.photometric == "MONOCHROME1":
             table = 255 - table
@@ -61,7 +61,12 @@ def shades(
 
 
 def _shown(
-    grey: Floats, header: Header, dataset: pydicom.Dataset, little: bool, notes: list[str]
+    grey: Floats,
+    stream: Codestream | None,
+    header: Header,
+    dataset: pydicom.Dataset,
+    little: bool,
+    notes: list[str],
 ) -> Floats:
     """Stored values as shares of the full scale, by rescale and window, before any inversion."""
     palette = "RedPaletteColorLookupTableDescriptor"
@@ -89,6 +94,12 @@ def _shown(
     share = _by_lut(grey, header, dataset, little, notes)
     if share is None:
         share = _windowed(grey, dataset, notes)
+    if share is None and stream and stream.precision < header.stored:
+        raise UnreadableImage(
+            f"image: BitsStored is {header.stored}, the compressed frame has {stream.precision}, "
+            "and no window says which range is shown",
+            field="image",
+        )
     if share is None:
         share = ((grey - ends[0]) / (ends[1] - ends[0])).clip(0, 1)
     return share

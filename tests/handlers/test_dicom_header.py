@@ -171,6 +171,16 @@ def test_a_compressed_frame_that_the_header_contradicts(
         images.decode(encapsulated(made, [jpeg(GREY, "jfif")], "1.2.840.10008.1.2.4.50", "right"))
 
 
+def test_lossless_grey_of_fewer_bits_is_shown_by_its_window_alone() -> None:
+    frame = j2k(GREY, mixed=False)  # 8 bits, where the header has 12
+    bits = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11}
+    made = dataset(GREY, "MONOCHROME2", **bits, WindowCenter=64.5, WindowWidth=128)
+    shown = images.decode(encapsulated(made, [frame], "1.2.840.10008.1.2.4.90", "right"))
+    # From 0.5 on, full at 127.5: a window of 127 levels.
+    expected = np.rint(((GREY - 0.5) / 127).clip(0, 1) * 255)
+    assert (shown.grey_HW == expected).all()
+
+
 def test_a_header_that_cannot_be_decided_by_pixels_is_refused() -> None:
     """Noise is neither grey RGB nor of neutral chrominance, and nothing else tells."""
     for tag in ("YBR_RCT", "YBR_ICT"):
