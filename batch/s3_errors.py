@@ -34,9 +34,10 @@ _CREDENTIALS = {  # the store's answer: what to mend
     "ExpiredToken": "AWS_SESSION_TOKEN has expired",
     "InvalidToken": "AWS_SESSION_TOKEN is not valid there",
 }
+_MALFORMED = "AuthorizationHeaderMalformed"
 _REGION = {  # of another region than AWS_DEFAULT_REGION
     "PermanentRedirect",
-    "AuthorizationHeaderMalformed",
+    _MALFORMED,
     "IllegalLocationConstraintException",
     "InvalidRegion",
 }
@@ -111,8 +112,10 @@ def _answered(error: boto.ClientError, at: str) -> StorageError | UserError:
     if answer in _CREDENTIALS:
         result = UserError(f"the credentials were refused for {at}: {_CREDENTIALS[answer]}")
     elif answer in _REGION:
-        region = f"to {told['Region']}" if "Region" in told else "to the bucket's"
-        result = UserError(f"{at} lies in another region: set AWS_DEFAULT_REGION {region}")
+        region = told.get("Region", "the bucket's")
+        # Of a key that is none, stores say the same as of a wrong region, but name no other.
+        key = ", and see AWS_ACCESS_KEY_ID" if answer == _MALFORMED and "Region" not in told else ""
+        result = UserError(f"{at} lies in another region: set AWS_DEFAULT_REGION to {region}{key}")
     elif answer in _CLOCK:
         result = UserError(f"{at} has another time than this machine: set its clock (NTP)")
     elif answer in _UNFRAMED:

@@ -40,9 +40,11 @@ def plain(uri: str) -> str:
 
 
 def argument(uri: str) -> str:
-    """As `plain`, of what the user gave. Raises UserError for another scheme."""
+    """As `plain`, of what the user gave. Raises UserError for what `fault` would refuse."""
     if _has_other_scheme(uri):
         raise UserError(f"{uri}: a scheme that is not s3:// or file:///; give one, or a path")
+    if _S3.match(uri) and re.search(_DOTS, storage.split_s3(plain(uri))[1]):
+        raise UserError(f"{uri}: S3 has no folders . and ..; write the key that is meant")
     return plain(uri)
 
 

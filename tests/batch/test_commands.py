@@ -193,6 +193,8 @@ def test_uris_as_spark_writes_them_are_taken_and_others_refused(
     words = ("--archive", f"file://{tmp_path}/model.mar", "--since", f"file:{out}")
     assert sonode("score", f"file://{manifest}", f"file://{out}", *words) == 1
     assert results.read(str(out)).num_rows == 2
+    with pytest.raises(UserError, match="S3 has no folders"):
+        sonode("score", "s3a://bucket/a/../m.parquet", str(out), *words)
     for uri in ("gs://bucket/out", "hdfs://host/out"):
         with pytest.raises(UserError, match=f"{uri}: a scheme that is not s3:// or file:///"):
             sonode("score", manifest, uri, *words)

@@ -59,7 +59,7 @@ def test_an_endpoint_that_redirects_is_named(stub: StubStore, tmp_path: Path, st
         (error(403, "RequestTimeTooSkewed"), "has another time than this machine: set its clock"),
         (
             error(400, "AuthorizationHeaderMalformed"),
-            "lies in another region: set AWS_DEFAULT_REGION to the bucket's",
+            "set AWS_DEFAULT_REGION to the bucket's, and see AWS_ACCESS_KEY_ID",
         ),
         (
             (400, {}, b"<Error><Code>InvalidRegion</Code><Region>eu-west-1</Region></Error>"),
