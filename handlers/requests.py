@@ -46,6 +46,7 @@ HEADERS = {"x-roi": "roi", "x-explain": "explain", "x-frame": "frame"}
 EXTRAS = ("full_frame", "grid")  # what `explain` may ask for beside the overlay of the crop
 # A whole number as text; Python's float() takes `1_0` and the digits of every script, too.
 WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
+PLAIN = ("", "identity")  # as Content-Encoding
 _FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _NO_GZIP = "body: Content-Encoding is gzip, the body is not, or damaged; send either as it is"
 MAX_TEXT = 256  # characters of any field but the image; long digits are costly to parse
@@ -117,10 +118,17 @@ def _fields(row: Mapping[str, object], headers: Mapping[str, str]) -> dict[str, 
 
 def _body_fields(row: Mapping[str, object], headers: Mapping[str, str]) -> dict[str, object]:
     # A form may have a field `data`, too, which is then one that is not known.
+    coding = headers.get("content-encoding", "").strip().lower()
     if len(row) != 1 or not row.keys() & {"body", "data"}:
+        if coding not in PLAIN:  # TorchServe found nothing in it, or it was not encoded
+            raise UnsupportedEncoding(
+                "body: a form with Content-Encoding; send the form as it is, or raw bytes or JSON "
+                "by gzip",
+                field="body",
+            )
         return dict(row)
     (sent,) = row.values()
-    body = _decoded_body(sent, headers.get("content-encoding", ""))
+    body = _decoded_body(sent, coding)
     if "json" in headers.get("content-type", "").lower() and isinstance(body, bytes | bytearray):
         try:
             body = json.loads(body)
@@ -138,8 +146,7 @@ def _body_fields(row: Mapping[str, object], headers: Mapping[str, str]) -> dict[
 
 def _decoded_body(body: object, coding: str) -> object:
     """The body without its Content-Encoding."""
-    coding = coding.strip().lower()
-    if coding in ("", "identity"):
+    if coding in PLAIN:
         return body
     if coding not in CODINGS:
         raise UnsupportedEncoding(

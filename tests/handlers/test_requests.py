@@ -105,6 +105,12 @@ def test_a_gzipped_body_means_the_same(coding: str) -> None:
     assert requests.parse({"body": b"png"}, {"content-encoding": "identity"}, HEADS).image == b"png"
 
 
+@pytest.mark.parametrize("row", [{}, {"image": b"png", "roi": b"1,2,30,40"}])
+def test_a_form_with_a_content_encoding_is_refused(row: dict[str, object]) -> None:
+    with pytest.raises(UnsupportedEncoding, match="a form with Content-Encoding"):
+        requests.parse(row, {"Content-Encoding": "gzip"}, HEADS)
+
+
 @pytest.mark.parametrize(
     ("body", "coding", "error"),
     [
