@@ -78,8 +78,6 @@ def refused() -> Iterator[None]:
     except jpeg.TooManyScans as error:
         raise ImageTooLarge(f"image: {error}", field="image") from None
     except (jpeg.Damaged, png.BadChecksum) as error:
-        raise UnreadableImage(
-            f"image: damaged: {error}; send the whole file", field="image"
-        ) from None
+        raise UnreadableImage(f"image: {error}; send the whole file", field="image") from None
     except jpeg.Unverifiable as error:
         raise UnsupportedImage(f"image: {error}", field="image") from None

@@ -30,7 +30,10 @@ class TooManyScans(ValueError):  # noqa: N818 - reads as what it is
 
 
 class Damaged(ValueError):  # noqa: N818
-    """It does not hold its whole picture; says what is wrong."""
+    """It does not hold its whole picture; says what is wrong, to be read after "the image is"."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"damaged: {what}")
 
 
 class Unverifiable(ValueError):  # noqa: N818
@@ -83,7 +86,7 @@ def check(jpeg: bytes) -> None:
     segments = list(_segments(jpeg))
     scans = [segment for segment in segments if segment.marker == _SOS]
     if len(scans) > MAX_SCANS:
-        raise TooManyScans(f"{len(scans)} JPEG scans; the limit is {MAX_SCANS}")
+        raise TooManyScans(f"a JPEG of {len(scans)} scans; the limit is {MAX_SCANS}")
     if not segments or segments[-1].marker != _EOI:
         raise Damaged("the JPEG has no end marker")
     frame = next((segment for segment in segments if segment.marker in _FRAMES), None)
@@ -140,7 +143,9 @@ def _read(picture: bytes) -> None:
         _decode(picture)
     except ValueError as error:
         if "subsampling" in str(error):  # decoded as well, but not by the interface that warns
-            raise Unverifiable("an unusual chroma subsampling; write it anew in grey") from None
+            raise Unverifiable(
+                "a JPEG of unusual chroma subsampling; write it anew in grey"
+            ) from None
         if "before marker 0xd9" not in str(error):
             raise Damaged(f"the JPEG's data ({error})") from None
         try:  # of padding before the end marker nothing is needed

@@ -41,7 +41,7 @@ def _used_chunks(png: bytes) -> Iterator[bytes]:
                 png[end - 4 : end]
             ):
                 raise BadChecksum(
-                    f"the checksum of a chunk {name.decode(errors='replace')} differs"
+                    f"damaged: the checksum of a chunk {name.decode(errors='replace')} differs"
                 )
             yield png[at:end]
         if name == b"IEND":

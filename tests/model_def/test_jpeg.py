@@ -73,7 +73,7 @@ def test_scans_of_the_picture_are_counted_not_bytes_in_it_or_behind_it() -> None
     data = encode("RGB", progressive=True, comment=b"\xff\xda" * 200)
     assert jpeg.count_scans(data + b"\xff\xda" * 200) == 10
     scan = data[scan_starts(data)[-1] : -2]
-    with pytest.raises(jpeg.TooManyScans, match="101 JPEG scans; the limit is 100"):
+    with pytest.raises(jpeg.TooManyScans, match="a JPEG of 101 scans; the limit is 100"):
         jpeg.check(data[:-2] + scan * 91 + END)
 
 

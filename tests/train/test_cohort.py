@@ -257,7 +257,9 @@ def test_a_damaged_picture_is_a_fault_that_says_so(folder: Path) -> None:
     whole = (folder / "cut.jpg").read_bytes()
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
     (fault,) = faults(folder, row(image="cut.jpg", lesion_id="cut"))
-    assert fault.startswith("row 0, image: the JPEG's data (Corrupt JPEG data: premature end")
+    assert fault.startswith(
+        "row 0, image: damaged: the JPEG's data (Corrupt JPEG data: premature end"
+    )
 
 
 def test_the_limits_of_serving_hold_in_training(folder: Path) -> None:
@@ -275,7 +277,7 @@ def test_the_limits_of_serving_hold_in_training(folder: Path) -> None:
         "row 0, image: 4001 x 4001 pixels; the limit is 16000000 in all",
         "row 1, image: 12000 x 12000 pixels; the limit is 16000000 in all",
         "row 2, image: 33554433 bytes; the limit is 33554432",
-        "row 3, image: 101 JPEG scans; the limit is 100",
+        "row 3, image: a JPEG of 101 scans; the limit is 100",
     ]
     for name in names:
         with pytest.raises(ImageTooLarge):
