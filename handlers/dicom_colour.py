@@ -23,21 +23,26 @@ def to_rgb(
     """RGB of samples (H, W, 3); `notes` gets `colour_space_contradicted`.
 
     The header's YBR_RCT and YBR_ICT are transforms of JPEG 2000, which its decoder undoes;
-    elsewhere they tell nothing. Of a JPEG without marker the component ids are custom, and the
-    header is often wrong: there, and where nothing tells, the pixels decide if they are plain.
-    Ultrasound is grey in its most part: three equal samples of RGB, neutral chrominance of YBR.
+    elsewhere they tell nothing. In a codestream without marker the component ids are custom, and
+    the header is often wrong: the pixels decide if they are plain. Ultrasound is grey in its most
+    part, which makes three equal samples of RGB, or neutral chrominance of YBR.
 
     Raises:
         UnreadableImage: naming PhotometricInterpretation, where they are not plain.
     """
     stated = _STATED.get(photometric)
     said = stream.space if stream else None
-    if stream and said and (stream.certain or said == stated):
-        space: Space | None = said
-    elif stream and stream.for_libjpeg:
-        space = _plain(samples) or (stated if said is None else said if stated is None else None)
-    else:  # JPEG 2000 and JPEG-LS have nothing to undo where they say nothing
-        space = stated or _plain(samples) or ("RGB" if stream else None)
+    space: Space | None
+    if stream and stream.certain:
+        space = said
+    elif stream and (plain := _plain(samples)):
+        space = plain
+    elif said and stated and said != stated:
+        space = None
+    else:
+        space = stated or said or _plain(samples)
+        if space is None and stream and not stream.for_libjpeg:
+            space = "RGB"  # JPEG 2000 that mixed nothing: there is nothing to undo
     if space is None:
         raise UnreadableImage(
             f"image: PhotometricInterpretation is {photometric}, which the pixels contradict; "

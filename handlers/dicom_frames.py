@@ -49,8 +49,8 @@ def frame_bytes(body: Reader, number: int, frames: int, extended: bytes, notes: 
         beginnings = by_table if set(starts) <= set(by_table) else None
     if beginnings is None:
         raise UnreadableImage(
-            f"image: PixelData has {len(fragments)} fragments for {frames} frames "
-            "(NumberOfFrames), and no offset table tells them apart",
+            f"image: NumberOfFrames is {frames}, PixelData has {len(fragments)} fragments, and no "
+            "offset table tells which are a frame's",
             field="image",
         )
     if stated and stated != [offsets[index] for index in beginnings]:

@@ -116,15 +116,16 @@ def read_header(dataset: Dataset, notes: list[str]) -> Header:
 
 def _bits(dataset: Dataset, notes: list[str]) -> tuple[int, int]:
     allocated, stored = required(dataset, "BitsAllocated"), whole(dataset, "BitsStored")
-    if stored is None and allocated == 8:
+    if stored is None:
+        if allocated != 8:
+            raise UnreadableImage("image: BitsStored is absent", field="image")
         notes.append("bits_stored_assumed")
         stored = 8
-    if allocated not in (8, 16) or not 8 <= (stored or 0) <= allocated:
+    if allocated not in (8, 16) or not 8 <= stored <= allocated:
         raise UnsupportedImage(
             f"image: BitsStored {stored} in BitsAllocated {allocated}; give 8 to 16 in 8 or 16",
             field="image",
         )
-    assert stored is not None
     high = whole(dataset, "HighBit")
     if high not in (None, stored - 1):
         raise UnsupportedImage("image: HighBit is not BitsStored - 1; write it anew", field="image")

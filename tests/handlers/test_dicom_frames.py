@@ -66,7 +66,9 @@ def test_frames_of_several_fragments(syntax: uid.UID) -> None:
     wrong.append(np.asarray([0, every[1], every[3]], "<u4").tobytes())
     if syntax == uid.RLELossless:  # it has one fragment a frame, and nothing else that tells
         for bad in (b"", *wrong[:3]):
-            with pytest.raises(UnreadableImage, match="6 fragments for 3 frames"):
+            with pytest.raises(
+                UnreadableImage, match="NumberOfFrames is 3, PixelData has 6 fragments"
+            ):
                 images.decode(file_of(syntax, 3, bad, *fragments), 1)
         return
     check(file_of(syntax, 3, b"", *fragments))
@@ -87,7 +89,7 @@ def test_the_first_item_may_be_a_frame(syntax: uid.UID) -> None:
 def test_fragments_that_are_no_frames(syntax: uid.UID) -> None:
     encoded = [cut(ENCODERS[syntax](frame), 1)[0] for frame in LOOP]
     for frames, items in ((3, encoded[:2]), (2, encoded), (3, [])):
-        with pytest.raises(UnreadableImage, match=rf"{len(items)} fragments for {frames} frames"):
+        with pytest.raises(UnreadableImage, match=rf"is {frames}, PixelData has {len(items)} frag"):
             images.decode(file_of(syntax, frames, b"", *items), 0)
     whole = file_of(syntax, 3, b"", *encoded)
     check(whole[: -len(END)])  # the end is not marked
@@ -102,7 +104,7 @@ def test_a_table_that_fits_but_hides_a_frame_is_refused(syntax: uid.UID) -> None
     """NumberOfFrames and the table say two, the codestreams three."""
     encoded = [cut(ENCODERS[syntax](frame), 1)[0] for frame in LOOP]
     table = np.array([0, 8 + len(encoded[0])], "<u4").tobytes()
-    with pytest.raises(UnreadableImage, match="3 fragments for 2 frames"):
+    with pytest.raises(UnreadableImage, match="NumberOfFrames is 2, PixelData has 3"):
         images.decode(file_of(syntax, 2, table, *encoded), 1)
-    with pytest.raises(UnreadableImage, match="3 fragments for 1 frame"):
+    with pytest.raises(UnreadableImage, match="NumberOfFrames is 1, PixelData has 3"):
         images.decode(file_of(syntax, 1, bytes(4), *encoded), 0)
