@@ -1,47 +1,37 @@
 """Objects by URI, local path or s3://, with one small surface.
 
-What may go wrong is in storage_errors.py, the S3 client in s3_client.py, and what is asked of a
-store before a run in storage_checks.py.
+What may go wrong is in storage_errors.py, the S3 client in s3_client.py, local files in
+local_files.py, and what is asked of a store before a run in storage_checks.py.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import hashlib
 import os
 import shutil
-import uuid
 import zlib
 from base64 import b64encode
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import botocore.exceptions as boto
 
+from batch import listing, local_files
 from batch.content_encoding import coding_of, decoded
 from batch.s3_client import body_faults, client, faults
 from batch.s3_errors import BodyFault
 from batch.storage_errors import (
-    AccessDenied,
     ConditionUnknown,
     ObjectChanged,
     ObjectEncoded,
     ObjectExists,
     ObjectMissing,
     ObjectTooLarge,
-    StorageError,
 )
 
 T = TypeVar("T")
-_LAST = "\U0010ffff"  # keys stand in the order of their bytes: behind all that begin alike
 _MISMATCH = {"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
-
-# What `link` answers on file systems that have none, as exFAT and SMB. (Where it is the mode that
-# does not allow it, a name cannot be changed there either, which tells.)
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 class Object(NamedTuple):
@@ -96,12 +86,12 @@ def read(
     wanted = None if if_match is None else if_match.strip('"')
     if is_s3(uri):
         return _read_s3(uri, wanted, limit, admit)
-    with _local_faults(), Path(uri).open("rb") as file:
+    with local_files.faults(), Path(uri).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         _check_size(size, limit)
         admit(size)
         data = file.read()
-    etag = _local_etag(data)
+    etag = local_files.etag(data)
     if wanted not in (None, etag):
         raise ObjectChanged("the object changed after the manifest was written")
     return Object(data, etag)
@@ -110,7 +100,7 @@ def read(
 def fetch(uri: str, path: Path) -> None:
     """Copy a whole object to a local file, a piece at a time. Raises as `read` does."""
     if not is_s3(uri):
-        with _local_faults():
+        with local_files.faults():
             shutil.copyfile(uri, path)
         return
     bucket, key = split_s3(uri)
@@ -128,7 +118,7 @@ def fetch(uri: str, path: Path) -> None:
                 file.write(piece)
 
     # In this order: boto3's errors of connections are OSErrors, too, and none of the file system.
-    with _local_faults(), faults(bucket):
+    with local_files.faults(), faults(bucket):
         _twice(copy)
 
 
@@ -138,9 +128,9 @@ def etag_of(uri: str, limit: int | None = None) -> str:
     A local file is read for it, a piece at a time, unless it has more than `limit` bytes.
     """
     if not is_s3(uri):
-        with _local_faults(), Path(uri).open("rb") as file:
+        with local_files.faults(), Path(uri).open("rb") as file:
             _check_size(os.fstat(file.fileno()).st_size, limit)
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+            return local_files.etag_of(file)
     bucket, key = split_s3(uri)
     with faults(bucket):
         return client().head_object(Bucket=bucket, Key=key)["ETag"].strip('"')
@@ -150,9 +140,8 @@ def write(uri: str, data: bytes) -> None:
     """Write a whole object: it appears complete or not at all, and replaces an earlier one."""
     if is_s3(uri):
         _put(uri, data)
-        return
-    with _local_faults(), _partial(Path(uri), data) as partial:
-        partial.replace(uri)
+    else:
+        local_files.write(Path(uri), data)
 
 
 def create(uri: str, data: bytes, *, emulated: bool = True) -> None:
@@ -162,31 +151,20 @@ def create(uri: str, data: bytes, *, emulated: bool = True) -> None:
     single writer alone; without `emulated` it raises ConditionUnknown. Raises ObjectExists, or as
     `read` does.
     """
-    exists_already = ObjectExists("there is such an object already")
-    if is_s3(uri):
-        try:
-            _put(uri, data, IfNoneMatch="*")
-        except ObjectChanged:
-            raise exists_already from None
-        except ConditionUnknown:
-            if not emulated:
-                raise
-            if exists(uri):
-                raise exists_already from None
-            _put(uri, data)
+    if not is_s3(uri):
+        local_files.create(Path(uri), data)
         return
-    with _local_faults(), _partial(Path(uri), data) as partial:
-        try:
-            os.link(partial, uri)
-        except FileExistsError:
+    exists_already = ObjectExists("there is such an object already")
+    try:
+        _put(uri, data, IfNoneMatch="*")
+    except ObjectChanged:
+        raise exists_already from None
+    except ConditionUnknown:
+        if not emulated:
+            raise
+        if exists(uri):
             raise exists_already from None
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            with _locked(Path(uri).parent):
-                if Path(uri).exists():
-                    raise exists_already from None
-                partial.replace(uri)
+        _put(uri, data)
 
 
 def replace(uri: str, data: bytes, etag: str, *, emulated: bool = True) -> None:
@@ -194,23 +172,19 @@ def replace(uri: str, data: bytes, etag: str, *, emulated: bool = True) -> None:
 
     Raises ObjectChanged where it has another by now, or is gone; else as `read` does.
     """
-    if is_s3(uri):
-        try:
-            _put(uri, data, IfMatch=f'"{etag}"')
-        except ObjectMissing:
-            raise ObjectChanged("the object is gone") from None
-        except ConditionUnknown:
-            if not emulated:
-                raise
-            if etag_of(uri) != etag.strip('"'):
-                raise ObjectChanged("the object is another by now") from None
-            _put(uri, data)
+    if not is_s3(uri):
+        local_files.replace(Path(uri), data, etag)
         return
-    path = Path(uri)
-    with _local_faults(), _partial(path, data) as partial, _locked(path.parent):
-        if not path.is_file() or _local_etag(path.read_bytes()) != etag:
-            raise ObjectChanged("the object is another by now")
-        partial.replace(path)
+    try:
+        _put(uri, data, IfMatch=f'"{etag}"')
+    except ObjectMissing:
+        raise ObjectChanged("the object is gone") from None
+    except ConditionUnknown:
+        if not emulated:
+            raise
+        if etag_of(uri) != etag.strip('"'):
+            raise ObjectChanged("the object is another by now") from None
+        _put(uri, data)
 
 
 def _put(uri: str, data: bytes, **condition: str) -> None:
@@ -241,36 +215,6 @@ def _twice(transfer: Callable[[], T]) -> T:
         return transfer()
 
 
-@contextmanager
-def _partial(path: Path, data: bytes) -> Iterator[Path]:
-    """A hidden file beside `path` that holds the bytes, safe on the disk; removed at the end."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut may leave the name without the bytes
-        yield partial
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which ends with the process whatever ends it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _local_etag(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
 def _check_size(size: int, limit: int | None) -> None:
     if limit is not None and size > limit:
         raise ObjectTooLarge(f"the object has {size} bytes; {limit} are taken")
@@ -279,7 +223,7 @@ def _check_size(size: int, limit: int | None) -> None:
 def first_bytes(uri: str, count: int) -> bytes:
     """Read the first bytes of an object, fewer where it has fewer. Raises as `read` does."""
     if not is_s3(uri):
-        with _local_faults(), Path(uri).open("rb") as file:
+        with local_files.faults(), Path(uri).open("rb") as file:
             return file.read(count)
     bucket, key = split_s3(uri)
     with faults(bucket):
@@ -294,65 +238,10 @@ def list_files(folder: str, *, deep: bool = False) -> list[str]:
     Those directly in it, or with `deep` also those in folders below that have no `_` or `.` before
     their name, which readers of Parquet pass over as well.
     """
-    return sorted(_list_s3(folder, deep) if is_s3(folder) else _list_local(folder, deep))
-
-
-def _list_s3(folder: str, deep: bool) -> Iterator[str]:
+    if not is_s3(folder):
+        return sorted(listing.files_in(folder, deep=deep))
     bucket, key = split_s3(folder)
-    prefix = f"{key.rstrip('/')}/" if key.strip("/") else ""
-    with faults(bucket):
-        # Flat, whatever slashes keys have: with a delimiter some stores leave out folders of
-        # folders. Hidden folders, which may hold millions, are jumped over.
-        where = {"Prefix": prefix} if deep else {"Prefix": prefix, "Delimiter": "/"}
-        following: dict[str, str] = {}
-        while True:
-            page = client().list_objects_v2(Bucket=bucket, **where, **following)  # type: ignore[arg-type]
-            keys = [one["Key"] for one in page.get("Contents", [])]
-            if keys and keys[0] <= following.get("StartAfter", ""):
-                raise StorageError(f"bucket {bucket!r} cannot be listed: StartAfter is not heeded")
-            for key in keys:
-                # The S3 console makes "folder" objects whose key ends in a slash.
-                if _hidden_folder(prefix, key) is None and not key.endswith("/"):
-                    yield f"s3://{bucket}/{key}"
-            if not page.get("IsTruncated"):
-                return
-            following = {"ContinuationToken": page["NextContinuationToken"]}
-            if keys and (hidden := _hidden_folder(prefix, keys[-1])) is not None:
-                following = {"StartAfter": f"{hidden}/{_LAST}"}
-
-
-def _hidden_folder(prefix: str, key: str) -> str | None:
-    """The outermost hidden folder below `prefix` that `key` lies in, if it lies in one."""
-    folder = prefix
-    for part in key.removeprefix(prefix).split("/")[:-1]:
-        if _is_hidden(part):
-            return folder + part
-        folder += f"{part}/"
-    return None
-
-
-def _list_local(folder: str, deep: bool) -> Iterator[str]:
-    def refused(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise error
-
-    seen = set()
-    with _local_faults():
-        for place, folders, names in os.walk(folder, onerror=refused, followlinks=True):
-            yield from (str(path) for name in names if (path := Path(place, name)).is_file())
-            if not deep:
-                return
-            seen.add(Path(place).resolve())
-            folders[:] = [
-                name
-                for name in folders
-                # Links are followed, but not in a circle.
-                if not _is_hidden(name) and Path(place, name).resolve() not in seen
-            ]
-
-
-def _is_hidden(folder: str) -> bool:
-    return folder.startswith(("_", "."))
+    return sorted(f"s3://{bucket}/{found}" for found in listing.keys_in(bucket, key, deep=deep))
 
 
 def exists(uri: str) -> bool:
@@ -384,17 +273,3 @@ def _read_s3(
 
     with faults(bucket):
         return _twice(get)
-
-
-@contextmanager
-def _local_faults() -> Iterator[None]:
-    try:
-        yield
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise ObjectMissing("there is no such file") from None
-    except PermissionError:
-        raise AccessDenied("the file's mode does not allow it") from None
-    except ValueError:  # a NUL in the name: no file is called that
-        raise ObjectMissing("there is no such file: the name is not a file name") from None
-    except OSError as error:
-        raise StorageError(f"the file system answered {os.strerror(error.errno or 0)}") from None
