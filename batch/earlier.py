@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from batch import results, storage
 from batch.manifest import Request, requests
@@ -127,7 +126,7 @@ class Earlier:
     def _rows_of(self, part: str) -> pa.Table:
         """A part's rows with a score, none if something else made it; as one batch."""
         try:
-            file = pq.ParquetFile(pa.BufferReader(storage.read(part).data))
+            file = results.parquet(storage.read(part).data)
             made_by: dict[str, Any] = json.loads(file.schema_arrow.metadata[b"sonode"])
             folder = made_by.pop("folder")
             if made_by != self._made_by:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from batch import manifest_checks as checks
 from sonode_console import UserError
 
+_DIGITS = 38  # of a decimal, the most that Spark and Arrow's 128 bits hold
 CHECKED_TOGETHER = 16_384  # rows; the digest of a manifest depends on it
 
 
@@ -42,17 +43,17 @@ def common_schema(uri: str, files: tuple[Path, ...]) -> pa.Schema:
     """Give the schema that all files fit, in types that readers of the results share.
 
     Types of one kind become the widest of them: text, times, numbers (whole ones where all values
-    are). A category is taken for what
-    it holds, and times of nanoseconds are of microseconds: Spark takes no others. Where there are
-    nulls alone there is no type, and one is given: readers of all nights take the type of the
-    first, into which the values of a later one would not fit. Raises Unsound, and UserError.
+    are). A category is taken for what it holds. What Spark does not take is changed: times of
+    nanoseconds are of microseconds, half floats are floats, and times of a day, UUIDs and decimals
+    of more than 38 digits are text. Where there are nulls alone there is no type, and one is given.
+    Raises Unsound, and UserError.
     """
     schemas = []
     for path in files:
         with _opened(path, files) as file:
             found = file.schema_arrow.remove_metadata()
         schemas.append(
-            pa.schema([it.with_type(_shared_type(it.type, null=pa.null())) for it in found])
+            pa.schema([it.with_type(_column_type(it.type, null=pa.null())) for it in found])
         )
     for path, schema in zip(files, schemas, strict=True):
         if odd := set(schemas[0].names) ^ set(schema.names):
@@ -106,7 +107,12 @@ def _common(uri: str, name: str, files: tuple[Path, ...], schemas: Sequence[pa.S
 def _shared(column: pa.Field) -> pa.Field:
     if pa.types.is_null(column.type):
         return column.with_type(checks.TYPES.get(column.name, pa.string()))
-    return column.with_type(_shared_type(column.type, null=pa.string()))
+    return column.with_type(_column_type(column.type, null=pa.string()))
+
+
+def _column_type(kind: pa.DataType, null: pa.DataType) -> pa.DataType:
+    # As text, but for those within lists and the like, which are bytes: Arrow casts no UUIDs.
+    return pa.string() if kind == pa.uuid() else _shared_type(kind, null)
 
 
 def _shared_type(kind: pa.DataType, null: pa.DataType) -> pa.DataType:
@@ -116,18 +122,32 @@ def _shared_type(kind: pa.DataType, null: pa.DataType) -> pa.DataType:
         kind = null
     elif pa.types.is_dictionary(kind):
         kind = inner(kind.value_type)  # a pandas category
-    elif pa.types.is_string_view(kind):
+    elif pa.types.is_list(kind):
+        kind = pa.list_(kind.value_field.with_type(inner(kind.value_type)))
+    elif pa.types.is_large_list(kind):
+        kind = pa.large_list(kind.value_field.with_type(inner(kind.value_type)))
+    elif pa.types.is_fixed_size_list(kind):
+        kind = pa.list_(kind.value_field.with_type(inner(kind.value_type)), kind.list_size)
+    elif pa.types.is_map(kind):
+        kind = pa.map_(inner(kind.key_type), kind.item_field.with_type(inner(kind.item_type)))
+    elif pa.types.is_struct(kind):
+        kind = pa.struct([field.with_type(inner(field.type)) for field in kind])
+    return _shared_value(kind)
+
+
+def _shared_value(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
         kind = pa.string()
     elif pa.types.is_binary_view(kind):
         kind = pa.binary()
     elif pa.types.is_timestamp(kind) and kind.unit == "ns":
         kind = pa.timestamp("us", kind.tz)
-    elif pa.types.is_list(kind):
-        kind = pa.list_(kind.value_field.with_type(inner(kind.value_type)))
-    elif pa.types.is_large_list(kind):
-        kind = pa.large_list(kind.value_field.with_type(inner(kind.value_type)))
-    elif pa.types.is_struct(kind):
-        kind = pa.struct([field.with_type(inner(field.type)) for field in kind])
+    elif pa.types.is_time(kind) or (pa.types.is_decimal(kind) and kind.precision > _DIGITS):
+        kind = pa.string()
+    elif pa.types.is_float16(kind):
+        kind = pa.float32()
+    elif kind == pa.uuid():
+        kind = kind.storage_type
     return kind
 
 
@@ -165,10 +185,19 @@ def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
     columns = []
     for field, column in zip(schema, table.columns, strict=True):
         try:
-            columns.append(column.cast(field.type))
+            columns.append(_cast_column(column, field.type))
         except pa.ArrowInvalid:
             raise UserError(
                 f"manifest: column {field.name!r} holds {column.type} that does not fit into "
                 f"{field.type}, as readers of the results share it; write it as {field.type}"
             ) from None
     return pa.table(columns, schema=schema)
+
+
+def _cast_column(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if column.null_count == len(column):  # of any type: none of them says what is missing
+        return pa.chunked_array([pa.nulls(len(column), kind)])
+    if column.type == pa.uuid() and pa.types.is_string(kind):
+        texts = [None if value is None else str(value) for value in column.to_pylist()]
+        return pa.chunked_array([pa.array(texts, kind)])
+    return column.cast(kind)

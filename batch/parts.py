@@ -49,13 +49,27 @@ def load(uri: str, rows: int, columns: Sequence[pa.Field]) -> Part | None:
     except ObjectMissing:
         return None
     try:
-        file = pq.ParquetFile(pa.BufferReader(found.data))
+        file = results.parquet(found.data)
         read = file.read(columns=[column.name for column in columns]).to_pylist()
     except (pa.ArrowException, OSError):
         read = []
     if len(read) != rows or any(len(row) != len(columns) for row in read):
-        raise UserError(f"{uri}: not the results that belong there; remove it and run again")
+        raise unsound(uri)
     return Part(read, found.etag)
+
+
+def read_columns(uri: str, names: list[str]) -> pa.Table:
+    """Read some columns of a part. Raises StorageError, and UserError for what is no part."""
+    data = storage.read(uri).data
+    try:
+        return results.parquet(data).read(columns=names)
+    except (pa.ArrowException, OSError):
+        raise unsound(uri) from None
+
+
+def unsound(uri: str) -> UserError:
+    """Say that a file is no part, or a damaged one."""
+    return UserError(f"{uri}: not the results that belong there; remove it and run again")
 
 
 def improved(old: Sequence[results.Row], new: Sequence[results.Row]) -> list[results.Row] | None:
@@ -103,5 +117,5 @@ def _encoded(shard: pa.Table, rows: list[results.Row], job: Job) -> bytes:
     table = results.table(shard, rows, job.columns)
     table = table.replace_schema_metadata({"sonode": json.dumps(made_by)})
     sink = io.BytesIO()
-    pq.write_table(table, sink)
+    pq.write_table(table, sink, write_page_checksum=True)
     return sink.getvalue()

@@ -114,14 +114,20 @@ def partition(date: str, name: str, version: str) -> str:
     return f"date={date}/model={name}-{version}"
 
 
+def parquet(data: bytes) -> pq.ParquetFile:
+    """Open a part; a page whose bytes are not those that were written raises when it is read."""
+    return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+
+
 def read(out_uri: str) -> pa.Table:
     """Read all results of a folder into one table: by date, by model, in the manifest's order.
 
-    Raises StorageError; `out_uri` must hold at least one part.
+    Raises StorageError, and what Arrow raises for a file that is no part or a damaged one;
+    `out_uri` must hold at least one part.
     """
     return pa.concat_tables(
         (
-            pq.ParquetFile(pa.BufferReader(storage.read(uri).data)).read()
+            parquet(storage.read(uri).data).read()
             for uri in storage.list_files(out_uri, deep=True)
             if uri.endswith(".parquet")
         ),

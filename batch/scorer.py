@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batch import claims, results, storage, storage_checks, summary
+from batch import carried, claims, results, storage, storage_checks, summary
 from batch import manifest as manifests
 from batch.earlier import Earlier
 from batch.job import Archive, Job
@@ -109,6 +109,7 @@ def score(
         storage_checks.check_store(job.out, single_writer=single_writer)
         started = _now()
         there = claims.claim(job.out, job.date, intent, shard_rows, started)
+        manifest = carried.agreed(manifest, job.out, dry=False)
         begin = time.perf_counter()
         receipts: list[Receipt] = []
         failed: Counter[str] = Counter()
@@ -216,6 +217,7 @@ def _prepared(
         storage_checks.check_bucket(bucket)
     out = storage.absolute(out_uri)  # heat maps are named by it in the results
     storage_checks.check_readable(out)
+    manifest = carried.agreed(manifest, out, dry=True)
     key = claims.manifest_key(manifest.sha256, manifest.folder)
     date = claims.date_of(out, key, archive.name, archive.version, date)
     job = Job(

@@ -16,13 +16,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, NonNegativeInt
 
 from batch import claims, drift, report, results, storage
 from batch.drift import BINS
 from batch.job import Job
+from batch.parts import read_columns
 from batch.storage_errors import ObjectChanged, ObjectExists, ObjectMissing, StorageError
 
 _log = logging.getLogger(__name__)
@@ -114,9 +113,9 @@ def write(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> Run
 def count(part_uri: str) -> Counter[str]:
     """How many rows of a part have each status, and how many are `not_reached`.
 
-    Raises StorageError.
+    Raises StorageError, and UserError for what is no part.
     """
-    found = _columns(part_uri, ["status", "code"])
+    found = read_columns(part_uri, ["status", "code"])
     codes = found["code"].to_pylist()
     counts = Counter(found["status"].to_pylist())
     return counts + Counter({results.NOT_REACHED: codes.count(results.NOT_REACHED)})
@@ -128,7 +127,7 @@ def _counted(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> 
     scores = {head: [0] * drift.BINS for head in job.archive.heads}
     for part in parts:
         names = ["status", "code", *(f"{head}_probability" for head in scores)]
-        found = _columns(storage.join(job.out, part), names)
+        found = read_columns(storage.join(job.out, part), names)
         for status, number in Counter(found["status"].to_pylist()).items():
             by_status[status] += number
         by_code.update(code for code in found["code"].to_pylist() if code is not None)
@@ -188,10 +187,6 @@ def _run_before(job: Job) -> dict[str, Mapping[str, Sequence[int]]]:
         _log.warning("%s: %s; scores are not compared with that run's", max(runs), why)
         return {}
     return {f"run of {record.date}": record.scores}
-
-
-def _columns(uri: str, names: list[str]) -> pa.Table:
-    return pq.ParquetFile(pa.BufferReader(storage.read(uri).data)).read(columns=names)
 
 
 def _versions() -> dict[str, str]:

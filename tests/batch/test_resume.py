@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch import local_engine, parts, scorer, storage
+from batch import local_engine, parts, results, scorer, storage
 from sonode_console import UserError
 from tests.batch.conftest import FakeArchive, put_table
 from tests.batch.test_scorer import PLACE, put_images, rows_of, run
@@ -278,6 +279,28 @@ def test_a_part_that_is_none_is_refused_and_not_overwritten(
     pq.write_table(pa.table({"status": ["ok"]}), part)
     with pytest.raises(UserError, match="not the results that belong there; remove it"):
         run(manifest, out, archive)
+
+
+def test_a_bit_that_was_flipped_in_a_part_is_seen(
+    tmp_path: Path, archive: Any, put_table: Any
+) -> None:
+    """Without checksums p would be another from then on, for each reader and for `--since`."""
+    out = str(tmp_path / "out")
+    uris = put_images(str(tmp_path), *(b"p=0.2%d" % row for row in range(3)))
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
+    run(manifest, out, archive)
+    (part,) = storage.list_files(out, deep=True)
+    sound = Path(part).read_bytes()
+    place = sound.index(struct.pack("<d", 0.21))
+    Path(part).write_bytes(sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :])
+    with pytest.raises(OSError, match=r"(?i)crc"):
+        results.read(out)
+    with pytest.raises(UserError, match="not the results that belong there; remove it"):
+        run(manifest, out, archive)
+    with pytest.raises(UserError, match="is not a part of results"):
+        run(manifest, str(tmp_path / "new"), archive, since=out)
+    Path(part).write_bytes(sound)
+    assert run(manifest, out, archive).by_status == {"ok": 3, "failed": 0}
 
 
 def test_earlier_results_spare_what_has_not_changed(
