@@ -4,14 +4,26 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo-out
 
-.PHONY: demo test check fuzz bench soak kills rollouts clean
+.PHONY: demo test check fuzz bench soak kills rollouts lock clean
 .DEFAULT_GOAL := test
 
+# The locked set has a SHA-256 for every file, on the platform that it is tested on; elsewhere the
+# versions of constraints.txt are asked for.
+LOCKED := $(shell $(PYTHON) -c 'import platform, sys; \
+	print((sys.version_info[:2], sys.platform, platform.machine()) == ((3, 11), "linux", "x86_64"))')
+PIP     = $(BIN)/python -m pip install --quiet
+ifeq ($(LOCKED),True)
+INSTALL = $(PIP) --require-hashes --no-deps --requirement requirements.txt && \
+	$(PIP) --no-deps --no-build-isolation --editable .
+else
+INSTALL = $(PIP) --constraint constraints.txt --editable '.[test]'
+endif
+
 # The environment is remade when what it is made from changes.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sonode needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(INSTALL)
 	touch $@
 
 demo: $(VENV)/.installed  ## the whole road on a synthetic cohort, into OUT
@@ -35,7 +47,7 @@ fuzz: $(VENV)/.installed  ## CASES broken images, DICOMs and bodies, or SECONDS 
 	$(BIN)/python -m tests.handlers.fuzz --cases $(CASES) --seconds $(SECONDS) --seed $(SEED)
 
 $(VENV)/.bench: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(PIP) --constraint constraints.txt --editable '.[bench]'
 	touch $@
 
 SERVING ?=
@@ -56,6 +68,16 @@ kills: $(VENV)/.installed  ## the batch killed 50 times at random moments and at
 
 rollouts: $(VENV)/.installed  ## bad versions, and kills at each step of a rollout under load
 	SONODE_TEST_ROLLOUTS=all $(BIN)/python -m pytest tests/archives/test_rollout_live.py -s
+
+# After a change of what is needed; `uv` reads the hashes of all files from the index.
+COMPILE = $(BIN)/uv pip compile pyproject.toml --constraint constraints.txt --generate-hashes \
+	--python-platform x86_64-unknown-linux-gnu --no-annotate --quiet \
+	--custom-compile-command 'make lock'
+lock: $(VENV)/.installed  ## requirements.txt and deploy/requirements.txt from constraints.txt
+	$(PIP) 'uv>=0.9'
+	$(COMPILE) --python-version 3.11 --extra test --output-file requirements.txt
+	$(COMPILE) --python-version 3.12 --extra gateway --extra cpu \
+		--output-file deploy/requirements.txt
 
 clean:
 	rm -rf $(VENV) $(OUT) *.egg-info .mypy_cache .ruff_cache .pytest_cache
