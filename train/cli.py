@@ -28,7 +28,7 @@ from sonode_console import UserError, say, table
 from sonode_yaml import refuse_duplicate_keys
 from train.calibration import calibrate, score_histograms
 from train.datamodule import CohortData, split_remarks
-from train.leakage import IMAGES, check_unseen, images_of
+from train.leakage import IMAGES, check_unseen, images_of, seen_before
 from train.losses import spoken_of
 from train.precision import best_precision
 from train.predictions import logits_of
@@ -175,6 +175,12 @@ class TrainCLI(LightningCLI):
             seed = self.datamodule.split_seed
             for line in split_remarks(cohort, self.model.heads, seed):
                 say(f"data.split_seed {seed}: {line}")
+        weights = Path(self.model.weights)
+        self.seen_before = (
+            seen_before(weights, self.datamodule, {it: self._rows(it) for it in ("val", "test")})
+            if weights.is_file()
+            else None
+        )
         last = out / RUN / "last.ckpt"
         if last.exists():
             if record.read_text() != text:
@@ -237,7 +243,7 @@ class TrainCLI(LightningCLI):
                 "score_reference": score_histograms(logits_NL, heads, self.model.hierarchy),
             },
         )
-        images = {IMAGES: images_of(self.datamodule)}
+        images = {IMAGES: images_of(self.datamodule, self.seen_before)}
         checkpoint.save(self.settings.out / CHECKPOINT, self.model.network.float(), card, images)
         say(f"checkpoint of epoch {best['epoch'] + 1}: {self.settings.out / 'checkpoint'}")
 
@@ -300,11 +306,14 @@ class TrainCLI(LightningCLI):
                 f"--data.split_seed {self.datamodule.split_seed}: the checkpoint was trained with "
                 f"{trained_with}; another split would evaluate it on patients it was trained on"
             )
-        ids = self.datamodule.cohort.table["patient_id"]
-        rows = [index for index, its in enumerate(ids) if part_of(its, trained_with) == part]
-        check_unseen(self.settings.out / CHECKPOINT, self.datamodule, part, rows)
+        check_unseen(self.settings.out / CHECKPOINT, self.datamodule, part, self._rows(part))
         self.model.network, self.model.heads = network, card.heads
         self.model.hierarchy, self.model.preprocessing = card.hierarchy, card.preprocessing
+
+    def _rows(self, part: Part) -> list[int]:
+        """The cohort's rows of a part."""
+        ids, seed = self.datamodule.cohort.table["patient_id"], self.datamodule.split_seed
+        return [index for index, its in enumerate(ids) if part_of(its, seed) == part]
 
     def after_validate(self) -> None:
         """Show the validation AUCs."""

@@ -7,7 +7,7 @@ patient's id.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,10 @@ import pyarrow.parquet as pq
 from sonode_console import UserError, say
 from train.cohort import Cohort
 from train.datamodule import CohortData
-from train.near_duplicates import BITS, SIMILAR, hashes, most_similar, stack
+from train.near_duplicates import BITS, SIMILAR, Bytes, hashes, most_similar, stack
 from train.split import Part
 
 IMAGES = "images.parquet"  # beside the weights; not packed into an archive
-KEY = b"sonode.key"
 LEARNED: dict[str, tuple[Part, ...]] = {
     "val": ("train",),
     "test": ("train", "val"),
@@ -34,40 +33,44 @@ _SCHEMA = pa.schema(
         pa.field("pixels_sha256", pa.string()),
         pa.field("part", pa.string()),
         pa.field("looks", pa.binary(BITS // 8)),
+        pa.field("key", pa.binary(32)),
         pa.field("patient", pa.binary(16)),
     ]
 )
 
 
-def images_of(data: CohortData) -> bytes:
-    """The content of `IMAGES`: each image of the split with its part.
+def images_of(data: CohortData, before: pa.Table | None = None) -> bytes:
+    """The content of `IMAGES`: each image of the split with its part, and those of `before`.
 
-    `looks` is of `near_duplicates.hashes`. `patient` is keyed by the cohort's digest, so that equal
-    ids of two cohorts have other hashes: it hides ids from a reader, not from one who tries them.
+    `looks` is of `near_duplicates.hashes`. `patient` is keyed by `key`, the cohort's digest, so
+    that equal ids of two cohorts have other hashes: it hides ids from a reader, not from one who
+    tries them. `before`: of `seen_before`.
     """
     cohort, key = data.cohort, bytes.fromhex(data.cohort.sha256)
     rows = [(index, part) for part, indices in data.indices.items() for index in indices]
     table = cohort.table
-    looks = _looks(cohort, [index for index, _ in rows])
     found = {
         (
             str(table["pixels_sha256"].iloc[index]),
             part,
-            its.tobytes(),
+            looks.tobytes(),
+            key,
             _patient(str(table["patient_id"].iloc[index]), key),
         )
-        for (index, part), its in zip(rows, looks, strict=True)
+        for (index, part), looks in zip(rows, _looks(cohort, [it for it, _ in rows]), strict=True)
     }
-    columns = zip(*sorted(found), strict=True) if found else ([] for _ in _SCHEMA)
-    schema = _SCHEMA.with_metadata({KEY: key})
-    arrays = [pa.array(its, field.type) for its, field in zip(columns, _SCHEMA, strict=True)]
+    images = pa.Table.from_pylist(
+        [dict(zip(_SCHEMA.names, row, strict=True)) for row in sorted(found)], _SCHEMA
+    )
+    if before is not None:
+        images = pa.concat_tables([images, before])
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, write_page_checksum=True)
+    pq.write_table(images, sink, write_page_checksum=True)
     content: bytes = sink.getvalue().to_pybytes()
     return content
 
 
-def _looks(cohort: Cohort, rows: list[int]) -> np.ndarray:
+def _looks(cohort: Cohort, rows: list[int]) -> Bytes:
     """Perceptual hashes of the rows' images (rows, bytes)."""
     images = [str(cohort.table["image"].iloc[row]) for row in rows]
     once = list(dict.fromkeys(images))
@@ -89,40 +92,81 @@ def check_unseen(checkpoint: Path, data: CohortData, part: str, rows: Iterable[i
     Raises:
         UserError: `IMAGES` is damaged, or rows show what was learned from; all rows are listed.
     """
+    known = _read(checkpoint)
+    if known is None:
+        return
+    if why := _seen(known, data, part, rows):
+        raise UserError(
+            f"COHORT {data.cohort_folder}: {len(why)} rows of part {part} show images or patients "
+            f"that the checkpoint was trained on, so they are no evidence; take them out {_CHANCE}",
+            why,
+        )
+
+
+_CHANCE = "(patients of another hospital whose ids are the same by chance: give its ids a prefix)"
+
+
+def seen_before(weights: Path, data: CohortData, parts: Mapping[Part, Iterable[int]]) -> pa.Table:
+    """What a checkpoint learned from whose `weights` a training starts with, as its training part.
+
+    The network that comes of it has seen those images, too. Rows by part, val and test, must be
+    none of them.
+
+    Raises:
+        UserError: as `check_unseen`.
+    """
+    known = _read(weights.parent)
+    if known is None or "looks" not in known.column_names:
+        return _SCHEMA.empty_table()
+    for part, rows in parts.items():
+        if why := _seen(known, data, part, rows):
+            raise UserError(
+                f"model.weights {weights}: were trained on images or patients of {len(why)} rows "
+                f"of part {part}; give other weights, or the split_seed of that training {_CHANCE}",
+                why,
+            )
+    learned = known.filter(pc.is_in(known["part"], pa.array(LEARNED["test"])))
+    place = learned.column_names.index("part")
+    return learned.set_column(place, _SCHEMA.field("part"), pa.array(["train"] * len(learned)))
+
+
+def _read(checkpoint: Path) -> pa.Table | None:
+    """`IMAGES` of a checkpoint; None where there is none, which is said."""
     path = checkpoint / IMAGES
     if not path.is_file():
         say(f"CHECKPOINT {checkpoint}: holds no {IMAGES}; not checked: whether it saw these images")
-        return
+        return None
     try:
         known = pq.read_table(path, page_checksum_verification=True)
-        learned = known.filter(pc.is_in(known["part"], pa.array(LEARNED[part])))
-        exact = set(learned["pixels_sha256"].to_pylist())
+        known.select(["pixels_sha256", "part"])
     except (pa.ArrowException, OSError, KeyError) as error:
         raise UserError(
             f"CHECKPOINT {checkpoint}: its {IMAGES} is damaged; copy the checkpoint again"
         ) from error
+    if "looks" not in known.column_names:
+        say(
+            f"CHECKPOINT {checkpoint}: its {IMAGES} is of an earlier version; not checked: similar "
+            "images, and other images of the patients that it saw"
+        )
+    return known
+
+
+def _seen(known: pa.Table, data: CohortData, part: str, rows: Iterable[int]) -> list[str]:
+    """The rows of which the image or the patient is among what a part must not know, and why."""
+    learned = known.filter(pc.is_in(known["part"], pa.array(LEARNED[part])))
     table, chosen = data.cohort.table, sorted(rows)
-    why = {
-        row: "image: the same pixels" for row in chosen if table["pixels_sha256"].iloc[row] in exact
-    }
-    if KEY in (known.schema.metadata or {}):
-        key, patients = known.schema.metadata[KEY], set(learned["patient"].to_pylist())
+    pixels, ids = (table[name].to_numpy(dtype=object) for name in ("pixels_sha256", "patient_id"))
+    exact = set(learned["pixels_sha256"].to_pylist())
+    why = {row: "image: the same pixels" for row in chosen if pixels[row] in exact}
+    if "looks" in known.column_names:
         others = np.frombuffer(b"".join(learned["looks"].to_pylist()), np.uint8)
         nearest = most_similar(_looks(data.cohort, chosen), others.reshape(-1, BITS // 8))
         for row, similarity in zip(chosen, nearest, strict=True):
             if similarity >= SIMILAR:
                 why.setdefault(row, f"image: a similar one (about {similarity:.3f})")
-            if _patient(str(table["patient_id"].iloc[row]), key) in patients:
-                why.setdefault(row, "patient_id: of that patient")
-    else:
-        say(
-            f"CHECKPOINT {checkpoint}: its {IMAGES} is of an earlier version; not checked: similar "
-            "images, and other images of the patients that it saw"
-        )
-    if why:
-        raise UserError(
-            f"COHORT {data.cohort_folder}: {len(why)} rows of part {part} show images or patients "
-            "that the checkpoint was trained on, so they are no evidence; take them out of the "
-            "cohort (of another hospital whose ids are the same by chance: give its ids a prefix)",
-            [f"row {row}, {why[row]}" for row in sorted(why)],
-        )
+        patients = set(learned["patient"].to_pylist())
+        for key in learned["key"].unique().to_pylist():
+            for row in chosen:
+                if _patient(str(ids[row]), key) in patients:
+                    why.setdefault(row, "patient_id: of that patient")
+    return [f"row {row}, {why[row]}" for row in sorted(why)]

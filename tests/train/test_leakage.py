@@ -1,0 +1,88 @@
+import io
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from sonode_console import UserError
+from train.cohort import Cohort
+from train.datamodule import CohortData
+from train.importers import import_voc
+from train.leakage import IMAGES, check_unseen, images_of, seen_before
+from train.phantom import write_phantom
+from train.split import PARTS, Part, part_of
+
+
+def split(folder: Path, seed: int) -> CohortData:
+    """The data of a training, as far as what it knows of its images goes."""
+    data = CohortData(folder, split_seed=seed)
+    patients = data.cohort.table["patient_id"]
+    for part in PARTS:
+        data.indices[part] = [i for i, it in enumerate(patients) if part_of(it, seed) == part]
+    return data
+
+
+def without_training(data: CohortData) -> dict[Part, list[int]]:
+    return {"val": data.indices["val"], "test": data.indices["test"]}
+
+
+@pytest.fixture
+def first(phantom: Cohort, tmp_path: Path) -> Path:
+    """The folder of a checkpoint that was trained on the phantom under split seed 4."""
+    folder = tmp_path / "first"
+    folder.mkdir()
+    (folder / IMAGES).write_bytes(images_of(split(phantom.folder, 4)))
+    return folder
+
+
+def test_weights_that_saw_the_test_part_are_refused(first: Path, phantom: Cohort) -> None:
+    weights = first / "weights.safetensors"
+    same = split(phantom.folder, 4)
+    before = seen_before(weights, same, without_training(same))
+    learned = [*same.indices["train"], *same.indices["val"]]
+    expected = set(phantom.table["pixels_sha256"].iloc[learned])
+    assert set(before["pixels_sha256"].to_pylist()) == expected
+    assert set(before["part"].to_pylist()) == {"train"}
+
+    # Under another seed some that it learned from are to be tested on.
+    other = split(phantom.folder, 5)
+    seen = sorted(set(other.indices["test"]) & set(learned))
+    assert seen
+    rows: dict[Part, list[int]] = {"test": other.indices["test"]}
+    with pytest.raises(UserError, match=f"images or patients of {len(seen)} rows of part") as found:
+        seen_before(weights, other, rows)
+    assert found.value.details == [f"row {row}, image: the same pixels" for row in seen]
+
+
+def test_what_the_first_network_saw_the_second_one_saw(
+    first: Path, phantom: Cohort, tmp_path: Path
+) -> None:
+    write_phantom(tmp_path / "other", 5, 77)
+    rows = (tmp_path / "other" / "labels.csv").read_text().replace(",phantom_", ",other_")
+    (tmp_path / "other" / "labels.csv").write_text(rows)
+    import_voc(tmp_path / "other", tmp_path / "other", name="other", synthetic=True)
+    data = split(tmp_path / "other", 0)
+    before = seen_before(first / "weights.safetensors", data, without_training(data))
+    second = tmp_path / "second"
+    second.mkdir()
+    (second / IMAGES).write_bytes(images_of(data, before))
+
+    known = pq.read_table(io.BytesIO((second / IMAGES).read_bytes()))
+    assert len(known) == len(data.cohort.table) + len(before)
+    again = split(phantom.folder, 4)
+    learned = sorted([*again.indices["train"], *again.indices["val"]])
+    everyone = range(len(phantom.table))
+    with pytest.raises(UserError, match=f"{len(learned)} rows of part all show") as found:
+        check_unseen(second, again, "all", everyone)
+    assert found.value.details == [f"row {row}, image: the same pixels" for row in learned]
+    check_unseen(second, again, "test", again.indices["test"])
+
+
+def test_weights_of_unknown_origin_are_said(
+    phantom: Cohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = split(phantom.folder, 4)
+    before = seen_before(tmp_path / "resnet18.pth", data, without_training(data))
+    assert len(before) == 0
+    assert "holds no images.parquet; not checked" in capsys.readouterr().out
+    assert images_of(data, before) == images_of(data)
