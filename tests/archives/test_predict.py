@@ -53,7 +53,7 @@ def by_archive(
     )
     assert (done.returncode, done.stderr) == (0, "")
     body: dict[str, Any] = json.loads(done.stdout)
-    for key, size in (("png", (288, 276)), ("full_frame_png", (384, 304))):
+    for key, size in (("png", (288, 292)), ("full_frame_png", (384, 320))):
         path = folder / body["heatmaps"]["alnm"][key]
         assert path.parent == folder / "maps"
         with Image.open(path) as picture:
