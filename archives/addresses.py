@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from archives.clients import write_private
+from archives.state_files import write_private
 
 logger = logging.getLogger(__name__)
 

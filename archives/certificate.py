@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from archives.clients import write_private
+from archives.state_files import write_private
 from sonode_console import UserError
 
 logger = logging.getLogger(__name__)

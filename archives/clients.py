@@ -6,7 +6,6 @@ Small files of the state folder that only their owner reads. nginx reads them at
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -16,15 +15,13 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import get_ident
 
 from archives.loader import NAME
-from archives.owners import hand_over
+from archives.state_files import hand_over, write_private
 from sonode_console import UserError
 
 TOKEN_BYTES = 32
 KEY_BYTES = 32  # gateway.js knows it, too
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def study_key(state: Path) -> bytes:
@@ -101,36 +98,6 @@ def _write_clients(state: Path, known: dict[str, str]) -> None:
 def write_token(state: Path, node: str, token: str) -> None:
     """Give nginx the node's token; it counts from the next request on."""
     write_private(state, state / "gateway" / f"{node}.token", token.encode())
-
-
-def write_private(state: Path, path: Path, data: bytes) -> None:
-    """Write a file of the state folder in one step, for its owner's eyes alone; it stays written.
-
-    What root writes is the owner's, too: nginx reads it as that user. On a full disk a file that is
-    there is written over in place.
-    """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}.part")
-    try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            hand_over(state, file.fileno())
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        if error.errno not in FULL or not _fits(path, data):
-            raise
-        # A token or configuration that cannot be renewed would stop all traffic.
-        with path.open("r+b") as file:
-            file.write(data)
-            file.truncate()
-
-
-def _fits(path: Path, data: bytes) -> bool:
-    """Whether the file's own blocks hold as much: a full disk then does not matter."""
-    return path.exists() and len(data) <= path.stat().st_blocks * 512
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from archives.certificate import WARN_BEFORE_S, Pair
-from archives.clients import FULL, clients, study_key, write_private
+from archives.clients import clients, study_key
+from archives.state_files import FULL, write_private
 from sonode_console import UserError
 
 logger = logging.getLogger(__name__)

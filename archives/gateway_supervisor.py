@@ -27,6 +27,7 @@ from archives.journal import Desired, Journal, fold
 from archives.nginx import Nginx
 from archives.node_watch import NOT_YET, Seen, Watch
 from archives.nodes import PROBE_TIMEOUT_S, Node, NodeSettings
+from archives.state_files import write_private
 from sonode_console import UserError, say
 
 logger = logging.getLogger(__name__)
@@ -189,7 +190,7 @@ class Supervisor:
             return
         path = self.state / "gateway" / "applied.json"
         line = json.dumps(told | {"time": round(time.time(), 3)}) + "\n"
-        clients.write_private(self.state, path, line.encode())
+        write_private(self.state, path, line.encode())
         up = {watch.node.name: watch.seen.up for watch in self.watches}
         self._health.write_metrics(up, self.desired.seq)
         self._applied = text

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
-from archives.owners import hand_over
+from archives.state_files import hand_over, write_private
 from sonode_console import UserError
 
 LOOK_S = 1.0  # for so long somebody may be looking whether it is locked
@@ -171,6 +171,35 @@ class Journal:
         """
         return self._read()[1]
 
+    def repair(self) -> tuple[int, Path | None]:
+        """Cut off the first line that cannot follow those before it, and all after; in `lock()`.
+
+        Returns:
+            How many entries stay, and the copy of the journal as it was; None: it was sound.
+        """
+        assert self._locked, "only the holder of the lock writes"
+        data = self.path.read_bytes()
+        lines = data.splitlines(keepends=True)
+        entries: list[Entry] = []
+        for line in lines:
+            try:
+                _, (entry,) = _parse(self.path, line, len(entries) + 1)
+                fold([entry])
+            except (UserError, ValueError):
+                break
+            # An entry of a rollout follows another one of it: an ended one has none.
+            if entry.rollout and entry.event != "start" and (
+                not entries or entries[-1].rollout != entry.rollout
+            ):  # fmt: skip
+                break
+            entries.append(entry)
+        if len(entries) == len(lines):
+            return len(entries), None
+        copy = self.path.with_name(f"journal-{time.strftime('%Y%m%dT%H%M%S')}.jsonl")
+        write_private(self.state, copy, data)
+        write_private(self.state, self.path, b"".join(lines[: len(entries)]))
+        return len(entries), copy
+
     def _read(self) -> tuple[int, list[Entry]]:
         """Return the bytes of whole lines, and their entries.
 
@@ -186,18 +215,18 @@ class Journal:
         return self._last[1]
 
 
-def _parse(path: Path, data: bytes) -> tuple[int, list[Entry]]:
+def _parse(path: Path, data: bytes, first: int = 1) -> tuple[int, list[Entry]]:
     whole = data.rfind(b"\n") + 1
     entries = []
-    for number, line in enumerate(data[:whole].splitlines(), 1):
+    for number, line in enumerate(data[:whole].splitlines(), first):
         try:
             entry = _entry(json.loads(line))
         except (ValueError, KeyError, TypeError, AttributeError):
             entry = None
         if entry is None or entry.seq != number:
             raise UserError(
-                f"{path}, line {number}: no entry of a journal: mend it from a copy, or "
-                "start anew with another --state"
+                f"{path}, line {number}: no entry of a journal: `sonode rollout repair --state "
+                f"{path.parent}` keeps what comes before it, or put a copy back"
             )
         entries.append(entry)
     return whole, entries

@@ -21,10 +21,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from archives.clients import write_private
 from archives.nginx_processes import configuration, group_of, members
 from archives.node import SOCKET_PATH_MAX
 from archives.processes import command, signal_group
+from archives.state_files import write_private
 from sonode_console import UserError
 
 STOP_TIMEOUT_S = 150.0  # the longest request; see worker_shutdown_timeout

@@ -12,7 +12,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from archives.clients import write_private
+from archives.state_files import write_private
 
 FILE = ".sonode-gateway.json"
 _making = threading.Lock()

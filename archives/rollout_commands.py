@@ -14,6 +14,7 @@ from sonode_console import UserError, say, table
 
 if TYPE_CHECKING:
     from archives.control import Word
+    from archives.journal import Desired
     from archives.rollout_status import Status
 
 rollout = typer.Typer(help="Move traffic from one version to the next, and back.")
@@ -85,6 +86,21 @@ def abort(state: Path = STATE) -> None:
 
 
 @rollout.command()
+def repair(state: Path = STATE) -> None:
+    """Cut off what cannot be read on of a damaged journal; a copy of it all is kept."""
+    from archives.journal import Journal
+
+    journal = Journal(_known(state))
+    with journal.lock():
+        kept, copy = journal.repair()
+    if copy is None:
+        say(f"the journal is sound: {kept} entries; nothing is changed")
+    else:
+        say(f"{kept} entries stay; the journal as it was is {copy}")
+        say("the gateway follows what stays: look at `sonode rollout status` before you go on")
+
+
+@rollout.command()
 def status(
     state: Path = STATE,
     watch: bool = typer.Option(False, help="Every two seconds, until Ctrl-C."),
@@ -152,28 +168,33 @@ def _ask(state: Path, word: Word) -> None:
     from archives.rollout_waiting import TOO_LATE
 
     journal = Journal(_known(state))
-    desired = fold(journal.entries())
-    if desired.rollout is None:
-        raise UserError(f"--state {state}: no rollout is under way; nothing to {word}")
-    if desired.step in TOO_LATE:
-        raise UserError(f"--state {state}: at {desired.step} it is too late to {word}")
-    step = step_entry(journal.entries())
+
+    def now() -> Desired:
+        desired = fold(journal.entries())
+        if desired.rollout is None:
+            raise UserError(f"--state {state}: no rollout is under way; nothing to {word}")
+        if desired.step in TOO_LATE:
+            raise UserError(f"--state {state}: at {desired.step} it is too late to {word}")
+        return desired
+
+    desired = now()
     if journal.is_locked():
-        control.ask(state, word, step.seq)
+        control.ask(state, word, step_entry(journal.entries()).seq)
         say(f"{word}: asked at {desired.step}; see `sonode rollout status`")
-    elif word == "abort":
-        with journal.lock():
-            control.ask(state, word, step.seq)
-            Rollout(journal).run()
-    elif word == "promote":
+        return
+    if word == "promote":
         raise UserError(
             f"--state {state}: no rollout command runs; go on with `sonode rollout start` and "
             "the same words, then promote"
         )
-    else:
-        with journal.lock():
+    with journal.lock():
+        desired = now()  # another command may have ended it meanwhile
+        if word == "abort":
+            control.ask(state, word, step_entry(journal.entries()).seq)
+            Rollout(journal).run()
+        else:
             journal.append(word, rollout=desired.rollout, paused=word == "pause", why="by hand")
-        say(f"{word}: done; no rollout command runs, so nobody watches: start it again")
+            say(f"{word}: done; no rollout command runs, so nobody watches: start it again")
 
 
 def _show(found: Status) -> None:

@@ -21,13 +21,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from archives import certificate, clients, nginx_processes
-from archives.clients import add_client, write_private
+from archives.clients import add_client
 from archives.gateway import GatewaySettings
 from archives.gateway_health import Health
 from archives.gateway_logs import LogTail
 from archives.gateway_supervisor import Supervisor
 from archives.java import claim_ports
 from archives.nginx import find_nginx
+from archives.state_files import write_private
 from sonode_console import UserError
 from tests.archives.behind import V1, V2, Behind, behind, load, start_journal
 from tests.archives.standin import Handler, StandIn
@@ -98,7 +99,7 @@ def test_on_a_full_disk_the_new_version_gets_no_traffic_and_the_old_one_goes_on(
 ) -> None:
     assert gateway.ask("1").headers["X-Model-Version"] == "2.0"
     monkeypatch.setattr("archives.gateway_health.os.posix_fallocate", full)
-    monkeypatch.setattr("archives.clients.os.fsync", full)  # no new file comes into being
+    monkeypatch.setattr("archives.state_files.os.fsync", full)  # no new file comes into being
     gateway.wait(lambda: gateway.ask("1").headers["X-Model-Version"] == "1.0")
     health = gateway.client.get(f"http://127.0.0.1:{gateway.port}/health")
     assert health.json() == {"status": "ok", "faults": ["disk_full"]}
@@ -116,12 +117,12 @@ def test_a_file_is_written_over_in_place_where_the_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.token"
-    monkeypatch.setattr("archives.clients.os.fsync", full)
+    monkeypatch.setattr("archives.state_files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_private(tmp_path, path, b"first")
     monkeypatch.undo()
     write_private(tmp_path, path, b"first")
-    monkeypatch.setattr("archives.clients.os.fsync", full)
+    monkeypatch.setattr("archives.state_files.os.fsync", full)
     write_private(tmp_path, path, b"new")
     assert path.read_bytes() == b"new"
     with pytest.raises(OSError, match="No space"):

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from archives.journal import Desired, Journal, Release, fold
+from archives.stores import copy_whole
 from sonode_console import UserError
 
 OLD = Release("1.0", "lesion-1.0.mar", "0" * 64)
@@ -115,3 +116,63 @@ def test_a_fact_that_is_no_json_is_a_fault(tmp_path):
     with journal.lock(), pytest.raises(TypeError):
         journal.append("start", rollout="r1", store=tmp_path)
     assert not journal.path.exists()
+
+
+def damaged_line(path):
+    lines = path.read_text().splitlines(keepends=True)
+    lines[2] = '{"seq": 3, "time": 1.0, "rol\x00\n'
+    path.write_text("".join(lines))
+
+
+def of_an_ended_rollout(path):
+    lines = path.read_text().splitlines(keepends=True)
+    lines[2] = json.dumps({"seq": 3, "time": 1.0, "rollout": None, "event": "rolled_back"}) + "\n"
+    lines.append(json.dumps({"seq": 4, "time": 1.0, "rollout": "r1", "event": "pause"}) + "\n")
+    path.write_text("".join(lines))
+
+
+def of_a_newer_version(path):
+    lines = path.read_text().splitlines(keepends=True)
+    entry = json.loads(lines[2])
+    lines[2] = json.dumps(entry | {"stable": {"release": "9"}}) + "\n"
+    path.write_text("".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("damage", "kept"), [(damaged_line, 2), (of_an_ended_rollout, 3), (of_a_newer_version, 2)]
+)
+def test_repair_cuts_off_what_cannot_be_read_on_and_keeps_a_copy(tmp_path, damage, kept):
+    journal = Journal(tmp_path)
+    with journal.lock():
+        journal.append("deployed", rollout=None, stable=OLD)
+        journal.append("start", rollout="r1")
+        journal.append("canary", rollout="r1", percent=50.0)
+        assert journal.repair() == (3, None)
+        whole = journal.path.read_bytes().splitlines(keepends=True)
+    damage(journal.path)
+    damaged = journal.path.read_bytes()
+    if damage is damaged_line:
+        with pytest.raises(UserError, match=r"line 3: no entry .* `sonode rollout repair --state"):
+            journal.entries()
+    with journal.lock():
+        count, copy = journal.repair()
+        assert (count, copy.read_bytes()) == (kept, damaged)
+        assert journal.path.read_bytes().splitlines(keepends=True)[:2] == whole[:2]
+        assert len(journal.entries()) == kept
+        journal.append("start", rollout="r2")  # and it goes on
+    assert fold(journal.entries()).rollout == "r2"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root hands files over")
+def test_what_root_writes_is_the_owners(tmp_path):
+    os.chown(tmp_path, 12345, -1)
+    journal = Journal(tmp_path)
+    assert not journal.is_locked()
+    with journal.lock():
+        journal.append("start", rollout="r1")
+    (tmp_path / "archives").mkdir()
+    os.chown(tmp_path / "archives", 12345, -1)
+    (tmp_path / "new.mar").write_bytes(b"1")
+    copy_whole(tmp_path / "new.mar", tmp_path / "archives" / "m.mar")
+    owners = {path.stat().st_uid for path in tmp_path.rglob("*") if path.name != "new.mar"}
+    assert owners == {12345}

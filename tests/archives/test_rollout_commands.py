@@ -229,6 +229,32 @@ def test_pause_and_resume_without_a_running_command(state, capsys):
     assert not fold(Journal(state).entries()).paused
 
 
+@pytest.mark.parametrize("word", ["pause", "resume", "abort"])
+def test_a_word_is_judged_by_what_is_so_once_nobody_else_writes(state, word, monkeypatch):
+    """`abort` in another terminal ends the rollout between the look and the lock."""
+    is_locked = Journal.is_locked
+
+    def meanwhile(journal):
+        other = Journal(state)
+        with other.lock():
+            other.append("rolled_back", rollout=None, step="idle")
+        return is_locked(journal)
+
+    monkeypatch.setattr(Journal, "is_locked", meanwhile)
+    with pytest.raises(UserError, match=f"no rollout is under way; nothing to {word}"):
+        run("rollout", word, "--state", state)
+    assert Journal(state).entries()[-1].event == "rolled_back"
+
+
+def test_repair_says_what_it_keeps(state, capsys):
+    assert run("rollout", "repair", "--state", state) == 0
+    assert "sound: 4 entries" in capsys.readouterr().out
+    with (state / "journal.jsonl").open("a") as file:
+        file.write("nothing\n")
+    assert run("rollout", "repair", "--state", state) == 0
+    assert "4 entries stay; the journal as it was is" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("word", ["promote", "pause", "resume", "abort"])
 def test_words_to_a_running_command(state, word, capsys):
     with Journal(state).lock():
