@@ -45,8 +45,8 @@ def to_rgb(
             space = "RGB"  # JPEG 2000 that mixed nothing: there is nothing to undo
     if space is None:
         raise UnreadableImage(
-            f"image: PhotometricInterpretation is {photometric}, which the pixels contradict; "
-            "write it anew",
+            f"image: PhotometricInterpretation is {photometric}, and neither the compressed frame "
+            "nor the pixels bear it out; write it anew",
             field="image",
         )
     undone = photometric in ("YBR_RCT", "YBR_ICT") and stream is not None and stream.transformed

@@ -45,7 +45,8 @@ def frame_bytes(body: Reader, number: int, frames: int, extended: bytes, notes: 
     starts = [index for index, head in enumerate(heads) if head.startswith(_STARTS)]
     beginnings = _counted(starts, len(fragments), frames)
     if beginnings is None and len(stated) == frames and _fits(stated, offsets):
-        by_table = [offsets.index(at) for at in stated]
+        index_of = {at: index for index, at in enumerate(offsets)}
+        by_table = [index_of[at] for at in stated]
         beginnings = by_table if set(starts) <= set(by_table) else None
     if beginnings is None:
         raise UnreadableImage(

@@ -191,6 +191,18 @@ def test_a_loop_of_empty_fragments() -> None:
         decode(encapsulated(made, [b""] * 300_000, uid.JPEGBaseline8Bit, "empty"))
 
 
+def test_a_long_table_of_many_fragments() -> None:
+    fragments, frames = 150_000, 9_000
+    table = np.r_[0, 8 * np.arange(fragments - frames + 1, fragments)].astype("<u4").tobytes()
+    made = dataset(GREY, "MONOCHROME2", NumberOfFrames=frames)
+    made.PixelData = struct.pack("<HHI", 0xFFFE, 0xE000, len(table)) + table
+    made.PixelData += struct.pack("<HHI", 0xFFFE, 0xE000, 0) * fragments
+    made["PixelData"].VR = "OB"
+    made["PixelData"].is_undefined_length = True
+    with pytest.raises(UnreadableImage, match="RLE segments"):
+        decode(write(made, uid.RLELossless))
+
+
 def test_a_table_in_an_item_is_as_small_as_any_element() -> None:
     item = Dataset()
     item.LUTDescriptor = [0, 0, 8]
