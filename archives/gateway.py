@@ -132,12 +132,22 @@ def render(
         "arms": arms,
         "healthy": bool(desired.stable and ready.get("stable")),
         "nodes": [
-            {"name": node.name, "addresses": addresses.get(authority(node), ())} for node in nodes
+            {
+                "name": node.name,
+                "addresses": addresses.get(authority(node), ()),
+                "key_file": _for_nginx(node.run_dir / "key_file.json"),
+            }
+            for node in nodes
         ],
     }
     text = _template().render(**facts, serial="SERIAL")
     serial = hashlib.sha256(text.encode()).hexdigest()
     return text.replace('"SERIAL"', f'"{serial}"'), serial
+
+
+def _for_nginx(path: Path) -> str:
+    """A path as nginx has it between quotes; nothing for one that would end them."""
+    return str(path) if re.fullmatch(r"[^\"\\$\n]*", str(path)) else ""
 
 
 def _hard_limit() -> int:

@@ -23,6 +23,7 @@ import yaml
 from archives.clients import add_client
 from archives.java import claim_ports
 from archives.journal import Journal
+from archives.node_watch import Watch
 from handlers.responses import Outcome, headers
 from tests.archives.behind import V1, V2, Behind, behind, load, start_journal
 from tests.archives.standin import Call, Handler, StandIn
@@ -175,6 +176,16 @@ def test_the_gateway_renews_a_token_that_is_running_out(
             one.wait(lambda old=old: node.tokens["inference"] != old)  # type: ignore[misc]
             time.sleep(0.5)
     assert told["200"] == sum(told.values())
+
+
+def test_without_the_supervisor_nodes_own_renewals_are_found(
+    gateway: Behind, nodes: list[StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Watch, "_pass_token_on", lambda watch: None)  # away for an hour
+    time.sleep(0.5)  # what it had begun
+    for node in nodes:
+        node.renew("inference", "management")  # as `sonode serve` does before they end
+    assert [gateway.ask().status_code for _ in range(4)] == [200] * 4
 
 
 def test_a_node_that_takes_no_token_at_all(nodes: list[StandIn], tmp_path: Path) -> None:
