@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class Limits:
     rows_given_up: int = 16
     """How many images may exceed that and be at it still; with more of them the run ends."""
     unwritten_seconds: float = 60.0
-    """A shard that takes longer is written again and again, each time with the rows so far."""
+    """How long a row may wait to be written: a shard under way is written with the rows so far."""
 
 
 assert Limits().fetch_threads <= s3_client.MAX_THREADS
@@ -132,8 +132,12 @@ class Pipeline:
                 self._shards -= 1
                 self._shards_end.notify_all()
 
-    def rows(self, asked: Mapping[int, Request]) -> Iterator[tuple[int, results.Row]]:
+    def rows(
+        self, asked: Mapping[int, Request], meanwhile: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[int, results.Row]]:
         """Score images; yield each one's number and result row.
+
+        `meanwhile` is called, now and then, as long as the next row is waited for.
 
         Raises UserError where the run is over, and CancelledError where it was stopped, once those
         that were scored, and those that hang, have been yielded.
@@ -152,6 +156,7 @@ class Pipeline:
             try:
                 while not self._is_there(future):
                     ended = (yield from self._finished(scoring)) or ended
+                    meanwhile()
                 found = self._prepared(number, future.result())
             except (UserError, CancelledError) as error:
                 ended = error

@@ -94,28 +94,35 @@ class _Part:
     ) -> None:
         self._uri, self._shard, self._job, self._held = uri, shard, job, held
         self._write_each_s = write_each_s
-        self._written = time.monotonic()
-        self.unwritten = False
+        self._since: float | None = None
         left = results.failed(results.NOT_REACHED, "fetch", "the run ended before its turn")
         self.rows = list(held.rows) if held else [left] * shard.table.num_rows
 
     def found(self, row: int, result: results.Row) -> None:
-        """Take a result, and write all of them where it is time to."""
+        """Take a result."""
         self.rows[row] = result
-        self.unwritten = True
+        self._since = time.monotonic() if self._since is None else self._since
         self._job.on_row(result.get("code"))
-        if time.monotonic() - self._written > self._write_each_s:
+        self.keep()
+
+    def keep(self) -> None:
+        """Write what has waited for it long enough."""
+        if self._since is not None and time.monotonic() - self._since >= self._write_each_s:
             self.write()
             with self._job.writing():  # others may have improved it
                 self._held = parts.load(self._uri, len(self.rows), self._job.columns)
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether there are results that are not in the part."""
+        return self._since is not None
 
     def write(self) -> None:
         start = time.perf_counter()
         with self._job.writing():
             parts.commit(self._uri, self._shard.table, self.rows, self._held, self._job)
         self._job.spend("write", time.perf_counter() - start)
-        self._written = time.monotonic()
-        self.unwritten = False
+        self._since = None
 
 
 def _filled(
@@ -132,7 +139,7 @@ def _filled(
             carried += 1
         else:
             left.append(row)
-    for row, result in pipeline.rows({row: asked[row] for row in left}):
+    for row, result in pipeline.rows({row: asked[row] for row in left}, part.keep):
         part.found(row, result)
     return len(left), carried
 

@@ -34,11 +34,10 @@ def of_row(
     """
     if item.explain is None:
         return {}
-    assert item.frame_HW is not None  # kept for the rows that ask
-    height, width = item.frame_HW.shape
+    height, width = item.frame_size
     box = widen(item.roi, facts.context, width, height)
     crop = Canvas.of_crop(item.crop_HW)
-    frame = Canvas.of_frame(item.frame_HW, box, item.roi) if item.explain.full_frame else None
+    frame = None if item.frame_HW is None else Canvas.of_frame(item.frame_HW, box, item.roi)
     method = item.explain.method
     found = {}
     for head in item.explain.heads:

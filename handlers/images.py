@@ -99,8 +99,10 @@ class Prepared:
     """The RoI that was scored, before widening."""
     explain: Explain | None
     warnings: list[str]
+    frame_size: tuple[int, int]
+    """Height and width of the full stored frame."""
     frame_HW: Pixels | None = None
-    """The full stored frame, for overlays; only where `explain` asks for one."""
+    """That frame, for overlays; only where `explain` asks for one in it."""
 
 
 def prepare(request: ScoringRequest, facts: Preprocessing) -> Prepared:
@@ -139,5 +141,6 @@ def prepare(request: ScoringRequest, facts: Preprocessing) -> Prepared:
         roi=roi,
         explain=request.explain,
         warnings=notes,
-        frame_HW=frame.grey_HW if request.explain else None,
+        frame_size=(height, width),
+        frame_HW=frame.grey_HW if request.explain and request.explain.full_frame else None,
     )

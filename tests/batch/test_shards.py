@@ -104,6 +104,28 @@ def test_a_long_shard_is_written_again_and_again(
     assert seen == [*([*p[:n], *[None] * (6 - n)] for n in range(1, 7)), p]
 
 
+def test_rows_do_not_wait_for_one_that_takes_long(
+    tmp_path: Path, put_table: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are written while it is at it; here it ends once they are."""
+    uris = put_images(str(tmp_path), b"p=0.1", b"p=0.2", b"hang")
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
+    archive, out, commit = FakeArchive(), str(tmp_path / "out"), parts.commit
+    seen: list[list[str | None]] = []
+
+    def committing(*given: Any) -> Any:
+        found = commit(*given)
+        seen.append([row["code"] for row in rows_of(out)])
+        if seen[-1] == [None, None, "not_reached"]:
+            archive.released.set()
+        return found
+
+    monkeypatch.setattr(parts, "commit", committing)
+    limits = Limits(unwritten_seconds=0.05)
+    run(manifest, out, archive, batch_size=1, shard_rows=50, limits=limits)
+    assert seen[-2:] == [[None, None, "not_reached"], [None, None, "image_truncated"]]
+
+
 def test_a_part_under_way_is_improved_by_two_runs(tmp_path: Path, put_table: Any) -> None:
     """Of a second run that has written a score meanwhile, the first one keeps it."""
     uris = put_images(str(tmp_path), b"p=0.1", b"p=0.2", b"p=0.3")

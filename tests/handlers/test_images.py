@@ -124,11 +124,18 @@ def test_a_crop_does_not_keep_the_frame_in_memory(frame: np.ndarray) -> None:
     assert prepare(frame, RoI(10, 20, 40, 70)).crop_HW.base is None
 
 
-def test_the_full_frame_is_kept_for_a_row_that_asks_for_an_explanation(frame: np.ndarray) -> None:
-    request = ScoringRequest(encode(frame), RoI(10, 20, 40, 70), Explain("gradcam", ("alnm",)))
-    kept = images.prepare(request, Preprocessing(size=64)).frame_HW
-    assert kept is not None
-    assert (kept == frame).all()
+def test_the_full_frame_is_kept_for_a_row_that_asks_for_a_map_in_it_alone(
+    frame: np.ndarray,
+) -> None:
+    """A batch holds many rows: of the others only the frame's size is used."""
+    for full_frame in (True, False):
+        explain = Explain("gradcam", ("alnm",), full_frame=full_frame)
+        request = ScoringRequest(encode(frame), RoI(10, 20, 40, 70), explain)
+        prepared = images.prepare(request, Preprocessing(size=64))
+        assert prepared.frame_size == frame.shape
+        assert (prepared.frame_HW is not None) == full_frame
+        if full_frame:
+            assert (prepared.frame_HW == frame).all()
     assert prepare(frame, RoI(10, 20, 40, 70)).frame_HW is None
 
 
