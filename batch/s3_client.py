@@ -92,7 +92,15 @@ def faults(bucket: str) -> Iterator[None]:
     try:
         yield
     except (boto.ClientError, boto.BotoCoreError, ResponseParserError, ValueError) as error:
-        raise translated(error, bucket) from None
+        raise translated(error, bucket, _endpoint()) from None
+
+
+def _endpoint() -> str | None:
+    """The client's endpoint, which a profile may have set; None where there is no client."""
+    try:
+        return client().meta.endpoint_url
+    except (boto.BotoCoreError, ValueError):
+        return None
 
 
 @contextmanager

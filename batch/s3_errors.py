@@ -69,9 +69,12 @@ class BodyFault(boto.BotoCoreError):
     fmt = "the body came to harm: {error}"
 
 
-def translated(error: Exception, bucket: str) -> StorageError | UserError:
-    """Say what boto3's `error` means, without the key that boto3's own text may hold."""
-    at = f"bucket {bucket!r} at {endpoint()}"
+def translated(error: Exception, bucket: str, url: str | None = None) -> StorageError | UserError:
+    """Say what boto3's `error` means, without the key that boto3's own text may hold.
+
+    `url`: the endpoint, as far as there is a client that knows it; else that of the environment.
+    """
+    at = f"bucket {bucket!r} at {_endpoint(url)}"
     if isinstance(error, boto.ClientError):
         return _answered(error, at)
     result: StorageError | UserError
@@ -98,7 +101,9 @@ def translated(error: Exception, bucket: str) -> StorageError | UserError:
             f"AWS_DEFAULT_REGION {os.environ.get('AWS_DEFAULT_REGION')!r}: no region"
         )
     elif isinstance(error, ValueError):
-        result = UserError(f"AWS_ENDPOINT_URL is no address: {endpoint()}; write http://host:port")
+        result = UserError(
+            f"AWS_ENDPOINT_URL is no address: {_endpoint(url)}; write http://host:port"
+        )
     else:
         result = StorageError(f"{at} cannot be used: boto3 raised {type(error).__name__}")
     return result
@@ -205,9 +210,9 @@ def _cause(error: BaseException | None) -> str:
     return type(seen[-1]).__name__
 
 
-def endpoint() -> str:
+def _endpoint(url: str | None) -> str:
     """The endpoint as a person knows it; without what may stand before an @."""
-    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if not url:
+    url = url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not url or (urlsplit(url).hostname or "").endswith(".amazonaws.com"):
         return "AWS S3"
     return urlsplit(url).netloc.rpartition("@")[2] or url

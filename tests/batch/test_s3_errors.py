@@ -91,6 +91,18 @@ def test_no_region_at_all(stub: StubStore) -> None:
     assert not stub.requests
 
 
+def test_an_endpoint_of_a_profile_is_named(
+    stub: StubStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config"
+    config.write_text(f"[profile house]\nendpoint_url = {stub.address}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_PROFILE", "house")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    host = stub.address.removeprefix("http://")
+    assert told(lambda: storage.read(URI)) == f"no such object in bucket 'studies' at {host}"
+
+
 def test_an_object_in_glacier(stub: StubStore) -> None:
     body = (
         b"<Error><Code>InvalidObjectState</Code><StorageClass>DEEP_ARCHIVE</StorageClass></Error>"
