@@ -298,6 +298,11 @@ def _show(summary: RunSummary, out: str) -> None:
     say(f"scored now: {summary.scored}, taken over from earlier results: {summary.carried}")
     say(f"{summary.images_per_second:.1f} images/s ({took})")
     say(f"results: {out} ({summary.dataset})")
+    parts = f"{out.rstrip('/')}/date=*/*/*.parquet"  # Polars does not pass over folders with a `_`
+    say(
+        f"to read all of them: pandas.read_parquet({out!r}), or "
+        f"polars.read_parquet({parts!r}, hive_partitioning=True)"
+    )
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:

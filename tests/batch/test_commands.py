@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import duckdb
 import pytest
 import typer
 
@@ -66,6 +68,11 @@ def test_summary_and_exit_code(
     assert " images/s (fetch " in lines[5]
     assert lines[6].startswith(f"results: {out} (date=")
     assert lines[6].endswith("/model=fake-1.0)")
+    assert lines[7].startswith(f"to read all of them: pandas.read_parquet('{out}'), or polars")
+    with duckdb.connect() as database:  # by the pattern that Polars needs
+        pattern = re.findall("'(.*?)'", lines[7])[1]
+        found = database.sql(f"select status from read_parquet('{pattern}')").fetchall()
+    assert sorted(found) == [("failed",), ("ok",)]
 
 
 def test_json_is_one_line(
