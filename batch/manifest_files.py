@@ -101,6 +101,10 @@ def _common(uri: str, name: str, files: tuple[Path, ...], schemas: Sequence[pa.S
                 f"manifest {uri}: column types differ between its files: {name!r} holds "
                 f"{both[1].type} in {path.name}, and {both[0].type} before; write one type"
             )
+    kinds = [schema.field(name).type for schema in schemas]
+    if pa.types.is_decimal(common.type) and any(map(pa.types.is_integer, kinds)):
+        # Arrow's own choice has a digit less than int64.
+        common = common.with_type(pa.decimal128(_DIGITS, common.type.scale))
     return common
 
 

@@ -203,6 +203,7 @@ def test_kindred_types_of_files_are_brought_to_one(tmp_path: Path, put_table: An
             "taken": pa.array([5_000], pa.timestamp("ns")),
             "age": pa.array([64], pa.int32()),
             "height": [2],
+            "dose": [5],
             "site": pa.array(["x"]).dictionary_encode(),
         },
     )
@@ -214,12 +215,21 @@ def test_kindred_types_of_files_are_brought_to_one(tmp_path: Path, put_table: An
             "taken": pa.array([7, None], pa.timestamp("ms")),
             "age": pa.array([71.0, None], pa.float64()),  # as pandas makes of a gap
             "height": [1.5, None],
+            "dose": [Decimal("2.50"), None],
             "site": pa.array(["y", None], pa.string_view()),
         },
     )
     found = opened(str(tmp_path / "m"))
     assert [str(kind) for kind in found.schema.types] == [
-        *("large_string", "int64", "timestamp[us]", "int64", "double", "string")
+        *(
+            "large_string",
+            "int64",
+            "timestamp[us]",
+            "int64",
+            "double",
+            "decimal128(38, 2)",
+            "string",
+        )
     ]
     (table,) = found.tables(10)
     table = table.set_column(2, "taken", table["taken"].cast(pa.int64()))
@@ -229,6 +239,7 @@ def test_kindred_types_of_files_are_brought_to_one(tmp_path: Path, put_table: An
         "taken": [5, 7_000, None],
         "age": [64, 71, None],
         "height": [2.0, 1.5, None],
+        "dose": [5, Decimal("2.5"), None],
         "site": ["x", "y", None],
     }
     put_table(str(tmp_path / "n/1.parquet"), {"image_uri": ["a"], "id": [(1 << 53) + 1]})
