@@ -134,11 +134,8 @@ def drifts(pair: Pair) -> dict[str, dict[str, float]]:
         if not len(a):
             continue
         counts = [drift.histogram(frame[column].tolist()) for frame in (a, b)]
-        found[str(column).replace("_probability_", "=").removesuffix("_probability")] = {
-            "psi": drift.psi(*counts),
-            "psi_by_chance": drift.psi_by_chance(*counts),
-            "ks": drift.ks(*counts),
-        }
+        score = str(column).replace("_probability_", "=").removesuffix("_probability")
+        found[score] = drift.compared(*counts)
     return found
 
 

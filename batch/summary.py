@@ -156,11 +156,7 @@ def _drift(job: Job, scores: Mapping[str, Sequence[int]]) -> dict[str, dict[str,
     found = {}
     for name, reference in references.items():
         heads = {
-            head: {
-                "psi": drift.psi(reference[head], counts),
-                "psi_by_chance": drift.psi_by_chance(reference[head], counts),
-                "ks": drift.ks(reference[head], counts),
-            }
+            head: drift.compared(reference[head], counts)
             for head, counts in scores.items()
             if sum(counts) and sum(reference.get(head, ()))
         }
