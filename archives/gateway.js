@@ -8,6 +8,7 @@ import fs from 'fs';
 
 const PAUSE_MS = 20;
 const PATIENCE_MS = 1000; // the gateway writes a renewed token within a fraction of a second
+const SUPERVISOR_MS = 300; // then its token is looked for at the node itself
 const UNKNOWN = '?'; // no client and no hash is called so: the file that says it cannot be read
 
 // The name of the client whose token this is, '' for nobody's, UNKNOWN where the list cannot be read
@@ -103,8 +104,11 @@ function pass(r) {
 async function judge(r) {
     if (status(r) === 400 && !r.variables.upstream_http_x_sonode_code) {
         for (let waited = 0; waited < PATIENCE_MS; waited += PAUSE_MS) {
-            if (latest(r) !== r.variables.bearer) {
+            if (bearer(r) !== r.variables.bearer) {
                 return r.internalRedirect('@second');
+            }
+            if (waited >= SUPERVISOR_MS && latest(r) !== r.variables.bearer) {
+                return r.internalRedirect('@third');
             }
             await new Promise(resolve => setTimeout(resolve, PAUSE_MS));
         }
