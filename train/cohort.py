@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import joblib
@@ -34,7 +34,7 @@ from train.cohort_checks import (
     find_faults,
 )
 from train.near_duplicates import thumbnail
-from train.similar_images import find_similar, patient_faults
+from train.similar_images import Similar, find_similar, patient_faults
 
 __all__ = ["ROI_COLUMNS", "SCHEMA", "Cohort", "load_cohort", "read_image", "write_cohort"]
 
@@ -67,8 +67,10 @@ class Cohort:
     folder: Path
     """What relative image references start from."""
     table: pd.DataFrame
-    thumbnails: Mapping[str, bytes] = field(default_factory=dict)
+    thumbnails: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """Of each image, as the table names it; of `near_duplicates.thumbnail`."""
+    similar: Sequence[Similar] = field(default=(), repr=False)
+    """Similar images of different patients, where it was loaded."""
 
     @property
     def sha256(self) -> str:
@@ -253,17 +255,19 @@ def load_cohort(folder: Path) -> Cohort:
             f"COHORT {folder}: none of its {len(scans)} images is where the table says; put them "
             "back, or import again"
         )
-    similar = patient_faults(it for it in find_similar(frame, scans) if not it.same_pixels)
-    faults = [fault.tell("row {}".format) for fault in (*find_faults(frame, scans), *similar)]
+    similar = find_similar(frame, scans)
+    every = (*find_faults(frame, scans), *patient_faults(similar))
+    faults = [fault.tell("row {}".format) for fault in every]
     if faults:
         raise UserError(
             f"COHORT {folder}: {len(faults)} faults; correct these rows and import again", faults
         )
     if frame.empty:
         raise UserError(f"COHORT {folder}: has no rows; {remedy}")
-    return checked_cohort(
+    cohort = checked_cohort(
         folder, frame, scans, name=name, synthetic=synthetic, patient_ids=patient_ids
     )
+    return replace(cohort, similar=similar)
 
 
 def checked_cohort(

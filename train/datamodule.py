@@ -200,7 +200,7 @@ class CohortData(lightning.LightningDataModule):
 
 
 def split_remarks(cohort: Cohort, heads: Sequence[HeadSpec], split_seed: int) -> Iterator[str]:
-    """What chance did to the split, and the seed that helps.
+    """Similar images that it tears apart; what chance did to it, and the seed that helps.
 
     In a small cohort it may leave a part with one class, where an AUC is undefined, or with other
     shares of the labels than the cohort has. A head with a parent learns from the parent's
@@ -209,6 +209,15 @@ def split_remarks(cohort: Cohort, heads: Sequence[HeadSpec], split_seed: int) ->
     labels_NK = child_labels(label_matrix(cohort.table, heads), heads, "independent", "mask")
     patients = list(cohort.table["patient_id"])
     parts = np.array([part_of(patient, split_seed) for patient in patients])
+    torn = [it for it in cohort.similar if parts[it.first[0]] != parts[it.second[0]]]
+    if torn:
+        shown = ", ".join(
+            f"{it.first[0]} and {it.second[0]} ({it.similarity:.3f})" for it in torn[:10]
+        )
+        yield (
+            f"{len(torn)} pairs of similar images of different patients lie in two parts; if they "
+            f"show the same lesions, give them one patient_id; the most similar ones: rows {shown}"
+        )
     found = [
         f"the {part} part of the split has no {label!r} of {head.name}"
         + (f" where {head.parent} holds" if head.parent else "")

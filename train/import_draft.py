@@ -28,7 +28,7 @@ from train.cohort import (
 from train.cohort_checks import Fault, Scan, column_faults, find_faults
 from train.import_notes import tell_alike, tell_of_images
 from train.import_values import MASK_THRESHOLD, FormatError, mask_box, mask_greys, several_lesions
-from train.near_duplicates import SIMILAR
+from train.near_duplicates import MOST, SIMILAR
 from train.similar_images import (
     SHEET,
     Similar,
@@ -234,22 +234,29 @@ class Draft:
         conflicts: dict[Similar, Fault] = {}
         if patient_ids:
             self.faults += patient_faults(found)
+            meaning = "are of different patients"
         else:
             conflicts = dict(label_faults(frame, found))
             self.faults += conflicts.values()
             # Equal pixels are one image whatever is said of them; `conflicts` tells what is wrong.
             joined = [pair for pair in found if pair.same_pixels or pair not in conflicts]
             frame = one_patient(frame, joined)
+            meaning = "count as one patient, for want of ids"
 
         def pixels(row: int) -> Pixels:
             return read_image(self.out / str(frame["image"].iloc[row]))
 
-        sheet = write_sheet(self.out, found, conflicts.keys(), self.places.__getitem__, pixels)
-        meaning = (
-            "are of different patients" if patient_ids else "count as one patient, for want of ids"
+        sheet = write_sheet(
+            self.out,
+            found,
+            conflicting=conflicts.keys(),
+            doubtful_first=not patient_ids,
+            place=self.places.__getitem__,
+            pixels=pixels,
         )
         say(
-            f"{len(found)} pairs of similar images (correlation of {SIMILAR} or more) {meaning}: "
+            f"{len(found)}{' or more' * (len(found) == MOST)} pairs of similar images (correlation "
+            f"of {SIMILAR} or more) {meaning}: "
             f"{sheet} shows them"
         )
         return frame

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from sonode_console import UserError, say
 from train.cohort import Cohort
 from train.datamodule import CohortData
-from train.near_duplicates import BITS, SIMILAR, Bytes, hashes, most_similar, stack
+from train.near_duplicates import BITS, SAME, SIMILAR, Bytes, hashes, most_similar, stack
 from train.split import Part
 
 IMAGES = "images.parquet"  # beside the weights; not packed into an archive
@@ -159,14 +159,26 @@ def _seen(known: pa.Table, data: CohortData, part: str, rows: Iterable[int]) -> 
     exact = set(learned["pixels_sha256"].to_pylist())
     why = {row: "image: the same pixels" for row in chosen if pixels[row] in exact}
     if "looks" in known.column_names:
+        # Of its own images the training knew by their thumbnails; this here is an estimate.
+        judged = set(known["pixels_sha256"].to_pylist())
+        new = [row for row in chosen if pixels[row] not in judged]
         others = np.frombuffer(b"".join(learned["looks"].to_pylist()), np.uint8)
-        nearest = most_similar(_looks(data.cohort, chosen), others.reshape(-1, BITS // 8))
-        for row, similarity in zip(chosen, nearest, strict=True):
-            if similarity >= SIMILAR:
+        nearest = most_similar(_looks(data.cohort, new), others.reshape(-1, BITS // 8))
+        likeness = dict(zip(new, nearest, strict=True))
+        limit = SAME if data.cohort.patient_ids else SIMILAR
+        for row, similarity in likeness.items():
+            if similarity >= limit:
                 why.setdefault(row, f"image: a similar one (about {similarity:.3f})")
         patients = set(learned["patient"].to_pylist())
         for key in learned["key"].unique().to_pylist():
             for row in chosen:
                 if _patient(str(ids[row]), key) in patients:
                     why.setdefault(row, "patient_id: of that patient")
+        alike = [row for row, it in likeness.items() if it >= SIMILAR and row not in why]
+        if alike:
+            say(
+                f"COHORT {data.cohort_folder}: {len(alike)} rows of part {part} are similar to "
+                f"images that were learned from (about {SIMILAR} or more); if they show the same "
+                f"lesions, they are no evidence: rows {', '.join(map(str, alike))}"
+            )
     return [f"row {row}, {why[row]}" for row in sorted(why)]

@@ -1,7 +1,9 @@
-"""What similar images of a cohort mean: another patient's are a fault, where patients are known.
+"""What similar images of a cohort mean.
 
-A set without patient ids has images in their place. There similar ones count as one patient, so
-that no split tears them apart, and only labels that contradict each other are a fault.
+Where patients are known, the same picture under two of them is a fault, and images that are no more
+than similar are shown and told. A set without patient ids has images in their place: there similar
+ones count as one patient, so that no split tears them apart, and labels that contradict each other
+are a fault.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import pandas as pd
 from PIL import Image
 
 from train.cohort_checks import LABELS, Fault, Scan
-from train.near_duplicates import SIMILAR, Pair, groups, similar_pairs, stack
+from train.near_duplicates import SAME, SIMILAR, Pair, groups, similar_pairs, stack
 from train.pages import data_uri, render
 
 SHEET = "similar_images.html"
@@ -59,17 +61,18 @@ def find_similar(frame: pd.DataFrame, scans: Mapping[str, Scan | str]) -> list[S
 
 
 def patient_faults(found: Iterable[Similar]) -> Iterator[Fault]:
-    """One fault for each image that is similar to earlier ones of other patients.
+    """One fault for each image that is the same picture as earlier ones of other patients.
 
-    It names the most similar one and spoils them all.
+    It names the most similar one and spoils them all. Of equal pixels `find_faults` tells.
     """
     of_image: dict[int, list[Similar]] = {}
     for pair in found:
-        of_image.setdefault(pair.second[0], []).append(pair)
+        if pair.similarity >= SAME and not pair.same_pixels:
+            of_image.setdefault(pair.second[0], []).append(pair)
     for row, its in of_image.items():
         what = (
-            f"similar to {{other}} ({its[0].similarity:.3f}), which is another patient; give both "
-            "one patient_id, or leave them out"
+            f"same picture as {{other}} (similarity {its[0].similarity:.3f}), which is another "
+            "patient; give both one patient_id, or leave them out"
         )
         spoilt = {*its[0].second, *(other for pair in its for other in pair.first)}
         yield Fault(row, "image", what, its[0].first[0], tuple(sorted(spoilt)))
@@ -108,14 +111,17 @@ def write_sheet(
     out: Path,
     found: Sequence[Similar],
     conflicting: Collection[Similar],
+    doubtful_first: bool,
     place: Callable[[int], str],
     pixels: Callable[[int], np.ndarray],
 ) -> Path:
-    """Write a page of the pairs into `out`: contradictions first, then the least similar ones.
+    """Write a page of the pairs into `out`, contradictions first.
 
-    `place` names a row, and `pixels` reads its image.
+    Then come the least similar ones where `doubtful_first`, else the most similar. `place` names a
+    row, and `pixels` reads its image.
     """
-    order = sorted(found, key=lambda pair: (pair not in conflicting, pair.similarity))
+    sign = 1 if doubtful_first else -1
+    order = sorted(found, key=lambda pair: (pair not in conflicting, sign * pair.similarity))
     shown = [
         {
             "similarity": pair.similarity,

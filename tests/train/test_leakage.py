@@ -1,14 +1,19 @@
 import io
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from sonode_console import UserError
-from train.cohort import Cohort
+from train.cohort import Cohort, read_image, write_cohort
 from train.datamodule import CohortData
 from train.importers import import_voc
 from train.leakage import IMAGES, check_unseen, images_of, seen_before
+from train.near_duplicates import SAME, SIMILAR, thumbnail
 from train.phantom import write_phantom
 from train.split import PARTS, Part, part_of
 
@@ -86,3 +91,52 @@ def test_weights_of_unknown_origin_are_said(
     assert len(before) == 0
     assert "holds no images.parquet; not checked" in capsys.readouterr().out
     assert images_of(data, before) == images_of(data)
+
+
+@pytest.fixture
+def alike(phantom: Cohort, tmp_path: Path) -> pd.DataFrame:
+    """The rows of one image that was learned from, under another id, its picture much changed."""
+    learned = split(phantom.folder, 4).indices["train"][0]
+    pixels = read_image(phantom.image_path(learned))
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=pixels.shape), 6)
+    changed = np.clip(pixels + 6 * noise / noise.std(), 0, 255).astype(np.uint8)
+    similarity = np.corrcoef(
+        *(np.frombuffer(thumbnail(it), np.uint8).astype(float) for it in (pixels, changed))
+    )[0, 1]
+    assert SIMILAR + 0.01 < similarity < SAME - 0.005
+    Image.fromarray(changed).save(tmp_path / "alike.png")
+    rows = phantom.table.iloc[[learned]].drop(columns="pixels_sha256").copy()
+    rows["image"], rows["patient_id"] = "alike.png", "another"
+    return rows
+
+
+@pytest.mark.parametrize("patient_ids", [True, False])
+def test_similar_images_are_told_and_refused_where_there_are_no_ids(
+    first: Path,
+    alike: pd.DataFrame,
+    tmp_path: Path,
+    patient_ids: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    about = {"name": "a", "source": "test", "synthetic": True, "patient_ids": patient_ids}
+    write_cohort(tmp_path, alike, **about)  # type: ignore[arg-type]
+    data = CohortData(tmp_path, split_seed=4)
+    if patient_ids:
+        check_unseen(first, data, "all", [0])
+        said = (
+            "1 rows of part all are similar to images that were learned from (about 0.95 or more)"
+        )
+        assert said in capsys.readouterr().out
+    else:
+        with pytest.raises(UserError, match="1 rows of part all show") as found:
+            check_unseen(first, data, "all", [0])
+        assert found.value.details[0].startswith("row 0, image: a similar one (about 0.9")
+
+
+def test_what_a_training_knew_of_its_own_images_stands(
+    first: Path, phantom: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its test part was judged by thumbnails; an estimate that is a bit too high must not refuse it.
+    data = split(phantom.folder, 4)
+    monkeypatch.setattr("train.leakage.most_similar", lambda ours, _: np.ones(len(ours)))
+    check_unseen(first, data, "test", data.indices["test"])
