@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +88,25 @@ def test_a_store_in_trouble_loses_nothing(
     assert same_but_for_heatmaps(out, f"{in_s3}/alone")
 
 
+def bursts(fault: str) -> Iterator[str | None]:
+    """Eight faults in a row now and then; not at regular distances, which may be a run's own."""
+    chance = random.Random(1)
+    while True:
+        yield from [None] * chance.randint(20, 60)
+        yield from [fault] * 8
+
+
 @pytest.mark.live
 def test_images_that_come_cut_short_are_asked_for_again_or_fail_with_a_code(
     in_s3: str, server: LocalS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proxy = FaultyProxy(server.endpoint, cycle(*([None] * 20), *["cut"] * 8))
+    proxy = FaultyProxy(server.endpoint, bursts("cut"))
     with started(proxy) as address, monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", address)
         patch.setenv("AWS_ENDPOINT_URL_S3", address)
         out = f"{in_s3}/out"
         codes: set[str] = set()
-        for _ in range(6):
+        for _ in range(20):
             try:
                 summary = night(in_s3, out)
             except UserError:
