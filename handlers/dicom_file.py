@@ -38,21 +38,30 @@ _NATIVE = {
 
 
 class Reader(io.BytesIO):
-    """A file in memory that ends a parse of too many pieces."""
+    """A file in memory that ends a parse of too many pieces, or of the same bytes again and again.
+
+    pydicom looks for the end of an element of undefined length up to the end of the file, and goes
+    back where there is none.
+    """
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
         self.data = data  # io.BytesIO would copy them for a view
         self.reads = 0
+        self.bytes_left = 2 * len(data) + 2**16
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """The next bytes; ImageTooLarge after `MAX_READS` calls."""
+        """The next bytes; ImageTooLarge after `MAX_READS` calls, or twice the file."""
+        found = super().read(size)
         self.reads += 1
-        if self.reads > MAX_READS:
+        self.bytes_left -= len(found)
+        if self.reads > MAX_READS or self.bytes_left < 0:
             raise ImageTooLarge(
-                f"image: a DICOM header of more than {MAX_READS} pieces", field="image"
+                f"image: a DICOM header of more than {MAX_READS} pieces, or that is read over and "
+                "over",
+                field="image",
             )
-        return super().read(size)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ from pydicom import uid
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
-from pydicom.filereader import dcmread
+from pydicom.filereader import dcmread, read_dataset
 from pydicom.sequence import Sequence
 
-from handlers import dicom_decoders, images
+from handlers import dicom_decoders, dicom_file, images
 from handlers.errors import ImageTooLarge, RequestError, UnreadableImage
 from model_def import jpeg as model_jpeg
 from tests.handlers.dicom_frames import encapsulated, j2k, rle
@@ -189,6 +189,22 @@ def test_a_loop_of_empty_fragments() -> None:
     made = dataset(GREY, "MONOCHROME2")
     with pytest.raises(ImageTooLarge, match="pieces"):
         decode(encapsulated(made, [b""] * 300_000, uid.JPEGBaseline8Bit, "empty"))
+
+
+def test_elements_without_an_end_are_not_looked_for_again_and_again() -> None:
+    made = write(dataset(GREY, "MONOCHROME2"))
+    at = made.index(struct.pack("<HH2s", 0x0008, 0x0016, b"UI"))
+    sequence = struct.pack("<HH2sHI", 8, 8, b"SQ", 0, 0xFFFFFFFF)
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    item += struct.pack("<HH2sHI", 9, 0x10, b"OB", 0, 0xFFFFFFFF)
+    file = made[:at] + sequence + item * 2000 + bytes(2**22)
+    reader = dicom_file.Reader(file)
+    reader.seek(at)
+    with pytest.raises(ImageTooLarge, match="over and over"):
+        read_dataset(reader, False, True)
+    assert reader.reads < 5_000  # of 8 KiB at most: the file twice is 1,000
+    with pytest.raises(ImageTooLarge, match="over and over"):
+        decode(file)
 
 
 def test_a_long_table_of_many_fragments() -> None:
