@@ -180,7 +180,7 @@ def _run_one(
 ) -> tuple[int, str, dict[str, Any]]:
     """Score with one archive; give exit code, outcome and facts for `--on-finish`."""
     from batch import scorer
-    from batch.pipeline import Limits
+    from batch.fetching import Limits
 
     settings = {"engine": engine} if engine else {}
     with _started(archive, settings, cluster) as (loaded, shared_out):

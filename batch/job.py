@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -109,6 +110,12 @@ class Job:
         """Count time to a stage; from any thread."""
         with self._lock:
             self.seconds[stage] += seconds
+
+    def spent(self, stage: str, start: float, waited: float = 0.0) -> float:
+        """Count what a stage took since `start` of `time.perf_counter()`; in milliseconds."""
+        seconds = time.perf_counter() - start - waited
+        self.spend(stage, seconds)
+        return 1000 * seconds
 
     def key(self, *inputs: str) -> str:
         """Derive a name from `inputs` and from what this job does to them: 32 hex digits.

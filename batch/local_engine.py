@@ -15,9 +15,10 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from batch.fetching import Limits
 from batch.job import Job
 from batch.manifest import requests
-from batch.pipeline import Limits, Pipeline
+from batch.pipeline import Pipeline
 from batch.shards import Receipt, Shard, score_shard
 
 AT_ONCE = 2

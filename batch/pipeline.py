@@ -11,25 +11,21 @@ that finds a larger object waits. Two shards run at once, so that one begins whi
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-from batch import results, s3_client, storage
-from batch.budget import Budget
-from batch.decoders import Decoders, Task, TimeLimit
+from batch import results
+from batch.fetching import Fetched, Fetching, Limits, Ready, failure
 from batch.job import Job
 from batch.manifest import Request
-from batch.storage_errors import StorageError
 from sonode_console import UserError
 
 _log = logging.getLogger(__name__)
@@ -37,44 +33,6 @@ _log = logging.getLogger(__name__)
 _BATCH_SHARE = 8  # a batch holds an eighth of the bytes in memory, or one row
 
 Outcome = tuple[int, Mapping[str, Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a run may use."""
-
-    fetch_threads: int = 8
-    bytes_in_memory: int = 512 << 20
-    """Of images that are fetched and not yet scored, encoded and decoded together."""
-    object_bytes: int = 256 << 20
-    """A larger object is not read; the most that a DICOM file may have (`handlers.frames`)."""
-    row_seconds: float = 60.0
-    """For decoding one image."""
-    rows_given_up: int = 16
-    """How many images may exceed that and be at it still; with more of them the run ends."""
-    unwritten_seconds: float = 60.0
-    """How long a row may wait to be written: a shard under way is written with the rows so far."""
-
-
-assert Limits().fetch_threads <= s3_client.MAX_THREADS
-
-
-class _Fetched(NamedTuple):
-    etag: str
-    key: str
-    """Of the pixels and what is asked of them: names heat maps."""
-    milliseconds: float
-    task: Task[Any]
-
-
-class _Ready(NamedTuple):
-    """A row that waits for the network."""
-
-    number: int
-    fetched: _Fetched
-    prepared: Any
-    size: int
-    """Its bytes."""
 
 
 class Pipeline:
@@ -86,18 +44,11 @@ class Pipeline:
         self.limits = limits
         self.batch_size = job.batch_size or archive.micro_batch
         self.ahead = max(4 * self.batch_size, 32)
-        self.budget = Budget(limits.bytes_in_memory)
-        self.decoders = Decoders(
-            archive.threads,
-            limit_s=limits.row_seconds,
-            max_given_up=limits.rows_given_up,
-            stop=job.stop,
-        )
-        self._fetchers = ThreadPoolExecutor(limits.fetch_threads, "fetch")
+        self.fetching = Fetching(job, limits)
+        self.budget = self.fetching.budget
         self._lanes = ThreadPoolExecutor(archive.lanes, "forward")
         self._writers = ThreadPoolExecutor(limits.fetch_threads, "heatmap")
         self._lane_count = archive.lanes
-        self._submitting = threading.Lock()
         self._shards = 0
         self._shards_end = threading.Condition()
 
@@ -114,9 +65,9 @@ class Pipeline:
         self.budget.close()
         with self._shards_end:  # they write what they have
             self._shards_end.wait_for(lambda: not self._shards)
-        for pool in (self._fetchers, self._lanes, self._writers):
+        self.fetching.close()
+        for pool in (self._lanes, self._writers):
             pool.shutdown(cancel_futures=True)
-        self.decoders.close()
 
     @contextmanager
     def shard(self) -> Iterator[None]:
@@ -143,26 +94,27 @@ class Pipeline:
         that were scored, and those that hang, have been yielded.
         """
         ended: UserError | CancelledError | None = None
-        fetching: deque[tuple[int, Future[_Fetched | results.Row]]] = deque()
-        scoring: deque[tuple[list[_Ready], Future[list[Outcome]]]] = deque()
-        batch: list[_Ready] = []
+        fetching: deque[tuple[int, Future[Fetched | results.Row]]] = deque()
+        scoring: deque[tuple[list[Ready], Future[list[Outcome]]]] = deque()
+        batch: list[Ready] = []
         rest = iter(asked.items())
         while ended is None:
             while len(fetching) < self.ahead and (item := next(rest, None)) is not None:
-                fetching.append((item[0], self._begin(item[1])))
+                fetching.append((item[0], self.fetching.begin(item[1])))
             if not fetching:
                 break
             number, future = fetching[0]
             try:
-                while not self._is_there(future):
-                    ended = (yield from self._finished(scoring)) or ended
+                while not self.fetching.is_there(future):
+                    if (error := (yield from self._finished(scoring))) is not None:
+                        raise error
                     meanwhile()
-                found = self._prepared(number, future.result())
-            except (UserError, CancelledError) as error:
-                ended = error
+                found = self.fetching.prepared(number, future.result())
+            except (UserError, CancelledError) as raised:
+                ended = raised
                 break
             fetching.popleft()
-            if isinstance(found, _Ready):
+            if isinstance(found, Ready):
                 batch.append(found)
                 self.budget.park(found.size)
             else:
@@ -179,22 +131,12 @@ class Pipeline:
             yield from self._given_up(fetching)
             raise ended
 
-    def _is_there(self, future: Future[_Fetched | results.Row]) -> bool:
-        """Wait a while for a row to be fetched and decoded. Raises what ends the run."""
-        if self.job.stop.is_set():
-            raise CancelledError
-        if not future.done():  # or cancelled, which `wait` alone does not tell
-            wait([future], 0.2)
-            return False
-        fetched = future.result()
-        return not isinstance(fetched, _Fetched) or fetched.task.wait()
-
-    def _is_full(self, batch: Sequence[_Ready]) -> bool:
+    def _is_full(self, batch: Sequence[Ready]) -> bool:
         most = self.limits.bytes_in_memory // _BATCH_SHARE
         return len(batch) == self.batch_size or sum(ready.size for ready in batch) > most
 
     def _finished(
-        self, scoring: deque[tuple[list[_Ready], Future[list[Outcome]]]]
+        self, scoring: deque[tuple[list[Ready], Future[list[Outcome]]]]
     ) -> Generator[tuple[int, results.Row], None, UserError | CancelledError | None]:
         """Yield the rows of batches that are scored, and of those beyond two for each lane."""
         ended = None
@@ -202,125 +144,34 @@ class Pipeline:
             ended = (yield from self._results(*scoring.popleft())) or ended
         return ended
 
-    def _submitted(self, batch: list[_Ready]) -> tuple[list[_Ready], Future[list[Outcome]]]:
+    def _submitted(self, batch: list[Ready]) -> tuple[list[Ready], Future[list[Outcome]]]:
         self.budget.park(-sum(ready.size for ready in batch))
         return batch, self._lanes.submit(self._score, batch)
 
     def _given_up(
-        self, fetching: Iterable[tuple[int, Future[_Fetched | results.Row]]]
+        self, fetching: Iterable[tuple[int, Future[Fetched | results.Row]]]
     ) -> Iterator[tuple[int, results.Row]]:
         for number, future in fetching:
             if not future.done() or future.cancelled() or future.exception() is not None:
                 continue
             fetched = future.result()
-            if isinstance(fetched, _Fetched) and fetched.task.given_up:
-                found = self._prepared(number, fetched)
-                assert not isinstance(found, _Ready)
+            if isinstance(fetched, Fetched) and fetched.task.given_up:
+                found = self.fetching.prepared(number, fetched)
+                assert not isinstance(found, Ready)
                 yield number, found
 
-    def each(self, work: Any, items: Sequence[Any]) -> Iterator[Any]:
-        """Do `work` for each item on the fetch threads; the results in order."""
-        return self._fetchers.map(work, items)
-
-    def _begin(self, request: Request) -> Future[_Fetched | results.Row]:
-        with self._submitting:  # threads must begin with tickets in their order
-            return self._fetchers.submit(self._fetch, request, self.budget.ticket())
-
-    def _fetch(self, request: Request, ticket: int) -> _Fetched | results.Row:
-        start = time.perf_counter()
-        granted: list[int] = []
-        waited = 0.0
-
-        def admit(size: int) -> None:
-            nonlocal waited
-            if not granted:  # a second try has its bytes already
-                since = time.perf_counter()
-                self.budget.acquire(ticket, size)
-                granted.append(size)
-                waited = time.perf_counter() - since
-
-        try:
-            found = storage.read(
-                request.image_uri,
-                if_match=request.etag,
-                limit=self.limits.object_bytes,
-                admit=admit,
-            )
-        except (UserError, CancelledError):
-            raise
-        except Exception as error:  # of any kind: one object is no reason to end a night
-            self.budget.add(-sum(granted))
-            kind = type(error).__name__  # its text may hold anything
-            row = (
-                results.failed(error.code, "fetch", str(error))
-                if isinstance(error, StorageError)
-                else results.failed("fetch_failed", "fetch", f"reading the object raised {kind}")
-            )
-            return {**row, "fetch_ms": self._spent("fetch", start, waited)}
-        finally:
-            admit(0)  # where there was nothing to read: the next one's turn
-        milliseconds = self._spent("fetch", start, waited)
-        self.budget.add(len(found.data) - sum(granted))  # what was stored by gzip has grown
-        etag = found.etag
-        row_in: dict[str, object] = {"image": found.data, **request.fields}
-        key = ""
-        if self.job.explain is not None:
-            row_in["explain"] = self.job.explain
-            fields = (f"{name}={text}" for name, text in request.fields.items())
-            key = self.job.key(hashlib.sha256(found.data).hexdigest(), *fields)
-        size = len(found.data)
-        del found
-
-        waiting = 0  # bytes that the row holds until it is scored
-
-        def decode() -> Any:
-            nonlocal waiting
-            prepared = self.job.archive.preprocess(row_in)
-            row_in.clear()
-            if not isinstance(prepared, tuple):
-                waiting = self.job.archive.nbytes(prepared)  # here: what it raises is the row's
-            return prepared
-
-        def settled(prepared: Any) -> None:  # also where it hangs: the others need the room
-            self.budget.add((0 if prepared is None else waiting) - size)
-
-        return _Fetched(etag, key, milliseconds, self.decoders.submit(decode, settled))
-
-    def _prepared(self, number: int, fetched: _Fetched | results.Row) -> _Ready | results.Row:
-        if not isinstance(fetched, _Fetched):
-            return fetched
-        try:
-            prepared = fetched.task.result()
-        except TimeLimit:
-            limit = self.limits.row_seconds
-            row = results.failed(
-                "preprocess_timeout", "preprocess", f"not decoded within {limit:g} s"
-            )
-        except (UserError, CancelledError):
-            raise
-        except Exception as error:  # of any kind: the code is the archive's
-            kind = type(error).__name__  # its text may hold anything
-            row = results.failed("preprocess_failed", "preprocess", f"the service raised {kind}")
-        else:
-            if not isinstance(prepared, tuple):
-                return _Ready(number, fetched, prepared, self.job.archive.nbytes(prepared))
-            row = _failure(prepared[1])
-        finally:
-            self.job.spend("preprocess", fetched.task.milliseconds / 1000)
-        return {**row, **self._times(fetched), "image_etag": fetched.etag}
-
-    def _score(self, batch: Sequence[_Ready]) -> list[Outcome]:
+    def _score(self, batch: Sequence[Ready]) -> list[Outcome]:
         if self.job.stop.is_set():
             raise CancelledError
         start = time.perf_counter()
         prepared = [ready.prepared for ready in batch]
         found = _outcomes(prepared, self.job.archive)
         self.budget.add(-sum(ready.size for ready in batch))
-        milliseconds = self._spent("inference", start) / len(batch)
+        milliseconds = self.job.spent("inference", start) / len(batch)
         return [(status, {**body, "inference_ms": milliseconds}) for status, body in found]
 
     def _results(
-        self, batch: Sequence[_Ready], future: Future[list[Outcome]]
+        self, batch: Sequence[Ready], future: Future[list[Outcome]]
     ) -> Generator[tuple[int, results.Row], None, UserError | CancelledError | None]:
         """Yield a batch's rows; return what ended the run meanwhile."""
         try:
@@ -333,32 +184,19 @@ class Pipeline:
             return error
         return None
 
-    def _result(self, ready: _Ready, outcome: Outcome) -> results.Row:
+    def _result(self, ready: Ready, outcome: Outcome) -> results.Row:
         status, body = outcome
-        common = {**self._times(ready.fetched), "inference_ms": body["inference_ms"]}
+        common = {**ready.fetched.times, "inference_ms": body["inference_ms"]}
         if status != 200:
-            return {**_failure(body), **common, "image_etag": ready.fetched.etag}
+            return {**failure(body), **common, "image_etag": ready.fetched.etag}
         start = time.perf_counter()
         uris = {
             head: self.job.write(f"_heatmaps/{ready.fetched.key}-{head}.png", heatmap["png"])
             for head, heatmap in body["heatmaps"].items()
         }
-        self._spent("heatmaps", start)
+        self.job.spent("heatmaps", start)
         row = results.scored(body, etag=ready.fetched.etag, heatmap_uris=uris)
         return {**row, **common, "scored_at": datetime.now(UTC)}
-
-    def _times(self, fetched: _Fetched) -> results.Row:
-        return {"fetch_ms": fetched.milliseconds, "preprocess_ms": fetched.task.milliseconds}
-
-    def _spent(self, stage: str, start: float, waited: float = 0.0) -> float:
-        """Count what a stage took since `start`; in milliseconds."""
-        seconds = time.perf_counter() - start - waited
-        self.job.spend(stage, seconds)
-        return 1000 * seconds
-
-
-def _failure(body: Mapping[str, Any]) -> results.Row:
-    return results.failed(body["code"], body["stage"], body["message"])
 
 
 def _outcomes(prepared: Sequence[Any], archive: Any) -> Sequence[Outcome]:

@@ -22,11 +22,11 @@ from typing import Any, cast
 
 import pyarrow as pa
 
+from batch.fetching import Limits
 from batch.job import Archive, Job
 from batch.local_engine import AT_ONCE
 from batch.manifest import encoded
 from batch.opened_archive import opened
-from batch.pipeline import Limits
 from batch.ray_cluster import Fleet, fleet, joined
 from batch.ray_worker import Description, Opener, Told, Worker, portable
 from batch.shards import Receipt, Shard

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from batch import claims, storage
+from batch.fetching import Limits
 from batch.job import Archive, Job
 from batch.local_engine import LocalEngine
-from batch.pipeline import Limits, Pipeline
+from batch.pipeline import Pipeline
 from batch.shards import Receipt, Shard, score_shard
 from sonode_console import UserError
 

@@ -21,10 +21,10 @@ import pyarrow as pa
 from batch import carried, claims, results, storage, storage_checks, summary
 from batch import manifest as manifests
 from batch.earlier import Earlier
+from batch.fetching import Limits
 from batch.job import Archive, Job
 from batch.local_engine import Engine, LocalEngine
 from batch.manifest import Manifest, requests
-from batch.pipeline import Limits
 from batch.shards import Receipt, Shard
 from batch.summary import RunSummary
 from sonode_console import UserError

@@ -16,9 +16,10 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from batch import parts, results, storage
+from batch.fetching import Limits
 from batch.job import Job
 from batch.manifest import Request, digest, requests
-from batch.pipeline import Limits, Pipeline
+from batch.pipeline import Pipeline
 from sonode_console import UserError
 
 
@@ -131,7 +132,7 @@ def _filled(
     """Find the rows of `todo`; give how many were scored and how many carried."""
     asked = requests(shard.table, job.folder)
     carried = 0
-    earlier = pipeline.each(lambda row: _earlier(asked[row], job, pipeline.limits), todo)
+    earlier = pipeline.fetching.each(lambda row: _earlier(asked[row], job, pipeline.limits), todo)
     left = []
     for row, found in zip(todo, earlier, strict=True):
         if found is not None:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from batch import results, scorer, storage
+from batch.fetching import Limits
 from batch.local_s3 import LocalS3, find_weed
-from batch.pipeline import Limits
 from sonode_console import UserError
 from tests.batch.conftest import FakeArchive, put_table
 from tests.batch.faulty_proxy import FaultyProxy, cycle, started

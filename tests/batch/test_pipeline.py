@@ -17,9 +17,10 @@ import pytest
 from batch import results, scorer, storage
 from batch.budget import Budget
 from batch.decoders import Decoders, TimeLimit
+from batch.fetching import Limits
 from batch.job import Job
 from batch.manifest import Request
-from batch.pipeline import Limits, Pipeline
+from batch.pipeline import Pipeline
 from sonode_console import UserError
 from tests.batch.conftest import FakeArchive
 from tests.batch.test_scorer import put_images, rows_of, run

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from batch import scorer, storage
+from batch.fetching import Limits
 from batch.job import Job
 from batch.local_s3 import LocalS3
-from batch.pipeline import Limits
 from batch.ray_engine import RayEngine, connected
 from batch.ray_worker import Worker, portable
 from sonode_console import UserError

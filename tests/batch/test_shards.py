@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch import claims, parts, scorer, shards, storage
+from batch.fetching import Limits
 from batch.job import Job
 from batch.manifest import encoded
-from batch.pipeline import Limits
 from batch.ray_worker import Worker, portable
 from sonode_console import UserError
 from tests.batch.conftest import FakeArchive, put_table
