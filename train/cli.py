@@ -219,7 +219,8 @@ class TrainCLI(LightningCLI):
         )
         validation = self.datamodule.parts["val"]
         logits_NL = logits_of(self.model.network.cpu(), validation, self.model.preprocessing)
-        heads = calibrate(
+        table = self.datamodule.cohort.table
+        heads, account = calibrate(
             logits_NL,
             validation.labels_NK,
             spoken_of(
@@ -231,6 +232,7 @@ class TrainCLI(LightningCLI):
             self.model.hierarchy,
             self.model.loss.parent_negative,
             self.model.operating_point,
+            table["patient_id"].iloc[self.datamodule.indices["val"]].tolist(),
         )
         card = checkpoint.ModelCard(
             architecture=self.model.architecture,
@@ -239,6 +241,7 @@ class TrainCLI(LightningCLI):
             preprocessing=self.model.preprocessing,
             training={
                 **self._provenance(int(best["epoch"])),
+                "temperatures": account,
                 # Of the validation part: what the batch's report holds its scores against.
                 "score_reference": score_histograms(logits_NL, heads, self.model.hierarchy),
             },

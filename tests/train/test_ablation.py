@@ -101,6 +101,13 @@ def test_runs_are_made_once_and_counted(
         and not chained.training["cohort"]["malignant_only"]
     )
 
+    # Two patients do not carry a temperature, and the card says so.
+    for card in (alone, chained):
+        for head in card.heads:
+            told = card.training["temperatures"][head.name]
+            assert (head.temperature, told["temperature"]) == (1, 1)
+            assert f"{told['patients']} validation patients" in told["why"]
+
     def refuse(*_: Any) -> None:
         raise AssertionError("trained again")
 

@@ -1,15 +1,32 @@
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from model_def.heads import HeadSpec, Hierarchy, probabilities
-from train.calibration import calibrate, calibrated_loss, score_histograms
+from train import calibration
+from train.calibration import Calibrated, calibrated_loss, score_histograms
 from train.losses import ParentNegative
 from train.statistics import choose_threshold
 
 NAN = math.nan
+
+
+def calibrate(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    heads: Sequence[HeadSpec],
+    hierarchy: Hierarchy,
+    parent_negative: ParentNegative,
+    point: str,
+) -> tuple[HeadSpec, ...]:
+    """One image a patient."""
+    patients = [str(row) for row in range(len(logits))]
+    facts = (heads, hierarchy, parent_negative, point)
+    return calibration.calibrate(logits, labels, *facts, patients).heads
 
 
 def sampled(n: int, scale: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,8 +145,9 @@ def test_what_validation_cannot_tell_is_kept_and_said(
     assert (alnm.temperature, alnm.threshold) == (1, 0.5)
     assert "youden" not in malignancy.operating_points
     said = capsys.readouterr().out
-    assert "head malignancy: 30 validation labels do not carry a temperature" in said
-    assert "head alnm: 0 validation labels" in said
+    kept = "temperature 1 is kept: {} validation patients, 0 of the rarest label, do not carry one"
+    assert f"head malignancy: {kept.format(30)}; it takes 30 and 5" in said
+    assert f"head alnm: {kept.format(0)}" in said
     assert "head malignancy: validation gives no youden threshold" in said
 
 
@@ -164,16 +182,66 @@ def test_a_head_without_labels_has_no_loss(heads: tuple[HeadSpec, ...]) -> None:
     assert loss == pytest.approx(math.log(2))
 
 
-def test_a_temperature_at_its_bound_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    head = HeadSpec(name="a", target="malignant", labels=("n", "y"))
+HEAD = HeadSpec(name="a", target="malignant", labels=("n", "y"))
+
+
+def account(logits: torch.Tensor, labels: torch.Tensor, patients: list[str]) -> Calibrated:
+    facts = ([HEAD], "independent", "mask", "0.5")
+    return calibration.calibrate(logits[:, None], labels[:, None], *facts, patients)
+
+
+def test_a_temperature_at_its_bound_is_1_and_the_account_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     labels = torch.tensor([0.0, 1.0] * 20)
+    patients = [str(row) for row in range(40)]
     for logits, bound in ((40 * labels - 20, 0.5), (20 - 40 * labels, 10)):
-        (found,) = calibrate(logits[:, None], labels[:, None], [head], "independent", "mask", "0.5")
-        assert found.temperature == pytest.approx(bound, rel=0.01)
-        assert f"ran into the bound {bound:g}" in capsys.readouterr().out
-    logits, labels = sampled(400, 1.0)
-    calibrate(logits[:, None], labels[:, None], [head], "independent", "mask", "0.5")
-    assert "bound" not in capsys.readouterr().out
+        (head,), told = account(logits, labels, patients)
+        assert (head.temperature, told["a"]["temperature"]) == (1, 1)
+        assert (told["a"]["images"], told["a"]["patients"]) == (40, 40)
+        assert told["a"]["why"].startswith(f"the fit ran into the bound {bound:g}: the 40 ")
+        assert f"head a: temperature 1 is kept: {told['a']['why']}" in capsys.readouterr().out
+
+
+def test_patients_carry_a_temperature_not_their_images() -> None:
+    logits, labels = sampled(400, 3.0)
+    for n, rows_each in ((400, 1), (20, 20)):
+        patients = [str(row // rows_each) for row in range(400)]
+        (head,), told = account(logits, labels, patients)
+        assert told["a"]["patients"] == n
+        if rows_each == 1:
+            assert head.temperature == pytest.approx(3, rel=0.25)
+            assert told["a"]["why"].startswith("cross entropy of patients left out 0.")
+        else:
+            assert head.temperature == 1
+            assert "20 validation patients, 20 of the rarest label" in told["a"]["why"]
+    labels[:] = 0
+    labels[:4] = 1
+    _, told = account(logits, labels, [str(row) for row in range(400)])
+    assert "400 validation patients, 4 of the rarest label, do not carry one" in told["a"]["why"]
+
+
+def test_without_a_gain_by_cross_validation_the_temperature_is_1() -> None:
+    """Honest logits of 40 patients, 60 times; logits that are three times too large are told."""
+    kept, losses = 0, []
+    test_logits, test_labels = sampled(4000, 1.0, seed=999)
+
+    def loss(temperature: float) -> float:
+        return float(binary_cross_entropy_with_logits(test_logits / temperature, test_labels))
+
+    for seed in range(60):
+        logits, labels = sampled(40, 1.0, seed)
+        (head,), told = account(logits, labels, [str(row) for row in range(40)])
+        kept += head.temperature == 1
+        assert told["a"]["why"].startswith("no gain: ") == (
+            head.temperature == 1 and "bound" not in told["a"]["why"]
+        )
+        losses.append(loss(head.temperature) - loss(1))
+    assert kept >= 30  # most; without cross-validation all but those at the bound are fitted
+    assert np.mean(losses) < 0.015
+    logits, labels = sampled(40, 3.0, seed=1)
+    (head,), _ = account(logits, labels, [str(row) for row in range(40)])
+    assert 1.5 < head.temperature < 6
 
 
 def test_score_histograms_count_what_is_served() -> None:
