@@ -167,8 +167,12 @@ def total(
 ) -> torch.Tensor:
     """The loss under a hierarchy.
 
-    `independent`: masked cross entropies + weight x hierarchical term. `chain`: the exact
-    likelihood, cross entropies of the conditionals. `max_constraint`: `max_constrained`.
+    `independent`: masked cross entropies + weight x hierarchical term. `chain`: the factors of the
+    likelihood, cross entropies of the conditionals, each averaged over the rows that it is known
+    on. That is not the likelihood of the batch, whose factors all share one count: a head that few
+    rows know weighs more here, by all rows over its own. Each conditional has the same optimum in
+    both; in a shared trunk the rare heads of a nodal burden have a larger say.
+    `max_constraint`: `max_constrained`.
     """
     if hierarchy == "max_constraint":
         return max_constrained(logits_BL, labels_BK, heads)

@@ -98,13 +98,23 @@ def test_what_a_probability_is_given(
     assert found_alone.given == ("malignant" if malignant_only else None)
 
 
-def test_the_chain_is_the_exact_likelihood(heads: tuple[HeadSpec, ...]) -> None:
-    logits = torch.tensor([[logit(0.8), logit(0.4)]] * 3)
+def test_the_chain_is_the_likelihoods_factors_each_over_its_own_rows(
+    heads: tuple[HeadSpec, ...],
+) -> None:
+    logits = torch.tensor([[logit(0.8), logit(0.4)]] * 3, requires_grad=True)
     labels = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
-    # P(malignant, ALNM) = 0.8 x 0.4; P(malignant, none) = 0.8 x 0.6; P(benign) = 0.2
+    # P(malignant, ALNM) = 0.8 x 0.4; P(malignant, none) = 0.8 x 0.6; P(benign) = 0.2. Of the
+    # factors malignancy has three rows, ALNM two.
     expected = -math.log(0.8 * 0.8 * 0.2) / 3 - math.log(0.4 * 0.6) / 2
     loss = total(logits, labels, heads, "chain", LossSettings())
     assert loss.item() == pytest.approx(expected, abs=1e-6)
+    loss.backward()
+    assert logits.grad is not None
+    # By the likelihood over one count each gradient would be (p - y) / 3: ALNM weighs 3/2 of that.
+    of_likelihood = torch.tensor([[-0.2, -0.6], [-0.2, 0.4], [0.8, 0.0]]) / 3
+    weight = logits.grad / of_likelihood.where(of_likelihood != 0, torch.inf)
+    assert weight[:, 0].tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+    assert weight[:, 1].tolist() == pytest.approx([1.5, 1.5, 0], abs=1e-5)
 
 
 def test_max_constrained_by_hand(heads: tuple[HeadSpec, ...]) -> None:
