@@ -2,9 +2,10 @@
 
 Compared is what chance alone has set apart at the same time: the requests with a study in the
 canary steps in which both versions answer, and each mirrored request's two answers. All others are
-counted, by step. Requests of clients give status codes and the times that clients saw; attempts at
-nodes give scores. Intervals hold for one look at the end; the guards' tests are the ones that may
-be looked at all the time. The page holds counts only: no study, not even its hash.
+counted, by step. Requests of clients give status codes and the times that nodes took for them, all
+tries together; attempts at nodes give scores. Intervals hold for one look at the end; the guards'
+tests are the ones that may be looked at all the time. The page holds counts only: no study, not
+even its hash.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 
 from archives import ab_page, gateway_logs
 from archives.gateway_logs import LogTail, Row
-from archives.journal import Entry, Journal
+from archives.journal import Entry, Journal, fold
 from archives.rollout_facts import Facts, last_facts, rollouts
 from archives.sequential import ks, ks_by_chance
 from sonode_console import UserError
@@ -55,17 +56,21 @@ def analyse(state: Path, facts: Facts, entries: Sequence[Entry]) -> Json:
     until = math.inf if entries[-1].rollout else entries[-1].time
     versions = {"old": facts.old.version if facts.old else None, "new": facts.new.version}
     arm_of = {version: arm for arm, version in versions.items()}
-    steps = [_Step.of(entry) for entry in entries if "step" in entry.facts]
+    steps = [_Step.of(entry, entries) for entry in entries if "step" in entry.facts]
     arms: dict[str, list[Row]] = {"old": [], "new": []}
-    for row in _rows(state, "requests.jsonl", facts.began, until):
+    for row in _rows(state, "requests.jsonl", facts.since, until):
         if row["version"] in arm_of and gateway_logs.was_tried(row):
             arm, step = arm_of[row["version"]], _step_at(steps, row)
             step.requests[arm if row["study"] else "without_study"] += 1
             if step.compares and row["study"]:
                 arms[arm].append(row)
     answers: list[tuple[str, Row]] = []
-    rows = _rows(state, "attempts.jsonl", facts.began, until)
-    scored = [row for row in rows if row["status"] == 200 and row["version"] in arm_of]
+    rows = _rows(state, "attempts.jsonl", facts.since, until)
+    scored = [
+        row
+        for row in rows
+        if row["status"] == 200 and row["version"] in arm_of and row["arm"] != "replay"
+    ]
     shadows = {row["id"]: row for row in scored if row["arm"] == "shadow"}
     for row in scored:
         if row["arm"] == "shadow":
@@ -106,23 +111,27 @@ def analyse(state: Path, facts: Facts, entries: Sequence[Entry]) -> Json:
 class _Step:
     name: str
     began: float
+    judged: int
+    """The entry that its requests are logged with; steps in which all is as before share one."""
     compares: bool
     """Both versions answer clients, and chance says which one a study gets."""
     requests: Counter[str] = field(default_factory=Counter)
     """By version, and those without a study, which are never sent by chance."""
 
     @classmethod
-    def of(cls, entry: Entry) -> _Step:
-        """From the entry that began it."""
+    def of(cls, entry: Entry, entries: Sequence[Entry]) -> _Step:
+        """From the entry that began it, among those of the rollout."""
         name = str(entry.facts["step"])
         share = entry.facts.get("percent", 0.0)
-        return cls(name, entry.time, name.startswith("canary") and 0 < share < 100)
+        judged = fold(it for it in entries if it.seq <= entry.seq).judged
+        return cls(name, entry.time, judged, name.startswith("canary") and 0 < share < 100)
 
 
 def _step_at(steps: Sequence[_Step], row: Row) -> _Step:
-    """The step in which a row's request began; none began before the first one."""
+    """The step in which a row's request began."""
     began = gateway_logs.started(row)
-    return next(step for step in reversed(steps) if step.began <= began)
+    same = [step for step in steps if step.judged == gateway_logs.seq(row)] or steps[:1]
+    return next((step for step in reversed(same) if step.began <= began), same[0])
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
@@ -149,16 +158,16 @@ def quantile(values: Sequence[float], q: float) -> Json:
     }
 
 
-def _rows(state: Path, name: str, since: float, until: float) -> list[Row]:
+def _rows(state: Path, name: str, since: int, until: float) -> list[Row]:
     rows = LogTail(state / "gateway" / name, since).rows()
-    return [row for row in rows if gateway_logs.started(row) >= since and row["t"] <= until]
+    return [row for row in rows if gateway_logs.seq(row) >= since and row["t"] <= until]
 
 
 def _arm(rows: Sequence[Row]) -> Json:
     n = len(rows)
     failed = sum(row["status"] >= 500 for row in rows)
     low, high = wilson(failed, n)
-    times = [row["ms"] for row in rows if row["status"] == 200]
+    times = [gateway_logs.waited_ms(row) for row in rows if row["status"] == 200]
     return {
         "requests": n,
         "studies": len({row["study"] for row in rows if row["study"]}),

@@ -1,40 +1,93 @@
-"""How failures are counted: those of one cause once, and beside the old version's.
+"""How failures are counted: by study, those of one cause once, and beside the old version's.
 
-A worker that died fails what it is asked until it is back; what a client sends may fail with both.
+Requests of one study resemble each other, and so do those of a client that names none. A worker
+that died fails what it is asked until it is back; what a client sends may fail with both versions.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from archives.gateway_logs import OWN_CODES, Row
 from archives.sequential import MeanTest
 
 BURST_S = 5.0
-"""Failures that nobody signs, on one node within so long, are one: a worker that starts anew takes
-about that."""
+"""Failures that nobody signs within so long are one: a worker that starts anew takes about that."""
 BURST_MOST = 5.0
 """What one failure can multiply the evidence by: one crash that looks like three is not enough."""
+
+
+@dataclass
+class Unit:
+    """What is judged as one: the requests of a study, or of a client that names none."""
+
+    began: float
+    values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, what: str, value: float) -> None:
+        """Take what a request of it gave, 0 to 1."""
+        self.values[what].append(value)
+
+    def share(self, what: str) -> float | None:
+        """The mean of what its requests gave; None: none gave any."""
+        found = self.values[what]
+        return sum(found) / len(found) if found else None
+
+
+class Units:
+    """Requests put together by study while it is `open_s` old, in the log's own time.
+
+    Its later ones are left out: a unit is judged once, as a whole, when its time is over, so that
+    neither its size nor its outcome says when. A client that names no study has one unit after the
+    other.
+    """
+
+    def __init__(self, open_s: float) -> None:
+        self.closed = 0
+        self._open_s = open_s
+        self._open: dict[str, Unit] = {}
+        self._over: set[str] = set()
+
+    def take(self, row: Row) -> Unit | None:
+        """Return the unit of a row; None: it is over."""
+        key = row["study"] or f"client {row['client']}"
+        if key in self._over:
+            return None
+        return self._open.setdefault(key, Unit(row["t"]))
+
+    def over(self, t: float) -> Iterator[Unit]:
+        """Yield those whose time is over at `t`; a clock that was set back ends them, too."""
+        for key, unit in list(self._open.items()):
+            if abs(t - unit.began) < self._open_s:
+                continue
+            del self._open[key]
+            if not key.startswith("client "):  # a study's is a hash
+                self._over.add(key)
+            self.closed += 1
+            yield unit
 
 
 class Bursts:
     """Tells the first failure of a burst from the rest of it."""
 
     def __init__(self) -> None:
-        self._last: dict[str, float] = {}
+        self._last = -math.inf
 
-    def is_news(self, where: str, failure: Row) -> bool:
-        """False for one that nobody signs, soon after another one there."""
+    def is_news(self, failure: Row) -> bool:
+        """False for one that nobody signs, soon after another one."""
         if failure["code"] not in OWN_CODES:
             return True
-        if failure["t"] - self._last.get(where, -math.inf) < BURST_S:
+        if abs(failure["t"] - self._last) < BURST_S:
             return False
-        self._last[where] = failure["t"]
+        self._last = failure["t"]
         return True
 
 
 class Windows:
-    """The share of attempts that fail in each `BURST_S` on each node, one value each.
+    """The share that fails in each `BURST_S`, one value each.
 
     Where bursts count once, they are the fewer the more requests come: of one failure in five
     seconds among hundreds of answers nothing is seen. Here the answers count once, too.
@@ -42,85 +95,70 @@ class Windows:
 
     def __init__(self, limit: float) -> None:
         self.test = MeanTest(limit, BURST_MOST)
-        self._open: dict[str, tuple[float, int, int]] = {}  # beginning, attempts, failures
+        self._began = math.nan
+        self._values: list[float] = []
 
-    def add(self, row: Row) -> None:
-        """Take an attempt; a window is judged when the next one begins."""
-        began, attempts, failures = self._open.get(row["node"], (row["t"], 0, 0))
-        if row["t"] - began >= BURST_S:
-            self.test.add(failures / attempts)
-            began, attempts, failures = row["t"], 0, 0
-        self._open[row["node"]] = began, attempts + 1, failures + (row["status"] >= 500)
-
-
-class Pairing:
-    """Sets each row of the old version beside the new version's latest; each is used once.
-
-    The second try of a request is passed over: it comes of a failure, and would hide it.
-    """
-
-    def __init__(self) -> None:
-        self._new: Row | None = None
-
-    def add_new(self, row: Row) -> None:
-        """Take a row of the new version."""
-        if self._new is None or self._new["id"] != row["id"]:
-            self._new = row
-
-    def take(self) -> Row | None:
-        """Return what a row of the old version is compared with; None: nothing new came."""
-        found, self._new = self._new, None
-        return found
+    def add(self, t: float, failed: float) -> None:
+        """Take a request; a window is judged when the next one begins."""
+        if self._values and abs(t - self._began) >= BURST_S:
+            self.test.add(sum(self._values) / len(self._values))
+            self._values = []
+        if not self._values:
+            self._began = t
+        self._values.append(failed)
 
 
 class Against:
-    """Whether the new version fails more often than the old one, by however little.
+    """Whether the new version fails a larger share of a study's requests than the old one does.
 
-    Each first try of the new version is drawn together with those of the old one that come before
-    its next: if some of them fail, and both versions fail alike, it is among those with the
-    probability that their share is. `bursts`: failures that nobody signs count once.
+    Each study of the new version is drawn together with the k of the old one that were over since
+    the study before it (where both get each request: with its own share of the same study). Of the
+    sum of their shares it has, where both versions fail alike, 1 / (1 + k) on average, since chance
+    alone says which one it is.
     """
 
-    def __init__(self, *, bursts: bool = False) -> None:
+    def __init__(self) -> None:
         self.test = MeanTest(0.5)
-        self.old_fails = False
-        self._bursts = Bursts() if bursts else None
-        self._new: Row | None = None
-        self._others = self._failures = 0  # of the old version since then
-        self._failure: Row | None = None  # the first of them
+        self._old: list[float] = []
+        self._counts = {"old": [0, 0], "new": [0, 0]}  # studies, those with a failure
 
-    def add_new(self, row: Row) -> None:
-        """Take a row of the new version; a second try comes of a failure, and would hide it."""
-        if self._new is not None and self._new["id"] == row["id"]:
+    def add_old(self, share: float | None) -> None:
+        """Take the share of a study's requests that the old version has failed; None: of none."""
+        if share is None:
             return
-        if self._new is not None and self._others:
-            self._judge(self._new)
-        self._new = row
+        self._old.append(share)
+        self._count("old", share)
 
-    def add_old(self, row: Row) -> None:
-        """Take a row of the old version."""
-        failed = _failed(row)
-        self.old_fails |= failed
-        if self._new is not None:
-            self._others += 1
-            self._failures += failed
-            if failed and self._failure is None:
-                self._failure = row
-
-    def _judge(self, new: Row) -> None:
-        share = (self._failures + _failed(new)) / (1 + self._others)
-        first = new if _failed(new) else self._failure
-        self._others, self._failures, self._failure = 0, 0, None
-        if first is None or share == 1:
+    def add_new(self, share: float | None) -> None:
+        """Take the same of the new version; without one of the old beside it, it only counts."""
+        if share is None:
             return
-        if self._bursts is None or self._bursts.is_news("either version", first):
-            self.test.add(float(first is new), share)
+        self._count("new", share)
+        if self._old:
+            total = share + sum(self._old)
+            if total:
+                self.test.add(share / total, 1 / (1 + len(self._old)))
+            self._old = []
+
+    def _count(self, arm: str, share: float) -> None:
+        self._counts[arm][0] += 1
+        self._counts[arm][1] += share > 0
 
     @property
-    def no_more(self) -> bool:
-        """The old version fails, too, and nothing says that the new one does so more often."""
-        return self.old_fails and (not self.test.n or self.test.log_evidence <= 0)
+    def as_many(self) -> bool:
+        """Whether the old version fails, too, and the new one in no larger share of its studies.
+
+        By Fisher's exact test, one-sided: so many failing studies of the new version, or more, are
+        what chance gives more often than not where both fail alike (p > 1/2).
+        """
+        (n, failed), (n_old, failed_old) = self._counts["new"], self._counts["old"]
+        if not failed_old:
+            return False
+        return more_by_chance(failed, n, failed_old, n_old) > 0.5
 
 
-def _failed(row: Row) -> bool:
-    return int(row["status"]) >= 500
+def more_by_chance(failed: int, n: int, failed_old: int, n_old: int) -> float:
+    """Fisher's exact test: the probability of `failed` or more of `n`, all margins as they are."""
+    from scipy.stats import hypergeom
+
+    return float(hypergeom.sf(failed - 1, n + n_old, failed + failed_old, n))

@@ -30,10 +30,10 @@ function client(r) {
 }
 
 // HMAC-SHA256 of the study id, '' where the request names none, UNKNOWN without a good key: anybody
-// could undo the hash of a damaged one.
+// could undo the hash of a damaged one. Of its bytes: as text, all that is no UTF-8 would be alike.
 function study(r) {
-    const id = r.headersIn['X-Study-Id'];
-    if (!id) {
+    const id = r.rawVariables.http_x_study_id;
+    if (!id || !id.length) {
         return '';
     }
     let key;
@@ -116,9 +116,40 @@ async function judge(r) {
     return pass(r);
 }
 
+// Whether the version on trial may answer: its removal takes that back at once, and needs no disk.
+function released(r) {
+    try {
+        fs.accessSync(r.variables.released_file);
+        return 'yes';
+    } catch (absent) {
+        return '';
+    }
+}
+
+// A version has failed a request while another one is on trial, or is it itself: would the other one
+// have failed it, too? The client gets the failure either way, since a study stays on its side.
+async function replay(r) {
+    const code = r.variables.upstream_http_x_sonode_code;
+    const status = Number((r.variables.upstream_status || '').split(/[ ,:]+/).pop()) || 502;
+    if (code !== 'busy') {
+        const reply = await r.subrequest('/other', { method: 'POST' });
+        r.variables.replay = String(reply.status);
+    }
+    if (code) {
+        r.headersOut['X-Sonode-Code'] = code;
+    }
+    r.return(status, JSON.stringify({
+        code: code || 'unavailable',
+        message: 'the version that was asked has failed',
+        field: null,
+    }) + '\n');
+}
+
 // Answers at once; what is mirrored goes on behind it.
 function accepted(r) {
     r.return(204);
 }
 
-export default { client, study, bearer, latest, refused, judge, pass, accepted };
+export default {
+    client, study, bearer, latest, refused, judge, pass, released, replay, accepted,
+};

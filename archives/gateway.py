@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from archives.certificate import Pair
-from archives.journal import Desired
+from archives.journal import Desired, Release
 from archives.loader import NAME
 from archives.node import CONFIG
 from archives.nodes import NodeSettings
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 ROOM = Path(__file__).resolve().parent
 WORKERS = 2  # nginx needs little; two, so that one that dies takes half along
+MIRRORED_AT_ONCE = 4  # shadows under way; what comes meanwhile is not mirrored, and counted
+RELEASED = "released"
+"""In `gateway/` while a version on trial may answer: see `rollout_release.py`."""
 LINGER_S = 2  # how long an idle connection outlives a change of the configuration
 DESCRIPTORS = 65536  # of each worker; a request has up to four, and strangers have theirs
 
@@ -74,9 +77,7 @@ class GatewaySettings(BaseModel):
     @property
     def max_body_bytes(self) -> int:
         """What TorchServe takes."""
-        found = re.search(r"^max_request_size=(\d+)$", CONFIG.read_text(), re.MULTILINE)
-        assert found
-        return int(found[1])
+        return _torchserve("max_request_size")
 
 
 def render(
@@ -112,7 +113,12 @@ def render(
     for name in [desired.model or "none", *(release.version for release in releases)]:
         assert NAME.fullmatch(name), "archives are packed with such names only"
     assert re.fullmatch(r"[A-Za-z0-9_.-]*", desired.salt), "a rollout's id"
+    judged, old = on_trial(desired)
     facts = {
+        "judged": judged,
+        "old": old,
+        "at_node": _torchserve("job_queue_size") // WORKERS,
+        "mirrored_at_once": MIRRORED_AT_ONCE // WORKERS,
         "user": pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else None,
         "workers": WORKERS,
         "descriptors": min(DESCRIPTORS, _hard_limit()),
@@ -153,6 +159,23 @@ def _for_nginx(path: Path) -> str:
 def _hard_limit() -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+
+
+def on_trial(desired: Desired) -> tuple[Release | None, Release | None]:
+    """Return the version that clients meet before it is trusted, and the one it would replace."""
+    if desired.rollout is None:
+        return None, None
+    if desired.candidate:
+        return (desired.candidate, desired.stable) if desired.percent else (None, None)
+    others = [it for it in desired.serves if it != desired.stable]
+    return (desired.stable, others[0]) if others else (None, None)
+
+
+def _torchserve(key: str) -> int:
+    """A number of config.properties."""
+    found = re.search(rf"^{key}=(\d+)$", CONFIG.read_text(), re.MULTILINE)
+    assert found
+    return int(found[1])
 
 
 def authority(node: NodeSettings) -> str:

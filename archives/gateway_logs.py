@@ -5,26 +5,29 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote
 
 _log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
-HEAD_BYTES = 256  # more than a line's time and request id
 
 OWN_CODES = frozenset(
     {
         *("", "bad_request", "unauthorized", "not_found", "method_not_allowed", "too_slow"),
-        *("request_too_large", "too_many_requests", "client_left"),
+        *("request_too_large", "unsupported_encoding", "too_many_requests", "client_left"),
         *("gateway_failed", "node_unreachable", "unavailable", "node_too_slow"),
     }
 )
 """`code` where no handler has said anything; nginx.conf.j2 has the same words."""
+BUSY = "busy"
+"""`code` of what would not fit a node's queue, or the budget of what is mirrored."""
+LINE_BYTES = 65_536  # more than any line has
 
 
 def told(state: Path) -> dict[str, Any]:
@@ -43,28 +46,27 @@ class LogTail:
     """The rows of a log, as they come; a line that is being written waits for its end.
 
     The gateway moves a log aside when it has grown (`attempts-TIME.jsonl`): those are read, too,
-    where they were written to since the Unix time `since`.
+    unless all in them is of entries of the journal before `since`. A file is known by its first
+    line, whose request id is random: names, inodes and clocks come again.
     """
 
-    def __init__(self, path: Path, since: float = 0.0) -> None:
+    def __init__(self, path: Path, since: int = 0) -> None:
         self.path, self.since = path, since
-        # By inode, since a moved file is the same file: how it begins, and how far it was read.
-        self._read: dict[int, tuple[bytes, int]] = {}
+        self._offsets: dict[bytes, int] = {}
+        self._earlier: set[Path] = set()
 
     def rows(self) -> Iterator[Row]:
         """Yield what is new since the last call, the oldest first."""
-        moved = sorted(self.path.parent.glob(f"{self.path.stem}-*{self.path.suffix}"))
-        for path in [*moved, self.path]:
+        moved = set(self.path.parent.glob(f"{self.path.stem}-*{self.path.suffix}"))
+        for path in [*sorted(moved - self._earlier), self.path]:
             with suppress(FileNotFoundError), path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                head, offset = self._read.get(status.st_ino, (b"", 0))
-                if file.read(len(head)) != head:  # a new file with the number of a deleted one
-                    head, offset = b"", 0
-                if status.st_mtime < self.since or status.st_size <= offset:
+                name = file.readline()
+                if not name.endswith(b"\n"):
                     continue
-                if not offset:
-                    file.seek(0)
-                    head = file.read(HEAD_BYTES)
+                if path != self.path and name not in self._offsets and self._is_earlier(file):
+                    self._earlier.add(path)
+                    continue
+                offset = self._offsets.get(name, 0)
                 file.seek(offset)
                 for line in file:
                     if not line.endswith(b"\n"):
@@ -76,7 +78,22 @@ class LogTail:
                         _log.warning("%s: a line that is no JSON is passed over", path.name)
                         continue
                     yield row
-                self._read[status.st_ino] = head[:offset], offset
+                self._offsets[name] = offset
+
+    def _is_earlier(self, file: IO[bytes]) -> bool:
+        """Whether its last whole line, and so all of it, is of an entry before `since`."""
+        file.seek(max(0, os.fstat(file.fileno()).st_size - LINE_BYTES))
+        lines = file.read().splitlines(keepends=True)
+        whole = [line for line in lines[1:] if line.endswith(b"\n")]
+        try:
+            return seq(json.loads(whole[-1])) < self.since
+        except (ValueError, IndexError):
+            return False
+
+
+def seq(row: Row) -> int:
+    """The entry of the journal whose split of the traffic a row was answered under."""
+    return int(row.get("seq", 0))  # rows of earlier versions have none
 
 
 def started(row: Row) -> float:
@@ -87,6 +104,31 @@ def started(row: Row) -> float:
 def was_tried(row: Row) -> bool:
     """Whether a client's request came to a version: what the gateway refuses itself does not."""
     return int(row["tries"]) > 0
+
+
+def is_load(row: Row) -> bool:
+    """Whether it was refused, or not mirrored, since too much was under way: nobody's fault."""
+    return bool(row["code"] == BUSY)
+
+
+def waited_ms(row: Row) -> float:
+    """How long nodes took for a client's request, all tries together.
+
+    What the client takes for its body, or to close its connection, is not in it.
+    """
+    parts = re.findall(r"\d+\.\d+", str(row.get("waited", "")))
+    return 1000 * sum(map(float, parts)) if parts else float(row["ms"])
+
+
+def failed_tries(row: Row) -> int:
+    """How many of the tries of a client's request at nodes ended with a 5xx."""
+    tries = re.findall(r"\d{3}", str(row.get("statuses", "")))
+    return sum(int(status) >= 500 for status in tries) if tries else int(row["status"] >= 500)
+
+
+def other_fails_too(row: Row) -> bool:
+    """Whether the other version, asked what this one had failed, has failed it as well."""
+    return int(row.get("replay") or 0) >= 500
 
 
 def scores(row: Row) -> dict[str, float]:

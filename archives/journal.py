@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
+from archives import clock
 from archives.state_files import hand_over, write_private
 from sonode_console import UserError
 
@@ -70,6 +71,9 @@ class Desired:
     """The rollout under way; None: there is none."""
     step: str = "idle"
     paused: bool = False
+    judged: int = 0
+    """Of the entry since which the same versions answer the same requests: rows of the gateway's
+    logs name it (`seq`), so that what belongs to a step does not hang on a clock."""
 
 
 def fold(entries: Iterable[Entry]) -> Desired:
@@ -77,12 +81,15 @@ def fold(entries: Iterable[Entry]) -> Desired:
     desired = Desired()
     for entry in entries:
         changes = {name: _value(name, entry.facts[name]) for name in CHANGED & set(entry.facts)}
+        if SPLIT & changes.keys():
+            changes["judged"] = entry.seq
         desired = replace(desired, seq=entry.seq, rollout=entry.rollout, **changes)
     return desired
 
 
 CHANGED = {item.name for item in fields(Desired)} - set(HEAD)
 RELEASES = {"stable", "candidate"}
+SPLIT = {*RELEASES, "percent", "shadow_percent"}
 
 
 def _value(name: str, value: Any) -> Any:
@@ -151,6 +158,7 @@ class Journal:
         assert not facts.keys() & set(HEAD), "these names are the journal's own"
         whole, entries = self._read()
         seq = entries[-1].seq + 1 if entries else 1
+        facts[clock.CLOCK] = clock.stamp()
         entry = Entry(seq, round(time.time(), 3), rollout, event, facts)
         head = {name: getattr(entry, name) for name in HEAD}
         line = json.dumps(head | facts, default=_plain) + "\n"

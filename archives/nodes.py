@@ -92,6 +92,10 @@ class _Described(BaseModel):
 _DESCRIBED = TypeAdapter(Annotated[list[_Described], Field(min_length=1)])
 
 
+class NoWorkerError(UserError):
+    """A version is registered, and no worker of it starts."""
+
+
 class OtherBytesError(UserError):
     """A node has loaded an archive that is not the release's."""
 
@@ -142,7 +146,8 @@ class Node:
 
         It is copied into the node's store first, where it is not there yet. For workers of one that
         is there it waits only as long as they are `wanted`.
-        Raises UserError for an archive that is not the release's, httpx.HTTPStatusError where its
+        Raises UserError for an archive that is not the release's or a store that cannot be written
+        to, NoWorkerError for one that is there and gets no worker, httpx.HTTPStatusError where its
         workers do not start; it is then not registered.
         """
         deliver(release, self.archives / release.file, self.settings.store, self.name)
@@ -157,7 +162,7 @@ class Node:
         if answer.status_code == httpx.codes.CONFLICT:
             if self._gets_workers(model, release.version, wanted) or not wanted():
                 return
-            raise UserError(
+            raise NoWorkerError(
                 f"node {self.name}: version {release.version} is registered and gets no worker: "
                 "see the node's logs/model_log.log"
             )

@@ -30,6 +30,13 @@ class Policy(BaseModel):
     """Requests that the new version must have answered at a step before it is judged good. At 1 %
     that is 10,000 in all: with few a day, begin with a higher percentage."""
 
+    min_studies: Annotated[int, Field(ge=1)] = 20
+    """Studies among them, at least; a client that names none counts as one each `study_s`."""
+
+    study_s: Annotated[float, Field(gt=0)] = 5.0
+    """A study is judged by the share of its requests that fail, flip and so on, once, when it is so
+    old; later requests of it do not count."""
+
     min_step_s: Seconds = 3600
     """Time that a step takes at least, however many requests there are: a morning differs from an
     afternoon."""
@@ -43,10 +50,11 @@ class Policy(BaseModel):
     brings it back within a second or two."""
 
     max_error_rate: Share = 0.01
-    """Of the new version's attempts, how many may fail: status 5xx, whether a node or a worker or
-    the handler is at fault. Failures without a word of the handler (a worker that died) within five
-    seconds on one node are one, since they have one cause; the share that fails in each five
-    seconds on a node is held to it, too. As large a share as the old version's may fail anyway."""
+    """Of the new version's requests, how many may meet a failure that the old version does not
+    have with the same request: status 5xx of a node (also where a second one answers), whether the
+    node or a worker or the handler is at fault. Failures without a word of the handler (a worker
+    that died) within five seconds are one, since they have one cause; the share that fails in each
+    five seconds is held to it, too. As large a share as the old version's may fail anyway."""
 
     max_odds_ratio: Annotated[float, Field(ge=1)] = 2.0
     """How much greater the odds of failing (any status but 200), and of being slow, may be than the
@@ -58,11 +66,13 @@ class Policy(BaseModel):
 
     max_unanswered: Share = 0.001
     """Of the clients' requests that went to the new version, how many may end with a 5xx, after the
-    gateway has asked a second node; as large a share as the old version's may anyway."""
+    gateway has asked a second node, or be given up by a client that waited longer than a second and
+    twice the old version's p95, where the old version answers the same request; as large a share as
+    the old version's may anyway."""
 
     max_flip_rate: Share = 0.02
-    """Of the mirrored studies, how many may get another label by the new version, or an error in
-    place of a score or the reverse; per head."""
+    """Of a mirrored study's images, how many may get another label by the new version, or a refusal
+    in place of a score or the reverse, on average over studies; per head."""
 
     max_difference: Share = 0.05
     """Mean absolute difference of the two versions' probabilities on mirrored studies; per head."""

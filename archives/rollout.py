@@ -19,8 +19,8 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from archives import control, rollout_nodes
-from archives.journal import Desired, Journal
+from archives import clock, control, rollout_nodes, rollout_release
+from archives.journal import Desired, Entry, Journal
 from archives.nodes import Node, read_nodes
 from archives.rollout_facts import kind_of, step_entry
 from archives.rollout_nodes import Refused
@@ -114,8 +114,8 @@ class Rollout(Waiting):
         back = next(entry for entry in reversed(entries) if entry.event == "rollback")
         known = back.facts["at"] not in ("verify", "register")
         told = self._unregister(new, stays=old.version if old else None, known=known)
-        seconds = round(time.time() - back.time, 1)
-        exposed = answered_by(self.state, new, self.facts.began)
+        seconds = round(clock.elapsed(back), 1)
+        exposed = answered_by(self.state, new, self.facts.since)
         self.journal.append(
             "rolled_back", rollout=None, step="idle", exposed=exposed, seconds=seconds, **told
         )
@@ -171,6 +171,8 @@ class Rollout(Waiting):
             case []:
                 changes = {"step": "idle", "paused": False}
         event = following.split()[0] if following else "done"
+        if event in ("canary", "default"):
+            rollout_release.grant(self.state)
         changes |= told
         self.journal.append(
             event, rollout=facts.rollout if following else None, after=step, **changes
@@ -179,6 +181,7 @@ class Rollout(Waiting):
 
     def _roll_back(self, desired: Desired, refused: Refused) -> None:
         old, new = self.facts.old, self.facts.new
+        rollout_release.take_back(self.state)  # at once, also where the disk has no room for more
         self.journal.append(
             "rollback", rollout=self.facts.rollout, step="rollback", percent=0.0,
             shadow_percent=0.0, paused=False, stable=old, candidate=new if old else None,
@@ -204,8 +207,9 @@ class Rollout(Waiting):
                 if verdict.state == "failed":
                     found = [asdict(it) for it in verdicts]
                     raise Refused(verdict.guard, verdict.said, verdicts=found)
-            elapsed = time.time() - step.time
-            reason = view.lacking(verdicts, None if keep else policy.min_requests)
+            self._see_to_room(clients=kind != "shadow")
+            elapsed = clock.elapsed(step)
+            reason = view.lacking(verdicts)
             if rollout_nodes.applied(self.state) < step.seq:
                 reason = f"the gateway has not taken entry {step.seq} yet"
             judged = {"judged": [it.said for it in verdicts]}
@@ -220,7 +224,7 @@ class Rollout(Waiting):
             paused = self.desired().paused
             if not (reason or paused):
                 return judged | {"why": "all guards hold"}
-            waited = time.time() - max(step.time, self._resumed())
+            waited = min([elapsed, *(clock.elapsed(it) for it in self._resumed())])
             if lacking and not (keep or paused) and waited > least + policy.step_timeout_s:
                 self.journal.append("pause", rollout=facts.rollout, paused=True, why=reason)
                 self._tell(f"paused after {waited:.0f} s ({reason}): promote, resume or abort")
@@ -230,6 +234,24 @@ class Rollout(Waiting):
                 self._tell((("paused; " if paused else "") + reason).removesuffix("; "))
             time.sleep(POLL_S)
 
-    def _resumed(self) -> float:
-        entries = self.journal.entries()
-        return max((it.time for it in entries if it.event == "resume"), default=0.0)
+    def _see_to_room(self, *, clients: bool) -> None:
+        """Without room for the gateway's logs nothing can be judged: then nothing is answered.
+
+        Raises Refused where somebody has taken the release back: `abort` does without a disk.
+        """
+        if clients and not rollout_release.granted(self.state):
+            raise Refused("abort", "asked for by the operator")
+        if not (why := rollout_release.no_room(self.state)):
+            return
+        rollout_release.take_back(self.state)
+        self._tell(f"{why}: nothing can be judged; the old version answers until there is room")
+        while rollout_release.no_room(self.state):
+            self._control()
+            time.sleep(RETRY_S)
+        if clients:
+            rollout_release.grant(self.state)
+        self.journal.append("room", rollout=self.facts.rollout, why=f"there is room again; {why}")
+        self._tell("there is room again")
+
+    def _resumed(self) -> list[Entry]:
+        return [it for it in self.journal.entries() if it.event == "resume"][-1:]

@@ -161,7 +161,7 @@ def _known(state: Path) -> Path:
 
 def _ask(state: Path, word: Word) -> None:
     """Hand the word to the command that runs; do it here where none does."""
-    from archives import control
+    from archives import control, rollout_release
     from archives.journal import Journal, fold
     from archives.rollout import Rollout
     from archives.rollout_facts import step_entry
@@ -178,6 +178,8 @@ def _ask(state: Path, word: Word) -> None:
         return desired
 
     desired = now()
+    if word == "abort":
+        rollout_release.take_back(state)  # before anything that takes room on the disk
     if journal.is_locked():
         control.ask(state, word, step_entry(journal.entries()).seq)
         say(f"{word}: asked at {desired.step}; see `sonode rollout status`")

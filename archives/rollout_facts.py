@@ -33,6 +33,8 @@ class Facts:
     policy: Policy
     began: float
     """Unix time."""
+    since: int
+    """Its first entry."""
 
     @property
     def steps(self) -> list[str]:
@@ -94,6 +96,7 @@ def _facts(entries: Sequence[Entry]) -> Facts:
         nodes=Path(told["nodes"]),
         policy=Policy.model_validate(told["policy"]),
         began=start.time,
+        since=start.seq,
     )
 
 
@@ -124,12 +127,10 @@ def kind_of(desired: Desired) -> Kind | None:
     return "alone" if desired.step in FOR_ALL else None
 
 
-def judged_since(entries: Sequence[Entry], step: Entry) -> float:
-    """Unix time from which on requests are judged in a step, given its entry.
+def judged_since(entries: Sequence[Entry], step: Entry) -> int:
+    """Entry from which on requests are judged in a step: the last one by `step` that split traffic.
 
-    That is its beginning; `keep` answers for what came since the default changed, too, so that
-    `default` and `drain` are judged though no time is spent in them.
+    `keep` so answers for what came since the default changed, too: `default` and `drain` are judged
+    though no time is spent in them.
     """
-    if step.facts["step"] in FOR_ALL:
-        return max(it.time for it in entries if it.facts.get("step") == FOR_ALL[0])
-    return step.time
+    return fold(entries[: step.seq]).judged

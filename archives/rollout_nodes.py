@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
 import zipfile
@@ -14,7 +15,7 @@ import httpx
 
 from archives import gateway_logs
 from archives.journal import Release
-from archives.nodes import Node
+from archives.nodes import Node, NoWorkerError
 from archives.tokens import ask
 from sonode_console import UserError, run_sonode
 
@@ -22,6 +23,7 @@ NOT_THERE = (httpx.TransportError, OSError, ValueError, KeyError)  # TorchServe 
 TRIES = 3
 GOLDEN_TIMEOUT_S = 60.0
 NO_WORKER = (503, 507)
+SPARE_BYTES = 32_000_000  # what a service may write beside its archive
 SETTLE_S = 1.5  # the gateway looks at a node once a second
 
 
@@ -36,14 +38,38 @@ class Refused(Exception):  # noqa: N818
 def verify(archive: Path) -> None:
     """Check every byte of the archive, and its golden examples on this machine.
 
-    In a process of its own: torch does not stay in the memory of one that runs for days.
+    In a process of its own: torch does not stay in the memory of one that runs for days. Raises
+    Refused for what is wrong with the archive, UserError for what is wrong with this machine.
     """
+    _check_room(archive)
     with tempfile.TemporaryFile("w+") as log:
         code = run_sonode(["inspect", str(archive), "--verify"], log)
         log.seek(0)
         said = log.read().strip().splitlines() or ["no message"]
+    if code < 0:
+        raise UserError(
+            f"verify: was ended by signal {-code} on this machine, as where memory runs out; give "
+            "it more"
+        )
     if code:
+        _check_room(archive)  # it may have been used up meanwhile
         raise Refused("verify", said[-1].removeprefix("error: "))
+
+
+def _check_room(archive: Path) -> None:
+    """Raise UserError where the archive cannot be unpacked here."""
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            needed = sum(item.file_size for item in packed.infolist())
+    except (zipfile.BadZipFile, OSError):
+        needed = archive.stat().st_size
+    folder = tempfile.gettempdir()
+    needed, free = needed + SPARE_BYTES, shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"verify: {folder} has {free / 1e6:.0f} MB free, and {needed / 1e6:.0f} MB are needed: "
+            "make room, or set TMPDIR"
+        )
 
 
 def is_there(node: Node) -> bool:
@@ -62,6 +88,7 @@ def register_and_prove(node: Node, model: str, release: Release, tolerance: floa
 
     Raises:
         Refused: it does not start there, or its probabilities differ by more than `tolerance`.
+        UserError: the node's store, or the archive here, is not as it must be; no version's fault.
     """
     try:
         try:
@@ -69,12 +96,7 @@ def register_and_prove(node: Node, model: str, release: Release, tolerance: floa
         except httpx.HTTPStatusError:  # once more: a worker may have been killed as it started
             node.register(model, release)
         return _golden_difference(node, model, release, tolerance)
-    except NOT_THERE as error:
-        if isinstance(error, httpx.ReadTimeout) and is_there(node):
-            raise Refused(
-                "register", f"node {node.name} answers, but not about {release.version}: no answer "
-                "in time"
-            ) from error  # fmt: skip
+    except NOT_THERE:  # nor is it the version's fault where the node takes long to answer
         return None
     except httpx.HTTPStatusError as error:
         raise Refused(
@@ -82,7 +104,7 @@ def register_and_prove(node: Node, model: str, release: Release, tolerance: floa
             f"node {node.name} does not start {release.version} (TorchServe answers "
             f"{error.response.status_code}): see the node's logs/model_log.log",
         ) from error
-    except UserError as error:
+    except NoWorkerError as error:
         raise Refused("register", str(error)) from error
 
 
@@ -96,8 +118,14 @@ def _golden_difference(node: Node, model: str, release: Release, tolerance: floa
                 "X-Roi": ",".join(map(str, example["roi"])),
                 "Content-Type": "application/octet-stream",
             }
-            answer = _post(node, url, png, headers)
             where = f"node {node.name}, {example['image']}"
+            try:
+                answer = _post(node, url, png, headers)
+            except httpx.ReadTimeout as error:
+                if is_there(node):
+                    told = f"{where}: no answer within {GOLDEN_TIMEOUT_S:g} s"
+                    raise Refused("goldens", told) from error
+                raise
             if answer.status_code == httpx.codes.NOT_FOUND:
                 raise httpx.RemoteProtocolError(f"{where}: the node has started anew")
             if answer.status_code != 200:

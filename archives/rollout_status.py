@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from archives import gateway_logs
+from archives import clock, gateway_logs
 from archives.guards import Verdict
 from archives.journal import Desired, Journal, fold
 from archives.rollout_facts import facts_of, kind_of, step_entry
@@ -21,8 +20,8 @@ class Status:
     desired: Desired
     running: bool
     """Whether a rollout command runs."""
-    began: float | None
-    """The present step, in Unix time; None: no rollout is under way."""
+    took: float | None
+    """Seconds since the present step began; None: no rollout is under way."""
     applied: int
     """The last entry that the gateway has taken."""
     nodes: dict[str, str]
@@ -43,13 +42,13 @@ class Status:
 
     def since(self) -> str:
         """How long the step has taken."""
-        return f", for {time.time() - self.began:.0f} s" if self.began else ""
+        return "" if self.took is None else f", for {self.took:.0f} s"
 
     def command(self) -> str:
         """Whether somebody watches."""
         if self.running:
             return "runs"
-        return "none runs: NOBODY WATCHES, start it again" if self.began else "none runs"
+        return "none runs" if self.took is None else "none runs: NOBODY WATCHES, start it again"
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -71,7 +70,7 @@ def status(state: Path) -> Status:
     return Status(
         desired=desired,
         running=journal.is_locked(),
-        began=step_entry(entries).time if facts else None,
+        took=clock.elapsed(step_entry(entries)) if facts else None,
         applied=told.get("seq", 0),
         nodes=told.get("nodes", {}),
         answered=answered,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from archives.gateway_logs import LogTail, started, was_tried
+from archives.gateway_logs import LogTail, seq, was_tried
 from archives.guards import Kind, Verdict, Watch
 from archives.journal import Entry, Journal
 from archives.rollout_facts import Facts, judged_since
@@ -35,17 +35,18 @@ class StepView:
             self.watch.add_attempt(row)
         return self.watch.verdicts()
 
-    def lacking(self, verdicts: list[Verdict], min_requests: int | None) -> str:
+    def lacking(self, verdicts: list[Verdict]) -> str:
         """Why it cannot be judged good yet; empty: it can."""
-        if min_requests is not None and self.watch.answered < min_requests:
-            return f"too few requests to judge: fewer than {min_requests} answered"
+        least = self.watch.policy
+        if self.watch.answered < least.min_requests:
+            return f"too few requests to judge: fewer than {least.min_requests} answered"
+        if self.watch.studies < least.min_studies:
+            return f"too few studies to judge: fewer than {least.min_studies}"
         held = [verdict.said for verdict in verdicts if verdict.state == "hold"]
         return f"not clear yet: {held[0]}" if held else ""
 
 
-def answered_by(state: Path, version: str, since: float) -> int:
-    """How many requests of clients a version has answered, well or not, from `since` on."""
+def answered_by(state: Path, version: str, since: int) -> int:
+    """How many requests of clients a version has answered, well or not, from entry `since` on."""
     rows = LogTail(state / "gateway" / "requests.jsonl", since).rows()
-    return sum(
-        row["version"] == version and started(row) >= since and was_tried(row) for row in rows
-    )
+    return sum(row["version"] == version and seq(row) >= since and was_tried(row) for row in rows)

@@ -46,11 +46,11 @@ class Behind:
         url = f"http://127.0.0.1:{self.port}/{api}/m"
         return self.client.post(url, headers=headers, **options)
 
-    def journal(self, **facts: Any) -> int:
+    def journal(self, rollout: str | None = None, **facts: Any) -> int:
         """Write an entry, wait until the gateway has applied it; its number."""
         journal = Journal(self.state)
         with journal.lock():
-            seq = journal.append("changed", rollout=None, **facts).seq
+            seq = journal.append("changed", rollout=rollout, **facts).seq
         self.wait(lambda: self.applied().get("seq") == seq)
         return seq
 

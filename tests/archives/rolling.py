@@ -32,6 +32,7 @@ QUICK = {
     "canary": [20, 100],
     "min_requests": 30,
     "min_step_s": 1,
+    "study_s": 0.5,
     "step_timeout_s": 60,
     "keep_warm_s": 1,
 }

@@ -225,12 +225,15 @@ def test_logs_hold_a_keyed_hash_and_nothing_of_the_client(gateway: Behind) -> No
     assert {**request, "t": 0, "ms": 0, "bytes": 0} == {
         **{"t": 0, "id": answer.headers["X-Request-Id"], "client": "clinic", "study": hashed},
         **{"arm": "stable", "version": "1.0", "status": 200, "code": "ok"},
-        **{"ms": 0, "bytes": 0, "tries": 1},
+        **{"ms": 0, "bytes": 0, "tries": 1, "statuses": "200", "waited": request["waited"]},
+        **{"replay": "", "seq": 1},
     }
+    assert 0 <= float(request["waited"]) <= 0.001 + request["ms"] / 1000
     assert {**attempt, "t": 0, "ms": 0, "node": ""} == {
         **{"t": 0, "id": answer.headers["X-Request-Id"], "arm": "stable", "version": "1.0"},
         **{"node": "", "status": 200, "code": "ok", "ms": 0, "scores": "malignancy=0.250000"},
         **{"labels": "malignancy=benign", "study": hashed, "node_id": "its-own"},
+        **{"client": "clinic", "seq": 1},
     }
     for path in (gateway.state / "gateway").rglob("*"):
         if path.is_file():
@@ -309,7 +312,7 @@ def test_a_shadow_is_not_waited_for(gateway: Behind, nodes: list[StandIn]) -> No
     with nodes[0].behaving(hang), nodes[1].behaving(hang):
         try:
             # One connection that is kept: were the shadow waited for, the second would not come.
-            answers = [gateway.ask(f"study {n}") for n in range(12)]
+            answers = [gateway.ask(f"study {n}") for n in range(2)]  # within its budget
             assert not released.is_set()
         finally:
             released.set()
@@ -319,7 +322,7 @@ def test_a_shadow_is_not_waited_for(gateway: Behind, nodes: list[StandIn]) -> No
         assert answer.headers["X-Model-Version"] == "1.0"
         assert [(it["arm"], it["version"]) for it in pair] == [("stable", "1.0"), ("shadow", "2.0")]
         assert pair[0]["study"] == pair[1]["study"] != ""
-    assert [gateway.of(answer, "requests")[0]["tries"] for answer in answers] == [1] * 12
+    assert [gateway.of(answer, "requests")[0]["tries"] for answer in answers] == [1] * 2
 
 
 def test_a_share_of_the_requests_is_mirrored(gateway: Behind) -> None:

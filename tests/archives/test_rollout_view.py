@@ -1,7 +1,6 @@
 """archives/rollout_view.py: which of the gateway's rows are a step's."""
 
 import json
-import time
 
 import pytest
 
@@ -17,8 +16,8 @@ OLD, NEW = Release("1.0", "m-1.0.mar", "0" * 64), Release("2.0", "m-2.0.mar", "1
 def row(t: float, **facts: object) -> dict[str, object]:
     return {
         "t": t, "id": f"r{t}", "client": "pacs", "study": "s", "arm": "stable", "version": "2.0",
-        "node": "a", "status": 200, "code": "ok", "ms": 0, "bytes": 1, "tries": 1, "scores": "",
-        "labels": "",
+        "seq": int(t), "node": "a", "status": 200, "code": "ok", "ms": 0, "bytes": 1, "tries": 1,
+        "scores": "", "labels": "",
     } | facts  # fmt: skip
 
 
@@ -34,9 +33,11 @@ def steps(tmp_path) -> dict[str, Entry]:
             heads=[], nodes="nodes.yaml", policy=Policy().model_dump(mode="json"),
         )  # fmt: skip
         for step in ("canary 100 %", "default", "drain"):
-            time.sleep(0.005)  # the journal tells milliseconds
-            found[step] = journal.append(step.split()[0], rollout="x", step=step, percent=100.0)
-    rows = [row(entry.time, status=503) for entry in found.values()]
+            split = {"drain": {}, "default": {"stable": NEW}}.get(step, {"percent": 100.0})
+            found[step] = journal.append(step.split()[0], rollout="x", step=step, **split)
+    seqs = (found["canary 100 %"].seq, found["default"].seq, found["default"].seq)
+    rows = [row(seq, status=503, study=f"s{t}") | {"t": 10.0 * t} for t, seq in enumerate(seqs)]
+    rows.append(row(seqs[-1], version="1.0") | {"t": 100.0})
     (tmp_path / "gateway").mkdir()
     for name in ("requests", "attempts"):
         (tmp_path / "gateway" / f"{name}.jsonl").write_text(
@@ -55,7 +56,7 @@ def test_keep_answers_for_what_came_since_the_default_changed(steps, tmp_path):
         entries = journal.entries()
         facts = facts_of(entries)
         view = StepView(tmp_path, facts, "alone", step_entry(entries))
-        assert view.since == steps["default"].time
+        assert view.since == steps["default"].seq
         counted[step] = {it.guard: it.n for it in view.verdicts()}["unanswered"]
         assert [it.n for it in status(tmp_path).verdicts if it.guard == "unanswered"] == [2]
     assert counted == {"drain": 2, "keep": 2}  # of default and drain, not of the canary
@@ -64,7 +65,7 @@ def test_keep_answers_for_what_came_since_the_default_changed(steps, tmp_path):
 def test_other_steps_begin_with_themselves(steps, tmp_path):
     facts = facts_of(Journal(tmp_path).entries())
     step = steps["canary 100 %"]
-    assert StepView(tmp_path, facts, "alone", step).since == step.time
+    assert StepView(tmp_path, facts, "alone", step).since == step.seq
 
 
 def test_how_many_requests_a_version_has_answered(tmp_path):
@@ -77,4 +78,4 @@ def test_how_many_requests_a_version_has_answered(tmp_path):
     (tmp_path / "gateway" / "requests.jsonl").write_text(
         "".join(json.dumps(it) + "\n" for it in rows)
     )
-    assert answered_by(tmp_path, "2.0", 2.0) == 2
+    assert answered_by(tmp_path, "2.0", 2) == 2

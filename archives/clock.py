@@ -1,0 +1,36 @@
+"""How long ago something was, whatever is done to the clock: within a boot by one that runs on."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from archives.journal import Entry
+
+CLOCK = "clock"
+"""The fact of a journal's entry that holds a stamp."""
+
+
+def stamp() -> dict[str, Any]:
+    """Which boot of the machine it is, and the seconds since, sleep included."""
+    return {"boot": _boot(), "s": round(time.clock_gettime(time.CLOCK_BOOTTIME), 3)}
+
+
+def elapsed(entry: Entry) -> float:
+    """Seconds since the entry was written, 0 and more.
+
+    Over a boot that is what the clock says, which may have been set; where it says that the entry
+    is yet to come, its time begins anew.
+    """
+    written, now = entry.facts.get(CLOCK), stamp()
+    if written and written["boot"] == now["boot"]:
+        return float(now["s"] - written["s"])
+    return max(0.0, time.time() - entry.time)
+
+
+@cache
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
