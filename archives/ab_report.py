@@ -123,7 +123,7 @@ class _Step:
         """From the entry that began it, among those of the rollout."""
         name = str(entry.facts["step"])
         share = entry.facts.get("percent", 0.0)
-        judged = fold(it for it in entries if it.seq <= entry.seq).judged
+        judged = fold(it for it in entries if it.seq <= entry.seq).split
         return cls(name, entry.time, judged, name.startswith("canary") and 0 < share < 100)
 
 

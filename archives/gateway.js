@@ -90,6 +90,8 @@ function pass(r) {
     const error = r.variables.upstream_http_x_sonode_error;
     if (code) {
         const body = error ? decodeURIComponent(error) + '\n' : refusal(code, 'see the code');
+        r.headersOut['X-Sonode-Code'] = code;
+        r.headersOut['X-Sonode-Error'] = error || '';
         return r.return(status(r), body);
     }
     const form = /^\s*(multipart\/|application\/x-www-form-urlencoded)/i;
@@ -135,14 +137,13 @@ async function replay(r) {
         const reply = await r.subrequest('/other', { method: 'POST' });
         r.variables.replay = String(reply.status);
     }
+    const error = r.variables.upstream_http_x_sonode_error;
     if (code) {
         r.headersOut['X-Sonode-Code'] = code;
     }
-    r.return(status, JSON.stringify({
-        code: code || 'unavailable',
-        message: 'the version that was asked has failed',
-        field: null,
-    }) + '\n');
+    const message = 'the version that was asked has failed';
+    r.return(status, error ? decodeURIComponent(error) + '\n'
+        : refusal(code || 'unavailable', message));
 }
 
 // Answers at once; what is mirrored goes on behind it.

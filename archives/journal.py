@@ -71,7 +71,7 @@ class Desired:
     """The rollout under way; None: there is none."""
     step: str = "idle"
     paused: bool = False
-    judged: int = 0
+    split: int = 0
     """Of the entry since which the same versions answer the same requests: rows of the gateway's
     logs name it (`seq`), so that what belongs to a step does not hang on a clock."""
 
@@ -82,7 +82,7 @@ def fold(entries: Iterable[Entry]) -> Desired:
     for entry in entries:
         changes = {name: _value(name, entry.facts[name]) for name in CHANGED & set(entry.facts)}
         if SPLIT & changes.keys():
-            changes["judged"] = entry.seq
+            changes["split"] = entry.seq
         desired = replace(desired, seq=entry.seq, rollout=entry.rollout, **changes)
     return desired
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 rollout = typer.Typer(help="Move traffic from one version to the next, and back.")
 
 TRY_AGAIN = 75  # EX_TEMPFAIL
+HISTORY = ("at", "guard", "said", "why", "not_done", "reason")  # facts of an entry that are told
 STATE = typer.Option(Path("runs/rollout"), help="The folder of the gateway and the journal.")
 AS_JSON = typer.Option(False, "--json", help="One JSON document.")
 
@@ -41,7 +42,6 @@ def start(
     step_by_step: bool = typer.Option(
         False, help="Wait for `promote` after shadow, each canary step and keep."
     ),
-    again: bool = typer.Option(False, "--again", help="Also an archive that was rolled back here."),
 ) -> None:
     """Roll NEW out, in the foreground; the same words again go on where it ended.
 
@@ -54,7 +54,7 @@ def start(
 
     chosen = read_policy(policy) if policy else None
     try:
-        serves = run(new, nodes, chosen, state, step_by_step=step_by_step, again=again)
+        serves = run(new, nodes, chosen, state, step_by_step=step_by_step)
     except Halted as fault:
         print(f"error: {fault}", file=sys.stderr)
         raise typer.Exit(TRY_AGAIN) from None
@@ -101,6 +101,20 @@ def repair(state: Path = STATE) -> None:
 
 
 @rollout.command()
+def allow(
+    archive: Path = typer.Argument(help="The archive (.mar) that was rolled back here."),
+    *,
+    reason: str = typer.Option(help="Why it may be tried anew; it stays in the journal."),
+    state: Path = STATE,
+) -> None:
+    """Let an archive be rolled out again that was rolled back here; `start` then takes it."""
+    from archives.rollout_start import allow as run
+
+    run(archive, reason, _known(state))
+    say("allowed: `sonode rollout start` takes it, until it is rolled back again")
+
+
+@rollout.command()
 def status(
     state: Path = STATE,
     watch: bool = typer.Option(False, help="Every two seconds, until Ctrl-C."),
@@ -135,9 +149,7 @@ def history(state: Path = STATE, as_json: bool = AS_JSON) -> None:
             continue
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
         name = facts["step"] if entry.event == "canary" else entry.event
-        told = [
-            str(facts[key]) for key in ("at", "guard", "said", "why", "not_done") if facts.get(key)
-        ]
+        told = [str(facts[key]) for key in HISTORY if facts.get(key)]
         say(f"{entry.seq:4}  {when}  {name:<12} {' · '.join(told)}".rstrip())
 
 

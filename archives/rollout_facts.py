@@ -11,6 +11,8 @@ from archives.guards import Kind
 from archives.journal import Desired, Entry, Journal, Release, fold
 from archives.policy import Policy
 
+ALLOWED = "allowed"
+"""Event of the entry by which a person lets an archive be rolled out that was rolled back."""
 JUDGED = ("shadow", "canary", "keep")
 """Steps that end when the guards say so: they hold by themselves."""
 FOR_ALL = ("default", "drain", "keep")
@@ -79,6 +81,11 @@ def went_back(entries: Sequence[Entry], new: Release) -> str:
         it for it in rollouts(entries) if Release(**it[0].facts["candidate"]).sha256 == new.sha256
     ]
     back = [it for it in mine[-1] if it.event == "rollback"] if mine else []
+    if back and any(
+        it.event == ALLOWED and it.facts["sha256"] == new.sha256 and it.seq > back[-1].seq
+        for it in entries
+    ):
+        return ""
     return f"{back[-1].facts['guard']}: {back[-1].facts['said']}" if back else ""
 
 
@@ -133,4 +140,4 @@ def judged_since(entries: Sequence[Entry], step: Entry) -> int:
     `keep` so answers for what came since the default changed, too: `default` and `drain` are judged
     though no time is spent in them.
     """
-    return fold(entries[: step.seq]).judged
+    return fold(entries[: step.seq]).split

@@ -11,7 +11,7 @@ from archives.loader import file_sha256, read_members
 from archives.nodes import read_nodes
 from archives.policy import Policy
 from archives.rollout import Rollout
-from archives.rollout_facts import begin, facts_of, went_back
+from archives.rollout_facts import ALLOWED, begin, facts_of, went_back
 from archives.rollout_waiting import BACK
 from archives.stores import copy_whole
 from sonode_console import UserError, say
@@ -28,13 +28,12 @@ def start(
     state: Path,
     *,
     step_by_step: bool,
-    again: bool = False,
 ) -> bool:
     """Begin a rollout of the archive, or go on with it; True: it serves, False: rolled back.
 
     `policy`: None is the defaults, or what the rollout that it goes on with began with. Raises
-    UserError for an archive that cannot be rolled out here, or was rolled back here unless it is to
-    be tried `again`, and where a rollout runs; Halted for a fault once it is under way.
+    UserError for an archive that cannot be rolled out here, or was rolled back here and not allowed
+    since, and where a rollout runs; Halted for a fault once it is under way.
     """
     manifest, card = read_members(archive)
     for node in read_nodes(nodes):
@@ -72,10 +71,10 @@ def start(
             say(f"going on with {facts.rollout} at {desired.step}{paused}")
         else:
             _check(archive, model, new, desired.model, desired.stable)
-            if (why := went_back(entries, new)) and not again:
+            if why := went_back(entries, new):
                 raise UserError(
                     f"NEW {archive.name}: was rolled back here ({why}); mend it and give it its "
-                    "own version, or try this one anew with --again"
+                    "own version, or try this one anew after `sonode rollout allow`"
                 )
             _keep_copy(archive, state / "archives" / new.file, new.sha256)
             heads = [head["name"] for head in card["heads"]]
@@ -90,6 +89,28 @@ def start(
             return Rollout(journal, step_by_step=step_by_step).run()
         except (UserError, OSError) as error:
             raise Halted(f"{error}; started again, the rollout goes on") from error
+
+
+def allow(archive: Path, reason: str, state: Path) -> None:
+    """Write that the archive may be rolled out again, and why.
+
+    Raises UserError for one that was not rolled back here, or without a reason.
+    """
+    if not reason.strip():
+        raise UserError("--reason: is empty; say why it may be tried anew")
+    manifest, _ = read_members(archive)
+    version, digest = str(manifest["model"]["modelVersion"]), file_sha256(archive)
+    journal = Journal(state)
+    with journal.lock():
+        entries = journal.entries()
+        release = Release(version, archive.name, digest)
+        if not (why := went_back(entries, release)):
+            raise UserError(f"ARCHIVE {archive.name}: was not rolled back here; nothing to allow")
+        under_way = fold(entries).rollout
+        journal.append(
+            ALLOWED, rollout=under_way, version=version, sha256=digest, reason=reason.strip(),
+            after=why,
+        )  # fmt: skip
 
 
 def _check(

@@ -98,7 +98,7 @@ class StandIn:
         """Answer; `anew`: as another process, with other keys."""
         if anew:
             self._new_keys()
-        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.server = Server(("127.0.0.1", self.port), Handler)
         self.server.daemon_threads = True
         self.server.node = self  # type: ignore[attr-defined]
         self.port = self.server.server_address[1]
@@ -120,6 +120,10 @@ class StandIn:
             yield
         finally:
             self.behave = None
+
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 256  # as many as may come at once
 
 
 class Handler(BaseHTTPRequestHandler):

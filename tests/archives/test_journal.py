@@ -35,7 +35,7 @@ def test_facts_named_like_a_field_change_what_is_desired(tmp_path):
         journal.append("canary", rollout="r1", percent=5.0, step="canary 5 %", why="shadow held")
     assert fold(journal.entries()) == Desired(
         seq=3, model="lesion", stable=OLD, candidate=NEW, percent=5.0, salt="r1",
-        serves=(OLD, NEW), rollout="r1", step="canary 5 %", judged=3,
+        serves=(OLD, NEW), rollout="r1", step="canary 5 %", split=3,
     )  # fmt: skip
     with journal.lock():
         journal.append(

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import sonode
-from archives import control, rollout_nodes, rollout_start
+from archives import control, rollout_nodes, rollout_release, rollout_start
 from archives.journal import Desired, Entry, Journal, Release, fold
 from archives.loader import file_sha256
 from archives.policy import Policy
@@ -303,14 +303,21 @@ def test_what_went_back_is_not_begun_anew_by_the_same_words(site, nodes, archive
     with pytest.raises(UserError) as refused:
         start(site, archives["2.0"])
     assert re.fullmatch(
-        r"NEW 2\.0\.mar: was rolled back here \(goldens: node a, .*\); .* --again",
+        r"NEW 2\.0\.mar: was rolled back here \(goldens: node a, .*\); .* `sonode rollout allow`",
         str(refused.value),
     )
     assert len(site.entries()) == before
     nodes.worse = None
     with load(site):
         policy = QUICK | {"canary": [100], "min_step_s": 0.2, "keep_warm_s": 0.2}
-        words = [*site.start_words(archives["2.0"], policy), "--again"]
+        words = ["rollout", "allow", str(archives["2.0"]), "--state", str(site.state), "--reason"]
+        with pytest.raises(UserError, match=r"^--reason: is empty"):
+            sonode.app([*words, " "], standalone_mode=False)
+        sonode.app([*words, "node a had another torch"], standalone_mode=False)
+        assert site.entries()[-1].facts["reason"] == "node a had another torch"
+        with pytest.raises(UserError, match="was not rolled back here"):
+            sonode.app([*words, "twice"], standalone_mode=False)
+        words = site.start_words(archives["2.0"], policy)
         assert sonode.app(words, standalone_mode=False) == 0
     assert went_back(site.entries(), desired(site).stable) == ""  # it has served since
 
@@ -423,11 +430,51 @@ def test_it_goes_on_with_its_policy_and_with_no_other_steps(site, nodes, archive
 
 def test_a_store_that_cannot_be_written_to_is_named(site, nodes, archives):
     shutil.rmtree(nodes.nodes[1].store)
-    assert not start(site, archives["2.0"])
-    back = next(entry for entry in site.entries() if entry.event == "rollback")
-    assert back.facts["said"] == (
-        "node b: its store cannot be written to (No such file or directory)"
-    )
+    with pytest.raises(rollout_start.Halted, match=r"node b: its store cannot be written to \(No "):
+        start(site, archives["2.0"])
+    assert desired(site).step == "register"
+    nodes.nodes[1].store.mkdir()
+    with load(site):  # it is no fault of the archive's: the same words go on
+        assert start(site, archives["2.0"], canary=[100])
+
+
+def test_where_the_disk_is_full_the_new_version_answers_nobody_until_there_is_room(
+    site, nodes, archives, monkeypatch
+):
+    full: list[str] = []
+    monkeypatch.setattr(rollout_release, "no_room", lambda state: full[0] if full else "")
+    with load(site) as clients, running(site, archives["2.0"], canary=[50, 100]) as result:
+        site.wait_for("canary 50 %", taken=True)
+        full.append("no room")
+        until = time.monotonic() + 20
+        while rollout_release.granted(site.state) and time.monotonic() < until:
+            time.sleep(0.01)
+        since = time.time() + 0.2
+        time.sleep(0.6)
+        assert set(clients.versions(since)) == {"1.0"}
+        full.clear()
+    assert result == [True]
+    assert [entry.event for entry in site.entries()].count("room") == 1
+
+
+def test_an_abort_needs_no_room_on_the_disk(site, nodes, archives, monkeypatch):
+    with load(site) as clients, running(site, archives["2.0"], canary=[100], min_step_s=60):
+        ask(site, "promote")
+        site.wait_for("shadow", taken=True)
+        ask(site, "promote")
+        site.wait_for("canary 100 %", taken=True)
+
+        def fail(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(control, "ask", fail)
+            with pytest.raises(OSError, match="No space"):
+                sonode.app(["rollout", "abort", "--state", str(site.state)], standalone_mode=False)
+        site.wait_for("rolled_back")
+        since = time.time()
+        time.sleep(0.3)
+    assert set(clients.versions(since)) == {"1.0"}
 
 
 def test_an_abort_is_not_taken_back(tmp_path):

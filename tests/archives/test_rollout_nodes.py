@@ -11,6 +11,7 @@ import pytest
 
 from archives import rollout_nodes
 from archives.rollout_nodes import Refused
+from sonode_console import UserError
 
 ANSWERED = {
     "alnm": {"probability": 0.303},
@@ -46,3 +47,35 @@ def test_every_label_counts(
     else:
         largest = rollout_nodes._golden_difference(node, "m", release, 0.01)
         assert largest == pytest.approx(found)
+
+
+def test_a_full_temporary_folder_or_a_kill_is_no_word_about_the_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "m.mar"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("weights", bytes(50_000_000))
+
+    def outcome(free: int, code: int) -> None:
+        monkeypatch.setattr(
+            rollout_nodes.shutil, "disk_usage", lambda _: SimpleNamespace(free=free)
+        )
+        monkeypatch.setattr(rollout_nodes, "run_sonode", lambda *_: code)
+        rollout_nodes.verify(archive)
+
+    with pytest.raises(UserError, match=r"80 MB free, and 82 MB are needed"):
+        outcome(80_000_000, 0)
+    with pytest.raises(UserError, match="ended by signal 9"):
+        outcome(90_000_000, -9)
+    with pytest.raises(Refused):
+        outcome(90_000_000, 2)
+    outcome(90_000_000, 0)
+
+
+def test_a_node_that_answers_slowly_about_itself_is_no_bad_version(tmp_path: Path) -> None:
+    def slow(*_: object) -> None:
+        raise httpx.ReadTimeout("")
+
+    node: Any = SimpleNamespace(name="a", register=slow, healthy=lambda: True)
+    release: Any = SimpleNamespace(version="2.0", file="m.mar")
+    assert rollout_nodes.register_and_prove(node, "m", release, 0.01) is None
