@@ -95,15 +95,15 @@ class Site:
         many = 1 if self.chance.random() < 0.4 else self.chance.randint(2, 20)
         return [(t + 0.3 * picture, row) for picture in range(many)]
 
-    def answer(self, request: Row, version: str) -> Row:
-        """What the first try of a version comes to."""
+    def answer(self, request: Row, version: str, *, elsewhere: bool = False) -> Row:
+        """What a try of a version comes to; `elsewhere`: on a node whose worker lives."""
         new = version == NEW
         if self.now > self._dies[version] + 1:
             self._dies[version] = self._death()
         dead = self.now > self._dies[version]
         fails = self.chance.random() < self.errors * (self.more_errors if new else 1)
         status, code = (500, "inference_failed") if fails or request["broken"] else (200, "ok")
-        if dead:
+        if dead and not elsewhere:
             status, code = 507, "unavailable"
         ms = 40 * self.chance.lognormvariate(0, 0.4) * request["slow"]
         return {
@@ -148,7 +148,7 @@ def step(
             row = site.answer(request, NEW if of_new else OLD) | {"id": id_}
             site.score(row, p)
             watch.add_attempt(row)
-            again = site.answer(request, row["version"])["status"] if row["status"] >= 500 else 200
+            again = site.answer(request, row["version"], elsewhere=True)["status"]
             if row["status"] >= 500:  # of a second node
                 row |= {"statuses": f"{row['status']}, {again}", "tries": 2, "status": again}
                 if again >= 500:
