@@ -135,18 +135,19 @@ def test_studies_are_known_by_their_bytes(gateway: Behind) -> None:
 
 
 def test_what_is_too_much_at_once_is_load_and_is_told_to_come_again(
-    nodes: list[StandIn], tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    """More at once than the queues of both nodes take: 64 of a version each."""
+    """More at once than the queue of a node takes: 64 of a version."""
+    node = StandIn(tmp_path / "n", "a")
+    node.start()
     ended = threading.Event()
 
     def wait(node: StandIn, handler: Handler, call: Call) -> bool:
         ended.wait(60)
         return False
 
-    facts = {"serves": [V1, V2]}
-    with behind([nodes[0].settings()], tmp_path / "load", at_once=1000, **facts) as full:
-        with nodes[0].behaving(wait), ThreadPoolExecutor(100) as pool:
+    with behind([node.settings()], tmp_path / "load", at_once=1000) as full:
+        with node.behaving(wait), ThreadPoolExecutor(100) as pool:
             asked = [pool.submit(full.ask, "s") for _ in range(100)]
             full.wait(lambda: sum(it.done() for it in asked) >= 36)
             ended.set()
@@ -159,6 +160,7 @@ def test_what_is_too_much_at_once_is_load_and_is_told_to_come_again(
         assert {row["code"] for row in rows} == {"busy"}
         # How nginx shares connections out among its two workers is its own matter.
         assert 36 <= len(refused) <= 68
+    node.stop()
 
 
 def test_what_is_mirrored_has_a_budget_and_what_is_dropped_is_counted(

@@ -82,28 +82,34 @@ def write_logs(state: Path, start: float, canary: float) -> None:
     requests, attempts = [], []
 
     def add(
-        t: float, study: str, version: str, arm: str, status: int, name: str | None = None
+        t: float,
+        study: str,
+        version: str,
+        arm: str,
+        status: int,
+        name: str | None = None,
+        seq: int = 4,
     ) -> None:
         code, ms = ("ok", chance.randrange(20, 60)) if status == 200 else ("unavailable", 3)
         p = chance.betavariate(2, 2)
         row = {"t": t + ms / 1000, "id": name or str(len(attempts)), "study": study, "arm": arm,
-               "version": version, "status": status, "code": code, "ms": ms}  # fmt: skip
+               "version": version, "status": status, "code": code, "ms": ms, "seq": seq}  # fmt: skip
         scores = f"malignancy={p:.6f}" if status == 200 else ""
         attempts.append(row | {"node": "a", "scores": scores, "labels": "malignancy=benign"})
         if arm != "shadow":
             requests.append(row | {"client": "pacs", "bytes": 1000, "tries": 1})
 
-    add(start - 10, "before", "1.0", "stable", 200)
+    add(start - 10, "before", "1.0", "stable", 200, seq=1)
     for number in range(40):
-        add(start + 0.01, f"s{number}", "1.0", "stable", 200, f"mirrored-{number}")
+        add(start + 0.01, f"s{number}", "1.0", "stable", 200, f"mirrored-{number}", 3)
         if number < 30:  # the others' shadows were lost
-            add(start + 0.01, f"s{number}", "2.0", "shadow", 200, f"mirrored-{number}")
+            add(start + 0.01, f"s{number}", "2.0", "shadow", 200, f"mirrored-{number}", 3)
     for number in range(100):
         new = number % 2
         version, arm = ("2.0", "candidate") if new else ("1.0", "stable")
         add(canary + 0.01, f"c{number % 20}", version, arm, 503 if number in (1, 3, 5) else 200)
     for _ in range(7):
-        add(canary + 0.01, "", "1.0", "stable", 200)
+        add(canary + 10, "", "1.0", "stable", 200)  # by then the studies are over
         requests.append(requests[1] | {"t": canary + 1, "version": "2.0", "tries": 0} | REFUSED)
     (state / "gateway").mkdir()
     for name, rows in (("requests", requests), ("attempts", attempts)):
