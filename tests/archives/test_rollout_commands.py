@@ -93,7 +93,8 @@ def write_logs(state: Path, start: float, canary: float) -> None:
         code, ms = ("ok", chance.randrange(20, 60)) if status == 200 else ("unavailable", 3)
         p = chance.betavariate(2, 2)
         row = {"t": t + ms / 1000, "id": name or str(len(attempts)), "study": study, "arm": arm,
-               "version": version, "status": status, "code": code, "ms": ms, "seq": seq}  # fmt: skip
+               "version": version, "status": status, "code": code, "ms": ms,
+               "seq": seq}  # fmt: skip
         scores = f"malignancy={p:.6f}" if status == 200 else ""
         attempts.append(row | {"node": "a", "scores": scores, "labels": "malignancy=benign"})
         if arm != "shadow":
@@ -160,6 +161,7 @@ def test_report(state, tmp_path, capsys):
     for name in ("requests", "attempts"):  # nothing of the old version is set against these
         last = json.loads((folder / f"{name}.jsonl").read_text().splitlines()[50])
         late = last | {"t": whole.time + 5, "version": "2.0", "status": 503, "study": "late"}
+        late |= {"seq": whole.seq}
         with (folder / f"{name}.jsonl").open("a") as file:
             file.write((json.dumps(late | {"tries": 2}) + "\n") * 9)
     assert run("rollout", "report", tmp_path / "out", "--state", state) == 0
