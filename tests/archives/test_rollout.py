@@ -459,7 +459,6 @@ def test_where_the_disk_is_full_the_new_version_answers_nobody_until_there_is_ro
 
 def test_an_abort_needs_no_room_on_the_disk(site, nodes, archives, monkeypatch):
     with load(site) as clients, running(site, archives["2.0"], canary=[100], min_step_s=60):
-        ask(site, "promote")
         site.wait_for("shadow", taken=True)
         ask(site, "promote")
         site.wait_for("canary 100 %", taken=True)
