@@ -16,6 +16,7 @@ import numpy.typing as npt
 from train.statistics import Floats, Metric, value
 
 _CELLS = 2_000_000  # weights held at once: 16 MB
+_ROUNDING = 1e-12  # by which sums of the same numbers in other orders may differ
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +28,16 @@ class Interval:
     """None, as `high`, where more draws are undefined than the interval may leave out (5 % of
     them at a confidence of .95): what is left describes luckier draws than the cohort's own. With
     two positive patients beside 40 others 13 % are undefined, and of 300 simulated intervals of the
-    AUC that left them out 68 % held the truth."""
+    AUC that left them out 68 % held the truth. None, too, where all draws are `alike`."""
     high: float | None
     resamples: int
     """Draws made; 0 where the measure itself is undefined or there is one patient only."""
     undefined: int
     """Draws in which the measure was undefined (one class only, say); the interval leaves them
     out."""
+    alike: bool = False
+    """All draws gave the same number (an AUC of 1 is 1 in each): they do not tell how far it may
+    lie from the truth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ class Difference(Interval):
     p_value: float | None
     """Two-sided, of no difference: twice the smaller share of draws at or beyond 0, one draw
     added to both counts (Davison & Hinkley 1997, ch. 4); never below 2 / (resamples + 1). None
-    where there is no interval."""
+    where there are no draws, or too many are undefined."""
 
 
 def weights(patient_N: npt.ArrayLike, resamples: int, seed: int) -> Iterator[Floats]:
@@ -110,7 +114,7 @@ def bootstrap_difference(
     drawn = np.concatenate([*draws[1:], np.empty(0)])  # the first call is the value itself
     drawn = drawn[np.isfinite(drawn)]
     p_value = None
-    if interval.low is not None:
+    if interval.low is not None or interval.alike:
         beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
         p_value = min(1.0, 2 * (beyond + 1) / (len(drawn) + 1))
     return Difference(**vars(interval), p_value=p_value)
@@ -119,8 +123,11 @@ def bootstrap_difference(
 def _interval(found: float | None, drawn_B: Floats, confidence: float) -> Interval:
     defined = drawn_B[np.isfinite(drawn_B)]
     undefined = len(drawn_B) - len(defined)
-    low = high = None
-    if len(defined) and undefined <= (1 - confidence) * len(drawn_B):
-        tail = (1 - confidence) / 2
-        low, high = (float(bound) for bound in np.quantile(defined, [tail, 1 - tail]))
-    return Interval(value=found, low=low, high=high, resamples=len(drawn_B), undefined=undefined)
+    facts: dict[str, Any] = {"resamples": len(drawn_B), "undefined": undefined}
+    if not len(defined) or undefined > (1 - confidence) * len(drawn_B):
+        return Interval(value=found, low=None, high=None, **facts)
+    if np.ptp(defined) < _ROUNDING:
+        return Interval(value=found, low=None, high=None, alike=True, **facts)
+    tail = (1 - confidence) / 2
+    low, high = (float(bound) for bound in np.quantile(defined, [tail, 1 - tail]))
+    return Interval(value=found, low=low, high=high, **facts)

@@ -66,6 +66,12 @@ def _mean_and_se(above: Floats, below: Floats) -> tuple[float, float]:
     return area, math.sqrt(variance) / 2
 
 
+def ranked_alike(truth_N: Bools, first_N: Floats, second_N: Floats) -> bool:
+    """Whether two scores order every positive and every negative in the same way."""
+    one, two = _placements(truth_N, first_N), _placements(truth_N, second_N)
+    return all(np.array_equal(*pair) for pair in zip(one, two, strict=True))
+
+
 def _enough(truth_N: Bools) -> bool:
     return bool(truth_N.sum() >= 2 and (~truth_N).sum() >= 2)
 

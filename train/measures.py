@@ -73,6 +73,7 @@ def as_json(
     """
     found = asdict(interval)
     found["undefined_resamples"] = undefined = found.pop("undefined")
+    alike = found.pop("alike")
     if interval.value is None:
         return {**found, "reason": reason}
     if counted_N is not None and interval.value in (0, 1):
@@ -81,7 +82,11 @@ def as_json(
         return {**found, "low": low, "high": high, "interval": f"Wilson, {patients} patients"}
     if interval.low is None:
         few = f"{undefined} of {interval.resamples} draws are undefined"
-        found["no_interval"] = few if interval.resamples else "no draws, or one patient only"
+        found["no_interval"] = (
+            ("all draws are alike" if alike else few)
+            if interval.resamples
+            else "no draws, or one patient only"
+        )
     return found
 
 

@@ -94,11 +94,19 @@ def _range(x_N: Floats, drawn_BN: Bools) -> tuple[Floats, Floats]:
 def _logistic(design_NP: Floats, offset_N: Floats, truth_N: Bools, weight_BN: Floats) -> Floats:
     """Coefficients (B, P) of B weighted logistic regressions by Newton's method.
 
-    Steps are held to 2 so that a far start cannot diverge; NaN where 100 steps do not converge.
+    A step is halved until it lowers the loss, for full ones can go to and fro for ever where few
+    rows overlap; NaN where 100 steps do not converge.
     """
     size = design_NP.shape[1]
     outer_NQ = (design_NP[:, :, None] * design_NP[:, None, :]).reshape(len(design_NP), -1)
+
+    def loss(at_bP: Floats, weight_bN: Floats) -> Floats:
+        z_bN = offset_N + at_bP @ design_NP.T
+        found: Floats = (weight_bN * (np.logaddexp(0, z_bN) - truth_N * z_bN)).sum(axis=1)
+        return found
+
     found_BP = np.zeros((len(weight_BN), size))
+    loss_B = loss(found_BP, weight_BN)
     moving = np.arange(len(weight_BN))
     for _ in range(100):
         if not len(moving):
@@ -108,8 +116,22 @@ def _logistic(design_NP: Floats, offset_N: Floats, truth_N: Bools, weight_BN: Fl
         gradient_bP = (weight_bN * (truth_N - p_bN)) @ design_NP
         hessian_bPP = ((weight_bN * p_bN * (1 - p_bN)) @ outer_NQ).reshape(-1, size, size)
         step_bP = np.linalg.solve(hessian_bPP, gradient_bP[:, :, None])[:, :, 0]
-        found_BP[moving] += np.clip(step_bP, -2, 2)
-        moving = moving[np.abs(step_bP).max(axis=1) > 1e-8]
+        longest_b = np.abs(step_bP).max(axis=1)
+        # Far from the solution the loss is nearly flat, and a full step may leave the numbers.
+        step_bP *= np.minimum(1, 2 / np.maximum(longest_b, 1))[:, None]
+        tried_b = np.arange(len(moving))
+        for _ in range(30):
+            rows = moving[tried_b]
+            at_bP = found_BP[rows] + step_bP[tried_b]
+            tried_loss_b = loss(at_bP, weight_bN[tried_b])
+            # Rounding: at the solution the loss goes neither up nor down.
+            lower_b = tried_loss_b <= loss_B[rows] * (1 + 1e-12)
+            found_BP[rows[lower_b]], loss_B[rows[lower_b]] = at_bP[lower_b], tried_loss_b[lower_b]
+            tried_b = tried_b[~lower_b]
+            if not len(tried_b):
+                break
+            step_bP[tried_b] /= 2
+        moving = moving[longest_b > 1e-8]
     found_BP[moving] = np.nan
     return found_BP
 

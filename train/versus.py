@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from scipy.stats import rankdata
 
 from sonode_console import UserError, say, table
 from train.bootstrap import bootstrap_difference
 from train.cohort_checks import ROI_COLUMNS
-from train.delong import delong_test
+from train.delong import delong_test, ranked_alike
 from train.labels import primary_sets
-from train.statistics import Floats, roc_auc, value
+from train.statistics import Bools, Floats, roc_auc, value, wilson
 
 KEYS = ["patient_id", "lesion_id", "image"]
+SAME_ORDER = 6
+"""Distinct scores from which on one order is no chance (1 in 6! = 720)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +39,12 @@ class Versus:
     difference: float | None
     """First minus second."""
     low: float | None
-    """95 % interval over draws of whole patients."""
+    """95 % interval over draws of whole patients. Where both rank each positive and each negative
+    alike every draw is 0, and it is what `interval` says. Scores of one order are one score to an
+    AUC: no difference. Else (both separate the classes, say) it is how far the AUCs can lie apart
+    if as many patients of the rarer class rank alike, by Wilson's upper bound of none."""
     high: float | None
+    interval: str | None
     p_value: float | None
     """Of no difference, from the same draws."""
     delong_p: float | None
@@ -114,15 +122,19 @@ def compare_head(
 
     Rows must be the same images in the same order; of their facts `patient_id` is needed. The
     head's primary set (see `train.labels.primary_sets`) is compared, too, where there is one and
-    either frame has the column that tells it.
+    either frame has the column that tells it. Rows whose truth one of the two lacks are left out,
+    and counted: a network for ALNM alone has none of a benign lesion, one with malignancy has.
 
     Raises:
         UserError: the two disagree about the truth.
     """
     (label_N, score_N), (other_N, rival_N) = (read_score(frame, score) for frame in (one, two))
-    if not np.array_equal(label_N, other_N, equal_nan=True):
+    lacking_N = np.stack([np.isnan(label_N), np.isnan(other_N)])
+    if (label_N != other_N)[~lacking_N.any(axis=0)].any():
         raise UserError(f"{score}: the two predictions disagree about the truth; evaluate anew")
-    known_N = ~(np.isnan(label_N) | np.isnan(score_N) | np.isnan(rival_N))
+    if alone := int((lacking_N[0] != lacking_N[1]).sum()):
+        say(f"{score}: {alone} rows have a truth in one of the two alone: not compared")
+    known_N = ~(lacking_N.any(axis=0) | np.isnan(score_N) | np.isnan(rival_N))
     sets = {"all": known_N}
     if primary is not None:
         name, column = primary
@@ -133,7 +145,7 @@ def compare_head(
         truth, first, second = label_N[rows] == 1, score_N[rows], rival_N[rows]
         patients = one["patient_id"].to_numpy()[rows]
         aucs = [value(roc_auc, truth, scores) if len(truth) else None for scores in (first, second)]
-        facts = dict.fromkeys(("difference", "low", "high", "p_value", "delong_p"))
+        facts = dict.fromkeys(("difference", "low", "high", "interval", "p_value", "delong_p"))
         if None not in aucs:
             drawn = bootstrap_difference(
                 roc_auc, truth, first, second, patients, resamples=resamples, seed=seed
@@ -143,9 +155,12 @@ def compare_head(
                 "difference": drawn.value,
                 "low": drawn.low,
                 "high": drawn.high,
+                "interval": None,
                 "p_value": drawn.p_value,
                 "delong_p": None if test is None else test.p_value,
             }
+            if ranked_alike(truth, first, second):
+                facts |= _of_none(truth, first, second, patients)
         found.append(
             Versus(
                 head=score,
@@ -158,6 +173,16 @@ def compare_head(
             )
         )
     return found
+
+
+def _of_none(truth_N: Bools, first_N: Floats, second_N: Floats, patient_N: Any) -> dict[str, Any]:
+    """See `Versus.low`: a difference takes a positive, and a negative, that ranks otherwise."""
+    ranks_N = rankdata(first_N)
+    if len(set(ranks_N)) >= SAME_ORDER and np.array_equal(ranks_N, rankdata(second_N)):
+        return {"low": 0.0, "high": 0.0, "interval": f"same order of all {len(ranks_N)} images"}
+    patients = min(len(set(patient_N[truth_N])), len(set(patient_N[~truth_N])))
+    _, most = wilson(0, patients) or (None, 1.0)
+    return {"low": -most, "high": most, "interval": f"Wilson, {patients} patients"}
 
 
 def show(found: list[Versus]) -> None:
@@ -177,7 +202,8 @@ def show(found: list[Versus]) -> None:
     for item in found:
         interval = shown(item.difference, sign=True)
         if item.low is not None and item.high is not None:
-            interval += f" ({item.low:+.3f} to {item.high:+.3f})"
+            how = f"; {item.interval}" if item.interval else ""
+            interval += f" ({item.low:+.3f} to {item.high:+.3f}{how})"
         numbers = [str(item.n_images), str(item.n_positive), shown(item.first)]
         numbers += [shown(item.second), interval, p_shown(item.p_value), p_shown(item.delong_p)]
         rows.append((item.head, item.on, *numbers))

@@ -134,8 +134,8 @@ def test_a_model_against_itself() -> None:
     wide = pytest.approx(1.959964**2 / (2 + 1.959964**2))
     assert (same["value"], -same["low"], same["high"]) == (0, wide, wide)
     assert found["right"]["sensitivity"]["mcnemar_p"] is None
-    auc = found["auc"][0]  # of four patients: too many draws without both classes
-    assert (auc["difference"], auc["low"], auc["p_value"]) == (0, None, None)
+    auc = found["auc"][0]  # of four patients: too many draws without both classes for a p-value
+    assert (auc["difference"], auc["high"], auc["p_value"]) == (0, wide, None)
 
 
 def test_a_categorical_head() -> None:

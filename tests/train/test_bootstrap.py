@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 
+from train import reliability
 from train.bootstrap import bootstrap, bootstrap_difference, weights
 from train.delong import delong_test
 from train.statistics import roc_auc, share
@@ -113,6 +114,17 @@ def test_an_undefined_measure_and_a_single_patient_have_no_interval() -> None:
     assert (empty.value, empty.low, empty.resamples) == (None, None, 0)
 
 
+def test_draws_that_are_all_alike_are_no_interval() -> None:
+    truth = np.arange(24) < 9
+    metrics = {"auc": roc_auc, "brier": reliability.brier}
+    found = bootstrap(metrics, truth, np.where(truth, 0.9, 0.1), np.arange(24), resamples=200)
+    assert found["auc"].value == 1
+    assert found["brier"].value == pytest.approx(0.01)  # and its draws differ by rounding alone
+    for measure in found.values():
+        assert measure.alike
+        assert (measure.low, measure.high, measure.undefined) == (None, None, 0)
+
+
 def test_a_paired_difference_agrees_with_delongs_test() -> None:
     generator = np.random.default_rng(5)
     truth, first, patient = clustered(generator, 300, 1, 1.2)
@@ -131,6 +143,6 @@ def test_a_paired_difference_agrees_with_delongs_test() -> None:
 def test_no_difference_has_a_p_value_of_one_and_the_smallest_is_limited_by_the_draws() -> None:
     truth, score, patient = clustered(np.random.default_rng(0), 60, 2, 3.0)
     same = bootstrap_difference(roc_auc, truth, score, score, patient, resamples=99)
-    assert (same.value, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
+    assert (same.value, same.low, same.high, same.p_value) == (0.0, None, None, 1.0)
     opposite = bootstrap_difference(roc_auc, truth, score, -score, patient, resamples=99)
     assert opposite.p_value == 2 / 100

@@ -145,6 +145,12 @@ def test_an_interval_that_is_not_given_says_why() -> None:
     assert auc["no_interval"] == f"{auc['undefined_resamples']} of 400 draws are undefined"
     assert 100 < auc["undefined_resamples"] < 190
     assert found["brier"]["low"] is not None
+    # Perfect in 20 patients: each draw is, too, which is no evidence that all patients are.
+    rows = [(f"p{k}", "x", k < 9, 0.9 if k < 9 else 0.1, None, 0.2) for k in range(20)]
+    found = evaluate(small(rows), resamples=100)["heads"]["malignancy"]["sets"]["all"]["image"]
+    for perfect in (found["roc_auc"], found["pr_auc"], found["operating_points"]["0.5"]["f1"]):
+        assert (perfect["value"], perfect["low"], perfect["high"]) == (1.0, None, None)
+        assert perfect["no_interval"] == "all draws are alike"
 
 
 def test_a_burden_head_is_evaluated_on_the_malignant_and_on_its_parents_positives() -> None:

@@ -50,6 +50,18 @@ def test_probabilities_that_are_right_by_construction() -> None:
     assert value(reliability.calibration_in_the_large, truth, high) == pytest.approx(-np.log(3))
 
 
+def test_where_the_classes_overlap_little_there_is_a_line_all_the_same() -> None:
+    """Full Newton steps go to and fro for ever here, and held to a length they do, too."""
+    positive = [2.0, 2.4, 2.4, 2.6, 2.8, 4.3, 5.4]
+    negative = [-13.6, -7, -6.2, -5.9, -4.9, -2.8, -2.5, -1.7, -0.7, -0.4, 0.8, 1.6, 2.1]
+    x, truth = np.array(positive + negative), np.arange(20) < 7
+    model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=10_000).fit(x[:, None], truth)
+    slope = value(reliability.calibration_slope, truth, expit(x))
+    intercept = value(reliability.calibration_intercept, truth, expit(x))
+    assert slope == pytest.approx(model.coef_[0, 0], rel=1e-4)
+    assert intercept == pytest.approx(model.intercept_[0], rel=1e-4)
+
+
 def test_the_calibration_line_is_scikit_learns_unpenalised_regression() -> None:
     slope = reliability.calibration_slope(TRUTH, P, WEIGHT)
     intercept = reliability.calibration_intercept(TRUTH, P, WEIGHT)

@@ -108,6 +108,40 @@ def test_a_model_against_itself(tmp_path: Path, scores: tuple[np.ndarray, np.nda
     assert item.difference == 0
     assert item.p_value == pytest.approx(1)
     assert item.delong_p is None
+    assert (item.low, item.high, item.interval) == (0, 0, "same order of all 60 images")
+
+
+def test_scores_that_rank_alike_may_differ_in_other_patients(tmp_path: Path) -> None:
+    """Both separate the classes: 20 patients, 10 of either class."""
+    truth = np.arange(60) % 2
+    patients = [f"p{i % 20}" for i in range(60)]
+    first, second = (
+        folder(tmp_path / name, s, patient_id=patients)
+        for name, s in (("a", 0.2 + 0.6 * truth), ("b", 0.4 + 0.2 * truth + np.arange(60) / 1000))
+    )
+    item = versus(first, second, resamples=200)[0]
+    assert (item.first, item.second, item.difference) == (1, 1, 0)
+    # Wilson's upper bound of 0 of 10: z^2 / (10 + z^2).
+    bound = 1.959964**2 / (10 + 1.959964**2)
+    assert (item.low, item.high) == pytest.approx((-bound, bound), abs=1e-6)
+    assert item.interval == "Wilson, 10 patients"
+
+
+def test_a_network_for_alnm_alone_against_one_that_knows_malignancy(
+    tmp_path: Path, scores: tuple[np.ndarray, np.ndarray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one has no truth of the 30 benign lesions, for the other it follows."""
+    alnm = pd.array([bool(i % 4 == 1) if i % 2 else False for i in range(60)], dtype="boolean")
+    first = folder(tmp_path / "a", scores[0])
+    second = folder(tmp_path / "b", scores[1], alnm_truth=alnm)
+    found = {(item.head, item.on): item for item in versus(first, second, resamples=100)}
+    truth, rows = np.arange(60) % 4 == 1, np.arange(60) % 2 == 1
+    for on in ("all", "malignancy positive"):
+        item = found["alnm", on]
+        assert (item.n_images, item.n_positive) == (30, 15)
+        assert item.first == pytest.approx(roc_auc_score(truth[rows], scores[0][::-1][rows]))
+    said = "alnm: 30 rows have a truth in one of the two alone: not compared"
+    assert said in capsys.readouterr().out
 
 
 def test_one_class_is_undefined(tmp_path: Path, scores: tuple[np.ndarray, np.ndarray]) -> None:
