@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from batch import local_files, s3_client
 from batch.storage_errors import StorageError
@@ -19,16 +20,17 @@ def keys_in(bucket: str, folder: str, *, deep: bool) -> Iterator[str]:
     # folders.
     where = {"Prefix": prefix} if deep else {"Prefix": prefix, "Delimiter": "/"}
     following: dict[str, str] = {}
+    keys: list[str] = []
     with s3_client.faults(bucket):
         while True:
-            page = s3_client.client().list_objects_v2(
-                Bucket=bucket,
-                **where,  # type: ignore[arg-type]
-                **following,  # type: ignore[arg-type]
-            )
-            keys = [one["Key"] for one in page.get("Contents", [])]
+            page = page_of(bucket, **where, **following)
+            before, keys = keys, [one["Key"] for one in page.get("Contents", [])]
             if keys and keys[0] <= following.get("StartAfter", ""):
                 raise StorageError(f"bucket {bucket!r} cannot be listed: StartAfter is not heeded")
+            if keys and keys == before:
+                raise StorageError(
+                    f"bucket {bucket!r} cannot be listed: ContinuationToken is not heeded"
+                )
             for key in keys:
                 folders = key.removeprefix(prefix).split("/")[:-1]
                 # The S3 console makes "folder" objects whose key ends in a slash.
@@ -36,10 +38,26 @@ def keys_in(bucket: str, folder: str, *, deep: bool) -> Iterator[str]:
                     yield key
             if not page.get("IsTruncated"):
                 return
+            if "NextContinuationToken" not in page:
+                raise StorageError(
+                    f"bucket {bucket!r} cannot be listed: there are more keys, and the store gives "
+                    "no NextContinuationToken"
+                )
             following = {"ContinuationToken": page["NextContinuationToken"]}
             first, slash, _ = keys[-1].removeprefix(prefix).partition("/") if keys else ("", "", "")
             if slash and _is_hidden(first):  # which may hold millions: on behind it
                 following = {"StartAfter": f"{prefix}{first}/{_LAST}"}
+
+
+def page_of(bucket: str, **where: Any) -> Any:
+    """Ask for one page of a listing; what is none, as a proxy's own page, is a StorageError."""
+    page = s3_client.client().list_objects_v2(Bucket=bucket, **where)
+    if "IsTruncated" not in page:  # boto3 takes any XML, and nothing at all, for an empty listing
+        raise StorageError(
+            f"bucket {bucket!r} cannot be listed: what answered is no S3 store; check "
+            "AWS_ENDPOINT_URL and the proxy"
+        )
+    return page
 
 
 def files_in(folder: str, *, deep: bool) -> Iterator[str]:

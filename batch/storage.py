@@ -10,7 +10,7 @@ import os
 import shutil
 import zlib
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -28,6 +28,7 @@ from batch.storage_errors import (
     ObjectExists,
     ObjectMissing,
     ObjectTooLarge,
+    StorageError,
 )
 
 T = TypeVar("T")
@@ -83,7 +84,7 @@ def read(
     Raises ObjectMissing, AccessDenied, ObjectChanged, ObjectTooLarge, ObjectEncoded, StorageError;
     UserError for credentials.
     """
-    wanted = None if if_match is None else if_match.strip('"')
+    wanted = None if if_match is None else _plain(if_match)
     if is_s3(uri):
         return _read_s3(uri, wanted, limit, admit)
     with local_files.faults(), Path(uri).open("rb") as file:
@@ -133,7 +134,7 @@ def etag_of(uri: str, limit: int | None = None) -> str:
             return local_files.etag_of(file)
     bucket, key = split_s3(uri)
     with faults(bucket):
-        return client().head_object(Bucket=bucket, Key=key)["ETag"].strip('"')
+        return _etag(client().head_object(Bucket=bucket, Key=key))
 
 
 def write(uri: str, data: bytes) -> None:
@@ -182,7 +183,7 @@ def replace(uri: str, data: bytes, etag: str, *, emulated: bool = True) -> None:
     except ConditionUnknown:
         if not emulated:
             raise
-        if etag_of(uri) != etag.strip('"'):
+        if etag_of(uri) != _plain(etag):
             raise ObjectChanged("the object is another by now") from None
         _put(uri, data)
 
@@ -213,6 +214,17 @@ def _twice(transfer: Callable[[], T]) -> T:
         return transfer()
     except BodyFault:
         return transfer()
+
+
+def _etag(answer: Mapping[str, Any]) -> str:
+    if "ETag" not in answer:
+        raise StorageError("the answer has no ETag; a proxy between here and the store drops it")
+    return _plain(answer["ETag"])
+
+
+def _plain(etag: str) -> str:
+    """Without quotes, and without the W/ of proxies that compress: the store's own has none."""
+    return etag.removeprefix("W/").strip('"')
 
 
 def _check_size(size: int, limit: int | None) -> None:
@@ -251,7 +263,7 @@ def exists(uri: str) -> bool:
     bucket, key = split_s3(uri)
     with faults(bucket):
         # Listed, not HEAD: an answer to HEAD has no body that would tell why it was refused.
-        page = client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+        page = listing.page_of(bucket, Prefix=key, MaxKeys=1)
     return any(found["Key"] == key for found in page.get("Contents", []))
 
 
@@ -269,7 +281,7 @@ def _read_s3(
             with body_faults():
                 data = body.read()
         data = decoded(data, answer.get("ContentEncoding", ""), limit)
-        return Object(data, answer["ETag"].strip('"'))
+        return Object(data, _etag(answer))
 
     with faults(bucket):
         return _twice(get)

@@ -185,11 +185,51 @@ def test_a_store_that_does_not_heed_start_after_is_told_of(stub: StubStore) -> N
     def fault(_: str, path: str, __: dict[str, str]) -> Answer | None:
         if "start-after" not in path:
             return None
-        return 200, {}, b"<L><Contents><Key>_a/1</Key></Contents></L>"
+        body = b"<L><Contents><Key>_a/1</Key></Contents><IsTruncated>false</IsTruncated></L>"
+        return 200, {}, body
 
     stub.fault = fault
     with pytest.raises(StorageError, match="StartAfter is not heeded"):
         storage.list_files("s3://studies", deep=True)
+
+
+def test_a_listing_that_does_not_go_on_is_told_of(stub: StubStore) -> None:
+    stub.page = 1
+    stub.objects = {"studies/m/a": b"", "studies/m/b": b""}
+    stuck = (
+        b"<L><Contents><Key>m/a</Key></Contents><IsTruncated>true</IsTruncated>"
+        b"<NextContinuationToken>t</NextContinuationToken></L>"
+    )
+    cut = stuck.replace(b"<NextContinuationToken>t</NextContinuationToken>", b"")
+    for body, why in ((stuck, "ContinuationToken is not heeded"), (cut, "no NextContinuationToke")):
+        stub.requests.clear()
+        stub.fault = lambda *_, body=body: (200, {}, body)  # type: ignore[misc]
+        with pytest.raises(StorageError, match=why):
+            storage.list_files("s3://studies/m")
+        assert len(stub.requests) <= 2
+
+
+@pytest.mark.parametrize("body", [b"<html><body>Sign in</body></html>", b""])
+def test_what_is_no_listing_is_no_empty_folder(stub: StubStore, body: bytes) -> None:
+    stub.fault = lambda *_: (200, {"Content-Type": "text/html"}, body)
+    with pytest.raises(StorageError, match="what answered is no S3 store; check AWS_ENDPOINT_URL"):
+        storage.list_files("s3://studies/m")
+    with pytest.raises(StorageError, match="what answered is no S3 store"):
+        storage.exists("s3://studies/m/a")
+
+
+def test_an_etag_that_a_proxy_made_weak_or_dropped(stub: StubStore) -> None:
+    stub.objects["studies/x"] = b"1"
+    etag = storage.etag_of("s3://studies/x")
+    for given in (etag, f'"{etag}"', f'W/"{etag}"'):
+        assert storage.read("s3://studies/x", if_match=given) == (b"1", etag)
+    stub.fault = lambda *_: (200, {"ETag": f'W/"{etag}"'}, b"1")
+    assert storage.read("s3://studies/x") == (b"1", etag)
+    assert storage.etag_of("s3://studies/x") == etag
+    stub.fault = lambda *_: (200, {}, b"1")
+    for ask in (storage.read, storage.etag_of):
+        with pytest.raises(StorageError, match="the answer has no ETag; a proxy"):
+            ask("s3://studies/x")
 
 
 def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
