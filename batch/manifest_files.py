@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,18 +40,39 @@ def _opened(path: Path, files: tuple[Path, ...]) -> Iterator[pq.ParquetFile]:
         ) from None
 
 
+def _refuse_joined(path: Path) -> None:
+    """Raise Unsound where files were written one behind the other: the last footer alone counts.
+
+    A text may say PAR1PAR1, too: what is before the seam has to be a Parquet file.
+    """
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        seam = data.find(b"PAR1PAR1")
+        while seam >= 0:
+            try:
+                pq.read_metadata(pa.BufferReader(data[: seam + 4]))
+            except (pa.ArrowException, OSError):
+                seam = data.find(b"PAR1PAR1", seam + 1)
+                continue
+            raise Unsound(
+                f"{path.name}: several Parquet files one behind the other, of which readers see "
+                "one; put them into a folder, each as it was"
+            )
+
+
 def common_schema(uri: str, files: tuple[Path, ...]) -> pa.Schema:
     """Give the schema that all files fit, in types that readers of the results share.
 
     Types of one kind become the widest of them: text, times, numbers (whole ones where all values
-    are). A category is taken for what it holds. What Spark does not take is changed: times of
-    nanoseconds are of microseconds, half floats are floats, and times of a day, UUIDs and decimals
-    of more than 38 digits are text. Where there are nulls alone there is no type, and one is given.
+    are). A column without a value in a file has no type there. A category is taken for what it
+    holds. What Spark does not take is changed: times of nanoseconds are of microseconds, half
+    floats are floats, and times of a day, UUIDs and decimals of more than 38 digits are text. Where
+    there are nulls alone there is no type, and one is given.
     Raises Unsound, and UserError.
     """
     schemas = []
     for path in files:
         with _opened(path, files) as file:
+            _refuse_joined(path)
             found = file.schema_arrow.remove_metadata()
         schemas.append(
             pa.schema([it.with_type(_column_type(it.type, null=pa.null())) for it in found])
@@ -64,8 +86,33 @@ def common_schema(uri: str, files: tuple[Path, ...]) -> pa.Schema:
     if len(files) == 1:
         # Unifying refuses a name that stands twice; the check tells it better.
         return pa.schema([_shared(column) for column in schemas[0]])
+    schemas = [
+        _of_values(path, files, schema, schemas)
+        for path, schema in zip(files, schemas, strict=True)
+    ]
     columns = [_common(uri, name, files, schemas) for name in schemas[0].names]
     return pa.schema([_shared(_whole(column, files, schemas)) for column in columns])
+
+
+def _of_values(
+    path: Path, files: tuple[Path, ...], schema: pa.Schema, schemas: Sequence[pa.Schema]
+) -> pa.Schema:
+    """The schema without the types of columns that hold no value, as pandas makes one up then.
+
+    Only columns that another file has in another type are looked into.
+    """
+    differ = {
+        it.name for it in schema if any(other.field(it.name).type != it.type for other in schemas)
+    }
+    if not differ:
+        return schema
+    nothing = set(differ)
+    with _opened(path, files) as file:
+        for batch in file.iter_batches(CHECKED_TOGETHER, columns=sorted(differ)):
+            nothing -= {name for name in nothing if batch.column(name).null_count < batch.num_rows}
+            if not nothing:
+                break
+    return pa.schema([it.with_type(pa.null()) if it.name in nothing else it for it in schema])
 
 
 def _whole(column: pa.Field, files: tuple[Path, ...], schemas: Sequence[pa.Schema]) -> pa.Field:

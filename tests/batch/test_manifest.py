@@ -305,6 +305,43 @@ def test_an_encrypted_file_is_called_that(tmp_path: Path, plaintext_footer: bool
         opened(str(tmp_path / "m.parquet"))
 
 
+def test_a_column_without_values_takes_the_type_of_the_other_files(
+    tmp_path: Path, put_table: Any
+) -> None:
+    # pandas makes up a type for what holds nothing: float64 for NaN, for an empty column, too.
+    put_table(str(tmp_path / "m/1.parquet"), {"image_uri": ["a"], "side": pa.nulls(1, pa.int32())})
+    put_table(str(tmp_path / "m/2.parquet"), {"image_uri": ["b"], "side": ["left"]})
+    nothing = pd.DataFrame({"image_uri": [], "side": []})
+    put_table(str(tmp_path / "m/3.parquet"), pa.Table.from_pandas(nothing))
+    put_table(str(tmp_path / "m/4.parquet"), {"image_uri": ["c"], "side": pa.array([math.nan])})
+    with pytest.raises(UserError, match=r"'side' holds double in 4\.parquet"):  # a value is one
+        opened(str(tmp_path / "m"))
+    put_table(
+        str(tmp_path / "m/4.parquet"), {"image_uri": ["c"], "side": pa.nulls(1, pa.float64())}
+    )
+    (table,) = opened(str(tmp_path / "m")).tables(1000)
+    assert table.to_pydict() == {"image_uri": ["a", "b", "c"], "side": [None, "left", None]}
+
+
+def test_a_whole_number_that_is_no_type_of_a_value_changes_none(
+    tmp_path: Path, put_table: Any
+) -> None:
+    put_table(str(tmp_path / "m/1.parquet"), {"image_uri": ["a"], "mm": pa.nulls(1, pa.int32())})
+    put_table(str(tmp_path / "m/2.parquet"), {"image_uri": ["b"], "mm": [3.0]})
+    assert opened(str(tmp_path / "m")).schema.field("mm").type == pa.float64()
+
+
+def test_files_one_behind_the_other_are_refused(tmp_path: Path, put_table: Any) -> None:
+    path = tmp_path / "m.parquet"
+    put_table(str(path), {"image_uri": ["a PAR1PAR1"]})
+    first = path.read_bytes()
+    assert opened(str(path)).rows == 1
+    put_table(str(path), {"image_uri": ["b PAR1PAR1"]})
+    path.write_bytes(first + path.read_bytes())
+    with pytest.raises(UserError, match="several Parquet files one behind the other, of which"):
+        opened(str(path))
+
+
 def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path, put_table: Any) -> None:
     put_table(str(tmp_path / "m/2.parquet"), {"image_uri": ["c"], "roi": [[0, 0, 1, 1]]})
     put_table(str(tmp_path / "m/1.parquet"), {"image_uri": ["a", "b"], "roi": pa.nulls(2)})
