@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -64,6 +64,8 @@ class Draft:
         self.pending: list[tuple[str, str]] = []
         self.box_files: list[_BoxFile] = []
         self._box_files: list[tuple[Path, tuple[int | None, int | None]]] = []
+        self.classes: dict[str, Counter[str]] = defaultdict(Counter)
+        """How many boxes have which class that says no label, by the kind of box file."""
         self._notes: Counter[str] = Counter()
 
     def parse(self, field: str, parser: Callable[[str], T], text: str) -> T | None:
@@ -178,6 +180,10 @@ class Draft:
         """
         for what, times in self._notes.items():
             say(f"{times} {what}")
+        for classes in self.classes.values():
+            if len(classes) > 1:
+                all_of = [f"{name or 'no name'} ({times})" for name, times in classes.items()]
+                say(f"boxes of several classes are all taken for lesions: {', '.join(all_of)}")
         labels = [column for column, kind in self.further.items() if kind is str]
         tell_alike(self.rows, self.places, ("patient_id", "device", *labels))
         rows = pd.DataFrame(self.rows, columns=[*SCHEMA.names, *self.further])

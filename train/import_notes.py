@@ -26,14 +26,14 @@ def tell_left_out(what: str, paths: Iterable[Path]) -> None:
 def tell_alike(
     rows: Sequence[Mapping[str, object]], places: Sequence[str], columns: Iterable[str]
 ) -> None:
-    """Warn of ids and labels that are others by case, blanks or leading zeros alone.
+    """Warn of ids and labels that are others by case, blanks, leading zeros or a .0 alone.
 
     `places` names each of the `rows`: the ids themselves are not printed.
     """
     for column in columns:
         found = alike(cast("str | None", row.get(column)) for row in rows)
         _tell(
-            f"{column} differs by case, blanks or leading zeros alone, and counts as different:",
+            f"{column} differs by case, blanks, leading zeros or .0 alone and counts as different:",
             [" and ".join(places[row] for row in same) for same in found],
         )
     if rounded_by_excel(str(row["patient_id"]) for row in rows):

@@ -13,7 +13,7 @@ from train.import_draft import Draft
 from train.import_notes import PICTURES, tell_left_out
 from train.import_records import Records, read_records
 from train.import_texts import spelt_id, spelt_label
-from train.import_values import file_path, identifier, number, truth, whole
+from train.import_values import FormatError, file_path, identifier, number, truth, whole
 from train.labelimg import AnnotationError, read_voc, read_yolo
 
 LABELS = "labels.csv"
@@ -79,9 +79,9 @@ def import_voc(
         UserError: a file or column is absent, or the cohort has faults.
     """
 
-    def boxes(draft: Draft, record: dict[str, str], _: Path) -> list[RoI]:
-        path = source / "annotations" / f"{Path(record['image']).stem}.xml"
-        return _voc(draft, path, said=not synthetic)
+    def boxes(draft: Draft, record: dict[str, str], image: Path) -> list[RoI]:
+        path = source / "annotations" / f"{image.stem}.xml"
+        return _voc(draft, path, record, image, said=not synthetic)
 
     return _import(
         _labels(source, ".xml"),
@@ -111,7 +111,7 @@ def import_yolo(
     """
 
     def boxes(draft: Draft, record: dict[str, str], image: Path) -> list[RoI]:
-        return _yolo(draft, source / "annotations" / f"{Path(record['image']).stem}.txt", image)
+        return _yolo(draft, source / "annotations" / f"{image.stem}.txt", record, image)
 
     return _import(
         _labels(source, ".txt"),
@@ -217,21 +217,29 @@ def _box_in_row(draft: Draft, record: dict[str, str], _: Path) -> list[RoI]:
     return [RoI(*known)] if len(known) == len(ROI_COLUMNS) else []
 
 
-def _boxes_beside(draft: Draft, _: dict[str, str], image: Path) -> list[RoI]:
+def _boxes_beside(draft: Draft, record: dict[str, str], image: Path) -> list[RoI]:
     if (path := image.with_suffix(".xml")).is_file():
         if image.with_suffix(".txt").is_file():
             draft.note("images have an .xml and a .txt beside them: the .xml counts")
-        return _voc(draft, path)
+        return _voc(draft, path, record, image)
     if (path := image.with_suffix(".txt")).is_file():
-        return _yolo(draft, path, image)
+        return _yolo(draft, path, record, image)
     draft.fault("roi", f"no {image.stem}.xml or .txt beside the image, and no roi columns")
     return []
 
 
-def _voc(draft: Draft, path: Path, *, said: bool = True) -> list[RoI]:
+def _voc(
+    draft: Draft, path: Path, record: dict[str, str], image: Path, *, said: bool = True
+) -> list[RoI]:
     """Boxes of a Pascal VOC file, whose frame must be the image's."""
     found = read_voc(path)
     draft.drawn_in(path, found.size)
+    _named(draft, path, record, found.names)
+    if found.image not in ("", image.stem):
+        draft.note(
+            "box files have another image's name in `filename`, as after renaming; they are taken "
+            "for the image that is called like the file"
+        )
     if said:
         draft.note(
             "box files are read by the letter of VOC, as numbers of pixels from 1"
@@ -241,7 +249,7 @@ def _voc(draft: Draft, path: Path, *, said: bool = True) -> list[RoI]:
     return found.boxes
 
 
-def _yolo(draft: Draft, path: Path, image: Path) -> list[RoI]:
+def _yolo(draft: Draft, path: Path, record: dict[str, str], image: Path) -> list[RoI]:
     """Boxes of a YOLO file; they need the frame's size."""
     draft.drawn_in(path)
     pixels = draft.pixels(image)
@@ -249,8 +257,23 @@ def _yolo(draft: Draft, path: Path, image: Path) -> list[RoI]:
         return []
     height, width = pixels.shape
     found = read_yolo(path, (width, height))
+    _named(draft, path, record, [f"class {number}" for number in found.classes])
     if found.outlines:
         draft.note("boxes are those around an outline of points", found.outlines)
     if found.confidences:
         draft.note("boxes have a sixth number, taken for a confidence; unused", found.confidences)
     return found.boxes
+
+
+def _named(draft: Draft, path: Path, record: dict[str, str], names: list[str]) -> None:
+    """Note the classes of boxes; one that says malignant or benign is to agree with the table."""
+    labels = ("benign", "malignant")
+    draft.classes[path.suffix].update(name for name in names if name.lower() not in labels)
+    try:
+        malignant = truth(record.get("malignant", ""))
+    except FormatError:  # a fault already
+        malignant = None
+    for place, name in enumerate(names, start=1):
+        if malignant is not None and name.lower() == labels[not malignant]:
+            what = f"is {record['malignant']}, and {path.name} names object {place} {name.lower()}"
+            draft.fault("malignant", f"{what}; correct one of them")

@@ -17,6 +17,7 @@ _EXCEL_NUMBER = re.compile(r"\d([.,]\d+)?E\+\d+", re.ASCII | re.IGNORECASE)
 _EXCEL_ERROR = re.compile(r"#(REF|VALUE|NAME|DIV/0|NUM|NULL|SPILL|CALC)[!?]")
 _COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+", re.ASCII)
+_NO_FRACTION = re.compile(r"(\d+)\.0*", re.ASCII)
 _ZEROS = re.compile(r"(?<!\d)(?<!\d\.)0+(?=\d)", re.ASCII)
 
 
@@ -95,10 +96,15 @@ def rounded_by_excel(values: Iterable[str]) -> bool:
 
 
 def alike(values: Iterable[str | None]) -> list[list[int]]:
-    """Where texts first stand that differ by case, blanks or leading zeros alone."""
+    """Where texts first stand that differ by case, blanks, leading zeros or a .0 alone.
+
+    The last is what pandas writes behind whole numbers where one of them was missing.
+    """
     first: dict[str, dict[str, int]] = defaultdict(dict)
     for place, text in enumerate(values):
         if text:
             key = _ZEROS.sub("", "".join(unicodedata.normalize("NFKC", text).casefold().split()))
+            if whole := _NO_FRACTION.fullmatch(key):
+                key = whole[1]
             first[key].setdefault(text, place)
     return [list(places.values()) for places in first.values() if len(places) > 1]

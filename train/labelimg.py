@@ -14,7 +14,7 @@ it, holds borders; so does one with a fraction or a zero, which no number of a p
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, ElementTree, ParseError, SubElement, indent
 
@@ -35,6 +35,10 @@ class Drawn(NamedTuple):
     """Width and height of the frame that they were drawn on; None where the file does not say."""
     by_the_letter: bool
     """Whether the corners are numbers of pixels from 1, as the standard says."""
+    image: str
+    """The image's name without folders and ending, "" where the file does not say."""
+    names: list[str]
+    """The class of each box."""
 
 
 class YoloBoxes(NamedTuple):
@@ -45,6 +49,8 @@ class YoloBoxes(NamedTuple):
     """How many of them are the bounding box of an outline of points."""
     confidences: int
     """How many lines hold a confidence, which is not used."""
+    classes: list[int]
+    """The class of each box."""
 
 
 class AnnotationError(ValueError):
@@ -89,7 +95,13 @@ def read_voc(path: Path) -> Drawn:
         and all(int(text) > 0 for corners in texts for text in corners[:2])
     )
     boxes = [RoI(*(round(float(text)) for text in corners)) for corners in texts]
-    return Drawn([from_voc(*box) for box in boxes] if by_the_letter else boxes, size, by_the_letter)
+    return Drawn(
+        [from_voc(*box) for box in boxes] if by_the_letter else boxes,
+        size,
+        by_the_letter,
+        PureWindowsPath((root.findtext("filename") or "").strip()).stem,  # has / for a folder, too
+        [" ".join((item.findtext("name") or "").split()) for _, item in _objects(root)],
+    )
 
 
 def _parsed(path: Path) -> Element:
@@ -117,6 +129,8 @@ def _objects(root: Element) -> list[tuple[int, Element]]:
 def _corners(item: Element, where: str) -> list[str]:
     """The four corners of an upright box, each the text of a number."""
     box = item.find("bndbox")
+    if len(item.findall("bndbox")) > 1:
+        raise AnnotationError(f"{where}: has several `bndbox`; give each box an object of its own")
     if item.find("robndbox") is not None:
         raise AnnotationError(f"{where}: `robndbox`, roLabelImg's rotated box; draw an upright one")
     if box is None:
@@ -162,7 +176,7 @@ def from_yolo(centre_x: float, centre_y: float, w: float, h: float, size: tuple[
 
 
 def read_yolo(path: Path, size: tuple[int, int]) -> YoloBoxes:
-    """All boxes of one file of YOLO lines, whatever their class, in its order.
+    """All boxes of one file of YOLO lines, in its order.
 
     A line is `class cx cy w h` or the points of an outline, `class x1 y1 x2 y2 x3 y3 x4 y4 ...`, of
     four at least, whose bounding box counts (also of a rotated box, which is four points);
@@ -180,17 +194,18 @@ def read_yolo(path: Path, size: tuple[int, int]) -> YoloBoxes:
         raise AnnotationError(f"{path.name}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise AnnotationError(f"{path.name}: no text in UTF-8") from error
-    boxes, outlines, confidences = [], 0, 0
+    boxes, outlines, confidences, classes = [], 0, 0, []
     for place, line in enumerate(lines, start=1):
         if not (fields := line.split()):
             continue
         values = _fractions(fields, f"{path.name} line {place}")
+        classes.append(int(float(fields[0])))
         confidences += len(values) % 2
         values = values[: len(values) - len(values) % 2]
         outlines += len(values) > 4
         box = values if len(values) == 4 else _around(values)
         boxes.append(from_yolo(box[0], box[1], box[2], box[3], size))
-    return YoloBoxes(boxes, outlines, confidences)
+    return YoloBoxes(boxes, outlines, confidences, classes)
 
 
 def _fractions(fields: list[str], where: str) -> list[float]:

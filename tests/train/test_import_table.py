@@ -135,7 +135,7 @@ def test_one_patient_in_two_spellings_and_damaged_ids(
     rows.append(image("d", "8", device="ge"))
     table = import_csv(write(folder, *rows), folder / "out", name="ours").table
     assert table["patient_id"].tolist() == ["M\u00fc 7", "M\u00fc 7", "m\u00fc7", "8"]
-    what = "differs by case, blanks or leading zeros alone, and counts as different:"
+    what = "differs by case, blanks, leading zeros or .0 alone and counts as different:"
     assert capsys.readouterr().out.splitlines() == [
         f"patient_id {what}",
         "  table.csv line 2 and table.csv line 4",
@@ -444,3 +444,43 @@ def test_yolo_by_hand(folder: Path) -> None:
         "labels.csv line 3, roi: c.txt line 1: 4 fields; YOLO has `class cx cy w h`",
         "labels.csv line 4, roi: d.txt: no such file",
     ]
+
+
+def drawn(path: Path, *classes: str, image: str = "a.png") -> None:
+    """A VOC file with a box of each class, the n-th of which begins at x = n."""
+    objects = "".join(
+        f"<object><name>{name}</name><bndbox><xmin>{place}</xmin><ymin>1</ymin><xmax>30</xmax>"
+        "<ymax>30</ymax></bndbox></object>"
+        for place, name in enumerate(classes, start=1)
+    )
+    path.write_text(f"<annotation><filename>{image}</filename>{objects}</annotation>")
+
+
+def test_a_box_that_is_named_malignant_agrees_with_the_table(folder: Path) -> None:
+    boxes = labelimg(folder, "a.png", "b.png", "c.png")  # malignant, all of them
+    drawn(boxes / "a.xml", "Malignant")
+    drawn(boxes / "b.xml", "malignant", "benign", image="b.png")
+    drawn(boxes / "c.xml", "node", image="c.png")
+    with pytest.raises(UserError) as caught:
+        import_voc(folder, folder / "out", name="ours")
+    assert caught.value.details == [
+        "labels.csv line 3 box 1, malignant: is 1, and b.xml names object 2 benign; correct one of "
+        "them"
+    ]
+
+
+def test_other_classes_and_other_images_of_box_files_are_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes = labelimg(folder, "a.png", "b.png")
+    drawn(boxes / "a.xml", "lesion", "node", image=r"C:\me\a.jpg")
+    drawn(boxes / "b.xml", "lesion", image="a.png")
+    assert len(import_voc(folder, folder / "out", name="ours").table) == 3
+    told = capsys.readouterr().out
+    assert "1 box files have another image's name in `filename`, as after renaming" in told
+    assert "boxes of several classes are all taken for lesions: lesion (2), node (1)\n" in told
+    for name, lines in (("a", "0 .5 .5 .5 .5\n2 .5 .5 .4 .4\n"), ("b", "0 .5 .5 .5 .5\n")):
+        (boxes / f"{name}.txt").write_text(lines)
+    assert len(import_yolo(folder, folder / "yolo", name="ours").table) == 3
+    told = capsys.readouterr().out
+    assert "all taken for lesions: class 0 (2), class 2 (1)\n" in told

@@ -23,7 +23,7 @@ def test_labelimg_file_by_hand(tmp_path: Path) -> None:
         "<object><name>x</name><pose>Unspecified</pose><bndbox><xmin>2</xmin><ymin>3</ymin>"
         "<xmax>5</xmax><ymax>7</ymax></bndbox></object></annotation>"
     )
-    assert read_voc(path) == ([RoI(1, 2, 5, 7)], (9, None), True)
+    assert read_voc(path)[:3] == ([RoI(1, 2, 5, 7)], (9, None), True)
 
 
 def test_the_frame_that_boxes_were_drawn_on(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.xml"
     write_voc(path, "a.png", 360, 300, RoI(0, 10, 360, 20))
     assert "<xmin>1</xmin>" in path.read_text()
-    assert read_voc(path) == ([RoI(0, 10, 360, 20)], (360, 300), True)
+    assert read_voc(path)[:3] == ([RoI(0, 10, 360, 20)], (360, 300), True)
 
 
 # One drawing, x 13..57 and y 0..41 of 60 x 50, as LabelImg 1.8.6 writes it in both formats: the
@@ -84,12 +84,12 @@ def test_both_writers_of_labelimg_give_one_box(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text(LABELIMG_VOC)
     (tmp_path / "a.txt").write_text(LABELIMG_YOLO)
     box = RoI(13, 1, 57, 41)
-    assert read_voc(tmp_path / "a.xml") == ([box], (60, 50), False)
-    assert read_yolo(tmp_path / "a.txt", (60, 50)) == ([box], 0, 0)
+    assert read_voc(tmp_path / "a.xml")[:3] == ([box], (60, 50), False)
+    assert read_yolo(tmp_path / "a.txt", (60, 50)) == ([box], 0, 0, [0])
     # By the letter, without LabelImg's marks, the same numbers begin a pixel before.
     text = LABELIMG_VOC.replace("<path>/home/me/images/a.png</path>", "")
     (tmp_path / "a.xml").write_text(text.replace("Unknown", "The VOC2012 Database"))
-    assert read_voc(tmp_path / "a.xml") == ([RoI(12, 0, 57, 41)], (60, 50), True)
+    assert read_voc(tmp_path / "a.xml")[:3] == ([RoI(12, 0, 57, 41)], (60, 50), True)
     for mark in (text, LABELIMG_VOC.replace("Unknown", "ours")):
         (tmp_path / "a.xml").write_text(mark)
         assert read_voc(tmp_path / "a.xml").boxes == [box]
@@ -110,7 +110,7 @@ def test_fractions_and_zeros_are_borders(tmp_path: Path) -> None:
         ((-1, 3, 5, 7), (-1, 3, 5, 7)),  # the cohort refuses it
     ):
         path.write_text(voc(corners))
-        assert read_voc(path) == ([RoI(*box)], (None, None), False)
+        assert read_voc(path)[:3] == ([RoI(*box)], (None, None), False)
     unturned = "<attributes><attribute><name>rotation</name><value>0.0</value></attribute>"
     path.write_text(voc((1, 1, 5, 7), unturned + "</attributes>"))
     assert read_voc(path).boxes == [RoI(0, 0, 5, 7)]
@@ -130,6 +130,10 @@ def test_fractions_and_zeros_are_borders(tmp_path: Path) -> None:
         (voc((1, "two", 3, 4)), "object 1: ymin is `two`; give a number of pixels"),
         (voc((1, 2, 3, 2**31)), "object 1: ymax is `2147483648`; give a number of pixels"),
         ("<annotation><object/></annotation>", "object 1: has no `bndbox`; draw a box"),
+        (
+            voc((1, 1, 2, 2)).replace("<bndbox>", "<bndbox/><bndbox>"),
+            "object 1: has several `bndbox`; give each box an object of its own",
+        ),
         (
             voc((1, 1, 2, 2)).replace("</annotation>", "<object><robndbox/></object></annotation>"),
             "object 2: `robndbox`, roLabelImg's rotated box; draw an upright one",
@@ -159,7 +163,7 @@ def test_yolo_by_hand(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     # As LabelImg writes it, with six decimals; the second box is the whole frame.
     path.write_text("15 0.250000 0.250000 0.333333 0.250000\n\n0 0.5 0.5 1 1\n")
-    assert read_yolo(path, (120, 80)) == ([RoI(10, 10, 50, 30), RoI(0, 0, 120, 80)], 0, 0)
+    assert read_yolo(path, (120, 80)) == ([RoI(10, 10, 50, 30), RoI(0, 0, 120, 80)], 0, 0, [15, 0])
     # Edges at 0.4 and 3.6 pixels of 10 go to the nearest border: 0 and 4.
     assert from_yolo(0.2, 0.2, 0.32, 0.32, (10, 10)) == RoI(0, 0, 4, 4)
 
@@ -174,7 +178,7 @@ def test_outlines_and_confidences(tmp_path: Path) -> None:
     )
     rhombus = RoI(24, 8, 108, 60)
     boxes = [RoI(10, 10, 50, 30), rhombus, rhombus, RoI(12, 8, 60, 40)]
-    assert read_yolo(path, (120, 80)) == (boxes, 3, 2)
+    assert read_yolo(path, (120, 80)) == (boxes, 3, 2, [0] * 4)
 
 
 @pytest.mark.parametrize(
