@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch.nn.functional import binary_cross_entropy_with_logits, nll_loss
 
 from model_def.heads import HeadSpec, Hierarchy, logit_slices
+from train.labels import implied
 
 ParentNegative = Literal["mask", "negative"]
 
@@ -29,8 +30,8 @@ class LossSettings(BaseModel):
     """How far a child's probability may exceed its parent's before the term acts."""
     parent_negative: ParentNegative = "mask"
     """Independent heads, samples whose parent label is negative: leave them out of the child's
-    term, or use the child's label as it is. The paper's ALNM set holds the malignant images only,
-    hence `mask`."""
+    term, or use the child's label, which is negative where it is blank. The paper's ALNM set holds
+    the malignant images only, hence `mask`."""
 
 
 def child_labels(
@@ -43,10 +44,12 @@ def child_labels(
 
     Independent heads under `mask` skip samples whose parent label is 0. In a chain each head learns
     the conditional probability, thus from samples where the parent is known to hold: its label is
-    1, or it is missing and the child's own label implies it. A max-constrained head learns from all
-    its labels.
+    1, or it is missing and the child's own label implies it. Other heads speak of every lesion, so
+    they learn from all labels, those that follow from a negative parent too (see `implied`): from
+    the parent's positives alone they would learn the conditional probability.
     """
-    learned = labels_BK.clone()
+    conditional = hierarchy == "chain" or (hierarchy == "independent" and parent_negative == "mask")
+    learned = labels_BK.clone() if conditional else implied(labels_BK, heads)
     index = {head.name: k for k, head in enumerate(heads)}
     for k, head in enumerate(heads):
         if head.parent is None:
@@ -175,7 +178,7 @@ def total(
     `max_constraint`: `max_constrained`.
     """
     if hierarchy == "max_constraint":
-        return max_constrained(logits_BL, labels_BK, heads)
+        return max_constrained(logits_BL, implied(labels_BK, heads), heads)
     learned_BK = child_labels(labels_BK, heads, hierarchy, settings.parent_negative)
     loss = masked_cross_entropy(logits_BL, learned_BK, heads)
     if hierarchy == "independent":

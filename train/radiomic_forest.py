@@ -120,10 +120,15 @@ def fit(
     if tested.all() or not tested.any():
         part = "training" if tested.all() else "the test part"
         raise UserError(f"{where}: no patient falls into {part}; the cohort is too small")
-    labels_NK = label_matrix(cohort.table, HEADS).numpy()
+    own_NK = label_matrix(cohort.table, HEADS)
+    # Registers count the nodes of positive axillae alone: without those the rest follow from, a
+    # forest would learn the burden of these and be read as that of all malignant lesions.
+    labels_NK = implied(own_NK, HEADS).numpy()
     fitted: dict[str, Fitted] = {}
-    for head, label_N in zip(HEADS, labels_NK.T, strict=True):
+    for k, (head, label_N) in enumerate(zip(HEADS, labels_NK.T, strict=True)):
         rows = ~tested & ~np.isnan(label_N)
+        if own_NK[~tested, k].isnan().all():
+            rows[:] = False
         if head.parent is not None:
             rows &= labels_NK[:, 0] == 1
         if not rows.any():

@@ -191,7 +191,8 @@ class MultiTask(lightning.LightningModule):
             learned_NK = losses.child_labels(
                 labels_NK[:, kept], heads, self.hierarchy, self.loss.parent_negative
             )
-            blank_K = learned_NK.isnan().all(dim=0).tolist()
+            own_NK = labels_NK[:, kept]  # what follows from a parent alone teaches a head nothing
+            blank_K = (own_NK.isnan().all(dim=0) | learned_NK.isnan().all(dim=0)).tolist()
             if not any(blank_K):
                 return kept, learned_NK
             name = self.heads[kept.pop(blank_K.index(True))].name

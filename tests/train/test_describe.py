@@ -42,6 +42,7 @@ def test_student_t_by_hand() -> None:
         student_t([], [1, 2]),
         student_t([1], [2]),
         student_t([1, 1], [2, 2]),
+        student_t([0.1, 0.1, (0.1 + 0.1 + 0.1) / 3], [0.2, 0.2]),
     ],
 )
 def test_what_is_undefined_is_called_so(outcome: object) -> None:

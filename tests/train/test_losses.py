@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -60,6 +61,38 @@ def test_benign_images_in_the_alnm_term(heads: tuple[HeadSpec, ...]) -> None:
     assert masked[:, 1].nan_to_num(-1).tolist() == [-1, 0, 1, -1]
     as_it_is = child_labels(labels, heads, "independent", "negative")
     assert torch.equal(as_it_is.nan_to_num(-1), labels.nan_to_num(-1))
+
+
+@pytest.mark.parametrize(
+    ("hierarchy", "parent_negative", "expected"),
+    [
+        # Two of eight lesions have ALNM, two of the four malignant ones.
+        ("independent", "negative", 2 / 8),
+        ("max_constraint", "mask", 2 / 8),
+        ("independent", "mask", 2 / 4),
+        ("chain", "mask", 2 / 4),
+    ],
+)
+def test_a_blank_alnm_of_a_benign_lesion_is_no_missing_label(
+    heads: tuple[HeadSpec, ...],
+    hierarchy: Hierarchy,
+    parent_negative: ParentNegative,
+    expected: float,
+) -> None:
+    """Scores that are alike for all images have the least loss at what the head speaks of."""
+    labels = torch.tensor([[0.0, NAN]] * 4 + [[1.0, 0.0]] * 2 + [[1.0, 1.0]] * 2)
+    settings = LossSettings(parent_negative=parent_negative, hierarchy_weight=0)
+    alnm = torch.linspace(0.05, 0.95, 91)
+    # Malignancy well above: under a max-constraint it takes no part.
+    losses = [
+        float(total(torch.tensor([[6.0, logit(float(p))]] * 8), labels, heads, hierarchy, settings))
+        for p in alnm
+    ]
+    assert float(alnm[int(np.argmin(losses))]) == pytest.approx(expected, abs=1e-6)
+    spoken = spoken_of(heads, hierarchy, parent_negative, malignant_only=False)
+    of_all = hierarchy != "chain" and spoken[1].given is None
+    known = child_labels(labels, heads, hierarchy, parent_negative)[:, 1]
+    assert int((~known.isnan()).sum()) == (8 if of_all else 4)
 
 
 def test_what_the_heads_of_a_chain_learn_from(heads: tuple[HeadSpec, ...]) -> None:

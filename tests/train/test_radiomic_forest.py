@@ -196,3 +196,30 @@ def test_the_burden_is_learned_on_malignant_lesions(capsys: pytest.CaptureFixtur
     tested = cohort.table["n_nodes"][in_test_part(cohort, 0)]
     assert [head.given for head in heads] == [None, "malignant", "malignant"]
     assert predictions["nodes_3_truth"].tolist() == (tested >= 3).tolist()
+
+
+def test_nodes_that_are_counted_in_positive_axillae_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of malignant lesions without ALNM the burden is known: it is none."""
+
+    def count(_: pd.DataFrame, truth: np.ndarray, seed: int) -> radiomic_forest.Fitted:
+        return radiomic_forest.Fitted(
+            n_images=len(truth), n_positive=int(truth.sum()), selected=[""], used=[], forest=None
+        )
+
+    monkeypatch.setattr(radiomic_forest, "fit_label", count)
+    malignant = [index % 2 == 0 for index in range(160)]
+    alnm = [index % 4 == 0 if index % 2 == 0 else None for index in range(160)]
+    n_nodes = [1 + index // 4 % 4 if index % 4 == 0 else None for index in range(160)]
+    cohort, features = made(malignant=malignant, alnm=alnm, n_nodes=n_nodes)
+    fitted = fit(cohort, features, split_seed=0, seed=0, feature_set="93")
+    table = cohort.table[~in_test_part(cohort, 0)]
+    burden = table["n_nodes"].fillna(0)[table["malignant"].astype(bool)]
+    for bound in (2, 3, 4):
+        found = fitted[f"nodes_{bound}"]
+        assert (found.n_images, found.n_positive) == (len(burden), int((burden >= bound).sum()))
+    # Where no node was ever counted nothing follows: there is no forest for the burden.
+    cohort, features = made(malignant=malignant, alnm=alnm)
+    assert list(fit(cohort, features, split_seed=0, seed=0, feature_set="93")) == [
+        "malignancy",
+        "alnm",
+    ]
