@@ -75,6 +75,18 @@ def pixels(jpeg: bytes) -> int:
     return 0
 
 
+def says_ycbcr(jpeg: bytes) -> bool:
+    """Whether its three components are YCbCr by JFIF's marker, or by Adobe's."""
+    components = 0
+    marked = False
+    for marker, _, _, payload in _segments(jpeg):
+        if marker in _FRAMES:
+            components = int.from_bytes(payload[5:6])
+        marked |= marker == 0xE0 and payload.startswith(b"JFIF\0")
+        marked |= marker == 0xEE and payload.startswith(b"Adobe") and payload[11:12] == b"\1"
+    return marked and components == 3
+
+
 def check(jpeg: bytes) -> None:
     """Make sure that a JPEG of 8 bits a sample, in DCT mode, holds its whole first picture.
 

@@ -19,6 +19,7 @@ _COMPRESSION, _JPEG, _DEFLATE = 259, 7, (8, 32946)
 _STRIP_OFFSETS, _STRIP_SIZES = 273, 279
 _TILE_OFFSETS, _TILE_SIZES = 324, 325
 _JPEG_TABLES = 347
+_PHOTOMETRIC, _RGB = 262, 2
 USUAL_TILE = 4096 * 4096
 """Pixels of a tile that is taken though the image be smaller."""
 _BYTES_PER_PIXEL = 16
@@ -45,6 +46,10 @@ def check(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
             raise jpeg.Damaged("strips or tiles larger than the image")
         if compression == _JPEG:
             jpeg.check(piece)
+            if image.tag_v2.get(_PHOTOMETRIC) == _RGB and jpeg.says_ycbcr(piece):
+                raise jpeg.Unverifiable(
+                    "a TIFF whose tags say RGB, and whose JPEG says YCbCr; write it anew"
+                )
 
 
 def _pieces(image: TiffImagePlugin.TiffImageFile, data: bytes) -> Iterator[bytes]:

@@ -40,8 +40,8 @@ def test_a_zeroed_stretch_is_damage_in_every_strip(compression: str) -> None:
             check(data[:at] + bytes(512) + data[at + 512 :])
 
 
-def plain_tiff(compression: int, strips: list[bytes], side: int = 8) -> bytes:
-    """Little-endian, grey; a strip that stands twice is stored once."""
+def plain_tiff(compression: int, strips: list[bytes], side: int = 8, photometric: int = 1) -> bytes:
+    """Little-endian, grey or (2) RGB; a strip that stands twice is stored once."""
     at = 8 + 2 + 9 * 12 + 4 + 8 * len(strips)
     places: dict[bytes, int] = {}
     body = b""
@@ -52,11 +52,12 @@ def plain_tiff(compression: int, strips: list[bytes], side: int = 8) -> bytes:
     count = len(strips)
     arrays = struct.pack(f"<{2 * count}I", *(places[s] for s in strips), *map(len, strips))
     base = at - 8 * count
-    tags = [(256, side), (257, side * count), (258, 8), (259, compression), (262, 1)]
+    tags = [(256, side), (257, side * count), (258, 8), (259, compression)]
+    tags.append((262, photometric))
     rows = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags]
     rows += [
         struct.pack("<HHII", 273, 4, count, base),
-        struct.pack("<HHII", 277, 4, 1, 1),
+        struct.pack("<HHII", 277, 4, 1, 3 if photometric == 2 else 1),
         struct.pack("<HHII", 278, 4, 1, side),
         struct.pack("<HHII", 279, 4, count, base + 4 * count),
     ]
@@ -76,3 +77,23 @@ def test_strips_that_would_take_minutes_are_refused_at_once(
     Image.fromarray(NOISE).save(buffer, "JPEG")
     with pytest.raises(jpeg.Damaged, match="larger than the image"):
         check(plain_tiff(7, [buffer.getvalue(), b"another"]))
+
+
+def test_a_jpeg_of_another_colour_space_than_its_tags_is_refused() -> None:
+    frame = Image.merge("RGB", [Image.new("L", (8, 8), grey) for grey in (200, 100, 50)])
+
+    def encoded(**options: object) -> bytes:
+        strips = []
+        for comment in ("first", "second"):
+            buffer = io.BytesIO()
+            frame.save(buffer, "JPEG", quality=100, comment=comment, **options)
+            strips.append(buffer.getvalue())
+        return plain_tiff(7, strips, photometric=2)
+
+    with pytest.raises(jpeg.Unverifiable, match="tags say RGB, and whose JPEG says YCbCr; write"):
+        check(encoded())  # JFIF's marker; by the tags alone it were (124, 75, 182)
+    sound = encoded(keep_rgb=True)
+    check(sound)
+    with stored_image.opened(sound) as image:
+        pixel = stored_image.stored_pixels(image)[0].getpixel((0, 0))
+    assert pixel == pytest.approx((200, 100, 50), abs=1)
