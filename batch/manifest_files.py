@@ -238,9 +238,12 @@ def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
         try:
             columns.append(_cast_column(column, field.type))
         except pa.ArrowInvalid:
+            # INT96 holds every year, and nanoseconds do not: what is read is then another year.
+            why = " (digits below a microsecond, or a year beyond 1678..2261)"
             raise UserError(
                 f"manifest: column {field.name!r} holds {column.type} that does not fit into "
-                f"{field.type}, as readers of the results share it; write it as {field.type}"
+                f"{field.type}{why if pa.types.is_timestamp(column.type) else ''}, as readers of "
+                f"the results share it; write it as {field.type}"
             ) from None
     return pa.table(columns, schema=schema)
 

@@ -139,13 +139,18 @@ def _read_csv(path: Path, data: bytes, required: Collection[str]) -> Records:
     ):
         columns.pop()  # Excel writes columns of nothing behind the last one
         lines = [(number, line[: len(columns)]) for number, line in lines]
+    if columns and not set(required) & set(columns):
+        raise UserError(
+            f"SRC {path.name}: its first line names no column {', '.join(required)}; let the "
+            "header stand there, in these letters"
+        )
     body = [(number, line) for number, line in lines[1:] if any(line)]
     ragged = [str(number) for number, line in body if len(line) != len(columns)]
     if ragged:
         mark = {",": "a comma", ";": "a semicolon", "\t": "a tab"}.get(separator, separator)
         raise UserError(
             f"SRC {path.name}: line {', '.join(ragged)}: not {len(columns)} fields as the header; "
-            f"quote a field that holds {mark}"
+            f"quote a field that holds {mark}, and take away one at a line's end"
         )
     rows = [dict(zip(columns, line, strict=True)) for _, line in body]
     _blank_missing(rows, columns)

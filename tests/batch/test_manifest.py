@@ -331,6 +331,18 @@ def test_a_whole_number_that_is_no_type_of_a_value_changes_none(
     assert opened(str(tmp_path / "m")).schema.field("mm").type == pa.float64()
 
 
+def test_years_that_nanoseconds_do_not_reach_are_not_another_year(tmp_path: Path) -> None:
+    # INT96, as Spark and Impala write times: 9999-12-23 would be read as 1816-03-22.
+    when = pa.array([datetime(9999, 12, 23), datetime(2020, 1, 2)], pa.timestamp("us"))
+    table = pa.table({"image_uri": ["a", "b"], "when": when})
+    pq.write_table(table, tmp_path / "m.parquet", use_deprecated_int96_timestamps=True)
+    with pytest.raises(UserError, match=r"a year beyond 1678.*write it as timestamp\[us\]"):
+        opened(str(tmp_path / "m.parquet"))
+    pq.write_table(table[1:], tmp_path / "m.parquet", use_deprecated_int96_timestamps=True)
+    (found,) = opened(str(tmp_path / "m.parquet")).tables(1000)
+    assert found["when"].to_pylist() == [datetime(2020, 1, 2)]
+
+
 def test_files_one_behind_the_other_are_refused(tmp_path: Path, put_table: Any) -> None:
     path = tmp_path / "m.parquet"
     put_table(str(path), {"image_uri": ["a PAR1PAR1"]})

@@ -43,6 +43,17 @@ def test_a_quote_that_never_ends_is_refused(tmp_path: Path) -> None:
         records(tmp_path / "t.csv", b'patient_id;image;"' + b"x;" * 100_000)
 
 
+@pytest.mark.parametrize("first", ["# made by R", "PATIENT_ID,IMAGE"])
+def test_a_header_that_is_not_there_is_told_as_that(tmp_path: Path, first: str) -> None:
+    with pytest.raises(UserError, match="first line names no column patient_id, image; let the he"):
+        records(tmp_path / "t.csv", f"{first}\npatient_id,image\n7,a\n".encode())
+
+
+def test_a_separator_at_the_end_of_each_line_is_told_of(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"line 2, 3: not 2 .* and take away one at a line's end"):
+        records(tmp_path / "t.csv", b"patient_id,image\n7,a,\n8,b,\n")
+
+
 def test_a_field_too_many_names_the_separator(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"line 2: not 2 fields .* quote a field that holds a semi"):
         records(tmp_path / "t.csv", b"patient_id;image\n7;a;b\n")
