@@ -9,7 +9,7 @@ so in `interval`. Nothing here is ever NaN.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -43,6 +43,7 @@ _CALIBRATION: dict[str, Metric] = {
     "calibration_intercept": reliability.calibration_intercept,
     "calibration_in_the_large": reliability.calibration_in_the_large,
 }
+_ECE_INTERVAL = "draws overstate it"
 _NO_LINE = "the scores separate the classes, or are all equal: no finite regression line"
 _REASONS = {
     "sensitivity": "no positive label",
@@ -161,14 +162,18 @@ def _calibration(
         none = {name: as_json(nothing, words) for name in _CALIBRATION}
         return {"judged": None, **none, "reliability": [], "decision_curve": None}
     found = bootstrap(_CALIBRATION, truth_N, judged_N, patient_N, **vars(how))
+    found["ece"] = replace(found["ece"], low=None, high=None)
     classes = why_undefined(truth_N)
     curve = reliability.decision_curve(truth_N, judged_N)
+    measures = {
+        name: as_json(interval, classes or _REASONS.get(name, "undefined"))
+        for name, interval in found.items()
+    }
+    if "no_interval" in measures["ece"]:
+        measures["ece"]["no_interval"] = _ECE_INTERVAL
     return {
         "judged": words,
-        **{
-            name: as_json(interval, classes or _REASONS.get(name, "undefined"))
-            for name, interval in found.items()
-        },
+        **measures,
         "reliability": [asdict(it) for it in reliability.reliability_curve(truth_N, judged_N)],
         "decision_curve": curve and asdict(curve),
     }

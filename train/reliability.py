@@ -29,7 +29,11 @@ def _bin(p_N: Floats) -> np.ndarray:
 def ece(truth_N: Bools, p_N: Floats, weight_BN: Floats) -> Floats:
     """Expected calibration error over 10 bins of equal width (Guo et al. 2017, eq. 3).
 
-    The mean over rows of |observed - predicted| of the row's bin; depends on the bins chosen.
+    The mean over rows of |observed - predicted| of the row's bin; depends on the bins chosen. It
+    is above 0 for probabilities that are right, too, the more the fewer the rows (simulated: .13
+    for 60, .07 for 200, .04 for 600), and a draw with replacement adds to that: of 180 percentile
+    intervals of such probabilities none held 0, and 31 not even the value that they were drawn
+    around. So there is none.
     """
     gap_NM = (p_N - truth_N)[:, None] * (_bin(p_N)[:, None] == np.arange(BINS))
     return divide(np.abs(weight_BN @ gap_NM).sum(axis=1), weight_BN.sum(axis=1))

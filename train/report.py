@@ -180,7 +180,7 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 def _paper_figures(name: str, head: Json) -> tuple[float, float, float] | None:
     """The paper's figures for the same task, found by the head's label column or name."""
     for text in (head["target"], name):
-        burden = re.fullmatch(r".*nodes.*?([234])(_?(plus|or_more))?", text)
+        burden = re.fullmatch(r".*nodes(?:.*\D)?([234])(_?(plus|or_more))?", text)
         key = f"nodes {burden[1]}" if burden else text
         if key in PAPER:
             return PAPER[key]

@@ -265,6 +265,8 @@ def test_the_papers_figures_by_label_column_or_name() -> None:
     assert found("n_nodes", "nodes_4_or_more") == report.PAPER["nodes 4"]
     assert found("subtype") is None
     assert found("n_nodes") is None
+    assert found("n_nodes>=2") == report.PAPER["nodes 2"]
+    assert found("n_nodes>=12") is None
 
 
 def test_the_part_that_chose_thresholds_is_no_evidence(
