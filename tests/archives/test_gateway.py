@@ -54,6 +54,15 @@ def gateway(nodes: list[StandIn], tmp_path_factory: pytest.TempPathFactory) -> I
     assert not [name for name in left if name.startswith("s") and name[1:].isdigit()]
 
 
+@pytest.fixture
+def free(tmp_path: Path) -> Iterator[StandIn]:
+    """A node that no other gateway has."""
+    node = StandIn(tmp_path / "free", "a", versions={"1.0": 1, "2.0": 1})
+    node.start()
+    yield node
+    node.stop()
+
+
 def calls(nodes: list[StandIn]) -> list[Call]:
     return [call for node in nodes for call in node.calls]
 
@@ -363,11 +372,11 @@ def test_a_second_gateway_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_a_client_nobody_may_ask_until_there_is_one(
-    nodes: list[StandIn], short_path: Path, capsys: pytest.CaptureFixture[str]
+    free: StandIn, short_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     port = claim_ports({"gateway": None})["gateway"]
     start_journal(short_path)
-    with Supervisor([nodes[0].settings()], short_path, GatewaySettings(port=port)):
+    with Supervisor([free.settings()], short_path, GatewaySettings(port=port)):
         assert "NOBODY has one yet" in capsys.readouterr().out
         gateway = Behind(short_path, port, "of nobody")
         assert gateway.ask().status_code == 401
@@ -404,10 +413,8 @@ def test_names_of_clients(tmp_path: Path) -> None:
     assert not (tmp_path / "typo").exists()
 
 
-def test_one_client_does_not_use_up_the_rate_of_another(
-    nodes: list[StandIn], tmp_path: Path
-) -> None:
-    with behind([nodes[0].settings()], tmp_path, rate=5, candidate=V2, serves=[V1, V2]) as slow:
+def test_one_client_does_not_use_up_the_rate_of_another(free: StandIn, tmp_path: Path) -> None:
+    with behind([free.settings()], tmp_path, rate=5, candidate=V2, serves=[V1, V2]) as slow:
         other = {"Authorization": f"Bearer {clients.add_client(tmp_path, 'other')}"}
         statuses = [slow.ask().status_code for _ in range(40)]
         assert slow.ask(headers=other).status_code == 200
@@ -417,27 +424,25 @@ def test_one_client_does_not_use_up_the_rate_of_another(
     assert refused.json()["code"] == "too_many_requests"
 
 
-def test_one_client_does_not_hold_all_of_the_memory(nodes: list[StandIn], tmp_path: Path) -> None:
+def test_one_client_does_not_hold_all_of_the_memory(free: StandIn, tmp_path: Path) -> None:
     released = threading.Event()
 
     def hang(node: StandIn, handler: Handler, call: Call) -> bool:
         return not released.wait(60)
 
     serves = {"candidate": V2, "serves": [V1, V2]}
-    with behind([nodes[0].settings()], tmp_path, at_once=2, **serves) as slow:
+    with behind([free.settings()], tmp_path, at_once=2, **serves) as slow:
         other = clients.add_client(tmp_path, "other")
-        before = len(nodes[0].calls)
-        with nodes[0].behaving(hang), ThreadPoolExecutor(6) as pool:
+        before = len(free.calls)
+        with free.behaving(hang), ThreadPoolExecutor(6) as pool:
             try:
                 asked = [pool.submit(slow.ask) for _ in range(5)]  # two in each of two workers
                 slow.wait(  # each is refused or held
-                    lambda: (
-                        sum(it.done() for it in asked) + len(nodes[0].calls) - before == len(asked)
-                    )
+                    lambda: sum(it.done() for it in asked) + len(free.calls) - before == len(asked)
                 )
                 held = [it for it in asked if not it.done()]
                 others = pool.submit(slow.ask, headers={"Authorization": f"Bearer {other}"})
-                slow.wait(lambda: len(nodes[0].calls) == before + len(held) + 1)
+                slow.wait(lambda: len(free.calls) == before + len(held) + 1)
             finally:
                 released.set()
             assert [it.result().status_code for it in (*held, others)] == [200] * (len(held) + 1)
@@ -448,7 +453,7 @@ def test_one_client_does_not_hold_all_of_the_memory(nodes: list[StandIn], tmp_pa
         assert (found.status_code, found.json()["code"]) == (429, "too_many_requests")
 
 
-def test_tls(nodes: list[StandIn], tmp_path: Path) -> None:
+def test_tls(free: StandIn, tmp_path: Path) -> None:
     port = claim_ports({"gateway": None})["gateway"]
     token = clients.add_client(tmp_path, "clinic")
     start_journal(tmp_path, candidate=V2, serves=[V1, V2])
@@ -459,7 +464,7 @@ def test_tls(nodes: list[StandIn], tmp_path: Path) -> None:
     )
     trusted = ssl.create_default_context(cafile=str(HERE / "localhost.pem"))
     with (
-        Supervisor([nodes[0].settings()], tmp_path, settings),
+        Supervisor([free.settings()], tmp_path, settings),
         httpx.Client(verify=trusted, trust_env=False) as client,
     ):
         url = f"https://localhost:{port}/predictions/m"

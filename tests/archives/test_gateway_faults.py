@@ -115,18 +115,15 @@ def test_what_the_handler_refuses_is_not_asked_elsewhere(
     assert sum(len(node.calls) for node in nodes) == asked
 
 
-@pytest.mark.parametrize(
-    "kind", ["multipart/form-data; boundary=x", "application/x-www-form-urlencoded"]
-)
 def test_a_form_that_torchserve_cannot_take_apart_is_the_clients_fault(
-    gateway: Behind, nodes: list[StandIn], kind: str
+    gateway: Behind, nodes: list[StandIn]
 ) -> None:
     def fail(node: StandIn, handler: Handler, call: Call) -> bool:
         handler.answer(500, {"code": 500, "message": "ErrorDataDecoderException: secret"})
         return True
 
     with nodes[0].behaving(fail), nodes[1].behaving(fail):
-        answer = gateway.ask(headers={"Content-Type": kind})
+        answer = gateway.ask(headers={"Content-Type": "multipart/form-data; boundary=x"})
         ours = gateway.ask(headers={"Content-Type": "image/png"})
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
     assert "secret" not in answer.text
