@@ -54,6 +54,18 @@ def test_a_separator_at_the_end_of_each_line_is_told_of(tmp_path: Path) -> None:
         records(tmp_path / "t.csv", b"patient_id,image\n7,a,\n8,b,\n")
 
 
+def test_parquet_files_one_behind_the_other_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    tables = []
+    for patient in ("1 PAR1PAR1", "2 PAR1PAR1"):
+        pd.DataFrame({"patient_id": [patient], "image": ["a"]}).to_parquet(path)
+        assert len(read_records(path, NAMES).rows) == 1
+        tables.append(path.read_bytes())
+    path.write_bytes(b"".join(tables))
+    with pytest.raises(UserError, match="several Parquet files one behind the other, of which"):
+        read_records(path, NAMES)
+
+
 def test_a_field_too_many_names_the_separator(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"line 2: not 2 fields .* quote a field that holds a semi"):
         records(tmp_path / "t.csv", b"patient_id;image\n7;a;b\n")
