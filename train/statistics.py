@@ -151,8 +151,9 @@ def choose_threshold(truth_N: Bools, p_N: Floats, rule: str) -> float | None:
     with a sensitivity of at least S. Choose on validation, never on what is evaluated.
 
     Returns:
-        None where the rule has no answer: one class only (`youden`), no positives, all scores
-        equal, or positives with a score of exactly 0 that a threshold above 0 cannot reach.
+        None where the rule has no answer: one class only, or no threshold that is better than to
+        call all rows alike (`youden`), no positives, all scores equal, or positives with a score of
+        exactly 0 that a threshold above 0 cannot reach.
 
     Raises:
         ValueError: no such rule.
@@ -173,6 +174,8 @@ def choose_threshold(truth_N: Bools, p_N: Floats, rule: str) -> float | None:
         below = np.searchsorted(negative, candidates, side="right")
         # In whole numbers, so that a tie is a tie.
         youden = above * len(negative) + below * len(positive)
+        if youden.max() <= len(positive) * len(negative):  # sensitivity + specificity of 1
+            return None
         return float(candidates[int(np.argmax(youden))])
     # In whole numbers too: 0.55 x 100 is more than 55 as floats, and would ask for 56.
     enough = candidates[above >= math.ceil(Fraction(wanted[1]) * len(positive))]

@@ -135,6 +135,9 @@ def test_thresholds_between_neighbouring_floats_still_separate_them() -> None:
     [
         ([True, True], [0.2, 0.4], "youden"),
         ([False, True], [0.4, 0.4], "youden"),
+        # Worse than chance: the better one of two has a sensitivity of 1/2, a specificity of 0.
+        ([False, True, True], [0.4, 0.35, 0.2], "youden"),
+        ([False, True, False, True], [0.2, 0.2, 0.4, 0.4], "youden"),
         ([False, False], [0.2, 0.4], "sensitivity_0.9"),
         ([True, True], [0.0, 0.4], "sensitivity_0.9"),
         ([], [], "youden"),
