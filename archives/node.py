@@ -144,24 +144,32 @@ class TorchServeNode:
                 f"run folder {self.run_dir} is too long for the workers' sockets: choose a "
                 f"shorter path (at most {SOCKET_PATH_MAX - len('/tmp/.ts.sock.65535')} bytes)"
             )
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        lock = self._held.enter_context((self.run_dir / "lock").open("w"))
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"run folder {self.run_dir}: a node runs in it; stop that one, or give another"
-            ) from None
-        _end_earlier(self.run_dir)
+        lock = self.run_dir / "lock"
+        if lock.exists():
+            self._hold(lock)
+            _end_earlier(self.run_dir)
         self._ports = claim_ports(self._wanted_ports)
         self.inference_url = f"http://{HOST}:{self._ports['inference']}"
         self.management_url = f"http://{HOST}:{self._ports['management']}"
         self.metrics_url = f"http://{HOST}:{self._ports['metrics']}/metrics"
         self._keys = Keys(self.key_file, self.management_url)
+        if not lock.exists():
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            self._hold(lock)
         # Left over where an earlier node could not clean up after itself (a power cut).
         shutil.rmtree(self._temp, ignore_errors=True)
         self.key_file.unlink(missing_ok=True)
         self._temp.mkdir()
+
+    def _hold(self, lock: Path) -> None:
+        """Be the only node in the run folder until `stop`."""
+        file = self._held.enter_context(lock.open("w"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"run folder {self.run_dir}: a node runs in it; stop that one, or give another"
+            ) from None
 
     def _launch(self) -> None:
         lines = {

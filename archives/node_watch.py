@@ -75,7 +75,7 @@ class Watch(threading.Thread):
         while not self._ended.wait(TOKEN_S):
             try:
                 if time.monotonic() >= take_at:
-                    whose = node_owner.take(self.node.settings.store, self._state)
+                    whose = node_owner.take(self.node.settings.run_dir, self._state)
                     take_at = time.monotonic() + TAKE_S
                 if whose:
                     self.seen = Seen(why=f"belongs to the gateway of {whose}", barred=True)
@@ -88,7 +88,7 @@ class Watch(threading.Thread):
                 logger.exception("node %s: its answers cannot be made out", self.node.name)
                 self.seen = Seen(why="answers what cannot be made out")
                 self._ended.wait(PROBE_S)
-        node_owner.release(self.node.settings.store, self._state)
+        node_owner.release(self.node.settings.run_dir, self._state)
 
     def end(self) -> None:
         """Stop; what is being registered is left to TorchServe."""

@@ -37,7 +37,7 @@ def start(
     """
     manifest, card = read_members(archive)
     for node in read_nodes(nodes):
-        if whose := node_owner.other(node.store, state):
+        if whose := node_owner.other(node.run_dir, state):
             raise UserError(
                 f"--nodes {nodes}: {node.name} belongs to the gateway of {whose}: roll out with "
                 "that --state, or stop that gateway"
