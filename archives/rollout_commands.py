@@ -165,6 +165,18 @@ def report(
     say(str(write(_known(state), out)))
 
 
+@rollout.command()
+def explain(
+    out: Path = typer.Argument(help="A new folder for explain.html and explain.json."),
+    *,
+    state: Path = STATE,
+) -> None:
+    """Show why each guard of the last rollout said what it said, by client and study."""
+    from archives.rollout_explain import write
+
+    say(str(write(_known(state), out)))
+
+
 def _known(state: Path) -> Path:
     if not (state / "journal.jsonl").exists():
         raise UserError(f"--state {state}: no rollout was ever started here")
