@@ -29,6 +29,13 @@ from sonode_page import page, table
 
 MOST = 200
 """Failing studies that the page shows of a step; explain.json has all."""
+NOTE = (
+    '<p class="note">The tables by client and study count all requests of a step that came to a '
+    "version; in a canary, of the old one, those with a study; in the shadow, the mirrored ones. "
+    "Failed: a try ended with a 5xx. Guards judge less: a study by its first seconds (study_s), "
+    "failures of one burst once, none for load, none that both versions have, and a client that "
+    "gives up only where it had waited long. So their numbers can be smaller.</p>"
+)
 Json = dict[str, Any]
 
 
@@ -98,6 +105,7 @@ def _step(state: Path, entries: list[Entry], step: Entry, end: Entry | None) -> 
     requests: list[Row] = []
     attempts: list[Row] = []
     folder = state / "gateway"
+    # By time: the halves of a mirrored request lie in both logs, and guards wait 300 s for one.
     both = merge(
         ((True, row) for row in LogTail(folder / "attempts.jsonl", since).rows()),
         ((False, row) for row in LogTail(folder / "requests.jsonl", since).rows()),
@@ -180,6 +188,7 @@ def render(found: Json) -> str:
     body = [] if found["steps"] else ["<p>No step of it was judged by guards.</p>"]
     for step in found["steps"]:
         body += _section(step)
+    body += [NOTE] if found["steps"] else []
     journal = [(it["event"], it["told"]) for it in found["journal"]]
     body += ["<h2>Journal</h2>", _text(("entry", "why"), journal)]
     return page(f"{found['model']}: {found['old'] or 'nothing'} to {found['new']}, explained", body)

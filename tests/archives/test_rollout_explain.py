@@ -86,3 +86,18 @@ def test_a_failure_is_told_with_what_the_other_version_did(state, tmp_path):  # 
     assert [(it["replayed"], it["other"]) for it in failing] == [
         (1, {"500": 1}), (1, {"200": 1}), (0, {}),
     ]  # fmt: skip
+
+
+def test_a_shadow_that_fails_is_told_with_the_old_answer(state, tmp_path):  # noqa: F811
+    log = state / "gateway" / "attempts.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    shadows = [it for it in rows if it["arm"] == "shadow"]
+    shadows[0] |= {"status": 500, "code": "inference_failed"}
+    shadows[1] |= {"status": 503, "code": "busy"}
+    log.write_text("".join(json.dumps(it) + "\n" for it in rows))
+    shadow = explain(state)["steps"][0]
+    (failing,) = shadow["failing"]
+    assert (failing["version"], failing["statuses"]) == ("2.0", {"500": 1})
+    assert failing["other"] == {"200": 1}
+    new = next(it for it in shadow["clients"] if it["version"] == "2.0")
+    assert (new["requests"], new["failed"], new["load"]) == (30, 1, 1)
