@@ -175,6 +175,11 @@ def total(
     on. That is not the likelihood of the batch, whose factors all share one count: a head that few
     rows know weighs more here, by all rows over its own. Each conditional has the same optimum in
     both; in a shared trunk the rare heads of a nodal burden have a larger say.
+    Measured, this -> one count, over five seeds (phantom of 160 patients, ResNet18, 64 pixels, 10
+    epochs; test ROC AUC): malignancy .977 -> .981, ALNM .975 -> .992 (paired p .07), 2 nodes or
+    more .862 -> .866, 3 .825 -> .823, 4 .866 -> .880, with an SD of .01 to .04; Brier scores of
+    three seeds: malignancy .079 -> .059, ALNM .067 -> .046, the burden's .075 -> .083. None of it
+    is told apart at .05.
     `max_constraint`: `max_constrained`.
     """
     if hierarchy == "max_constraint":
