@@ -17,7 +17,12 @@ from sklearn.model_selection import GroupKFold
 
 from model_def.heads import HeadSpec, Hierarchy, logit_slices, probabilities, read
 from sonode_console import say
-from train.losses import ParentNegative, child_labels, masked_cross_entropy
+from train.losses import (
+    ParentNegative,
+    chain_likelihood,
+    child_labels,
+    masked_cross_entropy,
+)
 from train.statistics import choose_threshold
 
 RULES = ("youden", "sensitivity_0.90")  # in every card; another sensitivity is, where it is served
@@ -116,20 +121,25 @@ def calibrated_loss(
     hierarchy: Hierarchy,
     parent_negative: ParentNegative,
 ) -> float:
-    """Sum over heads of the mean cross entropy that is left once temperatures are fitted.
+    """The loss that is left once temperatures are fitted: by it the epoch to keep is chosen.
 
-    It is of the images that each head learns from, and by it the epoch to keep is chosen: the plain
-    loss would punish a network for overconfidence that its temperatures remove afterwards.
+    The plain loss would punish a network for overconfidence that its temperatures remove
+    afterwards. Of a chain it is its likelihood, as in training; else the sum over heads of the mean
+    cross entropy on the images that each learns from.
     """
     learned_NK = child_labels(labels_NK, heads, hierarchy, parent_negative)
-    losses = []
+    slices, losses = logit_slices(heads), []
+    scaled_NL = logits_NL.to(torch.float64, copy=True)
 
-    def fitted(one: _Rows) -> float:
+    def fitted(name: str, one: _Rows) -> float:
         temperature, loss = one.fit()
+        scaled_NL[:, slices[name]] /= temperature
         losses.append(loss)
         return temperature
 
-    _walk(logits_NL, learned_NK, heads, hierarchy, lambda _, one: fitted(one))
+    _walk(logits_NL, learned_NK, heads, hierarchy, fitted)
+    if hierarchy == "chain":
+        return float(chain_likelihood(scaled_NL, labels_NK, heads))
     return sum(losses)
 
 

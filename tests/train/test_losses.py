@@ -1,4 +1,5 @@
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_def.heads import HeadSpec, Hierarchy
+from model_def.heads import HeadSpec, Hierarchy, logit_slices
 from train.losses import (
     LossSettings,
     ParentNegative,
@@ -98,8 +99,8 @@ def test_a_blank_alnm_of_a_benign_lesion_is_no_missing_label(
 def test_what_the_heads_of_a_chain_learn_from(heads: tuple[HeadSpec, ...]) -> None:
     labels = torch.tensor([[0.0, 0.0], [1.0, 0.0], [NAN, 1.0], [NAN, 0.0], [1.0, NAN]])
     learned = child_labels(labels, heads, "chain", "negative")
-    # ALNM without a malignancy label implies it; no ALNM without one says nothing of the condition.
-    assert learned[:, 1].nan_to_num(-1).tolist() == [-1, 0, 1, -1, -1]
+    # Of unknown malignancy neither: ALNM alone would be learned from, and no ALNM not.
+    assert learned[:, 1].nan_to_num(-1).tolist() == [-1, 0, -1, -1, -1]
 
 
 @pytest.mark.parametrize(
@@ -131,23 +132,100 @@ def test_what_a_probability_is_given(
     assert found_alone.given == ("malignant" if malignant_only else None)
 
 
-def test_the_chain_is_the_likelihoods_factors_each_over_its_own_rows(
-    heads: tuple[HeadSpec, ...],
-) -> None:
-    logits = torch.tensor([[logit(0.8), logit(0.4)]] * 3, requires_grad=True)
-    labels = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
-    # P(malignant, ALNM) = 0.8 x 0.4; P(malignant, none) = 0.8 x 0.6; P(benign) = 0.2. Of the
-    # factors malignancy has three rows, ALNM two.
-    expected = -math.log(0.8 * 0.8 * 0.2) / 3 - math.log(0.4 * 0.6) / 2
-    loss = total(logits, labels, heads, "chain", LossSettings())
-    assert loss.item() == pytest.approx(expected, abs=1e-6)
+def test_the_chain_is_the_mean_likelihood_of_a_lesion(heads: tuple[HeadSpec, ...]) -> None:
+    logits = torch.tensor([[logit(0.8), logit(0.4)]] * 7, requires_grad=True)
+    rows = [[1, 1], [1, 0], [0, 0], [1, NAN], [NAN, 1], [NAN, 0], [NAN, NAN]]
+    # Of the unknown: ALNM implies malignancy; no ALNM is 1 - 0.8 x 0.4; and nothing is certain.
+    p = [0.8 * 0.4, 0.8 * 0.6, 0.2, 0.8, 0.8 * 0.4, 1 - 0.8 * 0.4, 1]
+    loss = total(logits, torch.tensor(rows), heads, "chain", LossSettings())
+    assert loss.item() == pytest.approx(-sum(map(math.log, p)) / 7, abs=1e-6)
     loss.backward()
     assert logits.grad is not None
-    # By the likelihood over one count each gradient would be (p - y) / 3: ALNM weighs 3/2 of that.
-    of_likelihood = torch.tensor([[-0.2, -0.6], [-0.2, 0.4], [0.8, 0.0]]) / 3
-    weight = logits.grad / of_likelihood.where(of_likelihood != 0, torch.inf)
-    assert weight[:, 0].tolist() == pytest.approx([1, 1, 1], abs=1e-5)
-    assert weight[:, 1].tolist() == pytest.approx([1.5, 1.5, 0], abs=1e-5)
+    # d/dx of -log s(x) is s(x) - 1, of -log(1 - s(x)) is s(x); of -log(1 - st) it is
+    # st(1 - s) / (1 - st) for s, and likewise for t.
+    malignancy = [-0.2, -0.2, 0.8, -0.2, -0.2, 0.32 * 0.2 / 0.68, 0]
+    alnm = [-0.6, 0.4, 0, 0, -0.6, 0.32 * 0.6 / 0.68, 0]
+    expected = torch.tensor([malignancy, alnm]).T / 7
+    assert torch.allclose(logits.grad, expected, atol=1e-6)
+    assert (logits.grad[-1] == 0).all()  # exactly: Adam makes a step of any gradient
+
+
+def joint(
+    conditional: dict[str, torch.Tensor], labels_NK: torch.Tensor, heads: tuple[HeadSpec, ...]
+) -> torch.Tensor:
+    """P(labels) of each lesion (N,): the sum over all that it may be, one state after the other."""
+    found_N = torch.zeros(len(labels_NK), dtype=torch.float64)
+    for state in product(*(range(len(head.labels)) for head in heads)):
+        of = dict(zip((head.name for head in heads), state, strict=True))
+        probability_N = torch.ones(len(labels_NK), dtype=torch.float64)
+        for k, head in enumerate(heads):
+            unknown_N = labels_NK[:, k].isnan()
+            agrees_N = unknown_N | (labels_NK[:, k] == of[head.name])
+            if head.parent is None or of[head.parent] == 1:
+                probability_N = probability_N * conditional[head.name][:, of[head.name]] * agrees_N
+            elif of[head.name] == 0:  # no metastasis; and no subtype, which counts once
+                probability_N = probability_N * (unknown_N if head.categorical else agrees_N)
+            else:
+                probability_N = probability_N * 0
+        found_N = found_N + probability_N
+    return found_N
+
+
+TREE = (
+    HeadSpec(name="a", target="a", labels=("n", "y")),
+    HeadSpec(name="b", target="b", labels=("n", "y"), parent="a"),
+    HeadSpec(name="c", target="c", labels=("n", "y"), parent="b"),
+    HeadSpec(name="d", target="d", labels=("n", "y"), parent="a"),
+    HeadSpec(name="e", target="e", labels=("u", "v", "w"), parent="b"),
+    HeadSpec(name="f", target="f", labels=("n", "y")),
+)
+
+
+def test_the_chain_is_the_likelihood_whatever_is_missing() -> None:
+    """Value and gradient against sums over all that a lesion may be, for all label patterns."""
+    sets = [[0.0, 1.0, NAN]] * 4 + [[NAN, 2.0], [NAN, 1.0]]
+    rows = []
+    for a, b, c, d, e, f in product(*sets):
+        # As a cohort is: what says that a head is positive is not below a negative one.
+        sure_b = c == 1 or not math.isnan(e)
+        if not (b == 0 and sure_b) and not (a == 0 and (b == 1 or sure_b or d == 1)):
+            rows.append([a, b, c, d, e, f])
+    assert len(rows) > 100
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(len(rows), 8, dtype=torch.float64, generator=generator)
+    logits.requires_grad_()
+    slices = logit_slices(TREE)
+    conditional = {}
+    for head in TREE:
+        own = logits[:, slices[head.name]]
+        both = torch.cat([torch.zeros_like(own), own], 1)  # its softmax is (1 - s(x), s(x))
+        conditional[head.name] = (own if head.categorical else both).softmax(1)
+    labels = torch.tensor(rows, dtype=torch.float64)
+    expected = -joint(conditional, labels, TREE).log().mean()
+    loss = total(logits, labels, TREE, "chain", LossSettings())
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
+    (found,), (wanted,) = (torch.autograd.grad(it, logits) for it in (loss, expected))
+    assert torch.allclose(found, wanted, atol=1e-12)
+
+
+def test_blank_malignancy_does_not_move_the_chains_conditional(heads: tuple[HeadSpec, ...]) -> None:
+    """Half of the lesions are malignant, half of these have ALNM; every other malignancy is blank.
+
+    From ALNM of blank malignancy alone, and no ALNM of it left out, 4 of 6 would seem to have it.
+    """
+    known = [[0.0, 0.0]] * 4 + [[1.0, 0.0]] * 2 + [[1.0, 1.0]] * 2
+    labels = torch.tensor(known + [[NAN, alnm] for _, alnm in known])
+    grid = np.linspace(0.05, 0.95, 19)
+    losses = {
+        (a, b): float(
+            total(
+                torch.tensor([[logit(a), logit(b)]] * 16, dtype=torch.float64),
+                *(labels, heads, "chain", LossSettings()),
+            )
+        )
+        for a, b in product(grid, grid)
+    }
+    assert min(losses, key=lambda it: losses[it]) == pytest.approx((0.5, 0.5))
 
 
 def test_max_constrained_by_hand(heads: tuple[HeadSpec, ...]) -> None:
@@ -176,8 +254,9 @@ def test_a_categorical_head_has_its_cross_entropy(
     chosen = (heads[0], SUBTYPE)
     logits = torch.tensor([[0.0, math.log(2), 0.0, 0.0], [0.0, 5.0, 1.0, 1.0]])
     labels = torch.tensor([[1.0, 2.0], [0.0, NAN]])
-    # Malignancy: -ln 0.5 twice, averaged. Subtype: softmax (1/2, 1/4, 1/4), its third label.
-    expected = math.log(2) + math.log(4)
+    # Malignancy: -ln 0.5 twice, averaged. Subtype: softmax (1/2, 1/4, 1/4), its third label, of
+    # the one row that knows it; in a chain, as malignancy, of two.
+    expected = math.log(2) + math.log(4) / (2 if hierarchy == "chain" else 1)
     loss = total(logits, labels, chosen, hierarchy, LossSettings())
     assert loss.item() == pytest.approx(expected, abs=1e-6)
 
