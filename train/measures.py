@@ -9,7 +9,7 @@ so in `interval`. Nothing here is ever NaN.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -38,7 +38,6 @@ _AREAS: dict[str, Metric] = {
 }
 _CALIBRATION: dict[str, Metric] = {
     "brier": reliability.brier,
-    "ece": reliability.ece,
     "calibration_slope": reliability.calibration_slope,
     "calibration_intercept": reliability.calibration_intercept,
     "calibration_in_the_large": reliability.calibration_in_the_large,
@@ -159,10 +158,10 @@ def _calibration(
     judged_N, words = judged
     if judged_N is None:
         nothing = Interval(value=None, low=None, high=None, resamples=0, undefined=0)
-        none = {name: as_json(nothing, words) for name in _CALIBRATION}
+        none = {name: as_json(nothing, words) for name in (*_CALIBRATION, "ece")}
         return {"judged": None, **none, "reliability": [], "decision_curve": None}
     found = bootstrap(_CALIBRATION, truth_N, judged_N, patient_N, **vars(how))
-    found["ece"] = replace(found["ece"], low=None, high=None)
+    found |= bootstrap({"ece": reliability.ece}, truth_N, judged_N, patient_N, resamples=0)
     classes = why_undefined(truth_N)
     curve = reliability.decision_curve(truth_N, judged_N)
     measures = {
