@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from batch import manifest_checks as checks
 from sonode_console import UserError
+from sonode_parquet import is_joined
 
 _DIGITS = 38  # of a decimal, the most that Spark and Arrow's 128 bits hold
 CHECKED_TOGETHER = 16_384  # rows; the digest of a manifest depends on it
@@ -41,18 +42,9 @@ def _opened(path: Path, files: tuple[Path, ...]) -> Iterator[pq.ParquetFile]:
 
 
 def _refuse_joined(path: Path) -> None:
-    """Raise Unsound where files were written one behind the other: the last footer alone counts.
-
-    A text may say PAR1PAR1, too: what is before the seam has to be a Parquet file.
-    """
+    """Raise Unsound where files were written one behind the other."""
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        seam = data.find(b"PAR1PAR1")
-        while seam >= 0:
-            try:
-                pq.read_metadata(pa.BufferReader(data[: seam + 4]))
-            except (pa.ArrowException, OSError):
-                seam = data.find(b"PAR1PAR1", seam + 1)
-                continue
+        if is_joined(data):
             raise Unsound(
                 f"{path.name}: several Parquet files one behind the other, of which readers see "
                 "one; put them into a folder, each as it was"

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sonode_console import UserError, say
+from sonode_parquet import is_joined
 from train.import_texts import missing_words, spelt_label, without_decimal_commas
 from train.import_values import FormatError, code, number, whole
 
@@ -243,25 +244,17 @@ def _kind(values: Any) -> type:
         return str
 
 
-def _is_parquet(data: bytes) -> bool:
-    try:
-        pq.read_metadata(pa.BufferReader(data))
-    except (pa.ArrowException, OSError):
-        return False
-    return True
-
-
 def _read_parquet(path: Path, data: bytes) -> Records:
+    if is_joined(data):
+        raise UserError(
+            f"SRC {path.name}: several Parquet files one behind the other, of which readers see "
+            "one; make one table of them"
+        )
     try:
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
         values = table.to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: no text in UTF-8
         raise UserError(f"SRC {path.name}: not a Parquet table") from error
-    if any(_is_parquet(data[: seam.end()]) for seam in re.finditer(b"PAR1(?=PAR1)", data)):
-        raise UserError(
-            f"SRC {path.name}: several Parquet files one behind the other, of which readers see "
-            "one; make one table of them"
-        )
     kinds: dict[str, type] = {}
     floating: set[str] = set()
     for field in table.schema:

@@ -57,7 +57,7 @@ def test_a_separator_at_the_end_of_each_line_is_told_of(tmp_path: Path) -> None:
 def test_parquet_files_one_behind_the_other_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     tables = []
-    for patient in ("1 PAR1PAR1", "2 PAR1PAR1"):
+    for patient in ("1 PAR1PAR1", "2000 PAR1PAR1"):
         pd.DataFrame({"patient_id": [patient], "image": ["a"]}).to_parquet(path)
         assert len(read_records(path, NAMES).rows) == 1
         tables.append(path.read_bytes())

@@ -1,0 +1,32 @@
+"""What every reader of Parquet files from outside has to look at."""
+
+from __future__ import annotations
+
+from mmap import mmap
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_MARK = (
+    b"PAR1"  # at a Parquet file's begin and end; before the end its footer and the footer's length
+)
+
+
+def is_joined(data: bytes | mmap) -> bool:
+    """Whether Parquet files stand one behind the other: readers take the last footer alone.
+
+    They see the rows of one of them, or none. A text may say PAR1PAR1, too: before the seam has to
+    stand a footer.
+    """
+    seam = data.find(2 * _MARK)
+    while seam >= 0:
+        length = int.from_bytes(data[max(seam - 4, 0) : seam], "little")
+        if length <= seam - 8:
+            footer = data[seam - 4 - length : seam + 4]
+            try:
+                pq.read_metadata(pa.BufferReader(_MARK + footer))
+                return True
+            except (pa.ArrowException, OSError):
+                pass
+        seam = data.find(2 * _MARK, seam + 1)
+    return False
