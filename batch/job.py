@@ -37,6 +37,10 @@ class Described(Protocol):
     def methods(self) -> Sequence[str]: ...  # noqa: D102
 
     @property
+    def given(self) -> Mapping[str, str | None]:
+        """What must be positive for a head's probability to mean anything, as a label column."""
+
+    @property
     def score_reference(self) -> Mapping[str, Sequence[int]]: ...  # noqa: D102
 
 

@@ -115,7 +115,10 @@ def commit(
 def _encoded(shard: pa.Table, rows: list[results.Row], job: Job) -> bytes:
     made_by = {"sha256": job.archive.sha256, "explain": job.explain, "folder": job.folder}
     table = results.table(shard, rows, job.columns)
-    table = table.replace_schema_metadata({"sonode": json.dumps(made_by)})
+    given = dict(job.archive.given)
+    table = table.replace_schema_metadata(
+        {"sonode": json.dumps(made_by), "given": json.dumps(given)}
+    )
     sink = io.BytesIO()
     pq.write_table(table, sink, write_page_checksum=True)
     return sink.getvalue()

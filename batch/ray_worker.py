@@ -40,6 +40,7 @@ class Description:
     engine: str
     heads: Mapping[str, Sequence[str]]
     methods: Sequence[str]
+    given: Mapping[str, str | None]
     score_reference: Mapping[str, Sequence[int]]
 
 

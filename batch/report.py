@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from batch.summary import RunSummary
 
 
+_GIVEN = (
+    '<p class="note">A probability that is given something, malignant, say, speaks only of lesions '
+    "for which that is true; of others it says nothing.</p>"
+)
+
+
 def render(summary: RunSummary, reference: Mapping[str, Sequence[int]]) -> str:
     """Lay out the report; `reference`: the training's histograms by head, where there are any."""
     model = summary.model
@@ -38,9 +44,13 @@ def render(summary: RunSummary, reference: Mapping[str, Sequence[int]]) -> str:
         ),
         "<h2>Scores</h2>",
         *(
-            _histogram(head, counts, reference.get(head), summary.by_status["ok"])
+            _histogram(
+                head if summary.given[head] is None else f"{head} given {summary.given[head]}",
+                *(counts, reference.get(head), summary.by_status["ok"]),
+            )
             for head, counts in summary.scores.items()
         ),
+        _GIVEN if any(summary.given.values()) else "",
         "<h2>Drift</h2>",
         _drift(summary),
         "<h2>Failures</h2>",
@@ -54,7 +64,7 @@ def render(summary: RunSummary, reference: Mapping[str, Sequence[int]]) -> str:
     return page(title, body)
 
 
-def _histogram(head: str, counts: Sequence[int], reference: Sequence[int] | None, rows: int) -> str:
+def _histogram(what: str, counts: Sequence[int], reference: Sequence[int] | None, rows: int) -> str:
     """Bars of this run's shares, and the reference's as a line of steps."""
     shares = [count / max(sum(counts), 1) for count in counts]
     others = [count / max(sum(reference), 1) for count in reference] if reference else []
@@ -77,7 +87,7 @@ def _histogram(head: str, counts: Sequence[int], reference: Sequence[int] | None
         f'<figure><svg width="{side}" height="{height + 18}" role="img">{bars}{line}'
         f'<text x="0" y="{height + 15}" font-size="12">0</text>'
         f'<text x="{side - 8}" y="{height + 15}" font-size="12">1</text></svg>'
-        f"<figcaption>{html.escape(head)}: probability of {rows:,} rows; {told}</figcaption>"
+        f"<figcaption>{html.escape(what)}: probability of {rows:,} rows; {told}</figcaption>"
         "</figure>"
     )
 

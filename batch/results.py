@@ -5,7 +5,9 @@ Spark read as it is: `date=YYYY-MM-DD/model=NAME-VERSION/part-*.parquet`. What e
 lies in folders whose names begin with `_`, which these readers pass over.
 
 A row that failed has null scores; a row that was scored has null `code`, `stage`, `message`.
-Numbers are those of the online JSON, float64, not rounded.
+Numbers are those of the online JSON, float64, not rounded. Which lesions a probability speaks of
+stands in each file's metadata, under the key `given`: JSON of head -> the label column that must be
+positive for it to mean anything, or null.
 """
 
 from __future__ import annotations

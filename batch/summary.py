@@ -61,6 +61,9 @@ class RunSummary:
     shard_rows: int
     scores: dict[str, list[int]]
     """How many rows have a probability in each of 20 bins from 0 to 1, by head."""
+    given: dict[str, str | None]
+    """The label column that must be positive for a head's probability to mean anything; null for
+    one that speaks of every lesion."""
     drift: dict[str, dict[str, dict[str, float]]]
     """PSI and KS of `scores` to those of the training ("training", from the archive) and of the
     same model's run before ("run of DATE"), by head; see `batch.drift`."""
@@ -142,6 +145,7 @@ def _counted(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> 
         by_status=by_status,
         by_code=dict(sorted(by_code.items())),
         scores=scores,
+        given=dict(job.archive.given),
         drift=_drift(job, scores),
         parts=len(parts),
         dataset=job.partition,

@@ -30,6 +30,7 @@ class FakeArchive:
     engine = "eager"
     heads: ClassVar = {"malignancy": ("benign", "malignant"), "alnm": ("no ALNM", "ALNM")}
     methods = ("gradcam",)
+    given: ClassVar = {"malignancy": None, "alnm": "malignant"}
 
     score_reference: ClassVar[dict[str, list[int]]] = {"malignancy": [*[0] * 10, *[500] * 10]}
     threads = 2

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from batch import drift
@@ -46,6 +47,15 @@ def test_scores_are_counted_and_compared(tmp_path: Path, manifest: str, archive:
     assert run(manifest, str(tmp_path / "b"), archive).drift == {}
 
 
+def test_where_each_probability_speaks_of_every_lesion_the_page_says_nothing(
+    tmp_path: Path, manifest: str, archive: Any
+) -> None:
+    archive.given = dict.fromkeys(archive.heads)
+    run(manifest, str(tmp_path / "out"), archive)
+    (page,) = (tmp_path / "out").glob("_runs/*/*/report.html")
+    assert "given" not in page.read_text()
+
+
 def test_the_page_shows_the_run_and_no_one_in_it(
     tmp_path: Path, manifest: str, archive: Any
 ) -> None:
@@ -57,10 +67,17 @@ def test_the_page_shows_the_run_and_no_one_in_it(
     assert "<td>image_truncated</td><td>1</td>" in text
     assert "1 (10.00%)" in text
     assert text.count("<svg") == 2
+    assert "<figcaption>malignancy: probability of 9 rows" in text
+    assert "<figcaption>alnm given malignant: probability of 9 rows" in text
+    assert "speaks only of lesions" in text
     assert "line: validation part of the training" in text
     assert "the card has no reference" in text  # of the other head
     assert "Scores have shifted" in text
-    record = json.dumps(json.loads((page.parent / "run.json").read_text()))
+    record = (page.parent / "run.json").read_text()
+    assert json.loads(record)["given"] == {"malignancy": None, "alnm": "malignant"}
+    for part in out.glob("date=*/*/*.parquet"):
+        metadata = pq.read_metadata(part).metadata
+        assert json.loads(metadata[b"given"]) == {"malignancy": None, "alnm": "malignant"}
     for told in (text, record):
         assert "smith" not in told
         assert ".png" not in told
