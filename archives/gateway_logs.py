@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from heapq import merge
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote
@@ -28,6 +30,7 @@ OWN_CODES = frozenset(
 BUSY = "busy"
 """`code` of what would not fit a node's queue, or the budget of what is mirrored."""
 LINE_BYTES = 65_536  # more than any line has
+SET_BACK_S = 1.0  # nginx's workers write one log: their rows differ by less
 
 
 def told(state: Path) -> dict[str, Any]:
@@ -89,6 +92,40 @@ class LogTail:
             return seq(json.loads(whole[-1])) < self.since
         except (ValueError, IndexError):
             return False
+
+
+class Logs:
+    """The rows of both logs of a state folder in the order in which they came.
+
+    What belongs together, as the halves of a mirrored request, lies in both, and guards wait for
+    the other half for some minutes only: a long log of one must not be read before the other.
+    """
+
+    def __init__(self, state: Path, since: int = 0) -> None:
+        folder = state / "gateway"
+        self._attempts = LogTail(folder / "attempts.jsonl", since)
+        self._requests = LogTail(folder / "requests.jsonl", since)
+
+    def rows(self) -> Iterator[tuple[bool, Row]]:
+        """Yield what is new since the last call; with each row whether it is an attempt's."""
+        both = merge(
+            ((t, True, row) for t, row in _onwards(self._attempts.rows())),
+            ((t, False, row) for t, row in _onwards(self._requests.rows())),
+            key=lambda it: it[0],
+        )
+        return ((is_attempt, row) for _, is_attempt, row in both)
+
+
+def _onwards(rows: Iterator[Row]) -> Iterator[tuple[float, Row]]:
+    """With each row a time that goes on where the clock was set back."""
+    lost, latest = 0.0, -math.inf
+    for row in rows:
+        t = float(row["t"]) + lost
+        if t < latest - SET_BACK_S:
+            lost += latest - t
+            t = latest
+        latest = max(latest, t)
+        yield t, row
 
 
 def seq(row: Row) -> int:

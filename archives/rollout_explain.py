@@ -15,12 +15,11 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from heapq import merge
 from pathlib import Path
 from typing import Any
 
 from archives import gateway_logs
-from archives.gateway_logs import LogTail, Row, seq
+from archives.gateway_logs import Logs, Row, seq
 from archives.guards import Watch
 from archives.journal import SPLIT, Entry, Journal, fold
 from archives.rollout_facts import JUDGED, judged_since, kind_of, last_facts, rollouts
@@ -104,14 +103,7 @@ def _step(state: Path, entries: list[Entry], step: Entry, end: Entry | None) -> 
     )  # fmt: skip
     requests: list[Row] = []
     attempts: list[Row] = []
-    folder = state / "gateway"
-    # By time: the halves of a mirrored request lie in both logs, and guards wait 300 s for one.
-    both = merge(
-        ((True, row) for row in LogTail(folder / "attempts.jsonl", since).rows()),
-        ((False, row) for row in LogTail(folder / "requests.jsonl", since).rows()),
-        key=lambda it: float(it[1]["t"]),
-    )
-    for is_attempt, row in both:
+    for is_attempt, row in Logs(state, since).rows():
         # No entry splits the traffic after `keep`: what comes then has its number, too.
         if seq(row) >= until if until else end and row["t"] > end.time:
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from archives.gateway_logs import LogTail, seq, was_tried
+from archives.gateway_logs import Logs, LogTail, seq, was_tried
 from archives.guards import Kind, Verdict, Watch
 from archives.journal import Entry, Journal
 from archives.rollout_facts import Facts, judged_since
@@ -23,16 +23,12 @@ class StepView:
             heads=facts.heads,
             since=self.since,
         )
-        folder = state / "gateway"
-        self._requests = LogTail(folder / "requests.jsonl", self.since)
-        self._attempts = LogTail(folder / "attempts.jsonl", self.since)
+        self._logs = Logs(state, self.since)
 
     def verdicts(self) -> list[Verdict]:
         """What the guards say now."""
-        for row in self._requests.rows():
-            self.watch.add_request(row)
-        for row in self._attempts.rows():
-            self.watch.add_attempt(row)
+        for is_attempt, row in self._logs.rows():
+            (self.watch.add_attempt if is_attempt else self.watch.add_request)(row)
         return self.watch.verdicts()
 
     def lacking(self, verdicts: list[Verdict]) -> str:

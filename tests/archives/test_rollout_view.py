@@ -68,6 +68,31 @@ def test_other_steps_begin_with_themselves(steps, tmp_path):
     assert StepView(tmp_path, facts, "alone", step).since == step.seq
 
 
+def test_what_the_old_version_fails_counts_in_a_log_that_is_read_late(tmp_path):
+    """Guards wait 300 s for the other half of a mirrored request; the logs have 490 s."""
+    journal = Journal(tmp_path)
+    with journal.lock():
+        journal.append("deployed", rollout=None, model="m", stable=OLD, serves=[OLD])
+        journal.append(
+            "start", rollout="x", model="m", stable=OLD, candidate=NEW, step="shadow",
+            heads=[], nodes="nodes.yaml", policy=Policy().model_dump(mode="json"),
+        )  # fmt: skip
+    failed = {"version": "1.0", "status": 500, "code": "inference_failed", "seq": 2}
+    requests, attempts = [], []
+    for t in range(1000, 1500, 10):
+        mine = {"id": f"r{t}", "study": f"s{t}"}
+        attempts += [row(t, **failed | mine), row(t, seq=2, arm="shadow", **mine)]
+        requests.append(row(t, **failed | mine))
+    (tmp_path / "gateway").mkdir()
+    for name, rows in (("requests", requests), ("attempts", attempts)):
+        lines = "".join(json.dumps(it) + "\n" for it in rows)
+        (tmp_path / "gateway" / f"{name}.jsonl").write_text(lines)
+    entries = journal.entries()
+    view = StepView(tmp_path, facts_of(entries), "shadow", step_entry(entries))
+    found = {it.guard: it for it in view.verdicts()}["failing against the old version"]
+    assert (found.n, found.value) == (49, 0)  # the study of the last of 50 is not over
+
+
 def test_how_many_requests_a_version_has_answered(tmp_path):
     (tmp_path / "gateway").mkdir()
     rows = [
