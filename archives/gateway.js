@@ -128,6 +128,11 @@ function released(r) {
     }
 }
 
+// The whole body is here: ask the version.
+function try_out(r) {
+    r.internalRedirect('/on_trial');
+}
+
 // A version has failed a request while another one is on trial, or is it itself: would the other one
 // have failed it, too? The client gets the failure either way, since a study stays on its side.
 async function replay(r) {
@@ -152,5 +157,5 @@ function accepted(r) {
 }
 
 export default {
-    client, study, bearer, latest, refused, judge, pass, released, replay, accepted,
+    client, study, bearer, latest, refused, judge, pass, released, try_out, replay, accepted,
 };

@@ -112,8 +112,12 @@ def test_both_apis_and_health(gateway: Behind, nodes: list[StandIn]) -> None:
         assert answer.json()["version"] == answer.headers["X-Model-Version"] == "1.0"
     paths = {call.path for call in calls(nodes)}
     assert {"/predictions/m/1.0", "/explanations/m/1.0"} <= paths
-    answer = gateway.client.get(f"http://127.0.0.1:{gateway.port}/health")  # without a token
+    health = f"http://127.0.0.1:{gateway.port}/health"
+    answer = gateway.client.get(health)  # without a token
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    assert "X-Model-Version" not in answer.headers
+    answer = gateway.client.get(health, headers={"If-Match": '"x"'})
+    assert (answer.status_code, answer.json()["code"]) == (412, "bad_request")
 
 
 @pytest.mark.parametrize(

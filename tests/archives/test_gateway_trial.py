@@ -2,9 +2,12 @@
 its fault, and its release can be taken back without a disk."""
 
 import http.client
+import json
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,6 +49,29 @@ def trial(gateway: Behind, request: pytest.FixtureRequest) -> Behind:
     )
     gateway.journal(rollout="r", serves=[V1, V2], **facts)
     return gateway
+
+
+@pytest.mark.parametrize(
+    ("chunks", "status", "code"),
+    [
+        ([b"100000\r\n" + bytes(1 << 20) + b"\r\n"] * 33, 413, "request_too_large"),  # 33 MiB
+        ([b"no number\r\n"], 400, "bad_request"),
+        ([b"1\r\nxx\r\n0\r\n\r\n"], 400, "bad_request"),
+    ],
+)
+def test_a_body_that_is_refused_while_it_comes_is_refused_in_the_gateways_words(
+    trial: Behind, chunks: list[bytes], status: int, code: str
+) -> None:
+    head = f"POST /predictions/m HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {trial.token}\r\n"
+    with socket.create_connection(("127.0.0.1", trial.port), timeout=60) as connection:
+        connection.sendall(f"{head}X-Study-Id: s\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        with suppress(OSError):  # it may hang up early
+            for chunk in chunks:
+                connection.sendall(chunk)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, json.loads(answer.read())["code"]) == (status, code)
+        assert answer.getheader("X-Model-Version") is None  # none was asked
 
 
 def failing(*versions: str):
