@@ -15,7 +15,7 @@ import httpx
 
 from archives import gateway_logs
 from archives.journal import Release
-from archives.nodes import Node, NoWorkerError
+from archives.nodes import Node, NoWorkerError, OtherBytesError
 from archives.tokens import ask
 from sonode_console import UserError, run_sonode
 
@@ -88,7 +88,8 @@ def register_and_prove(node: Node, model: str, release: Release, tolerance: floa
 
     Raises:
         Refused: it does not start there, or its probabilities differ by more than `tolerance`.
-        UserError: the node's store, or the archive here, is not as it must be; no version's fault.
+        UserError: the node's store, its worker's bytes, or the archive here, are not as they must
+            be; no version's fault, since `verify` has seen that the archive tells its own digest.
     """
     try:
         try:
@@ -130,11 +131,24 @@ def _golden_difference(node: Node, model: str, release: Release, tolerance: floa
                 raise httpx.RemoteProtocolError(f"{where}: the node has started anew")
             if answer.status_code != 200:
                 raise Refused("goldens", f"{where}: answered {answer.status_code}")
-            heads = answer.json()["heads"]
-            for head, expected in example["probabilities"].items():
-                difference = _difference(expected, heads[head])
-                differences.append(difference)
-                if difference > tolerance:
+            try:
+                result = answer.json()
+                loaded = str(result["model"]["sha256"])
+                if loaded != release.sha256:
+                    raise OtherBytesError(
+                        f"node {node.name}: its worker of {release.version} has loaded other bytes "
+                        f"(sha256 {loaded[:12]}) than the release's ({release.sha256[:12]}): "
+                        "restart its TorchServe"
+                    )
+                by_head = {
+                    head: _difference(expected, result["heads"][head])
+                    for head, expected in example["probabilities"].items()
+                }
+            except (ValueError, KeyError, TypeError) as error:
+                raise Refused("goldens", f"{where}: its answer is no result of sonode") from error
+            differences += by_head.values()
+            for head, difference in by_head.items():
+                if not difference <= tolerance:  # nor NaN
                     raise Refused(
                         "goldens",
                         f"{where}, head {head}: probability differs by {difference:.2g}, allowed "

@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from archives.loader import file_sha256
 from archives.nodes import NodeSettings
 
 
@@ -50,6 +51,8 @@ class StandIn:
     """Of management: METHOD path."""
     files: dict[str, str] = field(default_factory=dict)
     """By version: the archive that it was registered from."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """By version: SHA-256 of the archive that its workers have loaded."""
     loads: bool = True
     """Whether workers of what is registered start."""
     refuses: tuple[str, ...] = ()
@@ -212,6 +215,8 @@ class Handler(BaseHTTPRequestHandler):
                 return
             node.versions[version] = int(node.loads)
             node.files[version] = f"m-{version}.mar"
+            if (archive := node.store / node.files[version]).exists():
+                node.digests[version] = file_sha256(archive)
             self.answer(200 if node.loads else 500, {})
         elif self.command == "PUT":
             node.default = names[1]

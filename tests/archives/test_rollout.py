@@ -78,7 +78,9 @@ def answer(handler: Handler, heads: dict[str, float]) -> None:
         "X-Sonode-Scores": ";".join(f"{head}={p:.6f}" for head, p in heads.items()),
         "X-Sonode-Labels": LABELS.format(label),
     }
-    handler.answer(200, {"heads": {head: {"probability": p} for head, p in heads.items()}}, told)
+    loaded = {"sha256": handler.node.digests.get(handler.path.split("/")[3], "")}
+    scored = {head: {"probability": p} for head, p in heads.items()}
+    handler.answer(200, {"model": loaded, "heads": scored}, told)
 
 
 def is_image(call: Call) -> bool:

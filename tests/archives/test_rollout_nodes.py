@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from archives import rollout_nodes
+from archives.nodes import OtherBytesError
 from archives.rollout_nodes import Refused
 from sonode_console import UserError
 
@@ -31,22 +32,59 @@ ANSWERED = {
 def test_every_label_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtype: object, found: float | None
 ) -> None:
-    example = {"image": "0.png", "roi": [0, 0, 9, 9]}
-    expected = {"alnm": 0.3, "subtype": subtype}
-    with zipfile.ZipFile(tmp_path / "m.mar", "w") as archive:
-        archive.writestr("golden/0.png", b"")
-        archive.writestr("golden/golden.json", json.dumps([example | {"probabilities": expected}]))
-    answer = httpx.Response(200, json={"heads": ANSWERED})
-    monkeypatch.setattr(rollout_nodes, "_post", lambda *_: answer)
-    settings = SimpleNamespace(inference="http://127.0.0.1:9")
-    node: Any = SimpleNamespace(name="left", archives=tmp_path, settings=settings)
-    release: Any = SimpleNamespace(version="2.0", file="m.mar")
+    def difference() -> float:
+        return golden_difference(tmp_path, monkeypatch, {"alnm": 0.3, "subtype": subtype}, {})
+
     if found is None:
         with pytest.raises(Refused, match=r"node left, 0\.png, head subtype: .* differs by 0\.45"):
-            rollout_nodes._golden_difference(node, "m", release, 0.01)
+            difference()
     else:
-        largest = rollout_nodes._golden_difference(node, "m", release, 0.01)
-        assert largest == pytest.approx(found)
+        assert difference() == pytest.approx(found)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "said"),
+    [
+        # What a worker has loaded is the node's matter: `verify` has seen what the archive tells.
+        (
+            {"model": {"sha256": "b" * 64}, "heads": {}},
+            OtherBytesError,
+            r"^node left: its worker of 2\.0 has loaded other bytes \(sha256 b{12}\) than .*a{12}",
+        ),
+        ({"heads": {}}, Refused, r"node left, 0\.png: its answer is no result of sonode"),
+        ({"model": None}, Refused, r"its answer is no result of sonode"),
+        ({"heads": {"alnm": {"probability": float("nan")}}}, Refused, "differs by nan"),
+    ],
+)
+def test_an_answer_of_other_bytes_or_without_a_result(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changed: dict[str, object],
+    error: type[Exception],
+    said: str,
+) -> None:
+    with pytest.raises(error, match=said):
+        golden_difference(tmp_path, monkeypatch, {"alnm": 0.3}, changed)
+
+
+def golden_difference(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    expected: dict[str, object],
+    changed: dict[str, object],
+) -> float:
+    """Of one example, with ANSWERED for it, but for what is `changed` in the answer."""
+    example = {"image": "0.png", "roi": [0, 0, 9, 9], "probabilities": expected}
+    with zipfile.ZipFile(folder / "m.mar", "w") as archive:
+        archive.writestr("golden/0.png", b"")
+        archive.writestr("golden/golden.json", json.dumps([example]))
+    answer = {"model": {"sha256": "a" * 64}, "heads": ANSWERED} | changed
+    content = json.dumps(answer).encode()
+    monkeypatch.setattr(rollout_nodes, "_post", lambda *_: httpx.Response(200, content=content))
+    settings = SimpleNamespace(inference="http://127.0.0.1:9")
+    node: Any = SimpleNamespace(name="left", archives=folder, settings=settings)
+    release: Any = SimpleNamespace(version="2.0", file="m.mar", sha256="a" * 64)
+    return rollout_nodes._golden_difference(node, "m", release, 0.01)
 
 
 def test_a_full_temporary_folder_or_a_kill_is_no_word_about_the_archive(
