@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo-out
 
-.PHONY: demo test check fuzz bench soak kills rollouts lock clean
+.PHONY: demo test test-all check fuzz bench soak kills rollouts lock clean
 .DEFAULT_GOAL := test
 
 # The locked set has a SHA-256 for every file, on the platform that it is tested on; elsewhere the
@@ -31,9 +31,13 @@ demo: $(VENV)/.installed  ## the whole road on a synthetic cohort, into OUT
 
 # Two files at a time, in their order: the longest are not the last. A process that dies ends the
 # run: xdist 3.8 can wait for ever after it has replaced one.
+PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+	--max-worker-restart 0
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
-		--max-worker-restart 0
+	$(PYTEST) -m 'not slow'
+
+test-all: test  ## the long proofs, too
+	$(PYTEST) -m slow
 
 check: $(VENV)/.installed  ## format, lint, types
 	$(BIN)/ruff format --check .

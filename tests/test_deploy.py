@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.test_sonode import ROOT, sonode
+from tests.command_line import ROOT, sonode
 
 DEPLOY = ROOT / "deploy"
 BIN = Path(sys.executable).parent

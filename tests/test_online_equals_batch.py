@@ -21,8 +21,8 @@ from archives.node import TorchServeNode
 from batch import results, storage
 from batch.local_s3 import LocalS3
 from model_def import checkpoint
+from tests.command_line import sonode
 from tests.conftest import encode
-from tests.test_sonode import sonode
 
 pytestmark = pytest.mark.live
 ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")

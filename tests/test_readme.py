@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from archives.java import claim_ports
-from tests.test_sonode import ROOT, sonode
+from tests.command_line import ROOT, sonode
 
 README = (ROOT / "README.md").read_text()
 STEPS = README.split("## Step by step")[1].split("\n## ")[0]
@@ -35,9 +35,16 @@ def run(command: list[str] | str, cwd: Path, *, ending: int = 0) -> str:
     return done.stdout
 
 
+SMALL = " --trainer.max_epochs 1 --model.preprocessing.size 32"  # the last of a flag counts
+
+
 @pytest.mark.live
 @pytest.mark.timeout(600)
-def test_the_steps_run_as_they_stand(short_path: Path) -> None:
+@pytest.mark.parametrize(
+    "shorter", [SMALL, pytest.param("", marks=pytest.mark.slow)], ids=["small", "whole"]
+)
+def test_the_steps_run_as_they_stand(short_path: Path, shorter: str) -> None:
+    """Each step works after those before it; `small` trains less, on smaller images."""
     (short_path / "train").symlink_to(ROOT / "train")
     said = {}
     for language, text in blocks(STEPS):
@@ -50,7 +57,8 @@ def test_the_steps_run_as_they_stand(short_path: Path) -> None:
             if line.startswith("sonode serve"):
                 serve_and_call(line, short_path)
             else:
-                said[line.split()[1]] = run(line, short_path)
+                is_training = line.startswith("sonode train")
+                said[line.split()[1]] = run(line + shorter * is_training, short_path)
     assert "verified    every byte" in said["inspect"]
     assert "failed                   0" in said["score"]
     scores = short_path / "work" / "scores"

@@ -6,18 +6,14 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.command_line import ROOT, sonode
+
 COMMANDS = [
     *("phantom", "import", "describe", "train", "evaluate", "ablate", "margin"),
     *("radiomics", "versus"),
     *("pack", "inspect", "serve", "predict", "compare", "score", "demo", "rollout"),
 ]
 HEAVY = ["torch", "torchvision", "lightning", "captum", "pandas", "pyarrow", "boto3", "PIL"]
-
-
-def sonode(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sonode", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], *([name, "--help"] for name in COMMANDS)])
@@ -78,17 +74,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_fault_of_ours_is_not_taken_for_failed_rows() -> None:
-    code = (
-        "import sonode, train.phantom, sys\n"
-        "def fault(*_): raise ZeroDivisionError('ours')\n"
-        "train.phantom.write_phantom = fault\n"
-        "sys.argv = ['sonode', 'phantom', 'x']\n"
-        "sonode.main()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+def test_a_fault_of_ours_is_not_taken_for_failed_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("train.phantom.write_phantom", fault)
+    done = sonode("phantom", "x", cwd=tmp_path)
     assert done.returncode == 70
     assert done.stderr.startswith("Traceback")
     assert done.stderr.endswith("ZeroDivisionError: ours\n")
@@ -96,14 +89,15 @@ def test_a_fault_of_ours_is_not_taken_for_failed_rows() -> None:
 
 def test_nohup_is_heeded_and_a_background_job_can_be_ended() -> None:
     code = (
-        "import os, signal, sonode, sys, train.phantom\n"
+        "import os, signal, sonode, sys, types\n"
         "for number in (signal.SIGINT, signal.SIGHUP): signal.signal(number, signal.SIG_IGN)\n"
         "def signals(*_):\n"
         "    os.kill(os.getpid(), signal.SIGHUP)\n"
         "    print('went on', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    print('and on', flush=True)\n"
-        "train.phantom.write_phantom = signals\n"
+        "stand_in = types.SimpleNamespace(write_phantom=signals, import_voc=None)\n"
+        "sys.modules |= dict.fromkeys(('train.phantom', 'train.importers'), stand_in)\n"
         "sys.argv = ['sonode', 'phantom', 'x']\n"
         "sonode.main()\n"
     )

@@ -7,7 +7,7 @@ import pytest
 
 from archives.compare_policy import Policy, judge, outcome, read
 from sonode_console import UserError
-from tests.test_sonode import ROOT
+from tests.command_line import ROOT
 
 
 def interval(value: float | None, low: float | None, high: float | None) -> dict[str, Any]:

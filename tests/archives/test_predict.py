@@ -1,9 +1,7 @@
 """`sonode predict` as a person meets it: against a live TorchServe, against an archive, refused."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,18 +11,14 @@ import pytest
 from PIL import Image
 
 from archives.node import TorchServeNode
-from tests.test_sonode import ROOT
+from tests.command_line import sonode
 
 ROI = "10,8,90,70"
 LONG_NAME = f"http://{'a' * 64}.example"  # a label has 63 characters at most
 
 
 def predict(*arguments: object, cwd: Path, token: str = "") -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "SONODE_TOKEN": token}
-    command = [sys.executable, "-m", "sonode", "predict", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
+    return sonode("predict", *arguments, cwd=cwd, environment={"SONODE_TOKEN": token})
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:

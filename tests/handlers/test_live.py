@@ -25,9 +25,9 @@ import pytest
 from archives.java import claim_ports
 from archives.node import TorchServeNode
 from handlers.integrity import write_canonical_zip
+from tests.command_line import sonode
 from tests.conftest import encode
 from tests.processes import assert_no_process_about
-from tests.test_sonode import sonode
 
 pytestmark = pytest.mark.live
 

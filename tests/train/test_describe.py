@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from tests.command_line import sonode
 from tests.pictures import picture
-from tests.test_sonode import sonode
 from train.cohort import SCHEMA, Cohort, load_cohort, write_cohort
 from train.describe import GROUPS, chi_square, student_t, table_one
 
