@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
@@ -134,8 +134,8 @@ class Journal:
                     "wait for its end, or see `sonode rollout status`"
                 )
             file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with suppress(OSError):  # a full disk: it is locked all the same
+                os.write(file.fileno(), str(os.getpid()).encode())
             self._locked = True
             try:
                 yield
@@ -162,7 +162,9 @@ class Journal:
         entry = Entry(seq, round(time.time(), 3), rollout, event, facts)
         head = {name: getattr(entry, name) for name in HEAD}
         line = json.dumps(head | facts, default=_plain) + "\n"
-        with self.path.open("ab") as file:
+        # The owner's alone: it names who has decided what.
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(handle, "ab") as file:
             hand_over(self.state, file.fileno())
             file.truncate(whole)
             file.write(line.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import json
@@ -216,7 +217,10 @@ def check(path: Path) -> None:
             )
     except ArchiveError:
         raise
-    except Exception as error:  # a flipped bit in a header can show as almost any
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # no word about the archive
+        # A flipped bit in a header can show as almost any.
         raise damaged from error
     if not same:
         raise damaged

@@ -22,10 +22,11 @@ from typing import Any
 from archives import clock, control, rollout_nodes, rollout_release
 from archives.journal import Desired, Entry, Journal
 from archives.nodes import Node, read_nodes
-from archives.rollout_facts import kind_of, step_entry
+from archives.rollout_facts import kind_of, named_archives, step_entry
 from archives.rollout_nodes import Refused
 from archives.rollout_view import StepView, answered_by
 from archives.rollout_waiting import BACK, Waiting
+from archives.stores import remove_old
 
 POLL_S = 0.25
 RETRY_S = 2.0
@@ -56,6 +57,7 @@ class Rollout(Waiting):
         self._beside(lambda: rollout_nodes.verify(self.state / "archives" / self.facts.new.file))
 
     def _register(self) -> dict[str, Any]:
+        began = time.monotonic()
         while True:
             found = {}
             for node in self.nodes:
@@ -67,9 +69,13 @@ class Rollout(Waiting):
             absent = [node.name for node in self.nodes if found.get(node.name) is None]
             if len(absent) < len(self.nodes):
                 break
+            self._give_up(began, f"a node to serve {self.facts.new.version}: see that they run")
             self._tell("no node answers: trying again")
             self._beside(partial(time.sleep, RETRY_S))
-            self._wait(lambda: any(rollout_nodes.is_there(node) for node in self.nodes), "a node")
+            self._wait(
+                lambda: any(rollout_nodes.is_there(node) for node in self.nodes),
+                "a node to answer: see that they run",
+            )
         if absent:
             self._tell(f"not there: {', '.join(absent)}; they get it when they come back")
         return {"golden_difference": found, "absent": absent}
@@ -123,6 +129,7 @@ class Rollout(Waiting):
             f"rolled back in {seconds} s; {new} had answered {exposed} requests of clients. "
             f"The reason: {back.facts['said']}"
         )
+        self._remove_old()
 
     def _set_default(self, version: str) -> dict[str, Any]:
         model = self.facts.model
@@ -178,16 +185,30 @@ class Rollout(Waiting):
             event, rollout=facts.rollout if following else None, after=step, **changes
         )
         self._tell(f"{following or 'done: ' + facts.new.version + ' serves'}")
+        if following is None:
+            self._remove_old()
+
+    def _remove_old(self) -> None:
+        """Keep of the archives here what is served, and what was before it."""
+        try:
+            old = remove_old(self.state / "archives", *named_archives(self.journal.entries()))
+        except OSError as error:
+            self._tell(f"old archives stay in {self.state / 'archives'} ({error.strerror})")
+        else:
+            if old:
+                self._tell(f"removed from {self.state / 'archives'}: {', '.join(old)}")
 
     def _roll_back(self, desired: Desired, refused: Refused) -> None:
         old, new = self.facts.old, self.facts.new
         rollout_release.take_back(self.state)  # at once, also where the disk has no room for more
-        self.journal.append(
-            "rollback", rollout=self.facts.rollout, step="rollback", percent=0.0,
-            shadow_percent=0.0, paused=False, stable=old, candidate=new if old else None,
-            guard=refused.guard, said=refused.said, at=desired.step, **refused.more,
+        entry = partial(
+            self.journal.append, "rollback", rollout=self.facts.rollout, step="rollback",
+            percent=0.0, shadow_percent=0.0, paused=False, stable=old,
+            candidate=new if old else None, guard=refused.guard, said=refused.said,
+            at=desired.step, **refused.more,
         )  # fmt: skip
-        control.clear_all(self.state)
+        rollout_release.once_there_is_room(self.state, entry, self._tell)
+        control.clear(self.state)
         self._tell(f"ROLLBACK at {desired.step}, {refused.guard}: {refused.said}")
 
     def _judge(self) -> dict[str, Any]:
@@ -201,6 +222,7 @@ class Rollout(Waiting):
         least = policy.keep_warm_s if keep else policy.min_step_s
         view = StepView(self.state, facts, kind, step)
         told = ""
+        began = time.monotonic()
         while True:
             verdicts = view.verdicts()
             for verdict in verdicts:
@@ -212,10 +234,10 @@ class Rollout(Waiting):
             reason = view.lacking(verdicts)
             if rollout_nodes.applied(self.state) < step.seq:
                 reason = f"the gateway has not taken entry {step.seq} yet"
+                self._give_up(began, f"the gateway to take entry {step.seq}: see that it runs")
             judged = {"judged": [it.said for it in verdicts]}
             if self._control() == "promote":
-                by_hand = "by hand" + (f" ({reason})" if reason else "")
-                return judged | {"why": by_hand, "paused": False}
+                return judged | self._by_hand(f" ({reason})" if reason else "")
             lacking = bool(reason)
             if not lacking and elapsed < least:
                 reason = f"it takes {least:g} s at least"
@@ -235,13 +257,11 @@ class Rollout(Waiting):
             time.sleep(POLL_S)
 
     def _see_to_room(self, *, clients: bool) -> None:
-        """Without room for the gateway's logs nothing can be judged: then nothing is answered.
-
-        Raises Refused where somebody has taken the release back: `abort` does without a disk.
-        """
-        if clients and not rollout_release.granted(self.state):
-            raise Refused("abort", "asked for by the operator")
+        """Without room for the gateway's logs nothing can be judged: then nothing is answered."""
         if not (why := rollout_release.no_room(self.state)):
+            # A command before this one may have ended while there was none.
+            if clients and not rollout_release.granted(self.state):
+                rollout_release.grant(self.state)
             return
         rollout_release.take_back(self.state)
         self._tell(f"{why}: nothing can be judged; the old version answers until there is room")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,15 +51,11 @@ def start(
     75 a fault under way, as a full disk: the same words go on.
     """
     from archives.policy import read_policy
-    from archives.rollout_start import Halted
     from archives.rollout_start import start as run
 
     chosen = read_policy(policy) if policy else None
-    try:
+    with _telling_faults():
         serves = run(new, nodes, chosen, state, step_by_step=step_by_step)
-    except Halted as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        raise typer.Exit(TRY_AGAIN) from None
     raise typer.Exit(0 if serves else 1)
 
 
@@ -150,6 +148,7 @@ def history(state: Path = STATE, as_json: bool = AS_JSON) -> None:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
         name = facts["step"] if entry.event == "canary" else entry.event
         told = [str(facts[key]) for key in HISTORY if facts.get(key)]
+        told += [f"by {facts['by']}"] if facts.get("by") else []
         say(f"{entry.seq:4}  {when}  {name:<12} {' · '.join(told)}".rstrip())
 
 
@@ -177,6 +176,17 @@ def explain(
     say(str(write(_known(state), out)))
 
 
+@contextmanager
+def _telling_faults() -> Iterator[None]:
+    from archives.rollout_start import Halted
+
+    try:
+        yield
+    except Halted as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        raise typer.Exit(TRY_AGAIN) from None
+
+
 def _known(state: Path) -> Path:
     if not (state / "journal.jsonl").exists():
         raise UserError(f"--state {state}: no rollout was ever started here")
@@ -187,8 +197,8 @@ def _ask(state: Path, word: Word) -> None:
     """Hand the word to the command that runs; do it here where none does."""
     from archives import control, rollout_release
     from archives.journal import Journal, fold
-    from archives.rollout import Rollout
     from archives.rollout_facts import step_entry
+    from archives.rollout_start import go_on
     from archives.rollout_waiting import TOO_LATE
 
     journal = Journal(_known(state))
@@ -204,8 +214,10 @@ def _ask(state: Path, word: Word) -> None:
     desired = now()
     if word == "abort":
         rollout_release.take_back(state)  # before anything that takes room on the disk
+        control.ask(state, word, desired.seq)
     if journal.is_locked():
-        control.ask(state, word, step_entry(journal.entries()).seq)
+        if word != "abort":
+            control.ask(state, word, step_entry(journal.entries()).seq)
         say(f"{word}: asked at {desired.step}; see `sonode rollout status`")
         return
     if word == "promote":
@@ -216,10 +228,13 @@ def _ask(state: Path, word: Word) -> None:
     with journal.lock():
         desired = now()  # another command may have ended it meanwhile
         if word == "abort":
-            control.ask(state, word, step_entry(journal.entries()).seq)
-            Rollout(journal).run()
+            with _telling_faults():
+                go_on(journal)
         else:
-            journal.append(word, rollout=desired.rollout, paused=word == "pause", why="by hand")
+            journal.append(
+                word, rollout=desired.rollout, paused=word == "pause", why="by hand",
+                by=control.operator(),
+            )  # fmt: skip
             say(f"{word}: done; no rollout command runs, so nobody watches: start it again")
 
 

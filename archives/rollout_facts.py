@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from archives import control
 from archives.guards import Kind
 from archives.journal import Desired, Entry, Journal, Release, fold
 from archives.policy import Policy
 
 ALLOWED = "allowed"
 """Event of the entry by which a person lets an archive be rolled out that was rolled back."""
+TRIAL = "trial"
+"""Fact of a rollout's first entry, or restart: `control.UNDER_WAY` is there until `abort`."""
 JUDGED = ("shadow", "canary", "keep")
 """Steps that end when the guards say so: they hold by themselves."""
 FOR_ALL = ("default", "drain", "keep")
@@ -107,6 +110,22 @@ def _facts(entries: Sequence[Entry]) -> Facts:
     )
 
 
+def named_archives(entries: Sequence[Entry]) -> tuple[set[str], set[str]]:
+    """Return the files of all archives that were rolled out here, and of those still needed.
+
+    Needed are what is served, or under way, and what was served before it.
+    """
+    found = rollouts(entries)
+    desired = fold(entries)
+    needed = [desired.stable, desired.candidate, *desired.serves]
+    done = [it for it in found if any(entry.event == "done" for entry in it)]
+    if done and (old := done[-1][0].facts["stable"]):
+        needed.append(Release(**old))
+    named = {it[0].facts[key]["file"] for it in found for key in ("stable", "candidate")
+             if it[0].facts[key]}  # fmt: skip
+    return named, {it.file for it in needed if it}
+
+
 def begin(
     journal: Journal, model: str, new: Release, heads: list[str], nodes: Path, policy: Policy
 ) -> None:
@@ -117,6 +136,7 @@ def begin(
         "start", rollout=rollout, model=model, stable=desired.stable, candidate=new, salt=rollout,
         serves=list(desired.serves), percent=0.0, shadow_percent=0.0, paused=False, step="verify",
         heads=heads, nodes=str(nodes.resolve()), policy=policy.model_dump(mode="json"),
+        by=control.operator(), **{TRIAL: True},
     )  # fmt: skip
 
 

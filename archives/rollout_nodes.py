@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -16,6 +17,7 @@ import httpx
 from archives import gateway_logs
 from archives.journal import Release
 from archives.nodes import Node, NoWorkerError, OtherBytesError
+from archives.state_files import FULL
 from archives.tokens import ask
 from sonode_console import UserError, run_sonode
 
@@ -24,6 +26,7 @@ TRIES = 3
 GOLDEN_TIMEOUT_S = 60.0
 NO_WORKER = (503, 507)
 SPARE_BYTES = 32_000_000  # what a service may write beside its archive
+GONE_S = 30.0  # within so long a version that is taken off stays away
 SETTLE_S = 1.5  # the gateway looks at a node once a second
 
 
@@ -53,6 +56,8 @@ def verify(archive: Path) -> None:
         )
     if code:
         _check_room(archive)  # it may have been used up meanwhile
+        if any(os.strerror(it) in said[-1] for it in FULL):
+            raise UserError(f"verify: {said[-1].removeprefix('error: ')}: make room, or set TMPDIR")
         raise Refused("verify", said[-1].removeprefix("error: "))
 
 
@@ -64,7 +69,8 @@ def _check_room(archive: Path) -> None:
     except (zipfile.BadZipFile, OSError):
         needed = archive.stat().st_size
     folder = tempfile.gettempdir()
-    needed, free = needed + SPARE_BYTES, shutil.disk_usage(folder).free
+    # Unpacked, and zipped again for its digest.
+    needed, free = 2 * needed + SPARE_BYTES, shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
             f"verify: {folder} has {free / 1e6:.0f} MB free, and {needed / 1e6:.0f} MB are needed: "
@@ -197,8 +203,12 @@ def rid(node: Node, *, model: str, version: str, instead: str | None) -> None:
     """Unregister a version, and see that it is gone for good; the default is then `instead`.
 
     What the gateway began for this node a moment ago, by the entry before, may register it again.
+    Raises TimeoutError where it is there again and again.
     """
+    until = time.monotonic() + GONE_S
     while version in (there := node.versions(model)):
+        if time.monotonic() > until:
+            raise TimeoutError(f"node {node.name} has {version} again and again")
         node.take_off(model, version, there, instead)
         time.sleep(SETTLE_S)
 

@@ -2,16 +2,25 @@
 
 To write a configuration, or an entry of the journal, takes room on the disk. To remove a file takes
 none: where the disk is full, the old version answers at once all the same. The rollout grants it
-before the step's entry is written, so one that is not there in such a step was taken back.
+before the step's entry is written, and again once there is room, or it is watched, again.
 """
 
 from __future__ import annotations
 
+import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from archives.gateway import RELEASED
+from archives.gateway_health import ROOM_BYTES
+from archives.state_files import FULL
+
+T = TypeVar("T")
 
 PAGE = 4096
+RETRY_S = 2.0
 
 
 def grant(state: Path) -> None:
@@ -37,7 +46,29 @@ def no_room(state: Path) -> str:
     """
     try:
         (state / "gateway").mkdir(mode=0o700, parents=True, exist_ok=True)
-        (state / "gateway" / "room").write_bytes(bytes(PAGE))
+        (state / "gateway" / "room").write_bytes(bytes(PAGE))  # a quota shows only so
+        if shutil.disk_usage(state).free < ROOM_BYTES:  # the gateway calls that full, too
+            return f"--state {state}: the disk is full"
     except OSError as error:
         return f"--state {state}: cannot be written to ({error.strerror})"
     return ""
+
+
+def once_there_is_room(state: Path, act: Callable[[], T], tell: Callable[[str], None]) -> T:
+    """Do what writes to the state folder; where the disk is full, as soon as there is room.
+
+    There is no end to that: the old version answers meanwhile, and whoever starts the command again
+    would find the disk as full.
+    """
+    told = False
+    while True:
+        try:
+            return act()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            take_back(state)
+            if not told:
+                tell(f"--state {state}: the disk is full: make room; the old version answers")
+                told = True
+            time.sleep(RETRY_S)

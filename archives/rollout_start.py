@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from archives import control, node_owner
-from archives.journal import Journal, Release, fold
+from archives import control, node_owner, rollout_release
+from archives.journal import Entry, Journal, Release, fold
 from archives.loader import file_sha256, read_members
 from archives.nodes import read_nodes
 from archives.policy import Policy
 from archives.rollout import Rollout
-from archives.rollout_facts import ALLOWED, begin, facts_of, went_back
+from archives.rollout_facts import ALLOWED, TRIAL, begin, facts_of, rollouts, went_back
 from archives.rollout_waiting import BACK
+from archives.state_files import FULL
 from archives.stores import copy_whole
 from sonode_console import UserError, say
 
@@ -33,8 +36,19 @@ def start(
 
     `policy`: None is the defaults, or what the rollout that it goes on with began with. Raises
     UserError for an archive that cannot be rolled out here, or was rolled back here and not allowed
-    since, and where a rollout runs; Halted for a fault once it is under way.
+    since, and where a rollout runs; Halted for a fault once it is under way, and a full disk.
     """
+    try:
+        return _start(archive, nodes, policy, state, step_by_step=step_by_step)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise Halted(f"{error}: make room; the same words go on") from error
+
+
+def _start(
+    archive: Path, nodes: Path, policy: Policy | None, state: Path, *, step_by_step: bool
+) -> bool:
     manifest, card = read_members(archive)
     for node in read_nodes(nodes):
         if whose := node_owner.other(node.run_dir, state):
@@ -62,15 +76,19 @@ def start(
                     f"--policy: canary has no step {desired.step!r}, where the rollout of "
                     f"{facts.new.version} is; keep that step in it, or leave --policy out"
                 )
+            if not any(TRIAL in it.facts for it in rollouts(entries)[-1]):
+                control.begin(state)  # an earlier sonode has begun it, which had no such file
             # A pause stays: who starts it again may be a supervisor of processes.
-            journal.append(
-                "restart", rollout=facts.rollout, nodes=str(nodes.resolve()),
-                policy=policy.model_dump(mode="json"),
+            entry = partial(
+                journal.append, "restart", rollout=facts.rollout, nodes=str(nodes.resolve()),
+                policy=policy.model_dump(mode="json"), by=control.operator(), **{TRIAL: True},
             )  # fmt: skip
+            rollout_release.once_there_is_room(state, entry, say)
             paused = ", paused: `sonode rollout resume` goes on" if desired.paused else ""
             say(f"going on with {facts.rollout} at {desired.step}{paused}")
         else:
             _check(archive, model, new, desired.model, desired.stable)
+            _check_bytes(archive, new, entries)
             if why := went_back(entries, new):
                 raise UserError(
                     f"NEW {archive.name}: was rolled back here ({why}); mend it and give it its "
@@ -82,13 +100,19 @@ def start(
                 _, old_card = read_members(state / "archives" / desired.stable.file)
                 before = {head["name"] for head in old_card["heads"]}
                 heads = [head for head in heads if head in before]
-            control.clear_all(state)  # left by a command that was killed
+            control.begin(state)
             begin(journal, model, new, heads, nodes, policy or Policy())
             say(f"{model} {desired.stable.version if desired.stable else 'nothing'} -> {version}")
-        try:
-            return Rollout(journal, step_by_step=step_by_step).run()
-        except (UserError, OSError) as error:
-            raise Halted(f"{error}; started again, the rollout goes on") from error
+        return go_on(journal, step_by_step=step_by_step)
+
+
+def go_on(journal: Journal, *, step_by_step: bool = False) -> bool:
+    """Go on with the rollout under way; in `journal.lock()`. Raises Halted for a fault."""
+    try:
+        return Rollout(journal, step_by_step=step_by_step).run()
+    except (UserError, OSError) as error:
+        rollout_release.take_back(journal.state)  # nobody judges it from here on
+        raise Halted(f"{error}; started again, the rollout goes on") from error
 
 
 def allow(archive: Path, reason: str, state: Path) -> None:
@@ -109,7 +133,7 @@ def allow(archive: Path, reason: str, state: Path) -> None:
         under_way = fold(entries).rollout
         journal.append(
             ALLOWED, rollout=under_way, version=version, sha256=digest, reason=reason.strip(),
-            after=why,
+            after=why, by=control.operator(),
         )  # fmt: skip
 
 
@@ -127,6 +151,17 @@ def _check(
             f"NEW {archive.name}: version {new.version} "
             + ("is served already" if same else "is served with other content; give it its own")
         )
+
+
+def _check_bytes(archive: Path, new: Release, entries: Sequence[Entry]) -> None:
+    """Also of a version whose archive is no longer here."""
+    for mine in rollouts(entries):
+        other = Release(**mine[0].facts["candidate"])
+        if other.version == new.version and other.sha256 != new.sha256:
+            raise UserError(
+                f"NEW {archive.name}: another archive of version {new.version} was rolled out "
+                "here; a version is packed once, give it its own"
+            )
 
 
 def _keep_copy(archive: Path, target: Path, sha256: str) -> None:

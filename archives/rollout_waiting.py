@@ -11,11 +11,12 @@ from archives import control, rollout_nodes
 from archives.journal import Desired, Journal, fold
 from archives.rollout_facts import JUDGED, facts_of, step_entry
 from archives.rollout_nodes import Refused
-from sonode_console import say
+from sonode_console import UserError, say
 
 T = TypeVar("T")
 
 PATIENCE_S = 10.0  # then it is said what is being waited for
+GIVE_UP_S = 600.0  # then it is a fault: somebody has to see to it
 BACK = ("rollback", "withdraw")
 TOO_LATE = (*BACK, "retire")
 """Steps in which nothing can be asked any more: the version that goes is being unregistered."""
@@ -30,6 +31,7 @@ class Waiting:
         facts = facts_of(journal.entries())
         assert facts, "a rollout is under way"
         self.facts = facts
+        self._promoted_by = ""
 
     def desired(self) -> Desired:
         """What the journal says by now."""
@@ -43,25 +45,31 @@ class Waiting:
             return {}
         while (word := self._control()) != "promote" and self.desired().paused:
             time.sleep(0.05)
-        return {"why": "by hand", "paused": False} if word == "promote" else {}
+        return self._by_hand() if word == "promote" else {}
+
+    def _by_hand(self, why: str = "") -> dict[str, Any]:
+        return {"why": "by hand" + why, "by": self._promoted_by, "paused": False}
 
     def _control(self) -> str | None:
         """Heed a word of the operator. Raises Refused for `abort`; returns `promote`."""
         desired = self.desired()
         step = step_entry(self.journal.entries())
-        word = control.asked(self.state, step.seq)
-        if desired.step in TOO_LATE or word is None:
+        asked = control.asked(self.state, step.seq)
+        if desired.step in TOO_LATE or asked is None:
             return None
+        word = asked.word
         if word == "abort":
-            raise Refused("abort", "asked for by the operator")
+            raise Refused("abort", "asked for by the operator", by=asked.by)
         if word in ("pause", "resume"):
             if desired.paused != (word == "pause"):
                 self.journal.append(
-                    word, rollout=self.facts.rollout, paused=word == "pause", why="by hand"
-                )
+                    word, rollout=self.facts.rollout, paused=word == "pause", why="by hand",
+                    by=asked.by,
+                )  # fmt: skip
                 self._tell("paused: guards go on, no step does" if word == "pause" else "resumed")
             control.clear(self.state)
             return None
+        self._promoted_by = asked.by
         return word
 
     def _beside(self, act: Callable[[], T]) -> T:
@@ -77,7 +85,7 @@ class Waiting:
         seq = step_entry(self.journal.entries()).seq
         self._wait(
             lambda: rollout_nodes.applied(self.state) >= seq,
-            f"the gateway (--state {self.state}) to take entry {seq}; is `sonode gateway` running?",
+            f"the gateway (--state {self.state}) to take entry {seq}: see that it runs",
         )
 
     def _wait(self, until: Callable[[], bool], what: str) -> None:
@@ -86,10 +94,16 @@ class Waiting:
             self._control()  # also where there is nothing to wait for
             if until():
                 return
+            self._give_up(began, what)
             if not told and time.monotonic() - began > PATIENCE_S:
                 told = True
                 self._tell(f"waiting for {what}")
             time.sleep(0.05)
+
+    def _give_up(self, began: float, what: str) -> None:
+        """Raise UserError where it was waited for too long; `began` is of the monotonic clock."""
+        if time.monotonic() - began > GIVE_UP_S:
+            raise UserError(f"waited {GIVE_UP_S:g} s for {what}")
 
     def _tell(self, text: str) -> None:
         say(f"{time.strftime('%H:%M:%S')}  {text}")

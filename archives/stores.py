@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from archives.journal import Release
@@ -41,6 +42,17 @@ def deliver(release: Release, source: Path, store: Path, node: str) -> None:
 def is_other(release: Release, path: Path) -> bool:
     """Whether the file has other bytes than the release; one that is not there tells nothing."""
     return path.exists() and file_sha256(path) != release.sha256
+
+
+def remove_old(folder: Path, named: Collection[str], needed: Collection[str]) -> list[str]:
+    """Remove the archives of `named` that are not `needed`, and copies that a kill has left.
+
+    Files that are not `named` are somebody else's. Returns the names that were removed.
+    """
+    old = sorted(name for name in set(named) - set(needed) if (folder / name).is_file())
+    for path in [*(folder / name for name in old), *folder.glob(".*.part")]:
+        path.unlink(missing_ok=True)
+    return old
 
 
 def copy_whole(source: Path, target: Path) -> None:

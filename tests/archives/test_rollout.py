@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import sonode
-from archives import control, rollout_nodes, rollout_release, rollout_start
+from archives import control, rollout_nodes, rollout_release, rollout_start, rollout_waiting
 from archives.journal import Desired, Entry, Journal, Release, fold
 from archives.loader import file_sha256
 from archives.policy import Policy
@@ -317,6 +317,7 @@ def test_what_went_back_is_not_begun_anew_by_the_same_words(site, nodes, archive
             sonode.app([*words, " "], standalone_mode=False)
         sonode.app([*words, "node a had another torch"], standalone_mode=False)
         assert site.entries()[-1].facts["reason"] == "node a had another torch"
+        assert site.entries()[-1].facts["by"] == control.operator()
         with pytest.raises(UserError, match="was not rolled back here"):
             sonode.app([*words, "twice"], standalone_mode=False)
         words = site.start_words(archives["2.0"], policy)
@@ -359,6 +360,7 @@ def test_too_few_requests_hold_and_then_pause_but_never_promote(site, nodes, arc
     assert result == [False]
     back = next(entry for entry in site.entries() if entry.event == "rollback")
     assert (back.facts["guard"], back.facts["said"]) == ("abort", "asked for by the operator")
+    assert back.facts["by"] == control.operator()
 
 
 def test_pause_resume_promote_within_a_second(site, nodes, archives):
@@ -459,29 +461,116 @@ def test_where_the_disk_is_full_the_new_version_answers_nobody_until_there_is_ro
     assert [entry.event for entry in site.entries()].count("room") == 1
 
 
+def test_what_was_killed_while_the_disk_was_full_or_begun_by_an_earlier_sonode_goes_on(
+    site, nodes, archives, monkeypatch
+):
+    canary = killed_after(monkeypatch, lambda entry: entry.facts.get("step") == "canary 100 %")
+    with load(site) as clients:
+        with canary, pytest.raises(KeyboardInterrupt):
+            start(site, archives["2.0"], canary=[100])
+        site.wait_for("canary 100 %", taken=True)
+        rollout_release.take_back(site.state)  # as where there is no room
+        # An earlier sonode knew neither file, nor the fact that tells of one.
+        (site.state / control.UNDER_WAY).unlink()
+        journal = site.state / "journal.jsonl"
+        journal.write_text(journal.read_text().replace(', "trial": true', ""))
+        since = time.time()
+        time.sleep(0.3)
+        assert set(clients.versions(since)) == {"1.0"}
+        assert start(site, archives["2.0"], canary=[100])
+
+
+def test_an_abort_is_heeded_after_a_kill_while_the_disk_was_full(
+    site, nodes, archives, monkeypatch
+):
+    canary = killed_after(monkeypatch, lambda entry: entry.facts.get("step") == "canary 100 %")
+    with load(site):
+        with canary, pytest.raises(KeyboardInterrupt):
+            start(site, archives["2.0"], canary=[100])
+        (site.state / control.UNDER_WAY).unlink()  # all that `abort` could do
+        assert not start(site, archives["2.0"], canary=[100])
+
+
+def test_what_does_not_come_about_is_a_fault_that_says_what_to_do(
+    site, nodes, archives, monkeypatch
+):
+    monkeypatch.setattr(rollout_waiting, "GIVE_UP_S", 0.5)
+    assert site.gateway
+    site.gateway.kill()
+    site.gateway.wait()
+    with pytest.raises(
+        rollout_start.Halted, match=r"^waited 0\.5 s for the gateway to take entry 4: see that it"
+    ):
+        start(site, archives["2.0"], canary=[100])
+    assert desired(site).step == "shadow"
+    for node in nodes.nodes:
+        node.stop()
+    with pytest.raises(
+        rollout_start.Halted, match=r"^waited 0\.5 s for the gateway \(--state .*\)"
+    ):
+        sonode_abort(site)
+    site.start_gateway()
+
+
+def sonode_abort(site: Site) -> bool:
+    journal = Journal(site.state)
+    control.ask(site.state, "abort", 0)
+    with journal.lock():
+        return rollout_start.go_on(journal)
+
+
+def test_old_archives_are_removed_but_for_the_served_one_and_the_one_before(
+    site, nodes, archives, capsys
+):
+    folder = site.state / "archives"
+    (folder / "somebody-elses.mar").touch()
+    with load(site):
+        assert start(site, archives["2.0"], canary=[100])
+        assert {it.name for it in folder.iterdir()} == {
+            "m-1.0.mar", "m-2.0.mar", "somebody-elses.mar",
+        }  # fmt: skip
+        assert start(site, archives["3.0"], canary=[100])
+    assert {it.name for it in folder.iterdir()} == {
+        "m-2.0.mar", "m-3.0.mar", "somebody-elses.mar",
+    }  # fmt: skip
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"removed from {folder}: m-1.0.mar")
+
+
 def test_an_abort_needs_no_room_on_the_disk(site, nodes, archives, monkeypatch):
     with load(site) as clients, running(site, archives["2.0"], canary=[100], min_step_s=60):
         site.wait_for("shadow", taken=True)
         ask(site, "promote")
         site.wait_for("canary 100 %", taken=True)
 
+        append, failed = Journal.append, []
+
+        def full(*words: object, **facts: object) -> Entry:
+            if len(failed) < 2:
+                failed.append(0)
+                raise OSError(28, "No space left on device")
+            return append(*words, **facts)
+
         def fail(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(control, "ask", fail)
-            with pytest.raises(OSError, match="No space"):
-                sonode.app(["rollout", "abort", "--state", str(site.state)], standalone_mode=False)
-        site.wait_for("rolled_back")
+            patch.setattr(Path, "write_text", fail)
+            patch.setattr(Journal, "append", full)
+            patch.setattr(rollout_release, "RETRY_S", 0.1)
+            sonode.app(["rollout", "abort", "--state", str(site.state)], standalone_mode=False)
+            site.wait_for("rolled_back")
+        assert len(failed) == 2
         since = time.time()
         time.sleep(0.3)
     assert set(clients.versions(since)) == {"1.0"}
 
 
 def test_an_abort_is_not_taken_back(tmp_path):
+    control.begin(tmp_path)
+    assert control.asked(tmp_path, 3) is None
     control.ask(tmp_path, "abort", 3)
     control.ask(tmp_path, "promote", 3)
-    assert control.asked(tmp_path, 3) == "abort"
+    assert control.asked(tmp_path, 3) == control.Asked("abort", control.operator())
 
 
 def test_step_by_step_waits_for_promote(site, nodes, archives, monkeypatch):

@@ -50,6 +50,7 @@ def state(tmp_path: Path) -> Path:
     write_logs(tmp_path / "state", start.time, canary.time)
     told = {"seq": canary.seq, "time": canary.time, "nodes": {"a": "up", "b": "does not answer"}}
     (tmp_path / "state" / "gateway" / "applied.json").write_text(json.dumps(told))
+    control.begin(tmp_path / "state")
     return tmp_path / "state"
 
 
@@ -232,6 +233,11 @@ def test_promote_needs_a_running_command(state):
 def test_pause_and_resume_without_a_running_command(state, capsys):
     run("rollout", "pause", "--state", state)
     assert "nobody watches" in capsys.readouterr().out
+    assert (state / "journal.jsonl").stat().st_mode & 0o777 == 0o600
+    paused = Journal(state).entries()[-1]
+    assert paused.facts["by"] == control.operator()
+    run("rollout", "history", "--state", state)
+    assert f"by hand · by {control.operator()}" in capsys.readouterr().out
     assert fold(Journal(state).entries()).paused
     run("rollout", "resume", "--state", state)
     assert not fold(Journal(state).entries()).paused
@@ -268,7 +274,7 @@ def test_words_to_a_running_command(state, word, capsys):
     with Journal(state).lock():
         run("rollout", word, "--state", state)
         assert capsys.readouterr().out.startswith(f"{word}: asked at canary 50 %")
-    assert control.asked(state, 4) == word
+    assert control.asked(state, 4) == control.Asked(word, control.operator())
 
 
 @pytest.mark.parametrize("word", ["promote", "pause", "resume", "abort"])

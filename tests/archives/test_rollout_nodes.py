@@ -4,7 +4,7 @@ import json
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -94,20 +94,28 @@ def test_a_full_temporary_folder_or_a_kill_is_no_word_about_the_archive(
     with zipfile.ZipFile(archive, "w") as packed:
         packed.writestr("weights", bytes(50_000_000))
 
-    def outcome(free: int, code: int) -> None:
+    def outcome(free: int, code: int, said: str = "error: damaged") -> None:
+        def run(words: object, log: IO[str]) -> int:
+            log.write(said)
+            return code
+
         monkeypatch.setattr(
             rollout_nodes.shutil, "disk_usage", lambda _: SimpleNamespace(free=free)
         )
-        monkeypatch.setattr(rollout_nodes, "run_sonode", lambda *_: code)
+        monkeypatch.setattr(rollout_nodes, "run_sonode", run)
         rollout_nodes.verify(archive)
 
-    with pytest.raises(UserError, match=r"80 MB free, and 82 MB are needed"):
+    with pytest.raises(UserError, match=r"80 MB free, and 132 MB are needed"):
         outcome(80_000_000, 0)
     with pytest.raises(UserError, match="ended by signal 9"):
-        outcome(90_000_000, -9)
+        outcome(140_000_000, -9)
     with pytest.raises(Refused):
-        outcome(90_000_000, 2)
-    outcome(90_000_000, 0)
+        outcome(140_000_000, 2)
+    with pytest.raises(UserError, match=r"^verify: ARCHIVE: .* No space left on device: make room"):
+        outcome(
+            140_000_000, 2, "error: ARCHIVE: its service does not start: No space left on device"
+        )
+    outcome(140_000_000, 0)
 
 
 def test_a_node_that_answers_slowly_about_itself_is_no_bad_version(tmp_path: Path) -> None:
