@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from archives.journal import Entry
+from typing import Any, Protocol
 
 CLOCK = "clock"
 """The fact of a journal's entry that holds a stamp."""
@@ -19,7 +17,19 @@ def stamp() -> dict[str, Any]:
     return {"boot": _boot(), "s": round(time.clock_gettime(time.CLOCK_BOOTTIME), 3)}
 
 
-def elapsed(entry: Entry) -> float:
+class Stamped(Protocol):
+    """An entry of the journal."""
+
+    @property
+    def time(self) -> float:
+        """Seconds since 1970, by the clock."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """With a stamp under `CLOCK`, if it was written by this version."""
+
+
+def elapsed(entry: Stamped) -> float:
     """Seconds since the entry was written, 0 and more.
 
     Over a boot that is what the clock says, which may have been set; where it says that the entry

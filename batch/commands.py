@@ -18,8 +18,8 @@ from sonode_console import UserError, say
 if TYPE_CHECKING:
     from batch.job import Archive
     from batch.local_engine import Engine
+    from batch.run_record import RunSummary
     from batch.scorer import Plan
-    from batch.summary import RunSummary
 
 
 def mount(app: typer.Typer) -> None:

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from batch import drift
+from batch.run_record import RunSummary
 from sonode_page import page, table
-
-if TYPE_CHECKING:
-    from batch.summary import RunSummary
-
 
 _GIVEN = (
     '<p class="note">A probability that is given something, malignant, say, speaks only of lesions '

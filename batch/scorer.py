@@ -25,8 +25,8 @@ from batch.fetching import Limits
 from batch.job import Archive, Job
 from batch.local_engine import Engine, LocalEngine
 from batch.manifest import Manifest, requests
+from batch.run_record import RunSummary
 from batch.shards import Receipt, Shard
-from batch.summary import RunSummary
 from sonode_console import UserError
 
 _REHEARSED = 48  # images that a plan is estimated from

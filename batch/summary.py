@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -22,57 +22,12 @@ from batch import claims, drift, report, results, storage
 from batch.drift import BINS
 from batch.job import Job
 from batch.parts import read_columns
+from batch.run_record import RunSummary
 from batch.storage_errors import ObjectChanged, ObjectExists, ObjectMissing, StorageError
 
 _log = logging.getLogger(__name__)
 
 _PACKAGES = ("sonode", "torch", "openvino", "pillow", "pydicom", "numpy", "pyarrow", "boto3")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSummary:
-    """What the results hold, and what the last run did; run.json has the same fields."""
-
-    format: Literal[1] = 1
-    """Of this record; a reader that does not know it should not go on."""
-    rows: int
-    by_status: dict[str, int]
-    by_code: dict[str, int]
-    scored: int
-    """Rows that this run scored, or tried to; the others were there before."""
-    carried: int
-    """Rows that this run took over from the results of `--since`."""
-    images_per_second: float
-    """Rows that this run scored over the wall-clock time from the first fetch to the last write."""
-    seconds: dict[str, float]
-    """What each stage took in this run, of all threads together."""
-    model: dict[str, str]
-    """Its name, version and SHA-256."""
-    engine: str
-    """The one of this run."""
-    versions: dict[str, str]
-    """Of the packages that decode, score and write."""
-    date: str
-    manifest_key: str
-    """Names the manifest by its rows and its folder."""
-    explain: str | None
-    batch_size: int | None
-    """Images that went through the network together; None for what the engine takes best."""
-    shard_rows: int
-    scores: dict[str, list[int]]
-    """How many rows have a probability in each of 20 bins from 0 to 1, by head."""
-    given: dict[str, str | None]
-    """The label column that must be positive for a head's probability to mean anything; null for
-    one that speaks of every lesion."""
-    drift: dict[str, dict[str, dict[str, float]]]
-    """PSI and KS of `scores` to those of the training ("training", from the archive) and of the
-    same model's run before ("run of DATE"), by head; see `batch.drift`."""
-    parts: int
-    dataset: str
-    """The folder of the parts, below the folder of the results."""
-    started: str
-    """UTC, ISO 8601; of this run."""
-    finished: str
 
 
 class _RunBefore(BaseModel):

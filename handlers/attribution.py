@@ -33,13 +33,13 @@ import torch
 from torch import nn
 
 from handlers.errors import ExplanationFailed, ExplanationTooLong
+from handlers.requests import METHODS
 from model_def.checkpoint import ModelCard
 from model_def.gradcam import grad_cam
 from model_def.heads import deciding, logit_slices
 from model_def.network import Network
 from model_def.preprocessing import Pixels, normalise
 
-METHODS = ("gradcam", "integrated_gradients", "occlusion", "guided_gradcam")
 SIGNED = ("integrated_gradients", "occlusion")
 
 IG_STEPS = 32

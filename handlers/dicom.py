@@ -22,7 +22,8 @@ from handlers.dicom_file import is_dicom, read
 from handlers.dicom_header import code, frame_number, read_header
 from handlers.dicom_values import shades
 from handlers.errors import ImageTooLarge, RequestError, UnreadableImage
-from handlers.frames import MAX_DICOM_BYTES, Frame
+from handlers.frames import Frame
+from model_def.limits import MAX_DICOM_BYTES
 from model_def.preprocessing import RoI
 
 __all__ = ["decode", "is_dicom"]

@@ -15,6 +15,7 @@ from typing import Literal
 from handlers.dicom_header import Header
 from handlers.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
 from model_def import jpeg
+from model_def.limits import MAX_SCANS
 
 MAX_J2K_TILES = 4096
 """16 million pixels in tiles of 64 x 64; each takes OpenJPEG 13 KB before it is decoded."""
@@ -97,10 +98,8 @@ def read_jpeg(data: bytes) -> Codestream:
         raise _damaged("JPEG")
     if len(body) < 6 or len(body) < 6 + 3 * body[5]:
         raise _damaged("JPEG")
-    if (scans := jpeg.count_scans(data)) > jpeg.MAX_SCANS:
-        raise ImageTooLarge(
-            f"image: {scans} JPEG scans; the limit is {jpeg.MAX_SCANS}", field="image"
-        )
+    if (scans := jpeg.count_scans(data)) > MAX_SCANS:
+        raise ImageTooLarge(f"image: {scans} JPEG scans; the limit is {MAX_SCANS}", field="image")
     precision, height, width, samples = struct.unpack(">BHHB", body[:6])
     ids, sampling = body[6 : 6 + 3 * samples : 3], body[7 : 6 + 3 * samples : 3]
     cosine = marker in (0xC0, 0xC1, 0xC2)

@@ -19,13 +19,7 @@ from pydicom.valuerep import VR
 
 from handlers.dicom_header import KEYWORDS
 from handlers.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
-from handlers.frames import MAX_DICOM_BYTES
-
-MAX_READS = 400_000
-"""Pieces that the header and the table of frames may have: nested empty items are cheap to send and
-costly to read. A loop of `MAX_FRAMES` takes a tenth of it."""
-MAX_ELEMENT = 2**18
-"""Bytes of a header element that is kept; a full 16-bit palette has 2**17."""
+from model_def.limits import MAX_DICOM_BYTES, MAX_ELEMENT_BYTES, MAX_READS
 
 _UNDEFINED = 0xFFFFFFFF
 _PIXEL_DATA, _FLOAT_PIXELS = 0x7FE00010, (0x7FE00008, 0x7FE00009)
@@ -171,9 +165,9 @@ def _check_sizes(dataset: Dataset) -> None:
     for tag in dataset.keys():  # noqa: SIM118 - iterating the dataset itself would parse values
         element = dataset.get_item(tag)
         value = element.value if element is not None else None
-        if isinstance(value, bytes) and len(value) > MAX_ELEMENT:
+        if isinstance(value, bytes) and len(value) > MAX_ELEMENT_BYTES:
             raise ImageTooLarge(
-                f"image: a header element of {len(value)} bytes; the limit is {MAX_ELEMENT}",
+                f"image: a header element of {len(value)} bytes; the limit is {MAX_ELEMENT_BYTES}",
                 field="image",
             )
         if element is not None and element.VR == VR.SQ and not isinstance(value, bytes | None):

@@ -12,8 +12,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from handlers.errors import ImageTooLarge, InvalidFrame, UnreadableImage, UnsupportedImage
-from handlers.frames import MAX_FRAMES
-from model_def.stored_image import MAX_PIXELS
+from model_def.limits import MAX_FRAMES, MAX_PIXELS
 
 KEYWORDS = (
     "Modality SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames Rows "

@@ -1,4 +1,4 @@
-"""A decoded frame as it was stored, and the limits of DICOM beside those of `stored_image`."""
+"""A decoded frame as it was stored."""
 
 from __future__ import annotations
 
@@ -13,11 +13,6 @@ from handlers import quality
 from handlers.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
 from model_def import jpeg, png
 from model_def.preprocessing import Pixels, RoI
-
-MAX_DICOM_BYTES = 256 * 2**20
-"""Of a DICOM file, deflated or inflated: a cine loop is sent whole, though one frame is decoded."""
-MAX_FRAMES = 10_000
-"""Of a DICOM file: more than five minutes at 30 frames a second."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,11 +19,10 @@ from handlers.errors import (
 )
 from handlers.frames import Frame, refused
 from handlers.requests import Explain, ScoringRequest
+from model_def.limits import MAX_BYTES, MAX_PIXELS
 from model_def.preprocessing import Pixels, Preprocessing, RoI, crop, resize
 from model_def.stored_image import (
     FORMATS,
-    MAX_BYTES,
-    MAX_PIXELS,
     check_whole,
     opened,
     stored_pixels,

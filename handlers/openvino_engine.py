@@ -8,7 +8,7 @@ The graph is laid down operation by operation. `openvino.convert_model` would do
 network, but takes up to 9 s of a core for a ResNet50 where this takes a tenth of one, and reports
 its use to Intel over the network.
 
-Shapes in names as in `handlers.engines`.
+Shapes in names as in `handlers.engine_base`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, cast
 import torch
 from torch import fx, nn
 
-from handlers.engines import (
+from handlers.engine_base import (
     BF16_TOLERANCE,
     FP32_TOLERANCE,
     EngineUnavailable,
@@ -38,7 +38,7 @@ def installed() -> bool:
 
 
 class OpenVINOEngine:
-    """See the module, and `handlers.engines` for what an engine is."""
+    """See the module, and `handlers.engine_base` for what an engine is."""
 
     micro_batch = 1
 

@@ -27,7 +27,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from handlers.attribution import METHODS
 from handlers.errors import (
     ImageTooLarge,
     InvalidRoI,
@@ -35,13 +34,14 @@ from handlers.errors import (
     MissingImage,
     UnsupportedEncoding,
 )
-from handlers.frames import MAX_DICOM_BYTES
 from handlers.inflate import CODINGS, BadGzip, gunzip
+from model_def.limits import MAX_BYTES, MAX_DICOM_BYTES, MAX_TEXT
 from model_def.preprocessing import RoI
-from model_def.stored_image import MAX_BYTES
 
 # `study_id` is for the gateway's routing; the score does not depend on it.
 FIELDS = ("image", "roi", "explain", "frame", "study_id")
+METHODS = ("gradcam", "integrated_gradients", "occlusion", "guided_gradcam")
+"""Of heat maps; the first is the default of `/explanations`."""
 HEADERS = {"x-roi": "roi", "x-explain": "explain", "x-frame": "frame"}
 EXTRAS = ("full_frame", "grid")  # what `explain` may ask for beside the overlay of the crop
 # A whole number as text; Python's float() takes `1_0` and the digits of every script, too.
@@ -49,7 +49,6 @@ WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
 PLAIN = ("", "identity")  # as Content-Encoding
 _FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _NO_GZIP = "body: Content-Encoding is gzip, the body is not, or damaged; send either as it is"
-MAX_TEXT = 256  # characters of any field but the image; long digits are costly to parse
 
 
 @dataclass(frozen=True)

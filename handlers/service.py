@@ -33,7 +33,7 @@ from handlers import (
     settings,
     telemetry,
 )
-from handlers.engines import Forward
+from handlers.engine_base import Forward
 from handlers.errors import (
     ExplanationFailed,
     InferenceFailed,
@@ -77,7 +77,7 @@ class ScoringService:
         self.device = engines.choose_device(properties.get("gpu_id"))
         self.attributor = attribution.Attributor(network, self.card)
         self.head_labels = {head.name: head.labels for head in self.card.heads}
-        self.methods = attribution.METHODS
+        self.methods = requests.METHODS
         self.poisoned = False
         model = context.manifest["model"]
         self.model = ModelIdentity(

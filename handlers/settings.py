@@ -30,7 +30,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     engine: EngineChoice = "auto"
-    """How the forward pass runs (see `handlers.engines`)."""
+    """How the forward pass runs (see `handlers.engine_base`)."""
     fallback: tuple[EngineName, ...] = ()
     """Engines to go on to, in order, where the one before is not there or does not reproduce the
     golden examples. None unless asked for: another engine is another speed and other digits."""

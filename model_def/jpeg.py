@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 import simplejpeg
 
-MAX_SCANS = 100
-"""Usual are 1 to 11, and each goes over all pixels, which it may hold in a few bytes."""
+from model_def.limits import MAX_SCANS
 
 # Stuffed zeros, restart markers and TEM have no segment; below 0xC0 nothing is defined.
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")

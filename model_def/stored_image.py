@@ -19,12 +19,9 @@ import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from model_def import jpeg, png, tiff
+from model_def.limits import MAX_TILE_PIXELS
 from model_def.preprocessing import Pixels
 
-MAX_BYTES = 32 * 2**20
-"""Of a still image; an ultrasound frame of 1 Mpx has 3 MB uncompressed."""
-MAX_PIXELS = 16_000_000
-"""Of one frame, read from the header before anything is decoded: twice a 4K screen."""
 # Who opens an image checks the header's size, before any pixel is decoded; Pillow would only warn.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -95,7 +92,7 @@ def _unusable_tiff(image: Image.Image) -> str | None:
     if any(kind != 1 for kind in tags.get(_SAMPLE_FORMAT, ())):
         return "signed or floating samples; give unsigned ones"
     width, height = image.size
-    if tags.get(_TILE_WIDTH, 1) * tags.get(_TILE_LENGTH, 1) > max(width * height, tiff.USUAL_TILE):
+    if tags.get(_TILE_WIDTH, 1) * tags.get(_TILE_LENGTH, 1) > max(width * height, MAX_TILE_PIXELS):
         return "tiles larger than the image; write it anew"  # a tile is decoded as a whole
     if image.mode.startswith("I;16"):
         if tags.get(_BITS) != (16,):

@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from PIL import TiffImagePlugin
 
 from model_def import jpeg
+from model_def.limits import MAX_TILE_PIXELS
 
 _COMPRESSION, _JPEG, _DEFLATE = 259, 7, (8, 32946)
 _STRIP_OFFSETS, _STRIP_SIZES = 273, 279
 _TILE_OFFSETS, _TILE_SIZES = 324, 325
 _JPEG_TABLES = 347
 _PHOTOMETRIC, _RGB = 262, 2
-USUAL_TILE = 4096 * 4096
-"""Pixels of a tile that is taken though the image be smaller."""
 _BYTES_PER_PIXEL = 16
 """Twice those of four channels of 16 bits, since tiles go beyond the image's edge."""
 
@@ -35,7 +34,7 @@ def check(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
     compression = image.tag_v2.get(_COMPRESSION)
     if compression != _JPEG and compression not in _DEFLATE:
         return
-    pixels = max(image.width * image.height, USUAL_TILE)  # what all pieces may hold, about
+    pixels = max(image.width * image.height, MAX_TILE_PIXELS)  # what all pieces may hold, about
     allowed = 2 * pixels if compression == _JPEG else _BYTES_PER_PIXEL * pixels
     for piece in _pieces(image, data):
         if compression == _JPEG:

@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from PIL import UnidentifiedImageError
 
 from model_def import jpeg, png
+from model_def.limits import MAX_BYTES, MAX_PIXELS
 from model_def.preprocessing import Pixels, RoI
-from model_def.stored_image import MAX_BYTES, MAX_PIXELS, check_whole, opened, to_grey, unusable
+from model_def.stored_image import check_whole, opened, to_grey, unusable
 from sonode_console import UserError, progress, say
 from train.cohort_checks import (
     ABSENT,

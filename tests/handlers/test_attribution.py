@@ -21,8 +21,9 @@ from torch import nn
 from archives.build import pack
 from handlers import attribution
 from handlers import service as service_module
-from handlers.attribution import METHODS, Attribution, Attributor
+from handlers.attribution import Attribution, Attributor
 from handlers.errors import ExplanationTooLong
+from handlers.requests import METHODS
 from handlers.service import ScoringService
 from model_def import checkpoint
 from model_def.checkpoint import ModelCard

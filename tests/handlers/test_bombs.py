@@ -10,8 +10,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 from pydicom import uid
 
-from handlers import dicom_file, frames, images
+from handlers import images
 from handlers.errors import RequestError
+from model_def import limits
 from tests.handlers import dicoms
 from tests.handlers.dicoms import GREY, compressed, dataset, encoded, write
 
@@ -62,7 +63,7 @@ def of_many_items() -> bytes:
     made = write(dataset(GREY, "MONOCHROME2"))
     # In front of the first element of the data set: an endless sequence of empty items.
     at = made.index(struct.pack("<HH2s", 0x0008, 0x0016, b"UI"))
-    items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * dicom_file.MAX_READS
+    items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * limits.MAX_READS
     return made[:at] + struct.pack("<HH2sHI", 8, 8, b"SQ", 0, 0xFFFFFFFF) + items + made[at:]
 
 
@@ -148,7 +149,7 @@ def test_a_bomb_in_metadata_does_not_go_off_and_leaves_the_pixels(
 
 
 def test_files_over_the_limits_on_bytes() -> None:
-    for data in (bytes(images.MAX_BYTES + 1), bytes(128) + b"DICM" + bytes(frames.MAX_DICOM_BYTES)):
+    for data in (bytes(limits.MAX_BYTES + 1), bytes(128) + b"DICM" + bytes(limits.MAX_DICOM_BYTES)):
         with pytest.raises(RequestError, match="the limit is") as caught:
             images.decode(data)
         assert caught.value.code == "image_too_large"

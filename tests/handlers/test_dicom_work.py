@@ -20,7 +20,7 @@ from pydicom.sequence import Sequence
 
 from handlers import dicom_decoders, dicom_file, images
 from handlers.errors import ImageTooLarge, RequestError, UnreadableImage
-from model_def import jpeg as model_jpeg
+from model_def import limits
 from tests.handlers.dicom_frames import encapsulated, j2k, rle
 from tests.handlers.dicoms import GREY, dataset, encoded, write
 
@@ -149,7 +149,7 @@ def test_the_boxes_of_a_jpeg_2000_file_are_not_walked_through() -> None:
 def test_jpeg_of_many_scans() -> None:
     many = encoded(np.zeros((64, 64), np.uint8), "JPEG", progressive=True)
     scan = many[many.rindex(b"\xff\xda") : -2]
-    many = many[:-2] + scan * model_jpeg.MAX_SCANS + many[-2:]
+    many = many[:-2] + scan * limits.MAX_SCANS + many[-2:]
     made = dataset(np.zeros((64, 64), np.uint8), "MONOCHROME2")
     with pytest.raises(ImageTooLarge, match="JPEG scans"):
         decode(encapsulated(made, [many], uid.JPEGBaseline8Bit, "right"))

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from handlers import engines
-from handlers.engines import AutocastEngine, Engine, EngineUnavailable, Forward
+from handlers.engine_base import Engine, EngineUnavailable, Forward
 from handlers.settings import EngineName, Settings
+from handlers.torch_engines import AutocastEngine
 from model_def import checkpoint
 from model_def.network import Network
 from model_def.preprocessing import normalise
@@ -123,9 +124,9 @@ def test_float32_is_not_tf32_on_a_gpu(
 def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     auto = Settings()
     monkeypatch.setitem(sys.modules, "openvino", None)  # as where it is not installed
-    monkeypatch.setattr("handlers.openvino_engine.installed", lambda: False)
+    monkeypatch.setattr("handlers.engines.installed", lambda: False)
     assert engines.candidates(auto, CPU) == ["eager"]
-    monkeypatch.setattr("handlers.openvino_engine.installed", lambda: True)
+    monkeypatch.setattr("handlers.engines.installed", lambda: True)
     assert engines.candidates(auto, CPU) == ["openvino"]
     assert engines.candidates(auto, torch.device("cuda", 0)) == ["cuda"]
     both = Settings(engine="openvino", fallback=("openvino", "eager"))

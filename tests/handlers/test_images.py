@@ -12,6 +12,7 @@ from handlers.errors import (
     UnsupportedImage,
 )
 from handlers.requests import Explain, ScoringRequest
+from model_def import limits
 from model_def.preprocessing import Preprocessing, RoI
 from tests.conftest import encode
 
@@ -106,7 +107,7 @@ def test_limits_are_checked_before_decoding(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ImageTooLarge, match="7000 x 7000"):
         images.decode(bomb)
     with pytest.raises(ImageTooLarge, match="bytes"):
-        images.decode(bytes(images.MAX_BYTES + 1))
+        images.decode(bytes(limits.MAX_BYTES + 1))
 
 
 def prepare(frame: np.ndarray, roi: RoI | None) -> images.Prepared:

@@ -16,8 +16,8 @@ from handlers.errors import (
     UnsupportedEncoding,
 )
 from handlers.requests import Explain, ScoringRequest
+from model_def.limits import MAX_BYTES
 from model_def.preprocessing import RoI
-from model_def.stored_image import MAX_BYTES
 
 HEADS = ["malignancy", "alnm"]
 EXPECTED = ScoringRequest(b"png", RoI(1, 2, 30, 40), Explain("gradcam", ("alnm",)), frame=7)

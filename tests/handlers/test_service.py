@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from handlers import poison
-from handlers.engines import Forward
+from handlers.engine_base import Forward
 from handlers.golden import GoldenMismatch
 from handlers.images import Prepared
 from handlers.service import ScoringService

@@ -70,7 +70,7 @@ def test_strips_that_would_take_minutes_are_refused_at_once(
     check(plain_tiff(8, [zlib.compress(bytes(64)), zlib.compress(b"a" * 64)]))
     with pytest.raises(jpeg.Damaged, match="overlap"):
         check(plain_tiff(8, [zlib.compress(bytes(64))] * 500))
-    monkeypatch.setattr(tiff, "USUAL_TILE", 4096)
+    monkeypatch.setattr(tiff, "MAX_TILE_PIXELS", 4096)
     with pytest.raises(jpeg.Damaged, match="larger than the image"):
         check(plain_tiff(8, [zlib.compress(bytes(3 * 2**20)), zlib.compress(b"a" * 64)]))
     buffer = io.BytesIO()

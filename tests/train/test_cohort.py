@@ -10,7 +10,7 @@ from PIL import Image
 
 from handlers.errors import ImageTooLarge
 from handlers.images import decode
-from model_def.stored_image import MAX_BYTES
+from model_def.limits import MAX_BYTES
 from sonode_console import UserError
 from train.cohort import SCHEMA, Cohort, load_cohort, read_image, write_cohort
 from train.cohort_checks import Scan, find_faults
