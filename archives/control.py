@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from archives.state_files import hand_over, write_private
+
 Word = Literal["promote", "pause", "resume", "abort"]
 
 UNDER_WAY = "under_way"
@@ -49,12 +51,10 @@ def ask(state: Path, word: Word, step: int) -> None:
     told = json.dumps({"word": word, "step": step, "by": operator()})
     if word == "abort":
         with suppress(OSError):  # a full disk
-            (state / "abort").write_text(told)
+            write_private(state, state / "abort", told.encode())
         (state / UNDER_WAY).unlink(missing_ok=True)
         return
-    part = state / "control.part"
-    part.write_text(told)
-    part.replace(state / "control")
+    write_private(state, state / "control", told.encode())
 
 
 def asked(state: Path, step: int) -> Asked | None:
@@ -79,7 +79,8 @@ def begin(state: Path) -> None:
     """Forget all that was asked: a rollout begins. Raises OSError without room."""
     clear(state)
     (state / "abort").unlink(missing_ok=True)
-    (state / UNDER_WAY).touch()
+    with (state / UNDER_WAY).open("ab") as file:
+        hand_over(state, file.fileno())
 
 
 def _read(path: Path) -> dict[str, Any]:

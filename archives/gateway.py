@@ -8,6 +8,7 @@ in `gateway/` what nginx needs and writes.
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import json
 import os
@@ -21,11 +22,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from archives import state_files
 from archives.certificate import Pair
 from archives.journal import Desired, Release
 from archives.loader import NAME
 from archives.node import CONFIG
 from archives.nodes import NodeSettings
+from sonode_console import UserError
 
 if TYPE_CHECKING:
     import jinja2
@@ -119,7 +122,7 @@ def render(
         "old": old,
         "at_node": _torchserve("job_queue_size") // WORKERS,
         "mirrored_at_once": MIRRORED_AT_ONCE // WORKERS,
-        "user": pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else None,
+        "user": workers_user(state) if os.geteuid() == 0 else None,
         "workers": WORKERS,
         "descriptors": min(DESCRIPTORS, _hard_limit()),
         "draining": draining,
@@ -159,6 +162,22 @@ def _for_nginx(path: Path) -> str:
 def _hard_limit() -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+
+
+def workers_user(state: Path) -> str:
+    """Return the user and group, as nginx has them, of its workers where root starts it.
+
+    It is the state folder's owner, as of all files in it. Raises UserError for one without a name.
+    """
+    number = state_files.owner(state)
+    try:
+        user = pwd.getpwuid(number)
+        return f"{user.pw_name} {grp.getgrgid(user.pw_gid).gr_name}"
+    except KeyError:
+        raise UserError(
+            f"--state {state}: belongs to user {number}, who has no name here, as nginx needs it: "
+            "start the gateway as that user, not as root, or give the folder to another one"
+        ) from None
 
 
 def on_trial(desired: Desired) -> tuple[Release | None, Release | None]:

@@ -6,9 +6,9 @@ what it can do. Killed at any point, it is started again and adopts the nginx th
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ from archives.journal import Desired, Journal, fold
 from archives.nginx import Nginx
 from archives.node_watch import NOT_YET, Seen, Watch
 from archives.nodes import PROBE_TIMEOUT_S, Node, NodeSettings
-from archives.state_files import write_private
+from archives.state_files import alone, hand_over, make_folder, owner, write_private
 from sonode_console import UserError, say
 
 logger = logging.getLogger(__name__)
@@ -210,20 +210,19 @@ class Supervisor:
         if not clients.clients(self.state):
             say("              NOBODY has one yet: every request is refused with 401")
         say(f"  logs        {self.nginx.folder}")
+        if os.geteuid() == 0 and owner(self.state) == 0:
+            say("  ROOT        runs nginx's workers, whom strangers reach: start it as another")
+            say("              user, or give --state to one (chown -R): they run as its owner")
 
 
 @contextmanager
 def only_one(state: Path) -> Iterator[None]:
     """Be the only gateway of a state folder. Raises UserError where another one is."""
     folder = state / "gateway"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"--state {state}: its gateway is running; stop that one, or give another --state"
-            ) from None
+    make_folder(state, folder)
+    taken = f"--state {state}: its gateway is running; stop that one, or give another --state"
+    with alone(folder / "lock", taken) as file:
+        hand_over(state, file.fileno())
         yield
 
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from archives.nginx_processes import configuration, group_of, members
 from archives.node import SOCKET_PATH_MAX
 from archives.processes import command, signal_group
-from archives.state_files import write_private
+from archives.state_files import hand_over, make_folder, write_private
 from sonode_console import UserError
 
 STOP_TIMEOUT_S = 150.0  # the longest request; see worker_shutdown_timeout
@@ -51,7 +51,8 @@ class Nginx:
         self._given = binary
         self._children: list[subprocess.Popen[bytes]] = []  # the last one is the one at work
         self._loaded: str | None = None  # the serial of what it answers with, as far as is known
-        (self.folder / "tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
+        for made in (self.folder, self.folder / "tmp"):
+            make_folder(self.folder.parent, made)
         self.folder.chmod(0o700)
 
     @cached_property
@@ -81,7 +82,10 @@ class Nginx:
         Raises UserError where it does not start.
         """
         sockets = self.folder / f"s{(self._generations() or [0])[-1] + 1}"
-        sockets.mkdir(mode=0o700)
+        make_folder(self.folder.parent, sockets)
+        for name in ("nginx.log", "error.log", *LOGS):  # else they would be root's
+            with (self.folder / name).open("ab") as log:
+                hand_over(self.folder.parent, log.fileno())
         text, serial = render(sockets)
         config = configuration(sockets)
         self._write(config, text)

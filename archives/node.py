@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from archives.java import HOST, claim_ports, environment, worker_failure
 from archives.loader import MANIFEST
 from archives.plan import plan
 from archives.processes import living, signal_group
+from archives.state_files import alone
 from archives.tokens import Keys, Kind, ask
 from sonode_console import UserError
 
@@ -163,13 +163,8 @@ class TorchServeNode:
 
     def _hold(self, lock: Path) -> None:
         """Be the only node in the run folder until `stop`."""
-        file = self._held.enter_context(lock.open("w"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"run folder {self.run_dir}: a node runs in it; stop that one, or give another"
-            ) from None
+        taken = f"run folder {self.run_dir}: a node runs in it; stop that one, or give another"
+        self._held.enter_context(alone(lock, taken))
 
     def _launch(self) -> None:
         lines = {

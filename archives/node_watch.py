@@ -76,7 +76,8 @@ class Watch(threading.Thread):
             try:
                 if time.monotonic() >= take_at:
                     whose = node_owner.take(self.node.settings.run_dir, self._state)
-                    take_at = time.monotonic() + TAKE_S
+                    # A standby has the node a second after it is free.
+                    take_at = time.monotonic() + (PROBE_S if whose else TAKE_S)
                 if whose:
                     self.seen = Seen(why=f"belongs to the gateway of {whose}", barred=True)
                     continue

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from archives.gateway import RELEASED
 from archives.gateway_health import ROOM_BYTES
-from archives.state_files import FULL
+from archives.state_files import FULL, hand_over, make_folder
 
 T = TypeVar("T")
 
@@ -25,8 +25,9 @@ RETRY_S = 2.0
 
 def grant(state: Path) -> None:
     """Let the version on trial answer what the journal gives it. Raises OSError without room."""
-    (state / "gateway").mkdir(mode=0o700, parents=True, exist_ok=True)
-    (state / "gateway" / RELEASED).touch()
+    make_folder(state, state / "gateway")
+    with (state / "gateway" / RELEASED).open("ab") as file:
+        hand_over(state, file.fileno())
 
 
 def granted(state: Path) -> bool:
@@ -45,8 +46,10 @@ def no_room(state: Path) -> str:
     What the gateway would have logged meanwhile is lost, and with it what guards judge by.
     """
     try:
-        (state / "gateway").mkdir(mode=0o700, parents=True, exist_ok=True)
-        (state / "gateway" / "room").write_bytes(bytes(PAGE))  # a quota shows only so
+        make_folder(state, state / "gateway")
+        with (state / "gateway" / "room").open("wb") as file:  # a quota shows only so
+            hand_over(state, file.fileno())
+            file.write(bytes(PAGE))
         if shutil.disk_usage(state).free < ROOM_BYTES:  # the gateway calls that full, too
             return f"--state {state}: the disk is full"
     except OSError as error:

@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from archives import clients
+from archives.ab_report import _arm
 from archives.gateway import GatewaySettings, render
 from archives.gateway_supervisor import Supervisor, only_one
 from archives.java import claim_ports
@@ -115,7 +116,6 @@ def test_both_apis_and_health(gateway: Behind, nodes: list[StandIn]) -> None:
     health = f"http://127.0.0.1:{gateway.port}/health"
     answer = gateway.client.get(health)  # without a token
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
-    assert "X-Model-Version" not in answer.headers
     answer = gateway.client.get(health, headers={"If-Match": '"x"'})
     assert (answer.status_code, answer.json()["code"]) == (412, "bad_request")
 
@@ -224,6 +224,30 @@ def test_an_encoded_form_is_refused_since_torchserve_cannot_read_it(
 
 
 # --- what is written
+
+
+def test_a_client_that_leaves_its_socket_open_does_not_make_a_version_slow(
+    gateway: Behind, nodes: list[StandIn]
+) -> None:
+    head = f"POST /predictions/m HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {gateway.token}\r\n"
+    for node in nodes:
+        node.delay_s = {"1.0": 0.05}
+    try:
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=60) as connection:
+            # More than it announces: nginx answers, and lingers for what is left.
+            connection.sendall(f"{head}Connection: close\r\nContent-Length: 1\r\n\r\nxyz".encode())
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert answer.status == 200
+            mine = answer.headers["X-Request-Id"]
+            gateway.wait(lambda: [it for it in gateway.lines("requests") if it["id"] == mine])
+    finally:
+        for node in nodes:
+            node.delay_s = {}
+    (row,) = (it for it in gateway.lines("requests") if it["id"] == mine)
+    told = _arm([row])["ms"]["p50"]["value"]
+    assert told >= 50
+    assert row["ms"] - told > 1900  # lingering_timeout is 2 s
 
 
 def test_logs_hold_a_keyed_hash_and_nothing_of_the_client(gateway: Behind) -> None:

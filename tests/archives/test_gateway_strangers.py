@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 import ssl
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -20,9 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from archives import certificate, clients, nginx_processes
+from archives import certificate, clients, nginx_processes, rollout_release
 from archives.clients import add_client
-from archives.gateway import GatewaySettings
+from archives.gateway import GatewaySettings, workers_user
 from archives.gateway_health import Health
 from archives.gateway_logs import LogTail
 from archives.gateway_supervisor import Supervisor
@@ -34,6 +36,7 @@ from tests.archives.behind import V1, V2, Behind, behind, load, start_journal
 from tests.archives.standin import Handler, StandIn
 
 HERE = Path(__file__).parent
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -236,6 +239,44 @@ def test_it_listens_on_ipv6(node: StandIn, tmp_path: Path) -> None:
     with Supervisor([node.settings()], tmp_path / "g", GatewaySettings(port=port, host="::1")):
         found = httpx.get(f"http://[::1]:{port}/health", trust_env=False)
     assert found.status_code == 200
+
+
+# --- users
+
+
+@pytest.mark.live
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start it for another user")
+def test_started_by_root_its_workers_are_the_state_folders_owner(
+    node: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tempfile.TemporaryDirectory() as made:  # tmp_path lies in a folder that only root enters
+        state = Path(made)
+        os.chown(state, NOBODY, -1)
+        canary = {"candidate": V2, "serves": [V1, V2], "percent": 100.0, "shadow_percent": 0.0}
+        with behind([node.settings()], state, **canary) as running:
+            assert running.supervisor
+            rollout_release.grant(state)
+            running.journal(rollout="r", percent=100.0)
+            (sockets,) = (state / "gateway").glob("s[0-9]*")
+            master = nginx_processes.group_of(sockets)
+            workers = set(nginx_processes.members(master)) - {master}
+            assert {Path(f"/proc/{it}").stat().st_uid for it in workers} == {NOBODY}
+            assert running.ask("1").headers["X-Model-Version"] == "2.0"  # it sees the release
+            node.renew("inference", "management")
+            assert running.ask("2").status_code == 200
+            running.journal(rollout="r", percent=0.0, shadow_percent=100.0)
+            running.of(running.ask("3"), "attempts", 2)  # its shadow came there, too
+            running.supervisor.nginx.rotate(limit=0)
+            running.wait((state / "gateway" / "requests.jsonl").exists)
+            running.of(running.ask("4"), "requests")
+        assert not caplog.records
+        assert not rollout_release.no_room(state)
+        # Whose it is can start it next.
+        others = [it for it in state.rglob("*") if it.stat().st_uid != NOBODY]
+        assert not others
+        os.chown(state, 54321, -1)
+        with pytest.raises(UserError, match="belongs to user 54321, who has no name here"):
+            workers_user(state)
 
 
 # --- nodes that answer something else
