@@ -70,8 +70,8 @@ soak: $(VENV)/.installed  ## memory over 20,000 requests, and of manifests of up
 kills: $(VENV)/.installed  ## the batch killed 50 times at random moments and at each stage boundary
 	SONODE_TEST_KILLS=50 $(BIN)/python -m pytest tests/batch/test_kills.py
 
-rollouts: $(VENV)/.installed  ## bad versions, and kills at each step of a rollout under load
-	SONODE_TEST_ROLLOUTS=all $(BIN)/python -m pytest tests/archives/test_rollout_live.py -s
+rollouts: $(VENV)/.installed  ## bad versions, kills, faults of disk and clock, under load: a table
+	$(BIN)/python -m tests.archives.rollout_table --out rollouts.md
 
 # After a change of what is needed; `uv` reads the hashes of all files from the index.
 COMPILE = $(BIN)/uv pip compile pyproject.toml --constraint constraints.txt --generate-hashes \

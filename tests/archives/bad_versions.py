@@ -35,6 +35,15 @@ def _failing(self, prepared):
     return _inference(self, prepared)
 ScoringService.inference = _failing
 """
+HANGS_ONCE_THERE_IS = """
+import os
+_inference = ScoringService.inference
+def _hanging(self, prepared):
+    if os.path.exists({file!r}):
+        time.sleep(3600)
+    return _inference(self, prepared)
+ScoringService.inference = _hanging
+"""
 DIES_NOW_AND_THEN = """
 import os, random
 _handle = ScoringService.handle

@@ -21,6 +21,7 @@ from archives.gateway_supervisor import Supervisor
 from archives.java import claim_ports
 from archives.journal import Journal, Release
 from archives.nodes import NodeSettings
+from tests.archives import figures
 
 V1 = Release("1.0", "m-1.0.mar", "0" * 64)
 V2 = Release("2.0", "m-2.0.mar", "0" * 64)
@@ -70,6 +71,12 @@ class Behind:
         mine = answer.headers["X-Request-Id"]
         self.wait(lambda: len([it for it in self.lines(log) if it["id"] == mine]) >= count)
         return [it for it in self.lines(log) if it["id"] == mine]
+
+    def recovers(self, condition: Callable[[], object], seconds: float = 60) -> None:
+        """Wait until all is well again; the time is for the table of `make rollouts`."""
+        began = time.monotonic()
+        self.wait(condition, seconds)
+        figures.recovered(time.monotonic() - began)
 
     @staticmethod
     def wait(condition: Callable[[], object], seconds: float = 60) -> None:
@@ -146,3 +153,4 @@ def load(gateway: Behind, *, clients: int = 4) -> Iterator[Counter[str]]:
         ended.set()
         for thread in threads:
             thread.join()
+        figures.requests(sum(told.values()), sum(told.values()) - told["200"])

@@ -59,15 +59,24 @@ class Answer:
 class Load:
     """Clients that send images of studies, several of each, at a steady pace, until the block ends.
 
-    `images` are bodies in turn; `rate` is in requests a second, of all clients together.
+    `images` are bodies in turn; `rate` is in requests a second, of all clients together, which give
+    up after `patience_s`.
     """
 
     def __init__(
-        self, url: str, token: str, images: Sequence[bytes], *, clients: int = 4, rate: float = 40
+        self,
+        url: str,
+        token: str,
+        images: Sequence[bytes],
+        *,
+        clients: int = 4,
+        rate: float = 40,
+        patience_s: float = CLIENT_TIMEOUT_S,
     ) -> None:
         self.url, self.token, self.images = httpx.URL(url), token, images
         self.answers: list[Answer] = []
         self._pause = clients / rate
+        self._patience_s = patience_s
         self._ended = threading.Event()
         self._threads = [
             threading.Thread(target=self._client, args=[number]) for number in range(clients)
@@ -100,7 +109,7 @@ class Load:
                     connection = None
                 if connection is None:
                     connection = http.client.HTTPConnection(
-                        self.url.host, self.url.port, timeout=CLIENT_TIMEOUT_S
+                        self.url.host, self.url.port, timeout=self._patience_s
                     )
                 body = self.images[(turn * 7 + number) % len(self.images)]
                 headers = {

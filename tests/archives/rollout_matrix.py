@@ -24,8 +24,16 @@ import numpy as np
 from archives.journal import Entry
 from archives.tokens import ask
 from tests.archives import bad_versions as bad
+from tests.archives import figures
 from tests.archives.bad_versions import append, nothing
-from tests.archives.rolling import QUICK, Load, Site, sonode_process, split_by_step
+from tests.archives.rolling import (
+    CLIENT_TIMEOUT_S,
+    QUICK,
+    Load,
+    Site,
+    sonode_process,
+    split_by_step,
+)
 from tests.archives.two_nodes import Cluster
 from tests.conftest import encode
 
@@ -50,6 +58,8 @@ class Scenario:
     failed_at_most: int = 0
     """Requests of clients that may fail: those on a connection of a process that is killed, or that
     two nodes with a bad version have failed."""
+    patience_s: float = CLIENT_TIMEOUT_S
+    """After which a client gives up."""
     exposed_at_most: int = 0
     """Requests that a bad version may have answered by the time that it is sent back."""
 
@@ -98,7 +108,8 @@ def run(cluster: Cluster, scenario: Scenario) -> Outcome:
     images = [encode(random_.integers(0, 256, (80, 120), dtype=np.uint8)) for _ in range(32)]
     began = time.monotonic()
     ended = threading.Event()
-    with Load(site.url, site.token, images, rate=RATE) as load, _beside(cluster, scenario, ended):
+    clients = Load(site.url, site.token, images, rate=RATE, patience_s=scenario.patience_s)
+    with clients as load, _beside(cluster, scenario, ended):
         with (site.state / "rollout.log").open("ab") as log:
             command = sonode_process(words, log)
             seen: set[str] = set()
@@ -158,6 +169,11 @@ def _outcome(
     code = command.returncode
     if scenario.kill_command:  # the last command may have been killed after its last entry
         code = {"done": 0, "rolled_back": 1}.get(last.event, -1)
+    figures.requests(sum(statuses.values()), sum(statuses.values()) - statuses[200])
+    if back_s is not None:
+        figures.recovered(back_s)
+    if scenario.name == "v1 to v2":
+        figures.note(_cost_of_shadow(load, entries))
     return Outcome(
         scenario=scenario,
         code=code,
@@ -179,6 +195,17 @@ def _outcome(
     )
 
 
+def _cost_of_shadow(load: Load, entries: list[Entry]) -> str:
+    begins = {str(it.facts["step"]): it.time for it in entries if "step" in it.facts}
+    times: dict[bool, list[float]] = {True: [], False: []}
+    first = next(t for step, t in begins.items() if step.startswith("canary"))
+    for it in load.answers:
+        if it.status == 200 and begins["shadow"] <= it.t:
+            times[it.t < first].append(it.ms)
+    p95 = {key: np.quantile(found, 0.95) for key, found in times.items()}
+    return f"clients' p95 {p95[True]:.0f} ms in the shadow, {p95[False]:.0f} ms in later steps"
+
+
 def renew_tokens(cluster: Cluster) -> None:
     """Void the token that the gateway sends, as an expiry does; every six seconds."""
     time.sleep(5)
@@ -188,13 +215,31 @@ def renew_tokens(cluster: Cluster) -> None:
             ask("GET", f"{node.management_url}/token?type=inference", keys["API"]["key"])
 
 
+def send_broken(cluster: Cluster) -> None:
+    """As a client does whose pictures no version can read, many of one study, and a form."""
+    site = cluster.site
+    broken = {"Content-Type": "multipart/form-data; boundary=x"}, {"Content-Type": "image/png"}
+    for headers in (*broken, {"Content-Type": "application/x-www-form-urlencoded"}):
+        told = headers | {"Authorization": f"Bearer {site.token}", "X-Study-Id": "broken"}
+        with suppress(httpx.TransportError):
+            answer = httpx.post(site.url, content=b"no picture", headers=told, trust_env=False)
+            assert answer.status_code in (400, 415, 422), answer.status_code
+
+
 TURN = Path(tempfile.gettempdir()) / f"sonode-turn-{os.getpid()}"
+HANG = TURN.with_name(f"sonode-hang-{os.getpid()}")
 
 
 def turn_bad(cluster: Cluster, step: str) -> None:
     """In the canary, where clients meet it."""
     if step.startswith("canary"):
         TURN.touch()
+
+
+def hang(cluster: Cluster, step: str) -> None:
+    """Once it answers all."""
+    if step == "canary 100 %":
+        HANG.touch()
 
 
 def kill_worker(cluster: Cluster, step: str) -> None:
@@ -219,7 +264,7 @@ def kill_nginx(cluster: Cluster, step: str) -> None:
     cluster.kill_nginx()
 
 
-FULL = {"canary": [5, 25, 50, 100], "min_requests": 20, "step_timeout_s": 300}
+FULL = {"canary": [10, 50, 100], "min_requests": 20, "step_timeout_s": 300}
 ESSENTIAL = (
     Scenario("v1 to v2"),
     Scenario("fails 5 % of the time", partial(append, bad.FAILS_NOW_AND_THEN),
@@ -227,27 +272,33 @@ ESSENTIAL = (
 )  # fmt: skip
 SCENARIOS = (
     *ESSENTIAL,
-    Scenario("v1 to v2 in more steps", policy=FULL),
+    Scenario("v1 to v2 beside a client that sends broken bodies", policy=FULL,
+             all_along=send_broken),
     Scenario("slow", partial(append, bad.SLOW), guards=("slow",), policy={"min_requests": 400}),
     Scenario("wrong scores", bad.wrong_scores, guards=("flips", "difference")),
     Scenario("its worker dies 5 % of the time", partial(append, bad.DIES_NOW_AND_THEN),
              guards=("errors", "failing", "slow"), policy={"min_requests": 400}),
     Scenario("turns bad in the canary, failing 10 %",
              partial(append, bad.FAILS_ONCE_THERE_IS.format(file=str(TURN))), at_step=turn_bad,
-             guards=("errors", "failing", "unanswered"), policy={"min_requests": 400},
+             guards=("errors", "failing", "unanswered"),
+             policy={"min_requests": 400, "canary": [50, 100]},
              failed_at_most=10, exposed_at_most=150),
     Scenario("fails its goldens", partial(bad.shift_goldens, change=lambda p: p / 2),
              guards=("verify",)),
     Scenario("does not load", partial(append, bad.DOES_NOT_LOAD), guards=("verify",)),
     Scenario("does not load on a node", partial(append, bad.DOES_NOT_LOAD_ON_A_NODE),
              guards=("register",)),
-    Scenario("kill -9 of the command at each step", kill_command=True),
+    Scenario("hangs once it answers all",
+             partial(append, bad.HANGS_ONCE_THERE_IS.format(file=str(HANG))), at_step=hang,
+             guards=("errors", "unanswered"), policy={"min_requests": 60},
+             patience_s=3.0, failed_at_most=60, exposed_at_most=150),
+    Scenario("kill -9 of the command at each step, tokens voided every six seconds",
+             kill_command=True, all_along=renew_tokens),
     Scenario("kill -9 of a worker at each step", at_step=kill_worker),
     Scenario("kill -9 of a node at four steps", at_step=kill_node,
              policy={"step_timeout_s": 200}, failed_at_most=8),
     Scenario("kill -9 of the supervisor at each step", at_step=kill_gateway),
     Scenario("kill -9 of nginx's master at each step", at_step=kill_nginx, failed_at_most=8),
-    Scenario("tokens renewed every six seconds", all_along=renew_tokens),
 )  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def test_on_a_full_disk_the_new_version_gets_no_traffic_and_the_old_one_goes_on(
     assert gateway.ask("1").headers["X-Model-Version"] == "2.0"
     monkeypatch.setattr("archives.gateway_health.os.posix_fallocate", full)
     monkeypatch.setattr("archives.state_files.os.fsync", full)  # no new file comes into being
-    gateway.wait(lambda: gateway.ask("1").headers["X-Model-Version"] == "1.0")
+    gateway.recovers(lambda: gateway.ask("1").headers["X-Model-Version"] == "1.0")
     health = gateway.client.get(f"http://127.0.0.1:{gateway.port}/health")
     assert health.json() == {"status": "ok", "faults": ["disk_full"]}
     metrics = gateway.state / "gateway" / "metrics.prom"
@@ -113,7 +113,7 @@ def test_on_a_full_disk_the_new_version_gets_no_traffic_and_the_old_one_goes_on(
         node.renew("inference", "management")
         gateway.wait(lambda: gateway.ask("1").status_code == 200)
     monkeypatch.undo()
-    gateway.wait(lambda: gateway.ask("1").headers["X-Model-Version"] == "2.0")
+    gateway.recovers(lambda: gateway.ask("1").headers["X-Model-Version"] == "2.0")
 
 
 def test_a_file_is_written_over_in_place_where_the_disk_is_full(
@@ -300,7 +300,7 @@ def test_no_answer_of_a_node_ends_the_gateway(
     monkeypatch.setattr(Handler, "manage", answer)
     try:
         with behind([node.settings(), odd.settings()], tmp_path / "g") as running:
-            running.wait(lambda: running.applied()["nodes"]["odd"] == "does not answer")
+            running.recovers(lambda: running.applied()["nodes"]["odd"] == "does not answer")
             assert running.supervisor
             running.supervisor.check_alive()
             assert running.ask().status_code == 200
@@ -330,13 +330,13 @@ def test_a_log_that_somebody_moves_is_begun_anew_and_old_ones_go(gateway: Behind
     log = gateway.state / "gateway" / "requests.jsonl"
     first = gateway.of(gateway.ask("1"), "requests")
     log.rename(log.with_suffix(".jsonl.1"))  # logrotate
-    gateway.wait(log.exists)
+    gateway.recovers(log.exists)
     answer = gateway.ask("2")
     assert gateway.of(answer, "requests") != first
     for _ in range(4):
         gateway.of(gateway.ask("3"), "requests")
         gateway.supervisor.nginx.rotate(limit=0, kept=2)
-        gateway.wait(log.exists)
+        gateway.recovers(log.exists)
     assert len(list(log.parent.glob("requests-*.jsonl"))) == 2
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from tests.archives.rollout_matrix import (
     ESSENTIAL,
+    HANG,
     HEADER,
     RATE,
     SCENARIOS,
@@ -35,7 +36,8 @@ def cluster(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("site")
     with Cluster(folder, archive_path) as made:
         yield made
-    TURN.unlink(missing_ok=True)
+    for file in (TURN, HANG):
+        file.unlink(missing_ok=True)
     assert_no_process_about(folder)
     print(f"\n{HEADER}", *made.lines, sep="\n")
 
@@ -47,7 +49,8 @@ def test_a_rollout(cluster: Cluster, scenario: Scenario) -> None:
     outcome = run(cluster, scenario)
     cluster.lines.append(line(outcome))
     print(line(outcome), outcome.said, outcome.split, *outcome.broken, sep="\n")
-    assert outcome.sent > RATE * outcome.seconds / 3  # they never stopped
+    if not outcome.unanswered:  # who waits in vain sends less
+        assert outcome.sent > RATE * outcome.seconds / 3  # they never stopped
     assert outcome.faults() == []
     for step, (new, studies) in outcome.split.items():
         p = float(step.split()[1]) / 100

@@ -1,0 +1,237 @@
+"""The table of `make rollouts`: what can go wrong in a rollout or at a gateway, a row each.
+
+`python -m tests.archives.rollout_table [--out FILE]` runs the tests that show it and no others, in
+one process with one pair of TorchServe nodes; the exit code is 1 where a row is judged wrong. A row
+is judged right when each of its tests passed; what they measured is in `figures.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import sys
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row; a test counts with all its parameters, or with those in brackets."""
+
+    name: str
+    what: str
+    tests: tuple[str, ...]
+
+
+LIVE = "test_a_rollout"
+LINES = (
+    Line("A1", "a version that hangs, at 100 % and in keep", (
+        f"{LIVE}[hangs once it answers all]", "test_what_clients_gave_up_on_is_unanswered",
+    )),
+    Line("A2", "broken clients and studies; bursts; identical versions, and bad ones", (
+        f"{LIVE}[v1 to v2 beside a client that sends broken bodies]",
+        f"{LIVE}[v1 to v2]", f"{LIVE}[fails 5 % of the time]", f"{LIVE}[slow]",
+        f"{LIVE}[wrong scores]", f"{LIVE}[its worker dies 5 % of the time]",
+        f"{LIVE}[turns bad in the canary, failing 10 %]",
+        "test_identical_versions_with_broken_studies",
+        "test_what_fails_with_either_version_is_not_held_against_the_new_one",
+        "test_one_client_that_sends_what_no_version_can_read_stops_no_release",
+        "test_what_it_fails_is_asked_of_the_old_one_whose_answer_is_dropped",
+        "test_a_web_form_is_refused_before_a_node_is_asked",
+        "test_what_is_too_much_at_once_is_load_and_is_told_to_come_again",
+        "test_what_is_refused_for_load_says_nothing",
+    )),
+    Line("A3", "one study is one, however many its pictures", (
+        "test_one_study_is_one_however_many_pictures_it_has", "test_a_studys_value_is_its_share",
+        "test_too_few_studies_hold",
+    )),
+    Line("A4", "as many as the old version", (
+        "test_as_many_of_all_orders", "test_as_many_is_fishers_exact_test",
+        "test_share_of_failing_studies_that_excuse",
+    )),
+    Line("A5", "the clock is set back by 600 s", (
+        "test_what_was_answered_under_an_earlier_entry_is_not_judged_whatever_the_clock_says",
+        "test_both_logs_are_read_by_time_also_where_the_clock_was_set_back",
+    )),
+    Line("A6", "faults of the machine: slow management, full disks, archives that do not load", (
+        f"{LIVE}[fails its goldens]", f"{LIVE}[does not load]", f"{LIVE}[does not load on a node]",
+        f"{LIVE}[kill -9 of a worker at each step]",
+        "test_a_disk_that_is_full_stops_the_new_version_and_not_the_old_one",
+        "test_on_a_full_disk_the_new_version_gets_no_traffic_and_the_old_one_goes_on",
+        "test_where_the_disk_is_full_the_new_version_answers_nobody_until_there_is_room",
+        "test_an_abort_needs_no_room_on_the_disk",
+        "test_a_full_temporary_folder_or_a_kill_is_no_word_about_the_archive",
+        "test_a_node_that_answers_slowly_about_itself_is_no_bad_version",
+        "test_a_worker_that_is_killed_during_its_goldens_is_no_bad_version",
+    )),
+    Line("A7", "a client that leaves its socket open", (
+        "test_a_socket_that_is_left_open_is_no_latency",
+    )),
+    Line("A8", "studies with bytes of Latin-1", ("test_studies_are_known_by_their_bytes",)),
+    Line("A9", "what a shadow costs clients", (
+        f"{LIVE}[v1 to v2]", "test_what_is_mirrored_has_a_budget_and_what_is_dropped_is_counted",
+        "test_a_shadow_is_not_waited_for",
+    )),
+    Line("B1", "a node that answers something else, hangs, or comes back", (
+        f"{LIVE}[kill -9 of a node at four steps]",
+        "test_no_answer_of_a_node_ends_the_gateway", "test_a_node_that_hangs_is_taken_out",
+        "test_a_node_comes_back_with_exactly_what_the_journal_says",
+        "test_what_one_node_cannot_the_other_does",
+    )),
+    Line("B2", "2,200 requests of a stranger that never end", (
+        "test_many_half_requests_of_a_stranger_keep_nobody_out",
+        "test_requests_that_strangers_never_end_hold_no_change_up",
+        "test_one_client_does_not_hold_all_of_the_memory",
+    )),
+    Line("B3", "a flood of strangers in the logs; tokens on a full disk", (
+        "test_a_flood_of_strangers_is_refused_and_seldom_logged",
+        "test_a_log_that_somebody_moves_is_begun_anew_and_old_ones_go",
+        "test_a_disk_that_is_full_stops_the_new_version_and_not_the_old_one",
+    )),
+    Line("B4", "gateway and nginx killed, and started on the same state", (
+        f"{LIVE}[kill -9 of the supervisor at each step]",
+        f"{LIVE}[kill -9 of nginx's master at each step]",
+        "test_a_number_that_another_process_has_by_now_is_not_nginxs",
+        "test_supervisor_and_master_killed_together", "test_the_master_of_nginx_is_killed",
+        "test_a_worker_of_nginx_is_killed",
+        "test_killed_and_started_again_it_adopts_the_nginx_that_went_on",
+    )),
+    Line("B5", "SIGTERM to the gateway under load", (
+        "test_stopping_answers_what_is_under_way_on_kept_connections",
+        "test_what_an_nginx_that_ends_still_holds_is_waited_for",
+    )),
+    Line("B6", "two gateways, logs that move, certificates, ciphers, headers", (
+        "test_two_gateways_on_one_address_of_this_machine_are_refused",
+        "test_a_new_log_with_the_number_of_a_deleted_one_is_read_from_its_start",
+        "test_a_log_that_somebody_moves_is_begun_anew_and_old_ones_go",
+        "test_an_expired_certificate_is_refused",
+        "test_a_certificate_that_ends_soon_is_told_once_a_day",
+        "test_tls_1_2_without_forward_secrecy_is_refused", "test_nothing_else_is_reachable",
+        "test_what_the_handler_refuses_is_not_asked_elsewhere",
+    )),
+    Line("B7", "key files that are away, Java left behind, starts that fail", (
+        "test_what_a_killed_command_has_left_is_ended_by_the_next_one",
+        "test_a_start_that_fails_leaves_no_nginx",
+        "test_without_a_good_key_no_study_changes_sides",
+        "test_without_the_list_of_clients_nobody_is_let_in_or_called_a_stranger",
+    )),
+    Line("B8", "root's files, commands at once, kill -9 of the command at each step", (
+        f"{LIVE}[kill -9 of the command at each step, tokens voided every six seconds]",
+        "test_what_root_writes_is_the_owners", "test_what_root_writes_is_the_gateways",
+        "test_a_word_is_judged_by_what_is_so_once_nobody_else_writes",
+        "test_repair_cuts_off_what_cannot_be_read_on_and_keeps_a_copy",
+        "test_killed_after_each_entry_and_started_again",
+    )),
+    Line("B9", "archives that unpack to gigabytes, odd names, two packs at once", (
+        "test_what_unpacks_to_more_than_the_file_is_refused_before_it_is_read",
+        "test_a_name_that_another_folder_would_come_of_is_refused",
+        "test_two_that_pack_one_version_at_once_do_not_share_a_file",
+    )),
+    Line("B10", "other bytes in a worker, tokens that end, a store that cannot be written", (
+        "test_an_answer_of_other_bytes_or_without_a_result",
+        "test_what_was_loaded_from_other_bytes",
+        "test_a_node_with_other_bytes_is_not_asked_even_if_no_other_can_answer",
+        "test_without_the_supervisor_nodes_own_renewals_are_found",
+        "test_the_gateway_renews_a_token_that_is_running_out",
+        "test_a_store_that_cannot_be_written_to_is_named",
+    )),
+)  # fmt: skip
+HEADER = (
+    "| | what goes wrong | tests | judged right | requests | unanswered | seconds to recover | "
+    "measured |\n|---|---|---|---|---|---|---|---|"
+)
+
+
+@dataclass
+class Table:
+    """The plugin of pytest that keeps what the lines need, and makes the rows."""
+
+    outcomes: dict[str, list[tuple[str, str, Any]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    """By test: its id, its outcome and its figures, of each parameter."""
+    _running: Any = None
+
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        kept = [it for it in items if any(belongs(it.name, test) for test in wanted())]
+        config.hook.pytest_deselected(items=[it for it in items if it not in kept])
+        items[:] = kept
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self) -> Any:
+        from tests.archives import figures
+
+        self._running = figures.begin()
+        return (yield)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            name = report.nodeid.rpartition("::")[2]
+            self.outcomes[name].append((report.nodeid, report.outcome, self._running))
+
+    def row(self, line: Line) -> tuple[str, bool]:
+        """The row, and whether it is judged right."""
+        from tests.archives.figures import Figures
+
+        total, said, count, ran = Figures(), [], 0, 0
+        for test in line.tests:
+            found = [it for name, its in self.outcomes.items() if belongs(name, test) for it in its]
+            if not found:
+                said.append(f"{test} was not found")
+            for nodeid, outcome, figures in found:
+                count += 1
+                name = nodeid.rpartition("::")[2]
+                if outcome == "skipped":
+                    total.notes.append(f"not run here: {name}")
+                    continue
+                ran += 1
+                total.add(figures)
+                if outcome == "failed":
+                    said.append(f"{name} failed")
+        judged = "NO: " + "; ".join(said) if said else "yes" if ran else "not run here"
+        sent, unanswered = (total.sent, total.unanswered) if total.sent else ("", "")
+        seconds = "" if total.seconds is None else f"{total.seconds:.1f}"
+        notes = "; ".join(total.notes)
+        cells = (line.name, line.what, ran, judged, sent, unanswered, seconds, notes)
+        return "| " + " | ".join(map(str, cells)) + " |", not said
+
+
+def wanted() -> list[str]:
+    return [test for line in LINES for test in line.tests]
+
+
+def belongs(name: str, test: str) -> bool:
+    return name == test or name.partition("[")[0] == test
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("rollouts.md"))
+    given = parser.parse_args()
+    os.environ["SONODE_TEST_ROLLOUTS"] = "all"
+    table, began = Table(), time.monotonic()
+    pytest.main([str(HERE), "-s", "-q", "-p", "no:xdist"], plugins=[table])
+    rows, right = zip(*map(table.row, LINES), strict=True)
+    minutes = (time.monotonic() - began) / 60
+    told = f"{datetime.date.today()}, {os.cpu_count()} cores, {minutes:.1f} minutes"
+    text = "\n".join([f"`make rollouts`, {told}", "", HEADER, *rows, ""])
+    for it, outcomes in table.outcomes.items():
+        if it.startswith(f"{LIVE}["):
+            text += "".join(f"\n- {it.removeprefix(LIVE)}: {outcomes[-1][1]}")
+    given.out.write_text(text)
+    print(f"\n{text}")
+    return 0 if all(right) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
