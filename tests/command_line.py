@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from unittest import mock
@@ -22,18 +23,23 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def sonode(
     *arguments: object, cwd: Path = ROOT, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line here, in `cwd`; as `subprocess.run` gives it: exit code and output."""
+    """Run the command line here, in `cwd`; as `subprocess.run` gives it: exit code and output.
+
+    A warning is no error, as in a process of its own.
+    """
     words = ["sonode", *map(str, arguments)]
     output, errors = io.StringIO(), io.StringIO()
     handlers = [signal.getsignal(number) for number in SIGNALS]
     try:
         with (
+            warnings.catch_warnings(),
             contextlib.chdir(cwd),
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(errors),
             mock.patch.object(sys, "argv", words),
             mock.patch.dict(os.environ, environment or {}),
         ):
+            warnings.simplefilter("ignore")
             command_line.main()
         code = 0
     except SystemExit as end:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from archives.build import pack
@@ -19,7 +20,7 @@ from model_def import checkpoint
 from model_def.heads import HeadSpec
 from model_def.network import Network
 from model_def.preprocessing import Preprocessing
-from train.cohort import Cohort
+from train.cohort import Cohort, load_cohort
 from train.importers import import_voc
 from train.phantom import write_phantom
 
@@ -44,17 +45,42 @@ def short_path() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def once(
+    tmp_path_factory: pytest.TempPathFactory, testrun_uid: str, worker_id: str
+) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Make a folder once for all processes of a run: nobody may change what is in it."""
+    of_this_process = tmp_path_factory.getbasetemp()
+    base = of_this_process if worker_id == "master" else of_this_process.parent
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder = base / f"shared-{testrun_uid}" / name
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                # It has its name only when it is whole; the archive and the cohort name no place.
+                partial = folder.with_suffix(".partial")
+                make(partial)
+                partial.rename(folder)
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
 def heads() -> tuple[HeadSpec, ...]:
     """The paper's two heads."""
     return HEADS
 
 
 @pytest.fixture(scope="session")
-def phantom(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+def phantom(once: Callable[[str, Callable[[Path], object]], Path]) -> Cohort:
     """A synthetic cohort of 14 patients; every part of the split has both malignancies."""
-    folder = tmp_path_factory.mktemp("phantom")
-    write_phantom(folder, 14, 0)
-    return import_voc(folder, folder, name="phantom", synthetic=True)
+
+    def make(folder: Path) -> None:
+        write_phantom(folder, 14, 0)
+        import_voc(folder, folder, name="phantom", synthetic=True)
+
+    return load_cohort(once("phantom", make))
 
 
 @pytest.fixture(scope="session")
@@ -72,21 +98,28 @@ def card() -> checkpoint.ModelCard:
 
 
 @pytest.fixture(scope="session")
-def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory, card: checkpoint.ModelCard) -> Path:
+def checkpoint_folder(
+    once: Callable[[str, Callable[[Path], object]], Path], card: checkpoint.ModelCard
+) -> Path:
     """A checkpoint with seeded random weights whose scores differ from image to image."""
-    torch.manual_seed(0)
-    network = Network(card.architecture, sum(head.n_logits for head in card.heads))
-    with torch.no_grad():
-        network.heads.weight.mul_(20)
-    folder = tmp_path_factory.mktemp("training") / "checkpoint"
-    checkpoint.save(folder, network, card)
-    return folder
+
+    def make(folder: Path) -> None:
+        torch.manual_seed(0)
+        network = Network(card.architecture, sum(head.n_logits for head in card.heads))
+        with torch.no_grad():
+            network.heads.weight.mul_(20)
+        checkpoint.save(folder, network, card)
+
+    return once("checkpoint", make)
 
 
 @pytest.fixture(scope="session")
-def archive_path(tmp_path_factory: pytest.TempPathFactory, checkpoint_folder: Path) -> Path:
+def archive_path(
+    once: Callable[[str, Callable[[Path], object]], Path], checkpoint_folder: Path
+) -> Path:
     """That checkpoint, packed."""
-    return pack(checkpoint_folder, "tiny", "1.0", tmp_path_factory.mktemp("store"))
+    store = once("store", lambda folder: pack(checkpoint_folder, "tiny", "1.0", folder))
+    return store / "tiny-1.0.mar"
 
 
 def encode(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
