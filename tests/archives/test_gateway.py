@@ -387,6 +387,22 @@ def test_a_shadow_that_fails_is_seen_in_the_log_only(gateway: Behind, nodes: lis
     assert (shadow["arm"], shadow["status"], shadow["code"]) == ("shadow", 503, "unavailable")
 
 
+def test_an_answer_whose_head_is_too_long_is_not_called_ok(
+    gateway: Behind, nodes: list[StandIn]
+) -> None:
+    def answer(node: StandIn, handler: Handler, call: Call) -> bool:
+        # It says ok, and then more than nginx takes.
+        handler.answer(200, {}, {"X-Sonode-Code": "ok", "X-Long": "x" * 20_000})
+        handler.close_connection = True
+        return True
+
+    with nodes[0].behaving(answer), nodes[1].behaving(answer):
+        found = gateway.ask()
+    assert (found.status_code, found.json()["code"]) == (502, "node_unreachable")
+    codes = {it["code"] for it in gateway.of(found, "attempts", 2)}
+    assert codes == {"node_unreachable"}
+
+
 # --- the operator
 
 
