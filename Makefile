@@ -44,6 +44,13 @@ check: $(VENV)/.installed  ## format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(PIP) --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs  ## the pages, into docs/_build; a broken link ends it
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build
+
 CASES ?= 100000
 SECONDS ?= 3600
 SEED ?= 0

@@ -145,7 +145,7 @@ def serve(
 
 
 def gateway(
-    nodes: Path = typer.Option(help="nodes.yaml: the TorchServe nodes; see README."),
+    nodes: Path = typer.Option(help="nodes.yaml: the TorchServe nodes; see docs/gateway.md."),
     state: Path = typer.Option(STATE, help="Journal and logs, shared with `sonode rollout`."),
     gateway_port: int = typer.Option(
         8443, "--gateway-port", "--port", min=1, max=65535, help="Port for clients."

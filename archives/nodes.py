@@ -65,7 +65,7 @@ def read_nodes(path: Path) -> tuple[NodeSettings, ...]:
 
     Raises UserError for a file that is not there, or with anything in it that is not understood.
     """
-    nodes = read_settings(path, Nodes, "--nodes", "see README, Gateway").nodes
+    nodes = read_settings(path, Nodes, "--nodes", "see docs/gateway.md").nodes
     for what in ("name", "inference", "management"):
         values = [getattr(node, what) for node in nodes]
         if twice := next((value for value in values if values.count(value) > 1), None):

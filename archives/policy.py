@@ -102,4 +102,4 @@ def read_policy(path: Path) -> Policy:
 
     Raises UserError for a file that is not there, or with anything in it that is not understood.
     """
-    return read_settings(path, Policy, "--policy", "see README, Rolling versions")
+    return read_settings(path, Policy, "--policy", "see docs/rollout.md")

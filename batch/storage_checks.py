@@ -43,7 +43,7 @@ def check_readable(out: str) -> None:
     except AccessDenied as error:
         raise UserError(
             f"results cannot be written to {out}: {error}; a run has to see what is there already "
-            "(the README lists the permissions that are needed)"
+            "(docs/batch.md lists the permissions that are needed)"
         ) from None
     except StorageError as error:
         raise UserError(f"results cannot be written to {out}: {error}") from None

@@ -1,7 +1,7 @@
 """What a worker tells of its work: a JSON line per request, and metrics by model version.
 
 Nothing that a client sent as text is told: no header, field, file name or path, and of a request id
-only the part that TorchServe made itself. What the words mean stands in the README.
+only the part that TorchServe made itself. What the words mean stands in docs/operate.md.
 
 TorchServe reads both from the worker's standard output. Its metrics are those of the file that
 `metrics_config` names (`archives/metrics.yaml`); where one is not in there, or where no TorchServe

@@ -43,7 +43,7 @@ def test_what_is_not_understood_is_refused_in_one_line(tmp_path, text, message):
     with pytest.raises(UserError, match=message) as caught:
         read_policy(tmp_path / "policy.yaml")
     assert "\n" not in str(caught.value)
-    assert "see README" in str(caught.value)
+    assert "see docs/rollout.md" in str(caught.value)
 
 
 def test_no_such_file(tmp_path):

@@ -49,7 +49,7 @@ def test_a_store_without_conditions_is_for_a_single_writer(
     assert run(manifest, OUT, archive, single_writer=True).by_status == {"ok": 2, "failed": 0}
     again = run(manifest, OUT, archive, single_writer=True)
     assert (again.scored, again.rows) == (0, 2)
-    # What the README's policy allows: GetObject (also by HEAD), ListBucket, PutObject below OUT.
+    # What docs/batch.md's policy allows: GetObject (also by HEAD), ListBucket, PutObject below OUT.
     assert {request.split()[0] for request in stub.requests} <= {"GET", "HEAD", "PUT"}
     assert all(
         request.startswith("PUT /studies/out/") for request in stub.requests if "PUT" in request

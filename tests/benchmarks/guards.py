@@ -1,8 +1,8 @@
 """How often a rollout's guards are wrong: whole rollouts with made-up clients, without servers.
 
-`python -m tests.benchmarks.guards [--runs 400] [--bad 40]` prints two tables for the README: of
-identical versions how many are sent back, where failures come by study and by client; and within
-how many requests of the new version a bad one is. All of it is seeded.
+`python -m tests.benchmarks.guards [--runs 400] [--bad 40]` prints two tables for
+docs/benchmarks.md: of identical versions how many are sent back, where failures come by study and
+by client; and within how many requests of the new version a bad one is. All of it is seeded.
 
 A client sends studies of 1 to 20 pictures, one or two requests a second in all at each site. Broken
 studies fail with every version, as does all that the broken client sends; a worker of either

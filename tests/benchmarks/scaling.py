@@ -5,7 +5,7 @@ python -m tests.benchmarks.scaling [--images N] [--architecture resnet18] [--rou
 Every process is pinned to a core of its own, so that one worker is one core. What two cores allow
 is what two plain local processes reach side by side, which share caches and memory bandwidth as two
 workers do. Each worker gets N images; loading is not counted on any side. Beside it stand the costs
-of an image in a bare loop, for the model of the README.
+of an image in a bare loop, for the model of docs/benchmarks.md.
 """
 
 from __future__ import annotations
