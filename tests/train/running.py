@@ -1,8 +1,10 @@
-"""Training as a user starts it: a process of its own, small enough for a test."""
+"""Training as a user starts it, small enough for a test."""
 
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.command_line import sonode
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 # Under split seed 4 every part of the 14 patients has both classes of both labels.
@@ -27,6 +29,10 @@ def command(step: str, cohort: Path, out: Path, *more: object, config: str = "de
 def train(
     step: str, cohort: Path, out: Path, *more: object, config: str = "demo"
 ) -> subprocess.CompletedProcess[str]:
-    """Run it to its end."""
-    line = command(step, cohort, out, *more, config=config)
-    return subprocess.run(line, capture_output=True, text=True, check=False)
+    """Run it to its end, in this process."""
+    return sonode("train", *arguments(step, cohort, out, *more, config=config))
+
+
+def train_alone(step: str, cohort: Path, out: Path, *more: object) -> None:
+    """Run it to its end in a process of its own, whose weights another such has to the last bit."""
+    subprocess.run(command(step, cohort, out, *more), check=True)

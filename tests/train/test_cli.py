@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from model_def import checkpoint
 from sonode_console import UserError
-from tests.train.running import CONFIGS, arguments, command, train
+from tests.train.running import CONFIGS, arguments, command, train, train_alone
 from train.cli import run
 from train.cohort import Cohort
 
@@ -25,10 +25,10 @@ AVERAGED = ["--model.average_decay=0.9", "--model.weight_decay=0.05"]
 def trained(phantom: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """OUT of an uninterrupted run over three epochs."""
     out = tmp_path_factory.mktemp("run") / "out"
-    done = train("fit", phantom.folder, out, "--trainer.max_epochs=3")
-    assert done.returncode == 0, done.stderr
-    assert "epoch 3/3: loss" in done.stdout
-    assert "crops as they were stored" in done.stdout
+    line = command("fit", phantom.folder, out, "--trainer.max_epochs=3")
+    said = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert "epoch 3/3: loss" in said
+    assert "crops as they were stored" in said
     return out
 
 
@@ -36,8 +36,7 @@ def trained(phantom: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def averaged(phantom: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a moving average of the weights."""
     out = tmp_path_factory.mktemp("run") / "out"
-    done = train("fit", phantom.folder, out, *AVERAGED, "--trainer.max_epochs=3")
-    assert done.returncode == 0, done.stderr
+    train_alone("fit", phantom.folder, out, *AVERAGED, "--trainer.max_epochs=3")
     return out
 
 
@@ -101,8 +100,7 @@ def test_worker_processes_train_to_the_same_weights(
     trained: Path, phantom: Cohort, tmp_path: Path
 ) -> None:
     more = ("--trainer.max_epochs=3", "--data.num_workers=2")
-    done = train("fit", phantom.folder, tmp_path / "out", *more)
-    assert done.returncode == 0, done.stderr
+    train_alone("fit", phantom.folder, tmp_path / "out", *more)
     helped = weights(tmp_path / "out")
     for name, tensor in weights(trained).items():
         assert torch.equal(helped[name], tensor), name
@@ -112,11 +110,8 @@ def test_the_average_of_the_weights_is_what_is_exported(
     trained: Path, averaged: Path, phantom: Cohort, tmp_path: Path
 ) -> None:
     memoryless = tmp_path / "out"
-    done = train(
-        *("fit", phantom.folder, memoryless, "--trainer.max_epochs=3"),
-        "--model.average_decay=1e-12",
-    )
-    assert done.returncode == 0, done.stderr
+    more = ("--trainer.max_epochs=3", "--model.average_decay=1e-12")
+    train_alone("fit", phantom.folder, memoryless, *more)
     plain, same, other = weights(trained), weights(memoryless), weights(averaged)
     for name, tensor in plain.items():
         torch.testing.assert_close(same[name], tensor)
@@ -125,7 +120,7 @@ def test_the_average_of_the_weights_is_what_is_exported(
     assert training["average_decay"] == 0.9
 
 
-@pytest.mark.parametrize("kind", ["trained", "averaged"])
+@pytest.mark.parametrize("kind", ["trained", pytest.param("averaged", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_weights(
     kind: str, request: pytest.FixtureRequest, phantom: Cohort, tmp_path: Path
 ) -> None:
@@ -145,10 +140,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     assert other.returncode == 2
     assert "holds an interrupted run of another configuration or cohort" in other.stderr
 
-    done = train("fit", phantom.folder, out, *more, "--trainer.max_epochs=3")
-    assert done.returncode == 0, done.stderr
-    assert "resuming the interrupted run" in done.stdout
-    assert "epoch 1/3" not in done.stdout
+    line = command("fit", phantom.folder, out, *more, "--trainer.max_epochs=3")
+    said = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert "resuming the interrupted run" in said
+    assert "epoch 1/3" not in said
     resumed = weights(out)
     for name, tensor in weights(trained).items():
         assert torch.equal(resumed[name], tensor), name
@@ -206,7 +201,8 @@ def test_a_key_twice_in_a_configuration_is_refused(
 
 
 def test_a_wrong_setting_on_the_command_line(phantom: Cohort, tmp_path: Path) -> None:
-    done = train("fit", phantom.folder, tmp_path / "out", "--trainer.max_epoch=1")
+    line = command("fit", phantom.folder, tmp_path / "out", "--trainer.max_epoch=1")
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert [line[:6] for line in done.stderr.splitlines()] == ["error:"]
     assert "trainer.max_epoch" in done.stderr
