@@ -32,14 +32,6 @@ def trained(phantom: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def averaged(phantom: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a moving average of the weights."""
-    out = tmp_path_factory.mktemp("run") / "out"
-    train_alone("fit", phantom.folder, out, *AVERAGED, "--trainer.max_epochs=3")
-    return out
-
-
 def test_logs_and_the_images_of_the_split_are_kept(trained: Path, phantom: Cohort) -> None:
     log = pd.read_csv(trained / "run" / "csv" / "metrics.csv")
     assert log["val_loss"].notna().sum() == log["train_loss"].notna().sum() == 3
@@ -106,26 +98,32 @@ def test_worker_processes_train_to_the_same_weights(
         assert torch.equal(helped[name], tensor), name
 
 
-def test_the_average_of_the_weights_is_what_is_exported(
-    trained: Path, averaged: Path, phantom: Cohort, tmp_path: Path
-) -> None:
-    memoryless = tmp_path / "out"
-    more = ("--trainer.max_epochs=3", "--model.average_decay=1e-12")
-    train_alone("fit", phantom.folder, memoryless, *more)
-    plain, same, other = weights(trained), weights(memoryless), weights(averaged)
+def test_the_average_of_the_weights_is_what_is_exported(phantom: Cohort, tmp_path: Path) -> None:
+    for name, flags in (
+        ("plain", ()),
+        ("memoryless", ("--model.average_decay=1e-12",)),
+        ("averaged", ("--model.average_decay=0.9",)),
+    ):
+        done = train("fit", phantom.folder, tmp_path / name, *flags, "--trainer.max_epochs=3")
+        assert done.returncode == 0, done.stderr
+    plain, same, other = (weights(tmp_path / name) for name in ("plain", "memoryless", "averaged"))
     for name, tensor in plain.items():
         torch.testing.assert_close(same[name], tensor)
     assert not torch.allclose(other["heads.weight"], plain["heads.weight"])
-    training = checkpoint.read_card(averaged / "checkpoint").training
+    training = checkpoint.read_card(tmp_path / "averaged" / "checkpoint").training
     assert training["average_decay"] == 0.9
 
 
-@pytest.mark.parametrize("kind", ["trained", pytest.param("averaged", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "more", [[], pytest.param(AVERAGED, marks=pytest.mark.slow)], ids=["trained", "averaged"]
+)
 def test_a_killed_run_goes_on_to_the_same_weights(
-    kind: str, request: pytest.FixtureRequest, phantom: Cohort, tmp_path: Path
+    more: list[str], trained: Path, phantom: Cohort, tmp_path: Path
 ) -> None:
-    trained: Path = request.getfixturevalue(kind)
-    more = AVERAGED if kind == "averaged" else []
+    unbroken = trained
+    if more:
+        unbroken = tmp_path / "unbroken"
+        train_alone("fit", phantom.folder, unbroken, *more, "--trainer.max_epochs=3")
     out = tmp_path / "out"
     line = command("fit", phantom.folder, out, *more, "--trainer.max_epochs=3")
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
@@ -145,7 +143,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     assert "resuming the interrupted run" in said
     assert "epoch 1/3" not in said
     resumed = weights(out)
-    for name, tensor in weights(trained).items():
+    for name, tensor in weights(unbroken).items():
         assert torch.equal(resumed[name], tensor), name
 
 
