@@ -28,6 +28,8 @@ from tests.processes import assert_no_process_about
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 
+FIRST, *OTHERS = ESSENTIAL
+QUICK = [FIRST, *(pytest.param(its, marks=pytest.mark.slow) for its in OTHERS)]
 ALL = os.environ.get("SONODE_TEST_ROLLOUTS") == "all"
 
 
@@ -43,7 +45,7 @@ def cluster(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.mark.parametrize(
-    "scenario", SCENARIOS if ALL else ESSENTIAL, ids=lambda scenario: scenario.name
+    "scenario", SCENARIOS if ALL else QUICK, ids=lambda scenario: scenario.name
 )
 def test_a_rollout(cluster: Cluster, scenario: Scenario) -> None:
     outcome = run(cluster, scenario)
