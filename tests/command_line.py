@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from unittest import mock
 
-import sonode as command_line
+from sonode import command_line
 
 ROOT = Path(__file__).resolve().parents[1]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -15,14 +15,14 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
-from archives.build import pack
+from archives.packing.pack import pack
 from model_def import checkpoint
 from model_def.heads import HeadSpec
 from model_def.network import Network
 from model_def.preprocessing import Preprocessing
-from train.cohort import Cohort, load_cohort
-from train.importers import import_voc
-from train.phantom import write_phantom
+from train.cohorts.cohort import Cohort, load_cohort
+from train.importers.every import import_voc
+from train.importers.phantom import write_phantom
 
 HEADS = (
     HeadSpec(name="malignancy", target="malignant", labels=("benign", "malignant")),

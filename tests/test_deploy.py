@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -41,10 +42,9 @@ def test_the_image_is_not_roots_and_holds_all_code() -> None:
         if line.startswith("!")
     }
     assert [name for name in kept if not (ROOT / name).exists()] == []
-    project = (ROOT / "pyproject.toml").read_text()
-    named = re.findall(r"^(?:packages|py-modules) = (\[.*\])$", project, re.M)
-    packages, modules = (json.loads(found) for found in named)
-    assert {*packages, *(f"{name}.py" for name in modules), "config.properties"} <= kept
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert {*(it.rstrip("*") for it in patterns), "config.properties"} <= kept
 
 
 def test_kubernetes_takes_the_manifest() -> None:
@@ -85,7 +85,7 @@ def test_a_container_is_confined_and_watched(container: dict[str, Any]) -> None:
 
 
 def test_a_gateway_that_is_stopped_has_the_time_to_answer_what_it_has() -> None:
-    nginx = pytest.importorskip("archives.nginx")
+    nginx = pytest.importorskip("archives.gateway.nginx")
     unit = (DEPLOY / "sonode-gateway.service").read_text()
     (given,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.M)
     for seconds in (int(given), PODS["sonode-gateway"]["terminationGracePeriodSeconds"]):
@@ -111,7 +111,7 @@ def test_nodes_have_a_gpu_and_an_address_each() -> None:
 
 
 def test_a_gateway_reads_its_nodes(tmp_path: Path) -> None:
-    nodes = pytest.importorskip("archives.nodes")
+    nodes = pytest.importorskip("archives.nodes.nodes")
     (tmp_path / "nodes.yaml").write_text(of_kind("ConfigMap")["sonode-nodes"]["data"]["nodes.yaml"])
     assert len(nodes.read_nodes(tmp_path / "nodes.yaml")) == 2
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from archives.loader import load_archive
-from batch import results, scorer
-from sonode_console import progress
+from archives.packing.loader import load_archive
+from batch import run as scorer
+from batch.results import schema as results
+from sonode.console import progress
 from tests.handlers import dicoms
 
 

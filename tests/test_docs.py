@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from archives.java import claim_ports
+from archives.torchserve.java import claim_ports
 from tests.command_line import ROOT, sonode
 
 README = (ROOT / "README.md").read_text()

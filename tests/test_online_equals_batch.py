@@ -15,12 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
-from archives.build import pack
-from archives.loader import file_sha256, load_archive
-from archives.node import TorchServeNode
-from batch import results, storage
-from batch.local_s3 import LocalS3
+from archives.packing.loader import file_sha256, load_archive
+from archives.packing.pack import pack
+from archives.torchserve.node import TorchServeNode
+from batch.results import schema as results
+from batch.storage import objects as storage
 from model_def import checkpoint
+from sonode.local_s3 import LocalS3
 from tests.command_line import sonode
 from tests.conftest import encode
 

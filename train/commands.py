@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from sonode_console import UserError, say, table
+from sonode.console import UserError, say, table
 
 if TYPE_CHECKING:
-    from train.cohort import Cohort
+    from train.cohorts.cohort import Cohort
 
 importers = typer.Typer(help="Make a cohort of what others store.")
 
@@ -51,8 +51,8 @@ def phantom(
     seed: int = typer.Option(0, min=0, help="The same seed gives the same bytes."),
 ) -> None:
     """Make a synthetic cohort with every label; no patient is in it."""
-    from train.importers import import_voc
-    from train.phantom import write_phantom
+    from train.importers.every import import_voc
+    from train.importers.phantom import write_phantom
 
     write_phantom(out, patients, seed)
     cohort = import_voc(out, out, name=f"phantom-{patients}-{seed}", synthetic=True)
@@ -70,7 +70,7 @@ def csv(
     column: list[str] = COLUMN,
 ) -> None:
     """One table; boxes in it, or LabelImg files beside the images."""
-    from train.importers import import_csv
+    from train.importers.every import import_csv
 
     report(import_csv(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
 
@@ -86,7 +86,7 @@ def voc(
     column: list[str] = COLUMN,
 ) -> None:
     """LabelImg's Pascal VOC boxes with a table of labels."""
-    from train.importers import import_voc
+    from train.importers.every import import_voc
 
     report(import_voc(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
 
@@ -102,7 +102,7 @@ def yolo(
     column: list[str] = COLUMN,
 ) -> None:
     """LabelImg's YOLO boxes with a table of labels."""
-    from train.importers import import_yolo
+    from train.importers.every import import_yolo
 
     report(import_yolo(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
 
@@ -114,7 +114,7 @@ def busi(
     drop_faulty: bool = DROP_FAULTY,
 ) -> None:
     """BUSI: boxes from masks, malignancy by folder, ALNM missing."""
-    from train.importers import import_busi
+    from train.importers.every import import_busi
 
     report(import_busi(source, out, drop_faulty=drop_faulty))
 
@@ -126,7 +126,7 @@ def bus_bra(
     drop_faulty: bool = DROP_FAULTY,
 ) -> None:
     """BUS-BRA: malignancy by biopsy, histology and BI-RADS, ALNM missing."""
-    from train.importers import import_bus_bra
+    from train.importers.every import import_bus_bra
 
     report(import_bus_bra(source, out, drop_faulty=drop_faulty))
 
@@ -138,7 +138,7 @@ def breast(
     drop_faulty: bool = DROP_FAULTY,
 ) -> None:
     """BrEaST-Lesions-USG: boxes from tumour masks, age and BI-RADS, ALNM missing."""
-    from train.importers import import_breast
+    from train.importers.every import import_breast
 
     report(import_breast(source, out, drop_faulty=drop_faulty))
 
@@ -183,8 +183,8 @@ def describe(
     csv: Path | None = typer.Option(None, help="Write the table here as well."),
 ) -> None:
     """The paper's Table 1: patients by malignancy and by lymph nodes, with p-values."""
-    from train.cohort import load_cohort
-    from train.describe import NOTES, table_one
+    from train.cohorts.cohort import load_cohort
+    from train.cohorts.describe import NOTES, table_one
 
     loaded = load_cohort(cohort)
     characteristics = table_one(loaded)
@@ -226,7 +226,7 @@ def train(context: typer.Context) -> None:
         return
     if arguments[0] not in ("fit", "validate", "test"):
         raise UserError(f"train {arguments[0]}: no such step; give fit, validate or test")
-    from train.cli import run
+    from train.fitting.cli import run
 
     run(arguments)
 
@@ -238,7 +238,7 @@ def ablate(
     config: Path | None = typer.Option(None, help="YAML of each run; configs/ablation.yaml."),
 ) -> None:
     """Single tasks, multi-task, hierarchical loss, chain, max-constraint: the same split."""
-    from train import ablation
+    from train.evidence import ablation
 
     summary = ablation.ablate(cohort, out, seeds=seeds, config=config or ablation.CONFIG)
     ablation.show(summary)
@@ -253,7 +253,7 @@ def margin(
     config: Path | None = typer.Option(None, help="YAML of each run; configs/ablation.yaml."),
 ) -> None:
     """Search the hierarchical loss's margin on the validation part."""
-    from train import ablation
+    from train.evidence import ablation
 
     found = ablation.search_margin(
         cohort, out, margins, seeds=seeds, config=config or ablation.CONFIG
@@ -283,7 +283,7 @@ def radiomics(
     ),
 ) -> None:
     """The paper's baseline: radiomics features, Boruta, a random forest per head; same report."""
-    from train.radiomics import run
+    from train.radiomics.command import run
 
     run(
         cohort,
@@ -307,9 +307,9 @@ def evaluate(
     bootstrap: int = BOOTSTRAP,
 ) -> None:
     """Measure a checkpoint on a cohort: intervals, plots and one HTML report."""
-    from train.predictions import predict
-    from train.report import check_out, show, write_evaluation
-    from train.saliency import gallery, profile
+    from train.evidence.report import check_out, show, write_evaluation
+    from train.evidence.saliency import gallery, profile
+    from train.fitting.predictions import predict
 
     check_out(out)
     found = predict(checkpoint, cohort, part)
@@ -327,7 +327,7 @@ def versus(
     seed: int = typer.Option(0, min=0, help="Seed of the draws of patients."),
 ) -> None:
     """Compare two models on the same images: difference of AUCs, interval, p-value."""
-    from train import versus as comparison
+    from train.evidence import versus as comparison
 
     found = comparison.versus(first, second, seed=seed)
     comparison.show(found)

@@ -15,12 +15,12 @@ from typing import Any
 
 import httpx
 
-from archives.clients import add_client
-from archives.gateway import GatewaySettings
-from archives.gateway_supervisor import Supervisor
-from archives.java import claim_ports
-from archives.journal import Journal, Release
-from archives.nodes import NodeSettings
+from archives.gateway.configuration import GatewaySettings
+from archives.gateway.supervisor import Supervisor
+from archives.nodes.nodes import NodeSettings
+from archives.state.journal import Journal, Release
+from archives.state.secrets import add_client
+from archives.torchserve.java import claim_ports
 from tests.archives import figures
 
 V1 = Release("1.0", "m-1.0.mar", "0" * 64)

@@ -21,11 +21,11 @@ from tempfile import TemporaryDirectory
 import httpx
 import yaml
 
-from archives.clients import add_client
-from archives.java import claim_ports
-from archives.journal import Entry, Journal
-from archives.nodes import NodeSettings
-from archives.rollout_nodes import applied
+from archives.nodes.nodes import NodeSettings
+from archives.rollout.nodes import applied
+from archives.state.journal import Entry, Journal
+from archives.state.secrets import add_client
+from archives.torchserve.java import claim_ports
 from handlers.integrity import write_canonical_zip
 
 QUICK = {

@@ -21,8 +21,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from archives.journal import Entry
-from archives.tokens import ask
+from archives.state.journal import Entry
+from archives.torchserve.tokens import ask
 from tests.archives import bad_versions as bad
 from tests.archives import figures
 from tests.archives.bad_versions import append, nothing

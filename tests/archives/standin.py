@@ -20,8 +20,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from archives.loader import file_sha256
-from archives.nodes import NodeSettings
+from archives.nodes.nodes import NodeSettings
+from archives.packing.loader import file_sha256
 
 
 @dataclass

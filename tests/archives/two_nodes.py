@@ -14,13 +14,13 @@ from pathlib import Path
 import httpx
 import psutil
 
-from archives.java import claim_ports
-from archives.journal import Desired, Journal, Release, fold
-from archives.loader import file_sha256
-from archives.node import TorchServeNode
-from archives.nodes import NodeSettings
-from archives.tokens import ask
-from sonode_console import UserError
+from archives.nodes.nodes import NodeSettings
+from archives.packing.loader import file_sha256
+from archives.state.journal import Desired, Journal, Release, fold
+from archives.torchserve.java import claim_ports
+from archives.torchserve.node import TorchServeNode
+from archives.torchserve.tokens import ask
+from sonode.console import UserError
 from tests.archives.bad_versions import nothing
 from tests.archives.rolling import Site, repacked
 

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch import s3_client, storage
-from batch.local_s3 import LocalS3
+from batch.storage import objects as storage
+from batch.storage import s3_client
+from sonode.local_s3 import LocalS3
 from tests.batch.stub_store import StubStore, serving
 
 CERTIFICATES = Path(__file__).parents[1] / "archives"

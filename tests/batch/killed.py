@@ -11,9 +11,9 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from batch import storage
+from batch.storage import objects as storage
 from tests.batch.conftest import FakeArchive
-from tests.batch.test_scorer import run
+from tests.batch.test_run import run
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([__name__])

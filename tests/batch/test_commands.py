@@ -17,14 +17,15 @@ import pytest
 import typer
 
 import batch.commands
-from batch import results, storage
-from sonode_console import UserError
+from batch.results import schema as results
+from batch.storage import objects as storage
+from sonode.console import UserError
 
 
 @pytest.fixture
 def sonode(archive: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Call the command line with the fake archive behind every .mar that exists; give exit code."""
-    loader = ModuleType("archives.loader")
+    loader = ModuleType("archives.packing.loader")
 
     @contextmanager
     def load_archive(path: Path, settings: dict[str, str]) -> Iterator[Any]:
@@ -34,7 +35,7 @@ def sonode(archive: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         yield archive
 
     loader.load_archive = load_archive  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "archives.loader", loader)
+    monkeypatch.setitem(sys.modules, "archives.packing.loader", loader)
     app = typer.Typer()
     app.callback()(lambda: None)  # keeps `score` a name of its own
     batch.commands.mount(app)

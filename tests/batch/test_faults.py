@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 
-from batch import results, scorer, storage
-from batch.fetching import Limits
-from batch.local_s3 import LocalS3, find_weed
-from sonode_console import UserError
+from batch import run as scorer
+from batch.results import schema as results
+from batch.scoring.fetching import Limits
+from batch.storage import objects as storage
+from sonode.console import UserError
+from sonode.local_s3 import LocalS3, find_weed
 from tests.batch.conftest import FakeArchive, put_table
 from tests.batch.faulty_proxy import FaultyProxy, cycle, started
-from tests.batch.test_scorer import put_images, rows_of, run
+from tests.batch.test_run import put_images, rows_of, run
 
 ROWS = 24
 
@@ -176,7 +178,7 @@ FULL = """
 import resource, sys
 from tests.batch.conftest import FakeArchive
 from tests.batch.test_scorer import run
-from sonode_console import UserError
+from sonode.console import UserError
 
 class Filling(FakeArchive):
     def score_prepared(self, prepared):

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from batch import results, storage
+from batch.results import schema as results
+from batch.storage import objects as storage
 from tests.batch import killed
 from tests.batch.conftest import FakeArchive, put_table
-from tests.batch.test_scorer import PLACE, put_images, rows_of, run
+from tests.batch.test_run import PLACE, put_images, rows_of, run
 
 ROWS = 40
 KILLS = int(os.environ.get("SONODE_TEST_KILLS", "4"))  # `make kills` sets it to 50

@@ -15,10 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch import local_engine, parts, results, scorer, storage
-from sonode_console import UserError
+from batch import run as scorer
+from batch.executors import local as local_engine
+from batch.results import schema as results
+from batch.scoring import parts
+from batch.storage import objects as storage
+from sonode.console import UserError
 from tests.batch.conftest import FakeArchive, put_table
-from tests.batch.test_scorer import PLACE, put_images, rows_of, run
+from tests.batch.test_run import PLACE, put_images, rows_of, run
 
 ROWS = 40
 
@@ -258,7 +262,7 @@ def test_an_earlier_record_that_is_none_is_not_compared_with(
         ["training"],
         ["training", "run of 2026-11-23"],
     ]
-    (warning,) = [one.getMessage() for one in caplog.records if one.name == "batch.summary"]
+    (warning,) = [one.getMessage() for one in caplog.records if one.name == "batch.report.summary"]
     assert warning == (
         f"{record}: not what a run writes there; scores are not compared with that run's"
     )

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from archives.loader import load_archive
-from sonode_console import table
+from archives.packing.loader import load_archive
+from sonode.console import table
 from tests.benchmarks.images import BUSI, encoded, frames
 from tests.benchmarks.throughput import BATCH, make_archive
 

@@ -15,16 +15,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from archives.clients import add_client
-from archives.gateway import GatewaySettings
-from archives.gateway_supervisor import Supervisor
-from archives.java import claim_ports
-from archives.journal import Journal, Release
-from archives.loader import file_sha256
-from archives.node import TorchServeNode
-from archives.one_machine import settings_of
-from sonode_console import say, table
-from tests.archives.test_serve import ECHO, write_archive
+from archives.gateway.configuration import GatewaySettings
+from archives.gateway.supervisor import Supervisor
+from archives.packing.loader import file_sha256
+from archives.serving.one_machine import settings_of
+from archives.state.journal import Journal, Release
+from archives.state.secrets import add_client
+from archives.torchserve.java import claim_ports
+from archives.torchserve.node import TorchServeNode
+from sonode.console import say, table
+from tests.archives.serving.test_serve import ECHO, write_archive
 from tests.benchmarks.images import BUSI, encoded, frames
 from tests.benchmarks.load import Load, drive
 from tests.benchmarks.serving import await_workers

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from archives.guards import Kind, Watch
-from archives.policy import Policy
+from archives.judging.guards import Kind, Watch
+from archives.judging.policy import Policy
 
 OLD, NEW, HEADS = "1.0", "2.0", ("malignancy", "alnm")
 STEPS: tuple[tuple[Kind, float], ...] = (

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tests.handlers.dicoms import dataset, write
-from train.phantom import write_phantom
+from train.importers.phantom import write_phantom
 
 BUSI = Path(__file__).resolve().parents[3] / "shared" / "busi"
 COUNT = 48

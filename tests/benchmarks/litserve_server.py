@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import litserve as ls
 from fastapi import Body
 
-from archives.loader import load_archive
-from archives.plan import plan
+from archives.packing.loader import load_archive
+from archives.torchserve.plan import plan
 
 
 class Api(ls.LitAPI):

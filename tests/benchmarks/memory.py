@@ -23,8 +23,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch import scorer
-from sonode_console import progress, say, table
+from batch import run as scorer
+from sonode.console import progress, say, table
 from tests.batch.conftest import FakeArchive
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)

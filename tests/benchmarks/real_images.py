@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from sonode_console import UserError, run_sonode, say, table
-from train.split import SHARES
-from train.versus import versus
+from sonode.console import UserError, run_sonode, say, table
+from train.cohorts.split import SHARES
+from train.evidence.versus import versus
 
 CONFIG = Path("train/configs/small.yaml")
 PHANTOM_CONFIG = Path("train/configs/demo.yaml")

@@ -25,13 +25,13 @@ from typing import Any
 
 import pandas as pd
 
-from archives.loader import LoadedArchive
-from batch import scorer
-from batch.opened_archive import opened
-from batch.ray_engine import connected
-from sonode_console import progress, table
+from archives.packing.loader import LoadedArchive
+from batch import run as scorer
+from batch.executors.ray_executor import connected
+from batch.scoring.opened_archive import opened
+from sonode.console import progress, table
 from tests.benchmarks.throughput import make_archive
-from train.phantom import write_phantom
+from train.importers.phantom import write_phantom
 
 CORES = sorted(os.sched_getaffinity(0))[:2]
 SETTINGS = {"threads": 1}

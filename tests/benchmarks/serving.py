@@ -34,11 +34,11 @@ import httpx
 import psutil
 import torch
 
-from archives.java import claim_ports
-from archives.loader import load_archive
-from archives.node import TorchServeNode
-from archives.plan import plan
-from sonode_console import say, table
+from archives.packing.loader import load_archive
+from archives.torchserve.java import claim_ports
+from archives.torchserve.node import TorchServeNode
+from archives.torchserve.plan import plan
+from sonode.console import say, table
 from tests.benchmarks.images import BUSI, encoded, frames
 from tests.benchmarks.load import Load, drive
 from tests.benchmarks.throughput import make_archive

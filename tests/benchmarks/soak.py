@@ -24,8 +24,8 @@ from typing import Any
 import httpx
 import numpy as np
 
-from archives.node import TorchServeNode
-from sonode_console import progress, table
+from archives.torchserve.node import TorchServeNode
+from sonode.console import progress, table
 from tests.benchmarks.serving import await_workers
 from tests.benchmarks.throughput import make_archive
 from tests.conftest import encode

@@ -33,14 +33,15 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from archives.build import pack
-from archives.loader import LoadedArchive, load_archive
-from batch import scorer, storage
-from batch.local_s3 import LocalS3
+from archives.packing.loader import LoadedArchive, load_archive
+from archives.packing.pack import pack
+from batch import run as scorer
+from batch.storage import objects as storage
 from model_def import checkpoint
 from model_def.network import Network
 from model_def.preprocessing import Preprocessing
-from sonode_console import progress, say, table
+from sonode.console import progress, say, table
+from sonode.local_s3 import LocalS3
 from tests.benchmarks.images import BUSI, encoded, frames
 from tests.benchmarks.load import drive
 from tests.conftest import HEADS

@@ -23,10 +23,10 @@ from lightning.pytorch.callbacks import Callback
 
 from model_def.network import Network
 from model_def.preprocessing import normalise
-from sonode_console import table
-from train.cli import run
-from train.importers import import_voc
-from train.phantom import write_phantom
+from sonode.console import table
+from train.fitting.cli import run
+from train.importers.every import import_voc
+from train.importers.phantom import write_phantom
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 

@@ -22,7 +22,8 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from handlers import errors, images, requests
+from handlers import errors, requests
+from handlers.images import decode as images
 from model_def.preprocessing import Preprocessing
 from tests.handlers import dicoms
 

@@ -22,8 +22,8 @@ import psutil
 import pydicom
 import pytest
 
-from archives.java import claim_ports
-from archives.node import TorchServeNode
+from archives.torchserve.java import claim_ports
+from archives.torchserve.node import TorchServeNode
 from handlers.integrity import write_canonical_zip
 from tests.command_line import sonode
 from tests.conftest import encode
@@ -33,11 +33,11 @@ pytestmark = pytest.mark.live
 
 # Appended to the service of an archive: a white image is what breaks the device.
 FAULT = """
-from handlers import poison
+from handlers import cuda_health
 _inference = ScoringService.inference
 def _faulty(self, prepared):
     if any(item.input_SS.min() == 255 for item in prepared):
-        poison.is_poisoned = lambda device: True
+        cuda_health.is_poisoned = lambda device: True
         raise torch.AcceleratorError("CUDA error: device-side assert triggered")
     return _inference(self, prepared)
 ScoringService.inference = _faulty
@@ -45,7 +45,7 @@ ScoringService.inference = _faulty
 MARK = "DOE^JANE"
 PNG = encode(np.random.default_rng(1).integers(0, 256, (80, 120), dtype=np.uint8))
 WHITE = encode(np.full((80, 120), 255, np.uint8))
-GRAFANA = Path(__file__).resolve().parents[2] / "archives" / "grafana.json"
+GRAFANA = Path(__file__).resolve().parents[2] / "archives" / "torchserve" / "grafana.json"
 
 
 def alter(archive: Path, target: Path, changes: dict[str, Callable[[str], str]]) -> None:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from handlers import poison
-from handlers.engine_base import Forward
+from handlers import cuda_health
+from handlers.engines.base import Forward
 from handlers.golden import GoldenMismatch
-from handlers.images import Prepared
+from handlers.images.decode import Prepared
 from handlers.service import ScoringService
 from tests.conftest import encode
 
@@ -261,7 +261,7 @@ def test_a_worker_without_its_device_answers_and_ends_at_the_next_batch(unpacked
 import sys
 sys.path.insert(0, {str(unpacked)!r})
 import torch
-from handlers import poison
+from handlers import cuda_health
 from tests.conftest import encode
 from tests.handlers.test_service import FakeContext, ScoringService, context_of
 from pathlib import Path
@@ -276,7 +276,7 @@ def fail(rows):
 
 service.inference = fail
 for lost in (False, True):
-    poison.is_poisoned = lambda device: lost
+    cuda_health.is_poisoned = lambda device: lost
     context = FakeContext([{{}}])
     print(service.handle(rows, context), context.status, flush=True)
 service.handle(rows, FakeContext([{{}}]))
@@ -294,14 +294,14 @@ print("still there")
 
 def test_a_worker_without_its_device_ends_when_idle() -> None:
     code = (
-        "import time; from handlers import poison; poison.IDLE_S = 0.1; "
-        "poison.end_process_when_idle(); time.sleep(30)"
+        "import time; from handlers import cuda_health; cuda_health.IDLE_S = 0.1; "
+        "cuda_health.end_process_when_idle(); time.sleep(30)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 70
 
 
 def test_the_cpu_is_never_poisoned() -> None:
-    assert not poison.is_poisoned(torch.device("cpu"))
+    assert not cuda_health.is_poisoned(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("fails", [True, False])
@@ -312,4 +312,4 @@ def test_the_device_is_asked(monkeypatch: pytest.MonkeyPatch, fails: bool) -> No
 
     monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
     monkeypatch.setattr(torch, "ones", lambda n, device: torch.zeros(n))
-    assert poison.is_poisoned(torch.device("cuda", 0)) is fails
+    assert cuda_health.is_poisoned(torch.device("cuda", 0)) is fails

@@ -17,7 +17,7 @@ from handlers.errors import ImageTooLarge
 from handlers.responses import ModelIdentity, Outcome
 from handlers.telemetry import StageTimes, Telemetry, bin_of, quieten_warnings
 
-METRICS = Path(__file__).resolve().parents[2] / "archives" / "metrics.yaml"
+METRICS = Path(__file__).resolve().parents[2] / "archives" / "torchserve" / "metrics.yaml"
 MODEL = ModelIdentity(name="m", version="2.1", sha256="ab" * 32, engine="eager-cpu-fp32")
 UUID = "94f9da08-2d15-4a59-bd4a-418422cf6961"
 

@@ -1,4 +1,4 @@
-"""Predictions made from numbers alone, as `train.predictions.predict` would give them."""
+"""Predictions made from numbers alone, as `train.fitting.predictions.predict` would give them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.special import expit
 
 from model_def.heads import HeadSpec
-from train.predictions import Predictions
+from train.fitting.predictions import Predictions
 
 SECRET = "patient-secret"
 POINTS = {"0.5": 0.5, "youden": 0.41, "sensitivity_0.90": 0.2}

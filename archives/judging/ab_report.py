@@ -1,0 +1,204 @@
+"""The A/B analysis of a rollout, from the gateway's logs: what each version did, on one page.
+
+Compared is what chance alone has set apart at the same time: the requests with a study in the
+canary steps in which both versions answer, and each mirrored request's two answers. All others are
+counted, by step. Requests of clients give status codes and the times that nodes took for them, all
+tries together; attempts at nodes give scores. Intervals hold for one look at the end; the guards'
+tests are the ones that may be looked at all the time. The page holds counts only: no study, not
+even its hash.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from archives.gateway import logs as gateway_logs
+from archives.gateway.logs import LogTail, Row
+from archives.judging import ab_page
+from archives.judging.facts import Facts, last_facts, rollouts
+from archives.judging.sequential import ks, ks_by_chance
+from archives.state.journal import Entry, Journal, fold
+from sonode.console import UserError
+
+Z = 1.959964  # of 95 %
+Json = dict[str, Any]
+
+
+def write(state: Path, out: Path) -> Path:
+    """Write report.html and report.json of the last rollout into `out`; returns the page's path.
+
+    Raises UserError where no request was logged in it.
+    """
+    entries = Journal(state).entries()
+    facts = last_facts(entries)
+    if facts is None:
+        raise UserError(f"--state {state}: no rollout was ever started here")
+    mine = rollouts(entries)[-1]
+    found = analyse(state, facts, mine)
+    if not found["requests"]:
+        raise UserError(f"--state {state}: no request was logged in rollout {facts.rollout}")
+    page = ab_page.render(found)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+    (out / "report.html").write_text(page)
+    return out / "report.html"
+
+
+def analyse(state: Path, facts: Facts, entries: Sequence[Entry]) -> Json:
+    """Count and compare; `entries` are those of the rollout."""
+    until = math.inf if entries[-1].rollout else entries[-1].time
+    versions = {"old": facts.old.version if facts.old else None, "new": facts.new.version}
+    arm_of = {version: arm for arm, version in versions.items()}
+    steps = [_Step.of(entry, entries) for entry in entries if "step" in entry.facts]
+    arms: dict[str, list[Row]] = {"old": [], "new": []}
+    for row in _rows(state, "requests.jsonl", facts.since, until):
+        if row["version"] in arm_of and gateway_logs.was_tried(row):
+            arm, step = arm_of[row["version"]], _step_at(steps, row)
+            step.requests[arm if row["study"] else "without_study"] += 1
+            if step.compares and row["study"]:
+                arms[arm].append(row)
+    answers: list[tuple[str, Row]] = []
+    rows = _rows(state, "attempts.jsonl", facts.since, until)
+    scored = [
+        row
+        for row in rows
+        if row["status"] == 200 and row["version"] in arm_of and row["arm"] != "replay"
+    ]
+    shadows = {row["id"]: row for row in scored if row["arm"] == "shadow"}
+    for row in scored:
+        if row["arm"] == "shadow":
+            continue
+        if row["id"] in shadows:
+            answers += [("mirrored", row), ("shadow", shadows[row["id"]])]
+        elif row["study"] and _step_at(steps, row).compares:
+            answers.append((arm_of[row["version"]], row))
+    scores: dict[str, dict[str, list[float]]] = {}
+    for arm, row in answers:
+        for head, score in gateway_logs.scores(row).items():
+            scores.setdefault(head, {}).setdefault(arm, []).append(score)
+    return {
+        "rollout": facts.rollout,
+        "model": facts.model,
+        "versions": versions,
+        "from": facts.began,
+        "to": None if math.isinf(until) else until,
+        "end": entries[-1].event,
+        "requests": sum(step.requests.total() for step in steps),
+        "steps": [
+            {"step": step.name, "compared": step.compares}
+            | {arm: step.requests[arm] for arm in ("old", "new", "without_study")}
+            for step in steps
+            if step.requests
+        ],
+        "arms": {arm: _arm(rows) for arm, rows in arms.items() if rows},
+        "scores": {head: _scores(by_arm) for head, by_arm in scores.items()},
+        "journal": [
+            {"time": it.time, "event": it.event, "step": it.facts.get("step"),
+             "told": it.facts.get("said") or it.facts.get("why")}
+            for it in entries
+        ],
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Step:
+    name: str
+    began: float
+    judged: int
+    """The entry that its requests are logged with; steps in which all is as before share one."""
+    compares: bool
+    """Both versions answer clients, and chance says which one a study gets."""
+    requests: Counter[str] = field(default_factory=Counter)
+    """By version, and those without a study, which are never sent by chance."""
+
+    @classmethod
+    def of(cls, entry: Entry, entries: Sequence[Entry]) -> _Step:
+        """From the entry that began it, among those of the rollout."""
+        name = str(entry.facts["step"])
+        share = entry.facts.get("percent", 0.0)
+        judged = fold(it for it in entries if it.seq <= entry.seq).split
+        return cls(name, entry.time, judged, name.startswith("canary") and 0 < share < 100)
+
+
+def _step_at(steps: Sequence[_Step], row: Row) -> _Step:
+    """The step in which a row's request began."""
+    began = gateway_logs.started(row)
+    same = [step for step in steps if step.judged == gateway_logs.seq(row)] or steps[:1]
+    return next((step for step in reversed(same) if step.began <= began), same[0])
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, n > 0 (1927, doi 10.1080/01621459.1927.10502953)."""
+    centre = (hits + Z * Z / 2) / (n + Z * Z)
+    half = Z / (n + Z * Z) * math.sqrt(hits * (n - hits) / n + Z * Z / 4)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def quantile(values: Sequence[float], q: float) -> Json:
+    """A quantile with its 95 % interval from order statistics, whatever the distribution.
+
+    Ranks are q n -+ 1.96 sqrt(n q (1 - q)) (Conover 1999, section 3.2); an end is None where the
+    sample is too small to have it.
+    """
+    ordered = sorted(values)
+    n = len(ordered)
+    half = Z * math.sqrt(n * q * (1 - q))
+    low, high = math.floor(n * q - half), math.ceil(n * q + half)
+    return {
+        "value": float(np.quantile(ordered, q)),
+        "low": ordered[low - 1] if low >= 1 else None,
+        "high": ordered[high - 1] if high <= n else None,
+    }
+
+
+def _rows(state: Path, name: str, since: int, until: float) -> list[Row]:
+    rows = LogTail(state / "gateway" / name, since).rows()
+    return [row for row in rows if gateway_logs.seq(row) >= since and row["t"] <= until]
+
+
+def _arm(rows: Sequence[Row]) -> Json:
+    n = len(rows)
+    failed = sum(row["status"] >= 500 for row in rows)
+    low, high = wilson(failed, n)
+    times = [gateway_logs.waited_ms(row) for row in rows if row["status"] == 200]
+    return {
+        "requests": n,
+        "studies": len({row["study"] for row in rows if row["study"]}),
+        "status": {
+            str(key): count for key, count in sorted(Counter(_each(rows, "status")).items())
+        },
+        "code": dict(sorted(Counter(_each(rows, "code")).items())),
+        "failed": {"count": failed, "share": failed / n, "low": low, "high": high},
+        "tried_twice": sum(row["tries"] > 1 for row in rows),
+        "ms": {name: quantile(times, q) for name, q in ab_page.QUANTILES.items()}
+        if times
+        else None,
+    }
+
+
+def _each(rows: Sequence[Row], key: str) -> list[Any]:
+    return [row[key] for row in rows]
+
+
+def _scores(by_arm: dict[str, list[float]]) -> Json:
+    found: Json = {
+        arm: {
+            "n": len(values),
+            "mean": float(np.mean(values)),
+            "histogram": np.histogram(values, ab_page.BINS)[0].tolist(),
+        }
+        for arm, values in by_arm.items()
+    }
+    for arm, to in (("new", "old"), ("shadow", "mirrored")):
+        if arm in by_arm and to in by_arm:
+            found[arm]["ks_to_old"] = ks(by_arm[to], by_arm[arm])
+            found[arm]["ks_by_chance"] = ks_by_chance(len(by_arm[to]), len(by_arm[arm]))
+    return found

@@ -1,0 +1,238 @@
+"""Why each guard of a rollout said what it said, with what it counted, on one page.
+
+Passed steps are counted anew from the gateway's logs, up to the entry that ended them; what the
+journal has of the judgement itself stands beside it. Clients go by their names and studies by their
+hashes, as the logs have them.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from archives.gateway import logs as gateway_logs
+from archives.gateway.logs import Logs, Row, seq
+from archives.judging.facts import JUDGED, judged_since, kind_of, last_facts, rollouts
+from archives.judging.guards import Watch
+from archives.state.journal import SPLIT, Entry, Journal, fold
+from sonode.console import UserError
+from sonode.page import page, table
+
+MOST = 200
+"""Failing studies that the page shows of a step; explain.json has all."""
+NOTE = (
+    '<p class="note">The tables by client and study count all requests of a step that came to a '
+    "version; in a canary, of the old one, those with a study; in the shadow, the mirrored ones. "
+    "Failed: a try ended with a 5xx. Guards judge less: a study by its first seconds (study_s), "
+    "failures of one burst once, none for load, none that both versions have, and a client that "
+    "gives up only where it had waited long. So their numbers can be smaller.</p>"
+)
+Json = dict[str, Any]
+
+
+def write(state: Path, out: Path) -> Path:
+    """Write explain.html and explain.json of the last rollout into `out`; returns the page's path.
+
+    Raises UserError where no rollout was started here, or `out` is in use.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"OUT {out}: is not empty; give a new folder")
+    found = explain(state)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        (folder / "explain.json").write_text(json.dumps(found, indent=1) + "\n")
+        (folder / "explain.html").write_text(render(found))
+        folder.chmod(0o755)
+        os.replace(folder, out)  # noqa: PTH105 - an empty folder may be there
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return out / "explain.html"
+
+
+def explain(state: Path) -> Json:
+    """Count each judged step of the last rollout. Raises UserError where there was none."""
+    entries = Journal(state).entries()
+    facts = last_facts(entries)
+    if facts is None:
+        raise UserError(f"--state {state}: no rollout was ever started here")
+    mine = rollouts(entries)[-1]
+    begun = [it for it in mine if "step" in it.facts]
+    steps = []
+    for step, end in zip(begun, [*begun[1:], None], strict=True):
+        name = str(step.facts["step"])
+        kind = kind_of(fold(entries[: step.seq]))
+        # `keep` answers for `default` and `drain`, too.
+        if kind and (name.startswith(JUDGED) or end is None or end.event == "rollback"):
+            steps.append(_step(state, entries, step, end))
+    return {
+        "rollout": facts.rollout,
+        "model": facts.model,
+        "old": facts.old.version if facts.old else None,
+        "new": facts.new.version,
+        "steps": steps,
+        "journal": [
+            {"time": it.time, "event": it.facts.get("step") or it.event, "told": _told(it)}
+            for it in mine
+        ],
+    }
+
+
+def _told(entry: Entry) -> str:
+    names = ("guard", "said", "why", "reason", "not_done")
+    return ": ".join(str(entry.facts[name]) for name in names if entry.facts.get(name))
+
+
+def _step(state: Path, entries: list[Entry], step: Entry, end: Entry | None) -> Json:
+    facts = last_facts(entries[: end.seq - 1] if end else entries)
+    kind = kind_of(fold(entries[: step.seq]))
+    assert facts and kind
+    since = judged_since(entries, step)
+    until = next((it.seq for it in entries[step.seq :] if SPLIT & it.facts.keys()), None)
+    watch = Watch(
+        facts.policy, kind, old=facts.old.version if facts.old else None,
+        new=facts.new.version, heads=facts.heads, since=since,
+    )  # fmt: skip
+    requests: list[Row] = []
+    attempts: list[Row] = []
+    for is_attempt, row in Logs(state, since).rows():
+        # No entry splits the traffic after `keep`: what comes then has its number, too.
+        if seq(row) >= until if until else end and row["t"] > end.time:
+            continue
+        (watch.add_attempt if is_attempt else watch.add_request)(row)
+        if seq(row) >= since:
+            (attempts if is_attempt else requests).append(row)
+    verdicts = [asdict(it) for it in watch.verdicts()]
+    recorded = end.facts if end else {}
+    return {
+        "step": step.facts["step"],
+        "under_way": end is None,
+        "ended": _told(end) if end else None,
+        "answered": watch.answered,
+        "studies": watch.studies,
+        "guards": recorded.get("verdicts") or verdicts,
+        "counted_anew": not recorded.get("verdicts"),
+        "said_then": recorded.get("judged"),
+        **_counts(kind, watch, requests, attempts),
+    }
+
+
+def _counts(kind: str, watch: Watch, requests: list[Row], attempts: list[Row]) -> Json:
+    """By client and version, and the studies that failed; `other`: what the other version did."""
+    tried = [row for row in requests if gateway_logs.was_tried(row)]
+    if kind == "shadow":
+        news = [row for row in attempts if row["version"] == watch.new and row["arm"] == "shadow"]
+        old_of = {row["id"]: row for row in tried if row["version"] == watch.old}
+        new_of = {row["id"]: row for row in news}
+        counted = [(row, old_of.get(row["id"])) for row in news]
+        counted += [(row, new_of[id_]) for id_, row in old_of.items() if id_ in new_of]
+        answers = [(row, str(other["status"]) if other else "") for row, other in counted]
+    else:
+        versions = (watch.new, watch.old) if kind == "canary" else (watch.new,)
+        answers = [
+            (row, str(row.get("replay") or ""))
+            for row in tried
+            if row["version"] in versions and (row["study"] or row["version"] == watch.new)
+        ]
+    clients: dict[tuple[str, str], Counter[str]] = {}
+    studies: dict[tuple[str, str], set[str]] = {}
+    failing: dict[tuple[str, str, str], Json] = {}
+    for row, other in answers:
+        client, version, study = str(row.get("client") or ""), str(row["version"]), row["study"]
+        failed = gateway_logs.failed_tries(row) > 0 or row["status"] >= 500
+        load, left = gateway_logs.is_load(row), row["status"] == 499
+        count = clients.setdefault((client, version), Counter())
+        count += Counter(requests=1, failed=failed and not load, load=load, given_up=left)
+        studies.setdefault((client, version), set()).add(study)
+        if (failed or left) and not load:
+            it = failing.setdefault(
+                (study, client, version),
+                {"failed": 0, "statuses": Counter(), "replayed": 0, "other": Counter()},
+            )
+            it["failed"] += 1
+            it["statuses"][str(row["status"])] += 1
+            it["replayed"] += bool(other)
+            if other:
+                it["other"][other] += 1
+    return {
+        "clients": [
+            {"client": client, "version": version, "studies": len(studies[client, version] - {""})}
+            | {name: count[name] for name in ("requests", "failed", "load", "given_up")}
+            for (client, version), count in sorted(clients.items())
+        ],
+        "failing": [
+            {"study": study, "client": client, "version": version, **it}
+            for (study, client, version), it in sorted(failing.items())
+        ],
+    }
+
+
+def render(found: Json) -> str:
+    """Lay it out; see `explain`."""
+    body = [] if found["steps"] else ["<p>No step of it was judged by guards.</p>"]
+    for step in found["steps"]:
+        body += _section(step)
+    body += [NOTE] if found["steps"] else []
+    journal = [(it["event"], it["told"]) for it in found["journal"]]
+    body += ["<h2>Journal</h2>", _text(("entry", "why"), journal)]
+    return page(f"{found['model']}: {found['old'] or 'nothing'} to {found['new']}, explained", body)
+
+
+def _section(step: Json) -> list[str]:
+    now = "under way" if step["under_way"] else f"ended: {step['ended']}"
+    anew = "Counted anew from the logs." if step["counted_anew"] else "As the journal has them."
+    body = [
+        f"<h2>{html.escape(step['step'])}</h2>",
+        f"<p>{html.escape(now)}. {step['answered']:,} requests answered with a score, "
+        f"{step['studies']:,} studies judged. {anew}</p>",
+        _text(
+            ("guard", "state", "value", "limit", "n", "evidence", "it says"),
+            [
+                (it["guard"], it["state"], "" if it["value"] is None else f"{it['value']:.4f}",
+                 f"{it['limit']:.4f}", str(it["n"]), f"{it['evidence']:.0%}", it["said"])
+                for it in step["guards"]
+            ],
+        ),
+    ]  # fmt: skip
+    if then := step["said_then"]:
+        body += [
+            "<p>What they said then, by the journal:</p>",
+            _text(("",), [(it,) for it in then]),
+        ]
+    body += ["<h3>By client</h3>", _text(
+        ("client", "version", "requests", "studies", "failed", "load", "given up"),
+        [
+            (it["client"] or "-", it["version"],
+             *(str(it[name]) for name in ("requests", "studies", "failed", "load", "given_up")))
+            for it in step["clients"]
+        ],
+    )]  # fmt: skip
+    failing = step["failing"]
+    if failing:
+        body += [f"<h3>Studies that failed: {len(failing)}</h3>", _text(
+            ("study", "client", "version", "failed", "status", "other asked", "its status"),
+            [
+                (it["study"] or "none named", it["client"] or "-", it["version"],
+                 str(it["failed"]), _each(it["statuses"]), str(it["replayed"]), _each(it["other"]))
+                for it in failing[:MOST]
+            ],
+        )]  # fmt: skip
+    if len(failing) > MOST:
+        body += [f"<p>The first {MOST} are shown; explain.json has all.</p>"]
+    return body
+
+
+def _each(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} x {key}" for key, count in sorted(counts.items()))
+
+
+def _text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return f'<div class="text">{table(head, rows)}</div>'

@@ -1,0 +1,164 @@
+"""How failures are counted: by study, those of one cause once, and beside the old version's.
+
+Requests of one study resemble each other, and so do those of a client that names none. A worker
+that died fails what it is asked until it is back; what a client sends may fail with both versions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from archives.gateway.logs import OWN_CODES, Row
+from archives.judging.sequential import MeanTest
+
+BURST_S = 5.0
+"""Failures that nobody signs within so long are one: a worker that starts anew takes about that."""
+BURST_MOST = 5.0
+"""What one failure can multiply the evidence by: one crash that looks like three is not enough."""
+
+
+@dataclass
+class Unit:
+    """What is judged as one: the requests of a study, or of a client that names none."""
+
+    began: float
+    values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, what: str, value: float) -> None:
+        """Take what a request of it gave, 0 to 1."""
+        self.values[what].append(value)
+
+    def share(self, what: str) -> float | None:
+        """The mean of what its requests gave; None: none gave any."""
+        found = self.values[what]
+        return sum(found) / len(found) if found else None
+
+
+class Units:
+    """Requests put together by study while it is `open_s` old, in the log's own time.
+
+    Its later ones are left out: a unit is judged once, as a whole, when its time is over, so that
+    neither its size nor its outcome says when. A client that names no study has one unit after the
+    other.
+    """
+
+    def __init__(self, open_s: float) -> None:
+        self.closed = 0
+        self._open_s = open_s
+        self._open: dict[str, Unit] = {}
+        self._over: set[str] = set()
+
+    def take(self, row: Row) -> Unit | None:
+        """Return the unit of a row; None: it is over."""
+        key = row["study"] or f"client {row['client']}"
+        if key in self._over:
+            return None
+        return self._open.setdefault(key, Unit(row["t"]))
+
+    def over(self, t: float) -> Iterator[Unit]:
+        """Yield those whose time is over at `t`; a clock that was set back ends them, too."""
+        for key, unit in list(self._open.items()):
+            if abs(t - unit.began) < self._open_s:
+                continue
+            del self._open[key]
+            if not key.startswith("client "):  # a study's is a hash
+                self._over.add(key)
+            self.closed += 1
+            yield unit
+
+
+class Bursts:
+    """Tells the first failure of a burst from the rest of it."""
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def is_news(self, failure: Row) -> bool:
+        """False for one that nobody signs, soon after another one."""
+        if failure["code"] not in OWN_CODES:
+            return True
+        if abs(failure["t"] - self._last) < BURST_S:
+            return False
+        self._last = failure["t"]
+        return True
+
+
+class Windows:
+    """The share that fails in each `BURST_S`, one value each.
+
+    Where bursts count once, they are the fewer the more requests come: of one failure in five
+    seconds among hundreds of answers nothing is seen. Here the answers count once, too.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.test = MeanTest(limit, BURST_MOST)
+        self._began = math.nan
+        self._values: list[float] = []
+
+    def add(self, t: float, failed: float) -> None:
+        """Take a request; a window is judged when the next one begins."""
+        if self._values and abs(t - self._began) >= BURST_S:
+            self.test.add(sum(self._values) / len(self._values))
+            self._values = []
+        if not self._values:
+            self._began = t
+        self._values.append(failed)
+
+
+class Against:
+    """Whether the new version fails a larger share of a study's requests than the old one does.
+
+    Each study of the new version is drawn together with the k of the old one that were over since
+    the study before it (where both get each request: with its own share of the same study). Of the
+    sum of their shares it has, where both versions fail alike, 1 / (1 + k) on average, since chance
+    alone says which one it is.
+    """
+
+    def __init__(self) -> None:
+        self.test = MeanTest(0.5)
+        self._old: list[float] = []
+        self._counts = {"old": [0, 0], "new": [0, 0]}  # studies, those with a failure
+
+    def add_old(self, share: float | None) -> None:
+        """Take the share of a study's requests that the old version has failed; None: of none."""
+        if share is None:
+            return
+        self._old.append(share)
+        self._count("old", share)
+
+    def add_new(self, share: float | None) -> None:
+        """Take the same of the new version; without one of the old beside it, it only counts."""
+        if share is None:
+            return
+        self._count("new", share)
+        if self._old:
+            total = share + sum(self._old)
+            if total:
+                self.test.add(share / total, 1 / (1 + len(self._old)))
+            self._old = []
+
+    def _count(self, arm: str, share: float) -> None:
+        self._counts[arm][0] += 1
+        self._counts[arm][1] += share > 0
+
+    @property
+    def as_many(self) -> bool:
+        """Whether the old version fails, too, and the new one in no larger share of its studies.
+
+        By Fisher's exact test, one-sided: so many failing studies of the new version, or more, are
+        what chance gives more often than not where both fail alike (p > 1/2).
+        """
+        (n, failed), (n_old, failed_old) = self._counts["new"], self._counts["old"]
+        if not failed_old:
+            return False
+        return more_by_chance(failed, n, failed_old, n_old) > 0.5
+
+
+def more_by_chance(failed: int, n: int, failed_old: int, n_old: int) -> float:
+    """Fisher's exact test: the probability of `failed` or more of `n`, all margins as they are."""
+    from scipy.stats import hypergeom
+
+    return float(hypergeom.sf(failed - 1, n + n_old, failed + failed_old, n))

@@ -1,0 +1,381 @@
+"""What sends a new version back: a step's guards, fed with the gateway's logs line by line.
+
+Old and new version are compared at the same time, so what hits both (a slow network, a node that
+dies, broken images) is held against neither. A failure is the new version's where the old one does
+not fail the same request: in the shadow both get it, and later the gateway asks the old one what
+the new one has failed. The unit of every guard is the study (the client, where none is named) with
+the share of its requests: they resemble each other, and one broken study is one. A request that
+waits in the queue behind a slow one is not independent of the other either; for that the times are
+judged by one pair a second, and failures that nobody signs (a worker died) by one in five seconds,
+and by the share of each five seconds. Where the old version answers, too, a limit on failures is
+the larger of the policy's and what the old version does: both must be refuted, so neither test
+costs the other. What was refused for load says nothing about a version.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from archives.gateway import logs as gateway_logs
+from archives.gateway.logs import Row
+from archives.judging.failures import BURST_MOST, Against, Bursts, Unit, Units, Windows
+from archives.judging.policy import Policy
+from archives.judging.sequential import FIRST_LOOK, MeanTest, ks, ks_by_chance, least_distance
+
+Kind = Literal["shadow", "canary", "alone"]
+"""How the new version is used: beside the old one, for a part of the studies, or for all."""
+
+SLOW = 0.05
+"""Share of the old version's attempts that are slow, by the meaning of p95."""
+LATENCIES = 200
+"""Latest attempts of the old version from which its p95 is taken, and at least a tenth of them."""
+SLOW_MOST = 1.5
+"""What a slow second can multiply the evidence by: a worker that is started anew takes several."""
+PATIENCE_S = 1.0
+"""What a client gives up earlier, or within twice the old version's p95, is its own matter."""
+FORGET_S = 300.0
+"""A mirrored request whose other half has not come by then has none."""
+FEW_HOLD = 0.25
+"""Evidence from which pairs and windows hold a step: a lone one that fails is no share, and stays
+alone."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a guard says by now."""
+
+    guard: str
+    state: Literal["ok", "hold", "failed"]
+    """hold: beyond the limit or too little to tell, but not proved to be beyond it."""
+    value: float | None
+    limit: float
+    n: int
+    """Studies that it judges by, or what else it counts once."""
+    evidence: float
+    """0 to 1: of what it takes to send the version back."""
+    said: str
+
+
+class Watch:
+    """The guards of one step, from its beginning on.
+
+    `since` is the entry of the journal from which on rows are the step's. `old` is None where there
+    is no old version (the first one ever).
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        kind: Kind,
+        *,
+        old: str | None,
+        new: str,
+        heads: Sequence[str],
+        since: int,
+    ) -> None:
+        self.policy, self.kind, self.heads = policy, kind, heads
+        self.old, self.new, self.since = old, new, since
+        self.answered = 0
+        """Requests that the new version has answered with a score."""
+        self.load = 0
+        """Requests to it that were refused, or not mirrored, since too much was under way."""
+        self.needed = math.log(count_tests(policy, heads) / policy.alpha)
+        odds = policy.max_odds_ratio
+        share = odds / (1 + odds)  # of the pairs in which one of the two fails
+        self._errors = MeanTest(policy.max_error_rate, BURST_MOST)
+        self._windows = Windows(policy.max_error_rate)
+        self._failing = MeanTest(share)
+        self._slow = MeanTest(share, SLOW_MOST)
+        self._unanswered = MeanTest(policy.max_unanswered, BURST_MOST)
+        self._more_errors, self._more_unanswered = Against(), Against()
+        self._flips = {head: MeanTest(policy.max_flip_rate) for head in heads}
+        self._differences = {head: MeanTest(policy.max_difference) for head in heads}
+        self._scores: dict[str, dict[str, list[float]]] = {
+            arm: {head: [] for head in heads} for arm in ("old", "new")
+        }
+        self._latencies: deque[float] = deque(maxlen=LATENCIES)
+        self._halves: dict[str, dict[str, Row]] = {}
+        self._units = {arm: Units(policy.study_s) for arm in ("old", "new")}
+        self._bursts = {arm: Bursts() for arm in ("old", "new")}
+        self._seen: dict[str, set[str]] = {"old": set(), "new": set()}
+        self._last_old: Unit | None = None
+        self._timed: Row | None = None
+        self._last_slow = -math.inf
+
+    @property
+    def studies(self) -> int:
+        """Studies (clients, where none is named) of the new version that are judged by now."""
+        return self._units["new"].closed
+
+    def add_request(self, row: Row) -> None:
+        """Take a line of requests.jsonl."""
+        if gateway_logs.seq(row) < self.since or not gateway_logs.was_tried(row):
+            return
+        self._close(row["t"])
+        if self.kind == "shadow":
+            if row["version"] == self.old:
+                self._match(row["id"], "request", row)
+            return
+        arm = self._arm(row)
+        if arm is None:
+            return
+        if gateway_logs.is_load(row):
+            self.load += arm == "new"
+            return
+        if arm == "new":
+            self.answered += row["status"] == 200
+        gave_up = row["status"] == 499
+        if gave_up and row["ms"] < self._patience_ms():
+            return
+        if unit := self._units[arm].take(row):
+            ended = gave_up or row["status"] >= 500
+            failed = ended or gateway_logs.failed_tries(row) > 0
+            # What both fail says nothing: one broken client would hide all else.
+            if not (ended and gateway_logs.other_fails_too(row)):
+                self._count(arm, unit, row, failed, ended)
+
+    def add_attempt(self, row: Row) -> None:
+        """Take a line of attempts.jsonl."""
+        if row["arm"] == "replay":
+            return  # the old version, asked what the new one has failed
+        if row["version"] == self.old and row["status"] == 200:
+            self._latencies.append(row["ms"])
+        if gateway_logs.seq(row) < self.since:
+            return
+        if self.kind == "shadow":
+            if row["version"] == self.new:
+                self._match(row["id"], "new", row)
+            elif row["version"] == self.old:
+                self._match(row["id"], "old", row)
+        elif self.kind == "canary" and (arm := self._arm(row)):
+            self._collect(arm, row)
+
+    def verdicts(self) -> list[Verdict]:
+        """What all guards of this step say by now."""
+        policy = self.policy
+        alone = self.kind == "alone"  # nothing answers at the same time
+        errors, unanswered = (None, None) if alone else (self._more_errors, self._more_unanswered)
+        limit = policy.max_error_rate
+        found = [
+            self._rate("errors", self._errors, limit, against=errors),
+            self._rate(
+                "errors over time", self._windows.test, limit, against=errors, holds_from=FEW_HOLD
+            ),
+        ]
+        if self.kind != "shadow":
+            limit = policy.max_unanswered
+            found += [self._rate("unanswered", self._unanswered, limit, against=unanswered)]
+        if alone:
+            return found
+        found += [
+            self._rate(f"{what} against the old version", test, test.limit, holds_from=FEW_HOLD)
+            for what, test in (("failing", self._failing), ("slow", self._slow))
+        ]
+        if self.kind == "shadow":
+            for head in self.heads:
+                for what, test, limit in (
+                    ("flips", self._flips[head], policy.max_flip_rate),
+                    ("difference", self._differences[head], policy.max_difference),
+                ):
+                    found.append(self._rate(f"{what} of {head}", test, limit, needs_some=True))
+        else:
+            found += [self._shift(head) for head in self.heads]
+        return found
+
+    # --- counting
+
+    def _arm(self, row: Row) -> Literal["old", "new"] | None:
+        """Whose row it is, where chance or the step has sent it there: in a canary a study."""
+        if row["version"] == self.new:
+            return "new"
+        compares = self.kind == "canary" and row["version"] == self.old and row["study"]
+        return "old" if compares else None
+
+    def _patience_ms(self) -> float:
+        return max(1000 * PATIENCE_S, 2 * (self._p95() or 0.0))
+
+    def _p95(self) -> float | None:
+        if len(self._latencies) < LATENCIES // 10:
+            return None
+        return float(np.percentile(list(self._latencies), 100 * (1 - SLOW)))
+
+    def _count(self, arm: str, unit: Unit, row: Row, failed: bool, ended: bool) -> None:
+        """Take what a version made of a request; `ended`: without an answer."""
+        if arm == "new":
+            self._windows.add(row["t"], float(failed))
+        unit.add("unanswered", float(ended))
+        if failed and not self._bursts[arm].is_news(row):
+            return
+        unit.add("errors", float(failed))
+        unit.add("not ok", float(row["status"] != 200))
+
+    def _match(self, id_: str, half: str, row: Row) -> None:
+        """Put together what is known of a mirrored request; of the old version, its last try."""
+        found = self._halves.setdefault(id_, {})
+        found[half] = row
+        oldest = next(iter(self._halves))
+        if abs(next(iter(self._halves[oldest].values()))["t"] - row["t"]) > FORGET_S:
+            del self._halves[oldest]
+        new, old, request = (found.get(half) for half in ("new", "old", "request"))
+        if new is None:
+            return
+        if gateway_logs.is_load(new):
+            self.load += half == "new"
+        elif old is None or (old["status"] >= 500 and request is None):
+            return  # another try may follow
+        elif not gateway_logs.is_load(old) and old["status"] != 499:
+            self._pair(new, old)
+        del self._halves[id_]
+
+    def _pair(self, new: Row, old: Row) -> None:
+        """Two answers to one request."""
+        self._close(new["t"])
+        self.answered += new["status"] == 200
+        unit = self._units["new"].take(new)
+        if unit is None:
+            return
+        if not unit.values:
+            self._count_slow(new, old)
+        failed, old_failed = new["status"] >= 500, old["status"] >= 500
+        if failed and old_failed:
+            return
+        self._windows.add(new["t"], float(failed))
+        news = [
+            not fails or self._bursts[arm].is_news(row)
+            for arm, row, fails in (("new", new, failed), ("old", old, old_failed))
+        ]
+        if not all(news):
+            return
+        unit.add("errors", float(failed))
+        unit.add("old errors", float(old_failed))
+        unit.add("not ok", float(new["status"] != 200))
+        unit.add("old not ok", float(old["status"] != 200))
+        if failed or old_failed:
+            return
+        a, b = gateway_logs.labels(new), gateway_logs.labels(old)
+        x, y = gateway_logs.scores(new), gateway_logs.scores(old)
+        if a or b:  # not refused by both
+            for head in self.heads:
+                unit.add(f"flips {head}", float(a.get(head) != b.get(head)))
+                if head in x and head in y:
+                    unit.add(f"difference {head}", abs(x[head] - y[head]))
+
+    def _collect(self, arm: Literal["old", "new"], row: Row) -> None:
+        """Take an attempt of a canary: times and scores by the first of each study."""
+        if not row["study"] or row["study"] in self._seen[arm] or gateway_logs.is_load(row):
+            return
+        self._seen[arm].add(row["study"])
+        if arm == "new":
+            self._timed = row
+        elif self._timed:
+            self._count_slow(self._timed, row)
+            self._timed = None
+        for head, score in gateway_logs.scores(row).items():
+            if head in self._scores[arm]:
+                self._scores[arm][head].append(score)
+
+    def _count_slow(self, new: Row, old: Row) -> None:
+        p95 = self._p95()
+        if p95 is None or abs(new["t"] - self._last_slow) < 1:
+            return
+        self._last_slow = new["t"]
+        slow = new["ms"] > self.policy.slow_factor * p95
+        if slow != (old["ms"] > p95):
+            self._slow.add(float(slow))
+
+    # --- judging
+
+    def _close(self, t: float) -> None:
+        """Judge the studies whose time is over."""
+        for unit in self._units["old"].over(t):
+            self._more_errors.add_old(unit.share("errors"))
+            self._more_unanswered.add_old(unit.share("unanswered"))
+            self._last_old = unit
+        for unit in self._units["new"].over(t):
+            self._judge(unit)
+
+    def _judge(self, unit: Unit) -> None:
+        for what, test in (("errors", self._errors), ("unanswered", self._unanswered)):
+            if (share := unit.share(what)) is not None:
+                test.add(share)
+        self._more_errors.add_old(unit.share("old errors"))  # of a shadow
+        self._more_errors.add_new(unit.share("errors"))
+        self._more_unanswered.add_new(unit.share("unanswered"))
+        old = unit.share("old not ok")
+        if self._last_old:
+            old, self._last_old = self._last_old.share("not ok"), None
+        new = unit.share("not ok")
+        if old is not None and new is not None and old != new:
+            self._failing.add(new / (new + old))
+        for head in self.heads:
+            for what, tests in (("flips", self._flips), ("difference", self._differences)):
+                if (share := unit.share(f"{what} {head}")) is not None:
+                    tests[head].add(share)
+
+    def _rate(
+        self,
+        guard: str,
+        test: MeanTest,
+        limit: float,
+        *,
+        against: Against | None = None,
+        needs_some: bool = False,
+        holds_from: float = 0.0,
+    ) -> Verdict:
+        value, log_evidence = test.mean, test.log_evidence
+        beyond = value is not None and value > limit
+        excused = beyond and against is not None and against.as_many
+        if against:
+            log_evidence = min(log_evidence, against.test.log_evidence)
+        evidence = max(0.0, log_evidence / self.needed)
+        few = needs_some and test.n < self.policy.min_studies
+        state: Literal["ok", "hold", "failed"] = "ok"
+        if evidence >= 1:
+            state = "failed"
+        elif few or (beyond and not excused and evidence >= holds_from):
+            state = "hold"
+        told = "nothing yet" if value is None else f"{value:.2%} of {test.n}"
+        told += f", limit {limit:.2%}" + (", but the old version's, too" if excused else "")
+        told += f", judged from {self.policy.min_studies} studies on" if few else ""
+        return Verdict(
+            guard, state, value, limit, test.n, min(1.0, evidence), f"{guard}: {told}"
+        )  # fmt: skip
+
+    def _shift(self, head: str) -> Verdict:
+        guard, limit = f"shift of {head}", self.policy.max_shift
+        old, new = self._scores["old"][head], self._scores["new"][head]
+        few = min(len(old), len(new))
+        counts = f"{len(new)} and {len(old)} studies"
+        if few < FIRST_LOOK:
+            return Verdict(guard, "hold", None, limit, few, 0.0, f"{guard}: only {counts}")
+        alpha = math.exp(-self.needed)
+        value = ks(old, new)
+        least = least_distance(old, new, alpha)
+        assert least is not None
+        state: Literal["ok", "hold", "failed"] = "ok"
+        if least > limit:
+            state = "failed"
+        elif value - ks_by_chance(len(old), len(new)) > limit:
+            state = "hold"
+        # The distance that it would take here.
+        evidence = value / (limit + max(value - least, 1e-9))
+        return Verdict(
+            guard, state, value, limit, few, 1.0 if state == "failed" else min(evidence, 0.99),
+            f"{guard}: distance {value:.3f} of {counts}, limit {limit:g}",
+        )  # fmt: skip
+
+
+def count_tests(policy: Policy, heads: Sequence[str]) -> int:
+    """How many tests a rollout makes, among which `alpha` is shared out.
+
+    Shadow: errors, the same over time, failing, slow, and two a head; each canary step: those four,
+    unanswered and one a head; at 100 %, and from default to keep, alone: errors, the same over
+    time, unanswered.
+    """
+    return 4 + 2 * len(heads) + (len(policy.canary) - 1) * (5 + len(heads)) + 2 * 3

@@ -1,0 +1,295 @@
+"""The TorchServe nodes behind a gateway: `nodes.yaml`, and what is asked of each of them.
+
+A node is reached from the gateway's machine: its two APIs by URL, its run folder (the key file) and
+its model store as folders. For another machine that is a tunnel and a shared mount: TorchServe
+listens on loopback only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+
+from archives.nodes.stores import deliver, is_other
+from archives.state.journal import Release
+from archives.torchserve.plan import Plan, plan
+from archives.torchserve.tokens import Keys, Kind, ask
+from sonode.console import UserError
+from sonode.settings_file import read_settings
+
+RENEW_BEFORE = timedelta(minutes=10)
+"""Earlier than `sonode serve` does, so that it is the gateway that renews, and knows at once."""
+PROBE_TIMEOUT_S = 3.0
+WORKERS_TIMEOUT_S = 120.0  # startupTimeout of an archive's model-config.yaml
+REGISTER_TIMEOUT_S = 300.0  # a start imports torch and proves the golden examples; twice, at worst
+
+Url = Annotated[str, StringConstraints(pattern=r"^http://[A-Za-z0-9.-]+:[0-9]{1,5}$")]
+
+
+class NodeSettings(BaseModel):
+    """One node of `nodes.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
+    inference: Url
+    """Base of the inference API, as in `http://127.0.0.1:8080`."""
+    management: Url
+    run_dir: Path
+    """Holds TorchServe's key_file.json."""
+    store: Path
+    """Its model store; archives are copied there."""
+    workers: int | None = Field(default=None, ge=1)
+    """Of each version; by default what suits the gateway's own machine (see `plan`)."""
+    batch_size: int | None = Field(default=None, ge=1)
+    max_batch_delay_ms: int | None = Field(default=None, ge=1)
+
+
+class Nodes(BaseModel):
+    """`nodes.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    nodes: tuple[NodeSettings, ...] = Field(min_length=1)
+
+
+def read_nodes(path: Path) -> tuple[NodeSettings, ...]:
+    """Return the nodes of the file; relative folders in it are relative to it.
+
+    Raises UserError for a file that is not there, or with anything in it that is not understood.
+    """
+    nodes = read_settings(path, Nodes, "--nodes", "see docs/gateway.md").nodes
+    for what in ("name", "inference", "management"):
+        values = [getattr(node, what) for node in nodes]
+        if twice := next((value for value in values if values.count(value) > 1), None):
+            raise UserError(f"--nodes {path}: {what} {twice} is given twice; each node has its own")
+    base = path.resolve().parent
+    return tuple(
+        node.model_copy(update={"run_dir": base / node.run_dir, "store": base / node.store})
+        for node in nodes
+    )
+
+
+class _Worker(BaseModel):
+    status: str
+
+
+class _Described(BaseModel):
+    """A version as TorchServe describes it, as far as it is used here."""
+
+    version: str = Field(alias="modelVersion")
+    url: str = Field(alias="modelUrl")
+    workers: list[_Worker]
+
+
+_DESCRIBED = TypeAdapter(Annotated[list[_Described], Field(min_length=1)])
+
+
+class NoWorkerError(UserError):
+    """A version is registered, and no worker of it starts."""
+
+
+class OtherBytesError(UserError):
+    """A node has loaded an archive that is not the release's."""
+
+
+class Node:
+    """One node's TorchServe, for one model.
+
+    `archives` is the folder on this machine with the archives of all releases, from which a node's
+    store is filled. Methods raise httpx.HTTPError where TorchServe does not answer or refuses, and
+    OSError, ValueError or KeyError while its key file is not there (yet), and ValueError where it
+    answers something else than TorchServe does.
+    """
+
+    def __init__(self, settings: NodeSettings, archives: Path) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self.archives = archives
+        self._keys = Keys(settings.run_dir / "key_file.json", settings.management)
+
+    def token(self, kind: Kind = "inference") -> str:
+        """Return the token for this API, renewed if it has less than ten minutes to live."""
+        return self._keys.token(kind, RENEW_BEFORE)
+
+    def healthy(self) -> bool:
+        """Whether TorchServe answers; nothing about any version."""
+        url = f"{self.settings.inference}/ping"
+        # Unhealthy is also what it says while the default version has no worker.
+        return ask("GET", url, self.token(), timeout_s=PROBE_TIMEOUT_S).status_code in (200, 500)
+
+    def versions(self, model: str) -> dict[str, int]:
+        """Return the registered versions of a model: version -> workers that are ready."""
+        return {
+            version.version: sum(it.status == "READY" for it in version.workers)
+            for version in self._described(model)
+        }
+
+    def default_version(self, model: str) -> str | None:
+        """Return the version that TorchServe serves where none is named; None: no such model."""
+        answer = self._manage("GET", f"/{quote(model)}", missing_is_fine=True)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        return _DESCRIBED.validate_json(answer.content)[0].version
+
+    def register(
+        self, model: str, release: Release, wanted: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Register an archive and wait until its workers are ready; one that is there stays.
+
+        It is copied into the node's store first, where it is not there yet. For workers of one that
+        is there it waits only as long as they are `wanted`.
+        Raises UserError for an archive that is not the release's or a store that cannot be written
+        to, NoWorkerError for one that is there and gets no worker, httpx.HTTPStatusError where its
+        workers do not start; it is then not registered.
+        """
+        deliver(release, self.archives / release.file, self.settings.store, self.name)
+        if not wanted():  # to deliver takes long on a slow mount
+            return
+        parameters = self._plan().registration() | {
+            "url": release.file,
+            "model_name": model,
+            "synchronous": "true",
+        }
+        answer = self._call("POST", "", params=parameters, timeout_s=REGISTER_TIMEOUT_S)
+        if answer.status_code == httpx.codes.CONFLICT:
+            if self._gets_workers(model, release.version, wanted) or not wanted():
+                return
+            raise NoWorkerError(
+                f"node {self.name}: version {release.version} is registered and gets no worker: "
+                "see the node's logs/model_log.log"
+            )
+        if answer.is_error:
+            # TorchServe keeps a version whose workers did not start, and starts them for ever.
+            self.unregister(model, release.version)
+        answer.raise_for_status()
+
+    def set_default(self, model: str, version: str) -> None:
+        """Serve this version where a request names none."""
+        self._manage("PUT", f"/{quote(model)}/{quote(version)}/set-default")
+
+    def unregister(self, model: str, version: str) -> None:
+        """Take a version off the node; what it still has in its queue is never answered."""
+        path = f"/{quote(model)}/{quote(version)}"
+        self._manage("DELETE", path, missing_is_fine=True, timeout_s=REGISTER_TIMEOUT_S)
+
+    def ensure(
+        self,
+        model: str,
+        stable: Release,
+        serves: Sequence[Release],
+        wanted: Callable[[], bool] = lambda: True,
+        spared: Release | None = None,
+        *,
+        prove: bool = False,
+    ) -> None:
+        """Make the node serve exactly these versions, `stable` by default; raises as `register`.
+
+        `spared` may be there or not. `prove`: first raise OtherBytesError where the archive of one
+        that is there is not the release's. It takes minutes where workers do not start; once this
+        is not `wanted` any more it stops.
+        """
+        if prove:
+            self._prove(model, serves)
+        there = self.versions(model)
+        for release in serves:
+            version = release.version
+            if version in there and not self._gets_workers(model, version, wanted):
+                if not wanted():
+                    return
+                self.take_off(model, version, there, instead=stable.version)
+                del there[version]
+            if release.version not in there:
+                self.register(model, release, wanted)
+            if not wanted():
+                return
+        if self.default_version(model) != stable.version:
+            self.set_default(model, stable.version)
+        if not wanted():
+            return
+        kept = {release.version for release in (*serves, spared) if release}
+        for version in there.keys() - kept:
+            self.unregister(model, version)
+
+    def take_off(
+        self, model: str, version: str, there: Collection[str], instead: str | None
+    ) -> None:
+        """Unregister also the default version: TorchServe keeps that one while there are others.
+
+        The default is then `instead`, or any other one where that is not `there`.
+        """
+        if self.default_version(model) == version:
+            others = sorted(set(there) - {version}, key=lambda other: other != instead)
+            if others:
+                self.set_default(model, others[0])
+        self.unregister(model, version)
+
+    def _prove(self, model: str, releases: Sequence[Release]) -> None:
+        """Raise OtherBytesError where the file of one of these that is loaded is not the release's.
+
+        A worker does not say what it has loaded in any answer but a scored image. The file says it
+        for a node that has just started, which is when one that was replaced begins to serve.
+        """
+        files = {it.version: Path(it.url).name for it in self._described(model)}
+        for it in releases:
+            if it.version in files and is_other(it, self.settings.store / files[it.version]):
+                raise OtherBytesError(
+                    f"node {self.name}: {files[it.version]} in its store, from which it serves "
+                    f"{it.version}, is not the release's (sha256 {it.sha256[:12]}): put "
+                    f"{self.archives / it.file} there and restart its TorchServe"
+                )
+
+    def _described(self, model: str) -> list[_Described]:
+        answer = self._manage("GET", f"/{quote(model)}/all", missing_is_fine=True)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return []
+        return _DESCRIBED.validate_json(answer.content)
+
+    def _gets_workers(self, model: str, version: str, wanted: Callable[[], bool]) -> bool:
+        """Wait for a worker of a registered version: somebody may have registered it just now."""
+        until = time.monotonic() + WORKERS_TIMEOUT_S
+        while not self.versions(model).get(version):
+            if time.monotonic() > until or not wanted():
+                return False
+            time.sleep(0.2)
+        return True
+
+    def _plan(self) -> Plan:
+        ours = plan()
+        return ours._replace(
+            workers=self.settings.workers or ours.workers,
+            batch_size=self.settings.batch_size or ours.batch_size,
+            max_batch_delay_ms=self.settings.max_batch_delay_ms or ours.max_batch_delay_ms,
+        )
+
+    def _manage(
+        self, method: str, path: str, *, missing_is_fine: bool = False, **options: Any
+    ) -> httpx.Response:
+        answer = self._call(method, path, **options)
+        if not (missing_is_fine and answer.status_code == httpx.codes.NOT_FOUND):
+            answer.raise_for_status()
+        return answer
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, str] | None = None,
+        timeout_s: float = PROBE_TIMEOUT_S,
+    ) -> httpx.Response:
+        url = f"{self.settings.management}/models{path}"
+        token = self.token("management")
+        answer = ask(method, url, token, params=params, timeout_s=timeout_s)
+        if answer.status_code == httpx.codes.BAD_REQUEST and self.token("management") != token:
+            # Renewed by somebody else between the reading and the asking.
+            token = self.token("management")
+            answer = ask(method, url, token, params=params, timeout_s=timeout_s)
+        return answer

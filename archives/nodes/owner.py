@@ -1,0 +1,61 @@
+"""Which gateway a node belongs to: a file in the node's run folder that its gateway keeps fresh.
+
+Two gateways of two `--state` folders would each register what the other unregisters.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from archives.state.files import write_private
+
+FILE = "gateway.json"
+_making = threading.Lock()
+FRESH_S = 60.0
+"""A gateway that has not said so for that long has lost its nodes."""
+
+
+def other(run_dir: Path, state: Path) -> str:
+    """HOST:FOLDER of another state folder whose gateway has this node; empty: none."""
+    with suppress(OSError, ValueError, KeyError):
+        found = json.loads((run_dir / FILE).read_text())
+        # By the clock of the folder's own machine.
+        probe = run_dir / f"{FILE}.{_id(state)}"
+        probe.touch()
+        age_s = probe.stat().st_mtime - (run_dir / FILE).stat().st_mtime
+        probe.unlink(missing_ok=True)
+        if found["id"] != _id(state) and age_s < FRESH_S:
+            return str(found["where"])
+    return ""
+
+
+def take(run_dir: Path, state: Path) -> str:
+    """Take the node for the gateway of `state`, or keep it; returns who has it else, as `other`."""
+    if whose := other(run_dir, state):
+        return whose
+    told = {"id": _id(state), "where": f"{socket.gethostname()}:{state.resolve()}"}
+    with suppress(OSError):  # where only its key file may be read there is no such note
+        part = run_dir / f"{FILE}.{_id(state)}.part"
+        part.write_text(json.dumps(told) + "\n")
+        part.replace(run_dir / FILE)
+    return ""
+
+
+def release(run_dir: Path, state: Path) -> None:
+    """Leave the node to whoever comes next."""
+    if not other(run_dir, state):
+        with suppress(OSError):
+            (run_dir / FILE).unlink(missing_ok=True)
+
+
+def _id(state: Path) -> str:
+    path = state / "gateway" / "id"
+    with _making:  # each node has a thread that asks
+        if not path.exists():
+            write_private(state, path, secrets.token_hex(8).encode())
+        return path.read_text()

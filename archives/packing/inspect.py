@@ -1,0 +1,35 @@
+"""What an archive holds, and whether it can be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from archives.packing.loader import file_sha256, load_archive, read_members
+
+
+def inspect_archive(
+    path: Path, *, verify: bool, inference_engine: str | None = None
+) -> dict[str, Any]:
+    """Facts of the archive as plain data; with `verify`, every byte and the goldens are checked.
+
+    The goldens are scored under `inference_engine` (see `archives.packing.loader.load_archive`).
+
+    Raises:
+        ArchiveError: no archive, a damaged one, or (with `verify`) one that must not serve.
+    """
+    manifest, card = read_members(path)
+    facts = {
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "sha256": file_sha256(path),
+        "name": manifest["model"]["modelName"],
+        "version": manifest["model"]["modelVersion"],
+        "card": card,
+        "verified": False,
+    }
+    if verify:
+        settings = {"engine": inference_engine} if inference_engine else {}
+        with load_archive(path, settings) as archive:
+            facts |= {"verified": True, "engine": archive.engine}
+    return facts

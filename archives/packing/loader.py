@@ -1,0 +1,260 @@
+"""Open an archive and drive its own service, the same object that TorchServe drives."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib
+import json
+import re
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from types import ModuleType, SimpleNamespace
+from typing import Any, NamedTuple
+
+import yaml
+
+from archives.packing.errors import ArchiveError
+
+MANIFEST = "MAR-INF/MANIFEST.json"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # what torch-model-archiver takes
+CODE = ("service", "handlers", "model_def")  # top-level modules inside an archive
+
+
+class Outcome(NamedTuple):
+    """A row's HTTP-like status (200 is success) and body; see `handlers.responses`."""
+
+    status: int
+    body: dict[str, Any]
+
+
+class LoadedArchive:
+    """A verified archive whose service is ready in this process."""
+
+    def __init__(self, service: Any) -> None:
+        self.service = service
+        self.name: str = service.model.name
+        self.version: str = service.model.version
+        self.sha256: str = service.model.sha256
+        self.engine: str = service.model.engine
+        self.heads: dict[str, tuple[str, ...]] = dict(service.head_labels)
+        self.targets: dict[str, str] = {head.name: head.target for head in service.card.heads}
+        self.parents: dict[str, str | None] = {it.name: it.parent for it in service.card.heads}
+        # An archive's own code reads its card, and older ones know of no condition.
+        self.given: dict[str, str | None] = {
+            head.name: getattr(head, "given", None) for head in service.card.heads
+        }
+        self.methods: list[str] = list(service.methods)
+        self.score_reference: dict[str, list[int]] = dict(
+            service.card.training.get("score_reference", {})  # cards of earlier versions have none
+        )
+
+    def score(self, rows: Sequence[dict[str, Any]]) -> list[Outcome]:
+        """Score request rows as TorchServe would hand them over; same length, same order."""
+        return [Outcome(*outcome) for outcome in self.service.score(rows)]
+
+    @property
+    def threads(self) -> int:
+        """Cores that its settings give it, for decoding and, on the CPU, for the network."""
+        import torch
+
+        return torch.get_num_threads()
+
+    @property
+    def lanes(self) -> int:
+        """Threads that may usefully call `score_prepared` at once."""
+        return int(getattr(self.service.engine, "lanes", 1))
+
+    @property
+    def micro_batch(self) -> int:
+        """Rows that its engine takes together."""
+        return int(getattr(self.service.engine, "micro_batch", 8))
+
+    def preprocess(self, row: Mapping[str, object]) -> Any:
+        """Decode, check and crop one row, on any thread; an Outcome is the row's failure."""
+        found = self.service.preprocess(row, {})
+        if isinstance(found, Exception):
+            error: Any = found
+            body = {"code": error.code, "message": str(error)}
+            return Outcome(error.status, {**body, "field": error.field, "stage": error.stage})
+        return found
+
+    def score_prepared(self, prepared: Sequence[Any]) -> list[Outcome]:
+        """Score what `preprocess` gave; same length, same order. Raises what the network raises."""
+        forward = self.service.inference(prepared)
+        explained = self.service.explain(prepared, forward)
+        outcomes = self.service.postprocess(prepared, forward, explained)
+        return [Outcome(*outcome) for outcome in outcomes]
+
+    def nbytes(self, prepared: Any) -> int:
+        """The bytes of pixels that a decoded row holds."""
+        return sum(getattr(value, "nbytes", 0) for value in vars(prepared).values())
+
+    def device_is_lost(self) -> bool:
+        """Whether the service's device fails every call from now on, as a lost CUDA context does.
+
+        What a service makes of it online ends its process; here the caller has to.
+        """
+        poison = sys.modules.get("handlers.cuda_health")  # the archive's own
+        return bool(poison and poison.is_poisoned(self.service.device))
+
+
+def file_sha256(path: Path) -> str:
+    """What `sha256sum` prints for the file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_members(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The archive's MANIFEST and model card, without running any of its code.
+
+    Raises:
+        ArchiveError: no archive of sonode, or a damaged one.
+    """
+    check(path)
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read(MANIFEST)), json.loads(archive.read("model.json"))
+
+
+@contextmanager
+def load_archive(
+    path: Path, settings: Mapping[str, object] | None = None
+) -> Iterator[LoadedArchive]:
+    """Verify the archive, unpack it, and start its own service until the block ends.
+
+    `settings` overrule those of the archive and of the environment, for example
+    `{"engine": "eager"}` (see `handlers.settings`).
+
+    Every byte is checked, and the golden examples must reproduce. One archive at a time per
+    process: its code takes the names `handlers` and `model_def`, and gives them back at the end.
+
+    Raises:
+        ArchiveError: absent, damaged, altered, or unable to reproduce its golden examples.
+    """
+    check(path)
+    folder = Path(tempfile.mkdtemp(prefix="sonode-archive-"))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)
+        with load_folder(folder, settings) as loaded:
+            assert loaded.sha256 == file_sha256(path)  # what every score of it will say
+            yield loaded
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def load_folder(
+    folder: Path, settings: Mapping[str, object] | None = None, *, being_packed: bool = False
+) -> Iterator[LoadedArchive]:
+    """Start the service of an unpacked archive; `settings` as in `load_archive`.
+
+    Where it is `being_packed`, its golden examples are not asked for: they are yet to be recorded.
+
+    Raises:
+        ArchiveError: its code cannot be imported, or its service refuses to start.
+    """
+    outside = _take_modules()
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        try:
+            service = importlib.import_module("service").ScoringService()
+            manifest = json.loads((folder / MANIFEST).read_text())
+            service.initialize(
+                SimpleNamespace(
+                    manifest=manifest,
+                    model_yaml_config=yaml.safe_load((folder / "model-config.yaml").read_text()),
+                    system_properties={
+                        "model_dir": str(folder),
+                        "gpu_id": 0,
+                        "handler": dict(settings or {}),
+                        "being_packed": being_packed,
+                    },
+                )
+            )
+        except Exception as error:  # whatever an archive's own code may raise
+            raise ArchiveError(f"ARCHIVE: its service does not start: {error}") from error
+        yield LoadedArchive(service)
+    finally:
+        sys.path.remove(str(folder))
+        _take_modules()
+        sys.modules.update(outside)
+
+
+def _take_modules() -> dict[str, ModuleType]:
+    """Remove the archive's module names from `sys.modules` and return what stood there."""
+    names = [name for name in sys.modules if name.split(".")[0] in CODE]
+    return {name: sys.modules.pop(name) for name in names}
+
+
+def check(path: Path) -> None:
+    """Refuse all but an archive of sonode, every byte as it was packed; runs none of its code.
+
+    Contents have the zip's checksums; every other byte must be what the canonical form (see
+    `handlers.integrity`) gives for these members.
+
+    Raises:
+        ArchiveError: absent, something else, damaged or altered.
+    """
+    if not path.is_file():
+        raise ArchiveError(f"ARCHIVE {path}: no such file; pack one with `sonode pack`")
+    damaged = ArchiveError(f"ARCHIVE {path.name}: damaged or altered; get it again or pack it anew")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if MANIFEST not in names or "model.json" not in names:
+                raise ArchiveError(
+                    f"ARCHIVE {path.name}: not an archive of sonode; pack one with `sonode pack`"
+                )
+            same = _is_plain(archive, path.stat().st_size) and (
+                _canonical_sha256(archive) == file_sha256(path)
+            )
+    except ArchiveError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # no word about the archive
+        # A flipped bit in a header can show as almost any.
+        raise damaged from error
+    if not same:
+        raise damaged
+
+
+def _is_plain(archive: zipfile.ZipFile, size: int) -> bool:
+    """Whether its members are stored, no larger than the file's `size`, and of one plain name each.
+
+    Looked at before any is read: compressed or overlapping members could be gigabytes. Of `x//y`,
+    `./z` or `dir/` the unpacked folder has another name, so another digest.
+    """
+    members = archive.infolist()
+    names = [PurePosixPath(it.filename) for it in members]
+    folders = {parent for name in names for parent in name.parents}
+    return (
+        all(it.compress_type == zipfile.ZIP_STORED for it in members)
+        and all(it.file_size == it.compress_size for it in members)
+        and sum(it.file_size for it in members) <= size
+        and all(str(it) == member.filename for it, member in zip(names, members, strict=True))
+        and not any(it.is_absolute() or ".." in it.parts or "\\" in str(it) for it in names)
+        and len({*names}) == len(names)
+        and not folders & {*names}
+    )
+
+
+def _canonical_sha256(archive: zipfile.ZipFile) -> str:
+    with tempfile.TemporaryFile() as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as canonical:
+            for name in sorted(archive.namelist()):
+                if "__pycache__" in name:  # compiled code that would stand in for what was checked
+                    continue
+                entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+                entry.create_system = 3
+                entry.external_attr = 0o644 << 16
+                canonical.writestr(entry, archive.read(name))
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()

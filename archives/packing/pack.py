@@ -1,0 +1,152 @@
+"""Pack a checkpoint and this repository's serving code into one archive, always the same bytes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from archives.packing.errors import ArchiveError
+from archives.packing.golden_images import golden_images
+from archives.packing.loader import MANIFEST, NAME, file_sha256, load_archive, load_folder
+from sonode.console import UserError
+
+CODE = Path(__file__).parents[2]  # holds `handlers` and `model_def`
+REFERENCE = {"engine": "eager", "fallback": ()}  # float32, which the others are held against
+
+
+def pack(checkpoint: Path, name: str, version: str, store: Path) -> Path:
+    """Build `store/name-version.mar` and prove that it loads; complete or not at all.
+
+    Returns:
+        The archive's path; an equal archive that is already there is left as it is.
+
+    Raises:
+        UserError: a bad name, no checkpoint, or another archive of that name and version.
+        ArchiveError: the checkpoint does not load, or the archiver fails.
+    """
+    for option, value in (("--name", name), ("--version", version)):
+        if not NAME.fullmatch(value):
+            raise UserError(f"{option} {value!r}: use letters, digits, dots, dashes, underscores")
+    for needed in ("model.json", "weights.safetensors"):
+        if not (checkpoint / needed).is_file():
+            raise UserError(
+                f"CHECKPOINT {checkpoint}: holds no {needed}; give the `checkpoint` folder that "
+                "`sonode train fit` wrote"
+            )
+    store.mkdir(parents=True, exist_ok=True)
+    target = store / f"{name}-{version}.mar"
+    work = Path(tempfile.mkdtemp(prefix="sonode-pack-"))
+    # Of its own: two may pack at once.
+    handle, partial_name = tempfile.mkstemp(".partial", f".{target.name}-", store)
+    os.close(handle)
+    partial = Path(partial_name)
+    partial.chmod(0o644)
+    try:
+        unpacked = _archive(_stage(checkpoint, work / "stage"), name, version, work)
+        _prove_and_zip(unpacked, partial)
+        with load_archive(partial, REFERENCE):
+            pass  # it imports, reproduces its goldens, and is in canonical form
+        _place(partial, target, version)
+    finally:
+        partial.unlink(missing_ok=True)
+        shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _place(partial: Path, target: Path, version: str) -> None:
+    """Give the archive its name, unless another one has it."""
+    if not target.exists():
+        try:
+            target.hardlink_to(partial)  # fails where somebody was first; a rename would not
+            return
+        except FileExistsError:
+            pass
+        except OSError:  # no hard links here (exFAT, SMB)
+            partial.replace(target)
+            return
+    if file_sha256(target) != file_sha256(partial):
+        raise UserError(
+            f"--version {version}: {target} exists with other content; "
+            "a version is packed once, give a new one"
+        )
+
+
+def _stage(checkpoint: Path, stage: Path) -> Path:
+    """Lay out what the archiver copies to the archive's root, the service aside."""
+    for package in ("handlers", "model_def"):
+        skip = shutil.ignore_patterns("__pycache__", "service.py")
+        shutil.copytree(CODE / package, stage / package, ignore=skip)
+    for file in ("model.json", "weights.safetensors"):
+        shutil.copyfile(checkpoint / file, stage / file)
+    golden = stage / "golden"
+    golden.mkdir()
+    for image in golden_images():
+        (golden / image.name).write_bytes(image.png)
+    return stage
+
+
+def _archive(stage: Path, name: str, version: str, work: Path) -> Path:
+    """Run torch-model-archiver; returns the archive as a folder."""
+    (work / "tmp").mkdir()
+    (work / "export").mkdir()
+    # -P: a folder of the user's that is named like a module must not stand in for it.
+    command = [sys.executable, "-P", "-m", "model_archiver.model_packaging"]
+    command += ["--model-name", name, "--version", version, "--runtime", "python"]
+    command += ["--handler", str(CODE / "handlers" / "service.py")]
+    command += ["--config-file", str(Path(__file__).parent / "model-config.yaml")]
+    command += ["--extra-files", str(stage), "--archive-format", "no-archive"]
+    command += ["--export-path", str(work / "export")]
+    # The archiver stages in, and first deletes, a folder of the model's name in the temp folder:
+    # a private temp folder keeps it from deleting somebody else's.
+    environment = {**os.environ, "TMPDIR": str(work / "tmp")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    unpacked = work / "export" / name
+    if done.returncode or not (unpacked / MANIFEST).is_file():
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        raise ArchiveError(f"torch-model-archiver failed: {lines[-1]}")
+    manifest = json.loads((unpacked / MANIFEST).read_text())
+    del manifest["createdOn"]  # the same inputs give the same bytes
+    (unpacked / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    return unpacked
+
+
+def _prove_and_zip(unpacked: Path, target: Path) -> None:
+    """Record what the golden images give, and zip; both by the archive's own code."""
+    with load_folder(unpacked, REFERENCE, being_packed=True) as loaded:
+        golden, integrity = map(importlib.import_module, ("handlers.golden", "handlers.integrity"))
+        images = golden_images()
+        rows = [{"image": image.png, "roi": list(image.roi)} for image in images]
+        outcomes = loaded.score(rows)
+        for image, outcome in zip(images, outcomes, strict=True):
+            if outcome.status != 200:
+                raise ArchiveError(
+                    f"CHECKPOINT: it cannot score {image.name} ({outcome.body['message']}); "
+                    "train it anew"
+                )
+        examples = [
+            {
+                "image": image.name,
+                "roi": list(image.roi),
+                "probabilities": {
+                    head: _rounded(value)
+                    for head, value in golden.recorded(outcome.body["heads"]).items()
+                },
+            }
+            for image, outcome in zip(images, outcomes, strict=True)
+        ]
+        (unpacked / "golden" / "golden.json").write_text(json.dumps(examples, indent=2) + "\n")
+        with target.open("wb") as file:
+            integrity.write_canonical_zip(unpacked, file)
+
+
+def _rounded(value: float | dict[str, float]) -> float | dict[str, float]:
+    """Other processors differ in the last digits, and verifying allows 1e-3."""
+    if isinstance(value, dict):
+        return {label: round(probability, 5) for label, probability in value.items()}
+    return round(value, 5)

@@ -1,0 +1,218 @@
+"""What a rollout does at its nodes: all of it can be done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from archives.gateway import logs as gateway_logs
+from archives.nodes.nodes import Node, NoWorkerError, OtherBytesError
+from archives.state.files import FULL
+from archives.state.journal import Release
+from archives.torchserve.tokens import ask
+from sonode.console import UserError, run_sonode
+
+NOT_THERE = (httpx.TransportError, OSError, ValueError, KeyError)  # TorchServe ends, or starts
+TRIES = 3
+GOLDEN_TIMEOUT_S = 60.0
+NO_WORKER = (503, 507)
+SPARE_BYTES = 32_000_000  # what a service may write beside its archive
+GONE_S = 30.0  # within so long a version that is taken off stays away
+SETTLE_S = 1.5  # the gateway looks at a node once a second
+
+
+class Refused(Exception):  # noqa: N818
+    """The new version goes back; `guard` is what refuses it, `said` why, with numbers."""
+
+    def __init__(self, guard: str, said: str, **more: Any) -> None:
+        super().__init__(f"{guard}: {said}")
+        self.guard, self.said, self.more = guard, said, more
+
+
+def verify(archive: Path) -> None:
+    """Check every byte of the archive, and its golden examples on this machine.
+
+    In a process of its own: torch does not stay in the memory of one that runs for days. Raises
+    Refused for what is wrong with the archive, UserError for what is wrong with this machine.
+    """
+    _check_room(archive)
+    with tempfile.TemporaryFile("w+") as log:
+        code = run_sonode(["inspect", str(archive), "--verify"], log)
+        log.seek(0)
+        said = log.read().strip().splitlines() or ["no message"]
+    if code < 0:
+        raise UserError(
+            f"verify: was ended by signal {-code} on this machine, as where memory runs out; give "
+            "it more"
+        )
+    if code:
+        _check_room(archive)  # it may have been used up meanwhile
+        if any(os.strerror(it) in said[-1] for it in FULL):
+            raise UserError(f"verify: {said[-1].removeprefix('error: ')}: make room, or set TMPDIR")
+        raise Refused("verify", said[-1].removeprefix("error: "))
+
+
+def _check_room(archive: Path) -> None:
+    """Raise UserError where the archive cannot be unpacked here."""
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            needed = sum(item.file_size for item in packed.infolist())
+    except (zipfile.BadZipFile, OSError):
+        needed = archive.stat().st_size
+    folder = tempfile.gettempdir()
+    # Unpacked, and zipped again for its digest.
+    needed, free = 2 * needed + SPARE_BYTES, shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"verify: {folder} has {free / 1e6:.0f} MB free, and {needed / 1e6:.0f} MB are needed: "
+            "make room, or set TMPDIR"
+        )
+
+
+def is_there(node: Node) -> bool:
+    """Whether its TorchServe answers."""
+    try:
+        return node.healthy()
+    except NOT_THERE:
+        return False
+
+
+def register_and_prove(node: Node, model: str, release: Release, tolerance: float) -> float | None:
+    """Register the release on a node and send it the archive's golden images.
+
+    Returns:
+        The largest difference of a probability to the archive's; None: the node went away.
+
+    Raises:
+        Refused: it does not start there, or its probabilities differ by more than `tolerance`.
+        UserError: the node's store, its worker's bytes, or the archive here, are not as they must
+            be; no version's fault, since `verify` has seen that the archive tells its own digest.
+    """
+    try:
+        try:
+            node.register(model, release)
+        except httpx.HTTPStatusError:  # once more: a worker may have been killed as it started
+            node.register(model, release)
+        return _golden_difference(node, model, release, tolerance)
+    except NOT_THERE:  # nor is it the version's fault where the node takes long to answer
+        return None
+    except httpx.HTTPStatusError as error:
+        raise Refused(
+            "register",
+            f"node {node.name} does not start {release.version} (TorchServe answers "
+            f"{error.response.status_code}): see the node's logs/model_log.log",
+        ) from error
+    except NoWorkerError as error:
+        raise Refused("register", str(error)) from error
+
+
+def _golden_difference(node: Node, model: str, release: Release, tolerance: float) -> float:
+    url = f"{node.settings.inference}/predictions/{model}/{release.version}"
+    differences = [0.0]
+    with zipfile.ZipFile(node.archives / release.file) as archive:
+        for example in json.loads(archive.read("golden/golden.json")):
+            png = archive.read(f"golden/{example['image']}")
+            headers = {
+                "X-Roi": ",".join(map(str, example["roi"])),
+                "Content-Type": "application/octet-stream",
+            }
+            where = f"node {node.name}, {example['image']}"
+            try:
+                answer = _post(node, url, png, headers)
+            except httpx.ReadTimeout as error:
+                if is_there(node):
+                    told = f"{where}: no answer within {GOLDEN_TIMEOUT_S:g} s"
+                    raise Refused("goldens", told) from error
+                raise
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                raise httpx.RemoteProtocolError(f"{where}: the node has started anew")
+            if answer.status_code != 200:
+                raise Refused("goldens", f"{where}: answered {answer.status_code}")
+            try:
+                result = answer.json()
+                loaded = str(result["model"]["sha256"])
+                if loaded != release.sha256:
+                    raise OtherBytesError(
+                        f"node {node.name}: its worker of {release.version} has loaded other bytes "
+                        f"(sha256 {loaded[:12]}) than the release's ({release.sha256[:12]}): "
+                        "restart its TorchServe"
+                    )
+                by_head = {
+                    head: _difference(expected, result["heads"][head])
+                    for head, expected in example["probabilities"].items()
+                }
+            except (ValueError, KeyError, TypeError) as error:
+                raise Refused("goldens", f"{where}: its answer is no result of sonode") from error
+            differences += by_head.values()
+            for head, difference in by_head.items():
+                if not difference <= tolerance:  # nor NaN
+                    raise Refused(
+                        "goldens",
+                        f"{where}, head {head}: probability differs by {difference:.2g}, allowed "
+                        f"is {tolerance:g}",
+                    )
+    return max(differences)
+
+
+def _difference(expected: float | dict[str, float], score: dict[str, Any]) -> float:
+    """The largest one of a head's probabilities: a golden example has those of every label of a
+    head with more than two; archives that were packed by earlier versions that of the leading one.
+    """
+    if not isinstance(expected, dict):
+        return abs(float(score["probability"]) - expected)
+    return max(abs(float(score["distribution"][label]) - it) for label, it in expected.items())
+
+
+def _post(node: Node, url: str, png: bytes, headers: dict[str, str]) -> httpx.Response:
+    """Ask again after a 400 of TorchServe: the gateway has just renewed the token.
+
+    Also once where the worker was killed meanwhile: a version at fault dies of the second, too.
+    """
+    died = 0
+    for _ in range(TRIES):
+        token = node.token()
+        answer = ask("POST", url, token, content=png, headers=headers, timeout_s=GOLDEN_TIMEOUT_S)
+        died += answer.status_code in NO_WORKER
+        renewed = answer.status_code == httpx.codes.BAD_REQUEST and node.token() != token
+        if not renewed and (answer.status_code not in NO_WORKER or died > 1):
+            break
+    return answer
+
+
+def do(node: Node, act: Callable[[Node], object]) -> bool:
+    """Do it at a node; False: the node does not answer, or not to this."""
+    for _ in range(TRIES):
+        try:
+            act(node)
+            return True
+        except (*NOT_THERE, httpx.HTTPStatusError):
+            time.sleep(1)
+    return False
+
+
+def rid(node: Node, *, model: str, version: str, instead: str | None) -> None:
+    """Unregister a version, and see that it is gone for good; the default is then `instead`.
+
+    What the gateway began for this node a moment ago, by the entry before, may register it again.
+    Raises TimeoutError where it is there again and again.
+    """
+    until = time.monotonic() + GONE_S
+    while version in (there := node.versions(model)):
+        if time.monotonic() > until:
+            raise TimeoutError(f"node {node.name} has {version} again and again")
+        node.take_off(model, version, there, instead)
+        time.sleep(SETTLE_S)
+
+
+def applied(state: Path) -> int:
+    """The last entry of the journal that the gateway has applied; 0: none."""
+    return int(gateway_logs.told(state).get("seq", 0))

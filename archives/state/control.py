@@ -1,0 +1,91 @@
+"""What an operator asks of the rollout command that runs: a word in a file of the state folder.
+
+The command alone writes the journal. It looks here several times a second, writes what it makes of
+the word, and removes it. `abort` is the removal of a file that a rollout under way has: that needs
+no room on the disk, no later word takes it back, and no step that comes to its end meanwhile
+forgets it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from archives.state.files import hand_over, write_private
+
+Word = Literal["promote", "pause", "resume", "abort"]
+
+UNDER_WAY = "under_way"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked, and by whom."""
+
+    word: Word
+    by: str
+    """Empty where the disk was too full for it."""
+
+
+def operator() -> str:
+    """The OS user who runs this command; of root's by sudo, the one who called sudo."""
+    uid = os.getuid()
+    if uid == 0 and (caller := os.environ.get("SUDO_USER")):
+        return caller
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # of a container
+        return f"uid {uid}"
+
+
+def ask(state: Path, word: Word, step: int) -> None:
+    """Ask. `step` is the seq of the step's entry: what comes too late for it is not heeded.
+
+    The later word counts, but nothing takes `abort` back.
+    """
+    told = json.dumps({"word": word, "step": step, "by": operator()})
+    if word == "abort":
+        with suppress(OSError):  # a full disk
+            write_private(state, state / "abort", told.encode())
+        (state / UNDER_WAY).unlink(missing_ok=True)
+        return
+    write_private(state, state / "control", told.encode())
+
+
+def asked(state: Path, step: int) -> Asked | None:
+    """Return what is asked of the present step, or of the whole rollout."""
+    if not (state / UNDER_WAY).exists():
+        return Asked("abort", _read(state / "abort").get("by", ""))
+    found = _read(state / "control")
+    if not found:
+        return None
+    if found["word"] == "promote" and found["step"] != step:
+        clear(state)
+        return None
+    return Asked(found["word"], found.get("by", ""))
+
+
+def clear(state: Path) -> None:
+    """Forget a word that is in the journal, or too late; `abort` stays."""
+    (state / "control").unlink(missing_ok=True)
+
+
+def begin(state: Path) -> None:
+    """Forget all that was asked: a rollout begins. Raises OSError without room."""
+    clear(state)
+    (state / "abort").unlink(missing_ok=True)
+    with (state / UNDER_WAY).open("ab") as file:
+        hand_over(state, file.fileno())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):  # of an earlier sonode, or torn where a disk was full
+        return {}
+    return found

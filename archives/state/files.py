@@ -1,0 +1,81 @@
+"""Files of a state folder: whose they are, and written whole, also where the disk is full."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import get_ident
+from typing import IO
+
+from sonode.console import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def hand_over(state: Path, file: int) -> None:
+    """Give an open file that root has made in the state folder to the folder's owner."""
+    if os.geteuid() == 0:
+        os.fchown(file, owner(state), -1)
+
+
+def make_folder(state: Path, folder: Path) -> None:
+    """Make a folder of the state folder, for its owner alone; one that root has made, too."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if os.geteuid() == 0:
+        os.chown(folder, owner(state), -1)
+
+
+@contextmanager
+def alone(lock: Path, taken: str) -> Iterator[IO[str]]:
+    """Hold the lock, a file that is made where there is none, until the block or the process ends.
+
+    Raises UserError with the words `taken` where another process holds it.
+    """
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(taken) from None
+        yield file
+
+
+def owner(state: Path) -> int:
+    """The user id of the gateway, as its files tell: a mounted folder may be root's."""
+    listed = state / "clients.json"
+    owners = [path.stat().st_uid for path in (state, listed) if path.exists()]
+    return next((owner for owner in owners if owner), 0)
+
+
+def write_private(state: Path, path: Path, data: bytes) -> None:
+    """Write a file of the state folder in one step, for its owner's eyes alone; it stays written.
+
+    What root writes is the owner's, too: nginx reads it as that user. On a full disk a file that is
+    there is written over in place.
+    """
+    if not path.parent.exists():
+        make_folder(state, path.parent)
+    part = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}.part")
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            hand_over(state, file.fileno())
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if error.errno not in FULL or not _fits(path, data):
+            raise
+        # A token or configuration that cannot be renewed would stop all traffic.
+        with path.open("r+b") as file:
+            file.write(data)
+            file.truncate()
+
+
+def _fits(path: Path, data: bytes) -> bool:
+    """Whether the file's own blocks hold as much: a full disk then does not matter."""
+    return path.exists() and len(data) <= path.stat().st_blocks * 512

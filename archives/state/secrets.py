@@ -1,0 +1,129 @@
+"""Secrets of the gateway: its clients' tokens, the key of the study ids' hash, its nodes' tokens.
+
+Small files of the state folder that only their owner reads. nginx reads them at each request (see
+`gateway.js`), so a change counts from the next one on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import pwd
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from archives.packing.loader import NAME
+from archives.state.files import hand_over, write_private
+from sonode.console import UserError
+
+TOKEN_BYTES = 32
+KEY_BYTES = 32  # gateway.js knows it, too
+
+
+def study_key(state: Path) -> bytes:
+    """Return the key of the study ids' hash; made at the first call, and kept.
+
+    With another key the hashes of one study no longer agree, nor does its side of a split. Raises
+    UserError for one of another length, and where the folder is another user's.
+    """
+    path = state / "key"
+    with _alone(state):
+        if not path.exists():
+            write_private(state, path, secrets.token_bytes(KEY_BYTES))
+        key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise UserError(
+            f"{path}: is damaged ({len(key)} bytes, not {KEY_BYTES}): restore it from a backup, or "
+            "remove it for a new one; studies then get other hashes, and may change sides"
+        )
+    return key
+
+
+def prepare(state: Path) -> None:
+    """Make the files that nginx reads at each request.
+
+    Raises UserError as `clients` and `study_key` do.
+    """
+    study_key(state)
+    with _alone(state):
+        if not clients(state):
+            _write_clients(state, {})
+
+
+def add_client(state: Path, name: str) -> str:
+    """Return a new token for this client, which is kept as a digest only; an old one is void.
+
+    A gateway that runs takes it at once. Raises UserError for a name that it could not log, and
+    where the folder is another user's.
+    """
+    if not NAME.fullmatch(name):
+        raise UserError(f"NAME {name!r}: use letters, digits, dots, dashes, underscores")
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    with _alone(state):
+        _write_clients(state, clients(state) | {name: digest})
+    return token
+
+
+def remove_client(state: Path, name: str) -> None:
+    """Void a client's token. Raises UserError where there is no such client, or as `add_client`."""
+    if name not in (known := clients(state)):  # before the folder is made
+        raise UserError(f"NAME {name}: no such client; there is {', '.join(known) or 'none'}")
+    with _alone(state):
+        _write_clients(state, {key: kept for key, kept in clients(state).items() if key != name})
+
+
+def clients(state: Path) -> dict[str, str]:
+    """Return the clients: name -> SHA-256 of the token.
+
+    Raises UserError for a file that others can read.
+    """
+    path = state / "clients.json"
+    if not path.exists():
+        return {}
+    if path.stat().st_mode & 0o077:
+        raise UserError(f"{path}: others may read it; run `chmod 600 {path}`")
+    found: dict[str, str] = json.loads(path.read_text())
+    return found
+
+
+def _write_clients(state: Path, known: dict[str, str]) -> None:
+    write_private(state, state / "clients.json", json.dumps(known, indent=1).encode())
+
+
+def write_token(state: Path, node: str, token: str) -> None:
+    """Give nginx the node's token; it counts from the next request on."""
+    write_private(state, state / "gateway" / f"{node}.token", token.encode())
+
+
+@contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Nobody else changes these files meanwhile: a change starts from what is there."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        _refuse_strangers(state)
+        lock = (state / "clients.lock").open("a")
+    except PermissionError:
+        raise _not_yours(state, state.stat().st_uid) from None
+    with lock as file:
+        hand_over(state, file.fileno())
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _refuse_strangers(state: Path) -> None:
+    listed = state / "clients.json"
+    if os.geteuid() and listed.exists() and listed.stat().st_uid != os.geteuid():
+        raise _not_yours(listed, listed.stat().st_uid)
+
+
+def _not_yours(path: Path, owner: int) -> UserError:
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:  # a container's
+        name = f"#{owner}"
+    return UserError(f"{path}: belongs to {name}: run this as that user, with `sudo -u {name}`")

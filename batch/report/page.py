@@ -1,0 +1,130 @@
+"""The run on one page: what was scored, how scores are spread and have moved, what failed and why.
+
+It holds counts only: no id, name or URI of a row.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+
+from batch.report import drift
+from batch.report.record import RunSummary
+from sonode.page import page, table
+
+_GIVEN = (
+    '<p class="note">A probability that is given something, malignant, say, speaks only of lesions '
+    "for which that is true; of others it says nothing.</p>"
+)
+
+
+def render(summary: RunSummary, reference: Mapping[str, Sequence[int]]) -> str:
+    """Lay out the report; `reference`: the training's histograms by head, where there are any."""
+    model = summary.model
+    failed = summary.by_status["failed"]
+    share = failed / summary.rows if summary.rows else 0.0
+    body = [
+        table(
+            ("", ""),
+            [
+                ("rows", f"{summary.rows:,}"),
+                ("scored", f"{summary.by_status['ok']:,}"),
+                ("failed", f"{failed:,} ({share:.2%})"),
+                ("in this run", f"{summary.scored:,} scored or tried, {summary.carried:,} carried"),
+                ("speed of this run", f"{summary.images_per_second:.1f} images/s"),
+                ("engine", summary.engine),
+                ("archive", f"sha256 {model['sha256']}"),
+                ("explain", summary.explain or "none"),
+                ("started, finished", f"{summary.started}, {summary.finished}"),
+            ],
+        ),
+        "<h2>Scores</h2>",
+        *(
+            _histogram(
+                head if summary.given[head] is None else f"{head} given {summary.given[head]}",
+                *(counts, reference.get(head), summary.by_status["ok"]),
+            )
+            for head, counts in summary.scores.items()
+        ),
+        _GIVEN if any(summary.given.values()) else "",
+        "<h2>Drift</h2>",
+        _drift(summary),
+        "<h2>Failures</h2>",
+        table(("code", "rows"), [(code, f"{n:,}") for code, n in summary.by_code.items()])
+        if summary.by_code
+        else "<p>None.</p>",
+        "<h2>Cost</h2>",
+        _costs(summary),
+    ]
+    title = f"{model['name']} {model['version']}, {summary.date}"
+    return page(title, body)
+
+
+def _histogram(what: str, counts: Sequence[int], reference: Sequence[int] | None, rows: int) -> str:
+    """Bars of this run's shares, and the reference's as a line of steps."""
+    shares = [count / max(sum(counts), 1) for count in counts]
+    others = [count / max(sum(reference), 1) for count in reference] if reference else []
+    top = max([*shares, *others, 1e-9])
+    width, height = 16, 120
+    bars = "".join(
+        f'<rect x="{index * width}" y="{height * (1 - share / top):.1f}" width="{width - 2}" '
+        f'height="{height * share / top:.1f}" fill="#4a7ab5"/>'
+        for index, share in enumerate(shares)
+    )
+    steps = " ".join(
+        f"{x},{height * (1 - share / top):.1f}"
+        for index, share in enumerate(others)
+        for x in (index * width, (index + 1) * width)
+    )
+    line = f'<polyline points="{steps}" fill="none" stroke="#222"/>' if others else ""
+    side = width * len(counts)
+    told = "line: validation part of the training" if others else "the card has no reference"
+    return (
+        f'<figure><svg width="{side}" height="{height + 18}" role="img">{bars}{line}'
+        f'<text x="0" y="{height + 15}" font-size="12">0</text>'
+        f'<text x="{side - 8}" y="{height + 15}" font-size="12">1</text></svg>'
+        f"<figcaption>{html.escape(what)}: probability of {rows:,} rows; {told}</figcaption>"
+        "</figure>"
+    )
+
+
+def _drift(summary: RunSummary) -> str:
+    rows = []
+    for against, heads in summary.drift.items():
+        for head, found in heads.items():
+            numbers = [f"{found[name]:.3f}" for name in ("psi", "psi_by_chance", "psi_alarm", "ks")]
+            rows.append((f"{head} against {against}", *numbers))
+    if not rows:
+        return "<p>Nothing to compare with: no reference in the card, no earlier run.</p>"
+    shifted = any(
+        found["psi"] > found["psi_alarm"]
+        for heads in summary.drift.values()
+        for found in heads.values()
+    )
+    note = '<p class="warn">Scores have shifted: look at the images and their origin.</p>'
+    return (
+        (note if shifted else "")
+        + table(("scores", "PSI", "by chance", "alarm from", "KS"), rows)
+        + '<p class="note">Of histograms of 20 bins. PSI: under 0.1 alike, over '
+        f"{drift.SHIFTED:g} shifted, beyond what chance gives as many scores; of few scores only "
+        "a large shift can be told. Another share of malignant lesions is a shift, too. A training "
+        "cohort is not a "
+        "screening population: the run before is the sharper comparison.</p>"
+    )
+
+
+def _costs(summary: RunSummary) -> str:
+    total = sum(summary.seconds.values())
+    rows = [
+        (
+            stage,
+            f"{seconds:.1f} s",
+            f"{1000 * seconds / summary.scored:.2f} ms" if summary.scored else "",
+            f"{seconds / total:.0%}" if total else "",
+        )
+        for stage, seconds in sorted(summary.seconds.items(), key=lambda item: -item[1])
+    ]
+    return (
+        table(("stage, slowest first", "all threads", "per row", "share"), rows)
+        + '<p class="note">Stages overlap, so these add up to more than the run took.</p>'
+    )

@@ -1,0 +1,163 @@
+"""run.json: what stands in the results of a manifest, counted from the parts themselves.
+
+It is written last, by every run that comes to its end, from what is there by then. The run that
+writes it read the earlier one before it counted: if another run has written meanwhile it counts
+again, so that the last run.json knows of every part that was improved before it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, NonNegativeInt
+
+from batch.report import drift
+from batch.report import page as report
+from batch.report.drift import BINS
+from batch.report.record import RunSummary
+from batch.results import run_registry as claims
+from batch.results import schema as results
+from batch.scoring.job import Job
+from batch.scoring.parts import read_columns
+from batch.storage import objects as storage
+from batch.storage.errors import ObjectChanged, ObjectExists, ObjectMissing, StorageError
+
+_log = logging.getLogger(__name__)
+
+_PACKAGES = ("sonode", "torch", "openvino", "pillow", "pydicom", "numpy", "pyarrow", "boto3")
+
+
+class _RunBefore(BaseModel):
+    """What is taken of an earlier run.json."""
+
+    format: Literal[1] = 1  # the first ones did not say so
+    date: str
+    scores: dict[str, Annotated[list[NonNegativeInt], Field(min_length=BINS, max_length=BINS)]]
+
+
+def place(job: Job) -> str:
+    """The folder of a job's records, below the folder of the results."""
+    return f"{claims.RUNS}/{job.partition}"
+
+
+def write(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> RunSummary:
+    """Count what the parts hold, write the report and then run.json beside it.
+
+    Raises UserError where they cannot be written.
+    """
+    uri = storage.join(job.out, f"{place(job)}/run.json")
+    while True:
+        with job.writing():
+            etag = _etag(uri)
+            summary = _counted(job, parts, run, rows)
+            # Before run.json, which says that all is there; of two runs, the one whose count stands
+            # has written last.
+            html = report.render(summary, job.archive.score_reference)
+            job.write(f"{place(job)}/report.html", html.encode())
+            data = claims.as_json(asdict(summary))
+            try:
+                if etag is None:
+                    storage.create(uri, data)
+                else:
+                    storage.replace(uri, data, etag)
+            except (ObjectExists, ObjectChanged):
+                continue  # another run ended meanwhile
+        return summary
+
+
+def count(part_uri: str) -> Counter[str]:
+    """How many rows of a part have each status, and how many are `not_reached`.
+
+    Raises StorageError, and UserError for what is no part.
+    """
+    found = read_columns(part_uri, ["status", "code"])
+    codes = found["code"].to_pylist()
+    counts = Counter(found["status"].to_pylist())
+    return counts + Counter({results.NOT_REACHED: codes.count(results.NOT_REACHED)})
+
+
+def _counted(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> RunSummary:
+    by_status = {results.OK: 0, results.FAILED: 0}
+    by_code: Counter[str] = Counter()
+    scores = {head: [0] * drift.BINS for head in job.archive.heads}
+    for part in parts:
+        names = ["status", "code", *(f"{head}_probability" for head in scores)]
+        found = read_columns(storage.join(job.out, part), names)
+        for status, number in Counter(found["status"].to_pylist()).items():
+            by_status[status] += number
+        by_code.update(code for code in found["code"].to_pylist() if code is not None)
+        for head, counts in scores.items():
+            probabilities = found[f"{head}_probability"].drop_null().to_pylist()
+            scores[head] = [
+                x + y for x, y in zip(counts, drift.histogram(probabilities), strict=True)
+            ]
+    assert sum(by_status.values()) == rows  # every manifest row exactly once
+    return RunSummary(
+        rows=rows,
+        by_status=by_status,
+        by_code=dict(sorted(by_code.items())),
+        scores=scores,
+        given=dict(job.archive.given),
+        drift=_drift(job, scores),
+        parts=len(parts),
+        dataset=job.partition,
+        versions=_versions(),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        **run,
+    )
+
+
+def _drift(job: Job, scores: Mapping[str, Sequence[int]]) -> dict[str, dict[str, dict[str, float]]]:
+    references = {"training": job.archive.score_reference, **_run_before(job)}
+    found = {}
+    for name, reference in references.items():
+        heads = {
+            head: drift.compared(reference[head], counts)
+            for head, counts in scores.items()
+            if sum(counts) and sum(reference.get(head, ()))
+        }
+        if heads:
+            found[name] = heads
+    return found
+
+
+def _run_before(job: Job) -> dict[str, Mapping[str, Sequence[int]]]:
+    """The scores of the same model's last run of an earlier date, if there is one."""
+    here = f"/{place(job)}/run.json"
+    model = job.partition.partition("/")[2]
+    runs = [
+        uri
+        for uri in storage.list_files(storage.join(job.out, claims.RUNS), deep=True)
+        if uri.endswith(f"/{model}/run.json") and uri[-len(here) :] < here
+    ]
+    if not runs:
+        return {}
+    try:
+        record = _RunBefore.model_validate_json(storage.read(max(runs)).data)
+    except (StorageError, ValueError) as error:
+        why = str(error) if isinstance(error, StorageError) else "not what a run writes there"
+        _log.warning("%s: %s; scores are not compared with that run's", max(runs), why)
+        return {}
+    return {f"run of {record.date}": record.scores}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):  # OpenVINO is an extra
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _etag(uri: str) -> str | None:
+    try:
+        return storage.etag_of(uri)
+    except ObjectMissing:
+        return None

@@ -1,0 +1,162 @@
+"""Earlier results, from which a run takes over rows whose image needs no scoring again.
+
+A row is taken over where an earlier one has a score for the same image_uri, RoI and frame, by the
+same archive (its SHA-256) with the same `explain`, and the object still has the ETag that it was
+scored with. The engine may differ; each row names its own.
+
+The parts are read once. In memory are 20 bytes per earlier row; the rows themselves lie in a
+temporary file without a name, from which each is taken as it is needed, in any order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch.manifest.checks import ROI_COLUMNS
+from batch.manifest.read import Request, requests
+from batch.results import schema as results
+from batch.storage import objects as storage
+from batch.storage.errors import StorageError
+from sonode.console import UserError
+
+_ASKED = ("image_uri", "frame", "roi", *ROI_COLUMNS)
+
+
+class Earlier:
+    """The scores in a folder of results that were made by one archive with one `explain`.
+
+    `columns`: those of the rows that are taken over. `may_be_empty`: a folder without results is
+    none too few, but the first. Raises UserError for a folder that cannot be read or holds no
+    results, and where the temporary file cannot be written. Copies in another process are one,
+    which reads the folder anew.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        sha256: str,
+        explain: str | None,
+        columns: Sequence[pa.Field],
+        *,
+        may_be_empty: bool = False,
+    ) -> None:
+        self._given = (storage.absolute(uri), sha256, explain, tuple(columns))
+        self._made_by = {"sha256": sha256, "explain": explain}
+        self._schema = pa.schema([*columns, pa.field("asked", pa.string())])
+        keys = [np.empty(0, np.uint64)]
+        places = [np.empty((0, 2), np.uint32)]
+        try:
+            found = [f for f in storage.list_files(uri, deep=True) if f.endswith(".parquet")]
+            if not found and not may_be_empty:
+                raise UserError(f"--since {uri}: holds no results of an earlier run")
+            with tempfile.TemporaryFile(prefix="sonode-earlier-") as file:
+                with pa.ipc.new_file(file, self._schema) as writer:
+                    for part in found:
+                        rows = self._rows_of(part)
+                        if not rows.num_rows:
+                            continue
+                        asked = rows["asked"].to_pylist()
+                        numbers = np.arange(rows.num_rows)
+                        places.append(
+                            np.column_stack([np.full_like(numbers, len(keys) - 1), numbers])
+                        )
+                        keys.append(np.array([_key(text) for text in asked], np.uint64))
+                        writer.write_table(rows)
+                file.flush()
+                # The map outlives the file, which has no name any more: it goes with the process.
+                reader = pa.ipc.open_file(pa.memory_map(f"/proc/self/fd/{file.fileno()}"))
+            self._parts = [reader.get_batch(part) for part in range(reader.num_record_batches)]
+        except StorageError as error:
+            raise UserError(f"--since {uri}: {error}") from None
+        except OSError as error:
+            raise UserError(
+                f"--since: the folder of temporary files cannot be written "
+                f"({type(error).__name__}); name another one in TMPDIR"
+            ) from None
+        joined = np.concatenate(keys)
+        order = np.argsort(joined, kind="stable")
+        self._keys = joined[order]
+        self._places = np.concatenate(places, dtype=np.uint32, casting="unsafe")[order]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (*self._given, not len(self))
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def knows(self, request: Request) -> bool:
+        """Whether there is an earlier score of what `request` asks for, of whatever ETag."""
+        return bool(self._candidates(request))
+
+    def find(self, request: Request, limit: int | None = None) -> results.Row | None:
+        """Give the earlier result of what `request` asks for, or None.
+
+        A local image is read for it, unless it has more than `limit` bytes. Raises StorageError.
+        """
+        candidates = self._candidates(request)
+        if not candidates:
+            return None
+        etag = storage.etag_of(request.image_uri, limit)
+        if request.etag is not None and request.etag.strip('"') != etag:
+            return None
+        for row in reversed(candidates):  # the newest date is the last
+            if row["image_etag"] == etag:
+                return row
+        return None
+
+    def _candidates(self, request: Request) -> list[results.Row]:
+        asked = _asked(request)
+        start = np.searchsorted(self._keys, np.uint64(_key(asked)), "left")
+        end = np.searchsorted(self._keys, np.uint64(_key(asked)), "right")
+        found = []
+        for part, number in self._places[start:end].tolist():
+            (row,) = self._parts[part].slice(number, 1).to_pylist()
+            if row.pop("asked") == asked:  # equal keys alone prove nothing
+                found.append(row)
+        return found
+
+    def _rows_of(self, part: str) -> pa.Table:
+        """A part's rows with a score, none if something else made it; as one batch."""
+        try:
+            file = results.parquet(storage.read(part).data)
+            made_by: dict[str, Any] = json.loads(file.schema_arrow.metadata[b"sonode"])
+            folder = made_by.pop("folder")
+            if made_by != self._made_by:
+                return self._schema.empty_table()
+            wanted = {*_ASKED, *self._schema.names}
+            table = file.read([name for name in file.schema_arrow.names if name in wanted])
+            table = table.filter(pc.equal(table["status"], results.OK))
+            asked = pa.array([_asked(one) for one in requests(table, folder)], pa.string())
+            rows = [table[name] for name in self._schema.names[:-1]]
+            return pa.table([*rows, asked], schema=self._schema).combine_chunks()
+        except (pa.ArrowException, KeyError, TypeError, ValueError, OSError):
+            raise UserError(f"--since: {part} is not a part of results") from None
+
+
+_opened: dict[tuple[Any, ...], Earlier] = {}
+_opening = threading.Lock()
+
+
+def _again(*given: Any) -> Earlier:
+    with _opening:  # of the threads that ask at once, one reads
+        if given not in _opened:
+            _opened.clear()
+            _opened[given] = Earlier(*given[:-1], may_be_empty=given[-1])
+        return _opened[given]
+
+
+def _asked(request: Request) -> str:
+    return "\n".join([request.image_uri, *map("=".join, sorted(request.fields.items()))])
+
+
+def _key(asked: str) -> int:
+    return int.from_bytes(hashlib.sha256(asked.encode()).digest()[:8], "big")

@@ -1,0 +1,147 @@
+"""What all shards of a run share: the archive, what is asked of it, and where results go."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Event, Lock
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from batch.results import schema as results
+from batch.results.previous_results import Earlier
+from batch.storage import objects as storage
+from batch.storage.errors import StorageError
+from sonode.console import UserError
+
+COSTS = ("fetch", "preprocess", "inference", "heatmaps", "write")
+
+
+class Described(Protocol):
+    """What a run has to know of an archive, wherever that is loaded."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def version(self) -> str: ...  # noqa: D102
+    @property
+    def sha256(self) -> str: ...  # noqa: D102
+    @property
+    def engine(self) -> str: ...  # noqa: D102
+    @property
+    def heads(self) -> Mapping[str, Sequence[str]]: ...  # noqa: D102
+    @property
+    def methods(self) -> Sequence[str]: ...  # noqa: D102
+
+    @property
+    def given(self) -> Mapping[str, str | None]:
+        """What must be positive for a head's probability to mean anything, as a label column."""
+
+    @property
+    def score_reference(self) -> Mapping[str, Sequence[int]]: ...  # noqa: D102
+
+
+class Archive(Described, Protocol):
+    """What scoring needs of an archive; `archives.packing.loader.LoadedArchive` is one."""
+
+    @property
+    def threads(self) -> int: ...  # noqa: D102
+    @property
+    def lanes(self) -> int: ...  # noqa: D102
+    @property
+    def micro_batch(self) -> int: ...  # noqa: D102
+
+    def preprocess(self, row: Mapping[str, object]) -> Any:
+        """Decode a row as TorchServe hands it over; a (status, body) is its failure."""
+
+    def score_prepared(self, prepared: Sequence[Any]) -> Sequence[tuple[int, Mapping[str, Any]]]:
+        """Give (status, body) for each decoded row, in order; status 200 is success."""
+
+    def nbytes(self, prepared: Any) -> int:
+        """Give the bytes that a decoded row holds."""
+
+    def device_is_lost(self) -> bool:
+        """Tell, after an error, whether none of what follows can succeed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One manifest through one archive with one set of parameters."""
+
+    archive: Archive
+    out: str
+    date: str
+    """The partition, YYYY-MM-DD."""
+    folder: str
+    """Where relative image_uris begin."""
+    explain: str | None
+    batch_size: int | None
+    """Images that go through the network together; None for what the engine takes best."""
+    retry_failed: bool = True
+    earlier: Earlier | None = None
+    """Results whose rows are taken over where nothing has changed."""
+    rehearsal: bool = False
+    """Nothing is written: a measurement."""
+    on_row: Callable[[str | None], None] = lambda code: None
+    """Told of each row once it is known: None, or the code of its failure. From any thread."""
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COSTS, 0.0))
+    """What each stage took, of all threads together."""
+    stop: Event = field(default_factory=Event)
+    """Set when the run ends before its time: what is not begun need not be."""
+    _lock: Lock = field(default_factory=Lock)
+
+    @property
+    def partition(self) -> str:
+        """The folder of this job's parts."""
+        return results.partition(self.date, self.archive.name, self.archive.version)
+
+    @property
+    def columns(self) -> list[pa.Field]:
+        """The result columns, in the order written."""
+        return results.fields(self.archive.heads, with_heatmaps=self.explain is not None)
+
+    def settle(self) -> dict[str, float]:
+        """Give the time counted so far, and count from zero again."""
+        with self._lock:
+            counted = dict(self.seconds)
+            self.seconds.update(dict.fromkeys(self.seconds, 0.0))
+        return counted
+
+    def spend(self, stage: str, seconds: float) -> None:
+        """Count time to a stage; from any thread."""
+        with self._lock:
+            self.seconds[stage] += seconds
+
+    def spent(self, stage: str, start: float, waited: float = 0.0) -> float:
+        """Count what a stage took since `start` of `time.perf_counter()`; in milliseconds."""
+        seconds = time.perf_counter() - start - waited
+        self.spend(stage, seconds)
+        return 1000 * seconds
+
+    def key(self, *inputs: str) -> str:
+        """Derive a name from `inputs` and from what this job does to them: 32 hex digits.
+
+        The engine is not in it: a run may go on with another one, and each row names its own.
+        """
+        parameters = [self.archive.sha256, self.explain or ""]
+        return hashlib.sha256("\n".join([*inputs, *parameters]).encode()).hexdigest()[:32]
+
+    def write(self, name: str, data: bytes) -> str:
+        """Write an object of the results and give its URI. Raises UserError where that fails."""
+        uri = storage.join(self.out, name)
+        with self.writing():
+            if not self.rehearsal:
+                storage.write(uri, data)
+        return uri
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Raise UserError where the block cannot write: no row is at fault, the run is over."""
+        try:
+            yield
+        except StorageError as error:
+            raise UserError(f"results cannot be written to {self.out}: {error}") from None

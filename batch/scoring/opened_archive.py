@@ -1,0 +1,44 @@
+"""An archive by path or s3:// URI, ready to score."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batch.storage import objects as storage
+from batch.storage.errors import StorageError
+from sonode.console import UserError
+
+if TYPE_CHECKING:
+    from archives.packing.loader import LoadedArchive
+
+
+@contextmanager
+def opened(uri: str, settings: Mapping[str, object]) -> Iterator[LoadedArchive]:
+    """Load an archive for the length of the block; `settings` as in `archives.packing.loader`.
+
+    Raises UserError where it cannot be read, ArchiveError where it does not start.
+    """
+    from archives.packing.loader import load_archive
+
+    with _local_copy(uri) as path, load_archive(path, settings) as archive:
+        yield archive
+
+
+@contextmanager
+def _local_copy(uri: str) -> Iterator[Path]:
+    """Give an archive as a local file, fetched from S3 for the length of the block if need be."""
+    if not storage.is_s3(uri):
+        yield Path(uri)
+        return
+    try:
+        data = storage.read(uri).data
+    except StorageError as error:
+        raise UserError(f"archive {uri}: {error}") from None
+    with tempfile.TemporaryDirectory(prefix="sonode-") as folder:
+        path = Path(folder) / uri.rpartition("/")[2]
+        path.write_bytes(data)
+        yield path

@@ -1,0 +1,220 @@
+"""fetch threads -> decoders -> micro-batches -> network -> results, overlapping and bounded.
+
+Every stage is the archive's own code: what TorchServe does with a request happens here too, in the
+same functions. Rows leave in the order in which they came. Micro-batches are cut in that order, by
+number of rows and by bytes: they are the same whatever the threads did meanwhile, where the same
+rows could be decoded.
+
+In memory are at most `ahead` rows per shard and, of their images, the bytes of the budget: a fetch
+that finds a larger object waits. Two shards run at once, so that one begins while another ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from batch.manifest.read import Request
+from batch.results import schema as results
+from batch.scoring.fetching import Fetched, Fetching, Limits, Ready, failure
+from batch.scoring.job import Job
+from sonode.console import UserError
+
+_log = logging.getLogger(__name__)
+
+_BATCH_SHARE = 8  # a batch holds an eighth of the bytes in memory, or one row
+
+Outcome = tuple[int, Mapping[str, Any]]
+
+
+class Pipeline:
+    """The stages of a run; one per process, shared by its shards."""
+
+    def __init__(self, job: Job, limits: Limits) -> None:
+        archive = job.archive
+        self.job = job
+        self.limits = limits
+        self.batch_size = job.batch_size or archive.micro_batch
+        self.ahead = max(4 * self.batch_size, 32)
+        self.fetching = Fetching(job, limits)
+        self.budget = self.fetching.budget
+        self._lanes = ThreadPoolExecutor(archive.lanes, "forward")
+        self._writers = ThreadPoolExecutor(limits.fetch_threads, "heatmap")
+        self._lane_count = archive.lanes
+        self._shards = 0
+        self._shards_end = threading.Condition()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.job.stop.set()
+        self.budget.close()
+        with self._shards_end:  # they write what they have
+            self._shards_end.wait_for(lambda: not self._shards)
+        self.fetching.close()
+        for pool in (self._lanes, self._writers):
+            pool.shutdown(cancel_futures=True)
+
+    @contextmanager
+    def shard(self) -> Iterator[None]:
+        """Have the end of the pipeline wait for the end of the block. Raises CancelledError."""
+        with self._shards_end:
+            if self.job.stop.is_set():
+                raise CancelledError
+            self._shards += 1
+        try:
+            yield
+        finally:
+            with self._shards_end:
+                self._shards -= 1
+                self._shards_end.notify_all()
+
+    def rows(
+        self, asked: Mapping[int, Request], meanwhile: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[int, results.Row]]:
+        """Score images; yield each one's number and result row.
+
+        `meanwhile` is called, now and then, as long as the next row is waited for.
+
+        Raises UserError where the run is over, and CancelledError where it was stopped, once those
+        that were scored, and those that hang, have been yielded.
+        """
+        ended: UserError | CancelledError | None = None
+        fetching: deque[tuple[int, Future[Fetched | results.Row]]] = deque()
+        scoring: deque[tuple[list[Ready], Future[list[Outcome]]]] = deque()
+        batch: list[Ready] = []
+        rest = iter(asked.items())
+        while ended is None:
+            while len(fetching) < self.ahead and (item := next(rest, None)) is not None:
+                fetching.append((item[0], self.fetching.begin(item[1])))
+            if not fetching:
+                break
+            number, future = fetching[0]
+            try:
+                while not self.fetching.is_there(future):
+                    if (error := (yield from self._finished(scoring))) is not None:
+                        raise error
+                    meanwhile()
+                found = self.fetching.prepared(number, future.result())
+            except (UserError, CancelledError) as raised:
+                ended = raised
+                break
+            fetching.popleft()
+            if isinstance(found, Ready):
+                batch.append(found)
+                self.budget.park(found.size)
+            else:
+                yield number, found
+            if self._is_full(batch):
+                scoring.append(self._submitted(batch))
+                batch = []
+            ended = (yield from self._finished(scoring)) or ended
+        if batch:
+            scoring.append(self._submitted(batch))
+        for waiting in scoring:
+            ended = (yield from self._results(*waiting)) or ended
+        if ended is not None:
+            yield from self._given_up(fetching)
+            raise ended
+
+    def _is_full(self, batch: Sequence[Ready]) -> bool:
+        most = self.limits.bytes_in_memory // _BATCH_SHARE
+        return len(batch) == self.batch_size or sum(ready.size for ready in batch) > most
+
+    def _finished(
+        self, scoring: deque[tuple[list[Ready], Future[list[Outcome]]]]
+    ) -> Generator[tuple[int, results.Row], None, UserError | CancelledError | None]:
+        """Yield the rows of batches that are scored, and of those beyond two for each lane."""
+        ended = None
+        while scoring and (len(scoring) > 2 * self._lane_count or scoring[0][1].done()):
+            ended = (yield from self._results(*scoring.popleft())) or ended
+        return ended
+
+    def _submitted(self, batch: list[Ready]) -> tuple[list[Ready], Future[list[Outcome]]]:
+        self.budget.park(-sum(ready.size for ready in batch))
+        return batch, self._lanes.submit(self._score, batch)
+
+    def _given_up(
+        self, fetching: Iterable[tuple[int, Future[Fetched | results.Row]]]
+    ) -> Iterator[tuple[int, results.Row]]:
+        for number, future in fetching:
+            if not future.done() or future.cancelled() or future.exception() is not None:
+                continue
+            fetched = future.result()
+            if isinstance(fetched, Fetched) and fetched.task.given_up:
+                found = self.fetching.prepared(number, fetched)
+                assert not isinstance(found, Ready)
+                yield number, found
+
+    def _score(self, batch: Sequence[Ready]) -> list[Outcome]:
+        if self.job.stop.is_set():
+            raise CancelledError
+        start = time.perf_counter()
+        prepared = [ready.prepared for ready in batch]
+        found = _outcomes(prepared, self.job.archive)
+        self.budget.add(-sum(ready.size for ready in batch))
+        milliseconds = self.job.spent("inference", start) / len(batch)
+        return [(status, {**body, "inference_ms": milliseconds}) for status, body in found]
+
+    def _results(
+        self, batch: Sequence[Ready], future: Future[list[Outcome]]
+    ) -> Generator[tuple[int, results.Row], None, UserError | CancelledError | None]:
+        """Yield a batch's rows; return what ended the run meanwhile."""
+        try:
+            rows = (self._writers.map if self.job.explain else map)(
+                self._result, batch, future.result()
+            )
+            for ready, row in zip(batch, rows, strict=True):
+                yield ready.number, row
+        except (UserError, CancelledError) as error:
+            return error
+        return None
+
+    def _result(self, ready: Ready, outcome: Outcome) -> results.Row:
+        status, body = outcome
+        common = {**ready.fetched.times, "inference_ms": body["inference_ms"]}
+        if status != 200:
+            return {**failure(body), **common, "image_etag": ready.fetched.etag}
+        start = time.perf_counter()
+        uris = {
+            head: self.job.write(f"_heatmaps/{ready.fetched.key}-{head}.png", heatmap["png"])
+            for head, heatmap in body["heatmaps"].items()
+        }
+        self.job.spent("heatmaps", start)
+        row = results.scored(body, etag=ready.fetched.etag, heatmap_uris=uris)
+        return {**row, **common, "scored_at": datetime.now(UTC)}
+
+
+def _outcomes(prepared: Sequence[Any], archive: Any) -> Sequence[Outcome]:
+    """Score rows together; where the archive raises, one by one, so that only the culprit fails."""
+    try:
+        outcomes: Sequence[Outcome] = archive.score_prepared(prepared)
+        if len(outcomes) != len(prepared):
+            raise ValueError("not one outcome per row")
+        return outcomes
+    except Exception as error:  # of any kind: the code is the archive's
+        kind = type(error).__name__  # its text may hold anything
+        if archive.device_is_lost():
+            raise UserError(
+                f"the device does not answer any more ({kind}); started again, the run goes on "
+                "from here"
+            ) from None
+        if len(prepared) == 1:
+            body = {"code": "inference_failed", "stage": "inference"}
+            return [(500, {**body, "message": f"the archive's service raised {kind}"})]
+        _log.warning("a batch of %d images raised %s: scoring them one by one", len(prepared), kind)
+        return [_outcomes([item], archive)[0] for item in prepared]

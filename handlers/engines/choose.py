@@ -1,0 +1,81 @@
+"""Which engine runs here: the one asked for, or the fastest of this device; and what comes next."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+
+from handlers.engines.base import Engine, EngineUnavailable
+from handlers.engines.openvino_engine import OpenVINOEngine, installed
+from handlers.engines.torch_engines import AutocastEngine, CompileEngine, EagerEngine
+from handlers.settings import EngineName, Settings
+from model_def.network import Network, cpu_has_bf16
+from model_def.preprocessing import Preprocessing
+
+logger = logging.getLogger(__name__)
+
+
+def choose_device(gpu_id: int | None) -> torch.device:
+    """The GPU that TorchServe assigned to this worker, or the CPU where it assigned none."""
+    if gpu_id is not None and torch.cuda.is_available():
+        return torch.device("cuda", int(gpu_id))
+    return torch.device("cpu")
+
+
+def candidates(settings: Settings, device: torch.device) -> list[EngineName]:
+    """The engines to try, in order; `auto` is the fastest that device and installed extras have."""
+    first: EngineName
+    if settings.engine != "auto":
+        first = settings.engine
+    elif device.type == "cuda":
+        first = "cuda"
+    else:
+        first = "openvino" if installed() else "eager"
+    return list(dict.fromkeys([first, *settings.fallback]))
+
+
+def first_that_holds(names: Sequence[EngineName], use: Callable[[EngineName], float]) -> float:
+    """Give the engines to `use` until one starts and proves itself; what it returns for that one.
+
+    Raises:
+        RuntimeError: what the last one failed with (EngineUnavailable, GoldenMismatch, torch's).
+    """
+    for name, following in zip(names, [*names[1:], None], strict=True):
+        try:
+            return use(name)
+        except RuntimeError as error:
+            if following is None:
+                raise
+            logger.warning("engine %s is not used: %s; going on to %s", name, error, following)
+    raise AssertionError("no engine to try")
+
+
+def build(
+    name: EngineName,
+    network: Network,
+    facts: Preprocessing,
+    device: torch.device,
+    settings: Settings,
+) -> Engine:
+    """The engine of that name around a network in eval mode.
+
+    Raises:
+        EngineUnavailable: not on this machine; with what it needs.
+    """
+    if device.type == "cuda":
+        # cuDNN convolves float32 in TF32, of 10 bits, unless told otherwise: neither the reference
+        # nor what heat maps compute would be float32. No GPU has run it yet.
+        torch.backends.cudnn.allow_tf32 = False
+    if name.startswith("openvino"):
+        return OpenVINOEngine(
+            network, facts, settings.threads, bf16=name == "openvino" and cpu_has_bf16()
+        )
+    if name == "cuda":
+        if device.type != "cuda":
+            raise EngineUnavailable("engine cuda: no CUDA device here; choose another engine")
+        return AutocastEngine(network, facts, device)
+    if name == "compile":
+        return CompileEngine(network, facts, device)
+    return EagerEngine(network, facts, device)

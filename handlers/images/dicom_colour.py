@@ -1,0 +1,67 @@
+"""Three stored samples -> RGB: a compressed frame says what they are, else the header does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.pixels.processing import convert_color_space
+
+from handlers.errors import UnreadableImage
+from handlers.images.dicom_codestreams import Codestream, Space
+from model_def.preprocessing import Pixels
+
+_STATED: dict[str, Space] = {"RGB": "RGB", "YBR_FULL": "YBR", "YBR_FULL_422": "YBR"}
+_NEAR = 8
+"""Grey levels that lossy compression may move a sample by."""
+
+
+def to_rgb(
+    samples: Pixels, photometric: str, stream: Codestream | None, notes: list[str]
+) -> Pixels:
+    """RGB of samples (H, W, 3); `notes` gets `colour_space_contradicted`.
+
+    The header's YBR_RCT and YBR_ICT are transforms of JPEG 2000, which its decoder undoes;
+    elsewhere they tell nothing. In a codestream without marker the component ids are custom, and
+    the header is often wrong: the pixels decide if they are plain. Ultrasound is grey in its most
+    part, which makes three equal samples of RGB, or neutral chrominance of YBR.
+
+    Raises:
+        UnreadableImage: naming PhotometricInterpretation, where they are not plain.
+    """
+    stated = _STATED.get(photometric)
+    said = stream.space if stream else None
+    space: Space | None
+    if stream and stream.certain:
+        space = said
+    elif stream and (plain := _plain(samples)):
+        space = plain
+    elif said and stated and said != stated:
+        space = None
+    else:
+        space = stated or said or _plain(samples)
+        if space is None and stream and not stream.for_libjpeg:
+            space = "RGB"  # JPEG 2000 that mixed nothing: there is nothing to undo
+    if space is None:
+        raise UnreadableImage(
+            f"image: PhotometricInterpretation is {photometric}, and neither the compressed frame "
+            "nor the pixels bear it out; write it anew",
+            field="image",
+        )
+    undone = photometric in ("YBR_RCT", "YBR_ICT") and stream is not None and stream.transformed
+    if space != stated and not undone:
+        notes.append("colour_space_contradicted")
+    return convert_color_space(samples, "YBR_FULL", "RGB") if space == "YBR" else samples
+
+
+def _plain(samples: Pixels) -> Space | None:
+    """What the greater part of the pixels can only be; None where that is both or neither."""
+    first, second, third = (samples[..., band].astype(np.int16) for band in range(3))
+
+    def mostly(condition: npt.NDArray[Any]) -> bool:
+        return bool(condition.mean() > 0.5)
+
+    equal = mostly((abs(second - first) <= _NEAR) & (abs(third - first) <= _NEAR))
+    neutral = mostly((abs(second - 128) <= _NEAR) & (abs(third - 128) <= _NEAR))
+    return None if equal == neutral else "RGB" if equal else "YBR"

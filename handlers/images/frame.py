@@ -1,0 +1,78 @@
+"""A decoded frame as it was stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from handlers.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
+from handlers.images import quality
+from model_def import jpeg, png
+from model_def.preprocessing import Pixels, RoI
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Pixels of one stored frame and what its file says about them."""
+
+    grey_HW: Pixels
+    """Intensities, uint8; colour by the ITU-R 601 luma weights."""
+    colour: Image.Image | None
+    """The same in RGB; None where the stored frame is grey."""
+    warnings: tuple[str, ...]
+    tissue: RoI | None
+    """The one usable two-dimensional tissue region of a DICOM file."""
+    flow: tuple[RoI, ...]
+    """Colour flow regions of a DICOM file, as it states them."""
+
+    @classmethod
+    def of(
+        cls,
+        stored: Image.Image,
+        *,
+        warnings: tuple[str, ...] = (),
+        tissue: RoI | None = None,
+        flow: tuple[RoI, ...] = (),
+    ) -> Frame:
+        """A frame from its stored pixels in mode L or RGB."""
+        grey = stored.mode == "L"
+        return cls(
+            grey_HW=np.asarray(stored if grey else stored.convert("L")),
+            colour=None if grey else stored,
+            warnings=warnings,
+            tissue=tissue,
+            flow=flow,
+        )
+
+    def has_colour_in(self, roi: RoI) -> bool:
+        """Whether the file states colour flow in the RoI, or its pixels there are coloured."""
+        if any(roi.overlaps(region) for region in self.flow):
+            return True
+        return self.colour is not None and quality.is_coloured(self.colour, roi)
+
+
+def check_jpeg(encoded: bytes) -> None:
+    """Refuse a JPEG, of a file or of a DICOM frame (8 bits, DCT), that is not whole.
+
+    Raises:
+        ImageTooLarge, UnreadableImage, UnsupportedImage.
+    """
+    with refused():
+        jpeg.check(encoded)
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """What checks of `model_def` raise, as the request's error."""
+    try:
+        yield
+    except jpeg.TooManyScans as error:
+        raise ImageTooLarge(f"image: {error}", field="image") from None
+    except (jpeg.Damaged, png.BadChecksum) as error:
+        raise UnreadableImage(f"image: {error}; send the whole file", field="image") from None
+    except jpeg.Unverifiable as error:
+        raise UnsupportedImage(f"image: {error}", field="image") from None

@@ -1,0 +1,5 @@
+"""`python -m sonode`."""
+
+from sonode.command_line import main
+
+main()

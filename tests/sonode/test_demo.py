@@ -1,0 +1,133 @@
+"""The demo on a tiny cohort: all of it, and cut off in the middle."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from model_def.overlay import CROP_SIDE
+from tests.command_line import ROOT, sonode
+from tests.processes import assert_no_process_about
+from train.cohorts.cohort import Cohort
+from train.importers.every import import_voc
+from train.importers.phantom import write_phantom
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """The smallest phantom that the demo's split gives a patient to each part."""
+    folder = tmp_path_factory.mktemp("cohort")
+    write_phantom(folder, 23, 0)
+    return import_voc(folder, folder, name="phantom", synthetic=True)
+
+
+def short_demo(out: Path, cohort: Cohort, before: str = "") -> list[str]:
+    """`sonode demo` with the least training, two epochs, after `before`; all else as it is."""
+    code = (
+        "import sys\nfrom sonode import command_line, demo\n"
+        f"demo.PASSES = 1\n{before}"
+        f"sys.argv = ['sonode', 'demo', {str(out)!r}, '--cohort', {str(cohort.folder)!r}]\n"
+        "command_line.main()\n"
+    )
+    return [sys.executable, "-c", code]
+
+
+@pytest.fixture(scope="module")
+def out(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    done = subprocess.run(
+        short_demo(folder, cohort), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "both have the same SHA-256" in done.stdout
+    assert "without a token: refused with 400" in done.stdout
+    assert "Traceback" not in done.stderr
+    return folder
+
+
+def test_no_process_outlives_it(out: Path) -> None:
+    assert_no_process_about(out)
+    assert not (out / "serve" / "key_file.json").exists()
+
+
+def test_every_row_is_there_and_the_broken_ones_say_why(out: Path, cohort: Cohort) -> None:
+    scores = pd.read_parquet(out / "scores.parquet").set_index("study_id")
+    assert len(scores) == len(cohort.table) + 3
+    assert scores.loc[["broken-0", "broken-1", "broken-2"], "code"].tolist() == [
+        "object_missing",
+        "unreadable_image",
+        "invalid_roi",
+    ]
+    good = scores[scores["status"] == "ok"]
+    assert len(good) == len(cohort.table)
+    assert good["alnm_probability"].between(0, 1).all()
+    assert good["code"].isna().all()
+
+
+def test_what_it_says_it_made_is_there(out: Path) -> None:
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["findings"] == []
+    made = {what: where for what, where, _ in summary["made"]}
+    for what in ("checkpoint", "archive", "online scores"):
+        assert (out / made[what]).exists(), what
+    for head in ("malignancy", "alnm"):
+        picture = Image.open(io.BytesIO((out / "online" / f"gradcam_{head}.png").read_bytes()))
+        assert max(picture.size) >= CROP_SIDE
+        assert picture.mode == "P"
+    online = json.loads((out / "online" / "predictions.json").read_text())
+    assert len(online) == 24
+
+
+def test_a_folder_in_use_is_refused(out: Path) -> None:
+    before = sorted(out.iterdir())
+    done = sonode("demo", out)
+    assert done.returncode == 2
+    assert "is not empty; give a new folder" in done.stderr
+    assert sorted(out.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_cut_off_with_its_servers_up(
+    cohort: Cohort, checkpoint_folder: Path, tmp_path: Path, number: int
+) -> None:
+    """Servers end with it, and nothing says that it was done; its training is left out here."""
+    out = tmp_path / "out"
+    trained = (
+        "import shutil\n"
+        "demo._train = lambda account, out, *_, **__: shutil.copytree(\n"
+        f"    {str(checkpoint_folder)!r}, out / 'training' / 'checkpoint')\n"
+    )
+    with subprocess.Popen(
+        short_demo(out, cohort, trained),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        while not (out / "serve" / "key_file.json").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # what a terminal does at Ctrl-C
+        else:
+            process.send_signal(number)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in said
+    assert_no_process_about(out)
+    assert not (out / "summary.json").exists()

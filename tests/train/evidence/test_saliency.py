@@ -1,0 +1,80 @@
+import io
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from model_def.heads import HeadSpec
+from model_def.overlay import STRIP_HEIGHT
+from train.evidence.saliency import gallery, profile
+from train.fitting.predictions import Predictions
+
+
+def predictions(heads: tuple[HeadSpec, ...], cam_44: np.ndarray) -> Predictions:
+    frame = pd.DataFrame(
+        {
+            "patient_id": list("abcde"),
+            "malignancy_truth": pd.array([True, False, True, False, None], dtype="boolean"),
+            "malignancy_probability": [0.9, 0.1, 0.2, 0.8, 0.3],
+            "alnm_truth": pd.array([True, None, False, None, None], dtype="boolean"),
+            "alnm_probability": [0.8, 0.1, 0.6, 0.1, 0.1],
+        }
+    )
+    cams = np.stack([cam_44] * 5).astype(np.float32)
+    return Predictions(
+        frame=frame,
+        heads=heads,
+        hierarchy="independent",
+        about={},
+        crops=[np.full((40, 60), 90, np.uint8)] * 5,
+        cams={head.name: cams for head in heads},
+    )
+
+
+def test_each_kind_of_case_is_shown_and_named(heads: tuple[HeadSpec, ...]) -> None:
+    found = gallery(predictions(heads, np.ones((4, 4))))
+    assert [item.title for item in found] == [
+        "malignancy: right, malignant",
+        "malignancy: right, benign",
+        "malignancy: missed, malignant",
+        "malignancy: false alarm, benign",
+        "alnm: right, ALNM",
+        "alnm: false alarm, no ALNM",
+        "alnm: incoherent with malignancy",
+    ]
+    incoherent = found[-1]
+    assert incoherent.caption == ("malignancy 0.20 (truth: malignant); alnm 0.60 (truth: no ALNM)")
+    assert found[1].caption.endswith("alnm 0.10 (truth: unknown)")
+    assert Image.open(io.BytesIO(incoherent.png_bytes)).size == (288, 192 + STRIP_HEIGHT)
+
+
+def test_a_flat_map_has_a_flat_profile(heads: tuple[HeadSpec, ...]) -> None:
+    radius, response = profile(predictions(heads, np.full((4, 4), 3.0)))["alnm"]
+    assert response == pytest.approx([1.0] * len(radius))
+    assert 0 < radius[0] < radius[-1] < np.sqrt(2)
+
+
+def test_a_central_map_falls_off(heads: tuple[HeadSpec, ...]) -> None:
+    cam = np.zeros((4, 4))
+    cam[1:3, 1:3] = 5
+    _, response = profile(predictions(heads, cam))["malignancy"]
+    assert response[0] == pytest.approx(1)
+    assert response[-1] == pytest.approx(0)
+    assert all(a >= b for a, b in pairwise(response))
+
+
+def test_dead_maps_have_no_profile(heads: tuple[HeadSpec, ...]) -> None:
+    assert profile(predictions(heads, np.zeros((4, 4)))) == {}
+
+
+def test_a_heat_map_of_another_heads_logit_says_so(heads: tuple[HeadSpec, ...]) -> None:
+    made = predictions(heads, np.ones((4, 4)))
+    explained = {"malignancy": ["alnm", *["malignancy"] * 4], "alnm": ["alnm"] * 5}
+    found = {item.title: item.caption for item in gallery(replace(made, explained=explained))}
+    assert found["malignancy: right, malignant"].endswith(
+        "; heat map of alnm, which decides malignancy"
+    )
+    assert not any("heat map" in said for title, said in found.items() if title.startswith("alnm"))

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from train.fitting.augment import Augmentation, augmentation
+
+# Nothing but the flip is left to chance.
+STILL = {"smallest_crop": 1.0, "distortion": 0.0}
+
+
+def drawn(settings: Augmentation, image_1HW: torch.Tensor, seeds: int) -> torch.Tensor:
+    transform = augmentation(settings, 32)
+    pictures = []
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        pictures.append(transform(image_1HW)[0])
+    return torch.stack(pictures)
+
+
+@pytest.fixture
+def ramp() -> torch.Tensor:
+    """Dark at the left, bright at the right, never black."""
+    row = np.linspace(60, 200, 32).astype(np.uint8)
+    return torch.from_numpy(np.tile(row, (32, 1)))[None]
+
+
+def test_with_everything_off_only_the_flip_is_left(ramp: torch.Tensor) -> None:
+    pictures = drawn(Augmentation(**STILL), ramp, 20)
+    flipped = [torch.equal(it, ramp[0].flip(1)) for it in pictures]
+    assert all(
+        torch.equal(it, ramp[0]) or mirror for it, mirror in zip(pictures, flipped, strict=True)
+    )
+    assert 4 <= sum(flipped) <= 16
+
+
+def test_a_crop_is_never_turned_upside_down(ramp: torch.Tensor) -> None:
+    upright = ramp.transpose(1, 2).contiguous()  # dark above, bright below
+    pictures = drawn(Augmentation(), upright, 20).float()
+    assert (pictures[:, :8].mean(dim=(1, 2)) < pictures[:, -8:].mean(dim=(1, 2))).all()
+
+
+def test_training_may_see_another_size_than_serving(ramp: torch.Tensor) -> None:
+    assert drawn(Augmentation(size=48), ramp, 1).shape == (1, 48, 48)
+    assert drawn(Augmentation(), ramp, 1).shape == (1, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"rotation_degrees": 15.0}, {"erase": 1.0}], ids=["turned", "erased"]
+)
+def test_turning_and_erasing_leave_black_where_nothing_was(
+    ramp: torch.Tensor, settings: dict[str, float]
+) -> None:
+    assert (drawn(Augmentation(**STILL), ramp, 20) > 0).all()
+    black = (drawn(Augmentation(**STILL, **settings), ramp, 20) == 0).float().mean(dim=(1, 2))
+    assert (black > 0).any()
+    assert (black < 0.2).all()
+
+
+def test_blur_takes_the_edge_off() -> None:
+    edge = torch.zeros(1, 32, 32, dtype=torch.uint8)
+    edge[..., 16:] = 200
+    assert set(drawn(Augmentation(**STILL), edge, 10).unique().tolist()) == {0, 200}
+    assert len(drawn(Augmentation(**STILL, blur=1.0), edge, 10).unique()) > 2
+
+
+def test_an_unknown_or_impossible_setting_is_refused() -> None:
+    for wrong in ({"vertical_flip": 0.5}, {"smallest_crop": 0.0}, {"erase": 1.5}, {"size": 8}):
+        with pytest.raises(ValidationError):
+            Augmentation(**wrong)

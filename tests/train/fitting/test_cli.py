@@ -1,0 +1,283 @@
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback
+
+from model_def import checkpoint
+from sonode.console import UserError
+from tests.train.running import CONFIGS, arguments, command, train, train_alone
+from train.cohorts.cohort import Cohort
+from train.fitting.cli import run
+
+AVERAGED = ["--model.average_decay=0.9", "--model.weight_decay=0.05"]
+
+
+@pytest.fixture(scope="module")
+def trained(phantom: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """OUT of an uninterrupted run over three epochs."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    line = command("fit", phantom.folder, out, "--trainer.max_epochs=3")
+    said = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert "epoch 3/3: loss" in said
+    assert "crops as they were stored" in said
+    return out
+
+
+def test_logs_and_the_images_of_the_split_are_kept(trained: Path, phantom: Cohort) -> None:
+    log = pd.read_csv(trained / "run" / "csv" / "metrics.csv")
+    assert log["val_loss"].notna().sum() == log["train_loss"].notna().sum() == 3
+    assert len(list((trained / "run" / "tensorboard").glob("events.out.tfevents.*"))) == 1
+    images = pd.read_parquet(trained / "checkpoint" / "images.parquet")
+    assert set(images["pixels_sha256"]) == set(phantom.table["pixels_sha256"])
+    assert set(images["part"]) == {"train", "val", "test"}
+
+
+def test_the_card_says_what_a_reviewer_asks(trained: Path, phantom: Cohort) -> None:
+    card = checkpoint.read_card(trained / "checkpoint")
+    assert card.architecture == "resnet18"
+    assert [head.name for head in card.heads] == ["malignancy", "alnm"]
+    assert (card.preprocessing.size, card.preprocessing.context) == (32, 0.2)
+    training = card.training
+    validation = training["cohort"]["val"]["images"]
+    assert [sum(counts) for counts in training["score_reference"].values()] == [validation] * 2
+    assert training["cohort"]["sha256"] == phantom.sha256
+    assert training["cohort"]["synthetic"] is True
+    images = [training["cohort"][part]["images"] for part in ("train", "val", "test")]
+    assert sum(images) == len(phantom.table)
+    malignancy, alnm = training["labels"]["malignancy"], training["labels"]["alnm"]
+    assert sum(malignancy.values()) == images[0]
+    assert sum(alnm.values()) == malignancy["malignant"]  # benign images are not in its term
+    assert (training["precision"], training["processes"]) == ("32-true", 1)
+    assert training["loss"] == {
+        "hierarchy_weight": 0.05,
+        "margin": 0.1,
+        "parent_negative": "mask",
+    }
+
+
+def test_test_reports_the_exported_checkpoint(trained: Path, phantom: Cohort) -> None:
+    done = train("test", phantom.folder, trained)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((trained / "test.json").read_text())
+    assert [(item["head"], item["on"]) for item in found] == [
+        ("malignancy", "all"),
+        ("alnm", "malignancy positive"),
+        ("alnm", "all"),
+    ]
+    for item in found:
+        assert ("undefined" if item["auc"] is None else f"{item['auc']:.3f}") in done.stdout
+
+
+def test_a_finished_checkpoint_is_not_trained_over(trained: Path, phantom: Cohort) -> None:
+    done = train("fit", phantom.folder, trained)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: --out")
+    assert "holds a finished checkpoint; give another folder" in done.stderr
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(out / "checkpoint")[0].state_dict()
+
+
+def test_worker_processes_train_to_the_same_weights(
+    trained: Path, phantom: Cohort, tmp_path: Path
+) -> None:
+    more = ("--trainer.max_epochs=3", "--data.num_workers=2")
+    train_alone("fit", phantom.folder, tmp_path / "out", *more)
+    helped = weights(tmp_path / "out")
+    for name, tensor in weights(trained).items():
+        assert torch.equal(helped[name], tensor), name
+
+
+def test_the_average_of_the_weights_is_what_is_exported(phantom: Cohort, tmp_path: Path) -> None:
+    for name, flags in (
+        ("plain", ()),
+        ("memoryless", ("--model.average_decay=1e-12",)),
+        ("averaged", ("--model.average_decay=0.9",)),
+    ):
+        done = train("fit", phantom.folder, tmp_path / name, *flags, "--trainer.max_epochs=3")
+        assert done.returncode == 0, done.stderr
+    plain, same, other = (weights(tmp_path / name) for name in ("plain", "memoryless", "averaged"))
+    for name, tensor in plain.items():
+        torch.testing.assert_close(same[name], tensor)
+    assert not torch.allclose(other["heads.weight"], plain["heads.weight"])
+    training = checkpoint.read_card(tmp_path / "averaged" / "checkpoint").training
+    assert training["average_decay"] == 0.9
+
+
+@pytest.mark.parametrize(
+    "more", [[], pytest.param(AVERAGED, marks=pytest.mark.slow)], ids=["trained", "averaged"]
+)
+def test_a_killed_run_goes_on_to_the_same_weights(
+    more: list[str], trained: Path, phantom: Cohort, tmp_path: Path
+) -> None:
+    unbroken = trained
+    if more:
+        unbroken = tmp_path / "unbroken"
+        train_alone("fit", phantom.folder, unbroken, *more, "--trainer.max_epochs=3")
+    out = tmp_path / "out"
+    line = command("fit", phantom.folder, out, *more, "--trainer.max_epochs=3")
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for said in process.stdout:
+            if said.startswith("epoch 2/3"):  # said before its own checkpoint is written
+                process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (out / "checkpoint").exists()
+
+    other = train("fit", phantom.folder, out, *more, "--trainer.max_epochs=4")
+    assert other.returncode == 2
+    assert "holds an interrupted run of another configuration or cohort" in other.stderr
+
+    line = command("fit", phantom.folder, out, *more, "--trainer.max_epochs=3")
+    said = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert "resuming the interrupted run" in said
+    assert "epoch 1/3" not in said
+    resumed = weights(out)
+    for name, tensor in weights(unbroken).items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--trainer.max_epoch=1"], "trainer.max_epoch"),
+        (["--model.loss.weight=1"], "weight"),
+        (["--model.architecture=vgg"], "architecture"),
+        (["--model.preprocessing.size=7"], "size"),
+        (["--model.heads=[{name: a, target: liver, labels: [n, y]}]"], "target `liver`"),
+        (["--model.heads=[]"], "the list is empty"),
+        (["--config=none.yaml"], "none.yaml"),
+        (["--data.batch_size=0"], "batch_size"),
+        (["--data.num_workers=-1"], "num_workers"),
+        (["--model.learning_rate=-1"], "learning_rate"),
+        (["--model.average_decay=1"], "average_decay"),
+        (["--model.operating_point=sensitivity_95"], "operating_point"),
+        (["--data.augmentation.flip=1"], "flip"),
+        (["--seed_everything=-1"], "--seed_everything -1: give a whole number"),
+        (["--seed_everything=false"], "--seed_everything False: give a whole number"),
+        (["--trainer.accelerator=gpu"], "No supported gpu backend found"),
+        (["--trainer.enable_checkpointing=false"], "enable_checkpointing"),
+        (["--trainer.default_root_dir=/tmp"], "default_root_dir: is below --out"),
+    ],
+)
+@pytest.mark.filterwarnings("default")  # Lightning's and its dependencies' own
+def test_wrong_settings_are_one_line(
+    phantom: Cohort,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sonode"])
+    out = tmp_path / "out"
+    with pytest.raises(UserError) as caught:
+        run(arguments("fit", phantom.folder, out, *wrong))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (out / "checkpoint").exists()
+
+
+@pytest.mark.filterwarnings("default")  # Lightning's and its dependencies' own
+def test_a_key_twice_in_a_configuration_is_refused(
+    phantom: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sonode"])
+    config = tmp_path / "twice.yaml"
+    config.write_text("model:\n  loss:\n    margin: 0.1\n    margin: 0.5\n")
+    with pytest.raises(UserError, match="line 4: key `margin` stands in line 3 already"):
+        run(arguments("fit", phantom.folder, tmp_path / "out", f"--config={config}"))
+
+
+def test_a_wrong_setting_on_the_command_line(phantom: Cohort, tmp_path: Path) -> None:
+    line = command("fit", phantom.folder, tmp_path / "out", "--trainer.max_epoch=1")
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert [line[:6] for line in done.stderr.splitlines()] == ["error:"]
+    assert "trainer.max_epoch" in done.stderr
+
+
+def test_no_checkpoint_to_test(phantom: Cohort, tmp_path: Path) -> None:
+    done = train("test", phantom.folder, tmp_path)
+    assert done.returncode == 2
+    assert "holds no model.json" in done.stderr
+
+
+class Remove(Callback):
+    """Takes the file of the first weights away once they are read."""
+
+    def on_train_start(self, trainer: object, module: object) -> None:
+        Path(module.weights).unlink()  # type: ignore[attr-defined]
+
+
+class Stop(Callback):
+    """What a user may add to a run."""
+
+    def on_train_start(self, trainer: object, module: object) -> None:
+        raise UserError("the callback was called")
+
+
+@pytest.mark.filterwarnings("default")  # Lightning's and its dependencies' own
+def test_callbacks_of_the_user_are_called(
+    phantom: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sonode"])
+    more = ("--trainer.logger=false", "--trainer.callbacks+=tests.train.test_cli.Stop")
+    with pytest.raises(UserError, match="the callback was called"):
+        run(arguments("fit", phantom.folder, tmp_path / "out", *more))
+    assert not list(tmp_path.rglob("metrics.csv"))
+
+
+@pytest.mark.parametrize("given", [None, "32-true"])
+@pytest.mark.filterwarnings("default")  # Lightning's and its dependencies' own
+def test_the_precision_is_the_machines_unless_given(
+    phantom: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sonode"])
+    monkeypatch.setattr("train.fitting.cli.best_precision", lambda accelerator: "64-true")
+    out = tmp_path / "out"
+    line = ["--config", str(CONFIGS / "demo.yaml"), "--data.cohort", str(phantom.folder)]
+    line += ["--model.preprocessing.size=32", "--data.split_seed=4", "--out", str(out)]
+    line += [] if given is None else [f"--trainer.precision={given}"]
+    with pytest.raises(UserError, match="the callback was called"):
+        run(["fit", *line, "--trainer.callbacks+=tests.train.test_cli.Stop"])
+    # Recorded, so that an interrupted run goes on in the precision that it began with.
+    settings = yaml.safe_load((out / "config.yaml").read_text())
+    assert settings["fit"]["trainer"]["precision"] == (given or "64-true")
+
+
+def test_the_weights_are_named_as_they_were_read(
+    trained: Path, phantom: Cohort, tmp_path: Path
+) -> None:
+    first = Path(shutil.copy(trained / "checkpoint" / "weights.safetensors", tmp_path))
+    digest = hashlib.sha256(first.read_bytes()).hexdigest()
+    done = train(
+        *("fit", phantom.folder, tmp_path / "out", "--trainer.max_epochs=1"),
+        *(f"--model.weights={first}", "--trainer.callbacks+=tests.train.test_cli.Remove"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert not first.exists()
+    card = checkpoint.read_card(tmp_path / "out" / "checkpoint")
+    assert card.training["weights"] == f"sha256 {digest}"
+
+
+def test_validate_reports_its_part(trained: Path, phantom: Cohort) -> None:
+    done = train("validate", phantom.folder, trained)
+    assert done.returncode == 0, done.stderr
+    assert "Validation part" in done.stdout
+    assert "malignancy" in done.stdout
+
+
+def test_another_split_would_test_on_training_patients(trained: Path, phantom: Cohort) -> None:
+    done = train("test", phantom.folder, trained, "--data.split_seed=5")
+    assert done.returncode == 2
+    assert "--data.split_seed 5: the checkpoint was trained with 4" in done.stderr

@@ -1,0 +1,127 @@
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from model_def.heads import HeadSpec
+from model_def.preprocessing import Preprocessing
+from sonode.console import UserError
+from tests.conftest import HEADS
+from train.cohorts.cohort import Cohort
+from train.cohorts.split import balance, part_of
+from train.fitting.augment import Augmentation, augmentation
+from train.fitting.datamodule import CohortData, Crops, EpochSampler, label_matrix, split_remarks
+from train.fitting.losses import child_labels
+
+
+def crops(n: int, *, augmented: bool = True) -> Crops:
+    facts = Preprocessing(size=32)
+    pixels = [np.full((20, 30), 10 * index, np.uint8) for index in range(n)]
+    labels = torch.arange(n, dtype=torch.float32)[:, None]
+    return Crops(pixels, labels, facts, augmentation(Augmentation(), 32) if augmented else None)
+
+
+def drawn(n: int, epoch: int, replicas: int = 1, rank: int = 0) -> list[tuple[int, int]]:
+    sampler = EpochSampler(crops(n), 3, replicas=replicas, rank=rank)
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def test_an_epoch_is_drawn_from_seed_and_number_alone() -> None:
+    assert drawn(10, 2) == drawn(10, 2)
+    assert drawn(10, 2) != drawn(10, 3)
+    assert sorted(index for index, _ in drawn(10, 2)) == list(range(10))
+
+
+def test_processes_share_an_epoch_without_overlap() -> None:
+    shares = [drawn(10, 2, replicas=2, rank=rank) for rank in (0, 1)]
+    assert [len(share) for share in shares] == [5, 5]
+    assert sorted(shares[0] + shares[1]) == sorted(drawn(10, 2))
+
+
+def test_the_same_draw_gives_the_same_picture() -> None:
+    data = crops(3)
+    first, again, other = data[1, 7], data[1, 7], data[1, 8]
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[0], other[0])
+    plain = crops(3, augmented=False)[1]
+    assert (plain[0] == 10).all()
+    assert plain[1].item() == 1
+
+
+def test_a_part_of_one_class_is_said_with_the_seed_that_helps(phantom: Cohort) -> None:
+    *lines, remedy = split_remarks(phantom, HEADS, 0)
+    table = phantom.table
+    parts = np.array([part_of(patient, 0) for patient in table["patient_id"]])
+    expected = [
+        f"the {part} part of the split has no {label!r} of {name}"
+        for part in ("train", "val", "test")
+        for name, head, rows in (
+            ("malignancy", HEADS[0], parts == part),
+            # Benign lesions without nodes do not make up for malignant ones without.
+            ("alnm where malignancy holds", HEADS[1], (parts == part) & table["malignant"]),
+        )
+        for label, value in zip(head.labels, (False, True), strict=True)
+        if value not in table[head.target][rows].tolist()
+    ]
+    assert any("alnm" in line for line in expected)
+    assert lines == expected
+    found = re.fullmatch(r"with data\.split_seed (\d+) every part has every label .*", remedy)
+    assert found is not None
+    best = int(found[1])
+    assert list(split_remarks(phantom, HEADS, best)) == []
+
+    # A split that can be worked with, but is more uneven than need be.
+    labels_NK = child_labels(label_matrix(table, HEADS), HEADS, "independent", "mask")
+    off = {it.seed: it.off for it in balance(list(table["patient_id"]), labels_NK, range(200))}
+    uneven = max(off, key=off.__getitem__)
+    (line,) = split_remarks(phantom, HEADS, uneven)
+    assert line.startswith(f"by chance the parts are off by up to {off[uneven]:.3f} ")
+    assert f"with data.split_seed {best} by " in line
+
+
+TABLE = pd.DataFrame(
+    {
+        "malignant": pd.array([True, False, None], dtype="boolean"),
+        "n_nodes": pd.array([0, 3, None], dtype="Int32"),
+        "subtype": pd.array(["b", None, "a"], dtype="string"),
+        "lesion_id": ["x", "y", "z"],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("target", "labels", "expected"),
+    [
+        ("malignant", ("n", "y"), [1, 0, -1]),
+        ("n_nodes>=1", ("n", "y"), [0, 1, -1]),
+        ("n_nodes>=4", ("n", "y"), [0, 0, -1]),
+        ("subtype", ("a", "b", "c"), [1, -1, 0]),
+    ],
+)
+def test_labels_by_hand(target: str, labels: tuple[str, ...], expected: list[int]) -> None:
+    head = HeadSpec(name="h", target=target, labels=labels)
+    assert label_matrix(TABLE, [head])[:, 0].nan_to_num(-1).tolist() == expected
+
+
+def test_labels_that_the_cohort_does_not_have() -> None:
+    for target in ("liver", "lesion_id"):
+        head = HeadSpec(name="h", target=target, labels=("n", "y"))
+        with pytest.raises(UserError, match=f"target `{target}` of `h` is no label of this cohort"):
+            label_matrix(TABLE, [head])
+    head = HeadSpec(name="h", target="subtype", labels=("a", "c", "d"))
+    with pytest.raises(UserError, match="`subtype` holds labels that `h` does not list: b;"):
+        label_matrix(TABLE, [head])
+
+
+def test_patients_of_a_part_are_those_whose_lesions_it_holds(
+    phantom: Cohort, heads: tuple[HeadSpec, ...]
+) -> None:
+    data = CohortData(phantom.folder, split_seed=4, malignant_only=True)
+    data.setup_for(heads, Preprocessing(size=32))
+    table = phantom.table
+    train = table[[part_of(patient, 4) == "train" for patient in table["patient_id"]]]
+    malignant = train[train["malignant"]]["patient_id"].nunique()
+    assert data.patients("train") == malignant < train["patient_id"].nunique()

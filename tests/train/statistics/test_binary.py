@@ -1,0 +1,172 @@
+from functools import partial
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from train.statistics import binary as statistics
+from train.statistics.binary import (
+    Confusion,
+    choose_threshold,
+    confusion,
+    inconsistency,
+    value,
+    wilson,
+)
+
+RNG = np.random.default_rng(0)
+TRUTH = RNG.random(300) < 0.3
+SCORE = np.round(np.clip(0.3 * TRUTH + 0.7 * RNG.random(300), 0, 1), 2)  # rounded: with ties
+WEIGHT = RNG.integers(0, 4, (5, 300)).astype(float)
+HALF = {"threshold": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("ours", "reference"),
+    [
+        (statistics.roc_auc, metrics.roc_auc_score),
+        (statistics.average_precision, metrics.average_precision_score),
+    ],
+)
+def test_scikit_learn_gives_the_same_area_with_weights_and_ties(ours, reference) -> None:
+    expected = [reference(TRUTH, SCORE, sample_weight=weight) for weight in WEIGHT]
+    assert ours(TRUTH, SCORE, WEIGHT) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("ours", "reference"),
+    [
+        (statistics.accuracy, metrics.accuracy_score),
+        (statistics.sensitivity, metrics.recall_score),
+        (statistics.specificity, partial(metrics.recall_score, pos_label=False)),
+        (statistics.precision, metrics.precision_score),
+        (statistics.f1, metrics.f1_score),
+    ],
+)
+def test_scikit_learn_gives_the_same_rates_with_weights(ours, reference) -> None:
+    expected = [reference(TRUTH, SCORE > 0.5, sample_weight=weight) for weight in WEIGHT]
+    assert ours(TRUTH, SCORE, WEIGHT, **HALF) == pytest.approx(expected, abs=1e-12)
+
+
+def test_auc_and_precision_by_hand() -> None:
+    truth, score = np.array([True, True, False, False]), np.array([0.8, 0.4, 0.4, 0.2])
+    # Pairs: 0.8 over both, 0.4 over 0.2 and level with 0.4: 3.5 of 4.
+    assert value(statistics.roc_auc, truth, score) == 3.5 / 4
+    # Recall 1/2 at precision 1, the other half at 2 of 3.
+    assert value(statistics.average_precision, truth, score) == pytest.approx(0.5 + 0.5 * 2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("metric", "truth", "score"),
+    [
+        (statistics.roc_auc, [True, True], [0.1, 0.9]),
+        (statistics.roc_auc, [False, False], [0.1, 0.9]),
+        (statistics.average_precision, [True, True], [0.1, 0.9]),
+        (statistics.average_precision, [False, False], [0.1, 0.9]),
+        (partial(statistics.sensitivity, **HALF), [False], [0.9]),
+        (partial(statistics.specificity, **HALF), [True], [0.9]),
+        (partial(statistics.precision, **HALF), [True], [0.1]),
+        (partial(statistics.f1, **HALF), [False], [0.1]),
+        (statistics.roc_auc, [], []),
+        (partial(statistics.accuracy, **HALF), [], []),
+    ],
+)
+def test_undefined_is_none(metric, truth: list[bool], score: list[float]) -> None:
+    assert value(metric, np.array(truth, bool), np.array(score, float)) is None
+
+
+def test_a_score_at_the_threshold_is_negative() -> None:
+    truth, score = np.array([True, True, False, False, False]), np.array([0.5, 0.6, 0.5, 0.7, 0.8])
+    counts = Confusion(true_positive=1, false_negative=1, false_positive=2, true_negative=1)
+    assert confusion(truth, score, 0.5) == counts
+
+
+def test_wilson_interval_of_a_published_example() -> None:
+    # Newcombe, Statistics in Medicine 17 (1998) 857-872, table I, method 3.
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert wilson(0, 0) is None
+
+
+def test_youden_by_hand() -> None:
+    truth = np.array([False, False, True, False, True, True])
+    score = np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.9])
+    # Above 0.25: 3 of 3 and 2 of 3 right; above 0.65: 2 of 3 and 3 of 3: a tie, the lower one.
+    assert choose_threshold(truth, score, "youden") == pytest.approx(0.25)
+
+
+def test_youden_is_the_best_point_of_scikit_learns_curve() -> None:
+    false_positive, true_positive, _ = metrics.roc_curve(TRUTH, SCORE)
+    threshold = choose_threshold(TRUTH, SCORE, "youden")
+    assert threshold is not None
+    rates = [
+        value(partial(rate, threshold=threshold), TRUTH, SCORE)
+        for rate in (statistics.sensitivity, statistics.specificity)
+    ]
+    assert sum(rates) - 1 == pytest.approx((true_positive - false_positive).max())
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [("sensitivity_0.5", 0.65), ("sensitivity_0.75", 0.45), ("sensitivity_1", 0.1)],
+)
+def test_threshold_for_a_sensitivity_by_hand(rule: str, expected: float) -> None:
+    truth = np.array([True, False, True, False, True, True])
+    score = np.array([0.2, 0.4, 0.5, 0.6, 0.7, 0.9])
+    assert choose_threshold(truth, score, rule) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("sensitivity", "n", "found"), [("0.56", 50, 28), ("0.55", 100, 55), ("0.56", 25, 14)]
+)
+def test_a_sensitivity_is_reached_by_as_many_as_it_says(
+    sensitivity: str, n: int, found: int
+) -> None:
+    assert float(sensitivity) * n > found  # as floats, which would ask for one more
+    score = np.arange(1, n + 1) / (n + 1)
+    threshold = choose_threshold(np.ones(n, bool), score, f"sensitivity_{sensitivity}")
+    assert threshold is not None
+    assert (score > threshold).sum() == found
+
+
+def test_thresholds_between_neighbouring_floats_still_separate_them() -> None:
+    low = 0.5
+    score = np.array([low, np.nextafter(low, 1)])
+    threshold = choose_threshold(np.array([False, True]), score, "youden")
+    assert threshold is not None
+    assert list(score > threshold) == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("truth", "score", "rule"),
+    [
+        ([True, True], [0.2, 0.4], "youden"),
+        ([False, True], [0.4, 0.4], "youden"),
+        # Worse than chance: the better one of two has a sensitivity of 1/2, a specificity of 0.
+        ([False, True, True], [0.4, 0.35, 0.2], "youden"),
+        ([False, True, False, True], [0.2, 0.2, 0.4, 0.4], "youden"),
+        ([False, False], [0.2, 0.4], "sensitivity_0.9"),
+        ([True, True], [0.0, 0.4], "sensitivity_0.9"),
+        ([], [], "youden"),
+    ],
+)
+def test_no_threshold(truth: list[bool], score: list[float], rule: str) -> None:
+    assert choose_threshold(np.array(truth, bool), np.array(score, float), rule) is None
+
+
+def test_an_unknown_rule() -> None:
+    with pytest.raises(ValueError, match="use youden or sensitivity_S"):
+        choose_threshold(TRUTH, SCORE, "sensitivity_90")
+
+
+def test_inconsistency_by_hand() -> None:
+    parent_truth = np.array([0, 1, np.nan, 0, 1, 0])
+    parent = np.array([0.5, 0.4, 0.2, 0.6, 0.4, 0.1])
+    child = np.array([0.6, 0.7, 0.9, 0.9, 0.5, 0.2])
+    found = inconsistency(parent_truth, parent, child)
+    assert found.type_1_N.nonzero()[0].tolist() == [0]
+    assert found.type_2_N.nonzero()[0].tolist() == [1]
+    assert found.unknown_N.nonzero()[0].tolist() == [2]
+    served = inconsistency(parent_truth, parent, child, parent_threshold=0.3, child_threshold=0.1)
+    assert served.type_1_N.nonzero()[0].tolist() == [5]
+    assert not served.type_2_N.any()

@@ -1,0 +1,311 @@
+"""The cohort: one Parquet table of lesion boxes with labels, and images by reference.
+
+One row is one lesion in one image. After the fixed columns of `SCHEMA` a cohort may carry further
+ones: strings (categorical labels such as `subtype`) and float64 (covariates such as `age`).
+Missing values are null and stay null.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import joblib
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import UnidentifiedImageError
+
+from model_def import jpeg, png
+from model_def.limits import MAX_BYTES, MAX_PIXELS
+from model_def.preprocessing import Pixels, RoI
+from model_def.stored_image import check_whole, opened, to_grey, unusable
+from sonode.console import UserError, progress, say
+from train.cohorts.checks import (
+    ABSENT,
+    DAMAGED,
+    ROI_COLUMNS,
+    UNREADABLE,
+    Scan,
+    column_faults,
+    find_faults,
+)
+from train.cohorts.near_duplicates import thumbnail
+from train.cohorts.similar_images import Similar, find_similar, patient_faults
+
+__all__ = ["ROI_COLUMNS", "SCHEMA", "Cohort", "load_cohort", "read_image", "write_cohort"]
+
+TABLE = "cohort.parquet"
+SCHEMA = pa.schema(
+    [
+        pa.field("patient_id", pa.string(), nullable=False),
+        pa.field("lesion_id", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),  # relative to the table, or absolute
+        *(pa.field(column, pa.int32()) for column in ROI_COLUMNS),
+        pa.field("malignant", pa.bool_()),
+        pa.field("alnm", pa.bool_()),
+        pa.field("n_nodes", pa.int32()),
+        pa.field("device", pa.string()),
+    ]
+)
+RESERVED = (*SCHEMA.names, "pixels_sha256")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """A checked cohort; `table` has `SCHEMA`'s columns, further ones, and `pixels_sha256`."""
+
+    name: str
+    """What the cohort calls itself, for cards and reports."""
+    synthetic: bool
+    """True where no patient is in it."""
+    patient_ids: bool = True
+    """False where the set has none, so that each group of similar images counts as a patient."""
+    folder: Path
+    """What relative image references start from."""
+    table: pd.DataFrame
+    thumbnails: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """Of each image, as the table names it; of `near_duplicates.thumbnail`."""
+    similar: Sequence[Similar] = field(default=(), repr=False)
+    """Similar images of different patients, where it was loaded."""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of rows and pixels, independent of where the images lie."""
+        facts = self.table.drop(columns="image").to_csv(index=False)
+        return hashlib.sha256(facts.encode()).hexdigest()
+
+    @property
+    def patients(self) -> str:
+        """How many patients are in it, in words; where it has no ids, what stands for them."""
+        count = self.table["patient_id"].nunique()
+        unit = (
+            "patients" if self.patient_ids else "images or groups of similar ones (no patient ids)"
+        )
+        return f"{count} {unit}"
+
+    @property
+    def categorical(self) -> list[str]:
+        """Names of the further columns that hold strings: labels such as `subtype`."""
+        return self._further(pa.string())
+
+    @property
+    def covariates(self) -> list[str]:
+        """Names of the further columns that hold numbers: facts such as `age`."""
+        return self._further(pa.float64())
+
+    def _further(self, kind: pa.DataType) -> list[str]:
+        names = [name for name in self.table.columns if name not in RESERVED]
+        return [name for name in names if self.table[name].dtype == pd.ArrowDtype(kind)]
+
+    def image_path(self, index: int) -> Path:
+        """Where the image of row `index` lies."""
+        return self.folder / str(self.table["image"].iloc[index])
+
+    def roi(self, index: int) -> RoI:
+        """The box of row `index`."""
+        return RoI(*(int(self.table[column].iloc[index]) for column in ROI_COLUMNS))
+
+
+class ImageError(OSError):
+    """An image that is not taken; says why, to be read after "the image is"."""
+
+
+def read_image(path: Path) -> Pixels:
+    """Grey pixels (H, W) of a stored image, of the kinds and within the limits of serving.
+
+    Raises:
+        ImageError: it is absent, beyond a limit, damaged, or no image that is taken.
+    """
+    return _read_image(path)[0]
+
+
+def _read_image(path: Path) -> tuple[Pixels, bool]:
+    """The same, and whether the image has an EXIF orientation, which is not applied."""
+    data = _image_bytes(path)
+    try:
+        with opened(data) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(f"{width} x {height} pixels; the limit is {MAX_PIXELS} in all")
+            if why := unusable(image):
+                raise ImageError(why)
+            check_whole(image, data)
+            return to_grey(image)
+    except ImageError:
+        raise
+    except (jpeg.TooManyScans, jpeg.Damaged, jpeg.Unverifiable, png.BadChecksum) as error:
+        raise ImageError(str(error)) from None
+    except UnidentifiedImageError as error:
+        raise ImageError(_what_else(data)) from error
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow's decoders raise on damage
+        raise ImageError(DAMAGED) from error
+
+
+def _image_bytes(path: Path) -> bytes:
+    try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise ImageError(f"{size} bytes; the limit is {MAX_BYTES}")
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageError(ABSENT) from error
+    except IsADirectoryError as error:
+        raise ImageError("a folder; give a file") from error
+    except PermissionError as error:
+        raise ImageError("not readable; give yourself the right to read it") from error
+
+
+def _what_else(data: bytes) -> str:
+    """What a file is that opens as none of the taken kinds."""
+    if not data:
+        return "an empty file; fetch it again"
+    if data[128:132] == b"DICM":
+        return "a DICOM file; export its frame as PNG"
+    if data.startswith(b"GIF8"):
+        return "a GIF; save it as PNG"
+    ours = (b"\x89PNG", b"\xff\xd8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+    return DAMAGED if data.startswith(ours) else UNREADABLE
+
+
+def to_table(rows: pd.DataFrame) -> pa.Table:
+    """`rows` in the types of a cohort; further columns of numbers as float64, others as string."""
+    further = [
+        pa.field(name, pa.float64() if pd.api.types.is_numeric_dtype(rows[name]) else pa.string())
+        for name in rows.columns[len(SCHEMA) :]
+    ]
+    return pa.Table.from_pandas(rows, schema=pa.schema([*SCHEMA, *further]), preserve_index=False)
+
+
+def write_cohort(
+    folder: Path,
+    rows: pd.DataFrame,
+    *,
+    name: str,
+    source: str,
+    synthetic: bool,
+    patient_ids: bool = True,
+) -> Path:
+    """Write `rows` as a cohort into `folder`; the table appears complete or not at all."""
+    about = {"format": 1, "name": name, "source": source, "synthetic": synthetic}
+    about["patient_ids"] = patient_ids
+    table = to_table(rows).replace_schema_metadata({b"sonode": json.dumps(about).encode()})
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{TABLE}.partial"
+    pq.write_table(table, partial, write_page_checksum=True)
+    partial.replace(folder / TABLE)
+    return folder / TABLE
+
+
+def check_out(folder: Path, name: str, images: Iterable[str]) -> None:
+    """Make sure that a cohort of this name and these images replaces none but its own earlier one.
+
+    Its own is one of the same name that shares an image with it.
+
+    Raises:
+        UserError: `folder` holds another cohort.
+    """
+    path = folder / TABLE
+    if not path.exists():
+        return
+    try:
+        earlier = pq.read_table(path, columns=["image"])
+        about = json.loads((earlier.schema.metadata or {})[b"sonode"])
+        own = about["name"] == name and not set(images).isdisjoint(earlier["image"].to_pylist())
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        own = False
+    if not own:
+        raise UserError(
+            f"OUT {folder}: holds another cohort; give another folder, or remove its {TABLE} first"
+        )
+    say(f"replaces the earlier import in {folder}")
+
+
+def load_cohort(folder: Path) -> Cohort:
+    """Read a cohort, open every image, and refuse it with all its faults at once.
+
+    Raises:
+        UserError: not a cohort, or rows that cannot be true; each fault names row and field.
+    """
+    path = folder / TABLE
+    remedy = "make one with `sonode phantom` or `sonode import`"
+    if not path.is_file():
+        raise UserError(f"COHORT {folder}: not a cohort (no {TABLE}); {remedy}")
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+        about = json.loads((table.schema.metadata or {})[b"sonode"])
+        name, synthetic = str(about["name"]), bool(about["synthetic"])
+        patient_ids = bool(about.get("patient_ids", True))
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"COHORT {folder}: {TABLE} is not a cohort table; {remedy}") from error
+    fixed, further = list(table.schema)[: len(SCHEMA)], list(table.schema)[len(SCHEMA) :]
+    if [(field.name, field.type) for field in fixed] != [(it.name, it.type) for it in SCHEMA]:
+        raise UserError(f"COHORT {folder}: {TABLE} has other columns than a cohort; {remedy}")
+    for fault in column_faults(pa.schema(further), RESERVED):
+        raise UserError(f"COHORT {folder}: {fault}")
+    for column in (it.name for it in SCHEMA if not it.nullable):
+        if table[column].null_count:
+            raise UserError(f"COHORT {folder}: column `{column}`: has nulls; {remedy}")
+    frame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    scans = scan_images(folder, frame)
+    if ABSENT in scans.values() and len(set(scans.values())) == 1:
+        raise UserError(
+            f"COHORT {folder}: none of its {len(scans)} images is where the table says; put them "
+            "back, or import again"
+        )
+    similar = find_similar(frame, scans)
+    every = (*find_faults(frame, scans), *patient_faults(similar))
+    faults = [fault.tell("row {}".format) for fault in every]
+    if faults:
+        raise UserError(
+            f"COHORT {folder}: {len(faults)} faults; correct these rows and import again", faults
+        )
+    if frame.empty:
+        raise UserError(f"COHORT {folder}: has no rows; {remedy}")
+    cohort = checked_cohort(
+        folder, frame, scans, name=name, synthetic=synthetic, patient_ids=patient_ids
+    )
+    return replace(cohort, similar=similar)
+
+
+def checked_cohort(
+    folder: Path,
+    frame: pd.DataFrame,
+    scans: Mapping[str, Scan | str],
+    *,
+    name: str,
+    synthetic: bool,
+    patient_ids: bool,
+) -> Cohort:
+    """The cohort of a frame without faults."""
+    hashes = [scan.sha256 for it in frame["image"] if isinstance(scan := scans[it], Scan)]
+    table = frame.assign(pixels_sha256=hashes)
+    return Cohort(
+        name=name,
+        synthetic=synthetic,
+        patient_ids=patient_ids,
+        folder=folder,
+        table=table,
+        thumbnails={it: scan.thumbnail for it, scan in scans.items() if isinstance(scan, Scan)},
+    )
+
+
+def scan_images(folder: Path, frame: pd.DataFrame) -> dict[str, Scan | str]:
+    """Pixel hash and frame size of each image, or the reason why it is not taken."""
+    images = list(frame["image"].unique())
+
+    def scan(image: str) -> Scan | str:
+        try:
+            pixels, turned = _read_image(folder / image)
+        except ImageError as error:
+            return str(error)
+        height, width = pixels.shape
+        digest = hashlib.sha256(f"{width}x{height}:".encode() + pixels.tobytes())
+        return Scan(digest.hexdigest(), width, height, thumbnail(pixels), turned, int(pixels.max()))
+
+    with ThreadPoolExecutor(joblib.cpu_count()) as pool:
+        scans = progress(pool.map(scan, images), total=len(images), what="checking images")
+        return dict(zip(images, scans, strict=True))

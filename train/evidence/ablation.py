@@ -1,0 +1,254 @@
+"""The ablation: variants of the model, several seeds each, one split; resumable run by run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from model_def.checkpoint import CARD
+from model_def.heads import Hierarchy
+from sonode.console import UserError, progress, run_sonode, say, table
+from train.cohorts.cohort import Cohort, load_cohort
+from train.fitting.losses import LossSettings
+from train.fitting.predictions import Part, predict
+from train.statistics.binary import inconsistency, roc_auc, share, value
+
+CONFIG = Path(__file__).parents[1] / "configs" / "ablation.yaml"
+_MALIGNANCY = "{name: malignancy, target: malignant, labels: [benign, malignant]}"
+_ALNM = "{name: alnm, target: alnm, labels: [no ALNM, ALNM]%s}"
+_BOTH = f"{_MALIGNANCY}, {_ALNM % ', parent: malignancy'}"
+
+
+def _variant(
+    heads: str,
+    *,
+    hierarchy: Hierarchy = "independent",
+    weight: float = 0.0,
+    malignant_only: bool = False,
+) -> list[str]:
+    """All that tells variants apart, as flags: they overrule the file, whatever stands in it."""
+    return [
+        f"--model.heads=[{heads}]",
+        f"--model.hierarchy={hierarchy}",
+        f"--model.loss.hierarchy_weight={weight:g}",
+        f"--data.malignant_only={str(malignant_only).lower()}",
+    ]
+
+
+_HIERARCHICAL = _variant(_BOTH, weight=LossSettings().hierarchy_weight)
+VARIANTS: dict[str, list[str]] = {
+    "single malignancy": _variant(_MALIGNANCY),
+    # As the paper: its ALNM set holds malignant lesions only.
+    "single alnm": _variant(_ALNM % "", malignant_only=True),
+    "multi-task": _variant(_BOTH),
+    "multi-task + HL": _HIERARCHICAL,
+    "chain": _variant(_BOTH, hierarchy="chain"),
+    "max-constraint": _variant(_BOTH, hierarchy="max_constraint"),
+}
+REFERENCE = "multi-task + HL"  # the paper's; p-values are against it
+MEASURES = ("malignancy_auc", "alnm_auc", "type_1", "type_2")
+_ROUNDING = 1e-12  # AUCs and shares that differ at all differ by 1 over twice all pairs, or more
+
+
+def ablate(cohort_folder: Path, out: Path, *, seeds: int, config: Path) -> pd.DataFrame:
+    """Train what is not trained yet and compare; writes runs.json and ablation.csv into `out`.
+
+    Returns:
+        One row per variant: mean and SD over the seeds of each measure on the test part, and the
+        p-value of the paired t-test over the seeds against `REFERENCE`. ALNM is measured on
+        malignant lesions, the inconsistency errors on all whose malignancy is known (shares of
+        those test images).
+
+    Raises:
+        UserError: the cohort has faults, or a run fails; runs that are done stay and are not
+            repeated.
+    """
+    runs = _runs(cohort_folder, out, VARIANTS, seeds=seeds, config=config, part="test")
+    summary = pd.DataFrame(_summary(runs))
+    summary.to_csv(out / "ablation.csv", index=False)
+    return summary
+
+
+def search_margin(
+    cohort_folder: Path, out: Path, margins: Sequence[float], *, seeds: int, config: Path
+) -> pd.DataFrame:
+    """The paper's grid search of the hierarchical loss's margin, on the validation part alone.
+
+    Returns:
+        One row per margin, the best first: by mean validation AUC of ALNM, which the margin is
+        there for; at a tie the smaller margin. Also written as margins.csv.
+
+    Raises:
+        UserError: as `ablate`.
+    """
+    variants = {f"margin {it:g}": [*_HIERARCHICAL, f"--model.loss.margin={it:g}"] for it in margins}
+    runs = _runs(cohort_folder, out, variants, seeds=seeds, config=config, part="val")
+    runs["margin"] = runs["variant"].map({f"margin {it:g}": it for it in margins})
+    found = runs.groupby("margin", as_index=False)[list(MEASURES)].mean()
+    found = found.sort_values(["alnm_auc", "margin"], ascending=[False, True], ignore_index=True)
+    found.to_csv(out / "margins.csv", index=False)
+    return found
+
+
+def _runs(
+    cohort_folder: Path,
+    out: Path,
+    variants: Mapping[str, Sequence[str]],
+    *,
+    seeds: int,
+    config: Path,
+    part: Part,
+) -> pd.DataFrame:
+    """Train what is not trained yet; one row per variant and seed with its measures on `part`."""
+    cohort = load_cohort(cohort_folder)
+    _record_plan(out, cohort, config, part, variants)
+    plan = [(variant, seed) for variant in variants for seed in range(seeds)]
+    found = []
+    for variant, seed in progress(iter(plan), total=len(plan), what="training runs"):
+        folder = out / "runs" / f"{variant.replace(' ', '_')}-{seed}"
+        result = folder / "result.json"
+        if not result.is_file():
+            _train(cohort_folder, folder, config, variants[variant], seed)
+            partial = result.with_suffix(".partial")
+            partial.write_text(json.dumps(measure(folder / "checkpoint", cohort_folder, part)))
+            partial.replace(result)
+        measures = json.loads(result.read_text())
+        found.append({"variant": variant, "seed": seed, **measures})
+        say(f"{variant}, seed {seed}: " + ", ".join(_shown(measures)))
+    (out / "runs.json").write_text(
+        json.dumps({"cohort": cohort.sha256, "runs": found}, indent=2, allow_nan=False) + "\n"
+    )
+    return pd.DataFrame(found)
+
+
+def measure(checkpoint: Path, cohort_folder: Path, part: Part) -> dict[str, float | None]:
+    """AUCs and inconsistency shares of a checkpoint on a part; None where undefined.
+
+    The truth is the cohort's own, so that single-task networks are measured on the same images.
+    """
+    frame = predict(checkpoint, cohort_folder, part).frame
+    malignant_N, alnm_N = (
+        frame[column].to_numpy(dtype=float, na_value=np.nan) for column in ("malignant", "alnm")
+    )
+    found: dict[str, float | None] = dict.fromkeys(MEASURES)
+    scores = {
+        name: frame[column].to_numpy()
+        for name in ("malignancy", "alnm")
+        if (column := f"{name}_probability") in frame
+    }
+    for name, label_N, known_N in (
+        ("malignancy", malignant_N, ~np.isnan(malignant_N)),
+        ("alnm", alnm_N, ~np.isnan(alnm_N) & (malignant_N == 1)),
+    ):
+        if name in scores:
+            found[f"{name}_auc"] = value(roc_auc, label_N[known_N] == 1, scores[name][known_N])
+    if len(scores) == 2:
+        # Without the malignancy label nobody can tell which error a row would be: no part of it.
+        known_N = ~np.isnan(malignant_N)
+        errors = inconsistency(malignant_N, scores["malignancy"], scores["alnm"])
+        found["type_1"] = value(share, errors.type_1_N[known_N], np.empty(0))
+        found["type_2"] = value(share, errors.type_2_N[known_N], np.empty(0))
+    return found
+
+
+def show(summary: pd.DataFrame) -> None:
+    """Print the table."""
+    columns = ("variant", "malignancy AUC", "p", "ALNM AUC", "p", "type 1", "p", "type 2", "p")
+    rows = []
+    for row in summary.itertuples(index=False):
+        cells = [str(row.variant)]
+        for name in MEASURES:
+            mean, sd = getattr(row, f"{name}_mean"), getattr(row, f"{name}_sd")
+            percent = name.startswith("type")
+            scale, digits = (100, 1) if percent else (1, 3)
+            unit = " %" if percent else ""
+            cells.append(
+                "–"
+                if pd.isna(mean)
+                else f"{scale * mean:.{digits}f} ± {scale * sd:.{digits}f}{unit}"
+            )
+            p = getattr(row, f"{name}_p")
+            cells.append("–" if pd.isna(p) else f"{p:.3f}")
+        rows.append(cells)
+    table(f"Test part, mean ± SD over seeds; p against {REFERENCE}", columns, rows)
+
+
+def _record_plan(
+    out: Path, cohort: Cohort, config: Path, part: Part, variants: Mapping[str, Sequence[str]]
+) -> None:
+    """Runs of different plans must not meet in one table; a variant more is no other plan."""
+    plan = {"cohort": cohort.sha256, "config": config.read_text(), "part": part}
+    flags = {name: list(its) for name, its in variants.items()}
+    record, partial = out / "plan.json", out / ".plan.json.partial"
+    if record.is_file():
+        try:
+            earlier = json.loads(record.read_text())
+            known = earlier.pop("variants", None)
+        except (ValueError, AttributeError, TypeError) as error:
+            raise UserError(f"OUT {out}: its plan.json is damaged; give a new folder") from error
+        if earlier != plan or known is None or {**known, **flags} != {**flags, **known}:
+            raise UserError(
+                f"OUT {out}: holds runs of another cohort, configuration or variants; "
+                "give a new folder"
+            )
+        if set(flags) <= set(known):
+            return
+        flags = {**known, **flags}
+    elif out.exists() and set(out.iterdir()) - {partial}:
+        raise UserError(f"OUT {out}: holds other things; give a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    partial.write_text(json.dumps({**plan, "variants": flags}, indent=2) + "\n")
+    partial.replace(record)
+
+
+def _train(cohort: Path, folder: Path, config: Path, flags: Sequence[str], seed: int) -> None:
+    """`sonode train fit` in a process of its own, so that no run inherits another's state."""
+    if (folder / "checkpoint" / CARD).is_file():
+        return
+    command = ["train", "fit", "--config", str(config)]
+    command += ["--data.cohort", str(cohort), "--out", str(folder), f"--seed_everything={seed}"]
+    log = folder.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+        code = run_sonode([*command, *flags], file)
+    if code:
+        last = log.read_text().strip().splitlines()[-1:]
+        raise UserError(f"run {folder.name} failed (exit {code}): {' '.join(last)}; see {log}")
+    shutil.rmtree(folder / "run")  # what resuming needed
+
+
+def _summary(runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    reference = runs[runs["variant"] == REFERENCE].set_index("seed")
+    for variant in VARIANTS:
+        own = runs[runs["variant"] == variant].set_index("seed")
+        row: dict[str, Any] = {"variant": variant, "seeds": len(own)}
+        for name in MEASURES:
+            values = own[name].astype(float)
+            row[f"{name}_mean"], row[f"{name}_sd"] = values.mean(), values.std(ddof=1)
+            row[f"{name}_p"] = _paired_p(values, reference[name].astype(float))
+        yield row
+
+
+def _paired_p(values: pd.Series, reference: pd.Series) -> float | None:
+    """Student's paired t-test over the seeds; None where it says nothing.
+
+    Differences that are all the same have no variance, but as floats they differ in their last
+    digits (0.8 - 0.7 and 0.9 - 0.8), and a t-test of those would find them significant.
+    """
+    difference = (values - reference).dropna()
+    if len(difference) < 2 or np.ptp(difference) < _ROUNDING:
+        return None
+    return float(stats.ttest_1samp(difference, 0).pvalue)
+
+
+def _shown(measures: Mapping[str, float | None]) -> Iterator[str]:
+    for name, number in measures.items():
+        if number is not None:
+            yield f"{name} {number:.3f}"

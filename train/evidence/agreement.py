@@ -1,0 +1,211 @@
+"""Two models on the same images: where they agree, how far scores move, what that does to errors.
+
+Everything is paired: row by row the same image. Frames are as `Predictions.frame`, with the label
+that each head gave in NAME_label beside its probabilities. `a` is what is there, `b` what may take
+its place; a difference is b minus a. Shapes in names: N rows, B draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest, norm
+
+from train.evidence.measures import Json, Resampling, as_json
+from train.evidence.versus import Versus, compare_head, read_score, scores_of
+from train.statistics import binary as statistics
+from train.statistics.binary import Bools, Floats, divide, share
+from train.statistics.bootstrap import bootstrap, bootstrap_difference
+
+
+def kappa(first_N: Floats, second_N: Floats, weight_BN: Floats) -> Floats:
+    """Cohen's kappa of two sets of calls: agreement beyond chance (Cohen 1960), at most 1.
+
+    Undefined where both call everything alike: chance alone would agree.
+    """
+    total_B = weight_BN.sum(axis=1)
+    agreed_B = divide(weight_BN @ (first_N == second_N), total_B)
+    chance_B = np.zeros(len(weight_BN))
+    for label in np.union1d(first_N, second_N):
+        both = [divide(weight_BN @ (calls_N == label), total_B) for calls_N in (first_N, second_N)]
+        chance_B += both[0] * both[1]
+    return divide(agreed_B - chance_B, 1 - chance_B)
+
+
+def flipped(first_N: Floats, second_N: Floats, weight_BN: Floats) -> Floats:
+    """Share of rows that the two call differently."""
+    return share(first_N != second_N, np.empty(0), weight_BN)
+
+
+def limits_of_agreement(difference_N: Floats, confidence: float = 0.95) -> tuple[float, float]:
+    """Where 95 % of differences are expected: mean ± 1.96 SD; NaN with fewer than two rows.
+
+    Bland & Altman, Lancet 327 (1986) 307-310. Rows are taken as independent.
+    """
+    if len(difference_N) < 2:
+        return math.nan, math.nan
+    half = float(norm.ppf((1 + confidence) / 2) * difference_N.std(ddof=1))
+    middle = float(difference_N.mean())
+    return middle - half, middle + half
+
+
+def mcnemar(lost: int, gained: int) -> float | None:
+    """Exact two-sided p-value of as many lost as gained (McNemar 1947, by the binomial).
+
+    `lost`: rows that the first has right and the second has not; `gained`: the other way round.
+    None where there is neither. Rows are taken as independent.
+    """
+    return float(binomtest(lost, lost + gained).pvalue) if lost + gained else None
+
+
+def compare(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    heads: Mapping[str, Sequence[str]],
+    how: Resampling,
+    primary: Mapping[str, tuple[str, str]],
+) -> dict[str, Json]:
+    """All measures of each head (name -> labels) on rows that both have scored.
+
+    `primary`: sets on which AUCs are compared beside all rows, by head; see `primary_sets`.
+    """
+    return {
+        name: _head(name, labels, a, b, how, primary.get(name)) for name, labels in heads.items()
+    }
+
+
+def _head(
+    name: str,
+    labels: Sequence[str],
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    how: Resampling,
+    primary: tuple[str, str] | None,
+) -> Json:
+    place = {label: index for index, label in enumerate(labels)}
+    called = [np.asarray(frame[f"{name}_label"].map(place), np.float64) for frame in (a, b)]
+    patient_N = a["patient_id"].to_numpy()
+    agreed = bootstrap(
+        {"kappa": kappa, "flips": flipped}, called[0], called[1], patient_N, **vars(how)
+    )
+    pairs = Counter(zip(*(calls.tolist() for calls in called), strict=True))
+    scores = [score for score in scores_of(a) if score.partition("=")[0] == name]
+    reason = "no row was scored by both"
+    return {
+        "labels": list(labels),
+        "rows": len(a),
+        "patients": a["patient_id"].nunique(),
+        "kappa": as_json(agreed["kappa"], "both call every row alike" if len(a) else reason),
+        "flips": {
+            **as_json(agreed["flips"], reason, patient_N),
+            "count": int((called[0] != called[1]).sum()),
+            "from_to": {
+                f"{labels[int(one)]} to {labels[int(two)]}": count
+                for (one, two), count in sorted(pairs.items())
+                if one != two
+            },
+        },
+        "shift": {score: _shift(score, a, b, how) for score in scores},
+        "auc": [
+            _auc(found)
+            for score in scores
+            for found in compare_head(score, b, a, primary, how.resamples, how.seed)
+        ],
+        "right": _right(name, labels, a, called, how),
+    }
+
+
+def _auc(found: Versus) -> Json:
+    """`found` of b, then a."""
+    facts = asdict(found)
+    return {
+        "score": facts.pop("head"),
+        "b": facts.pop("first"),
+        "a": facts.pop("second"),
+        **facts,
+    }
+
+
+def _shift(score: str, a: pd.DataFrame, b: pd.DataFrame, how: Resampling) -> Json:
+    """How far a probability moves: the mean with its interval, and limits of agreement."""
+    difference_N = read_score(b, score)[1] - read_score(a, score)[1]
+    mean = bootstrap({"mean": _mean}, difference_N, difference_N, a["patient_id"], **vars(how))
+    low, high = limits_of_agreement(difference_N)
+    return {
+        "mean": as_json(mean["mean"], "no row was scored by both"),
+        "limits": None if math.isnan(low) else [low, high],
+        "largest": float(np.abs(difference_N).max()) if len(difference_N) else None,
+    }
+
+
+def _right(
+    name: str, labels: Sequence[str], a: pd.DataFrame, called: Sequence[Floats], how: Resampling
+) -> dict[str, Json]:
+    """What of the truth each calls rightly; of a categorical head the accuracy."""
+    place = {label: index for index, label in enumerate(labels)}
+    truth = a[f"{name}_truth"]
+    code_N: Floats
+    if len(labels) > 2:
+        code_N = np.asarray(truth.map(place).astype("Float64").to_numpy(na_value=np.nan), float)
+        subsets = {"accuracy": ~np.isnan(code_N)}
+    else:
+        code_N = np.asarray(truth.astype("Float64").to_numpy(na_value=np.nan), float)
+        subsets = {"sensitivity": code_N == 1, "specificity": code_N == 0}
+    return {
+        what: _right_of(
+            [(calls == code_N)[rows_N] for calls in called], a["patient_id"][rows_N], how
+        )
+        for what, rows_N in subsets.items()
+    }
+
+
+def _right_of(right: Sequence[Bools], patient_N: Any, how: Resampling) -> Json:
+    one_N, two_N = right
+    lost, gained = int((one_N & ~two_N).sum()), int((~one_N & two_N).sum())
+    return {
+        "rows": len(one_N),
+        "a": statistics.value(_mean, one_N, one_N.astype(np.float64)),
+        "b": statistics.value(_mean, two_N, two_N.astype(np.float64)),
+        "difference": _difference(right, patient_N, how, "no row of that label"),
+        "lost": lost,
+        "gained": gained,
+        "mcnemar_p": mcnemar(lost, gained),
+    }
+
+
+def inconsistency(a: pd.DataFrame, b: pd.DataFrame, how: Resampling) -> Json:
+    """Rows in which a head is positive and its parent is not, of each, and the difference."""
+    bad = [~frame["consistent"].to_numpy(bool) for frame in (a, b)]
+    reason = "no row was scored by both"
+    return {
+        "rows": len(a),
+        "a": int(bad[0].sum()),
+        "b": int(bad[1].sum()),
+        "difference": _difference(bad, a["patient_id"], how, reason),
+    }
+
+
+def _difference(events: Sequence[Bools], patient_N: Any, how: Resampling, reason: str) -> Json:
+    """The share in which the event is true, b minus a.
+
+    Where no row has it in one alone, every draw is 0: in the interval's place is how far either
+    share can lie from the other, Wilson's upper bound of none among as many patients.
+    """
+    a_N, b_N = (event_N.astype(np.float64) for event_N in events)
+    found = as_json(bootstrap_difference(_mean, a_N, b_N, a_N, patient_N, **vars(how)), reason)
+    patients = len(set(patient_N))
+    if patients and not (a_N != b_N).any():
+        _, most = statistics.wilson(0, patients) or (None, 1.0)
+        found |= {"low": -most, "high": most, "interval": f"Wilson, {patients} patients"}
+        found.pop("no_interval", None)
+    return found
+
+
+def _mean(_: Any, value_N: Floats, weight_BN: Floats) -> Floats:
+    return share(value_N, value_N, weight_BN)

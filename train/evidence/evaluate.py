@@ -1,0 +1,295 @@
+"""Predictions -> every measure of every head, on images and on patients, as one JSON object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from model_def.heads import HeadSpec, Hierarchy
+from sonode.console import UserError
+from train.cohorts.labels import absent_given, measured_on
+from train.evidence.measures import (
+    Json,
+    Resampling,
+    as_json,
+    measure_binary,
+    measure_categorical,
+    measure_subgroup,
+)
+from train.fitting.predictions import Predictions
+from train.statistics.binary import Bools, Floats, inconsistency, share
+from train.statistics.bootstrap import bootstrap
+
+NO_DEVICE = "not recorded"
+CHOSEN_HERE = (
+    "Epoch, temperatures and thresholds were chosen on the validation part of the training: where "
+    "its images are evaluated, calibration and operating points look better than they are. The "
+    "test part is the evidence."
+)
+
+
+def evaluate(predictions: Predictions, *, resamples: int = 2000, seed: int = 0) -> Json:
+    """The whole of `metrics.json`; no NaN in it, and nothing that names a patient or an image.
+
+    A patient's score is the mean over the patient's rows in the set; a patient is positive if any
+    of these rows is, and patients whose rows disagree are counted as `mixed_patients`.
+
+    Raises:
+        UserError: a probability lies outside 0..1 or is not a number.
+    """
+    heads, frame = predictions.heads, predictions.frame.reset_index(drop=True)
+    predictions = replace(predictions, frame=frame)
+    how = Resampling(resamples=resamples, seed=seed)
+    for head in heads:
+        _check_probabilities(frame, head)
+    return {
+        "format": 1,
+        "about": predictions.about,
+        "notes": [CHOSEN_HERE] if predictions.about.get("part") == "val" else [],
+        "hierarchy": predictions.hierarchy,
+        "method": {"resamples": resamples, "seed": seed, "confidence": 0.95},
+        "rows": len(frame),
+        "patients": int(frame["patient_id"].nunique()),
+        "heads": {head.name: _evaluate_head(head, predictions, how) for head in heads},
+        "inconsistency": [
+            _inconsistency(frame, parent, head, at, how)
+            for head in heads
+            for parent in heads
+            if head.parent == parent.name and not head.categorical
+            for at in _pairs_of_thresholds(parent, head)
+        ],
+        "subgroups": [
+            found
+            for head in heads
+            if not head.categorical
+            for found in _subgroups(head, heads, frame, how)
+        ],
+    }
+
+
+def _probability_columns(head: HeadSpec) -> list[str]:
+    if head.categorical:
+        return [f"{head.name}_probability_{label}" for label in head.labels]
+    return [f"{head.name}_probability"]
+
+
+def _check_probabilities(frame: pd.DataFrame, head: HeadSpec) -> None:
+    for column in _probability_columns(head):
+        wrong = int((~frame[column].between(0, 1)).sum())
+        if wrong:
+            raise UserError(
+                f"head {head.name}: {wrong} of {len(frame)} probabilities are not numbers in "
+                "0..1; the checkpoint is damaged, train it anew"
+            )
+
+
+def operating_points(head: HeadSpec) -> dict[str, float]:
+    """Name -> threshold: 0.5, those the card holds, and the one it is served at."""
+    points = {"0.5": 0.5, **head.operating_points}
+    return points if head.threshold in points.values() else {**points, "served": head.threshold}
+
+
+class _Set(NamedTuple):
+    """Rows that a head is measured on; by default all that have its label."""
+
+    rows: pd.Series[bool]
+    head: HeadSpec | None = None
+    """The ancestor that is positive in all of them."""
+    given: str | None = None
+    """What is positive in all of them, as a target."""
+
+
+def _sets(head: HeadSpec, heads: Sequence[HeadSpec], frame: pd.DataFrame) -> dict[str, _Set]:
+    """The sets that a head is measured on; the first is its primary one, see `measured_on`."""
+    by_name = {spec.name: spec for spec in heads}
+    known = frame[f"{head.name}_truth"].notna()
+
+    def positive(column: str) -> pd.Series[bool]:
+        return known & frame[column].fillna(False).astype(bool)
+
+    chosen = {}
+    if head.given is not None and head.given == absent_given(heads):
+        chosen[f"{head.given} positive"] = _Set(positive(head.given), given=head.given)
+    for name in measured_on(head, heads):
+        above = by_name[name]
+        chosen[f"{name} positive"] = _Set(positive(f"{name}_truth"), above, above.target)
+    return {**chosen, "all": _Set(known)}
+
+
+def _judged(
+    head: HeadSpec, hierarchy: Hierarchy, on: _Set, frame: pd.DataFrame
+) -> tuple[Floats | None, str]:
+    """The probability whose calibration a set can judge, in words; None with the reason.
+
+    That is the reported one on what it speaks of. Where it is coherent with an ancestor's, their
+    quotient is the conditional probability, which the ancestor's positives judge.
+    """
+    p_N = frame.loc[on.rows, f"{head.name}_probability"].to_numpy(np.float64)
+    if on.given == head.given:
+        return p_N, f"P({head.name}" + (f" given {head.given})" if head.given else ")")
+    if hierarchy != "independent" and on.head is not None and on.head.given == head.given:
+        above_N = frame.loc[on.rows, f"{on.head.name}_probability"].to_numpy(np.float64)
+        # A parent of 0 has children of 0: a quotient of rounding, and 0 is what was said.
+        quotient_N = np.divide(p_N, above_N, out=np.zeros_like(p_N), where=above_N > 0)
+        return quotient_N.clip(0, 1), f"P({head.name} given {on.head.target})"
+    of = f"lesions with {head.given} positive" if head.given else "all lesions"
+    return None, f"the probability speaks of {of}, and is judged there"
+
+
+def _evaluate_head(head: HeadSpec, predictions: Predictions, how: Resampling) -> Json:
+    heads, frame = predictions.heads, predictions.frame
+    sets = _sets(head, heads, frame)
+    measured = {}
+    for name, on in sets.items():
+        rows = frame[on.rows]
+        if head.categorical:
+            measured[name] = _measure_categorical(head, rows, how)
+        else:
+            judged = _judged(head, predictions.hierarchy, on, frame)
+            measured[name] = _measure_binary(head, rows, judged, how)
+    return {
+        "kind": "categorical" if head.categorical else "binary",
+        "target": head.target,
+        "labels": list(head.labels),
+        "parent": head.parent,
+        "given": head.given,
+        "threshold": head.threshold,
+        "missing": int(frame[f"{head.name}_truth"].isna().sum()),
+        "primary": next(iter(sets)),
+        "sets": measured,
+    }
+
+
+def _measure_binary(
+    head: HeadSpec, rows: pd.DataFrame, judged: tuple[Floats | None, str], how: Resampling
+) -> Json:
+    truth_N, p_N = _truth(rows, head), rows[f"{head.name}_probability"].to_numpy(np.float64)
+    points, patient_N = operating_points(head), rows["patient_id"].to_numpy(dtype=object)
+    judged_N, words = judged
+    facts = {"truth": truth_N, "p": p_N}
+    if judged_N is not None:
+        facts["judged"] = judged_N
+    by = pd.DataFrame(facts).groupby(patient_N)
+    truth, share_positive = by["truth"].any(), by["truth"].mean()
+    of_patient = None if judged_N is None else by["judged"].mean().to_numpy(np.float64)
+    return {
+        "image": measure_binary(truth_N, p_N, (judged_N, words), patient_N, points, how),
+        "patient": {
+            "mixed_patients": int(share_positive.between(0, 1, inclusive="neither").sum()),
+            **measure_binary(
+                truth.to_numpy(bool),
+                by["p"].mean().to_numpy(np.float64),
+                (of_patient, words),
+                truth.index.to_numpy(dtype=object),
+                points,
+                how,
+            ),
+        },
+    }
+
+
+def _measure_categorical(head: HeadSpec, rows: pd.DataFrame, how: Resampling) -> Json:
+    """As for two labels, but a patient whose rows disagree has no one truth and is left out."""
+    code_N = pd.Categorical(rows[f"{head.name}_truth"], categories=list(head.labels)).codes
+    truth_N, patient_N = code_N.astype(np.int64), rows["patient_id"].to_numpy(dtype=object)
+    assert (truth_N >= 0).all(), "a label that the head does not have"
+    p_NL = rows[_probability_columns(head)].to_numpy(np.float64)
+    by_truth = pd.Series(truth_N).groupby(patient_N)
+    agreed = by_truth.nunique() == 1
+    p_patient = pd.DataFrame(p_NL).groupby(patient_N).mean()[agreed]
+    return {
+        "image": measure_categorical(truth_N, p_NL, patient_N, head.labels, how),
+        "patient": {
+            "mixed_patients": int((~agreed).sum()),
+            **measure_categorical(
+                by_truth.first()[agreed].to_numpy(np.int64),
+                p_patient.to_numpy(np.float64),
+                p_patient.index.to_numpy(dtype=object),
+                head.labels,
+                how,
+            ),
+        },
+    }
+
+
+def _truth(rows: pd.DataFrame, head: HeadSpec) -> Bools:
+    found: Bools = rows[f"{head.name}_truth"].to_numpy(dtype=bool)
+    return found
+
+
+def _pairs_of_thresholds(parent: HeadSpec, child: HeadSpec) -> dict[str, tuple[float, float]]:
+    """The paper's 0.5 for both, and the thresholds that are served where they differ from it."""
+    pairs = {"0.5": (0.5, 0.5), "served": (parent.threshold, child.threshold)}
+    return pairs if pairs["served"] != pairs["0.5"] else {"0.5": (0.5, 0.5)}
+
+
+def _inconsistency(
+    frame: pd.DataFrame, parent: HeadSpec, child: HeadSpec, at: str, how: Resampling
+) -> Json:
+    """Both errors of one pair of heads, over the rows whose parent label is known, and by class.
+
+    Where the parent's label is missing nobody can tell which error a row is: such rows are counted
+    apart and are no part of either share.
+    """
+    at_parent, at_child = _pairs_of_thresholds(parent, child)[at]
+    truth_N = frame[f"{parent.name}_truth"].to_numpy(dtype=np.float64, na_value=np.nan)
+    found = inconsistency(
+        truth_N,
+        frame[f"{parent.name}_probability"].to_numpy(np.float64),
+        frame[f"{child.name}_probability"].to_numpy(np.float64),
+        parent_threshold=at_parent,
+        child_threshold=at_child,
+    )
+    patient_N = frame["patient_id"].to_numpy(dtype=object)
+
+    def of(event_N: Bools, rows_N: Bools, reason: str) -> Json:
+        none: Floats = np.empty(0)
+        drawn = bootstrap({"": share}, event_N[rows_N], none, patient_N[rows_N], **vars(how))
+        return as_json(drawn[""], reason, patient_N[rows_N])
+
+    def error(event_N: Bools, class_N: Bools) -> Json:
+        known_N = ~np.isnan(truth_N)
+        return {
+            "count": int(event_N.sum()),
+            "rows": int(known_N.sum()),
+            "of_all": of(event_N, known_N, f"no row whose {parent.name} is known"),
+            "class_rows": int(class_N.sum()),
+            "of_class": of(event_N, class_N, "no row of that class"),
+        }
+
+    return {
+        "parent": parent.name,
+        "child": child.name,
+        "at": at,
+        "thresholds": {"parent": at_parent, "child": at_child},
+        "type_1": error(found.type_1_N, truth_N == 0),
+        "type_2": error(found.type_2_N, truth_N == 1),
+        "parent_label_missing": int(np.isnan(truth_N).sum()),
+        "unknown": int(found.unknown_N.sum()),
+    }
+
+
+def _subgroups(
+    head: HeadSpec, heads: Sequence[HeadSpec], frame: pd.DataFrame, how: Resampling
+) -> Iterator[Json]:
+    """The head's primary set by device; rows without one are a group of their own."""
+    on, chosen = next((name, its.rows) for name, its in _sets(head, heads, frame).items())
+    device = frame["device"].astype(object).where(frame["device"].notna(), NO_DEVICE)
+    for name in sorted(set(device), key=lambda one: (one == NO_DEVICE, str(one))):
+        rows = frame[chosen & (device == name)]
+        yield {
+            "head": head.name,
+            "on": on,
+            "device": name,
+            **measure_subgroup(
+                _truth(rows, head),
+                rows[f"{head.name}_probability"].to_numpy(np.float64),
+                rows["patient_id"].to_numpy(dtype=object),
+                head.threshold,
+                how,
+            ),
+        }

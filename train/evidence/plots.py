@@ -1,0 +1,155 @@
+"""The report's plots: each takes a part of `metrics.json` and gives one SVG image as text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from train.evidence.measures import Json
+
+# Okabe & Ito's palette: told apart by readers with any colour vision, and in grey print.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+LEVELS = {"image": ("per image", BLUE, "-"), "patient": ("per patient", ORANGE, "--")}
+_STYLE: Any = {
+    "svg.fonttype": "none",  # text stays text: small, and searchable
+    "svg.hashsalt": "sonode",  # the same figures give the same bytes
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica", "sans-serif"],
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "legend.frameon": False,
+}
+
+
+@contextmanager
+def drawing(into: list[str], *, rows: Sequence[int] = (1,)) -> Any:
+    """Yield axes one above the other with heights as `rows`; append their SVG to `into`."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(4.4, 3.9), layout="constrained")
+        FigureCanvasSVG(figure)
+        yield figure.subplots(
+            len(rows), sharex=True, squeeze=False, gridspec_kw={"height_ratios": rows}
+        )[:, 0]
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        into.append(buffer.getvalue())
+
+
+def unit_square(axes: Axes, x: str, y: str) -> None:
+    """Set both axes from 0 to 1, with their titles."""
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y)
+
+
+def _number(measure: Json) -> str:
+    return "undefined" if measure["value"] is None else f"{measure['value']:.3f}"
+
+
+def roc(levels: Mapping[str, Json]) -> str:
+    """ROC curves per image and per patient, with the image curve's operating points."""
+    drawn: list[str] = []
+    with drawing(drawn) as (axes,):
+        axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
+        for level, (name, color, style) in LEVELS.items():
+            measures = levels[level]
+            if measures["curves"] is None:
+                continue
+            curve = measures["curves"]["roc"]
+            label = f"{name}: AUC {_number(measures['roc_auc'])}"
+            rates = curve["false_positive_rate"], curve["true_positive_rate"]
+            axes.plot(*rates, color=color, ls=style, lw=1.6, label=label)
+        for (point, found), marker in zip(
+            levels["image"]["operating_points"].items(), "osD^v*" * 9, strict=False
+        ):
+            if found["sensitivity"]["value"] is None or found["specificity"]["value"] is None:
+                continue
+            place = 1 - found["specificity"]["value"], found["sensitivity"]["value"]
+            label = f"{point} (threshold {found['threshold']:.2f})"
+            axes.plot(*place, marker, ls="", color=BLUE, mfc="white", ms=6, label=label)
+        unit_square(axes, "1 − specificity", "sensitivity")
+        axes.legend(loc="lower right")
+    return drawn[0]
+
+
+def precision_recall(levels: Mapping[str, Json]) -> str:
+    """Precision over recall; the dotted lines are the prevalences, which chance reaches."""
+    drawn: list[str] = []
+    with drawing(drawn) as (axes,):
+        for level, (name, color, style) in LEVELS.items():
+            measures = levels[level]
+            if measures["curves"] is None:
+                continue
+            curve = measures["curves"]["pr"]
+            label = f"{name}: AP {_number(measures['pr_auc'])}"
+            axes.step(
+                curve["recall"],
+                curve["precision"],
+                where="pre",
+                color=color,
+                ls=style,
+                lw=1.4,
+                label=label,
+            )
+            axes.axhline(measures["positive"] / measures["rows"], color=color, lw=0.8, ls=":")
+        unit_square(axes, "recall (sensitivity)", "precision")
+        axes.legend(loc="best")
+    return drawn[0]
+
+
+def calibration(measures: Json) -> str:
+    """Observed share over mean probability per bin with Wilson intervals; below, rows per bin."""
+    drawn: list[str] = []
+    bins = measures["reliability"]
+    with drawing(drawn, rows=(4, 1)) as (axes, counts):
+        axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":", label="ideal")
+        x, y = ([one[key] for one in bins] for key in ("mean_probability", "observed"))
+        below = [one["observed"] - one["observed_low"] for one in bins]
+        above = [one["observed_high"] - one["observed"] for one in bins]
+        axes.errorbar(x, y, [below, above], color=BLUE, marker="o", ms=4, lw=1.2, capsize=2)
+        slope, error = measures["calibration_slope"], measures["ece"]
+        axes.set_title(f"slope {_number(slope)}, ECE {_number(error)}", fontsize=9, loc="left")
+        unit_square(axes, "", "observed share")
+        middle = [(one["low"] + one["high"]) / 2 for one in bins]
+        counts.bar(middle, [one["n"] for one in bins], width=0.09, color=BLUE)
+        counts.set(xlabel="predicted probability", ylabel="images")
+    return drawn[0]
+
+
+def decision(measures: Json) -> str:
+    """Net benefit of acting on the model, on everyone and on no one."""
+    drawn: list[str] = []
+    curve = measures["decision_curve"]
+    with drawing(drawn) as (axes,):
+        threshold = curve["threshold"]
+        axes.plot(threshold, curve["model"], color=BLUE, lw=1.6, label="model")
+        axes.plot(threshold, curve["treat_all"], color=ORANGE, lw=1.2, ls="--", label="treat all")
+        axes.axhline(0, color=GREY, lw=1, label="treat none")
+        top = max(measures["positive"] / measures["rows"], 0.05)
+        axes.set(xlim=(0, 1), ylim=(-0.3 * top, 1.1 * top))
+        axes.set(xlabel="threshold probability", ylabel="net benefit per image")
+        axes.legend(loc="best")
+    return drawn[0]
+
+
+def cam_over_distance(profiles: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str:
+    """Mean heat-map response over the distance to the crop's centre, one line a head."""
+    drawn: list[str] = []
+    with drawing(drawn) as (axes,):
+        styles = [(color, ls) for ls in ("-", "--", ":") for color in (BLUE, ORANGE, GREEN, GREY)]
+        for (head, (radius, response)), (color, ls) in zip(profiles.items(), styles, strict=False):
+            axes.plot(radius, response, color=color, ls=ls, lw=1.6, label=head)
+        axes.set(xlabel="distance to the centre (half sides of the crop)", ylabel="mean response")
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        axes.legend()
+    return drawn[0]

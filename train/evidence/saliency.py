@@ -1,0 +1,103 @@
+"""What heat maps say over a whole part: cases to look at, and how the response falls off.
+
+Shapes in names: N images, h, w of a Grad-CAM, S side of the resampled map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from model_def.heads import HeadSpec
+from model_def.overlay import overlay
+from train.evidence.report import GalleryItem, Profile
+from train.fitting.predictions import Predictions
+
+CASES = 3  # pictures of each kind
+SIDE = 64
+RINGS = 14  # from the centre to the corner, at sqrt(2) half sides
+
+
+def gallery(predictions: Predictions) -> list[GalleryItem]:
+    """The most confident cases of each kind, per binary head with labels.
+
+    Right and wrong on both sides, and the incoherent ones (a child called positive, its parent
+    not). A caption gives probabilities and truth; none names a patient or a file.
+    """
+    items = []
+    for head in predictions.heads:
+        if head.name in predictions.cams:
+            for title, rows in _kinds(predictions, head):
+                items += [_item(predictions, head, title, row) for row in rows]
+    return items
+
+
+def profile(predictions: Predictions) -> dict[str, Profile]:
+    """Mean Grad-CAM response over the distance to the crop's centre, per head.
+
+    The paper's Supplementary Figure S1. Each map is scaled by its maximum; distances are in half
+    sides of the crop, whatever its aspect. Maps without any response are left out.
+    """
+    centres = (np.arange(SIDE) + 0.5) / SIDE * 2 - 1
+    distance_SS = np.hypot(centres[None], centres[:, None])
+    ring_SS = np.minimum((distance_SS / np.sqrt(2) * RINGS).astype(int), RINGS - 1)
+    radius = [(ring + 0.5) * np.sqrt(2) / RINGS for ring in range(RINGS)]
+    found: dict[str, Profile] = {}
+    for name, cam_Nhw in predictions.cams.items():
+        alive_Nhw = cam_Nhw[cam_Nhw.max(axis=(1, 2)) > 0]
+        if len(alive_Nhw):
+            mean_SS = _mean_map(alive_Nhw)
+            response = [float(mean_SS[ring_SS == ring].mean()) for ring in range(RINGS)]
+            found[name] = (radius, response)
+    return found
+
+
+def _mean_map(cam_Nhw: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    scaled_Nhw = cam_Nhw / cam_Nhw.max(axis=(1, 2), keepdims=True)
+    # Resampling is linear: the mean may be taken first.
+    mean_11hw = torch.from_numpy(scaled_Nhw.mean(axis=0))[None, None]
+    resized = torch.nn.functional.interpolate(mean_11hw, (SIDE, SIDE), mode="bilinear")
+    return np.asarray(resized[0, 0].numpy())
+
+
+def _kinds(predictions: Predictions, head: HeadSpec) -> Iterator[tuple[str, list[int]]]:
+    frame = predictions.frame
+    p_N = frame[f"{head.name}_probability"].to_numpy()
+    truth = frame[f"{head.name}_truth"]
+    positive_N = p_N > head.threshold
+    is_N = (truth == True).fillna(False).to_numpy(dtype=bool)  # noqa: E712
+    is_not_N = (truth == False).fillna(False).to_numpy(dtype=bool)  # noqa: E712
+    negative_label, positive_label = head.labels
+    sure_N = np.abs(p_N - head.threshold)
+
+    def most_sure(chosen_N: npt.NDArray[np.bool_]) -> list[int]:
+        rows = np.flatnonzero(chosen_N)
+        return [int(row) for row in rows[np.argsort(-sure_N[rows], kind="stable")][:CASES]]
+
+    yield f"{head.name}: right, {positive_label}", most_sure(is_N & positive_N)
+    yield f"{head.name}: right, {negative_label}", most_sure(is_not_N & ~positive_N)
+    yield f"{head.name}: missed, {positive_label}", most_sure(is_N & ~positive_N)
+    yield f"{head.name}: false alarm, {negative_label}", most_sure(is_not_N & positive_N)
+    parent = next((other for other in predictions.heads if other.name == head.parent), None)
+    if parent is not None:
+        parent_N = frame[f"{parent.name}_probability"].to_numpy() > parent.threshold
+        yield f"{head.name}: incoherent with {parent.name}", most_sure(positive_N & ~parent_N)
+
+
+def _item(predictions: Predictions, head: HeadSpec, title: str, row: int) -> GalleryItem:
+    facts = predictions.frame.iloc[row]
+    said = []
+    for other in predictions.heads:
+        if not other.categorical:
+            truth = facts[f"{other.name}_truth"]
+            known = "unknown" if pd.isna(truth) else other.labels[bool(truth)]
+            said.append(f"{other.name} {facts[f'{other.name}_probability']:.2f} (truth: {known})")
+    explained = predictions.explained.get(head.name)
+    if explained and explained[row] != head.name:
+        said.append(f"heat map of {explained[row]}, which decides {head.name}")
+    png = overlay(predictions.crops[row], predictions.cams[head.name][row])
+    return GalleryItem(title, png, "; ".join(said))

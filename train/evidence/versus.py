@@ -1,0 +1,255 @@
+"""Two models on the same images: the difference of their AUCs, with interval and p-value."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from scipy.stats import rankdata
+
+from sonode.console import UserError, say, table
+from train.cohorts.checks import ROI_COLUMNS
+from train.cohorts.labels import primary_sets
+from train.statistics.binary import Bools, Floats, roc_auc, value, wilson
+from train.statistics.bootstrap import bootstrap_difference
+from train.statistics.delong import delong_test, ranked_alike
+
+KEYS = ["patient_id", "lesion_id", "image"]
+SAME_ORDER = 6
+"""Distinct scores from which on one order is no chance (1 in 6! = 720)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versus:
+    """One head on one set of images; None where an AUC is undefined."""
+
+    head: str
+    """Its name; of a categorical head `NAME=LABEL`, that label against the rest."""
+    on: str
+    """`all`, or the head's primary set as `evaluate` has it: `malignancy positive`."""
+    n_images: int
+    n_positive: int
+    first: float | None
+    second: float | None
+    difference: float | None
+    """First minus second."""
+    low: float | None
+    """95 % interval over draws of whole patients. Where both rank each positive and each negative
+    alike every draw is 0, and it is what `interval` says. Scores of one order are one score to an
+    AUC: no difference. Else (both separate the classes, say) it is how far the AUCs can lie apart
+    if as many patients of the rarer class rank alike, by Wilson's upper bound of none."""
+    high: float | None
+    interval: str | None
+    p_value: float | None
+    """Of no difference, from the same draws."""
+    delong_p: float | None
+    """DeLong's test, which takes images for independent: beside the other, not in its place."""
+
+
+def versus(first: Path, second: Path, *, resamples: int = 2000, seed: int = 0) -> list[Versus]:
+    """Compare every head that both folders' predictions.parquet have; the others are said.
+
+    Raises:
+        UserError: no predictions, other images, boxes or labels, or no head in common.
+    """
+    one, two = (_read(folder) for folder in (first, second))
+    if one[KEYS].to_numpy().tolist() != two[KEYS].to_numpy().tolist():
+        raise UserError(
+            f"{first} and {second}: predictions of different images ({len(one)} and {len(two)}); "
+            "make both on the same cohort, part and split"
+        )
+    rois = [frame[list(ROI_COLUMNS)].to_numpy(np.float64, na_value=np.nan) for frame in (one, two)]
+    if moved := int((rois[0] != rois[1]).any(axis=1).sum()):
+        raise UserError(
+            f"{first} and {second}: {moved} of {len(one)} images have another RoI; make both on "
+            "the same boxes"
+        )
+    ours, theirs = scores_of(one), scores_of(two)
+    for folder, own, other in ((first, ours, theirs), (second, theirs, ours)):
+        if alone := [head for head in own if head not in other]:
+            say(f"{folder} alone has {', '.join(alone)}: not compared")
+    shared = [head for head in ours if head in theirs]
+    if not shared:
+        raise UserError(f"{first} and {second}: no head in common")
+    sets = {**_sets(second), **_sets(first)}
+    return [
+        found
+        for score in shared
+        for found in compare_head(
+            score, one, two, sets.get(score.partition("=")[0]), resamples, seed
+        )
+    ]
+
+
+def scores_of(frame: pd.DataFrame) -> list[str]:
+    """`HEAD`, or of a categorical head `HEAD=LABEL` for each label, which is against the rest."""
+    found = []
+    columns = [str(name) for name in frame.columns]
+    for head in (it.removesuffix("_truth") for it in columns if it.endswith("_truth")):
+        prefix = f"{head}_probability"
+        if prefix in columns:
+            found.append(head)
+        else:
+            labels = [it for it in columns if it.startswith(f"{prefix}_")]
+            found += [f"{head}={it.removeprefix(f'{prefix}_')}" for it in labels]
+    return found
+
+
+def read_score(frame: pd.DataFrame, score: str) -> tuple[Floats, Floats]:
+    """Truth (1, 0, NaN where missing) and probability of one of `scores_of`."""
+    head, _, label = score.partition("=")
+    truth = frame[f"{head}_truth"]
+    column = f"{head}_probability_{label}" if label else f"{head}_probability"
+    known = truth == label if label else truth
+    truth_N = np.asarray(known.astype("Float64").to_numpy(na_value=np.nan), np.float64)
+    return truth_N, np.asarray(frame[column].to_numpy(na_value=np.nan), np.float64)
+
+
+def compare_head(
+    score: str,
+    one: pd.DataFrame,
+    two: pd.DataFrame,
+    primary: tuple[str, str] | None,
+    resamples: int,
+    seed: int,
+) -> list[Versus]:
+    """Compare the AUCs of a head (or `HEAD=LABEL`) in two frames as `Predictions.frame`.
+
+    Rows must be the same images in the same order; of their facts `patient_id` is needed. The
+    head's primary set (see `labels.primary_sets`) is compared, too, where there is one and
+    either frame has the column that tells it. Rows whose truth one of the two lacks are left out,
+    and counted: a network for ALNM alone has none of a benign lesion, one with malignancy has.
+
+    Raises:
+        UserError: the two disagree about the truth.
+    """
+    (label_N, score_N), (other_N, rival_N) = (read_score(frame, score) for frame in (one, two))
+    lacking_N = np.stack([np.isnan(label_N), np.isnan(other_N)])
+    if (label_N != other_N)[~lacking_N.any(axis=0)].any():
+        raise UserError(f"{score}: the two predictions disagree about the truth; evaluate anew")
+    if alone := int((lacking_N[0] != lacking_N[1]).sum()):
+        say(f"{score}: {alone} rows have a truth in one of the two alone: not compared")
+    known_N = ~(lacking_N.any(axis=0) | np.isnan(score_N) | np.isnan(rival_N))
+    sets = {"all": known_N}
+    if primary is not None:
+        name, column = primary
+        if told := [frame[column] for frame in (one, two) if column in frame]:
+            sets[name] = known_N & told[0].eq(True).fillna(False).to_numpy(bool)
+    found = []
+    for on, rows in sets.items():
+        truth, first, second = label_N[rows] == 1, score_N[rows], rival_N[rows]
+        patients = one["patient_id"].to_numpy()[rows]
+        aucs = [value(roc_auc, truth, scores) if len(truth) else None for scores in (first, second)]
+        facts = dict.fromkeys(("difference", "low", "high", "interval", "p_value", "delong_p"))
+        if None not in aucs:
+            drawn = bootstrap_difference(
+                roc_auc, truth, first, second, patients, resamples=resamples, seed=seed
+            )
+            test = delong_test(truth, first, second)
+            facts = {
+                "difference": drawn.value,
+                "low": drawn.low,
+                "high": drawn.high,
+                "interval": None,
+                "p_value": drawn.p_value,
+                "delong_p": None if test is None else test.p_value,
+            }
+            if ranked_alike(truth, first, second):
+                facts |= _of_none(truth, first, second, patients)
+        found.append(
+            Versus(
+                head=score,
+                on=on,
+                n_images=len(truth),
+                n_positive=int(truth.sum()),
+                first=aucs[0],
+                second=aucs[1],
+                **facts,
+            )
+        )
+    return found
+
+
+def _of_none(truth_N: Bools, first_N: Floats, second_N: Floats, patient_N: Any) -> dict[str, Any]:
+    """See `Versus.low`: a difference takes a positive, and a negative, that ranks otherwise."""
+    ranks_N = rankdata(first_N)
+    if len(set(ranks_N)) >= SAME_ORDER and np.array_equal(ranks_N, rankdata(second_N)):
+        return {"low": 0.0, "high": 0.0, "interval": f"same order of all {len(ranks_N)} images"}
+    patients = min(len(set(patient_N[truth_N])), len(set(patient_N[~truth_N])))
+    _, most = wilson(0, patients) or (None, 1.0)
+    return {"low": -most, "high": most, "interval": f"Wilson, {patients} patients"}
+
+
+def show(found: list[Versus]) -> None:
+    """Print the table."""
+    columns = (
+        "head",
+        "images",
+        "n",
+        "positive",
+        "first",
+        "second",
+        "difference (95 %)",
+        "p",
+        "p ¹",
+    )
+    rows = []
+    for item in found:
+        interval = shown(item.difference, sign=True)
+        if item.low is not None and item.high is not None:
+            how = f"; {item.interval}" if item.interval else ""
+            interval += f" ({item.low:+.3f} to {item.high:+.3f}{how})"
+        numbers = [str(item.n_images), str(item.n_positive), shown(item.first)]
+        numbers += [shown(item.second), interval, p_shown(item.p_value), p_shown(item.delong_p)]
+        rows.append((item.head, item.on, *numbers))
+    table("ROC AUC, patients drawn with replacement; ¹ DeLong, images independent", columns, rows)
+
+
+def write(found: list[Versus], path: Path) -> None:
+    """Write the comparison as JSON."""
+    text = json.dumps([asdict(item) for item in found], indent=2, allow_nan=False)
+    path.write_text(text + "\n")
+
+
+def _sets(folder: Path) -> dict[str, tuple[str, str]]:
+    """The primary sets of the heads that were evaluated."""
+    path = folder / "metrics.json"
+    try:
+        heads = json.loads(path.read_text(encoding="utf-8"))["heads"]
+        return primary_sets(heads)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: absent, or not written by sonode; evaluate anew") from error
+
+
+def _read(folder: Path) -> pd.DataFrame:
+    path = folder / "predictions.parquet"
+    if not path.is_file():
+        raise UserError(
+            f"{folder}: holds no predictions.parquet; give OUT of `sonode evaluate` or "
+            "`sonode radiomics`"
+        )
+    try:
+        frame = pd.read_parquet(path, dtype_backend="numpy_nullable")
+        absent = [column for column in (*KEYS, *ROI_COLUMNS) if column not in frame]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a Parquet table; evaluate anew") from error
+    if absent:
+        raise UserError(
+            f"{path}: no predictions of sonode (no column {', '.join(absent)}); evaluate anew"
+        )
+    return frame
+
+
+def shown(number: float | None, *, sign: bool = False) -> str:
+    """The number with three digits, or that it is undefined."""
+    return "undefined" if number is None else f"{number:+.3f}" if sign else f"{number:.3f}"
+
+
+def p_shown(value: float | None) -> str:
+    """A p-value as it is written."""
+    return "<0.001" if value is not None and value < 0.001 else shown(value)

@@ -1,0 +1,390 @@
+"""`sonode train`: Lightning's command line over this project's task and data."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import yaml
+from jsonargparse import ArgumentError, get_loader, set_loader
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from model_def import checkpoint
+from sonode.console import UserError, say, table
+from sonode.yaml_keys import refuse_duplicate_keys
+from train.cohorts.split import Part, part_of
+from train.fitting.calibration import calibrate, score_histograms
+from train.fitting.datamodule import CohortData, split_remarks
+from train.fitting.leakage import IMAGES, check_unseen, images_of, seen_before
+from train.fitting.losses import spoken_of
+from train.fitting.precision import best_precision
+from train.fitting.predictions import logits_of
+from train.fitting.task import HeadAuc, MultiTask
+
+CHECKPOINT = "checkpoint"  # what is packed, inside OUT
+RUN = "run"  # Lightning's own files, inside OUT
+
+
+class EpochLines(Callback):
+    """One plain line an epoch: what a person needs to see whether it learns."""
+
+    def on_fit_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Say what the cached crops take: a cohort that does not fit is better known at once.
+
+        And what was chosen for this machine, unless it was given.
+        """
+        if trainer.is_global_zero:
+            data: CohortData = trainer.datamodule  # type: ignore[attr-defined]
+            sizes = [its.nbytes for part in data.parts.values() for its in part.crops]
+            say(f"{len(sizes)} crops as they were stored, {sum(sizes) / 2**20:.0f} MiB of memory")
+            say(f"precision {trainer.precision}, processes {trainer.world_size}")
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Start the epoch's clock."""
+        self.started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Print losses, validation AUCs and seconds."""
+        values = trainer.callback_metrics
+        if "val_loss" not in values:
+            raise UserError(
+                "trainer: validation is switched off, and the checkpoint is chosen by its loss; "
+                "leave limit_val_batches and check_val_every_n_epoch as they are"
+            )
+        if not values["train_loss"].isfinite():
+            raise UserError(
+                f"training diverged in epoch {trainer.current_epoch + 1} (the loss is no number); "
+                "give a smaller model.learning_rate and a new --out"
+            )
+        if not trainer.is_global_zero:
+            return
+        aucs = ", ".join(f"{name} {shown(found)}" for name, found in primary(module.aucs).items())
+        say(
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: "
+            f"loss {values['train_loss']:.3f}, validation {values['val_loss']:.3f}, "
+            f"AUC {aucs} ({time.monotonic() - self.started:.0f} s)"
+        )
+
+
+def primary(aucs: Sequence[HeadAuc]) -> dict[str, HeadAuc]:
+    """Each head's main figure, its first: on its topmost parent's positives where it has one."""
+    first: dict[str, HeadAuc] = {}
+    for found in aucs:
+        first.setdefault(found.head, found)
+    return first
+
+
+def shown(found: HeadAuc) -> str:
+    """The AUC as text; undefined is said, not replaced by a number."""
+    return "undefined" if found.auc is None else f"{found.auc:.3f}"
+
+
+def _precision_of(out: Path) -> str | None:
+    """That of the interrupted run in `out`; None where there is none."""
+    if not (out / RUN / "last.ckpt").exists():
+        return None
+    with suppress(OSError, yaml.YAMLError, KeyError, TypeError):  # refused later, by name
+        return str(yaml.safe_load((out / "config.yaml").read_text())["fit"]["trainer"]["precision"])
+    return None
+
+
+class TrainCLI(LightningCLI):
+    """Adds `--out`, resuming, the export of the best weights and the account of the test."""
+
+    model: MultiTask
+    datamodule: CohortData
+    trainer: lightning.Trainer
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what Lightning does not have."""
+        parser.add_argument("--out", type=Path, required=True, help="Folder of the checkpoint.")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Read YAML and flags."""
+        try:
+            super().parse_arguments(parser, args)
+        except UnicodeDecodeError as error:
+            raise UserError("--config: not a text file; give a YAML file") from error
+        trainer = self.settings.trainer
+        if trainer.precision is None and not trainer.plugins:  # one may bring its own
+            # Here, so that it stands in config.yaml: a run goes on in the precision it began with,
+            # whatever the machine that it goes on on has.
+            begun = _precision_of(self.settings.out)
+            trainer.precision = begun or best_precision(trainer.accelerator)
+        seed = self.settings.seed_everything
+        if isinstance(seed, bool) or seed < 0:
+            raise UserError(f"--seed_everything {seed}: give a whole number from 0")
+
+    def instantiate_classes(self) -> None:
+        """Build trainer, task and data from the settings."""
+        try:
+            super().instantiate_classes()
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise UserError(f"train: {' '.join(str(error).split())}") from error
+
+    @property
+    def settings(self) -> Any:
+        """The validated configuration of the running subcommand."""
+        return self.config[self.config["subcommand"]]
+
+    def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
+        """Point loggers and checkpoints below OUT."""
+        run = self.settings.out / RUN
+        given = self.config_init[str(self.subcommand)].trainer
+        if given.default_root_dir is not None:
+            raise UserError("--trainer.default_root_dir: is below --out; give --out alone")
+        self.best = ModelCheckpoint(run, "best", monitor="val_calibrated_loss", save_last=True)
+        self.best.CHECKPOINT_NAME_LAST = "last"
+        loggers = [
+            CSVLogger(run, name="", version="csv"),
+            TensorBoardLogger(run, name="", version="tensorboard"),
+        ]
+        kwargs = {
+            "default_root_dir": run,
+            # The user's own come first: what they do is theirs, what is logged is complete.
+            "callbacks": [*_several(given.callbacks), self.best, EpochLines()],
+            "logger": given.logger is not False and [*_several(given.logger), *loggers],
+            **kwargs,
+        }
+        return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        """Refuse to train over a finished checkpoint; go on where an interrupted run stopped."""
+        self.datamodule.seed = self.settings.seed_everything
+        out: Path = self.settings.out
+        if (out / CHECKPOINT).exists():
+            raise UserError(f"--out {out}: holds a finished checkpoint; give another folder")
+        record = out / "config.yaml"
+        cohort = self.datamodule.cohort
+        text = f"# cohort sha256 {cohort.sha256}\n{self.parser.dump(self.config)}"
+        if self.trainer.is_global_zero:
+            seed = self.datamodule.split_seed
+            for line in split_remarks(cohort, self.model.heads, seed):
+                say(f"data.split_seed {seed}: {line}")
+        weights = Path(self.model.weights)
+        self.seen_before = (
+            seen_before(weights, self.datamodule, {it: self._rows(it) for it in ("val", "test")})
+            if weights.is_file()
+            else None
+        )
+        last = out / RUN / "last.ckpt"
+        if last.exists():
+            if record.read_text() != text:
+                raise UserError(
+                    f"--out {out}: holds an interrupted run of another configuration or cohort; "
+                    "give another folder, or what it began with to resume it"
+                )
+            try:
+                torch.load(last, weights_only=True, map_location="cpu")
+            except Exception as error:  # whatever an unpickler meets in a torn file
+                raise UserError(
+                    f"--out {out}: its {RUN}/last.ckpt is damaged; remove {RUN}/ to start again"
+                ) from error
+            if self.trainer.is_global_zero:
+                say("resuming the interrupted run")
+            # Not `settings`: what `fit` is called with is taken from the instantiated copy.
+            arguments = self.config_init[str(self.subcommand)]
+            arguments.ckpt_path, arguments.weights_only = str(last), True
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(text)
+
+    def after_fit(self) -> None:
+        """Export the weights of the best epoch by validation loss, calibrated, with their card."""
+        if not self.trainer.is_global_zero:
+            return
+        if not self.best.best_model_path:
+            raise UserError(
+                "trainer: no epoch was finished, so there is no checkpoint; "
+                "give max_epochs of at least 1, and no fast_dev_run"
+            )
+        best = torch.load(self.best.best_model_path, weights_only=True, map_location="cpu")
+        prefix = "network."
+        state = best["state_dict"].items()
+        self.model.network.load_state_dict(
+            {name.removeprefix(prefix): value for name, value in state}
+        )
+        validation = self.datamodule.parts["val"]
+        logits_NL = logits_of(self.model.network.cpu(), validation, self.model.preprocessing)
+        table = self.datamodule.cohort.table
+        heads, account = calibrate(
+            logits_NL,
+            validation.labels_NK,
+            spoken_of(
+                self.model.heads,
+                self.model.hierarchy,
+                self.model.loss.parent_negative,
+                malignant_only=self.datamodule.malignant_only,
+            ),
+            self.model.hierarchy,
+            self.model.loss.parent_negative,
+            self.model.operating_point,
+            table["patient_id"].iloc[self.datamodule.indices["val"]].tolist(),
+        )
+        card = checkpoint.ModelCard(
+            architecture=self.model.architecture,
+            heads=heads,
+            hierarchy=self.model.hierarchy,
+            preprocessing=self.model.preprocessing,
+            training={
+                **self._provenance(int(best["epoch"])),
+                "temperatures": account,
+                # Of the validation part: what the batch's report holds its scores against.
+                "score_reference": score_histograms(logits_NL, heads, self.model.hierarchy),
+            },
+        )
+        images = {IMAGES: images_of(self.datamodule, self.seen_before)}
+        checkpoint.save(self.settings.out / CHECKPOINT, self.model.network.float(), card, images)
+        say(f"checkpoint of epoch {best['epoch'] + 1}: {self.settings.out / 'checkpoint'}")
+
+    def _provenance(self, best_epoch: int) -> dict[str, Any]:
+        """What a reader of the card must know to judge and repeat the training."""
+        cohort = self.datamodule.cohort
+        parts = {
+            name: {"patients": self.datamodule.patients(name), "images": len(part)}
+            for name, part in self.datamodule.parts.items()
+        }
+        return {
+            "cohort": {
+                "name": cohort.name,
+                "sha256": cohort.sha256,
+                "synthetic": cohort.synthetic,
+                "patient_ids": cohort.patient_ids,
+                "split_seed": self.datamodule.split_seed,
+                "malignant_only": self.datamodule.malignant_only,
+                **parts,
+            },
+            "labels": self.model.label_counts,
+            "seed": self.settings.seed_everything,
+            "best_epoch": best_epoch,
+            "epochs": self.trainer.max_epochs,
+            "batch_size": self.datamodule.batch_size,
+            "learning_rate": self.model.learning_rate,
+            "schedule": self.model.schedule,
+            "step_epochs": self.model.step_epochs,
+            "weight_decay": self.model.weight_decay,
+            "average_decay": self.model.average_decay,
+            "augmentation": self.datamodule.augmentation.model_dump(),
+            "precision": str(self.trainer.precision),
+            "processes": self.trainer.world_size,
+            "weights": self.model.weights_known_as,
+            "loss": self.model.loss.model_dump(),
+            "versions": {
+                name: importlib.metadata.version(name)
+                for name in ("sonode", "torch", "torchvision", "lightning")
+            },
+        }
+
+    def before_validate(self) -> None:
+        """Evaluate the exported checkpoint, not fresh weights."""
+        self._load_exported("val")
+
+    def before_test(self) -> None:
+        """Evaluate the exported checkpoint, not fresh weights."""
+        self._load_exported("test")
+
+    def _load_exported(self, part: Part) -> None:
+        try:
+            network, card = checkpoint.load(self.settings.out / CHECKPOINT)
+        except checkpoint.CheckpointError as error:
+            raise UserError(f"--out: {error}") from error
+        # Not Lightning's table of numbers without their counts: `after_test` has one.
+        self.config_init[str(self.subcommand)].verbose = False
+        trained_with = card.training["cohort"]["split_seed"]
+        if self.datamodule.split_seed != trained_with:
+            raise UserError(
+                f"--data.split_seed {self.datamodule.split_seed}: the checkpoint was trained with "
+                f"{trained_with}; another split would evaluate it on patients it was trained on"
+            )
+        check_unseen(self.settings.out / CHECKPOINT, self.datamodule, part, self._rows(part))
+        self.model.network, self.model.heads = network, card.heads
+        self.model.hierarchy, self.model.preprocessing = card.hierarchy, card.preprocessing
+
+    def _rows(self, part: Part) -> list[int]:
+        """The cohort's rows of a part."""
+        ids, seed = self.datamodule.cohort.table["patient_id"], self.datamodule.split_seed
+        return [index for index, its in enumerate(ids) if part_of(its, seed) == part]
+
+    def after_validate(self) -> None:
+        """Show the validation AUCs."""
+        self._show_aucs("Validation part")
+
+    def after_test(self) -> None:
+        """Show the test AUCs and write them beside the checkpoint."""
+        self._show_aucs("Test part")
+        text = json.dumps([asdict(found) for found in self.model.aucs], indent=2)
+        (self.settings.out / "test.json").write_text(text + "\n")
+
+    def _show_aucs(self, title: str) -> None:
+        rows = []
+        for found in self.model.aucs:
+            positive = "" if found.n_positive is None else str(found.n_positive)
+            rows.append((found.head, found.on, str(found.n_images), positive, shown(found)))
+        table(title, ("head", "images", "n", "positive", "ROC AUC"), rows)
+
+
+_yaml_value = get_loader("yaml")
+
+
+def _load_yaml(text: str) -> Any:
+    """What jsonargparse reads of a file or a flag; of two equal keys it would take the last."""
+    refuse_duplicate_keys(text)
+    return _yaml_value(text)
+
+
+def _several(given: Any) -> list[Any]:
+    """What a setting that takes nothing, one thing or several was given."""
+    if given is None or given is True:
+        return []
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def run(arguments: list[str]) -> None:
+    """Run `fit`, `validate` or `test` with Lightning's arguments.
+
+    Raises:
+        UserError: an unknown or unreadable setting, named with the reason.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Crops are cached in memory, so loader processes would only copy them about.
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # so it is when resuming
+    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning's own
+    # Of the processes of DDP each runs the command line that the first was called with.
+    warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
+    set_loader("yaml", _load_yaml, (yaml.YAMLError,))
+    try:
+        TrainCLI(
+            MultiTask,
+            CohortData,
+            args=arguments,
+            save_config_callback=None,  # before_fit keeps it, to compare on resuming
+            trainer_defaults={
+                "enable_progress_bar": sys.stderr.isatty(),
+                "enable_model_summary": False,
+                "use_distributed_sampler": False,  # EpochSampler does it
+                "devices": 1,  # with more, the batch that a step sees grows: to be asked for
+            },
+            parser_kwargs={"prog": "sonode train", "exit_on_error": False, "allow_abbrev": False},
+        )
+    except ArgumentError as error:
+        text = " ".join(str(error).split()).rstrip(".").replace("`fit.", "`").replace('"fit.', '"')
+        raise UserError(f"{text}; `sonode train {arguments[0]} --help` lists them all") from error
+    except SystemExit as error:
+        if error.code == 1:  # how Lightning ends at Ctrl-C, its checkpoints safe
+            raise KeyboardInterrupt from None
+        raise

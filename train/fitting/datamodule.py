@@ -1,0 +1,270 @@
+"""Cohort -> batches: crops cached in memory, augmentation, the split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import joblib
+import lightning
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torchvision.transforms import v2
+
+from model_def.heads import HeadSpec
+from model_def.preprocessing import Pixels, Preprocessing, crop, resize
+from sonode.console import UserError, progress
+from train.cohorts.cohort import ROI_COLUMNS, Cohort, load_cohort, read_image
+from train.cohorts.labels import UnknownLabelsError, label_codes
+from train.cohorts.split import UNEVEN, balance, closest_seed, part_of
+from train.fitting.augment import Augmentation, augmentation
+from train.fitting.losses import child_labels
+
+Sample = tuple[torch.Tensor, torch.Tensor]
+NOT_LABELS = ("patient_id", "lesion_id", "image", *ROI_COLUMNS, "pixels_sha256")
+
+
+class Crops(Dataset[Sample]):
+    """Lesion crops at their own resolution with labels; each item is (uint8 (S, S), (K,))."""
+
+    def __init__(
+        self,
+        crops: Sequence[Pixels],
+        labels_NK: torch.Tensor,
+        facts: Preprocessing,
+        augment: v2.Transform | None,
+    ) -> None:
+        self.crops, self.labels_NK, self.facts, self.augment = crops, labels_NK, facts, augment
+
+    def __len__(self) -> int:
+        """How many lesion boxes there are."""
+        return len(self.crops)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        """One crop at network size and its labels (NaN = missing).
+
+        `key` is an index; where this part is augmented, an index and the augmentation's seed.
+        """
+        if self.augment is None:
+            assert isinstance(key, int)
+            return self.image(key), self.labels_NK[key]
+        assert isinstance(key, tuple)
+        index, seed = key
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            image_1SS = self.augment(torch.from_numpy(self.crops[index])[None])
+        return image_1SS[0], self.labels_NK[index]
+
+    def image(self, index: int) -> torch.Tensor:
+        """One crop at network size, uint8 (S, S), as it is served: without augmentation."""
+        return torch.from_numpy(resize(self.crops[index], self.facts).copy())
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """Shuffles and seeds augmentation by seed and epoch alone; Lightning sets the epoch.
+
+    A resumed run thus draws what the whole one would have drawn, with any number of workers.
+    """
+
+    def __init__(self, data: Crops, seed: int, *, replicas: int, rank: int) -> None:
+        super().__init__(data, replicas, rank, seed=seed, drop_last=replicas > 1)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield (index, seed of its augmentation)."""
+        for index in super().__iter__():
+            state = np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)
+            yield index, int(state[0])
+
+
+class CohortData(lightning.LightningDataModule):
+    """The cohort's three parts for the heads and facts that the task is configured with."""
+
+    def __init__(
+        self,
+        cohort: Path,
+        batch_size: PositiveInt = 32,
+        split_seed: NonNegativeInt = 0,
+        num_workers: NonNegativeInt | None = None,
+        malignant_only: bool = False,
+        augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
+    ) -> None:
+        """Take a cohort folder, images per batch, the split's seed, and loader processes.
+
+        `num_workers`: by default none where the network runs on the CPU, whose cores it needs
+        itself, and one for each core but one, up to 8, where it runs on a GPU.
+        `malignant_only` leaves other lesions out of training and validation, as the paper's network
+        for ALNM alone; the test part stays whole.
+        """
+        super().__init__()
+        self.cohort_folder = cohort
+        self.batch_size = int(batch_size)
+        self.split_seed = int(split_seed)
+        self.num_workers = num_workers
+        self.malignant_only = malignant_only
+        self.augmentation = augmentation
+        self.seed = 0  # of shuffling and augmentation; the command line sets seed_everything's
+        self.parts: dict[str, Crops] = {}
+        self.indices: dict[str, list[int]] = {}
+        """Rows of the cohort's table that each part holds, in the order of its crops."""
+        self._cohort: Cohort | None = None
+
+    @property
+    def cohort(self) -> Cohort:
+        """The cohort, read and checked when it is first asked for; UserError if it has faults."""
+        if self._cohort is None:
+            self._cohort = load_cohort(self.cohort_folder)
+        return self._cohort
+
+    def setup_for(
+        self, heads: Sequence[HeadSpec], facts: Preprocessing, *, may_lack: bool = False
+    ) -> None:
+        """Load the cohort and cut every crop once; decoding is the loader's whole cost.
+
+        `may_lack`: parts of the split may be empty, as in a small cohort to evaluate on.
+
+        Raises:
+            UserError: the cohort has faults, or a part of the split is empty.
+        """
+        table = self.cohort.table
+        labels_NK = label_matrix(table, heads)
+        part: list[str | None] = [part_of(it, self.split_seed) for it in table["patient_id"]]
+        if self.malignant_only:
+            malignant_N = (table["malignant"] == True).fillna(False)  # noqa: E712
+            for index, is_malignant in enumerate(malignant_N):
+                if part[index] != "test" and not is_malignant:
+                    part[index] = None
+        crops: list[Pixels] = []
+        image, frame = "", np.empty((0, 0), np.uint8)
+        for index in progress(range(len(table)), total=len(table), what="cutting crops"):
+            if table["image"].iloc[index] != image:
+                image = table["image"].iloc[index]
+                frame = read_image(self.cohort.image_path(index))
+            crops.append(crop(frame, self.cohort.roi(index), facts).copy())
+        for name in ("train", "val", "test"):
+            chosen = [index for index, its in enumerate(part) if its == name]
+            if not chosen and not may_lack:
+                learned_NK = child_labels(labels_NK, heads, "independent", "mask")
+                best = closest_seed(list(table["patient_id"]), learned_NK)
+                remedy = (
+                    "the cohort is too small" if best is None else f"give split_seed {best.seed}"
+                )
+                raise UserError(
+                    f"COHORT {self.cohort_folder}: no patient falls into the {name} part of the "
+                    f"split (data.split_seed {self.split_seed}); {remedy}"
+                )
+            self.indices[name] = chosen
+            self.parts[name] = Crops(
+                [crops[index] for index in chosen],
+                labels_NK[chosen],
+                facts,
+                augmentation(self.augmentation, facts.size) if name == "train" else None,
+            )
+
+    def patients(self, name: str) -> int:
+        """How many patients are in that part, of those whose lesions it holds."""
+        return int(self.cohort.table["patient_id"].iloc[self.indices[name]].nunique())
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled training batches; the last, partial one is dropped (batch norm)."""
+        train = self.parts["train"]
+        replicas, rank = (
+            (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        )
+        return DataLoader(
+            train,
+            self.batch_size,
+            sampler=EpochSampler(train, self.seed, replicas=replicas, rank=rank),
+            drop_last=len(train) // replicas > self.batch_size,
+            num_workers=(workers := self._workers()),
+            persistent_workers=workers > 0,
+        )
+
+    def _workers(self) -> int:
+        if self.num_workers is not None:
+            return int(self.num_workers)
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type != "cpu"
+        return min(8, max(1, joblib.cpu_count() - 1)) if on_gpu else 0
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Validation batches in cohort order; of several processes each goes through all."""
+        return DataLoader(self.parts["val"], self.batch_size, num_workers=self._workers())
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Test batches in cohort order."""
+        return DataLoader(self.parts["test"], self.batch_size, num_workers=self._workers())
+
+
+def split_remarks(cohort: Cohort, heads: Sequence[HeadSpec], split_seed: int) -> Iterator[str]:
+    """Similar images that it tears apart; what chance did to it, and the seed that helps.
+
+    In a small cohort it may leave a part with one class, where an AUC is undefined, or with other
+    shares of the labels than the cohort has. A head with a parent learns from the parent's
+    positives and is measured there, so only their labels count.
+    """
+    labels_NK = child_labels(label_matrix(cohort.table, heads), heads, "independent", "mask")
+    patients = list(cohort.table["patient_id"])
+    parts = np.array([part_of(patient, split_seed) for patient in patients])
+    torn = [it for it in cohort.similar if parts[it.first[0]] != parts[it.second[0]]]
+    if torn:
+        shown = ", ".join(
+            f"{it.first[0]} and {it.second[0]} ({it.similarity:.3f})" for it in torn[:10]
+        )
+        yield (
+            f"{len(torn)} pairs of similar images of different patients lie in two parts; if they "
+            f"show the same lesions, give them one patient_id; the most similar ones: rows {shown}"
+        )
+    found = [
+        f"the {part} part of the split has no {label!r} of {head.name}"
+        + (f" where {head.parent} holds" if head.parent else "")
+        for part in ("train", "val", "test")
+        for head, label_N in zip(heads, labels_NK.T, strict=True)
+        for place, label in enumerate(head.labels)
+        if (label_N == place).any() and not (label_N[parts == part] == place).any()
+    ]
+    own = next(balance(patients, labels_NK, [split_seed]), None)
+    if not found and own is not None and own.off <= UNEVEN:
+        return
+    yield from found
+    best = closest_seed(patients, labels_NK)
+    if best is None:
+        yield "no split_seed gives every part every label: the cohort is too small"
+    elif found:
+        yield f"with data.split_seed {best.seed} every part has every label that the cohort has"
+    elif own is not None and best.off < own.off:
+        yield (
+            f"by chance the parts are off by up to {own.off:.3f} (in the share of a label, "
+            f"against the cohort's, or in size), with data.split_seed {best.seed} by "
+            f"{best.off:.3f}; a seed that is chosen before the first training, and kept, moves "
+            "nobody as the cohort grows"
+        )
+
+
+def label_matrix(table: pd.DataFrame, heads: Sequence[HeadSpec]) -> torch.Tensor:
+    """Labels (N, K): 0 or 1, or the position of a textual label; NaN for missing.
+
+    Raises:
+        UserError: a head's target is no label column of the cohort, or holds other labels.
+    """
+    return torch.stack([torch.from_numpy(_label_column(table, head)) for head in heads], dim=1)
+
+
+def _label_column(table: pd.DataFrame, head: HeadSpec) -> npt.NDArray[np.float32]:
+    name, _, bound = head.target.partition(">=")
+    usable = [column for column in table.columns if column not in NOT_LABELS]
+    if name not in usable:
+        raise UserError(
+            f"heads: target `{head.target}` of `{head.name}` is no label of this cohort; "
+            f"it has {', '.join(usable)}; add the column, blank where unknown"
+        )
+    try:
+        return label_codes(table[name], head.labels, int(bound) if bound else None)
+    except UnknownLabelsError as error:
+        raise UserError(
+            f"heads: `{head.target}` holds labels that `{head.name}` does not list: "
+            f"{', '.join(error.others)}; list them, in {head.name}.labels"
+        ) from None

@@ -1,0 +1,165 @@
+"""What a checkpoint says of a cohort, beside the truth: the table that all evidence is made from.
+
+Shapes in names: N images, L logits of all heads, S input side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from model_def import checkpoint
+from model_def.gradcam import grad_cam
+from model_def.heads import HeadSpec, Hierarchy, deciding, logit_slices, probabilities
+from model_def.network import Network
+from model_def.preprocessing import Pixels, Preprocessing, normalise
+from sonode.console import UserError, progress
+from train.cohorts.checks import LABELS
+from train.cohorts.cohort import ROI_COLUMNS, Cohort
+from train.cohorts.describe import table_one
+from train.cohorts.labels import implied, truth_of
+from train.fitting.datamodule import CohortData, Crops
+from train.fitting.leakage import check_unseen
+
+Part = Literal["val", "test", "all"]
+BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """One row per lesion box, with truth and calibrated probability of every head.
+
+    The truth is the cohort's label, and where that is blank what follows from the parent's.
+
+    Columns of `frame`: patient_id, lesion_id, image, the RoI, the cohort's labels, device; of a
+    binary head NAME_truth (nullable boolean) and NAME_probability (float64); of a categorical one
+    NAME_truth (nullable text) and NAME_probability_LABEL for each label.
+    """
+
+    frame: pd.DataFrame
+    heads: tuple[HeadSpec, ...]
+    hierarchy: Hierarchy
+    about: dict[str, Any]
+    """Provenance of model and images, as JSON takes it."""
+    crops: Sequence[Pixels] = ()
+    """What the network looked at, at stored resolution; none where there was no network."""
+    characteristics: pd.DataFrame | None = None
+    """Table 1 of the whole cohort that the rows are a part of."""
+    cams: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """Grad-CAM (N, h, w) of each binary head."""
+    explained: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The head whose logit each of those explains: see `model_def.heads.deciding`."""
+
+
+def logits_of(network: Network, crops: Crops, facts: Preprocessing) -> torch.Tensor:
+    """Float32 logits (N, L) of a part's crops, without augmentation, in order."""
+    return torch.cat([logits_BL for logits_BL, _ in _forward(network, crops, facts)])
+
+
+def _forward(
+    network: Network, crops: Crops, facts: Preprocessing
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield logits (B, L) and features (B, C, h, w) of each batch."""
+    network.eval()
+    with torch.inference_mode():
+        starts = range(0, len(crops), BATCH)
+        for start in progress(starts, total=len(starts), what="scoring"):
+            stop = min(start + BATCH, len(crops))
+            images_BSS = torch.stack([crops.image(index) for index in range(start, stop)])
+            images_B3SS = normalise(images_BSS, facts)
+            yield network(images_B3SS.contiguous(memory_format=torch.channels_last))
+
+
+def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
+    """Score a part of a cohort, under the split that the checkpoint was trained with.
+
+    `all` is for a cohort of other patients: it is refused for the one that was trained on.
+
+    Raises:
+        UserError: no checkpoint, a faulty cohort, an empty part, or images that were trained on.
+    """
+    try:
+        network, card = checkpoint.load(folder)
+    except checkpoint.CheckpointError as error:
+        raise UserError(f"CHECKPOINT {error}") from error
+    trained_on = card.training["cohort"]
+    data = CohortData(cohort_folder, split_seed=trained_on["split_seed"])
+    data.setup_for(card.heads, card.preprocessing, may_lack=True)
+    if part == "all" and data.cohort.sha256 == trained_on["sha256"]:
+        raise UserError(
+            f"--part all: {cohort_folder} is the cohort that the checkpoint was trained on; "
+            "give --part test, or another cohort"
+        )
+    names = ("train", "val", "test") if part == "all" else (part,)
+    rows = np.array([index for name in names for index in data.indices[name]], dtype=int)
+    if not len(rows):
+        raise UserError(
+            f"COHORT {cohort_folder}: no patient falls into the {part} part of the checkpoint's "
+            "split; give --part all where these are patients that it was not trained on"
+        )
+    check_unseen(folder, data, part, rows)
+    slices = logit_slices(card.heads)
+    binary = [head.name for head in card.heads if not head.categorical]
+    weight_LC = network.heads.weight.detach()
+    logits: list[torch.Tensor] = []
+    cams: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in binary}
+    explained: dict[str, list[str]] = {name: [] for name in binary}
+    for name in names:
+        for logits_BL, features_BChw in _forward(network, data.parts[name], card.preprocessing):
+            logits.append(logits_BL)
+            for logits_L, features_Chw in zip(logits_BL, features_BChw, strict=True):
+                decides = deciding(logits_L, card.heads, card.hierarchy)
+                for head_name, found in cams.items():
+                    weight_C = weight_LC[slices[decides[head_name]].start]
+                    found.append(grad_cam(features_Chw, weight_C))
+                    explained[head_name].append(decides[head_name])
+    logits_NL = torch.cat(logits)
+    probability_NL = probabilities(logits_NL, card.heads, card.hierarchy).numpy()
+    labels = torch.cat([data.parts[name].labels_NK for name in names])
+    labels_NK = implied(labels, card.heads).numpy()
+    frame = facts_of(data.cohort, rows)
+    for k, head in enumerate(card.heads):
+        frame[f"{head.name}_truth"] = truth_of(labels_NK[:, k], head.labels)
+        own = probability_NL[:, slices[head.name]]
+        if head.categorical:
+            for place, label in enumerate(head.labels):
+                frame[f"{head.name}_probability_{label}"] = own[:, place]
+        else:
+            frame[f"{head.name}_probability"] = own[:, 0]
+    about = {
+        "part": part,
+        "cohort": {
+            "name": data.cohort.name,
+            "sha256": data.cohort.sha256,
+            "synthetic": data.cohort.synthetic,
+            "patient_ids": data.cohort.patient_ids,
+            "patients": int(frame["patient_id"].nunique()),
+            "images": len(frame),
+        },
+        "trained_on": trained_on,
+        "model": card.model_dump(mode="json", exclude={"training"}),
+        "training": {name: fact for name, fact in card.training.items() if name != "cohort"},
+    }
+    return Predictions(
+        frame=frame,
+        heads=card.heads,
+        hierarchy=card.hierarchy,
+        about=about,
+        characteristics=table_one(data.cohort),
+        crops=[crop for name in names for crop in data.parts[name].crops],
+        cams={name: np.stack(found) for name, found in cams.items()},
+        explained=explained,
+    )
+
+
+def facts_of(cohort: Cohort, rows: npt.NDArray[Any]) -> pd.DataFrame:
+    """What the cohort knows of those rows: the first columns of `Predictions.frame`."""
+    columns = ["patient_id", "lesion_id", "image", *ROI_COLUMNS, *LABELS, "device"]
+    return cohort.table[columns].iloc[rows].reset_index(drop=True)

@@ -1,0 +1,75 @@
+"""BUS-BRA: one table with boxes, masks beside the images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model_def.preprocessing import RoI
+from sonode.console import UserError, progress
+from train.cohorts.cohort import Cohort
+from train.importers.draft import Draft
+from train.importers.notes import tell_left_out
+from train.importers.records import read_records
+from train.importers.texts import spelt_id, spelt_label
+from train.importers.values import bbox, malignancy
+
+TABLE = "bus_data.csv"
+_COLUMNS = ("ID", "Case", "Histology", "Pathology", "BIRADS", "Device", "BBOX")
+
+
+def import_bus_bra(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort:
+    """BUS-BRA's folder (`bus_data.csv`, `Images/`, `Masks/`) -> cohort in `out`.
+
+    (Gómez-Flores et al. 2024, Medical Physics 51:3110; https://doi.org/10.5281/zenodo.7730709.)
+    A row of the table is one image, `Images/ID.png`; `Case` is the patient, and the views of a case
+    show one lesion (assumed; the set's 722 benign and 342 malignant tumours are its 1064 cases).
+    The RoI is the bounding box of the mask, `Masks/mask_....png` for `bus_....png`; it is a fault
+    where an edge lies more than a pixel off `BBOX`. Without a mask it is `BBOX`. `histology` and
+    `birads` are carried along; ALNM is not in the set and stays missing.
+
+    Raises:
+        UserError: not the layout of BUS-BRA, or the cohort has faults.
+    """
+    if not (source / TABLE).is_file():
+        raise UserError(f"SRC {source}: holds no {TABLE}; give BUS-BRA's top folder")
+    records = read_records(source / TABLE, _COLUMNS)
+    draft = Draft(out, {"histology": str, "birads": str})
+    both = list(zip(records.places, records.rows, strict=True))
+    for place, record in progress(both, total=len(both), what="reading masks"):
+        case = draft.parse("Case", spelt_id, record["Case"]) or ""
+        draft.add(
+            place,
+            source / "Images" / f"{record['ID']}.png",
+            _boxes(draft, record, source / "Masks"),
+            patient_id=case and f"bus_bra_{case}",
+            lesion_id=f"bus_bra_{case}",
+            malignant=draft.parse("Pathology", malignancy, record["Pathology"]),
+            device=draft.parse("Device", spelt_label, record["Device"]),
+            histology=draft.parse("Histology", spelt_label, record["Histology"]),
+            birads=draft.parse("BIRADS", spelt_label, record["BIRADS"]),
+        )
+    for folder, prefix in (("Images", "bus_"), ("Masks", "mask_")):
+        named = {f"{record['ID'].replace('bus_', prefix, 1)}.png" for record in records.rows}
+        found = (source / folder).iterdir() if (source / folder).is_dir() else ()
+        tell_left_out(
+            f"files of {folder} have no row in {TABLE}",
+            [path for path in found if path.name not in named and path.name[0] != "."],
+        )
+    return draft.finish(name="BUS-BRA", source="BUS-BRA", synthetic=False, drop_faulty=drop_faulty)
+
+
+def _boxes(draft: Draft, record: dict[str, str], masks: Path) -> list[RoI | None]:
+    written = draft.parse("BBOX", bbox, record["BBOX"])
+    mask = masks / f"{record['ID'].replace('bus_', 'mask_', 1)}.png"
+    if not mask.is_file():
+        draft.note("images have no mask in Masks: their box is BBOX")
+        return [written]
+    drawn = draft.mask(mask)
+    if drawn is None:
+        return []
+    if written and max(abs(a - b) for a, b in zip(drawn, written, strict=True)) > 1:
+        draft.fault(
+            "roi",
+            f"{mask.name} shows the box {list(drawn)}, and BBOX says {list(written)}; correct one",
+        )
+    return [drawn]

@@ -1,0 +1,278 @@
+"""A source's table, CSV or Parquet, as records of text with the place of each."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sonode.console import UserError, say
+from sonode.parquet_files import is_joined
+from train.importers.texts import missing_words, spelt_label, without_decimal_commas
+from train.importers.values import FormatError, code, number, whole
+
+Parser = Callable[[str], object]
+
+_TEXTS = ("patient_id", "lesion_id", "image", "device")
+_SEPARATOR = re.compile(r'"?sep=(.)"?')  # a first line that Excel reads and writes
+
+
+@dataclass(frozen=True)
+class Records:
+    """The rows of one table; a blank is the empty text."""
+
+    columns: list[str]
+    rows: list[dict[str, str]]
+    places: list[str]
+    """Where each row stands: `labels.csv line 2`, or `labels.parquet row 0`."""
+    kinds: dict[str, type]
+    """What each column holds: float, str or bool. In a CSV it is float where every value is."""
+    floating: frozenset[str] = frozenset()
+    """Columns of floating type, in which a Parquet file holds whole numbers as 7.0; none of a CSV,
+    where a value is the text that stands there."""
+
+    def further(
+        self, fixed: Collection[str], given: Mapping[str, str] | None = None
+    ) -> dict[str, Parser]:
+        """The columns beyond the fixed ones, each with what makes a value of its text.
+
+        `given`: the kind of some of them, `number` or `label`. Of the others those are numbers that
+        hold nothing else, but for whole numbers from 0 to 9: such codes (ER, BI-RADS) are labels.
+
+        Raises:
+            UserError: one of them holds truth values; a kind is given to no such column.
+        """
+        further = {name: kind for name, kind in self.kinds.items() if name not in fixed}
+        given = given or {}
+        if unknown := [name for name in given if name not in further]:
+            raise UserError(f"--column {unknown[0]}: no such further column in SRC")
+        parsers: dict[str, Parser] = {}
+        for name, kind in further.items():
+            if kind is bool:
+                raise UserError(f"SRC: column `{name}` holds bool; write it as string or number")
+            values = [row[name] for row in self.rows if row[name]]
+            wholes = kind is float and all(_is(whole, value) for value in values)
+            codes = wholes and values and all(0 <= float(value) <= 9 for value in values)
+            if name in given:
+                parsers[name] = (
+                    number if given[name] == "number" else code if wholes else spelt_label
+                )
+            elif codes:
+                say(
+                    f"column `{name}`: whole numbers from 0 to 9 are taken for labels; "
+                    f"--column {name}=number makes them numbers"
+                )
+                parsers[name] = code
+            else:
+                parsers[name] = number if kind is float else spelt_label
+                if kind is str:
+                    self._tell_of_numbers(name)
+        return parsers
+
+    def _tell_of_numbers(self, name: str) -> None:
+        """Say which values make a label of a column that is a number for the most part."""
+        others = [
+            place
+            for place, row in zip(self.places, self.rows, strict=True)
+            if row[name] and not _is(number, row[name])
+        ]
+        if 0 < 2 * len(others) < sum(bool(row[name]) for row in self.rows):
+            say(
+                f"column `{name}` is a label, since {len(others)} of its values are no numbers "
+                f"({others[0]}); --column {name}=number makes these faults"
+            )
+
+
+def read_records(path: Path, required: Collection[str]) -> Records:
+    """The records of a CSV (UTF-8; comma, semicolon or tab) or a Parquet file.
+
+    Values have no outer spaces; words for "missing" are blanks, which is said.
+
+    Raises:
+        UserError: no such file, not of its format, or without a required column.
+    """
+    if path.is_dir():
+        raise UserError(f"SRC {path}: is a folder; give the table in it")
+    if not path.is_file():
+        raise UserError(f"SRC {path}: no such file")
+    data = path.read_bytes()
+    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise UserError(
+            f"SRC {path.name}: an Excel or OpenDocument workbook; save its sheet as CSV UTF-8"
+        )
+    parquet = path.suffix == ".parquet" or data.startswith(b"PAR1")
+    records = _read_parquet(path, data) if parquet else _read_csv(path, data, required)
+    twice = [name for name, times in Counter(records.columns).items() if times > 1]
+    if twice:
+        raise UserError(f"SRC {path.name}: column {', '.join(twice)} stands twice; keep one")
+    absent = [name for name in required if name not in records.columns]
+    if absent:
+        raise UserError(f"SRC {path.name}: no column {', '.join(absent)}; add it, blank if unknown")
+    return records
+
+
+def _read_csv(path: Path, data: bytes, required: Collection[str]) -> Records:
+    text = _decoded(path, data)
+    try:
+        separator = _separator(text, required)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        lines = [(reader.line_num, [field.strip() for field in line]) for line in reader]
+    except csv.Error as error:
+        raise UserError(
+            f"SRC {path.name}: not a CSV in UTF-8 ({error}); save it again as one"
+        ) from error
+    if lines and _SEPARATOR.fullmatch(text.splitlines()[0]):
+        del lines[0]
+    columns = lines[0][1] if lines else []
+    while (
+        columns
+        and not columns[-1]
+        and not any("".join(line[len(columns) - 1 :]) for _, line in lines)
+    ):
+        columns.pop()  # Excel writes columns of nothing behind the last one
+        lines = [(number, line[: len(columns)]) for number, line in lines]
+    if columns and not set(required) & set(columns):
+        raise UserError(
+            f"SRC {path.name}: its first line names no column {', '.join(required)}; let the "
+            "header stand there, in these letters"
+        )
+    body = [(number, line) for number, line in lines[1:] if any(line)]
+    ragged = [str(number) for number, line in body if len(line) != len(columns)]
+    if ragged:
+        mark = {",": "a comma", ";": "a semicolon", "\t": "a tab"}.get(separator, separator)
+        raise UserError(
+            f"SRC {path.name}: line {', '.join(ragged)}: not {len(columns)} fields as the header; "
+            f"quote a field that holds {mark}, and take away one at a line's end"
+        )
+    rows = [dict(zip(columns, line, strict=True)) for _, line in body]
+    _blank_missing(rows, columns)
+    _point_decimals(path, rows, columns)
+    return Records(
+        columns,
+        rows,
+        [f"{path.name} line {number}" for number, _ in body],
+        {name: _kind(row[name] for row in rows) for name in columns},
+    )
+
+
+def _decoded(path: Path, data: bytes) -> str:
+    """The text of a CSV.
+
+    Raises:
+        UserError: it is not in UTF-8; says what it seems to be in.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"SRC {path.name}: is in UTF-16; save it again as CSV UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"SRC {path.name}: not a CSV in UTF-8 (line {line}), but likely in Windows-1252; save "
+            "it again as CSV UTF-8"
+        ) from error
+    if "\0" in text:
+        raise UserError(
+            f"SRC {path.name}: not a CSV in UTF-8 (holds a zero byte); save it again as one"
+        )
+    return text
+
+
+def _separator(text: str, required: Collection[str]) -> str:
+    """What separates the fields: as Excel's first line says, else what parts most known columns."""
+    lines = text.split("\n", 1)
+    if given := _SEPARATOR.fullmatch(lines[0].rstrip("\r")):
+        return given.group(1)
+
+    def known(separator: str) -> int:
+        names = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+        return sum(name.strip() in required for name in names)
+
+    return max((",", ";", "\t"), key=known)  # the first one of equals
+
+
+def _blank_missing(rows: list[dict[str, str]], columns: Collection[str]) -> None:
+    """Make blanks of the words for "missing", and say how many of which."""
+    told = []
+    for name in columns:
+        words = missing_words([row[name] for row in rows])
+        found = Counter(row[name] for row in rows if row[name] in words)
+        told += [f"`{word}` in {name} ({times})" for word, times in found.items()]
+        for row in rows:
+            if row[name] in words:
+                row[name] = ""
+    if told:
+        say(f"read as missing: {', '.join(told)}")
+
+
+def _point_decimals(path: Path, rows: list[dict[str, str]], columns: Collection[str]) -> None:
+    """Write the numbers of columns that have decimal commas with points."""
+    for name in columns:
+        if name in _TEXTS:
+            continue
+        try:
+            points = without_decimal_commas([row[name] for row in rows])
+        except FormatError as error:
+            raise UserError(f"SRC {path.name}: column `{name}`: {error}") from error
+        for row, value in zip(rows, points or (), strict=points is not None):
+            row[name] = value
+
+
+def _is(parser: Parser, text: str) -> bool:
+    try:
+        parser(text)
+    except FormatError:
+        return False
+    return True
+
+
+def _kind(values: Any) -> type:
+    """Float where there is a value and every one is a number, else str."""
+    given = [value for value in values if value]
+    try:
+        return float if [number(value) for value in given] else str
+    except FormatError:
+        return str
+
+
+def _read_parquet(path: Path, data: bytes) -> Records:
+    if is_joined(data):
+        raise UserError(
+            f"SRC {path.name}: several Parquet files one behind the other, of which readers see "
+            "one; make one table of them"
+        )
+    try:
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        values = table.to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: no text in UTF-8
+        raise UserError(f"SRC {path.name}: not a Parquet table") from error
+    kinds: dict[str, type] = {}
+    floating: set[str] = set()
+    for field in table.schema:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+            kinds[field.name] = bool if pa.types.is_boolean(kind) else float
+            if pa.types.is_floating(kind):
+                floating.add(field.name)
+        elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
+            kinds[field.name] = str
+        else:
+            raise UserError(
+                f"SRC {path.name}: column `{field.name}` holds {kind}; write it as string or number"
+            )
+    rows = [
+        {name: "" if value is None else str(value).strip() for name, value in row.items()}
+        for row in (values if len(kinds) == table.num_columns else [])
+    ]
+    _blank_missing(rows, table.column_names if rows else ())
+    places = [f"{path.name} row {index}" for index in range(len(rows))]
+    return Records(table.column_names, rows, places, kinds, frozenset(floating))

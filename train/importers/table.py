@@ -1,0 +1,279 @@
+"""Cohorts from one table of labels: with boxes in it, or in LabelImg's files beside the images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePath
+
+from model_def.preprocessing import RoI
+from sonode.console import UserError
+from train.cohorts.cohort import ROI_COLUMNS, SCHEMA, Cohort
+from train.importers.draft import Draft
+from train.importers.labelimg import AnnotationError, read_voc, read_yolo
+from train.importers.notes import PICTURES, tell_left_out
+from train.importers.records import Records, read_records
+from train.importers.texts import spelt_id, spelt_label
+from train.importers.values import FormatError, file_path, identifier, number, truth, whole
+
+LABELS = "labels.csv"
+_IDS = ("patient_id", "lesion_id", "image")
+_NO_IMAGE = {"classes"}  # LabelImg's own list of class names, beside its YOLO files
+Boxes = Callable[[Draft, dict[str, str], Path], list[RoI]]
+
+
+def import_csv(
+    source: Path,
+    out: Path,
+    *,
+    name: str,
+    drop_faulty: bool = False,
+    kinds: Mapping[str, str] | None = None,
+) -> Cohort:
+    """One CSV or Parquet table -> cohort in `out`, images left where they are.
+
+    Columns: patient_id and image (a path from the table's folder); as far as they are known
+    lesion_id, malignant, alnm, n_nodes, device, and roi_x_min, roi_y_min, roi_x_max, roi_y_max
+    (half-open, 0-based); ids that Parquet holds as floating numbers are written as the whole
+    numbers they are. Any further column is carried along, as `kinds` says, `number` or `label`, or
+    as `Records.further` finds. A blank alnm follows from n_nodes where that is known. Without roi
+    columns the boxes come from files beside each image: `IMAGE.xml` (Pascal VOC), else `IMAGE.txt`
+    (YOLO). Without a lesion_id each box of an image is a lesion of its own.
+
+    Raises:
+        UserError: no such table, a column is absent or of another type, or faults.
+    """
+    records = read_records(source, ("patient_id", "image"))
+    given = [column for column in ROI_COLUMNS if column in records.columns]
+    if given and len(given) < len(ROI_COLUMNS):
+        raise UserError(f"SRC {source.name}: {', '.join(given)} without the others; give all four")
+    boxes = _box_in_row if given else _boxes_beside
+    return _import(
+        records,
+        source.parent,
+        boxes,
+        out,
+        name=name,
+        source="table",
+        drop_faulty=drop_faulty,
+        kinds=kinds,
+    )
+
+
+def import_voc(
+    source: Path,
+    out: Path,
+    *,
+    name: str,
+    synthetic: bool = False,
+    drop_faulty: bool = False,
+    kinds: Mapping[str, str] | None = None,
+) -> Cohort:
+    """A folder with `images/`, LabelImg's `annotations/*.xml` and `labels.csv` -> cohort in `out`.
+
+    `labels.csv` has one row per image: image, patient_id, lesion_id, malignant, alnm, n_nodes,
+    device, and any further column as in `import_csv`; blanks are missing. An image with several
+    boxes gives several lesions.
+
+    Raises:
+        UserError: a file or column is absent, or the cohort has faults.
+    """
+
+    def boxes(draft: Draft, record: dict[str, str], image: Path) -> list[RoI]:
+        path = source / "annotations" / f"{image.stem}.xml"
+        return _voc(draft, path, record, image, said=not synthetic)
+
+    return _import(
+        _labels(source, ".xml"),
+        source / "images",
+        boxes,
+        out,
+        name=name,
+        source="LabelImg VOC",
+        synthetic=synthetic,
+        drop_faulty=drop_faulty,
+        kinds=kinds,
+    )
+
+
+def import_yolo(
+    source: Path,
+    out: Path,
+    *,
+    name: str,
+    drop_faulty: bool = False,
+    kinds: Mapping[str, str] | None = None,
+) -> Cohort:
+    """The layout of `import_voc` with YOLO's `annotations/*.txt` -> cohort in `out`.
+
+    Raises:
+        UserError: a file or column is absent, or the cohort has faults.
+    """
+
+    def boxes(draft: Draft, record: dict[str, str], image: Path) -> list[RoI]:
+        return _yolo(draft, source / "annotations" / f"{image.stem}.txt", record, image)
+
+    return _import(
+        _labels(source, ".txt"),
+        source / "images",
+        boxes,
+        out,
+        name=name,
+        source="LabelImg YOLO",
+        drop_faulty=drop_faulty,
+        kinds=kinds,
+    )
+
+
+def _labels(source: Path, suffix: str) -> Records:
+    """`labels.csv` of a LabelImg folder, where the boxes lie in files of their own.
+
+    Box files without a row in it are left out, and said.
+    """
+    if not (source / LABELS).is_file():
+        raise UserError(f"SRC {source}: holds no {LABELS}; it lists one image per row")
+    wanted = ["image", *(c for c in SCHEMA.names if c not in ("image", *ROI_COLUMNS))]
+    records = read_records(source / LABELS, wanted)
+    if set(ROI_COLUMNS) & set(records.columns):
+        raise UserError(f"SRC {LABELS}: has boxes of its own; use `sonode import csv`")
+    listed = {Path(record["image"]).stem for record in records.rows} | _NO_IMAGE
+    folder = source / "annotations"
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    tell_left_out(
+        f"box files have no row in {LABELS}",
+        [path for path in found if path.suffix.lower() == suffix and path.stem not in listed],
+    )
+    tell_left_out(
+        f"files in annotations are no {suffix}", [path for path in found if path.suffix != suffix]
+    )
+    images = source / "images"
+    rows = {PurePath(record["image"]) for record in records.rows}
+    tell_left_out(
+        f"images have no row in {LABELS}",
+        [
+            path
+            for path in images.rglob("*")
+            if path.suffix.lower() in PICTURES and path.relative_to(images) not in rows
+        ],
+    )
+    return records
+
+
+def _import(
+    records: Records,
+    images: Path,
+    boxes: Boxes,
+    out: Path,
+    *,
+    name: str,
+    source: str,
+    synthetic: bool = False,
+    drop_faulty: bool,
+    kinds: Mapping[str, str] | None,
+) -> Cohort:
+    further = records.further(SCHEMA.names, kinds)
+    draft = Draft(out, {column: float if it is number else str for column, it in further.items()})
+    boxes_of: Counter[str] = Counter()
+    for place, row in zip(records.places, records.rows, strict=True):
+        record = row | {it: _spelt_id(draft, records, row, it) for it in _IDS if it in row}
+        image = images / record["image"]
+        found: list[RoI] = []
+        try:
+            if record["image"]:
+                found = boxes(draft, record, image)
+        except AnnotationError as error:
+            draft.fault("roi", str(error))
+        values: dict[str, object] = {
+            "malignant": draft.parse("malignant", truth, record.get("malignant", "")),
+            "alnm": draft.parse("alnm", truth, record.get("alnm", "")),
+            "n_nodes": draft.parse("n_nodes", whole, record.get("n_nodes", "")),
+            "device": draft.parse("device", spelt_label, record.get("device", "")),
+        }
+        if not record.get("alnm") and isinstance(nodes := values["n_nodes"], int):
+            values["alnm"] = nodes > 0
+            draft.note("rows have n_nodes and a blank alnm, which follows from it")
+        for column, parser in further.items():
+            values[column] = draft.parse(column, parser, record[column])
+        if not (lesion := record.get("lesion_id")):
+            # Each box of an image is a lesion of its own, in a file beside it and in rows alike.
+            times = boxes_of[record["image"]]
+            lesion = record["image"] + (f"_{times}" if times else "")
+            boxes_of[record["image"]] += max(1, len(found))
+        draft.add(place, image, found, patient_id=record["patient_id"], lesion_id=lesion, **values)
+    return draft.finish(name=name, source=source, synthetic=synthetic, drop_faulty=drop_faulty)
+
+
+def _spelt_id(draft: Draft, records: Records, row: dict[str, str], column: str) -> str:
+    """An id in its one spelling, "" with a fault where it has none; an image's path as it is."""
+    if column in records.floating:
+        # The split depends on the id's text: 7 and 7.0 are one patient, whatever type held them.
+        return draft.parse(column, identifier, row[column]) or ""
+    return draft.parse(column, file_path if column == "image" else spelt_id, row[column]) or ""
+
+
+def _box_in_row(draft: Draft, record: dict[str, str], _: Path) -> list[RoI]:
+    corners = [draft.parse(column, whole, record[column]) for column in ROI_COLUMNS]
+    known = [corner for corner in corners if corner is not None]
+    return [RoI(*known)] if len(known) == len(ROI_COLUMNS) else []
+
+
+def _boxes_beside(draft: Draft, record: dict[str, str], image: Path) -> list[RoI]:
+    if (path := image.with_suffix(".xml")).is_file():
+        if image.with_suffix(".txt").is_file():
+            draft.note("images have an .xml and a .txt beside them: the .xml counts")
+        return _voc(draft, path, record, image)
+    if (path := image.with_suffix(".txt")).is_file():
+        return _yolo(draft, path, record, image)
+    draft.fault("roi", f"no {image.stem}.xml or .txt beside the image, and no roi columns")
+    return []
+
+
+def _voc(
+    draft: Draft, path: Path, record: dict[str, str], image: Path, *, said: bool = True
+) -> list[RoI]:
+    """Boxes of a Pascal VOC file, whose frame must be the image's."""
+    found = read_voc(path)
+    draft.drawn_in(path, found.size)
+    _named(draft, path, record, found.names)
+    if found.image not in ("", image.stem):
+        draft.note(
+            "box files have another image's name in `filename`, as after renaming; they are taken "
+            "for the image that is called like the file"
+        )
+    if said:
+        draft.note(
+            "box files are read by the letter of VOC, as numbers of pixels from 1"
+            if found.by_the_letter
+            else "box files are read as by LabelImg, as borders between pixels from 0"
+        )
+    return found.boxes
+
+
+def _yolo(draft: Draft, path: Path, record: dict[str, str], image: Path) -> list[RoI]:
+    """Boxes of a YOLO file; they need the frame's size."""
+    draft.drawn_in(path)
+    pixels = draft.pixels(image)
+    if pixels is None:
+        return []
+    height, width = pixels.shape
+    found = read_yolo(path, (width, height))
+    _named(draft, path, record, [f"class {number}" for number in found.classes])
+    if found.outlines:
+        draft.note("boxes are those around an outline of points", found.outlines)
+    if found.confidences:
+        draft.note("boxes have a sixth number, taken for a confidence; unused", found.confidences)
+    return found.boxes
+
+
+def _named(draft: Draft, path: Path, record: dict[str, str], names: list[str]) -> None:
+    """Note the classes of boxes; one that says malignant or benign is to agree with the table."""
+    labels = ("benign", "malignant")
+    draft.classes[path.suffix].update(name for name in names if name.lower() not in labels)
+    try:
+        malignant = truth(record.get("malignant", ""))
+    except FormatError:  # a fault already
+        malignant = None
+    for place, name in enumerate(names, start=1):
+        if malignant is not None and name.lower() == labels[not malignant]:
+            what = f"is {record['malignant']}, and {path.name} names object {place} {name.lower()}"
+            draft.fault("malignant", f"{what}; correct one of them")

@@ -1,0 +1,133 @@
+"""The cluster bootstrap: whole patients are drawn, because a patient's images resemble each other.
+
+Percentile intervals (Efron & Tibshirani 1993, ch. 13). A draw of patients is a set of row weights,
+so a `Metric` sees many draws in one call. Shapes in names: N rows, B draws, P patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from train.statistics.binary import Floats, Metric, value
+
+_CELLS = 2_000_000  # weights held at once: 16 MB
+_ROUNDING = 1e-12  # by which sums of the same numbers in other orders may differ
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A measure and its percentile interval; None where undefined."""
+
+    value: float | None
+    low: float | None
+    """None, as `high`, where more draws are undefined than the interval may leave out (5 % of
+    them at a confidence of .95): what is left describes luckier draws than the cohort's own. With
+    two positive patients beside 40 others 13 % are undefined, and of 300 simulated intervals of the
+    AUC that left them out 68 % held the truth. None, too, where all draws are `alike`."""
+    high: float | None
+    resamples: int
+    """Draws made; 0 where the measure itself is undefined or there is one patient only."""
+    undefined: int
+    """Draws in which the measure was undefined (one class only, say); the interval leaves them
+    out."""
+    alike: bool = False
+    """All draws gave the same number (an AUC of 1 is 1 in each): they do not tell how far it may
+    lie from the truth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference(Interval):
+    """A paired difference, the first minus the second."""
+
+    p_value: float | None
+    """Two-sided, of no difference: twice the smaller share of draws at or beyond 0, one draw
+    added to both counts (Davison & Hinkley 1997, ch. 4); never below 2 / (resamples + 1). None
+    where there are no draws, or too many are undefined."""
+
+
+def weights(patient_N: npt.ArrayLike, resamples: int, seed: int) -> Iterator[Floats]:
+    """Yield row weights (b, N), `resamples` rows in all: how often each row's patient is drawn."""
+    patients_P, code_N = np.unique(np.asarray(patient_N, dtype=str), return_inverse=True)
+    n = len(patients_P)
+    generator = np.random.default_rng(seed)
+    step = max(1, _CELLS // len(code_N))
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        drawn_BP = generator.multinomial(n, np.full(n, 1 / n), size=size)
+        yield drawn_BP[:, code_N].astype(np.float64)
+
+
+def bootstrap(
+    metrics: Mapping[str, Metric],
+    truth_N: Any,
+    score_N: Floats,
+    patient_N: npt.ArrayLike,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> dict[str, Interval]:
+    """Interval of each metric over the same draws of patients; 0 resamples give values alone."""
+    values = {name: value(metric, truth_N, score_N) for name, metric in metrics.items()}
+    if len(set(np.asarray(patient_N, dtype=str))) < 2:
+        resamples = 0
+    defined = {name: metrics[name] for name, found in values.items() if found is not None}
+    draws: dict[str, list[Floats]] = {name: [] for name in metrics}
+    if resamples and defined:
+        for weight_BN in weights(patient_N, resamples, seed):
+            for name, metric in defined.items():
+                draws[name].append(metric(truth_N, score_N, weight_BN))
+    return {
+        name: _interval(found, np.concatenate([*draws[name], np.empty(0)]), confidence)
+        for name, found in values.items()
+    }
+
+
+def bootstrap_difference(
+    metric: Metric,
+    truth_N: Any,
+    first_N: Floats,
+    second_N: Floats,
+    patient_N: npt.ArrayLike,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Difference:
+    """Interval and p-value of metric(first) - metric(second) over the same draws of patients."""
+    draws: list[Floats] = []
+
+    def difference(truth_N: Any, _: Floats, weight_BN: Floats) -> Floats:
+        found = metric(truth_N, first_N, weight_BN) - metric(truth_N, second_N, weight_BN)
+        draws.append(found)
+        return found
+
+    settings = {"resamples": resamples, "seed": seed}
+    interval = bootstrap(
+        {"difference": difference}, truth_N, first_N, patient_N, **settings, confidence=confidence
+    )["difference"]
+    drawn = np.concatenate([*draws[1:], np.empty(0)])  # the first call is the value itself
+    drawn = drawn[np.isfinite(drawn)]
+    p_value = None
+    if interval.low is not None or interval.alike:
+        beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+        p_value = min(1.0, 2 * (beyond + 1) / (len(drawn) + 1))
+    return Difference(**vars(interval), p_value=p_value)
+
+
+def _interval(found: float | None, drawn_B: Floats, confidence: float) -> Interval:
+    defined = drawn_B[np.isfinite(drawn_B)]
+    undefined = len(drawn_B) - len(defined)
+    facts: dict[str, Any] = {"resamples": len(drawn_B), "undefined": undefined}
+    if not len(defined) or undefined > (1 - confidence) * len(drawn_B):
+        return Interval(value=found, low=None, high=None, **facts)
+    if np.ptp(defined) < _ROUNDING:
+        return Interval(value=found, low=None, high=None, alike=True, **facts)
+    tail = (1 - confidence) / 2
+    low, high = (float(bound) for bound in np.quantile(defined, [tail, 1 - tail]))
+    return Interval(value=found, low=low, high=high, **facts)
