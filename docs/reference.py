@@ -8,10 +8,10 @@ from pathlib import Path
 import typer
 from typer.cli import get_docs_for_click
 
-import sonode
 from batch.results import schema as results
 from batch.storage import errors as storage_errors
 from handlers import errors
+from sonode import command_line
 
 GENERATED = "<!-- Generated from the code by docs/reference.py. -->\n\n"
 
@@ -25,7 +25,7 @@ def write(folder: Path) -> None:
 
 def commands() -> str:
     """Every command with its arguments and options, from their help texts."""
-    command = typer.main.get_command(sonode.app)
+    command = typer.main.get_command(command_line.app)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="sonode")
     text = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+\n", "", text)  # its lines are cut off
     return text.replace("# `sonode`", "# Commands", 1)

@@ -1,43 +1,60 @@
-"""A report as one HTML page: everything in it, no script, nothing fetched."""
+"""The frame of every HTML page: one style for light and dark, a table of contents, no script.
+
+A page is one file and fetches nothing: pictures are data URIs.
+"""
 
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title>
+_STYLE = Path(__file__).with_suffix(".css")
+_HEADING = re.compile(r"<h2>(.*?)</h2>", re.DOTALL)
+
+
+def page(title: str, body: Sequence[str]) -> str:
+    """Give the page of a title, as text, and a body, as HTML; its h2 headings are the contents."""
+    headings: list[str] = []
+
+    def number(found: re.Match[str]) -> str:
+        headings.append(re.sub(r"<.*?>", "", found[1]))
+        return f'<h2 id="part-{len(headings)}">{found[1]}</h2>'
+
+    text = _HEADING.sub(number, "\n".join(body))
+    links = (f'<li><a href="#part-{n}">{name}</a></li>' for n, name in enumerate(headings, 1))
+    contents = f'<nav aria-label="Contents"><ul>{"".join(links)}</ul></nav>' if headings else ""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>sonode: {html.escape(title)}</title>
 <style>
- body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto }}
- table {{ border-collapse: collapse; margin: .5rem 0 1.5rem }}
- td, th {{ padding: .2rem .9rem .2rem 0; text-align: right; font-weight: normal }}
- td {{ font-variant-numeric: tabular-nums }}
- td:first-child, th:first-child, .text td, .text th {{ text-align: left }}
- th {{ border-bottom: 1px solid #888; color: #555; vertical-align: bottom }}
- .warn {{ color: #a40000; font-weight: bold }}
- figure {{ display: inline-block; margin: 0 1rem 1rem 0 }}
- figcaption, p.note {{ color: #555 }}
-</style>
-<h1>{title}</h1>
-{body}
-<p class="note">A research tool: not a medical device.</p>
+{_STYLE.read_text()}</style>
+</head>
+<body{' class="wide"' if headings else ""}>
+<h1>{html.escape(title)}</h1>
+{contents}
+{text}
+<footer>A research tool: not a medical device.</footer>
+</body>
 </html>
 """
 
 
-def page(title: str, body: Sequence[str]) -> str:
-    """Give the page of a title, as text, and a body, as HTML."""
-    return _PAGE.format(title=html.escape(title), body="\n".join(body))
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, text: bool = False) -> str:
+    """Give the HTML of a table of texts: its first column stands left, the others, numbers, right.
 
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Give the HTML of a table of texts; numbers stand right, its first column left.
-
-    A head of empty texts is left out. Within an element of class `text` all columns stand left.
+    A head of empty texts is left out. With `text` all columns stand left.
     """
 
     def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+        kinds = ["", *["" if text else ' class="n"'] * len(cells)]
+        found = zip(cells, kinds, strict=False)
+        return "<tr>" + "".join(f"<{tag}{k}>{html.escape(c)}</{tag}>" for c, k in found) + "</tr>"
 
-    top = line(head, "th") if any(head) else ""
-    return f"<table>{top}" + "".join(line(row, "td") for row in rows) + "</table>"
+    top = f"<thead>{line(head, 'th')}</thead>" if any(head) else ""
+    lines = "".join(line(row, "td") for row in rows)
+    return f'<div class="scroll"><table>{top}<tbody>{lines}</tbody></table></div>'

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from a template here: no script, no network, all text escaped."""
+"""HTML pages from the templates here, in the frame that all pages have; all text is escaped."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from sonode.page import page
 
-def render(template: str, **facts: object) -> str:
-    """Fill in `template`; the filters `number` and `signed` write three digits, `p` a p-value."""
+
+def render(title: str, template: str, **facts: object) -> str:
+    """Give the page of a title, whose body is `template`, filled in.
+
+    Its filters `number` and `signed` write three digits, `p` a p-value.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -20,7 +25,7 @@ def render(template: str, **facts: object) -> str:
     environment.filters["number"] = lambda value: f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
     environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
     environment.filters["p"] = lambda value: "<0.001" if value < 0.001 else f"{value:.3f}"
-    return environment.get_template(template).render(**facts)
+    return page(title, [environment.get_template(template).render(**facts)])
 
 
 def svg_uri(svg: str) -> str:

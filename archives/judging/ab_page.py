@@ -62,15 +62,15 @@ def render(found: Json) -> str:
         ),
         '<p class="note">Those that the gateway refused itself came to no version, and are not in '
         "here.</p>",
-        '<h2>Journal</h2><div class="text">',
+        "<h2>Journal</h2>",
         table(
             ("time", "entry", ""),
             [
                 (_clock(it["time"]), it["step"] or it["event"], it["told"] or "")
                 for it in found["journal"]
             ],
+            text=True,
         ),
-        "</div>",
     ]
     title = f"{found['model']}: {versions['old'] or 'nothing'} to {versions['new']}"
     return page(f"{title}, {found['end']}", body)

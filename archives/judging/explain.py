@@ -235,4 +235,4 @@ def _each(counts: dict[str, int]) -> str:
 
 
 def _text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return f'<div class="text">{table(head, rows)}</div>'
+    return table(head, rows, text=True)

@@ -13,8 +13,8 @@ from batch.report.record import RunSummary
 from sonode.page import page, table
 
 _GIVEN = (
-    '<p class="note">A probability that is given something, malignant, say, speaks only of lesions '
-    "for which that is true; of others it says nothing.</p>"
+    '<p class="note">A probability given malignant, for example, speaks only of malignant lesions, '
+    "not of others.</p>"
 )
 
 
@@ -37,6 +37,7 @@ def render(summary: RunSummary, reference: Mapping[str, Sequence[int]]) -> str:
                 ("explain", summary.explain or "none"),
                 ("started, finished", f"{summary.started}, {summary.finished}"),
             ],
+            text=True,
         ),
         "<h2>Scores</h2>",
         *(
@@ -76,13 +77,13 @@ def _histogram(what: str, counts: Sequence[int], reference: Sequence[int] | None
         for index, share in enumerate(others)
         for x in (index * width, (index + 1) * width)
     )
-    line = f'<polyline points="{steps}" fill="none" stroke="#222"/>' if others else ""
+    line = f'<polyline points="{steps}" fill="none" stroke="currentColor"/>' if others else ""
     side = width * len(counts)
     told = "line: validation part of the training" if others else "the card has no reference"
     return (
         f'<figure><svg width="{side}" height="{height + 18}" role="img">{bars}{line}'
-        f'<text x="0" y="{height + 15}" font-size="12">0</text>'
-        f'<text x="{side - 8}" y="{height + 15}" font-size="12">1</text></svg>'
+        f'<text x="0" y="{height + 15}" font-size="12" fill="currentColor">0</text>'
+        f'<text x="{side - 8}" y="{height + 15}" font-size="12" fill="currentColor">1</text></svg>'
         f"<figcaption>{html.escape(what)}: probability of {rows:,} rows; {told}</figcaption>"
         "</figure>"
     )
@@ -95,7 +96,7 @@ def _drift(summary: RunSummary) -> str:
             numbers = [f"{found[name]:.3f}" for name in ("psi", "psi_by_chance", "psi_alarm", "ks")]
             rows.append((f"{head} against {against}", *numbers))
     if not rows:
-        return "<p>Nothing to compare with: no reference in the card, no earlier run.</p>"
+        return "<p>Nothing to compare with: no reference in the card, no previous run.</p>"
     shifted = any(
         found["psi"] > found["psi_alarm"]
         for heads in summary.drift.values()
@@ -106,10 +107,9 @@ def _drift(summary: RunSummary) -> str:
         (note if shifted else "")
         + table(("scores", "PSI", "by chance", "alarm from", "KS"), rows)
         + '<p class="note">Of histograms of 20 bins. PSI: under 0.1 alike, over '
-        f"{drift.SHIFTED:g} shifted, beyond what chance gives as many scores; of few scores only "
-        "a large shift can be told. Another share of malignant lesions is a shift, too. A training "
-        "cohort is not a "
-        "screening population: the run before is the sharper comparison.</p>"
+        f"{drift.SHIFTED:g} shifted, beyond what chance gives as many scores; few scores show "
+        "only a large shift. Another share of malignant lesions is a shift, too. A training cohort "
+        "is not a screening population: the previous run is the sharper comparison.</p>"
     )
 
 

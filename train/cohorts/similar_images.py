@@ -133,7 +133,13 @@ def write_sheet(
         }
         for pair in order[:SHOWN]
     ]
-    page = render("cohorts/similar_images.html.j2", pairs=shown, count=len(found), limit=SIMILAR)
+    page = render(
+        "Similar images",
+        "cohorts/similar_images.html.j2",
+        pairs=shown,
+        count=len(found),
+        limit=SIMILAR,
+    )
     out.mkdir(parents=True, exist_ok=True)
     (out / SHEET).write_text(page)
     return out / SHEET

@@ -33,6 +33,7 @@ def page(
     `how`: the method of the heat maps.
     """
     return pages.render(
+        "Two archives on the same images",
         "evidence/agreement.html.j2",
         found=found,
         plots={

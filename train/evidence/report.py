@@ -124,6 +124,7 @@ def render(
     cohort = metrics["about"].get("cohort", {})
     named = isinstance(cohort, dict) and "name" in cohort and "part" in metrics["about"]
     return pages.render(
+        "Evaluation",
         "evidence/report.html.j2",
         metrics=metrics,
         about=list(_flat(metrics["about"])),

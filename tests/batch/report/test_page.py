@@ -63,13 +63,13 @@ def test_the_page_shows_the_run_and_no_one_in_it(
     run(manifest, str(out), archive)
     (page,) = out.glob("_runs/date=2026-11-22/model=fake-1.0/report.html")
     text = page.read_text()
-    assert "<title>fake 1.0, 2026-11-22</title>" in text
-    assert "<td>image_truncated</td><td>1</td>" in text
+    assert "<title>sonode: fake 1.0, 2026-11-22</title>" in text
+    assert '<td>image_truncated</td><td class="n">1</td>' in text
     assert "1 (10.00%)" in text
     assert text.count("<svg") == 2
     assert "<figcaption>malignancy: probability of 9 rows" in text
     assert "<figcaption>alnm given malignant: probability of 9 rows" in text
-    assert "speaks only of lesions" in text
+    assert "speaks only of malignant lesions" in text
     assert "line: validation part of the training" in text
     assert "the card has no reference" in text  # of the other head
     assert "Scores have shifted" in text
