@@ -264,6 +264,7 @@ def kill_nginx(cluster: Cluster, step: str) -> None:
     cluster.kill_nginx()
 
 
+SOON = {"canary": [50, 100]}
 FULL = {"canary": [10, 50, 100], "min_requests": 20, "step_timeout_s": 300}
 ESSENTIAL = (
     Scenario("v1 to v2"),
@@ -293,12 +294,13 @@ SCENARIOS = (
              guards=("errors", "unanswered"), policy={"min_requests": 60},
              patience_s=3.0, failed_at_most=60, exposed_at_most=150),
     Scenario("kill -9 of the command at each step, tokens voided every six seconds",
-             kill_command=True, all_along=renew_tokens),
-    Scenario("kill -9 of a worker at each step", at_step=kill_worker),
+             kill_command=True, all_along=renew_tokens, policy=SOON),
+    Scenario("kill -9 of a worker at each step", at_step=kill_worker, policy=SOON),
     Scenario("kill -9 of a node at four steps", at_step=kill_node,
-             policy={"step_timeout_s": 200}, failed_at_most=8),
-    Scenario("kill -9 of the supervisor at each step", at_step=kill_gateway),
-    Scenario("kill -9 of nginx's master at each step", at_step=kill_nginx, failed_at_most=8),
+             policy=SOON | {"step_timeout_s": 200}, failed_at_most=8),
+    Scenario("kill -9 of the supervisor at each step", at_step=kill_gateway, policy=SOON),
+    Scenario("kill -9 of nginx's master at each step", at_step=kill_nginx, policy=SOON,
+             failed_at_most=8),
 )  # fmt: skip
 
 

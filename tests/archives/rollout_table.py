@@ -128,7 +128,6 @@ LINES = (
         "test_what_root_writes_is_the_owners", "test_what_root_writes_is_the_gateways",
         "test_a_word_is_judged_by_what_is_so_once_nobody_else_writes",
         "test_repair_cuts_off_what_cannot_be_read_on_and_keeps_a_copy",
-        "test_killed_after_each_entry_and_started_again",
     )),
     Line("B9", "archives that unpack to gigabytes, odd names, two packs at once", (
         "test_what_unpacks_to_more_than_the_file_is_refused_before_it_is_read",
