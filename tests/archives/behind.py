@@ -121,12 +121,14 @@ def load(gateway: Behind, *, clients: int = 4) -> Iterator[Counter[str]]:
     What they got, counted when the block ends: statuses, and `lost` where no answer came.
     """
     told: Counter[str] = Counter()
+    refused = 0
     ended = threading.Event()
     lock = threading.Lock()
 
     def client(number: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
         headers = {"Authorization": f"Bearer {gateway.token}"}
+        nonlocal refused
         turn = 0
         while not ended.is_set():
             turn += 1
@@ -136,9 +138,11 @@ def load(gateway: Behind, *, clients: int = 4) -> Iterator[Counter[str]]:
                 answer = connection.getresponse()
                 answer.read()
                 result = str(answer.status)
-            except (OSError, http.client.HTTPException):
+            except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 result = "lost"
+                with lock:
+                    refused += isinstance(error, ConnectionRefusedError)
             with lock:
                 told[result] += 1
         connection.close()
@@ -153,4 +157,7 @@ def load(gateway: Behind, *, clients: int = 4) -> Iterator[Counter[str]]:
         ended.set()
         for thread in threads:
             thread.join()
-        figures.requests(sum(told.values()), sum(told.values()) - told["200"])
+        sent = sum(told.values()) - refused  # a client that is refused asks again at once
+        figures.requests(sent, sent - told["200"])
+        if refused:
+            figures.note("connections are refused while nobody listens")

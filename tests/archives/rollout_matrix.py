@@ -169,7 +169,6 @@ def _outcome(
     code = command.returncode
     if scenario.kill_command:  # the last command may have been killed after its last entry
         code = {"done": 0, "rolled_back": 1}.get(last.event, -1)
-    figures.requests(sum(statuses.values()), sum(statuses.values()) - statuses[200])
     if back_s is not None:
         figures.recovered(back_s)
     if scenario.name == "v1 to v2":

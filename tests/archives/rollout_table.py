@@ -60,6 +60,7 @@ LINES = (
     Line("A5", "the clock is set back by 600 s", (
         "test_what_was_answered_under_an_earlier_entry_is_not_judged_whatever_the_clock_says",
         "test_both_logs_are_read_by_time_also_where_the_clock_was_set_back",
+        "test_within_a_boot_the_wall_clock_may_be_set",
     )),
     Line("A6", "faults of the machine: slow management, full disks, archives that do not load", (
         f"{LIVE}[fails its goldens]", f"{LIVE}[does not load]", f"{LIVE}[does not load on a node]",
@@ -70,6 +71,7 @@ LINES = (
         "test_an_abort_needs_no_room_on_the_disk",
         "test_a_full_temporary_folder_or_a_kill_is_no_word_about_the_archive",
         "test_a_node_that_answers_slowly_about_itself_is_no_bad_version",
+        "test_while_a_version_loads_the_others_are_asked_as_ever",
         "test_a_worker_that_is_killed_during_its_goldens_is_no_bad_version",
     )),
     Line("A7", "a client that leaves its socket open", (

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -255,6 +256,13 @@ def test_a_worker_that_dies_without_a_traceback_is_quoted() -> None:
 # --- a live node
 
 
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come about"
+        time.sleep(0.02)
+
+
 @pytest.mark.live
 def test_with_its_token_a_request_is_answered(node: TorchServeNode) -> None:
     answer = httpx.post(
@@ -313,6 +321,42 @@ def test_a_version_is_registered_by_file_name_and_unregistered(node: TorchServeN
         (node.store / "next.mar").unlink()
     assert made.status_code == 200, made.text
     assert gone.status_code == 200, gone.text
+
+
+@pytest.mark.live
+def test_while_a_version_loads_the_others_are_asked_as_ever(
+    node: TorchServeNode, tmp_path: Path
+) -> None:
+    go_on = tmp_path / "go_on"
+    begun = tmp_path / "begun"
+    waits = f"open({str(begun)!r}, 'w').close()"
+    waits += f"\n        while not os.path.exists({str(go_on)!r}): time.sleep(0.05)"
+    code = "import os, time\n" + ECHO.replace("pass", waits)
+    write_archive(node.store / "long.mar", "long", code)
+    headers = bearer(node.token("management"))
+    parameters = {"url": "long.mar", "initial_workers": 1, "synchronous": "true"}
+    ask = {"content": b"abc", "headers": bearer(node.token()), "timeout": 60}
+    with ThreadPoolExecutor(33) as pool:
+        made = pool.submit(
+            httpx.post,
+            f"{node.management_url}/models",
+            params=parameters,
+            headers=headers,
+            timeout=60,
+        )
+        try:
+            wait_for(begun.exists)
+            # Each on a connection of its own: TorchServe gives them to its threads in turn.
+            url = f"{node.inference_url}/predictions/echo"
+            asked = [pool.submit(httpx.post, url, **ask) for _ in range(32)]
+            wait_for(lambda: sum(it.done() for it in asked) >= 31)
+            assert not made.done()
+        finally:
+            go_on.touch()
+            (node.store / "long.mar").unlink()
+        assert {it.result().status_code for it in (made, *asked)} == {200}
+    gone = httpx.delete(f"{node.management_url}/models/long", headers=headers, timeout=60)
+    assert gone.status_code == 200
 
 
 @pytest.mark.live
