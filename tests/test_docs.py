@@ -128,6 +128,17 @@ def test_each_command_exists(command: str) -> None:
     assert sonode(*command.split(), "--help").returncode == 0
 
 
+def test_each_option_of_a_shown_command_exists() -> None:
+    """Of training alone Lightning decides, and refuses what it does not know."""
+    shown = re.sub(r"\\\n\s*", "", CODE)
+    for line in re.findall(r"^(?:\$ )?sonode ((?!train).*)", shown, re.M):
+        words = line.split("  #")[0].split()
+        command = words[: 2 if words[0] in ("import", "rollout") else 1]
+        known = sonode(*command, "--help").stdout
+        options = [word for word in words if word.startswith("--")]
+        assert [option for option in options if not re.search(rf"{option}\b", known)] == [], line
+
+
 def test_each_make_target_exists() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
     named = set(re.findall(r"(?:^|`)make ([\w-]+)", PAGES, re.M))
@@ -139,7 +150,7 @@ def test_each_link_of_the_readme_and_each_file_that_a_page_names_exists() -> Non
     """`make docs` checks the links among the pages."""
     links = re.findall(r"\]\((?!https?:)([^)#]+)", README)
     files = re.findall(
-        r"`((?:archives|batch|deploy|docs|handlers|model_def|tests|train)/[\w./@-]*)`", PAGES
+        r"`((?:archives|batch|deploy|docs|handlers|model_def|sonode|tests|train)/[\w./@-]*)`", PAGES
     )
     assert len(links) > 15
     assert len(files) > 20
