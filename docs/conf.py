@@ -13,6 +13,7 @@ copyright = "the sonode authors, Apache-2.0"  # noqa: A001 - Sphinx's name
 extensions = ["myst_parser"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
+smartquotes = False  # options keep their two dashes
 nitpicky = True  # with `-W`, a link to a page or heading that is not there ends the build
 
 myst_enable_extensions = ["colon_fence"]

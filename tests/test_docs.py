@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from archives.judging.policy import read_policy
+from archives.nodes.nodes import read_nodes
 from archives.torchserve.java import claim_ports
 from tests.command_line import ROOT, sonode
 
@@ -137,6 +139,20 @@ def test_each_option_of_a_shown_command_exists() -> None:
         known = sonode(*command, "--help").stdout
         options = [word for word in words if word.startswith("--")]
         assert [option for option in options if not re.search(rf"{option}\b", known)] == [], line
+
+
+def test_the_settings_files_of_the_pages_are_accepted(tmp_path: Path) -> None:
+    """`nodes.yaml` and `policy.yaml` as a reader copies them; the bucket policy is JSON."""
+    texts = {}
+    for page in ("gateway", "rollout", "batch"):
+        for language, text in blocks((ROOT / "docs" / f"{page}.md").read_text()):
+            if language in ("yaml", "json"):
+                texts[page] = text
+    (tmp_path / "nodes.yaml").write_text(texts["gateway"])
+    (tmp_path / "policy.yaml").write_text(texts["rollout"])
+    assert [node.name for node in read_nodes(tmp_path / "nodes.yaml")] == ["left"]
+    assert read_policy(tmp_path / "policy.yaml").canary == (5, 25, 100)
+    assert json.loads(texts["batch"])["Version"] == "2012-10-17"
 
 
 def test_each_make_target_exists() -> None:

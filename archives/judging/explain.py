@@ -187,14 +187,14 @@ def render(found: Json) -> str:
 
 
 def _section(step: Json) -> list[str]:
-    now = "under way" if step["under_way"] else f"ended: {step['ended']}"
-    anew = "Counted anew from the logs." if step["counted_anew"] else "As the journal has them."
+    now = "in progress" if step["under_way"] else f"ended: {step['ended']}"
+    anew = "Counted again from the logs." if step["counted_anew"] else "As recorded in the journal."
     body = [
         f"<h2>{html.escape(step['step'])}</h2>",
         f"<p>{html.escape(now)}. {step['answered']:,} requests answered with a score, "
         f"{step['studies']:,} studies judged. {anew}</p>",
         _text(
-            ("guard", "state", "value", "limit", "n", "evidence", "it says"),
+            ("guard", "state", "value", "limit", "n", "evidence", "message"),
             [
                 (it["guard"], it["state"], "" if it["value"] is None else f"{it['value']:.4f}",
                  f"{it['limit']:.4f}", str(it["n"]), f"{it['evidence']:.0%}", it["said"])
@@ -204,7 +204,7 @@ def _section(step: Json) -> list[str]:
     ]  # fmt: skip
     if then := step["said_then"]:
         body += [
-            "<p>What they said then, by the journal:</p>",
+            "<p>What the guards reported at the time:</p>",
             _text(("",), [(it,) for it in then]),
         ]
     body += ["<h3>By client</h3>", _text(
@@ -218,7 +218,7 @@ def _section(step: Json) -> list[str]:
     failing = step["failing"]
     if failing:
         body += [f"<h3>Studies that failed: {len(failing)}</h3>", _text(
-            ("study", "client", "version", "failed", "status", "other asked", "its status"),
+            ("study", "client", "version", "failed", "status", "sent to the other", "status there"),
             [
                 (it["study"] or "none named", it["client"] or "-", it["version"],
                  str(it["failed"]), _each(it["statuses"]), str(it["replayed"]), _each(it["other"]))
