@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 from unittest import mock
 
 from sonode import command_line
@@ -49,3 +50,10 @@ def sonode(
         for number, handler in zip(SIGNALS, handlers, strict=True):
             signal.signal(number, handler)
     return subprocess.CompletedProcess(words, code, output.getvalue(), errors.getvalue())
+
+
+def run_here(arguments: Sequence[str], log: IO[str]) -> int:
+    """In place of `sonode.console.run_sonode`."""
+    done = sonode(*arguments)
+    log.write(done.stdout + done.stderr)
+    return done.returncode

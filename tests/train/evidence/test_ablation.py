@@ -10,6 +10,7 @@ import yaml
 
 from model_def.checkpoint import read_card
 from sonode.console import UserError
+from tests.command_line import run_here
 from train.cohorts.cohort import Cohort
 from train.evidence import ablation
 from train.fitting.cli import run
@@ -78,6 +79,7 @@ def test_runs_are_made_once_and_counted(
     chosen = {name: ablation.VARIANTS[name] for name in ("single alnm", "chain")}
     monkeypatch.setattr(ablation, "VARIANTS", chosen)
     monkeypatch.setattr(ablation, "REFERENCE", "chain")
+    monkeypatch.setattr(ablation, "run_sonode", run_here)
     out = tmp_path / "out"
     summary = ablation.ablate(phantom.folder, out, seeds=2, config=config)
     assert summary["variant"].tolist() == list(chosen)
