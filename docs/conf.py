@@ -16,7 +16,7 @@ exclude_patterns = ["_build"]
 smartquotes = False  # options keep their two dashes
 nitpicky = True  # with `-W`, a link to a page or heading that is not there ends the build
 
-myst_enable_extensions = ["colon_fence"]
+myst_enable_extensions = ["alert"]  # as GitHub writes them
 myst_heading_anchors = 3  # headings have the anchors that GitHub gives them
 
 html_theme = "furo"  # dark and light, system fonts, nothing from another host
