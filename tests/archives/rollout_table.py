@@ -221,7 +221,7 @@ def main() -> int:
     given = parser.parse_args()
     os.environ["SONODE_TEST_ROLLOUTS"] = "all"
     table, began = Table(), time.monotonic()
-    pytest.main([str(HERE), "-s", "-q", "-p", "no:xdist"], plugins=[table])
+    pytest.main([str(HERE), "-s", "-q"], plugins=[table])
     rows, right = zip(*map(table.row, LINES), strict=True)
     minutes = (time.monotonic() - began) / 60
     told = f"{datetime.date.today()}, {os.cpu_count()} cores, {minutes:.1f} minutes"
