@@ -84,13 +84,17 @@ class LogTail:
                 self._offsets[name] = offset
 
     def _is_earlier(self, file: IO[bytes]) -> bool:
-        """Whether its last whole line, and so all of it, is of an entry before `since`."""
+        """Whether its last lines, and so all of it, are of entries before `since`.
+
+        The very last one does not tell: a process of nginx that ends with its configuration logs
+        what it had under way after the new one's first requests.
+        """
         file.seek(max(0, os.fstat(file.fileno()).st_size - LINE_BYTES))
         lines = file.read().splitlines(keepends=True)
         whole = [line for line in lines[1:] if line.endswith(b"\n")]
         try:
-            return seq(json.loads(whole[-1])) < self.since
-        except (ValueError, IndexError):
+            return max(seq(json.loads(line)) for line in whole) < self.since
+        except ValueError:  # none, or a torn one
             return False
 
 

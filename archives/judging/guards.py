@@ -220,7 +220,7 @@ class Watch:
         found = self._halves.setdefault(id_, {})
         found[half] = row
         oldest = next(iter(self._halves))
-        if abs(next(iter(self._halves[oldest].values()))["t"] - row["t"]) > FORGET_S:
+        if oldest != id_ and abs(self._began(oldest) - row["t"]) > FORGET_S:
             del self._halves[oldest]
         new, old, request = (found.get(half) for half in ("new", "old", "request"))
         if new is None:
@@ -232,6 +232,9 @@ class Watch:
         elif not gateway_logs.is_load(old) and old["status"] != 499:
             self._pair(new, old)
         del self._halves[id_]
+
+    def _began(self, id_: str) -> float:
+        return float(next(iter(self._halves[id_].values()))["t"])
 
     def _pair(self, new: Row, old: Row) -> None:
         """Two answers to one request."""

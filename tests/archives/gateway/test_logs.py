@@ -36,6 +36,15 @@ def test_a_log_that_was_moved_aside_is_read_to_its_end(tmp_path: Path) -> None:
     assert [row["t"] for row in tail.rows()] == [2, 3]
 
 
+def test_a_log_that_ends_with_a_row_of_an_earlier_entry_is_read(tmp_path: Path) -> None:
+    # An nginx process that is ending has answered the last one under the entry before.
+    moved = [json.dumps({"t": t, "seq": seq}) + "\n" for t, seq in ((1, 4), (2, 5), (3, 4))]
+    (tmp_path / "requests-20261122T000000Z.jsonl").write_text("".join(moved))
+    (tmp_path / "requests.jsonl").write_text(json.dumps({"t": 4, "seq": 5}) + "\n")
+    assert [row["t"] for row in LogTail(tmp_path / "requests.jsonl", 5).rows()] == [1, 2, 3, 4]
+    assert [row["t"] for row in LogTail(tmp_path / "requests.jsonl", 6).rows()] == [4]
+
+
 def test_both_logs_are_read_by_time_also_where_the_clock_was_set_back(tmp_path: Path) -> None:
     logs = Logs(tmp_path)
     (tmp_path / "gateway").mkdir()

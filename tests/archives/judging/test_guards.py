@@ -478,6 +478,16 @@ def test_mirrored_answers_meet_in_either_order_and_after_a_second_try():
     assert counts["errors"] == (1, 0.0)
 
 
+def test_mirrored_answers_meet_also_where_the_clock_was_set_between_them():
+    judged, traffic = watch(), Traffic()
+    judged.add_attempt(traffic.row(OLD, p=0.8))
+    traffic.now += 3600
+    judged.add_attempt(traffic.row(NEW, arm="shadow", p=0.9))
+    traffic.wait(judged)
+    difference = verdict(judged, "difference of malignancy")
+    assert (difference.n, difference.value) == (1, pytest.approx(0.1))
+
+
 def test_false_alarms_of_all_guards_together():
     # Looked at after every ten requests, of 40 steps with nothing wrong none may be sent back.
     for seed in range(40):
