@@ -167,6 +167,11 @@ def failed_tries(row: Row) -> int:
     return sum(int(status) >= 500 for status in tries) if tries else int(row["status"] >= 500)
 
 
+def is_signed_failure(row: Row) -> bool:
+    """Whether a handler says of itself that it has failed; else a worker or a node is away."""
+    return int(row["status"]) >= 500 and row["code"] not in OWN_CODES
+
+
 def other_fails_too(row: Row) -> bool:
     """Whether the other version, asked what this one had failed, has failed it as well."""
     return int(row.get("replay") or 0) >= 500

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from archives.gateway.logs import OWN_CODES, Row
+from archives.gateway.logs import Row
 from archives.judging.sequential import MeanTest
 
 BURST_S = 5.0
@@ -76,13 +76,13 @@ class Bursts:
     def __init__(self) -> None:
         self._last = -math.inf
 
-    def is_news(self, failure: Row) -> bool:
-        """False for one that nobody signs, soon after another one."""
-        if failure["code"] not in OWN_CODES:
+    def is_news(self, t: float, *, signed: bool) -> bool:
+        """False for one that no handler signs, soon after another one."""
+        if signed:
             return True
-        if abs(failure["t"] - self._last) < BURST_S:
+        if abs(t - self._last) < BURST_S:
             return False
-        self._last = failure["t"]
+        self._last = t
         return True
 
 

@@ -103,6 +103,8 @@ class Watch:
         self._halves: dict[str, dict[str, Row]] = {}
         self._units = {arm: Units(policy.study_s) for arm in ("old", "new")}
         self._bursts = {arm: Bursts() for arm in ("old", "new")}
+        self._signed: set[str] = set()
+        """Requests that a handler has failed. Where another node answers, only an attempt tells."""
         self._seen: dict[str, set[str]] = {"old": set(), "new": set()}
         self._last_old: Unit | None = None
         self._timed: Row | None = None
@@ -133,12 +135,14 @@ class Watch:
         gave_up = row["status"] == 499
         if gave_up and row["ms"] < self._patience_ms():
             return
+        signed = row["id"] in self._signed or gateway_logs.is_signed_failure(row)
+        self._signed.discard(row["id"])
         if unit := self._units[arm].take(row):
             ended = gave_up or row["status"] >= 500
             failed = ended or gateway_logs.failed_tries(row) > 0
             # What both fail says nothing: one broken client would hide all else.
             if not (ended and gateway_logs.other_fails_too(row)):
-                self._count(arm, unit, row, failed, ended)
+                self._count(arm, unit, row, failed, ended, signed)
 
     def add_attempt(self, row: Row) -> None:
         """Take a line of attempts.jsonl."""
@@ -153,7 +157,10 @@ class Watch:
                 self._match(row["id"], "new", row)
             elif row["version"] == self.old:
                 self._match(row["id"], "old", row)
-        elif self.kind == "canary" and (arm := self._arm(row)):
+            return
+        if gateway_logs.is_signed_failure(row):
+            self._signed.add(row["id"])
+        if self.kind == "canary" and (arm := self._arm(row)):
             self._collect(arm, row)
 
     def verdicts(self) -> list[Verdict]:
@@ -205,12 +212,14 @@ class Watch:
             return None
         return float(np.percentile(list(self._latencies), 100 * (1 - SLOW)))
 
-    def _count(self, arm: str, unit: Unit, row: Row, failed: bool, ended: bool) -> None:
+    def _count(
+        self, arm: str, unit: Unit, row: Row, failed: bool, ended: bool, signed: bool
+    ) -> None:
         """Take what a version made of a request; `ended`: without an answer."""
         if arm == "new":
             self._windows.add(row["t"], float(failed))
         unit.add("unanswered", float(ended))
-        if failed and not self._bursts[arm].is_news(row):
+        if failed and not self._bursts[arm].is_news(row["t"], signed=signed):
             return
         unit.add("errors", float(failed))
         unit.add("not ok", float(row["status"] != 200))
@@ -250,7 +259,8 @@ class Watch:
             return
         self._windows.add(new["t"], float(failed))
         news = [
-            not fails or self._bursts[arm].is_news(row)
+            not fails
+            or self._bursts[arm].is_news(row["t"], signed=gateway_logs.is_signed_failure(row))
             for arm, row, fails in (("new", new, failed), ("old", old, old_failed))
         ]
         if not all(news):

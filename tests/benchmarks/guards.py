@@ -151,6 +151,7 @@ def step(
             again = site.answer(request, row["version"], elsewhere=True)["status"]
             if row["status"] >= 500:  # of a second node
                 row |= {"statuses": f"{row['status']}, {again}", "tries": 2, "status": again}
+                row["code"] = "ok" if again == 200 else "inference_failed"
                 if again >= 500:
                     row["replay"] = str(site.answer(request, OLD if of_new else NEW)["status"])
             watch.add_request(row)

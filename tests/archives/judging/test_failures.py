@@ -17,11 +17,11 @@ def row(t: float, status: int = 200, **facts: object) -> dict[str, object]:
 
 def test_a_burst_is_news_once_and_a_word_of_the_handler_is_always():
     bursts = Bursts()
-    assert [bursts.is_news(row(t, 503)) for t in (1, 2, 5.9, 6, 10)] == [
+    assert [bursts.is_news(t, signed=False) for t in (1, 2, 5.9, 6, 10)] == [
         *(True, False, False, True, False)
     ]
-    assert bursts.is_news(row(10, 500, code="inference_failed"))
-    assert bursts.is_news(row(-600, 503))  # the clock was set back
+    assert bursts.is_news(10, signed=True)
+    assert bursts.is_news(-600, signed=False)  # the clock was set back
 
 
 def test_units_by_hand():

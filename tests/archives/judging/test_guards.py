@@ -61,6 +61,11 @@ class Traffic:
             self.next()
             made = {key: value(self) if callable(value) else value for key, value in facts.items()}
             row = self.row(version, **made)
+            # A request has the word of its last try alone: those that failed are attempts.
+            for status in map(int, str(made.get("statuses", "")).split(", ")[:-1] or ()):
+                words = {"status": status, "scores": "", "labels": ""}
+                watch.add_attempt(row | words)
+            row["code"] = "ok" if row["status"] == 200 else row["code"]
             watch.add_attempt(row)
             watch.add_request(row)
 
@@ -174,7 +179,7 @@ def test_a_first_try_that_fails_counts_though_a_second_one_answers():
     judged, traffic = watch("alone"), Traffic(pace=1.0)
     for _ in range(40):
         traffic.ask(judged, NEW, 9)
-        traffic.ask(judged, NEW, statuses="500, 200", tries=2, code="ok")
+        traffic.ask(judged, NEW, statuses="500, 200", tries=2, code="inference_failed")
     assert failed(judged) >= {"errors"}
     assert verdict(judged, "unanswered").value == 0.0
 
@@ -359,7 +364,7 @@ def test_a_flood_that_the_old_version_has_too_sends_none_back(kind):
                     judged.add_request(row)
             else:
                 traffic.number += 1
-                tries = {"code": "unavailable", "statuses": "503, 200", "tries": 2}
+                tries = {"statuses": "503, 200", "tries": 2}
                 judged.add_request(traffic.row(version, **(tries if fails else {})))
     found = verdict(judged, "errors over time")
     assert found.value == pytest.approx(0.3 if kind == "canary" else 0.21, abs=0.03)
@@ -375,6 +380,21 @@ def test_the_death_of_a_worker_is_a_window_and_does_not_hold_a_step(kind):
     traffic.both(judged, 241)
     found = verdict(judged, "errors over time")
     assert (found.n, found.value, found.state) == (5, pytest.approx(0.2, abs=0.01), "ok")
+
+
+@pytest.mark.parametrize("lost", [1, 12])
+def test_a_node_that_dies_is_not_enough_though_another_one_answers(lost):
+    """Half of the tries for two seconds, of as many studies as there are; until it is left out."""
+    judged, traffic = watch("alone"), Traffic(pace=1 / lost)
+    traffic.ask(judged, NEW, 20)
+    for _ in range(lost):
+        traffic.ask(judged, NEW, code="node_unreachable", statuses="502, 200", tries=2)
+        traffic.ask(judged, NEW)
+    traffic.wait(judged, 6.0)
+    assert not failed(judged)
+    found = verdict(judged, "errors")
+    assert found.n == 20 + 1 + lost  # the failures are one
+    assert found.value == pytest.approx(1 / found.n)
 
 
 # --- scores
