@@ -20,6 +20,7 @@ from model_def import checkpoint
 from model_def.heads import HeadSpec
 from model_def.network import Network
 from model_def.preprocessing import Preprocessing
+from sonode.local_s3 import LocalS3
 from train.cohorts.cohort import Cohort, load_cohort
 from train.importers.every import import_voc
 from train.importers.phantom import write_phantom
@@ -120,6 +121,14 @@ def archive_path(
     """That checkpoint, packed."""
     store = once("store", lambda folder: pack(checkpoint_folder, "tiny", "1.0", folder))
     return store / "tiny-1.0.mar"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
+    """A real S3 server."""
+    folder: Path = tmp_path_factory.mktemp("seaweedfs")
+    with LocalS3(folder, access_key="the-key", secret_key="the-secret", bucket="studies") as s3:
+        yield s3
 
 
 def encode(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:

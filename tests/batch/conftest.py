@@ -120,13 +120,6 @@ def _put_table() -> Any:
     return put_table
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
-    folder: Path = tmp_path_factory.mktemp("seaweedfs")
-    with LocalS3(folder, access_key="the-key", secret_key="the-secret", bucket="studies") as s3:
-        yield s3
-
-
 _numbers = itertools.count()
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from handlers.errors import ImageTooLarge
-from handlers.images import decode
+from handlers.images.decode import decode
 from model_def.limits import MAX_BYTES
 from sonode.console import UserError
 from train.cohorts.checks import Scan, find_faults

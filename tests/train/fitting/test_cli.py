@@ -231,7 +231,7 @@ def test_callbacks_of_the_user_are_called(
     phantom: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["sonode"])
-    more = ("--trainer.logger=false", "--trainer.callbacks+=tests.train.test_cli.Stop")
+    more = ("--trainer.logger=false", "--trainer.callbacks+=tests.train.fitting.test_cli.Stop")
     with pytest.raises(UserError, match="the callback was called"):
         run(arguments("fit", phantom.folder, tmp_path / "out", *more))
     assert not list(tmp_path.rglob("metrics.csv"))
@@ -249,7 +249,7 @@ def test_the_precision_is_the_machines_unless_given(
     line += ["--model.preprocessing.size=32", "--data.split_seed=4", "--out", str(out)]
     line += [] if given is None else [f"--trainer.precision={given}"]
     with pytest.raises(UserError, match="the callback was called"):
-        run(["fit", *line, "--trainer.callbacks+=tests.train.test_cli.Stop"])
+        run(["fit", *line, "--trainer.callbacks+=tests.train.fitting.test_cli.Stop"])
     # Recorded, so that an interrupted run goes on in the precision that it began with.
     settings = yaml.safe_load((out / "config.yaml").read_text())
     assert settings["fit"]["trainer"]["precision"] == (given or "64-true")
@@ -262,7 +262,7 @@ def test_the_weights_are_named_as_they_were_read(
     digest = hashlib.sha256(first.read_bytes()).hexdigest()
     done = train(
         *("fit", phantom.folder, tmp_path / "out", "--trainer.max_epochs=1"),
-        *(f"--model.weights={first}", "--trainer.callbacks+=tests.train.test_cli.Remove"),
+        *(f"--model.weights={first}", "--trainer.callbacks+=tests.train.fitting.test_cli.Remove"),
     )
     assert done.returncode == 0, done.stderr
     assert not first.exists()
