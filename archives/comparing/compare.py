@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from archives.comparing.policy import ONLY_IN_B
 from archives.comparing.process import About, Side
 from batch.manifest.checks import ROI_COLUMNS
 from batch.manifest.read import Request, requests
@@ -51,7 +52,7 @@ def common_heads(a: About, b: About) -> tuple[dict[str, tuple[str, ...]], dict[s
     Raises UserError where there is none in common.
     """
     left_out = {name: "only in A" for name in a.heads if name not in b.heads}
-    left_out |= {name: "only in B" for name in b.heads if name not in a.heads}
+    left_out |= {name: ONLY_IN_B for name in b.heads if name not in a.heads}
     shared = [name for name in a.heads if name in b.heads]
     left_out |= {name: "other labels in B" for name in shared if a.heads[name] != b.heads[name]}
     heads = {name: tuple(a.heads[name]) for name in shared if name not in left_out}

@@ -16,6 +16,8 @@ Json = Mapping[str, Any]
 Outcome = Literal["pass", "fail", "undecided"]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Ratio = Annotated[float, Field(strict=True, gt=0)]
+ONLY_IN_B = "only in B"
+"""Why a head is not compared that is new: no limit is about it."""
 
 
 class Policy(BaseModel):
@@ -90,12 +92,23 @@ def _auc(policy: Policy, found: Json) -> Iterator[Rule]:
             of = {"value": auc["difference"], "low": auc["low"], "high": auc["high"]}
             why = f"{auc['n_positive']} positive of {auc['n_images']} labelled images"
             yield _estimated("AUC, B - A", on, of, at_least=-policy.auc_margin, unless=why)
+    for name, why in _lost(found):
+        yield _rule("AUC, B - A", name, "undecided", _NOTHING, -policy.auc_margin, why)
 
 
 def _flips(policy: Policy, found: Json) -> Iterator[Rule]:
     if policy.max_flip_rate is not None:
         for name, head in found["heads"].items():
             yield _counted("flips", name, head["flips"], policy.max_flip_rate)
+        for name, why in _lost(found):
+            yield _rule("flips", name, "undecided", _NOTHING, policy.max_flip_rate, why)
+
+
+def _lost(found: Json) -> Iterator[tuple[str, str]]:
+    """Heads of A that B does not have so, and why: no limit on them can be told to be kept."""
+    for name, why in found["left_out"].items():
+        if why != ONLY_IN_B:
+            yield name, why
 
 
 def _inconsistency(policy: Policy, found: Json) -> Iterator[Rule]:

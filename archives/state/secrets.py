@@ -16,12 +16,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from archives.packing.loader import NAME
 from archives.state.files import hand_over, write_private
 from sonode.console import UserError
 
 TOKEN_BYTES = 32
 KEY_BYTES = 32  # gateway.js knows it, too
+_CLIENTS = TypeAdapter(dict[str, str])
 
 
 def study_key(state: Path) -> bytes:
@@ -80,15 +83,19 @@ def remove_client(state: Path, name: str) -> None:
 def clients(state: Path) -> dict[str, str]:
     """Return the clients: name -> SHA-256 of the token.
 
-    Raises UserError for a file that others can read.
+    Raises UserError for a file that others can read, or that is damaged.
     """
     path = state / "clients.json"
     if not path.exists():
         return {}
     if path.stat().st_mode & 0o077:
         raise UserError(f"{path}: others may read it; run `chmod 600 {path}`")
-    found: dict[str, str] = json.loads(path.read_text())
-    return found
+    try:
+        return _CLIENTS.validate_json(path.read_bytes())
+    except ValueError:
+        raise UserError(
+            f"{path}: is damaged: restore it from a backup, or remove it and make new tokens"
+        ) from None
 
 
 def _write_clients(state: Path, known: dict[str, str]) -> None:

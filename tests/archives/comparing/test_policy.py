@@ -29,6 +29,7 @@ def comparison(**changes: Any) -> dict[str, Any]:
                 ],
             }
         },
+        "left_out": {},
         "inconsistency": {"difference": interval(0.0, -0.01, 0.01)},
         "speed": {
             "p95_ratio": interval(1.1, 1.0, 1.15),
@@ -106,6 +107,19 @@ def test_what_was_not_measured_is_undecided() -> None:
     changes = {"inconsistency": nothing, "speed": None, "heads": {}}
     assert outcomes(policy, **changes) == ["undecided", "undecided"]
     assert outcome(judge(policy, comparison(**changes))) == "undecided"
+
+
+@pytest.mark.parametrize("why", ["only in A", "other labels in B"])
+def test_a_head_that_b_has_lost_is_undecided(why: str) -> None:
+    policy = Policy(auc_margin=0.02, max_flip_rate=0.02)
+    rules = judge(policy, comparison(left_out={"malignancy": why, "grade": "only in B"}))
+    assert [(rule.rule, rule.on, rule.outcome, rule.reason) for rule in rules] == [
+        ("AUC, B - A", "alnm, malignant images", "pass", None),
+        ("AUC, B - A", "malignancy", "undecided", why),
+        ("flips", "alnm", "pass", None),
+        ("flips", "malignancy", "undecided", why),
+    ]
+    assert outcome(rules) == "undecided"
 
 
 def test_the_worst_outcome_counts() -> None:

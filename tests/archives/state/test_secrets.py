@@ -42,3 +42,16 @@ def test_a_damaged_key_is_told(tmp_path: Path, left: bytes) -> None:
     (tmp_path / "key").write_bytes(left)
     with pytest.raises(UserError, match=rf"key: is damaged \({len(left)} bytes, not 32\)"):
         clients.prepare(tmp_path)
+
+
+@pytest.mark.parametrize("left", [b"", b"{", b"[]", b'"x"', b'{"pacs": 1}', b"\xff"])
+def test_a_damaged_list_of_clients_is_told_and_stays_as_it_is(tmp_path: Path, left: bytes) -> None:
+    clients.add_client(tmp_path, "pacs")
+    listed = tmp_path / "clients.json"
+    listed.write_bytes(left)
+    for change in (clients.add_client, clients.remove_client):
+        with pytest.raises(UserError, match=r"clients\.json: is damaged: restore it"):
+            change(tmp_path, "clinic")
+    with pytest.raises(UserError, match="is damaged"):
+        clients.prepare(tmp_path)
+    assert listed.read_bytes() == left
