@@ -177,7 +177,7 @@ def test_an_image_that_is_replaced_during_the_run_is_reported(
 FULL = """
 import resource, sys
 from tests.batch.conftest import FakeArchive
-from tests.batch.test_scorer import run
+from tests.batch.test_run import run
 from sonode.console import UserError
 
 class Filling(FakeArchive):
