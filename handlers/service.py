@@ -235,7 +235,7 @@ class ScoringService:
             return error
         except Exception:  # of any kind: it must not take the neighbours' scores with it
             logger.exception("an explanation failed")
-            self._ask_the_device()
+            self.device_is_lost()
             return ExplanationFailed(
                 "explain: it failed; see the worker's log, or ask without it", field="explain"
             )
@@ -260,12 +260,16 @@ class ScoringService:
                 return self.postprocess(prepared, forward, explained)
         except Exception:  # of any kind: a coded answer instead of the 503 of a dead batch
             logger.exception("scoring failed for %d rows", len(prepared))
-            self._ask_the_device()
+            self.device_is_lost()
             if len(prepared) > 1 and not self.poisoned:  # so that only the culprit fails
                 return [self._score_prepared([item], deadline, times)[0] for item in prepared]
             failure = InferenceFailed("scoring failed; see the worker's log")
             return [responses.failed(failure)] * len(prepared)
 
-    def _ask_the_device(self) -> None:
-        """After an error that may have been the device's own."""
+    def device_is_lost(self) -> bool:
+        """Whether every call of the device fails from now on, as after a CUDA context is lost.
+
+        Asked after an error that may have been the device's own. Once lost it stays lost.
+        """
         self.poisoned = self.poisoned or cuda_health.is_poisoned(self.device)
+        return self.poisoned

@@ -100,8 +100,10 @@ class LoadedArchive:
 
         What a service makes of it online ends its process; here the caller has to.
         """
-        poison = sys.modules.get("handlers.cuda_health")  # the archive's own
-        return bool(poison and poison.is_poisoned(self.service.device))
+        if hasattr(self.service, "device_is_lost"):
+            return bool(self.service.device_is_lost())
+        health = sys.modules.get("handlers.poison")  # of an archive whose service cannot say it
+        return bool(health and health.is_poisoned(self.service.device))
 
 
 def file_sha256(path: Path) -> str:

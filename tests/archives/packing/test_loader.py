@@ -9,6 +9,7 @@ import tracemalloc
 import warnings
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,6 +50,21 @@ def test_its_code_is_its_own_and_is_gone_afterwards(archive_path: Path) -> None:
     assert "service" not in sys.modules
     assert sys.path == path
     assert not folder.exists()
+
+
+def test_a_lost_device_is_known_of_new_archives_and_of_earlier_ones(
+    archive_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with load_archive(archive_path) as archive:
+        assert not archive.device_is_lost()
+        monkeypatch.setattr(sys.modules["handlers.cuda_health"], "is_poisoned", lambda device: True)
+        assert archive.device_is_lost()
+        # An earlier service does not have the method; its package has the module of that time.
+        monkeypatch.delattr(type(archive.service), "device_is_lost")
+        assert not archive.device_is_lost()
+        earlier = SimpleNamespace(is_poisoned=lambda device: device == archive.service.device)
+        monkeypatch.setitem(sys.modules, "handlers.poison", earlier)
+        assert archive.device_is_lost()
 
 
 CLEAN = """
