@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -83,13 +83,16 @@ def environment(temp: Path) -> dict[str, str]:
     }
 
 
-def worker_failure(console: Sequence[str]) -> str | None:
+def worker_failure(console: Sequence[str], versions: Collection[str]) -> str | None:
     """Return which worker ended and why, from TorchServe's console, or None if none has.
 
-    TorchServe itself goes on retrying for minutes, and its API does not tell the reason.
+    `versions` are those that count, as model_version: a gateway may register and unregister others
+    while TorchServe starts. TorchServe itself goes on retrying for minutes, and its API does not
+    tell the reason.
     """
     # Written when a worker has closed its standard output, so all that it said stands before it.
-    ended = re.search(r"Stopped Scanner - (W-\d+-.+)-stdout", "".join(console))
+    ours = "|".join(map(re.escape, versions))
+    ended = re.search(rf"Stopped Scanner - (W-\d+-(?:{ours}))-stdout", "".join(console))
     if ended is None:
         return None
     worker = ended[1]

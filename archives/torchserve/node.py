@@ -205,14 +205,16 @@ class TorchServeNode:
         self._reader.start()
 
     def _batching(self, name: str) -> dict[str, dict[str, int]]:
-        with zipfile.ZipFile(self.store / self.models[name]) as archive:
-            version = json.loads(archive.read(MANIFEST))["model"]["modelVersion"]
         return {
-            version: {
+            self._version(name): {
                 "batchSize": self.plan.batch_size,
                 "maxBatchDelay": self.plan.max_batch_delay_ms,
             }
         }
+
+    def _version(self, name: str) -> str:
+        with zipfile.ZipFile(self.store / self.models[name]) as archive:
+            return str(json.loads(archive.read(MANIFEST))["model"]["modelVersion"])
 
     def _read_console(self, process: subprocess.Popen[str]) -> None:
         # Kept in memory, for error messages: logs/ has the same lines, and rotates them.
@@ -222,9 +224,10 @@ class TorchServeNode:
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + self._start_timeout_s
+        ours = [f"{name}_{self._version(name)}" for name in self.models]
         while not self._ready():
             self.check_alive()
-            if reason := worker_failure(list(self._console)):
+            if reason := worker_failure(list(self._console), ours):
                 raise UserError(
                     f"{reason}: check the archive with `sonode inspect --verify`; the whole log "
                     f"is {self.run_dir / 'logs' / 'model_log.log'}"

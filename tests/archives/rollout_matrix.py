@@ -132,6 +132,7 @@ def run(cluster: Cluster, scenario: Scenario) -> Outcome:
                     time.sleep(0.05)
             finally:
                 command.kill()
+                command.wait()
         time.sleep(0.5)
         ended.set()
     entries = site.entries()[first:]

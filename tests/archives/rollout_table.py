@@ -12,6 +12,7 @@ import datetime
 import os
 import sys
 import time
+import traceback
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,7 +222,10 @@ def main() -> int:
     given = parser.parse_args()
     os.environ["SONODE_TEST_ROLLOUTS"] = "all"
     table, began = Table(), time.monotonic()
-    pytest.main([str(HERE), "-s", "-q"], plugins=[table])
+    try:
+        pytest.main([str(HERE), "-s", "-q"], plugins=[table])
+    except Exception:  # what ran is told all the same; what did not is judged wrong
+        traceback.print_exc()
     rows, right = zip(*map(table.row, LINES), strict=True)
     minutes = (time.monotonic() - began) / 60
     told = f"{datetime.date.today()}, {os.cpu_count()} cores, {minutes:.1f} minutes"

@@ -246,8 +246,10 @@ def test_a_worker_that_dies_without_a_traceback_is_quoted() -> None:
         "t [WARN ] W-9001-b_1.0-stderr MODEL_LOG - Fatal Python error: Segmentation fault\n",
         "t [INFO ] W-9001-b_1.0-stdout x.WorkerLifeCycle - Stopped Scanner - W-9001-b_1.0-stdout\n",
     ]
-    assert worker_failure(console[:2]) is None
-    reason = worker_failure(console)
+    assert worker_failure(console[:2], ["a_1.0", "b_1.0"]) is None
+    # Another version, that a gateway has unregistered while this one starts.
+    assert worker_failure(console, ["a_1.0", "b_1.1", "1.0"]) is None
+    reason = worker_failure(console, ["a_1.0", "b_1.0"])
     assert reason is not None
     assert "W-9001-b_1.0" in reason
     assert "Segmentation fault" in reason
