@@ -210,7 +210,9 @@ def test_a_node_comes_back_with_exactly_what_the_journal_says(
         other.versions["2.0"] = 1
         # Meanwhile the world goes on: 2.0 has taken over, and TorchServe comes back with nothing
         # but a version that nobody wants.
-        gateway.journal(stable=release, serves=[release])
+        # In two steps, as a rollout does it: no request is under way to what is unregistered.
+        gateway.journal(stable=release, serves=[vars(V1), release])
+        gateway.journal(serves=[release])
         gone.versions, gone.default, gone.asked = {"0.9": 1}, "0.9", []
         before = len(gone.calls)
         gone.renew("inference", "management")
