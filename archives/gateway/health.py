@@ -34,6 +34,7 @@ class Health:
         self._state, self._pair = state, pair
         self._look_at = 0.0
         self._warned_on = -1
+        self._written = ""
 
     def look(self) -> None:
         """Look again, where LOOK_S have passed; a fault is logged when it begins."""
@@ -54,7 +55,10 @@ class Health:
         self.faults = tuple(name for name, why in found.items() if why)
 
     def write_metrics(self, nodes: Mapping[str, bool], seq: int) -> None:
-        """Write the metrics: `nodes` says who is up, `seq` is the journal's applied entry."""
+        """Write the metrics where they have changed.
+
+        `nodes` says who is up, `seq` is the journal's applied entry.
+        """
         lines = [f'sonode_gateway_fault{{fault="{it}"}} {int(it in self.faults)}' for it in FAULTS]
         lines += [
             f'sonode_gateway_node_up{{node="{name}"}} {int(up)}' for name, up in nodes.items()
@@ -62,9 +66,12 @@ class Health:
         lines += [f"sonode_gateway_applied_seq {seq}"]
         if self._pair and self._pair.expires:
             lines += [f"sonode_gateway_certificate_expires_seconds {self._pair.expires:.0f}"]
+        if (text := "\n".join([*lines, ""])) == self._written:
+            return
         path = self._state / "gateway" / "metrics.prom"
         with suppress(OSError):  # a full disk is told in the log
-            write_private(self._state, path, "\n".join([*lines, ""]).encode())
+            write_private(self._state, path, text.encode())
+            self._written = text
 
     def _full(self) -> str:
         probe = self._state / "gateway" / "probe"

@@ -64,7 +64,7 @@ class Supervisor:
         self._health = Health(state, self._pair)
         self._journal = Journal(state)
         self._read: tuple[int, int] | None = None
-        self._applied = ""
+        self._applied, self._applied_seq = "", 0
         self._draining = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="gateway")
@@ -182,20 +182,23 @@ class Supervisor:
         )
 
     def _tell(self) -> None:
-        """Write applied.json when no request is answered by an earlier configuration any more."""
+        """Write the metrics where they have changed.
+
+        applied.json is written when no request is answered by an earlier configuration any more.
+        """
         told = {
             "seq": self.desired.seq,
             "nodes": {w.node.name: "up" if w.seen.up else w.seen.why for w in self.watches},
             "faults": self._health.faults,
         }
-        if (text := json.dumps(told)) == self._applied or self.nginx.finishing():
-            return
-        path = self.state / "gateway" / "applied.json"
-        line = json.dumps(told | {"time": round(time.time(), 3)}) + "\n"
-        write_private(self.state, path, line.encode())
+        if (text := json.dumps(told)) != self._applied and not self.nginx.finishing():
+            path = self.state / "gateway" / "applied.json"
+            line = json.dumps(told | {"time": round(time.time(), 3)}) + "\n"
+            write_private(self.state, path, line.encode())
+            self._applied, self._applied_seq = text, self.desired.seq
+        # Faults and nodes wait for no request under way.
         up = {watch.node.name: watch.seen.up for watch in self.watches}
-        self._health.write_metrics(up, self.desired.seq)
-        self._applied = text
+        self._health.write_metrics(up, self._applied_seq)
 
     def _were_in(self) -> set[str]:
         """Nodes that the supervisor before this one had taken in."""

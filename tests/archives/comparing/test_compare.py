@@ -420,8 +420,16 @@ def test_speed_by_hand() -> None:
     assert found["a"]["p50_ms"] == pytest.approx(250)
     assert found["b"]["p95_ms"] == pytest.approx(770)  # 0.6 + 0.85 of the way to 0.8
     assert found["a"]["images_per_second"] == pytest.approx(2)
-    assert found["p95_ratio"] == pytest.approx({"value": 2, "low": 2, "high": 2})
+    assert found["p95_ratio"] == {"value": pytest.approx(2), "low": None, "high": None}
     assert found["throughput_ratio"] == pytest.approx({"value": 2, "low": 2, "high": 2})
+    enough = {name: turns * 8 for name, turns in each.items()}
+    many = compare_speed.summary(enough, together, 64, 0)
+    assert many["p95_ratio"] == pytest.approx({"value": 2, "low": 2, "high": 2})
+    # Two blocks: 1/2 - 1 and 3/2 - 1 deviate by 1/2 each, and t of one degree is 12.706.
+    uneven = compare_speed.summary(each, {"a": [[1.0], [3.0]], "b": [[1.0], [1.0]]}, 4, 0)
+    assert uneven["throughput_ratio"] == pytest.approx(
+        {"value": 2, "low": 2 / 574.1, "high": 2 * 574.1}, rel=1e-3
+    )
     one = compare_speed.summary({"a": [[0.1]], "b": [[0.2]]}, {"a": [[1]], "b": [[1]]}, 1, 0)
     assert one["p95_ratio"] == {"value": pytest.approx(2), "low": None, "high": None}
 
