@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo-out
 
-.PHONY: demo test test-all check fuzz bench soak kills rollouts lock clean
+.PHONY: demo test test-all check docs fuzz bench soak kills rollouts lock clean
 .DEFAULT_GOAL := test
 
 # The locked set has a SHA-256 for every file, on the platform that it is tested on; elsewhere the
