@@ -1,7 +1,7 @@
 """`sonode gateway`: keeps one nginx in line with the journal and with what its nodes can do.
 
-The journal says which versions to serve and whom; a thread for each node (see `node_watch.py`) says
-what it can do. Killed at any point, it is started again and adopts the nginx that went on.
+The journal says which versions to serve and whom; a thread for each node (see `nodes/watch.py`)
+says what it can do. Killed at any point, it is started again and adopts the nginx that went on.
 """
 
 from __future__ import annotations

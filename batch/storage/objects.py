@@ -1,7 +1,7 @@
 """Objects by URI, local path or s3://, with one small surface.
 
-What may go wrong is in storage_errors.py, the S3 client in s3_client.py, local files in
-local_files.py, and what is asked of a store before a run in storage_checks.py.
+What may go wrong is in errors.py, the S3 client in s3_client.py, local files in
+local_files.py, and what is asked of a store before a run in checks.py.
 """
 
 from __future__ import annotations

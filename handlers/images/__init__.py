@@ -2,5 +2,5 @@
 
 Start at `decode`, which sorts out who decodes what; `dicom` and the files beside it are for DICOM
 alone; `quality` is what is said of a crop beside its score. May import `model_def` and, of
-`handlers`, `errors` and `limits`.
+`handlers`, `errors` and `requests`.
 """
