@@ -6,7 +6,7 @@ import shutil
 import ssl
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -24,14 +24,6 @@ from tests.archives.standin import StandIn
 
 pytestmark = pytest.mark.live
 HERE = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[StandIn]:
-    node = StandIn(tmp_path / "n", "a", versions={"1.0": 1, "2.0": 1})
-    node.start()
-    yield node
-    node.stop()
 
 
 @pytest.fixture

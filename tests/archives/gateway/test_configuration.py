@@ -34,27 +34,6 @@ HERE = Path(__file__).parents[1]
 LIMIT = 33_554_432
 
 
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[StandIn]]:
-    folder = tmp_path_factory.mktemp("n")
-    both = [StandIn(folder, name, versions={"1.0": 1, "2.0": 1}) for name in ("a", "b")]
-    for node in both:
-        node.start()
-    yield both
-    for node in both:
-        node.stop()
-
-
-@pytest.fixture(scope="module")
-def gateway(nodes: list[StandIn], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
-    state = tmp_path_factory.mktemp("g")
-    settings = [node.settings() for node in nodes]
-    with behind(settings, state, candidate=V2, serves=[V1, V2]) as running:
-        yield running
-    left = {path.name for path in (state / "gateway").iterdir()}
-    assert not [name for name in left if name.startswith("s") and name[1:].isdigit()]
-
-
 @pytest.fixture
 def free(tmp_path: Path) -> Iterator[StandIn]:
     """A node that no other gateway has."""

@@ -42,14 +42,6 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[StandIn]:
-    made = StandIn(tmp_path / "n", "a", versions={"1.0": 1, "2.0": 1})
-    made.start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
 def gateway(node: StandIn, tmp_path: Path) -> Iterator[Behind]:
     canary = {"candidate": V2, "serves": [V1, V2], "percent": 100.0}
     with behind([node.settings()], tmp_path / "g", **canary) as running:

@@ -5,7 +5,6 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -17,25 +16,6 @@ from tests.archives.behind import V1, V2, Behind, behind
 from tests.archives.standin import Call, Handler, StandIn
 
 pytestmark = pytest.mark.live
-
-
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[StandIn]]:
-    folder = tmp_path_factory.mktemp("n")
-    both = [StandIn(folder, name, versions={"1.0": 1, "2.0": 1}) for name in ("a", "b")]
-    for node in both:
-        node.start()
-    yield both
-    for node in both:
-        node.stop()
-
-
-@pytest.fixture(scope="module")
-def gateway(nodes: list[StandIn], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
-    state = tmp_path_factory.mktemp("g")
-    facts = {"candidate": V2, "serves": [V1, V2]}
-    with behind([node.settings() for node in nodes], state, **facts) as running:
-        yield running
 
 
 @pytest.fixture(params=["canary", "keep"])

@@ -23,14 +23,6 @@ from tests.benchmarks import guards
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[StandIn]:
-    made = StandIn(tmp_path / "n", "a", versions={"1.0": 1, "2.0": 1})
-    made.start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 40 MB of its own, where this user may mount one."""
     folder = tmp_path / "disk"
