@@ -43,11 +43,14 @@ class Augmentation(BaseModel):
 def augmentation(settings: Augmentation, size: int) -> v2.Transform:
     """The transform of a crop, uint8 (1, H, W) of any size -> uint8 (1, S, S).
 
-    S is `settings.size`, or `size` where that is None.
+    S is `settings.size`, or `size` where that is None. The whole crop is squared first, as serving
+    does. Random crops of 3:4 to 4:3 of the crop itself never hold the whole width of a wider one
+    (70 % of the boxes of BUSI and BUS-BRA are wider), and keep less than `smallest_crop` of it.
     """
     side = settings.size or size
+    square = v2.Resize((size, size), antialias=True)
     crop = v2.RandomResizedCrop(side, scale=(settings.smallest_crop, 1.0), antialias=True)
-    steps: list[v2.Transform] = [crop, v2.RandomHorizontalFlip()]
+    steps: list[v2.Transform] = [square, crop, v2.RandomHorizontalFlip()]
     if settings.rotation_degrees:
         turn = v2.RandomRotation(settings.rotation_degrees, InterpolationMode.BILINEAR)
         steps.append(v2.RandomApply([turn]))

@@ -34,6 +34,28 @@ def test_with_everything_off_only_the_flip_is_left(ramp: torch.Tensor) -> None:
     assert 4 <= sum(flipped) <= 16
 
 
+@pytest.mark.parametrize("shape", [(40, 160), (160, 40), (64, 64)], ids=["wide", "tall", "square"])
+def test_each_crop_keeps_the_promised_share_and_all_of_the_box_is_seen(
+    shape: tuple[int, int],
+) -> None:
+    """The greys are the place, so that a view's first and last ones tell what it holds."""
+    share_seen, first_seen, last_seen = np.ones(200), np.ones(2), np.zeros(2)
+    for axis in (0, 1):
+        place = torch.linspace(0, 255, shape[axis]).round().to(torch.uint8)
+        box = place[:, None].expand(shape) if axis == 0 else place[None].expand(shape)
+        views = drawn(Augmentation(distortion=0.0), box[None].contiguous(), 200).float() / 255
+        low, high = views.amin(dim=(1, 2)).numpy(), views.amax(dim=(1, 2)).numpy()
+        share_seen *= high - low
+        first_seen[axis], last_seen[axis] = low.min(), high.max()
+    edge = 1.5 / 32  # a pixel at either edge is averaged with its neighbours
+    assert share_seen.min() >= 0.6 - 2 * edge
+    assert share_seen.max() <= 1
+    assert (first_seen <= edge).all()
+    assert (last_seen >= 1 - edge).all()
+    # The whole width and height is no rare sight.
+    assert (share_seen >= 0.9 - edge).mean() > 0.02
+
+
 def test_a_crop_is_never_turned_upside_down(ramp: torch.Tensor) -> None:
     upright = ramp.transpose(1, 2).contiguous()  # dark above, bright below
     pictures = drawn(Augmentation(), upright, 20).float()
