@@ -118,6 +118,17 @@ async function judge(r) {
     return pass(r);
 }
 
+// Of a node's answer goes on what is named here.
+const NAMED = /^(content-(type|length|encoding)|pragma|cache-control|expires|x-request-id|x-sonode-.+)$/i;
+
+function named(r) {
+    for (const header in r.headersOut) {
+        if (!NAMED.test(header)) {
+            delete r.headersOut[header];
+        }
+    }
+}
+
 // Whether the version on trial may answer: its removal takes that back at once, and needs no disk.
 function released(r) {
     try {
@@ -157,5 +168,5 @@ function accepted(r) {
 }
 
 export default {
-    client, study, bearer, latest, refused, judge, pass, released, try_out, replay, accepted,
+    client, study, bearer, latest, refused, judge, pass, named, released, try_out, replay, accepted,
 };
