@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from model_def import checkpoint
 from sonode.console import UserError, say, table
 from sonode.yaml_keys import refuse_duplicate_keys
 from train.cohorts.split import Part, part_of
+from train.fitting import resuming
 from train.fitting.calibration import calibrate, score_histograms
 from train.fitting.datamodule import CohortData, split_remarks
 from train.fitting.leakage import IMAGES, check_unseen, images_of, seen_before
@@ -36,7 +37,6 @@ from train.fitting.predictions import logits_of
 from train.fitting.task import HeadAuc, MultiTask
 
 CHECKPOINT = "checkpoint"  # what is packed, inside OUT
-RUN = "run"  # Lightning's own files, inside OUT
 
 
 class EpochLines(Callback):
@@ -93,21 +93,16 @@ def shown(found: HeadAuc) -> str:
     return "undefined" if found.auc is None else f"{found.auc:.3f}"
 
 
-def _precision_of(out: Path) -> str | None:
-    """That of the interrupted run in `out`; None where there is none."""
-    if not (out / RUN / "last.ckpt").exists():
-        return None
-    with suppress(OSError, yaml.YAMLError, KeyError, TypeError):  # refused later, by name
-        return str(yaml.safe_load((out / "config.yaml").read_text())["fit"]["trainer"]["precision"])
-    return None
-
-
 class TrainCLI(LightningCLI):
     """Adds `--out`, resuming, the export of the best weights and the account of the test."""
 
     model: MultiTask
     datamodule: CohortData
     trainer: lightning.Trainer
+
+    def __init__(self, held: ExitStack, *given: Any, **named: Any) -> None:
+        self.held = held  # what is let go of when the command ends; super() runs the command
+        super().__init__(*given, **named)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what Lightning does not have."""
@@ -123,8 +118,11 @@ class TrainCLI(LightningCLI):
         if trainer.precision is None and not trainer.plugins:  # one may bring its own
             # Here, so that it stands in config.yaml: a run goes on in the precision it began with,
             # whatever the machine that it goes on on has.
-            begun = _precision_of(self.settings.out)
-            trainer.precision = begun or best_precision(trainer.accelerator)
+            if self.config["subcommand"] == "fit":
+                begun = resuming.precision_of(self.settings.out)
+                trainer.precision = begun or best_precision(trainer.accelerator)
+            else:
+                trainer.precision = "32-true"  # as in `sonode evaluate`: one checkpoint, one figure
         seed = self.settings.seed_everything
         if isinstance(seed, bool) or seed < 0:
             raise UserError(f"--seed_everything {seed}: give a whole number from 0")
@@ -143,20 +141,24 @@ class TrainCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Point loggers and checkpoints below OUT."""
-        run = self.settings.out / RUN
+        run = self.settings.out / resuming.RUN
         given = self.config_init[str(self.subcommand)].trainer
         if given.default_root_dir is not None:
             raise UserError("--trainer.default_root_dir: is below --out; give --out alone")
-        self.best = ModelCheckpoint(run, "best", monitor="val_calibrated_loss", save_last=True)
-        self.best.CHECKPOINT_NAME_LAST = "last"
-        loggers = [
-            CSVLogger(run, name="", version="csv"),
-            TensorBoardLogger(run, name="", version="tensorboard"),
-        ]
+        self.best = ModelCheckpoint(run, "best", monitor="val_calibrated_loss")
+        # A rule of its own: `save_last` writes only where a best one is written, too.
+        latest = ModelCheckpoint(
+            run,
+            Path(resuming.LAST).stem,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+        self.csv = CSVLogger(run, name="", version="csv")
+        loggers = [self.csv, TensorBoardLogger(run, name="", version="tensorboard")]
         kwargs = {
             "default_root_dir": run,
             # The user's own come first: what they do is theirs, what is logged is complete.
-            "callbacks": [*_several(given.callbacks), self.best, EpochLines()],
+            "callbacks": [*_several(given.callbacks), self.best, latest, EpochLines()],
             "logger": given.logger is not False and [*_several(given.logger), *loggers],
             **kwargs,
         }
@@ -181,25 +183,22 @@ class TrainCLI(LightningCLI):
             if weights.is_file()
             else None
         )
-        last = out / RUN / "last.ckpt"
+        if self.trainer.is_global_zero:
+            self.held.enter_context(resuming.lock(out))
+        last = out / resuming.RUN / resuming.LAST
         if last.exists():
             if record.read_text() != text:
                 raise UserError(
                     f"--out {out}: holds an interrupted run of another configuration or cohort; "
                     "give another folder, or what it began with to resume it"
                 )
-            try:
-                torch.load(last, weights_only=True, map_location="cpu")
-            except Exception as error:  # whatever an unpickler meets in a torn file
-                raise UserError(
-                    f"--out {out}: its {RUN}/last.ckpt is damaged; remove {RUN}/ to start again"
-                ) from error
+            done = self.datamodule.epochs_done = resuming.epochs_of(last)
             if self.trainer.is_global_zero:
-                say("resuming the interrupted run")
+                say(f"resuming the interrupted run after epoch {done}")
+                resuming.keep_log(self.csv, done)
             # Not `settings`: what `fit` is called with is taken from the instantiated copy.
             arguments = self.config_init[str(self.subcommand)]
             arguments.ckpt_path, arguments.weights_only = str(last), True
-        record.parent.mkdir(parents=True, exist_ok=True)
         record.write_text(text)
 
     def after_fit(self) -> None:
@@ -368,23 +367,30 @@ def run(arguments: list[str]) -> None:
     warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
     set_loader("yaml", _load_yaml, (yaml.YAMLError,))
     try:
-        TrainCLI(
-            MultiTask,
-            CohortData,
-            args=arguments,
-            save_config_callback=None,  # before_fit keeps it, to compare on resuming
-            trainer_defaults={
-                "enable_progress_bar": sys.stderr.isatty(),
-                "enable_model_summary": False,
-                "use_distributed_sampler": False,  # EpochSampler does it
-                "devices": 1,  # with more, the batch that a step sees grows: to be asked for
-            },
-            parser_kwargs={"prog": "sonode train", "exit_on_error": False, "allow_abbrev": False},
-        )
+        with ExitStack() as held:
+            TrainCLI(
+                held,
+                MultiTask,
+                CohortData,
+                args=arguments,
+                save_config_callback=None,  # before_fit keeps it, to compare on resuming
+                trainer_defaults={
+                    "enable_progress_bar": sys.stderr.isatty(),
+                    "enable_model_summary": False,
+                    "use_distributed_sampler": False,  # EpochSampler does it
+                    "devices": 1,  # with more, the batch that a step sees grows: to be asked for
+                },
+                parser_kwargs={
+                    "prog": "sonode train",
+                    "exit_on_error": False,
+                    "allow_abbrev": False,
+                },
+            )
     except ArgumentError as error:
         text = " ".join(str(error).split()).rstrip(".").replace("`fit.", "`").replace('"fit.', '"')
         raise UserError(f"{text}; `sonode train {arguments[0]} --help` lists them all") from error
     except SystemExit as error:
-        if error.code == 1:  # how Lightning ends at Ctrl-C, its checkpoints safe
+        # How Lightning ends at Ctrl-C (1) and at a SIGTERM (none), its checkpoints safe.
+        if error.code in (1, None):
             raise KeyboardInterrupt from None
         raise

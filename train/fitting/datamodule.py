@@ -66,13 +66,17 @@ class Crops(Dataset[Sample]):
 
 
 class EpochSampler(DistributedSampler[Any]):
-    """Shuffles and seeds augmentation by seed and epoch alone; Lightning sets the epoch.
+    """Shuffles and seeds augmentation by seed and epoch alone; Lightning sets the later epochs.
 
-    A resumed run thus draws what the whole one would have drawn, with any number of workers.
+    A resumed run thus draws what the whole one would have drawn, with any number of workers. It
+    must know its first epoch: loader processes fetch indices before Lightning has restored it.
     """
 
-    def __init__(self, data: Crops, seed: int, *, replicas: int, rank: int) -> None:
+    def __init__(
+        self, data: Crops, seed: int, *, first_epoch: int = 0, replicas: int, rank: int
+    ) -> None:
         super().__init__(data, replicas, rank, seed=seed, drop_last=replicas > 1)
+        self.set_epoch(first_epoch)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yield (index, seed of its augmentation)."""
@@ -108,6 +112,7 @@ class CohortData(lightning.LightningDataModule):
         self.malignant_only = malignant_only
         self.augmentation = augmentation
         self.seed = 0  # of shuffling and augmentation; the command line sets seed_everything's
+        self.epochs_done = 0  # by the interrupted run that the command line resumes
         self.parts: dict[str, Crops] = {}
         self.indices: dict[str, list[int]] = {}
         """Rows of the cohort's table that each part holds, in the order of its crops."""
@@ -178,7 +183,9 @@ class CohortData(lightning.LightningDataModule):
         return DataLoader(
             train,
             self.batch_size,
-            sampler=EpochSampler(train, self.seed, replicas=replicas, rank=rank),
+            sampler=EpochSampler(
+                train, self.seed, first_epoch=self.epochs_done, replicas=replicas, rank=rank
+            ),
             drop_last=len(train) // replicas > self.batch_size,
             num_workers=(workers := self._workers()),
             persistent_workers=workers > 0,

@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import shutil
 import signal
@@ -6,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lightning
 import pandas as pd
 import pytest
 import torch
@@ -16,6 +18,7 @@ from model_def import checkpoint
 from sonode.console import UserError
 from tests.train.running import CONFIGS, arguments, command, train, train_alone
 from train.cohorts.cohort import Cohort
+from train.fitting import resuming
 from train.fitting.cli import run
 
 AVERAGED = ["--model.average_decay=0.9", "--model.weight_decay=0.05"]
@@ -115,13 +118,19 @@ def test_the_average_of_the_weights_is_what_is_exported(phantom: Cohort, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "more", [[], pytest.param(AVERAGED, marks=pytest.mark.slow)], ids=["trained", "averaged"]
+    "more",
+    [
+        ["--data.num_workers=2"],
+        pytest.param(AVERAGED, marks=pytest.mark.slow),
+        pytest.param(["--model.schedule=step", "--model.step_epochs=1"], marks=pytest.mark.slow),
+    ],
+    ids=["trained", "averaged", "stepped"],
 )
-def test_a_killed_run_goes_on_to_the_same_weights(
+def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_log(
     more: list[str], trained: Path, phantom: Cohort, tmp_path: Path
 ) -> None:
-    unbroken = trained
-    if more:
+    unbroken = trained  # without loader processes, which must make no difference
+    if more[0] != "--data.num_workers=2":
         unbroken = tmp_path / "unbroken"
         train_alone("fit", phantom.folder, unbroken, *more, "--trainer.max_epochs=3")
     out = tmp_path / "out"
@@ -140,11 +149,41 @@ def test_a_killed_run_goes_on_to_the_same_weights(
 
     line = command("fit", phantom.folder, out, *more, "--trainer.max_epochs=3")
     said = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True).stdout
-    assert "resuming the interrupted run" in said
+    assert "resuming the interrupted run after epoch " in said
     assert "epoch 1/3" not in said
     resumed = weights(out)
     for name, tensor in weights(unbroken).items():
         assert torch.equal(resumed[name], tensor), name
+    logs = [pd.read_csv(it / "run" / "csv" / "metrics.csv") for it in (out, unbroken)]
+    columns = sorted(logs[0].columns)
+    assert columns == sorted(logs[1].columns)
+    pd.testing.assert_frame_equal(logs[0][columns], logs[1][columns])
+
+
+def test_the_state_of_each_epoch_is_kept_not_of_the_best_alone(
+    phantom: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rising = itertools.count()  # so that the first epoch is the best
+    monkeypatch.setattr(
+        "train.fitting.task.calibrated_loss", lambda *_: torch.tensor(float(next(rising)))
+    )
+    out = tmp_path / "out"
+    done = train("fit", phantom.folder, out, "--trainer.max_epochs=2")
+    assert done.returncode == 0, done.stderr
+    epochs = [
+        torch.load(out / "run" / name, weights_only=True)["epoch"]
+        for name in ("best.ckpt", "last.ckpt")
+    ]
+    assert epochs == [0, 1]
+
+
+def test_two_trainings_do_not_write_into_one_folder(phantom: Cohort, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with resuming.lock(out):
+        done = train("fit", phantom.folder, out)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: --out {out}: another training")
+    assert not (out / "config.yaml").exists()
 
 
 @pytest.mark.parametrize(
@@ -225,6 +264,9 @@ class Stop(Callback):
     def on_train_start(self, trainer: object, module: object) -> None:
         raise UserError("the callback was called")
 
+    def on_test_start(self, trainer: lightning.Trainer, module: object) -> None:
+        raise UserError(f"tested in {trainer.precision}")
+
 
 @pytest.mark.filterwarnings("default")  # Lightning's and its dependencies' own
 def test_callbacks_of_the_user_are_called(
@@ -253,6 +295,18 @@ def test_the_precision_is_the_machines_unless_given(
     # Recorded, so that an interrupted run goes on in the precision that it began with.
     settings = yaml.safe_load((out / "config.yaml").read_text())
     assert settings["fit"]["trainer"]["precision"] == (given or "64-true")
+
+
+@pytest.mark.filterwarnings("default")  # Lightning's and its dependencies' own
+def test_a_test_runs_in_float32_as_evaluate_does(
+    trained: Path, phantom: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sonode"])
+    monkeypatch.setattr("train.fitting.cli.best_precision", lambda accelerator: "bf16-mixed")
+    line = ["--config", str(CONFIGS / "demo.yaml"), "--data.cohort", str(phantom.folder)]
+    line += ["--data.split_seed=4", "--out", str(trained)]
+    with pytest.raises(UserError, match="tested in 32-true"):
+        run(["test", *line, "--trainer.callbacks+=tests.train.fitting.test_cli.Stop"])
 
 
 def test_the_weights_are_named_as_they_were_read(

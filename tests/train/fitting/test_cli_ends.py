@@ -3,9 +3,12 @@
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 
 from model_def import checkpoint
 from tests.train.running import command, train
@@ -43,6 +46,24 @@ def test_ctrl_c_is_not_taken_for_findings(phantom: Cohort, tmp_path: Path) -> No
         said = process.stderr.read()
     assert process.returncode == 130
     assert said.splitlines()[-1] == "interrupted"
+    assert not (tmp_path / "out" / "checkpoint").exists()
+
+
+class Sigterm(Callback):
+    """The flag that Lightning sets at a SIGTERM whose KeyboardInterrupt was lost on the way.
+
+    A finalizer that runs when the signal comes swallows it.
+    """
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Set it."""
+        trainer._signal_connector.received_sigterm = True
+
+
+def test_a_sigterm_is_never_a_success(phantom: Cohort, tmp_path: Path) -> None:
+    name = f"{Sigterm.__module__}.{Sigterm.__name__}"
+    done = train("fit", phantom.folder, tmp_path / "out", f"--trainer.callbacks={name}")
+    assert done.returncode == 130
     assert not (tmp_path / "out" / "checkpoint").exists()
 
 

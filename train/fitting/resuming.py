@@ -1,0 +1,82 @@
+"""A training that was interrupted: what it left in OUT, and how it goes on from there."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import torch
+import yaml
+from lightning.pytorch.loggers import CSVLogger
+
+from sonode.console import UserError
+
+RUN = "run"  # Lightning's own files, inside OUT
+LAST = "last.ckpt"  # the state after the last whole epoch, inside RUN
+
+
+def lock(out: Path) -> IO[str]:
+    """Hold OUT until the file is closed or the process ends, however it ends.
+
+    Raises:
+        UserError: another training holds it; two would write over each other's checkpoints.
+    """
+    (out / RUN).mkdir(parents=True, exist_ok=True)
+    file = (out / RUN / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise UserError(
+            f"--out {out}: another training is under way there; wait for its end, stop it, or give "
+            "another folder"
+        ) from error
+    return file
+
+
+def precision_of(out: Path) -> str | None:
+    """The precision that the interrupted run in `out` began with; None where there is no run."""
+    if not (out / RUN / LAST).exists():
+        return None
+    with suppress(OSError, yaml.YAMLError, KeyError, TypeError):  # refused later, by name
+        return str(yaml.safe_load((out / "config.yaml").read_text())["fit"]["trainer"]["precision"])
+    return None
+
+
+def epochs_of(last: Path) -> int:
+    """How many whole epochs that checkpoint has seen.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        state = torch.load(last, weights_only=True, map_location="cpu")
+        return int(state["epoch"]) + 1
+    except Exception as error:  # whatever an unpickler meets in a torn file
+        raise UserError(
+            f"--out {last.parents[1]}: its {RUN}/{LAST} is damaged; remove {RUN}/ to start again"
+        ) from error
+
+
+def keep_log(logger: CSVLogger, epochs_done: int) -> None:
+    """Log the rows of the epochs that stay once more: a CSVLogger deletes the earlier file.
+
+    Rows of the epoch that was cut short are left out, since it is trained anew.
+    """
+    try:
+        text = (Path(logger.log_dir) / "metrics.csv").read_text()
+    except FileNotFoundError:
+        return
+    for row in csv.DictReader(text.splitlines()):
+        if int(row["epoch"]) < epochs_done:
+            step = int(row.pop("step"))
+            logger.log_metrics({name: _number(value) for name, value in row.items() if value}, step)
+    logger.save()
+
+
+def _number(text: str) -> float:
+    """As it was written: an epoch is a whole number."""
+    return int(text) if text.isdecimal() else float(text)
