@@ -12,7 +12,7 @@ const SUPERVISOR_MS = 300; // then its token is looked for at the node itself
 const UNKNOWN = '?'; // no client and no hash is called so: the file that says it cannot be read
 
 // The name of the client whose token this is, '' for nobody's, UNKNOWN where the list cannot be read
-// (too many open files, a damaged list). Digests are compared, not tokens: how long that takes tells
+// (too many open files, a damaged list: the same that `secrets.clients` refuses). Digests are compared, not tokens: how long that takes tells
 // nothing about a token of 256 random bits.
 function client(r) {
     const given = /^Bearer ([\x21-\x7e]+)$/i.exec(r.headersIn.Authorization || '');
@@ -23,6 +23,10 @@ function client(r) {
     let clients;
     try {
         clients = JSON.parse(fs.readFileSync(r.variables.clients_file, 'utf8'));
+        if (typeof clients !== 'object' || Array.isArray(clients)
+            || Object.keys(clients).some(name => typeof clients[name] !== 'string')) {
+            return UNKNOWN;
+        }
     } catch (fault) {
         return UNKNOWN;
     }

@@ -6,6 +6,7 @@ collector of its node exporter (https://github.com/prometheus/node_exporter).
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -14,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from archives.gateway.certificate import WARN_BEFORE_S, Pair
-from archives.state.files import FULL, write_private
+from archives.state.files import FULL, open_own, write_private
 from archives.state.secrets import clients, study_key
 from sonode.console import UserError
 
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 LOOK_S = 2.0
 ROOM_BYTES = 1 << 20
 """Free space that the state folder must have: logs are what guards judge by."""
+CANNOT_TELL = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # no fallocate on that file system
 FAULTS = ("disk_full", "key_damaged", "clients_damaged", "certificate_expired")
 
 
@@ -76,16 +78,21 @@ class Health:
     def _full(self) -> str:
         probe = self._state / "gateway" / "probe"
         try:
-            with probe.open("wb") as file:
+            with open_own(self._state, probe) as file:
                 os.posix_fallocate(file.fileno(), 0, ROOM_BYTES)
         except OSError as error:
-            if error.errno in FULL:
-                return (
-                    f"--state {self._state}: the disk is full: nothing can be logged or judged, so "
-                    "a new version gets no traffic until there is room"
-                )
+            if error.errno in CANNOT_TELL:
+                return ""
+            what = "the disk is full"
+            if error.errno not in FULL:  # read-only after a fault of the disk, for one
+                what = f"cannot be written to ({error.strerror})"
+            return (
+                f"--state {self._state}: {what}: nothing can be logged or judged, so a new version "
+                "gets no traffic until it can"
+            )
         finally:
-            probe.unlink(missing_ok=True)
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
         return ""
 
     def _expired(self) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from archives.gateway.nginx_processes import configuration, group_of, members
-from archives.state.files import hand_over, make_folder, write_private
+from archives.state.files import make_folder, open_own, write_private
 from archives.torchserve.node import SOCKET_PATH_MAX
 from archives.torchserve.processes import command, signal_group
 from sonode.console import UserError
@@ -84,8 +84,7 @@ class Nginx:
         sockets = self.folder / f"s{(self._generations() or [0])[-1] + 1}"
         make_folder(self.folder.parent, sockets)
         for name in ("nginx.log", "error.log", *LOGS):  # else they would be root's
-            with (self.folder / name).open("ab") as log:
-                hand_over(self.folder.parent, log.fileno())
+            open_own(self.folder.parent, self.folder / name).close()
         text, serial = render(sockets)
         config = configuration(sockets)
         self._write(config, text)

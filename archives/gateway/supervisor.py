@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -27,8 +27,8 @@ from archives.nodes.addresses import Addresses
 from archives.nodes.nodes import PROBE_TIMEOUT_S, Node, NodeSettings
 from archives.nodes.watch import NOT_YET, Seen, Watch
 from archives.state import secrets as clients
-from archives.state.files import alone, hand_over, make_folder, owner, write_private
-from archives.state.journal import Desired, Journal, fold
+from archives.state.files import alone, make_folder, open_own, owner, write_private
+from archives.state.journal import Desired, Entry, Journal, fold
 from archives.torchserve.java import claim_ports
 from sonode.console import UserError, say
 
@@ -63,7 +63,7 @@ class Supervisor:
             self._pair = Pair(*both, state, self.nginx.refusal)
         self._health = Health(state, self._pair)
         self._journal = Journal(state)
-        self._read: tuple[int, int] | None = None
+        self._entries: list[Entry] = []
         self._applied, self._applied_seq = "", 0
         self._draining = False
         self._ended = threading.Event()
@@ -71,10 +71,12 @@ class Supervisor:
 
     def __enter__(self) -> Self:
         self.nginx.check_folder(node.name for node in self._nodes)
+        self._read_journal()
+        if 0 < self.desired.percent < 100 and not (self.state / "key").exists():
+            logger.warning("%s: is away, and made anew: studies change sides", self.state / "key")
         clients.prepare(self.state)
         if not self.nginx.running() and self.nginx.serial() is None:
             claim_ports({"gateway": self.settings.port}, self.settings.address)
-        self._read_journal()
         self._addresses.look()
         self._addresses.start()
         # Behind an nginx that went on without a supervisor, nodes that were in stay so: a rollout
@@ -154,11 +156,9 @@ class Supervisor:
                 watch.end()
 
     def _read_journal(self) -> None:
-        with suppress(FileNotFoundError):
-            stat = self._journal.path.stat()
-            if (stat.st_ino, stat.st_size) != self._read:
-                self.desired = fold(self._journal.entries())
-                self._read = stat.st_ino, stat.st_size
+        entries = self._journal.entries()
+        if entries and entries is not self._entries:  # one that is away for a moment says nothing
+            self._entries, self.desired = entries, fold(entries)
 
     def _render(self, sockets: Path) -> tuple[str, str]:
         desired, faults = self.desired, self._health.faults
@@ -226,8 +226,7 @@ def only_one(state: Path) -> Iterator[None]:
     folder = state / "gateway"
     make_folder(state, folder)
     taken = f"--state {state}: its gateway is running; stop that one, or give another --state"
-    with alone(folder / "lock", taken) as file:
-        hand_over(state, file.fileno())
+    with alone(open_own(state, folder / "lock"), taken):
         yield
 
 

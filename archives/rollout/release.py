@@ -7,6 +7,7 @@ before the step's entry is written, and again once there is room, or it is watch
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import TypeVar
 
 from archives.gateway.configuration import RELEASED
 from archives.gateway.health import ROOM_BYTES
-from archives.state.files import FULL, hand_over, make_folder
+from archives.state.files import FULL, make_folder, open_own
 
 T = TypeVar("T")
 
@@ -26,8 +27,7 @@ RETRY_S = 2.0
 def grant(state: Path) -> None:
     """Let the version on trial answer what the journal gives it. Raises OSError without room."""
     make_folder(state, state / "gateway")
-    with (state / "gateway" / RELEASED).open("ab") as file:
-        hand_over(state, file.fileno())
+    open_own(state, state / "gateway" / RELEASED).close()
 
 
 def granted(state: Path) -> bool:
@@ -47,8 +47,7 @@ def no_room(state: Path) -> str:
     """
     try:
         make_folder(state, state / "gateway")
-        with (state / "gateway" / "room").open("wb") as file:  # a quota shows only so
-            hand_over(state, file.fileno())
+        with open_own(state, state / "gateway" / "room", os.O_TRUNC) as file:  # shows a quota, too
             file.write(bytes(PAGE))
         if shutil.disk_usage(state).free < ROOM_BYTES:  # the gateway calls that full, too
             return f"--state {state}: the disk is full"

@@ -17,7 +17,7 @@ from archives.rollout import release as rollout_release
 from archives.rollout.steps import Rollout
 from archives.rollout.waiting import BACK
 from archives.state import control
-from archives.state.files import FULL
+from archives.state.files import FULL, make_folder
 from archives.state.journal import Entry, Journal, Release, fold
 from sonode.console import UserError, say
 
@@ -175,5 +175,5 @@ def _keep_copy(archive: Path, target: Path, sha256: str) -> None:
                 "packed once, give it its own"
             )
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parents[1], target.parent)
     copy_whole(archive, target)

@@ -13,6 +13,7 @@ from archives.gateway.supervisor import Supervisor, only_one
 from archives.nodes.nodes import NodeSettings
 from archives.nodes.stores import copy_whole, is_other
 from archives.packing.loader import file_sha256, read_members
+from archives.state.files import make_folder, write_private
 from archives.state.journal import Journal, Release, fold
 from archives.torchserve.node import TorchServeNode
 from sonode.console import UserError
@@ -71,7 +72,8 @@ def gateway_before(
         if not journalled(state):
             _first_entry(state, model, node.store / file)
         nodes = {"nodes": [only.model_dump(mode="json", exclude_none=True)]}
-        (state / "nodes.yaml").write_text(yaml.safe_dump(nodes, sort_keys=False))
+        text = yaml.safe_dump(nodes, sort_keys=False)
+        write_private(state, state / "nodes.yaml", text.encode())
         with Supervisor([only], state, settings) as supervisor:
             yield supervisor
 
@@ -80,7 +82,7 @@ def _first_entry(state: Path, model: str, archive: Path) -> None:
     manifest, _ = read_members(archive)
     version = str(manifest["model"]["modelVersion"])
     release = Release(version, archive.name, file_sha256(archive))
-    (state / "archives").mkdir(exist_ok=True)
+    make_folder(state, state / "archives")
     copy_whole(archive, state / "archives" / archive.name)
     journal = Journal(state)
     with journal.lock():

@@ -36,11 +36,15 @@ def elapsed(entry: Stamped) -> float:
     is yet to come, its time begins anew.
     """
     written, now = entry.facts.get(CLOCK), stamp()
-    if written and written["boot"] == now["boot"]:
+    if written and now["boot"] and written["boot"] == now["boot"]:
         return float(now["s"] - written["s"])
     return max(0.0, time.time() - entry.time)
 
 
 @cache
 def _boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    """Empty where the system does not say it, as in a container without /proc/sys."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

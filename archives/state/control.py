@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from archives.state.files import hand_over, write_private
+from archives.state.files import open_own, write_private
 
 Word = Literal["promote", "pause", "resume", "abort"]
 
@@ -79,8 +79,7 @@ def begin(state: Path) -> None:
     """Forget all that was asked: a rollout begins. Raises OSError without room."""
     clear(state)
     (state / "abort").unlink(missing_ok=True)
-    with (state / UNDER_WAY).open("ab") as file:
-        hand_over(state, file.fileno())
+    open_own(state, state / UNDER_WAY).close()
 
 
 def _read(path: Path) -> dict[str, Any]:

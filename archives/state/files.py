@@ -16,31 +16,39 @@ from sonode.console import UserError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def hand_over(state: Path, file: int) -> None:
-    """Give an open file that root has made in the state folder to the folder's owner."""
-    if os.geteuid() == 0:
-        os.fchown(file, owner(state), -1)
+def open_own(state: Path, path: Path, flags: int = os.O_APPEND) -> IO[bytes]:
+    """Open a file of the state folder to read and write; it is made where there is none.
+
+    It is for its owner's eyes alone; one that root has made is the owner's, too. Root follows no
+    link: the owner's processes, which strangers reach, could have it lead to any file.
+    """
+    root = os.geteuid() == 0
+    flags |= os.O_RDWR | os.O_CREAT | (os.O_NOFOLLOW if root else 0)
+    file = os.fdopen(os.open(path, flags, 0o600), "w+b")
+    if root:
+        os.fchown(file.fileno(), owner(state), -1)
+    return file
 
 
 def make_folder(state: Path, folder: Path) -> None:
     """Make a folder of the state folder, for its owner alone; one that root has made, too."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.geteuid() == 0:
-        os.chown(folder, owner(state), -1)
+        os.chown(folder, owner(state), -1, follow_symlinks=False)
 
 
 @contextmanager
-def alone(lock: Path, taken: str) -> Iterator[IO[str]]:
-    """Hold the lock, a file that is made where there is none, until the block or the process ends.
+def alone(lock: IO[bytes], taken: str) -> Iterator[None]:
+    """Hold the lock, an open file, until the block or the process ends; closes it.
 
     Raises UserError with the words `taken` where another process holds it.
     """
-    with lock.open("a") as file:
+    with lock:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(taken) from None
-        yield file
+        yield
 
 
 def owner(state: Path) -> int:
@@ -60,12 +68,12 @@ def write_private(state: Path, path: Path, data: bytes) -> None:
         make_folder(state, path.parent)
     part = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}.part")
     try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            hand_over(state, file.fileno())
+        with open_own(state, part, os.O_TRUNC) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
         part.replace(path)
+        sync_folder(path.parent)  # a client that was removed does not come back by one
     except OSError as error:
         part.unlink(missing_ok=True)
         if error.errno not in FULL or not _fits(path, data):
@@ -74,6 +82,15 @@ def write_private(state: Path, path: Path, data: bytes) -> None:
         with path.open("r+b") as file:
             file.write(data)
             file.truncate()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names of its files last over a power cut, not only their bytes."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _fits(path: Path, data: bytes) -> bool:

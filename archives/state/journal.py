@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from archives.state import clock
-from archives.state.files import hand_over, write_private
+from archives.state.files import open_own, sync_folder, write_private
 from sonode.console import UserError
 
 LOOK_S = 1.0  # for so long somebody may be looking whether it is locked
@@ -110,7 +110,7 @@ class Journal:
     """`journal.jsonl` in the folder `state`, which is made where there is none."""
 
     def __init__(self, state: Path) -> None:
-        state.mkdir(parents=True, exist_ok=True)
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.state = state
         self.path = state / "journal.jsonl"
         self._locked = False
@@ -122,15 +122,15 @@ class Journal:
 
         Raises UserError where another process is it.
         """
-        with (self.state / "lock").open("a+") as file:
-            hand_over(self.state, file.fileno())
+        with open_own(self.state, self.state / "lock") as file:
             until = time.monotonic() + LOOK_S
             while not (mine := _try(file, fcntl.LOCK_EX)) and time.monotonic() < until:
                 time.sleep(0.02)
             if not mine:
                 file.seek(0)
                 raise UserError(
-                    f"--state {self.state}: a rollout is running (process {file.read() or '?'}): "
+                    f"--state {self.state}: a rollout is running (process "
+                    f"{file.read().decode() or '?'}): "
                     "wait for its end, or see `sonode rollout status`"
                 )
             file.truncate(0)
@@ -145,8 +145,7 @@ class Journal:
 
     def is_locked(self) -> bool:
         """Whether a process holds the lock now."""
-        with (self.state / "lock").open("a") as file:
-            hand_over(self.state, file.fileno())
+        with open_own(self.state, self.state / "lock") as file:
             return not _try(file, fcntl.LOCK_SH)
 
     def append(self, event: str, *, rollout: str | None, **facts: Any) -> Entry:
@@ -162,16 +161,13 @@ class Journal:
         entry = Entry(seq, round(time.time(), 3), rollout, event, facts)
         head = {name: getattr(entry, name) for name in HEAD}
         line = json.dumps(head | facts, default=_plain) + "\n"
-        # The owner's alone: it names who has decided what.
-        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(handle, "ab") as file:
-            hand_over(self.state, file.fileno())
+        with open_own(self.state, self.path) as file:
             file.truncate(whole)
             file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
         if seq == 1:
-            _sync_folder(self.state)
+            sync_folder(self.state)
         return _entry(json.loads(line))  # as whoever reads it later gets it
 
     def entries(self) -> list[Entry]:
@@ -221,7 +217,10 @@ class Journal:
             return 0, []
         state = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
         if self._last is None or self._last[0] != state:
-            self._last = state, _parse(self.path, self.path.read_bytes())
+            found = _parse(self.path, self.path.read_bytes())
+            if found[0] != stat.st_size:  # a torn end: what takes its place may be as long
+                return found
+            self._last = state, found
         return self._last[1]
 
 
@@ -242,7 +241,7 @@ def _parse(path: Path, data: bytes, first: int = 1) -> tuple[int, list[Entry]]:
     return whole, entries
 
 
-def _try(file: IO[str], kind: int) -> bool:
+def _try(file: IO[bytes], kind: int) -> bool:
     """Lock the file, if it can be had; its closing gives it back."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
@@ -260,12 +259,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Release):
         return vars(value)
     raise TypeError(f"{type(value).__name__} is no fact of a journal")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the name of a new file last, not only its bytes."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from archives.packing.loader import NAME
-from archives.state.files import hand_over, write_private
+from archives.state.files import open_own, write_private
 from sonode.console import UserError
 
 TOKEN_BYTES = 32
@@ -28,33 +28,34 @@ _CLIENTS = TypeAdapter(dict[str, str])
 
 
 def study_key(state: Path) -> bytes:
-    """Return the key of the study ids' hash; made at the first call, and kept.
+    """Return the key of the study ids' hash.
 
     With another key the hashes of one study no longer agree, nor does its side of a split. Raises
-    UserError for one of another length, and where the folder is another user's.
+    UserError for one that is away or of another length.
     """
     path = state / "key"
-    with _alone(state):
-        if not path.exists():
-            write_private(state, path, secrets.token_bytes(KEY_BYTES))
-        key = path.read_bytes()
+    key = path.read_bytes() if path.exists() else b""
     if len(key) != KEY_BYTES:
         raise UserError(
             f"{path}: is damaged ({len(key)} bytes, not {KEY_BYTES}): restore it from a backup, or "
-            "remove it for a new one; studies then get other hashes, and may change sides"
+            "remove it and start the gateway again for a new one; studies then get other hashes, "
+            "and may change sides"
         )
     return key
 
 
 def prepare(state: Path) -> None:
-    """Make the files that nginx reads at each request.
+    """Make the files that nginx reads at each request, where they are not there yet.
 
-    Raises UserError as `clients` and `study_key` do.
+    Raises UserError as `clients` and `study_key` do, and where the folder is another user's.
     """
-    study_key(state)
     with _alone(state):
-        if not clients(state):
+        if not (state / "key").exists():
+            write_private(state, state / "key", secrets.token_bytes(KEY_BYTES))
+        if not (state / "clients.json").exists():
             _write_clients(state, {})
+    study_key(state)
+    clients(state)
 
 
 def add_client(state: Path, name: str) -> str:
@@ -68,26 +69,28 @@ def add_client(state: Path, name: str) -> str:
     token = secrets.token_urlsafe(TOKEN_BYTES)
     digest = hashlib.sha256(token.encode()).hexdigest()
     with _alone(state):
-        _write_clients(state, clients(state) | {name: digest})
+        _write_clients(state, _known(state) | {name: digest})
     return token
 
 
 def remove_client(state: Path, name: str) -> None:
     """Void a client's token. Raises UserError where there is no such client, or as `add_client`."""
-    if name not in (known := clients(state)):  # before the folder is made
+    if name not in (known := _known(state)):  # before the folder is made
         raise UserError(f"NAME {name}: no such client; there is {', '.join(known) or 'none'}")
     with _alone(state):
-        _write_clients(state, {key: kept for key, kept in clients(state).items() if key != name})
+        _write_clients(state, {key: kept for key, kept in _known(state).items() if key != name})
 
 
 def clients(state: Path) -> dict[str, str]:
     """Return the clients: name -> SHA-256 of the token.
 
-    Raises UserError for a file that others can read, or that is damaged.
+    Raises UserError for a file that is away, that others can read, or that is damaged.
     """
     path = state / "clients.json"
     if not path.exists():
-        return {}
+        raise UserError(
+            f"{path}: is away: nobody is let in: restore it from a backup, or make new tokens"
+        )
     if path.stat().st_mode & 0o077:
         raise UserError(f"{path}: others may read it; run `chmod 600 {path}`")
     try:
@@ -96,6 +99,10 @@ def clients(state: Path) -> dict[str, str]:
         raise UserError(
             f"{path}: is damaged: restore it from a backup, or remove it and make new tokens"
         ) from None
+
+
+def _known(state: Path) -> dict[str, str]:
+    return clients(state) if (state / "clients.json").exists() else {}
 
 
 def _write_clients(state: Path, known: dict[str, str]) -> None:
@@ -113,11 +120,10 @@ def _alone(state: Path) -> Iterator[None]:
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         _refuse_strangers(state)
-        lock = (state / "clients.lock").open("a")
+        lock = open_own(state, state / "clients.lock")
     except PermissionError:
         raise _not_yours(state, state.stat().st_uid) from None
     with lock as file:
-        hand_over(state, file.fileno())
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

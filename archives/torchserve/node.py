@@ -164,7 +164,7 @@ class TorchServeNode:
     def _hold(self, lock: Path) -> None:
         """Be the only node in the run folder until `stop`."""
         taken = f"run folder {self.run_dir}: a node runs in it; stop that one, or give another"
-        self._held.enter_context(alone(lock, taken))
+        self._held.enter_context(alone(lock.open("ab"), taken))
 
     def _launch(self) -> None:
         lines = {

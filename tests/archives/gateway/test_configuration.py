@@ -135,8 +135,9 @@ def test_without_the_list_of_clients_nobody_is_let_in_or_called_a_stranger(
     aside = path.rename(path.with_suffix(".aside"))
     try:
         assert gateway.ask().status_code == 503
-        path.write_text("{")
-        assert gateway.ask().status_code == 503
+        for damaged in ("{", "[]", "null", '"x"', '{"clinic": 1}', '{"clinic": null, "pacs": "0"}'):
+            path.write_text(damaged)
+            assert gateway.ask().status_code == 503, damaged
     finally:
         aside.rename(path)
     assert gateway.ask().status_code == 200
@@ -408,14 +409,18 @@ def test_without_a_client_nobody_may_ask_until_there_is_one(
         gateway.client.close()
 
 
+def key_of_a_start(state: Path) -> bytes:
+    clients.prepare(state)
+    return clients.study_key(state)
+
+
 def test_clients_and_keys_made_at_the_same_moment_are_all_kept(tmp_path: Path) -> None:
     names = [f"c{number}" for number in range(16)]
     with ThreadPoolExecutor(16) as pool:
-        starts = [pool.submit(clients.prepare, tmp_path) for _ in range(4)]
-        keys = pool.map(clients.study_key, [tmp_path] * 4)
+        starts = [pool.submit(key_of_a_start, tmp_path) for _ in range(4)]
         tokens = list(pool.map(partial(clients.add_client, tmp_path), names))
-        assert len(set(keys)) == 1
-        assert [start.result() for start in starts] == [None] * 4
+        keys = {start.result() for start in starts}
+    assert keys == {clients.study_key(tmp_path)}
     assert len(set(tokens)) == 16
     assert sorted(clients.clients(tmp_path)) == sorted(names)
 

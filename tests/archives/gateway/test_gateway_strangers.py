@@ -137,15 +137,53 @@ def test_without_a_good_key_no_study_changes_sides(
 ) -> None:
     key = gateway.state / "key"
     good = key.read_bytes()
-    key.write_bytes(b"short")
-    assert gateway.ask("1").status_code == 503  # its side cannot be known
-    assert gateway.ask().status_code == 200  # it has none
     health = f"http://127.0.0.1:{gateway.port}/health"
-    gateway.wait(lambda: gateway.client.get(health).json().get("faults") == ["key_damaged"])
-    assert [it for it in caplog.records if "is damaged (5 bytes" in it.getMessage()]
-    key.write_bytes(good)
-    assert gateway.ask("1").headers["X-Model-Version"] == "2.0"
+    for damage, left in ((lambda: key.write_bytes(b"short"), 5), (key.unlink, 0)):
+        damage()
+        assert gateway.ask("1").status_code == 503  # its side cannot be known
+        assert gateway.ask().status_code == 200  # it has none
+        gateway.wait(lambda: gateway.client.get(health).json().get("faults") == ["key_damaged"])
+        assert [it for it in caplog.records if f"is damaged ({left} bytes" in it.getMessage()]
+        key.write_bytes(good)
+        assert gateway.ask("1").headers["X-Model-Version"] == "2.0"
+        gateway.wait(lambda: "faults" not in gateway.client.get(health).json())
+
+
+@pytest.mark.live
+def test_a_list_of_clients_that_is_away_is_told(gateway: Behind) -> None:
+    listed = gateway.state / "clients.json"
+    health = f"http://127.0.0.1:{gateway.port}/health"
+    aside = listed.rename(listed.with_suffix(".aside"))
+    gateway.wait(lambda: gateway.client.get(health).json().get("faults") == ["clients_damaged"])
+    aside.rename(listed)
     gateway.wait(lambda: "faults" not in gateway.client.get(health).json())
+
+
+@pytest.mark.parametrize("reason", [errno.EROFS, errno.EIO])
+def test_a_disk_that_cannot_be_written_to_is_no_disk_with_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, reason: int
+) -> None:
+    """As one that was mounted anew for reading only, after a fault of its own."""
+    clients.prepare(tmp_path)
+
+    def refuses(*_: object, **__: object) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr("archives.gateway.health.open_own", refuses)
+    health = Health(tmp_path, None)
+    health.look()
+    assert health.faults == ("disk_full",)
+    assert f"cannot be written to ({os.strerror(reason)})" in caplog.text
+
+
+@pytest.mark.live
+def test_a_key_that_is_away_while_studies_are_split_is_told(
+    node: StandIn, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a standby's folder to which it was not copied."""
+    canary = {"candidate": V2, "serves": [V1, V2], "percent": 50.0}
+    with behind([node.settings()], tmp_path / "g", **canary):
+        assert "made anew: studies change sides" in caplog.text
 
 
 # --- stopping, and processes that have numbers of others

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,23 @@ def test_the_machine_s_own_clock_runs_on_and_names_its_boot() -> None:
     assert len(first["boot"]) == 36
     assert 0 <= second["s"] - first["s"] < 60
     assert 0 <= clock.elapsed(Entry(1, 0.0, None, "canary", {clock.CLOCK: first})) < 60
+
+
+def test_a_machine_that_does_not_name_its_boot_goes_by_the_wall_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a container without /proc/sys: its next boot is not to be taken for this one."""
+
+    def nothing_there(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", nothing_there)
+    clock._boot.cache_clear()
+    try:
+        entry = Entry(1, time.time() - 40, None, "canary", {clock.CLOCK: clock.stamp()})
+        assert 40 <= clock.elapsed(entry) < 100
+    finally:
+        clock._boot.cache_clear()
 
 
 @pytest.mark.skipif(not shutil.which("faketime"), reason="needs faketime")

@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-from archives.nodes.stores import copy_whole
+from archives.gateway.configuration import GatewaySettings
+from archives.gateway.supervisor import Supervisor
+from archives.rollout.start import _keep_copy
 from archives.state.journal import Desired, Journal, Release, fold
 from sonode.console import UserError
 
@@ -59,6 +61,33 @@ def test_a_torn_last_line_counts_for_nothing_and_is_cut_off_by_the_next(tmp_path
         journal.append("pause", rollout="r1", paused=True)
     assert [entry.event for entry in journal.entries()] == ["start", "pause"]
     assert [json.loads(line)["seq"] for line in journal.path.read_text().splitlines()] == [1, 2]
+
+
+def test_a_line_as_long_as_the_torn_one_in_whose_place_it_comes_is_read(tmp_path):
+    reader, journal = Journal(tmp_path), Journal(tmp_path)
+    gateway = Supervisor([], tmp_path, GatewaySettings())
+    with journal.lock():
+        journal.append("start", rollout="r1")
+        before = journal.path.read_bytes()
+        journal.append("canary", rollout="r1", percent=50.0)
+    when = journal.path.stat().st_mtime_ns
+    whole = journal.path.read_bytes()
+
+    def write(data):  # within one tick of the clock that dates files
+        journal.path.write_bytes(data)
+        os.utime(journal.path, ns=(when, when))
+
+    write(before + b"x" * (len(whole) - len(before)))
+    assert len(reader.entries()) == 1
+    gateway._read_journal()
+    assert gateway.desired.percent == 0
+    write(whole)
+    assert len(reader.entries()) == 2
+    gateway._read_journal()
+    assert gateway.desired.percent == 50
+    journal.path.unlink()  # as while a copy is put back: what is so stays
+    gateway._read_journal()
+    assert gateway.desired.percent == 50
 
 
 @pytest.mark.parametrize("line", ["{}", "[]", "no JSON", '{"seq": 7, "time": 0, "rollout": null}'])
@@ -170,9 +199,7 @@ def test_what_root_writes_is_the_owners(tmp_path):
     assert not journal.is_locked()
     with journal.lock():
         journal.append("start", rollout="r1")
-    (tmp_path / "archives").mkdir()
-    os.chown(tmp_path / "archives", 12345, -1)
     (tmp_path / "new.mar").write_bytes(b"1")
-    copy_whole(tmp_path / "new.mar", tmp_path / "archives" / "m.mar")
+    _keep_copy(tmp_path / "new.mar", tmp_path / "archives" / "m.mar", "")
     owners = {path.stat().st_uid for path in tmp_path.rglob("*") if path.name != "new.mar"}
     assert owners == {12345}

@@ -18,7 +18,7 @@ def test_what_root_writes_is_the_gateways(tmp_path: Path, theirs: str) -> None:
     clients.add_client(state, "before")  # root's, which nginx could not read
     os.chown({"state": state, "clients.json": state / "clients.json"}[theirs], SOMEBODY, -1)
     clients.add_client(state, "clinic")
-    clients.study_key(state)
+    clients.prepare(state)
     clients.write_token(state, "a", "token")
     for name in ("clients.json", "clients.lock", "key", "gateway/a.token"):
         assert (state / name).stat().st_uid == SOMEBODY, name
@@ -37,7 +37,9 @@ def test_another_user_is_told_whose_it_is(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("left", [b"", bytes(31)])
 def test_a_damaged_key_is_told(tmp_path: Path, left: bytes) -> None:
+    clients.prepare(tmp_path)
     key = clients.study_key(tmp_path)
+    clients.prepare(tmp_path)
     assert clients.study_key(tmp_path) == key
     (tmp_path / "key").write_bytes(left)
     with pytest.raises(UserError, match=rf"key: is damaged \({len(left)} bytes, not 32\)"):
