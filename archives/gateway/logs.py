@@ -137,11 +137,6 @@ def seq(row: Row) -> int:
     return int(row.get("seq", 0))  # rows of earlier versions have none
 
 
-def started(row: Row) -> float:
-    """Unix time at which a row's request began."""
-    return float(row["t"]) - float(row["ms"]) / 1000
-
-
 def was_tried(row: Row) -> bool:
     """Whether a client's request came to a version: what the gateway refuses itself does not."""
     return int(row["tries"]) > 0

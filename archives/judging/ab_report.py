@@ -54,14 +54,15 @@ def write(state: Path, out: Path) -> Path:
 
 def analyse(state: Path, facts: Facts, entries: Sequence[Entry]) -> Json:
     """Count and compare; `entries` are those of the rollout."""
-    until = math.inf if entries[-1].rollout else entries[-1].time
+    end = next((it for it in entries if it.rollout is None), None)
+    until = end.seq if end else math.inf
     versions = {"old": facts.old.version if facts.old else None, "new": facts.new.version}
     arm_of = {version: arm for arm, version in versions.items()}
-    steps = [_Step.of(entry, entries) for entry in entries if "step" in entry.facts]
+    steps = _steps(entries)
     arms: dict[str, list[Row]] = {"old": [], "new": []}
     for row in _rows(state, "requests.jsonl", facts.since, until):
         if row["version"] in arm_of and gateway_logs.was_tried(row):
-            arm, step = arm_of[row["version"]], _step_at(steps, row)
+            arm, step = arm_of[row["version"]], _step_of(row, steps)
             step.requests[arm if row["study"] else "without_study"] += 1
             if step.compares and row["study"]:
                 arms[arm].append(row)
@@ -78,7 +79,7 @@ def analyse(state: Path, facts: Facts, entries: Sequence[Entry]) -> Json:
             continue
         if row["id"] in shadows:
             answers += [("mirrored", row), ("shadow", shadows[row["id"]])]
-        elif row["study"] and _step_at(steps, row).compares:
+        elif row["study"] and _step_of(row, steps).compares:
             answers.append((arm_of[row["version"]], row))
     scores: dict[str, dict[str, list[float]]] = {}
     for arm, row in answers:
@@ -89,13 +90,13 @@ def analyse(state: Path, facts: Facts, entries: Sequence[Entry]) -> Json:
         "model": facts.model,
         "versions": versions,
         "from": facts.began,
-        "to": None if math.isinf(until) else until,
-        "end": entries[-1].event,
-        "requests": sum(step.requests.total() for step in steps),
+        "to": end.time if end else None,
+        "end": (end or entries[-1]).event,
+        "requests": sum(step.requests.total() for step in steps.values()),
         "steps": [
             {"step": step.name, "compared": step.compares}
             | {arm: step.requests[arm] for arm in ("old", "new", "without_study")}
-            for step in steps
+            for step in steps.values()
             if step.requests
         ],
         "arms": {arm: _arm(rows) for arm, rows in arms.items() if rows},
@@ -108,31 +109,34 @@ def analyse(state: Path, facts: Facts, entries: Sequence[Entry]) -> Json:
     }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Step:
     name: str
-    began: float
-    judged: int
-    """The entry that its requests are logged with; steps in which all is as before share one."""
-    compares: bool
+    """Of all steps in which the same versions answer the same requests: rows do not tell them
+    apart."""
+    compares: bool = False
     """Both versions answer clients, and chance says which one a study gets."""
     requests: Counter[str] = field(default_factory=Counter)
     """By version, and those without a study, which are never sent by chance."""
 
-    @classmethod
-    def of(cls, entry: Entry, entries: Sequence[Entry]) -> _Step:
-        """From the entry that began it, among those of the rollout."""
-        name = str(entry.facts["step"])
-        share = entry.facts.get("percent", 0.0)
-        judged = fold(it for it in entries if it.seq <= entry.seq).split
-        return cls(name, entry.time, judged, name.startswith("canary") and 0 < share < 100)
+
+def _steps(entries: Sequence[Entry]) -> dict[int, _Step]:
+    """By the entry that their requests are logged with."""
+    found: dict[int, _Step] = {}
+    for number, entry in enumerate(entries, 1):
+        if "step" not in entry.facts:
+            continue
+        name, share = str(entry.facts["step"]), entry.facts.get("percent", 0.0)
+        split = fold(entries[:number]).split
+        if split in found:
+            found[split].name += f", {name}"
+        else:
+            found[split] = _Step(name, name.startswith("canary") and 0 < share < 100)
+    return found
 
 
-def _step_at(steps: Sequence[_Step], row: Row) -> _Step:
-    """The step in which a row's request began."""
-    began = gateway_logs.started(row)
-    same = [step for step in steps if step.judged == gateway_logs.seq(row)] or steps[:1]
-    return next((step for step in reversed(same) if step.began <= began), same[0])
+def _step_of(row: Row, steps: dict[int, _Step]) -> _Step:
+    return steps.setdefault(gateway_logs.seq(row), _Step("not in the journal"))
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
@@ -160,8 +164,9 @@ def quantile(values: Sequence[float], q: float) -> Json:
 
 
 def _rows(state: Path, name: str, since: int, until: float) -> list[Row]:
+    """The rows of a rollout, by the journal's entries and not by a clock that may be set."""
     rows = LogTail(state / "gateway" / name, since).rows()
-    return [row for row in rows if gateway_logs.seq(row) >= since and row["t"] <= until]
+    return [row for row in rows if since <= gateway_logs.seq(row) < until]
 
 
 def _arm(rows: Sequence[Row]) -> Json:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -22,7 +23,7 @@ from archives.gateway import logs as gateway_logs
 from archives.gateway.logs import Logs, Row, seq
 from archives.judging.facts import JUDGED, judged_since, kind_of, last_facts, rollouts
 from archives.judging.guards import Watch
-from archives.state.journal import SPLIT, Entry, Journal, fold
+from archives.state.journal import Entry, Journal, fold
 from sonode.console import UserError
 from sonode.page import page, table
 
@@ -96,7 +97,8 @@ def _step(state: Path, entries: list[Entry], step: Entry, end: Entry | None) -> 
     kind = kind_of(fold(entries[: step.seq]))
     assert facts and kind
     since = judged_since(entries, step)
-    until = next((it.seq for it in entries[step.seq :] if SPLIT & it.facts.keys()), None)
+    later = (it.seq for it in entries[step.seq :])
+    until = next((it for it in later if fold(entries[:it]).split == it), math.inf)
     watch = Watch(
         facts.policy, kind, old=facts.old.version if facts.old else None,
         new=facts.new.version, heads=facts.heads, since=since,
@@ -104,8 +106,7 @@ def _step(state: Path, entries: list[Entry], step: Entry, end: Entry | None) -> 
     requests: list[Row] = []
     attempts: list[Row] = []
     for is_attempt, row in Logs(state, since).rows():
-        # No entry splits the traffic after `keep`: what comes then has its number, too.
-        if seq(row) >= until if until else end and row["t"] > end.time:
+        if seq(row) >= until:
             continue
         (watch.add_attempt if is_attempt else watch.add_request)(row)
         if seq(row) >= since:

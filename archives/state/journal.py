@@ -72,8 +72,9 @@ class Desired:
     step: str = "idle"
     paused: bool = False
     split: int = 0
-    """Of the entry since which the same versions answer the same requests: rows of the gateway's
-    logs name it (`seq`), so that what belongs to a step does not hang on a clock."""
+    """Of the entry since which the same versions answer the same requests in the same rollout, or
+    in none: rows of the gateway's logs name it (`seq`), so that what belongs to a step, or a
+    rollout, does not hang on a clock."""
 
 
 def fold(entries: Iterable[Entry]) -> Desired:
@@ -81,7 +82,8 @@ def fold(entries: Iterable[Entry]) -> Desired:
     desired = Desired()
     for entry in entries:
         changes = {name: _value(name, entry.facts[name]) for name in CHANGED & set(entry.facts)}
-        if SPLIT & changes.keys():
+        ended = desired.rollout and entry.rollout is None
+        if SPLIT & changes.keys() or ended:
             changes["split"] = entry.seq
         desired = replace(desired, seq=entry.seq, rollout=entry.rollout, **changes)
     return desired
@@ -89,7 +91,7 @@ def fold(entries: Iterable[Entry]) -> Desired:
 
 CHANGED = {item.name for item in fields(Desired)} - set(HEAD)
 RELEASES = {"stable", "candidate"}
-SPLIT = {*RELEASES, "percent", "shadow_percent"}
+SPLIT = {*RELEASES, "serves", "percent", "shadow_percent"}
 
 
 def _value(name: str, value: Any) -> Any:

@@ -7,7 +7,7 @@ import pytest
 from archives.judging.explain import explain
 from archives.state.journal import Journal
 from sonode.console import UserError
-from tests.archives.judging.test_view import row, steps  # noqa: F401 - a fixture
+from tests.archives.judging.test_view import NEW, row, steps  # noqa: F401 - a fixture
 from tests.archives.rollout.test_commands import run, state  # noqa: F401 - a fixture
 
 
@@ -66,14 +66,18 @@ def test_what_comes_after_keep_is_not_counted_in_it(steps, tmp_path):  # noqa: F
     journal = Journal(tmp_path)
     with journal.lock():
         journal.append("keep", rollout="x", step="keep")
-        journal.append("retire", rollout="x", step="retire", after="keep", why="all guards hold")
+        retire = journal.append(
+            "retire", rollout="x", step="retire", after="keep", why="all guards hold", serves=[NEW]
+        )
         done = journal.append("done", rollout=None, step="idle")
-    late = row(float(steps["default"].seq), status=503, study="late") | {"t": done.time + 5}
+    # A clock that was set back since, by ten minutes.
+    rows = [row(float(steps["default"].seq), status=503, study="s3") | {"t": done.time + 600}]
+    rows += [row(float(it.seq), status=503, study="late") | {"t": it.time} for it in (retire, done)]
     with (tmp_path / "gateway" / "requests.jsonl").open("a") as file:
-        file.write(json.dumps(late) + "\n")
+        file.writelines(json.dumps(it) + "\n" for it in rows)
     keep = explain(tmp_path)["steps"][-1]
     assert (keep["step"], keep["ended"]) == ("keep", "all guards hold")
-    assert [it["study"] for it in keep["failing"]] == ["s1", "s2"]
+    assert [it["study"] for it in keep["failing"]] == ["s1", "s2", "s3"]
 
 
 def test_a_failure_is_told_with_what_the_other_version_did(state, tmp_path):  # noqa: F811

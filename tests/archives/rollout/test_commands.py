@@ -196,12 +196,33 @@ def test_report(state, tmp_path, capsys):
         assert not re.search(r"\bs\d+\b|\bc1\d\b", text)  # no study
 
 
+def test_report_counts_all_also_where_the_clock_was_set_back(state, tmp_path):
+    journal, folder = Journal(state), state / "gateway"
+    with journal.lock():
+        journal.append("rollback", rollout="2.0-x", step="rollback", percent=0.0)
+        journal.append("withdraw", rollout="2.0-x", step="withdraw", candidate=None)
+        end = journal.append("rolled_back", rollout=None, step="idle")
+        journal.append("allowed", rollout=None, sha256="")
+    for name in ("requests", "attempts"):
+        rows = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+        for number, row in enumerate(rows):
+            row["t"] += 600 * (number < 80)  # logged before it was set back
+        rows.append(rows[-1] | {"t": end.time, "seq": end.seq, "tries": 1})  # of no rollout
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run("rollout", "report", tmp_path / "out", "--state", state)
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (found["requests"], found["end"], found["to"]) == (40 + 107, "rolled_back", end.time)
+    assert [found["arms"][arm]["requests"] for arm in ("old", "new")] == [50, 50]
+    assert found["scores"]["malignancy"]["new"]["n"] == 47
+
+
 def test_report_of_a_rollout_that_came_to_no_canary(state, tmp_path):
     lines = (state / "journal.jsonl").read_text().splitlines(keepends=True)
     (state / "journal.jsonl").write_text("".join(lines[:-1]))
     run("rollout", "report", tmp_path / "out", "--state", state)
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     assert (found["arms"], found["requests"]) == ({}, 40 + 107)
+    assert [it["step"] for it in found["steps"]] == ["shadow", "not in the journal"]
     assert set(found["scores"]["malignancy"]) == {"mirrored", "shadow"}
     assert "None: no canary step had any" in (tmp_path / "out" / "report.html").read_text()
 

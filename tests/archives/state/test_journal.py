@@ -203,3 +203,20 @@ def test_what_root_writes_is_the_owners(tmp_path):
     _keep_copy(tmp_path / "new.mar", tmp_path / "archives" / "m.mar", "")
     owners = {path.stat().st_uid for path in tmp_path.rglob("*") if path.name != "new.mar"}
     assert owners == {12345}
+
+
+def test_rows_of_a_rollout_that_has_ended_are_told_from_those_after_it(tmp_path):
+    journal = Journal(tmp_path)
+    splits = []
+    with journal.lock():
+        for event, facts in (
+            ("deployed", {"rollout": None, "stable": OLD, "serves": [OLD]}),
+            ("default", {"rollout": "r1", "stable": NEW, "serves": [OLD, NEW]}),
+            ("keep", {"rollout": "r1", "step": "keep"}),
+            ("retire", {"rollout": "r1", "step": "retire", "serves": [NEW]}),
+            ("done", {"rollout": None, "step": "idle"}),
+            ("allowed", {"rollout": None, "sha256": "0"}),
+        ):
+            journal.append(event, **facts)
+            splits.append(fold(journal.entries()).split)
+    assert splits == [1, 2, 2, 4, 5, 5]
