@@ -5,11 +5,13 @@ Light on purpose (no torch, rich only when used): the command line imports it at
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import IO, TypeVar
 
 T = TypeVar("T")
@@ -32,20 +34,33 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
-def run_sonode(arguments: Sequence[str], log: IO[str] | None = None) -> int:
+CLEANS_UP_S = 30.0  # what is stopped since its time is over has so long to remove its files
+
+
+def run_sonode(
+    arguments: Sequence[str], log: IO[str] | None = None, timeout_s: float | None = None
+) -> int:
     """Run a command of sonode in a process of its own and return its exit code.
 
     Its output goes to `log`, or where this process's goes. A Ctrl-C reaches it once, from here, and
-    it has time to clean up.
+    it has time to clean up. Raises subprocess.TimeoutExpired where it takes longer than `timeout_s`
+    (None: it may take for ever); it is ended then, with all that it has started.
     """
     # -P: a folder of the user's that is named like a room of sonode must not stand in for it.
     command = [sys.executable, "-P", "-m", "sonode", *arguments]
     with subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True) as child:
         try:
-            return child.wait()
+            return child.wait(timeout_s)
         except KeyboardInterrupt:
             child.send_signal(signal.SIGINT)
             child.wait()
+            raise
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(CLEANS_UP_S)
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
             raise
 
 

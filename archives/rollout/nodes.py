@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import subprocess
 import tempfile
 import time
 import zipfile
@@ -16,7 +15,7 @@ import httpx
 
 from archives.gateway import logs as gateway_logs
 from archives.nodes.nodes import Node, NoWorkerError, OtherBytesError
-from archives.state.files import FULL
+from archives.rollout import machine
 from archives.state.journal import Release
 from archives.torchserve.tokens import ask
 from sonode.console import UserError, run_sonode
@@ -25,7 +24,7 @@ NOT_THERE = (httpx.TransportError, OSError, ValueError, KeyError)  # TorchServe 
 TRIES = 3
 GOLDEN_TIMEOUT_S = 60.0
 NO_WORKER = (503, 507)
-SPARE_BYTES = 32_000_000  # what a service may write beside its archive
+VERIFY_TIMEOUT_S = 1800.0  # it reads every byte, and may have a slow disk
 GONE_S = 30.0  # within so long a version that is taken off stays away
 SETTLE_S = 1.5  # the gateway looks at a node once a second
 
@@ -38,6 +37,10 @@ class Refused(Exception):  # noqa: N818
         self.guard, self.said, self.more = guard, said, more
 
 
+class Failed(Refused):
+    """It does not work on a node, which may be that machine's fault."""
+
+
 def verify(archive: Path) -> None:
     """Check every byte of the archive, and its golden examples on this machine.
 
@@ -46,7 +49,13 @@ def verify(archive: Path) -> None:
     """
     _check_room(archive)
     with tempfile.TemporaryFile("w+") as log:
-        code = run_sonode(["inspect", str(archive), "--verify"], log)
+        try:
+            code = run_sonode(["inspect", str(archive), "--verify"], log, VERIFY_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise UserError(
+                f"verify: has not ended within {VERIFY_TIMEOUT_S:g} s on this machine: see what "
+                "keeps it, or try `sonode inspect --verify` on another one"
+            ) from None
         log.seek(0)
         said = log.read().strip().splitlines() or ["no message"]
     if code < 0:
@@ -56,26 +65,18 @@ def verify(archive: Path) -> None:
         )
     if code:
         _check_room(archive)  # it may have been used up meanwhile
-        if any(os.strerror(it) in said[-1] for it in FULL):
-            raise UserError(f"verify: {said[-1].removeprefix('error: ')}: make room, or set TMPDIR")
+        if machine.lack(said[-1]):
+            raise UserError(
+                f"verify: {said[-1].removeprefix('error: ')}: give this machine more of it; for "
+                "room, also by TMPDIR"
+            )
         raise Refused("verify", said[-1].removeprefix("error: "))
 
 
 def _check_room(archive: Path) -> None:
     """Raise UserError where the archive cannot be unpacked here."""
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            needed = sum(item.file_size for item in packed.infolist())
-    except (zipfile.BadZipFile, OSError):
-        needed = archive.stat().st_size
-    folder = tempfile.gettempdir()
-    # Unpacked, and zipped again for its digest.
-    needed, free = 2 * needed + SPARE_BYTES, shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(
-            f"verify: {folder} has {free / 1e6:.0f} MB free, and {needed / 1e6:.0f} MB are needed: "
-            "make room, or set TMPDIR"
-        )
+    if why := machine.no_room(archive, Path(tempfile.gettempdir())):
+        raise UserError(f"verify: {why}: make room, or set TMPDIR")
 
 
 def is_there(node: Node) -> bool:
@@ -95,8 +96,11 @@ def register_and_prove(node: Node, model: str, release: Release, tolerance: floa
     Raises:
         Refused: it does not start there, or its probabilities differ by more than `tolerance`.
         UserError: the node's store, its worker's bytes, or the archive here, are not as they must
-            be; no version's fault, since `verify` has seen that the archive tells its own digest.
+            be, or its machine lacks room, memory or the like; no version's fault, since `verify`
+            has seen the archive start here and that it tells its own digest.
     """
+    logs = machine.NodeLogs(node.settings.run_dir)
+    lacks = ""
     try:
         try:
             node.register(model, release)
@@ -106,13 +110,22 @@ def register_and_prove(node: Node, model: str, release: Release, tolerance: floa
     except NOT_THERE:  # nor is it the version's fault where the node takes long to answer
         return None
     except httpx.HTTPStatusError as error:
-        raise Refused(
-            "register",
+        lacks = machine.refused_for(error.response)
+        said = (
             f"node {node.name} does not start {release.version} (TorchServe answers "
-            f"{error.response.status_code}): see the node's logs/model_log.log",
-        ) from error
+            f"{error.response.status_code}): see the node's logs/model_log.log"
+        )
+        failed = Failed("register", said)
     except NoWorkerError as error:
-        raise Refused("register", str(error)) from error
+        failed = Failed("register", str(error))
+    except Failed as error:
+        failed = error
+    lacks = lacks or logs.lack()
+    if not lacks and failed.guard == "register":
+        lacks = machine.no_room(node.archives / release.file, node.settings.run_dir)
+    if lacks:
+        raise UserError(f"{failed.said}; the fault is its machine's ({lacks}): mend that")
+    raise failed
 
 
 def _golden_difference(node: Node, model: str, release: Release, tolerance: float) -> float:
@@ -131,12 +144,12 @@ def _golden_difference(node: Node, model: str, release: Release, tolerance: floa
             except httpx.ReadTimeout as error:
                 if is_there(node):
                     told = f"{where}: no answer within {GOLDEN_TIMEOUT_S:g} s"
-                    raise Refused("goldens", told) from error
+                    raise Failed("goldens", told) from error
                 raise
             if answer.status_code == httpx.codes.NOT_FOUND:
                 raise httpx.RemoteProtocolError(f"{where}: the node has started anew")
             if answer.status_code != 200:
-                raise Refused("goldens", f"{where}: answered {answer.status_code}")
+                raise Failed("goldens", f"{where}: answered {answer.status_code}")
             try:
                 result = answer.json()
                 loaded = str(result["model"]["sha256"])

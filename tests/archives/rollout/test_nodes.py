@@ -1,6 +1,7 @@
 """How a node's answers are held against an archive's golden examples, by hand."""
 
 import json
+import os
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from archives.nodes.nodes import OtherBytesError
+from archives.rollout import machine
 from archives.rollout import nodes as rollout_nodes
 from archives.rollout.nodes import Refused
 from sonode.console import UserError
@@ -95,13 +97,11 @@ def test_a_full_temporary_folder_or_a_kill_is_no_word_about_the_archive(
         packed.writestr("weights", bytes(50_000_000))
 
     def outcome(free: int, code: int, said: str = "error: damaged") -> None:
-        def run(words: object, log: IO[str]) -> int:
+        def run(words: object, log: IO[str], timeout_s: float) -> int:
             log.write(said)
             return code
 
-        monkeypatch.setattr(
-            rollout_nodes.shutil, "disk_usage", lambda _: SimpleNamespace(free=free)
-        )
+        monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
         monkeypatch.setattr(rollout_nodes, "run_sonode", run)
         rollout_nodes.verify(archive)
 
@@ -111,17 +111,81 @@ def test_a_full_temporary_folder_or_a_kill_is_no_word_about_the_archive(
         outcome(140_000_000, -9)
     with pytest.raises(Refused):
         outcome(140_000_000, 2)
-    with pytest.raises(UserError, match=r"^verify: ARCHIVE: .* No space left on device: make room"):
+    with pytest.raises(UserError, match=r"^verify: ARCHIVE: .* No space left on device: give this"):
         outcome(
             140_000_000, 2, "error: ARCHIVE: its service does not start: No space left on device"
         )
     outcome(140_000_000, 0)
 
 
+def test_verify_that_does_not_end_is_ended_and_is_no_word_about_the_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe in place of the archive: whoever reads it waits for ever."""
+    os.mkfifo(tmp_path / "m.mar")
+    monkeypatch.setattr(rollout_nodes, "_check_room", lambda _: None)
+    monkeypatch.setattr(rollout_nodes, "VERIFY_TIMEOUT_S", 0.2)
+    with pytest.raises(UserError, match=r"^verify: has not ended within 0\.2 s on this machine"):
+        rollout_nodes.verify(tmp_path / "m.mar")
+
+
+STARTS_NOT = {"code": 500, "type": "InternalServerException", "message": "Failed to start workers"}
+NO_ROOM = STARTS_NOT | {"message": "Failed to save model: m-2.0.mar"}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "logged", "free", "lacks"),
+    [
+        (500, NO_ROOM, "", 10**12, "could not unpack"),
+        (507, STARTS_NOT, "", 10**12, "too little memory"),
+        (500, STARTS_NOT, "OSError: [Errno 28] No space left on device: 'x'", 10**12, "No space"),
+        (500, STARTS_NOT, "OSError: [Errno 24] Too many open files", 10**12, "Too many open"),
+        (500, STARTS_NOT, "RuntimeError: CUDA out of memory. Tried", 10**12, "out of memory"),
+        (500, STARTS_NOT, "DefaultCPUAllocator: can't allocate memory", 10**12, "can't allocate"),
+        (500, STARTS_NOT, "[Errno 98] Address already in use", 10**12, "Address already in use"),
+        (500, STARTS_NOT, "Backend worker did not respond in given time", 10**12, "in given time"),
+        (500, STARTS_NOT, "", 1_000_000, r"has 1 MB free, and \d+ MB are needed"),
+        (500, STARTS_NOT, "RuntimeError: does not load", 10**12, None),
+        (400, {"message": "Failed to read manifest"}, "", 10**12, None),
+    ],
+)
+def test_what_a_nodes_machine_lacks_is_no_word_about_the_archive(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    body: dict[str, object],
+    logged: str,
+    free: int,
+    lacks: str | None,
+) -> None:
+    log = tmp_path / "logs" / "model_log.log"
+    log.parent.mkdir()
+    log.write_text("OSError: [Errno 28] No space left on device, of another day\n" * 3)
+
+    def refuse(*_: object) -> None:
+        with log.open("a") as file:
+            file.write(f"{logged}\n")
+        httpx.Response(
+            status, json=body, request=httpx.Request("POST", "http://a")
+        ).raise_for_status()
+
+    (tmp_path / "m.mar").write_bytes(b"")
+    settings = SimpleNamespace(run_dir=tmp_path)
+    node: Any = SimpleNamespace(name="a", register=refuse, archives=tmp_path, settings=settings)
+    release: Any = SimpleNamespace(version="2.0", file="m.mar")
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(
+        UserError if lacks else Refused, match=lacks or "does not start 2.0"
+    ) as told:
+        rollout_nodes.register_and_prove(node, "m", release, 0.01)
+    assert f"TorchServe answers {status}" in str(told.value)
+
+
 def test_a_node_that_answers_slowly_about_itself_is_no_bad_version(tmp_path: Path) -> None:
     def slow(*_: object) -> None:
         raise httpx.ReadTimeout("")
 
-    node: Any = SimpleNamespace(name="a", register=slow, healthy=lambda: True)
+    settings = SimpleNamespace(run_dir=tmp_path)
+    node: Any = SimpleNamespace(name="a", register=slow, healthy=lambda: True, settings=settings)
     release: Any = SimpleNamespace(version="2.0", file="m.mar")
     assert rollout_nodes.register_and_prove(node, "m", release, 0.01) is None

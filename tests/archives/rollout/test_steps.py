@@ -18,6 +18,7 @@ import pytest
 from archives.judging.facts import step_entry, went_back
 from archives.judging.policy import Policy
 from archives.packing.loader import file_sha256
+from archives.rollout import machine
 from archives.rollout import nodes as rollout_nodes
 from archives.rollout import release as rollout_release
 from archives.rollout import start as rollout_start
@@ -645,6 +646,26 @@ def test_a_node_that_does_not_do_it_is_told_of_and_brought_in_line_at_last(site,
             time.sleep(0.1)
     assert nodes.versions() == [{"2.0": 1}] * 2
     assert stuck.default == "2.0"
+    assert clients.statuses().keys() == {200}
+
+
+def test_what_a_nodes_machine_lacks_halts_it_and_the_same_words_go_on(
+    site, nodes, archives, monkeypatch
+):
+    stuck = nodes.nodes[1]
+    stuck.refuses = ("POST",)
+    with load(site) as clients:
+        with monkeypatch.context() as patch:
+            patch.setattr(machine.NodeLogs, "lack", lambda _: "No space left on device")
+            with pytest.raises(
+                rollout_start.Halted,
+                match=r"^node b does not start 2\.0 .*space left on device\): mend that; started",
+            ):
+                start(site, archives["2.0"])
+        assert site.entries()[-1].event == "register"
+        stuck.refuses = ()
+        assert start(site, archives["2.0"], canary=[100])
+    assert nodes.versions() == [{"2.0": 1}] * 2
     assert clients.statuses().keys() == {200}
 
 

@@ -1,0 +1,97 @@
+"""What a machine lacks where an archive does not work on it: room, memory, descriptors.
+
+`verify` has proved the archive on one machine, so another one that is short of something says
+nothing about it. TorchServe's answer tells only that it could not unpack an archive; why a worker
+did not start stands in its logs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import httpx
+
+SPARE_BYTES = 32_000_000  # what a service may write beside its archive
+SHORT_OF = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE),
+    *(errno.ENFILE, errno.EADDRINUSE),
+)
+LACK = re.compile(
+    "|".join(
+        [
+            *map(re.escape, map(os.strerror, SHORT_OF)),
+            # Python, PyTorch (CPU and CUDA) and Java
+            *("MemoryError", "can't allocate memory", "out of memory", "OutOfMemoryError"),
+            # TorchServe, after startupTimeout
+            *("worker did not respond in given time", "worker startup time out"),
+        ]
+    ),
+    re.IGNORECASE,
+)
+UNPACKS_NOT = "Failed to save model"
+"""TorchServe's words for any fault of the disk while it unpacks; a bad archive has others."""
+LOGS = ("model_log.log", "ts_log.log")
+READ_BYTES = 1_000_000  # of the end of a log
+
+
+def lack(text: str) -> str:
+    """What the machine lacked, in the words that stand in a text; empty: nothing."""
+    found = LACK.search(text)
+    return found[0] if found else ""
+
+
+def no_room(archive: Path, folder: Path) -> str:
+    """Why the archive cannot be unpacked in the folder; empty: it can."""
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            needed = sum(item.file_size for item in packed.infolist())
+    except (zipfile.BadZipFile, OSError):
+        needed = archive.stat().st_size
+    # Unpacked, and zipped again for its digest.
+    needed, free = 2 * needed + SPARE_BYTES, shutil.disk_usage(folder).free
+    if free >= needed:
+        return ""
+    return f"{folder} has {free / 1e6:.0f} MB free, and {needed / 1e6:.0f} MB are needed"
+
+
+def refused_for(answer: httpx.Response) -> str:
+    """What the machine lacked where TorchServe has refused to register; empty: it does not say."""
+    if UNPACKS_NOT in answer.text:
+        return "it could not unpack the archive, as where its disk is full"
+    if answer.status_code == httpx.codes.INSUFFICIENT_STORAGE:
+        return "too little memory"
+    return ""
+
+
+class NodeLogs:
+    """What TorchServe and its workers have written to the logs of a run folder from now on."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._began = {path: _size(path) for path in (run_dir / "logs" / name for name in LOGS)}
+
+    def lack(self) -> str:
+        """What the machine lacked, as it stands there; empty: nothing, or they cannot be read."""
+        return next(filter(None, (lack(self._since(path)) for path in self._began)), "")
+
+    def _since(self, path: Path) -> str:
+        size, began = _size(path), self._began[path]
+        if size < began:  # it was begun anew
+            began = 0
+        try:
+            with path.open("rb") as file:
+                file.seek(max(began, size - READ_BYTES))
+                return file.read().decode(errors="replace")
+        except OSError:
+            return ""
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
