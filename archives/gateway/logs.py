@@ -39,10 +39,10 @@ def told(state: Path) -> dict[str, Any]:
     Empty where it has told nothing yet, or a power cut has left nothing of it.
     """
     try:
-        found: dict[str, Any] = json.loads((state / "gateway" / "applied.json").read_text())
+        found = json.loads((state / "gateway" / "applied.json").read_text())
     except (FileNotFoundError, ValueError):
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
 
 
 class LogTail:

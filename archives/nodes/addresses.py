@@ -14,11 +14,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from archives.state.files import write_private
 
 logger = logging.getLogger(__name__)
 
 LOOK_S = 5.0
+_KEPT = TypeAdapter(dict[str, list[str]])
 
 
 class Addresses(threading.Thread):
@@ -64,7 +67,9 @@ class Addresses(threading.Thread):
                 self._unknown.add(authority)
             else:
                 self._unknown.discard(authority)
-                found[authority] = sorted({_for_nginx(it[4]) for it in answers})
+                # nginx refuses an address of one link (fe80::1%eth0), as mDNS gives them.
+                hosts = [it[4] for it in answers if "%" not in str(it[4][0])]
+                found[authority] = sorted(map(_for_nginx, {*hosts}))
                 if set(known.get(authority, [])) & set(found[authority]):
                     # Still right: answers that rotate are no reason for another configuration.
                     found[authority] = known[authority]
@@ -75,10 +80,9 @@ class Addresses(threading.Thread):
 
     def _kept(self) -> dict[str, list[str]]:
         try:
-            kept: dict[str, list[str]] = json.loads(self._path.read_text())
+            return _KEPT.validate_json(self._path.read_bytes())
         except (OSError, ValueError):  # the first start
             return {}
-        return kept
 
 
 def _for_nginx(address: tuple[object, ...]) -> str:

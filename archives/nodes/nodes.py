@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from archives.nodes.stores import deliver, is_other
 from archives.state.journal import Release
@@ -30,7 +30,18 @@ PROBE_TIMEOUT_S = 3.0
 WORKERS_TIMEOUT_S = 120.0  # startupTimeout of an archive's model-config.yaml
 REGISTER_TIMEOUT_S = 300.0  # a start imports torch and proves the golden examples; twice, at worst
 
-Url = Annotated[str, StringConstraints(pattern=r"^http://[A-Za-z0-9.-]+:[0-9]{1,5}$")]
+
+def _with_port(url: str) -> str:
+    if not 0 < (port := int(url.rpartition(":")[2])) < 2**16:
+        raise ValueError(f"there is no port {port}")  # the system would take it modulo 65,536
+    return url
+
+
+Url = Annotated[
+    str,
+    StringConstraints(pattern=r"^http://[A-Za-z0-9.-]+:[0-9]{1,5}$"),
+    AfterValidator(_with_port),
+]
 
 
 class NodeSettings(BaseModel):
@@ -65,16 +76,16 @@ def read_nodes(path: Path) -> tuple[NodeSettings, ...]:
 
     Raises UserError for a file that is not there, or with anything in it that is not understood.
     """
-    nodes = read_settings(path, Nodes, "--nodes", "see docs/gateway.md").nodes
-    for what in ("name", "inference", "management"):
+    base = path.resolve().parent
+    nodes = tuple(
+        node.model_copy(update={"run_dir": base / node.run_dir, "store": base / node.store})
+        for node in read_settings(path, Nodes, "--nodes", "see docs/gateway.md").nodes
+    )
+    for what in ("name", "inference", "management", "run_dir"):
         values = [getattr(node, what) for node in nodes]
         if twice := next((value for value in values if values.count(value) > 1), None):
             raise UserError(f"--nodes {path}: {what} {twice} is given twice; each node has its own")
-    base = path.resolve().parent
-    return tuple(
-        node.model_copy(update={"run_dir": base / node.run_dir, "store": base / node.store})
-        for node in nodes
-    )
+    return nodes
 
 
 class _Worker(BaseModel):

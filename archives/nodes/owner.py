@@ -22,7 +22,7 @@ FRESH_S = 60.0
 
 def other(run_dir: Path, state: Path) -> str:
     """HOST:FOLDER of another state folder whose gateway has this node; empty: none."""
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads((run_dir / FILE).read_text())
         # By the clock of the folder's own machine.
         probe = run_dir / f"{FILE}.{_id(state)}"

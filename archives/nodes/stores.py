@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
+from archives.packing.beside import beside, remove_abandoned, sync
 from archives.packing.loader import file_sha256
 from archives.state.journal import Release
 from sonode.console import UserError
@@ -50,29 +50,23 @@ def remove_old(folder: Path, named: Collection[str], needed: Collection[str]) ->
     Files that are not `named` are somebody else's. Returns the names that were removed.
     """
     old = sorted(name for name in set(named) - set(needed) if (folder / name).is_file())
-    for path in [*(folder / name for name in old), *folder.glob(".*.part")]:
-        path.unlink(missing_ok=True)
+    for name in old:
+        (folder / name).unlink(missing_ok=True)
+    remove_abandoned(folder)
     return old
 
 
 def copy_whole(source: Path, target: Path) -> None:
     """Copy a file so that `target` is never there in part, whatever ends this; in its folder.
 
-    What a kill has left of an earlier copy is removed. A copy of root's belongs to whom the folder
-    belongs to.
+    A copy of root's belongs to whom the folder belongs to. Others may copy the same at once: the
+    rollout and the gateway, or two nodes with one store.
     """
-    for left in target.parent.glob(f".{target.name}-*.part"):
-        left.unlink(missing_ok=True)
-    handle, name = tempfile.mkstemp(".part", f".{target.name}-", target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file, source.open("rb") as original:
-            shutil.copyfileobj(original, file)
-            if os.geteuid() == 0:
-                owner = target.parent.stat()
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-            file.flush()
-            os.fsync(file.fileno())  # the journal, which names it, is synced, too
-        Path(name).chmod(0o644)
-        Path(name).replace(target)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with beside(target) as part:
+        shutil.copyfile(source, part)
+        if os.geteuid() == 0:
+            owner = target.parent.stat()
+            os.chown(part, owner.st_uid, owner.st_gid)
+        sync(part)  # the journal, which names it, is synced, too
+        part.replace(target)
+        sync(target.parent)

@@ -73,6 +73,7 @@ class Watch(threading.Thread):
     def run(self) -> None:
         """Watch until `end`; the thread's own."""
         probe_at = take_at = 0.0
+        told = ""
         while not self._ended.wait(TOKEN_S):
             try:
                 if time.monotonic() >= take_at:
@@ -86,8 +87,10 @@ class Watch(threading.Thread):
                 if time.monotonic() >= probe_at:
                     self.seen = self._probe()
                     probe_at = time.monotonic() + PROBE_S
-            except Exception:  # one node's answers end no gateway
-                logger.exception("node %s: its answers cannot be made out", self.node.name)
+            except Exception as fault:  # one node's answers end no gateway
+                if repr(fault) != told:
+                    told = repr(fault)
+                    logger.exception("node %s: its answers cannot be made out", self.node.name)
                 self.seen = Seen(why="answers what cannot be made out")
                 self._ended.wait(PROBE_S)
         node_owner.release(self.node.settings.run_dir, self._state)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from archives.packing.beside import beside, sync
 from archives.packing.errors import ArchiveError
 from archives.packing.golden_images import golden_images
 from archives.packing.loader import MANIFEST, NAME, file_sha256, load_archive, load_folder
@@ -42,42 +43,40 @@ def pack(checkpoint: Path, name: str, version: str, store: Path) -> Path:
     store.mkdir(parents=True, exist_ok=True)
     target = store / f"{name}-{version}.mar"
     work = Path(tempfile.mkdtemp(prefix="sonode-pack-"))
-    # Of its own: two may pack at once.
-    handle, partial_name = tempfile.mkstemp(".partial", f".{target.name}-", store)
-    os.close(handle)
-    partial = Path(partial_name)
-    partial.chmod(0o644)
     try:
-        unpacked = _archive(_stage(checkpoint, work / "stage"), name, version, work)
-        _prove_and_zip(unpacked, partial)
-        with load_archive(partial, REFERENCE):
-            pass  # it imports, reproduces its goldens, and is in canonical form
-        _place(partial, target, version)
+        _stage(checkpoint, work / "stage")
+        unpacked = _archive(name, version, work)
+        with beside(target) as part:
+            _prove_and_zip(unpacked, part)
+            with load_archive(part, REFERENCE):
+                pass  # it imports, reproduces its goldens, and is in canonical form
+            sync(part)
+            _place(part, target, version)
+            sync(store)
     finally:
-        partial.unlink(missing_ok=True)
         shutil.rmtree(work, ignore_errors=True)
     return target
 
 
-def _place(partial: Path, target: Path, version: str) -> None:
+def _place(part: Path, target: Path, version: str) -> None:
     """Give the archive its name, unless another one has it."""
     if not target.exists():
         try:
-            target.hardlink_to(partial)  # fails where somebody was first; a rename would not
+            target.hardlink_to(part)  # fails where somebody was first; a rename would not
             return
         except FileExistsError:
             pass
         except OSError:  # no hard links here (exFAT, SMB)
-            partial.replace(target)
+            part.replace(target)
             return
-    if file_sha256(target) != file_sha256(partial):
+    if file_sha256(target) != file_sha256(part):
         raise UserError(
             f"--version {version}: {target} exists with other content; "
             "a version is packed once, give a new one"
         )
 
 
-def _stage(checkpoint: Path, stage: Path) -> Path:
+def _stage(checkpoint: Path, stage: Path) -> None:
     """Lay out what the archiver copies to the archive's root, the service aside."""
     for package in ("handlers", "model_def"):
         skip = shutil.ignore_patterns("__pycache__", "service.py")
@@ -88,11 +87,10 @@ def _stage(checkpoint: Path, stage: Path) -> Path:
     golden.mkdir()
     for image in golden_images():
         (golden / image.name).write_bytes(image.png)
-    return stage
 
 
-def _archive(stage: Path, name: str, version: str, work: Path) -> Path:
-    """Run torch-model-archiver; returns the archive as a folder."""
+def _archive(name: str, version: str, work: Path) -> Path:
+    """Run torch-model-archiver on what is staged; returns the archive as a folder."""
     (work / "tmp").mkdir()
     (work / "export").mkdir()
     # -P: a folder of the user's that is named like a module must not stand in for it.
@@ -100,12 +98,15 @@ def _archive(stage: Path, name: str, version: str, work: Path) -> Path:
     command += ["--model-name", name, "--version", version, "--runtime", "python"]
     command += ["--handler", str(CODE / "handlers" / "service.py")]
     command += ["--config-file", str(Path(__file__).parent / "model-config.yaml")]
-    command += ["--extra-files", str(stage), "--archive-format", "no-archive"]
-    command += ["--export-path", str(work / "export")]
+    # By names in `work`: a path with a comma would be taken for two.
+    command += ["--extra-files", "stage", "--archive-format", "no-archive"]
+    command += ["--export-path", "export"]
     # The archiver stages in, and first deletes, a folder of the model's name in the temp folder:
     # a private temp folder keeps it from deleting somebody else's.
     environment = {**os.environ, "TMPDIR": str(work / "tmp")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        command, cwd=work, capture_output=True, text=True, env=environment, check=False
+    )
     unpacked = work / "export" / name
     if done.returncode or not (unpacked / MANIFEST).is_file():
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]

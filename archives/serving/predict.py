@@ -17,6 +17,7 @@ from sonode.console import UserError, say, table
 
 TOKEN = "SONODE_TOKEN"  # the environment variable; a token as an argument shows in process lists
 TIMEOUT_S = 120.0
+LOCAL = ("127.0.0.1", "localhost", "::1")
 PICTURES = {"png": "", "full_frame_png": "-full_frame"}  # of a heat map, and how files are named
 
 Fields = Mapping[str, str]
@@ -30,13 +31,12 @@ Score = Callable[[bytes, Fields], Answer]
 def server(url: str, model: str, key_file: Path | None) -> Iterator[Score]:
     """Score through a TorchServe that is running elsewhere.
 
-    The token is that of `key_file`, or of SONODE_TOKEN, or of the key file that `sonode serve`
-    writes for this port. Raises UserError where there is none, or where nobody answers.
+    The token is that of `key_file`, or of SONODE_TOKEN, or, on this machine, of the key file that
+    `sonode serve` writes for this port. Raises UserError where there is none, or nobody answers.
     """
     base = _address(url)
     # A proxy of the environment must not see calls to this machine.
-    local = base.host in ("127.0.0.1", "localhost", "::1")
-    with httpx.Client(timeout=TIMEOUT_S, trust_env=not local) as client:
+    with httpx.Client(timeout=TIMEOUT_S, trust_env=base.host not in LOCAL) as client:
 
         def score(image: bytes, fields: Fields) -> Answer:
             # Read at each call: a renewal voids the token before.
@@ -127,6 +127,8 @@ def _address(url: str) -> httpx.URL:
 def _token(base: httpx.URL, key_file: Path | None) -> str:
     if key_file is None and (token := os.environ.get(TOKEN)):
         return token
+    if key_file is None and base.host not in LOCAL:  # this machine's is nobody else's business
+        raise UserError(f"no token for {base.host}: set {TOKEN}, or give --key-file")
     path = key_file or Path("runs") / f"serve-{base.port or 8080}" / "key_file.json"
     try:
         return str(json.loads(path.read_text())["inference"]["key"])

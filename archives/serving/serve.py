@@ -12,7 +12,7 @@ import httpx
 
 from archives.gateway.configuration import GatewaySettings
 from archives.gateway.supervisor import Supervisor
-from archives.packing.loader import read_members
+from archives.packing.loader import NAME, read_members
 from archives.serving import one_machine
 from archives.torchserve.node import TorchServeNode
 from sonode.console import UserError, say
@@ -111,6 +111,10 @@ def _parse_models(store: Path, items: Sequence[str]) -> dict[str, str]:
         name, equals, file = item.partition("=")
         if not (name and equals and file):
             raise UserError(f"--models {item} is not NAME=FILE: e.g. --models lesion=lesion-1.mar")
+        if not NAME.fullmatch(name):  # as in the manifest of an archive
+            raise UserError(
+                f"--models {item}: NAME is of letters, digits, dots, dashes, underscores"
+            )
         if name in chosen:
             raise UserError(f"--models names {name} twice: give the second another name")
         chosen[name] = file

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import get_ident
 from typing import IO
 
+from archives.packing.beside import sync
 from sonode.console import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -73,7 +74,7 @@ def write_private(state: Path, path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
         part.replace(path)
-        sync_folder(path.parent)  # a client that was removed does not come back by one
+        sync(path.parent)  # a client that was removed does not come back by one
     except OSError as error:
         part.unlink(missing_ok=True)
         if error.errno not in FULL or not _fits(path, data):
@@ -82,15 +83,6 @@ def write_private(state: Path, path: Path, data: bytes) -> None:
         with path.open("r+b") as file:
             file.write(data)
             file.truncate()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names of its files last over a power cut, not only their bytes."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _fits(path: Path, data: bytes) -> bool:

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
+from archives.packing.beside import sync
 from archives.state import clock
-from archives.state.files import open_own, sync_folder, write_private
+from archives.state.files import open_own, write_private
 from sonode.console import UserError
 
 LOOK_S = 1.0  # for so long somebody may be looking whether it is locked
@@ -169,7 +170,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         if seq == 1:
-            sync_folder(self.state)
+            sync(self.state)
         return _entry(json.loads(line))  # as whoever reads it later gets it
 
     def entries(self) -> list[Entry]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from archives.packing.beside import remove_abandoned
 from archives.packing.loader import NAME
 from archives.state.files import open_own, write_private
 from sonode.console import UserError
@@ -50,6 +51,8 @@ def prepare(state: Path) -> None:
     Raises UserError as `clients` and `study_key` do, and where the folder is another user's.
     """
     with _alone(state):
+        for folder in (state, state / "gateway"):
+            remove_abandoned(folder, "*.part")
         if not (state / "key").exists():
             write_private(state, state / "key", secrets.token_bytes(KEY_BYTES))
         if not (state / "clients.json").exists():

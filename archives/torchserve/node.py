@@ -32,6 +32,7 @@ ROOM = Path(__file__).resolve().parent
 CONFIG = ROOM.parents[1] / "config.properties"
 METRICS_CONFIG = ROOM / "metrics.yaml"
 LOG_CONFIG = ROOM / "log4j2.xml"
+LAUNCHED = {b"ts.model_server", b"org.pytorch.serve.ModelServer"}  # words of its command lines
 STOP_TIMEOUT_S = 15.0  # Java needs one or two
 SOCKET_PATH_MAX = 103  # bytes of a Unix socket's path: 103 on macOS, 107 on Linux
 
@@ -264,7 +265,7 @@ def _end_earlier(run_dir: Path) -> None:
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # ended meanwhile, or another user's
             words = (folder / "cmdline").read_bytes().split(b"\0")
-            if os.fsencode(config) in words:
+            if os.fsencode(config) in words and not LAUNCHED.isdisjoint(words):
                 groups.add(os.getpgid(int(folder.name)))
     for group in groups - {os.getpgrp()}:
         signal_group(group, signal.SIGKILL)

@@ -64,7 +64,9 @@ def ask(
 ) -> httpx.Response:
     """Call TorchServe on this machine.
 
-    Raises httpx.HTTPError where it does not answer within `timeout_s`, or has MAX_BYTES to say.
+    The answer has no headers, and its body is as it came: unpacked, it could be a thousand times as
+    large. Raises httpx.HTTPError where it does not answer within `timeout_s`, or has
+    MAX_BYTES to say.
     """
     until = time.monotonic() + timeout_s
     with httpx.stream(
@@ -82,9 +84,4 @@ def ask(
             body += part
             if len(body) > MAX_BYTES or time.monotonic() > until:
                 raise httpx.ReadTimeout("it does not come to an end", request=answer.request)
-        return httpx.Response(
-            answer.status_code,
-            headers=answer.headers,
-            content=bytes(body),
-            request=answer.request,
-        )
+        return httpx.Response(answer.status_code, content=bytes(body), request=answer.request)

@@ -96,3 +96,26 @@ def test_an_address_is_kept_over_a_restart(known: dict[str, str], tmp_path: Path
     second.look()
     expected = {"a.test:80": ["[::1]:80"], "b.test:81": [], "127.0.0.1:82": ["127.0.0.1:82"]}
     assert first.found == second.found == expected
+
+
+@pytest.mark.parametrize("kept", ["[]", '{"a.test:80": "x"}', "{"])
+def test_what_is_kept_may_be_damaged(known: dict[str, str], tmp_path: Path, kept: str) -> None:
+    (tmp_path / "gateway").mkdir()
+    (tmp_path / "gateway" / "addresses.json").write_text(kept)
+    looked = Addresses(["a.test:80"], tmp_path)
+    looked.look()
+    assert looked.found == {"a.test:80": []}
+
+
+def test_an_address_of_one_link_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """nginx refuses it, and with it the whole configuration; mDNS gives such for NAME.local."""
+    answers = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1%eth0", 80, 0, 2)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 80)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answers)
+    looked = Addresses(["gpu.local:80"], tmp_path)
+    looked.look()
+    assert looked.found == {"gpu.local:80": ["192.0.2.7:80"]}

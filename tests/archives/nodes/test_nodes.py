@@ -52,6 +52,12 @@ def test_folders_are_relative_to_the_file(tmp_path: Path) -> None:
             ONE + ONE.partition("nodes:")[2].replace("left", "right", 1),
             "inference http://127.0.0.1:8080 is given twice",
         ),
+        (
+            ONE + re.sub("left\\n", "right\\n", ONE.replace("808", "909"), count=1)[8:],
+            "run_dir .*runs/left is given twice",
+        ),
+        (ONE.replace("8080", "65536"), "there is no port 65536"),
+        (ONE.replace("8081", "0"), "there is no port 0"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, said: str) -> None:

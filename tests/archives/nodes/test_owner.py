@@ -31,8 +31,9 @@ def test_a_node_has_one_gateway_until_that_is_gone(tmp_path: Path) -> None:
     assert node_owner.other(store, two).endswith(f":{one}")
 
 
-def test_a_damaged_note_is_nobodys(tmp_path: Path) -> None:
-    (tmp_path / node_owner.FILE).write_text("{")
+@pytest.mark.parametrize("note", ["{", "[]", "null", '"x"', '{"id": 1}'])
+def test_a_damaged_note_is_nobodys(tmp_path: Path, note: str) -> None:
+    (tmp_path / node_owner.FILE).write_text(note)
     assert not node_owner.take(tmp_path, tmp_path / "one")
 
 

@@ -61,6 +61,26 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
     made.standin.stop()
 
 
+def test_what_cannot_be_made_out_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks = []
+
+    def odd(_: Watch) -> None:
+        looks.append(1)
+        raise TypeError("odd")
+
+    monkeypatch.setattr(Watch, "_probe", odd)
+    monkeypatch.setattr("archives.nodes.watch.PROBE_S", 0.01)
+    made = Watched(tmp_path)
+    made.watch.start()
+    made.wait(lambda: len(looks) > 2)
+    made.watch.end()
+    made.standin.stop()
+    assert made.watch.seen.why == "answers what cannot be made out"
+    assert len(caplog.records) == 1
+
+
 def test_a_node_comes_in_with_the_default_version_of_the_journal(watched: Watched) -> None:
     watched.desired = replace(watched.desired, serves=(ONE, TWO))
     watched.wait(lambda: "2.0" in watched.watch.seen.ready)

@@ -173,6 +173,26 @@ def test_nothing_in_the_temporary_folder_is_touched(
     ]
 
 
+def test_it_is_on_the_disk_before_it_has_its_name_wherever_the_temporary_folder_is(
+    checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temp = tmp_path / "job 1,2; $x"
+    temp.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temp))
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def noted(file: int) -> None:
+        fsync(file)
+        if not (tmp_path / "store" / "tiny-1.0.mar").exists():
+            synced.append(os.fstat(file).st_ino)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    made = pack(checkpoint_folder, "tiny", "1.0", tmp_path / "store")
+    assert made.stat().st_ino in synced
+    assert [*tmp_path.joinpath("store").iterdir(), *temp.iterdir()] == [made]
+
+
 def test_an_archiver_that_fails_is_quoted(
     checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,6 +138,7 @@ def test_what_a_server_refuses_is_told_in_one_line(
             for url in ("ftp://x", "http://127.0.0.1:abc", "http://127.0.0.1:70000", LONG_NAME)
         ),
         (["{image}"], "no token: runs/serve-8080/key_file.json cannot be read; give --key-file"),
+        (["{image}", "--url", "http://gpu.test:8080"], "no token for gpu.test: set SONODE_TOKEN"),
         (["{image}", "--key-file", "{image}"], "is no key file of TorchServe"),
         (["{image}", "{image}", "--roi", ROI], "--roi: belongs to one image"),
         (

@@ -23,7 +23,7 @@ import pytest
 from archives.serving.serve import archives_in, serve
 from archives.torchserve import java
 from archives.torchserve.java import claim_ports, find_java, worker_failure
-from archives.torchserve.node import TorchServeNode
+from archives.torchserve.node import TorchServeNode, _end_earlier
 from handlers.integrity import write_canonical_zip
 from sonode.console import UserError
 from tests.processes import assert_no_process_about, processes_about
@@ -233,7 +233,13 @@ def test_a_torn_archive_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("items", "message"),
-    [(["echo.mar"], "not NAME=FILE"), (["=echo.mar"], "not NAME=FILE"), (["a=x", "a=y"], "twice")],
+    [
+        (["echo.mar"], "not NAME=FILE"),
+        (["=echo.mar"], "not NAME=FILE"),
+        (["a=x", "a=y"], "twice"),
+        (["a b=x"], "NAME is of letters"),  # it would stand in a journal that no gateway takes
+        (["a/b=x"], "NAME is of letters"),
+    ],
 )
 def test_models_that_make_no_sense(tmp_path: Path, items: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -555,6 +561,21 @@ def test_what_a_killed_command_has_left_is_ended_by_the_next_one(
         )
         assert answer.json() == {"bytes": 3}
     assert_nothing_left(run_dir)
+
+
+def test_whoever_looks_at_the_configuration_is_not_ended_by_the_next_one(tmp_path: Path) -> None:
+    reader = "import sys; print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", reader, str(tmp_path / "config.properties")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as editor:
+        assert editor.stdin is not None and editor.stdout is not None
+        editor.stdout.readline()
+        _end_earlier(tmp_path)
+        editor.stdin.close()
+        assert editor.wait(60) == 0
 
 
 @pytest.mark.live

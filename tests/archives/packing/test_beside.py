@@ -1,0 +1,26 @@
+"""archives/packing/beside.py: a file that comes whole, beside others that come, too."""
+
+import os
+import time
+from pathlib import Path
+
+from archives.nodes.stores import copy_whole, remove_old
+from archives.packing.beside import ABANDONED_S, beside
+
+
+def test_two_at_once_keep_theirs_and_what_a_kill_left_is_removed(tmp_path: Path) -> None:
+    target, source = tmp_path / "m-1.0.mar", tmp_path / "source"
+    source.write_bytes(b"whole")
+    with beside(target) as abandoned:
+        left = abandoned.rename(tmp_path / ".m-1.0.mar-left.part")
+    long_ago = time.time() - ABANDONED_S - 1
+    os.utime(left, (long_ago, long_ago))
+    with beside(target) as slow:
+        slow.write_bytes(b"who")
+        copy_whole(source, target)  # the same, by somebody else
+        remove_old(tmp_path, (), ())
+        slow.write_bytes(b"whole")
+        slow.replace(target)
+    assert target.read_bytes() == b"whole"
+    assert target.stat().st_mode & 0o777 == 0o644
+    assert sorted(it.name for it in tmp_path.iterdir()) == ["m-1.0.mar", "source"]
