@@ -205,16 +205,24 @@ def _outcomes(prepared: Sequence[Any], archive: Any) -> Sequence[Outcome]:
         outcomes: Sequence[Outcome] = archive.score_prepared(prepared)
         if len(outcomes) != len(prepared):
             raise ValueError("not one outcome per row")
-        return outcomes
     except Exception as error:  # of any kind: the code is the archive's
         kind = type(error).__name__  # its text may hold anything
-        if archive.device_is_lost():
-            raise UserError(
-                f"the device does not answer any more ({kind}); started again, the run goes on "
-                "from here"
-            ) from None
+        _check_device(archive, kind)
         if len(prepared) == 1:
             body = {"code": "inference_failed", "stage": "inference"}
             return [(500, {**body, "message": f"the archive's service raised {kind}"})]
         _log.warning("a batch of %d images raised %s: scoring them one by one", len(prepared), kind)
         return [_outcomes([item], archive)[0] for item in prepared]
+    # A service answers for what fails in an explanation, the loss of its device among it.
+    if failed := [body["code"] for status, body in outcomes if status >= 500]:
+        _check_device(archive, failed[0])
+    return outcomes
+
+
+def _check_device(archive: Any, what: str) -> None:
+    """Raise UserError where the device is lost: what fails since then is not the rows' fault."""
+    if archive.device_is_lost():
+        raise UserError(
+            f"the device does not answer any more ({what}); started again, the run goes on from "
+            "here"
+        ) from None

@@ -314,6 +314,21 @@ def test_a_lost_device_ends_the_run_before_rows_are_failed(tmp_path: Path, put_t
     assert storage.list_files(out, deep=True) == []
 
 
+def test_a_device_that_is_lost_in_an_explanation_ends_the_run_at_once(
+    tmp_path: Path, put_table: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = FakeArchive()
+    archive.lost = True
+    body = {"code": "explanation_failed", "message": "it failed", "field": "explain"}
+    monkeypatch.setattr(archive, "score_prepared", lambda rows: [(500, body)] * len(rows))
+    uris = put_images(str(tmp_path), b"p=0.1", b"p=0.2")
+    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
+    out = str(tmp_path / "out")
+    with pytest.raises(UserError, match=r"does not answer any more \(explanation_failed\)"):
+        run(manifest, out, archive)
+    assert storage.list_files(out, deep=True) == []
+
+
 def test_the_budget_lets_the_next_in_turn_through_first() -> None:
     budget = Budget(100)
     first, second, third = (budget.ticket() for _ in range(3))
