@@ -16,15 +16,18 @@ from sonode import console
 from sonode.console import UserError, say
 
 if TYPE_CHECKING:
-    from batch.executors.local import Engine
+    from batch.executors.local import Executor
     from batch.report.record import RunSummary
     from batch.run import Plan
     from batch.scoring.job import Archive
 
 
+EXECUTORS = ("local", "ray")
+
+
 def mount(app: typer.Typer) -> None:
     """Add this room's commands to `app`."""
-    app.command()(score)
+    app.command(rich_help_panel="Batch")(score)
 
 
 def score(
@@ -54,8 +57,8 @@ def score(
         False, help="Nothing else writes to OUT: go on where the store has no conditional writes."
     ),
     dry_run: bool = typer.Option(False, help="Check everything, print the plan, score nothing."),
-    engine: str = typer.Option(
-        "local", help="What the work is shared out by: local (this machine), or ray (a cluster)."
+    executor: str = typer.Option(
+        "local", help="Where the images are scored: local (this machine), or ray (a cluster)."
     ),
     address: str | None = typer.Option(
         None, help="Of the Ray cluster, host:port; else RAY_ADDRESS, else one on this machine."
@@ -69,8 +72,11 @@ def score(
     worker_gpus: float | None = typer.Option(
         None, min=0, help="With ray: GPUs of each, 0.5 for two on one; else 1 where there are any."
     ),
-    inference_engine: str | None = typer.Option(
-        None, help="How the network runs, e.g. eager; else as `sonode serve` would choose."
+    engine: str | None = typer.Option(
+        None,
+        "--engine",
+        "--inference-engine",
+        help="How the network runs, e.g. eager; else as `sonode serve` would choose.",
     ),
     batch_size: int | None = typer.Option(
         None, min=1, help="Images that go through the network together; else the engine's own."
@@ -95,49 +101,31 @@ def score(
 
     manifest, out, *archive = map(uris.argument, (manifest, out, *archive))
     since = since and uris.argument(since)
-    if engine not in ("local", "ray"):
-        raise UserError(f"--engine {engine}: no such engine; give local or ray")
+    if executor not in EXECUTORS:
+        raise UserError(f"--executor {executor}: no such executor; give {' or '.join(EXECUTORS)}")
+    if engine in EXECUTORS:
+        raise UserError(f"--engine {engine}: not an inference engine; give --executor {engine}")
     cluster = {
         "--address": address,
         "--workers": workers,
         "--worker-cpus": worker_cpus,
         "--worker-gpus": worker_gpus,
     }
-    if engine == "local" and (
+    if executor == "local" and (
         given := [name for name, value in cluster.items() if value is not None]
     ):
-        raise UserError(f"{given[0]}: only with --engine ray")
+        raise UserError(f"{given[0]}: only with --executor ray")
     if len(archive) > 1:
-        options = {
-            "--explain": explain,
-            "--date": date,
-            "--since": since,
-            "--inference-engine": inference_engine,
-            "--batch-size": batch_size,
-            "--shard-rows": shard_rows,
-            "--max-failures": max_failures,
-            "--on-finish": on_finish,
-            "--fetch-threads": fetch_threads,
-            "--memory-mb": memory_mb,
-            "--row-timeout": row_timeout,
-            "--engine": engine,
-            **cluster,
-        }
-        words = ["score", manifest, out]
-        words += [f"{name}={value}" for name, value in options.items() if value not in (None, "")]
-        words += ["--retry-failed" if retry_failed else "--keep-failed"]
-        words += ["--single-writer"] * single_writer
-        words += ["--dry-run"] * dry_run + ["--json"] * as_json
-        raise typer.Exit(_one_process_each(words, archive, out, None if dry_run else on_finish))
+        raise typer.Exit(_one_process_each(archive, out, None if dry_run else on_finish))
     from batch.report import notify as finish
 
     run = partial(
         _run_one,
-        *(manifest, out, archive[0], inference_engine),
+        *(manifest, out, archive[0], engine),
         dry_run=dry_run,
         single_writer=single_writer,
         as_json=as_json,
-        cluster=None if engine == "local" else (address, workers, worker_cpus, worker_gpus),
+        cluster=None if executor == "local" else (address, workers, worker_cpus, worker_gpus),
         explain=explain or None,
         date=date,
         since=since,
@@ -183,12 +171,12 @@ def _run_one(
     from batch.scoring.fetching import Limits
 
     settings = {"engine": engine} if engine else {}
-    with _started(archive, settings, cluster) as (loaded, shared_out):
+    with _started(archive, settings, cluster) as (loaded, executor):
         if dry_run:
             plan = scorer.plan(
                 *(manifest, out, loaded),
                 **options,
-                engine=shared_out,
+                executor=executor,
                 since=since,
                 max_failures=max_failures,
             )
@@ -197,7 +185,7 @@ def _run_one(
                 summary = scorer.score(
                     *(manifest, out, loaded),
                     **options,
-                    engine=shared_out,
+                    executor=executor,
                     since=since,
                     max_failures=max_failures,
                     single_writer=single_writer,
@@ -224,29 +212,27 @@ def _started(
     archive: str,
     settings: Mapping[str, object],
     cluster: tuple[str | None, int | None, int | None, float | None] | None,
-) -> Iterator[tuple[Archive, Engine]]:
+) -> Iterator[tuple[Archive, Executor]]:
     """Load the archive where it is to score: here, or on the workers of a Ray cluster."""
     if cluster is None:
-        from batch.executors.local import LocalEngine
+        from batch.executors.local import LocalExecutor
         from batch.scoring.opened_archive import opened
 
         with opened(archive, settings) as loaded:
-            yield loaded, LocalEngine()
+            yield loaded, LocalExecutor()
         return
-    from batch.executors import ray_executor as ray_engine
+    from batch.executors import ray_executor
     from batch.storage import objects as storage
 
     address, workers, cpus, gpus = cluster
-    with ray_engine.connected(
+    with ray_executor.connected(
         address, storage.absolute(archive), settings, workers=workers, cpus=cpus, gpus=gpus
-    ) as engine:
-        yield engine.archive, engine
+    ) as executor:
+        yield executor.archive, executor
 
 
-def _one_process_each(
-    words: list[str], archives: list[str], out: str, on_finish: str | None
-) -> int:
-    """Run the command once per archive, all at the same time; give the largest exit code.
+def _one_process_each(archives: list[str], out: str, on_finish: str | None) -> int:
+    """Run this process's command once per archive, all at once; give the largest exit code.
 
     A process that a signal ended counts as shells count it, 128 and the signal's number. It could
     not tell `--on-finish`, which is told from here.
@@ -257,12 +243,15 @@ def _one_process_each(
 
     import joblib
 
+    words = iter(sys.argv[2:])  # behind `score`
+    options = [word for word in words if not (word == "--archive" and next(words))]
+    options = [word for word in options if not word.startswith("--archive=")]
     # Cores are shared out, unless the user has done so.
     threads = str(max(1, joblib.cpu_count() // len(archives)))
     environment = {"SONODE_HANDLER_THREADS": threads, **os.environ}
     children = [
         subprocess.Popen(
-            [sys.executable, "-P", "-m", "sonode", *words, f"--archive={archive}"],
+            [sys.executable, "-P", "-m", "sonode", "score", f"--archive={archive}", *options],
             env=environment,
             start_new_session=True,  # a Ctrl-C reaches each once, from here
         )

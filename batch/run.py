@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batch.executors.local import Engine, LocalEngine
+from batch.executors.local import Executor, LocalExecutor
 from batch.manifest import read as manifests
 from batch.manifest.read import Manifest, requests
 from batch.report import summary
@@ -88,7 +88,7 @@ def score(
     max_failures: str | None = None,
     single_writer: bool = False,
     limits: Limits = Limits(),  # noqa: B008 - frozen
-    engine: Engine = LocalEngine(),  # noqa: B008 - has no state
+    executor: Executor = LocalExecutor(),  # noqa: B008 - has no state
 ) -> RunSummary:
     """Score what is not yet scored of a manifest into `out_uri`: one result row for each of its.
 
@@ -98,8 +98,8 @@ def score(
     `Limits.unwritten_seconds`. `since`: earlier results to take rows from.
     `max_failures`: a count of rows, or a share of the manifest's as in "5%"; Stopped is raised once
     more have failed, those of earlier runs that are not tried again included. `single_writer`: as
-    of `storage_checks.check_store`. `engine`: where the shards are scored; the local one needs an
-    `archive` that is loaded, others a description of it.
+    of `storage_checks.check_store`. `executor`: where the shards are scored; the local one
+    needs an `archive` that is loaded, others a description of it.
 
     Raises UserError for an unknown method, for a faulty manifest, for storage that cannot be used,
     and where another run has the place: all of it before anything is scored. A row that fails is a
@@ -120,7 +120,7 @@ def score(
         failed: Counter[str] = Counter()
         # Closed at once where the run ends before its time, so that nothing goes on behind it.
         shards = _shards(manifest, there["shard_rows"])
-        with closing(engine.run(shards, job, limits, receipts)) as rows:
+        with closing(executor.run(shards, job, limits, receipts)) as rows:
             for code in progress(rows, total=manifest.rows, what="images"):
                 if code is not None:
                     failed[code] += 1
@@ -159,7 +159,7 @@ def plan(
     since: str | None = None,
     retry_failed: bool = True,
     max_failures: str | None = None,
-    engine: Engine = LocalEngine(),  # noqa: B008 - has no state
+    executor: Executor = LocalExecutor(),  # noqa: B008 - has no state
 ) -> Plan:
     """Check all that `score` would and tell what it would do, writing nothing.
 
@@ -201,7 +201,7 @@ def plan(
             rows_failed=failed,
             rows_to_score=to_score,
             rows_known=known,
-            estimated_seconds=engine.rehearse(sample[0], job) * to_score if sample else None,
+            estimated_seconds=executor.rehearse(sample[0], job) * to_score if sample else None,
         )
 
 

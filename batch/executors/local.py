@@ -1,6 +1,6 @@
 """What schedules shards, and the scheduler that needs nothing: threads of this process.
 
-An engine decides where and when a shard is scored, never how: that is `shards.score_shard`,
+An executor decides where and when a shard is scored, never how: that is `shards.score_shard`,
 the same for all of them.
 """
 
@@ -25,7 +25,7 @@ AT_ONCE = 2
 """Shards in one process: while one comes to its end, the next has begun."""
 
 
-class Engine(Protocol):
+class Executor(Protocol):
     """Where shards are scored."""
 
     def run(
@@ -42,13 +42,13 @@ class Engine(Protocol):
         """Score a few manifest rows, write nothing, and give the seconds that a row takes."""
 
 
-class LocalEngine:
+class LocalExecutor:
     """Scores with the job's own archive, in this process."""
 
     def run(
         self, shards: Iterator[Shard], job: Job, limits: Limits, receipts: list[Receipt]
     ) -> Generator[str | None, None, None]:
-        """Score all shards, a few at a time, as `Engine` says."""
+        """Score all shards, a few at a time, as `Executor` says."""
         told: SimpleQueue[str | None] = SimpleQueue()
         job = replace(job, on_row=told.put)
         with ThreadPoolExecutor(AT_ONCE) as scorers, Pipeline(job, limits) as pipeline:
@@ -64,7 +64,7 @@ class LocalEngine:
             yield from _drained(told)
 
     def rehearse(self, table: pa.Table, job: Job) -> float:
-        """Measure as `Engine` says."""
+        """Measure as `Executor` says."""
         asked = dict(enumerate(requests(table, job.folder)))
         with Pipeline(job, Limits()) as pipeline:
             begin = time.perf_counter()

@@ -55,8 +55,8 @@ class _Member:
     """What it is at, by the reference of what it will tell."""
 
 
-class RayEngine:
-    """The workers of one run; an `Engine`. Made by `connected`."""
+class RayExecutor:
+    """The workers of one run; an `Executor`. Made by `connected`."""
 
     def __init__(
         self, size: Fleet, opener: Opener, archive: str, settings: Mapping[str, object]
@@ -90,7 +90,7 @@ class RayEngine:
     def run(
         self, shards: Iterator[Shard], job: Job, limits: Limits, receipts: list[Receipt]
     ) -> Generator[str | None, None, None]:
-        """Score all shards as `batch.executors.local.Engine` says; rows are told a shard at a time.
+        """Score all shards as `executors.local.Executor` says; rows are told a shard at a time.
 
         What is at work when it is closed before its end, `close` ends.
         """
@@ -139,7 +139,7 @@ class RayEngine:
             )
 
     def rehearse(self, table: pa.Table, job: Job) -> float:
-        """Measure on one worker as `batch.executors.local.Engine` says, and share out among all."""
+        """Measure on one worker as `executors.local.Executor` says, and share out among all."""
         ready = next(member for member in self._members if member.loading is None)
         seconds: float = _told(ready.actor.rehearse.remote(portable(job), encoded(table)))
         return seconds / self.size.workers
@@ -221,7 +221,7 @@ class RayEngine:
         if found.engine != first.engine:
             _log.warning(
                 "a worker scores with %s, the first with %s, and last digits will differ: choose "
-                "one with --inference-engine",
+                "one with --engine",
                 *(found.engine, first.engine),
             )
 
@@ -250,7 +250,7 @@ def connected(
     cpus: int | None = None,
     gpus: float | None = None,
     opener: Opener = opened,
-) -> Iterator[RayEngine]:
+) -> Iterator[RayExecutor]:
     """Join a cluster (see `batch.executors.ray_cluster`) and load `archive` on its nodes.
 
     `archive`: a path that every node has, or an s3:// URI; `settings` as in `loader`.
@@ -259,6 +259,6 @@ def connected(
     """
     with joined(address) as nodes:
         size = fleet(nodes, workers, cpus, gpus)
-        with closing(RayEngine(size, opener, archive, settings)) as engine:
-            engine.start()
-            yield engine
+        with closing(RayExecutor(size, opener, archive, settings)) as executor:
+            executor.start()
+            yield executor

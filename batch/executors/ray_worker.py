@@ -1,6 +1,6 @@
 """What runs on the nodes of a Ray cluster: one process with the archive, and a run's pipeline.
 
-A worker does with a shard what the local engine does, by the same function. To it go a shard's
+A worker does with a shard what the local executor does, by the same function. To it go a shard's
 manifest rows, from it come receipts; images, scores and heat maps never pass through Ray. The
 archive, the images and the place of the results it reaches itself, with its node's credentials.
 """
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from batch.executors.local import LocalEngine
+from batch.executors.local import LocalExecutor
 from batch.results import run_registry as claims
 from batch.scoring.fetching import Limits
 from batch.scoring.job import Archive, Job
@@ -93,7 +93,7 @@ class Worker:
     def rehearse(self, given: dict[str, Any], rows: bytes) -> float:
         """Give the seconds that one of a few rows takes, and write nothing."""
         table = pa.ipc.open_stream(rows).read_all()
-        return LocalEngine().rehearse(table, self._job(given))
+        return LocalExecutor().rehearse(table, self._job(given))
 
     def close(self) -> None:
         """End what is going on, and remove what the archive was unpacked to."""

@@ -210,10 +210,13 @@ def test_uris_as_spark_writes_them_are_taken_and_others_refused(
 
 def test_options_of_a_cluster_go_with_it(sonode: Any, manifest: str, tmp_path: Path) -> None:
     words = ("score", manifest, str(tmp_path / "out"), "--archive", str(tmp_path / "model.mar"))
-    with pytest.raises(UserError, match="--engine spark: no such engine; give local or ray"):
-        sonode(*words, "--engine", "spark")
+    with pytest.raises(UserError, match="--executor spark: no such executor; give local or ray"):
+        sonode(*words, "--executor", "spark")
+    for name in ("local", "ray"):  # as the option was written before
+        with pytest.raises(UserError, match=f"--engine {name}: .*; give --executor {name}"):
+            sonode(*words, "--engine", name)
     for option, value in {"--address": "head:6379", "--workers": "2", "--worker-gpus": "0"}.items():
-        with pytest.raises(UserError, match=f"{option}: only with --engine ray"):
+        with pytest.raises(UserError, match=f"{option}: only with --executor ray"):
             sonode(*words, option, value)
 
 
@@ -227,7 +230,9 @@ def test_help_imports_nothing_heavy() -> None:
 
 CHILD = """
 import os, signal, sys
-archive = sys.argv[-1].partition("=")[2]
+archive = sys.argv[5].partition("=")[2]
+assert sys.argv[1:5] == ["-P", "-m", "sonode", "score"]
+assert sys.argv[6:] == ["m", "out", "--retry-failed", "--date=2026-11-22"]
 if archive == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 sys.exit({"failed": 1, "sound": 0}[archive])
@@ -252,7 +257,10 @@ def test_of_several_archives_none_ends_unheard(
     stub.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(stub))
     told = tmp_path / "told"
-    found = batch.commands._one_process_each(["score"], archives, "out", f"cat >> {told}")
+    first, second = archives
+    words = ["sonode", "score", "m", "--archive", first, "out", f"--archive={second}"]
+    monkeypatch.setattr(sys, "argv", [*words, "--retry-failed", "--date=2026-11-22"])
+    found = batch.commands._one_process_each(archives, "out", f"cat >> {told}")
     assert found == code
     errors = capsys.readouterr().err
     if "killed" not in archives:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch import run as scorer
-from batch.executors import local as local_engine
+from batch.executors import local as local_executor
 from batch.results import schema as results
 from batch.scoring import parts
 from batch.storage import objects as storage
@@ -90,7 +90,7 @@ def test_a_score_is_never_given_up_for_a_failure(
         return commit(*given)
 
     monkeypatch.setattr(parts, "commit", late)
-    monkeypatch.setattr(local_engine, "AT_ONCE", 1)
+    monkeypatch.setattr(local_executor, "AT_ONCE", 1)
     # The first shard waits; the third is scored by the other run before this one gets there.
     summary = run(manifest, out, archive)
     assert summary.by_code == {"image_truncated": 1}

@@ -70,7 +70,7 @@ def score(manifest: Path, archive: Any, images: int, **options: Any) -> float:
 
 
 def local(path: str, images: int, manifest: Path, taken: Path, ready: Any, told: Any) -> None:
-    """The local engine in this process, beginning when all of them are `ready`.
+    """The local executor in this process, beginning when all of them are `ready`.
 
     A first run warms it up: it pays 0.7 s once, which Ray's workers have paid when they are ready.
     """
@@ -83,11 +83,13 @@ def local(path: str, images: int, manifest: Path, taken: Path, ready: Any, told:
 def on_ray(path: str, images: int, manifest: Path, taken: Path, workers: int, told: Any) -> None:
     """Ray with workers of one core, beginning when all of them are ready."""
     opener = partial(pinned, taken)
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - as the local engine is
-    with connected(None, path, SETTINGS, workers=workers, cpus=1, gpus=0, opener=opener) as engine:
-        while any(member.loading for member in engine._members):
-            engine._news()
-        told.put(score(manifest, engine.archive, images, engine=engine))
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - as the local executor is
+    with connected(
+        None, path, SETTINGS, workers=workers, cpus=1, gpus=0, opener=opener
+    ) as executor:
+        while any(member.loading for member in executor._members):
+            executor._news()
+        told.put(score(manifest, executor.archive, images, executor=executor))
 
 
 def costs(path: str, images: list[Path], taken: Path, told: Any) -> None:
@@ -171,11 +173,11 @@ def report(arguments: Any, speed: Mapping[str, float], each: list[float]) -> Non
         f"median of {arguments.rounds}",
         ("what", "images/s", "x one worker", "of what two cores allow"),
         [
-            ("local engine, one process", f"{speed['local']:.1f}", "1.00", ""),
-            ("local engine, two processes", f"{speed['locals']:.1f}", f"{allowed:.2f}", "1.00"),
+            ("local executor, one process", f"{speed['local']:.1f}", "1.00", ""),
+            ("local executor, two processes", f"{speed['locals']:.1f}", f"{allowed:.2f}", "1.00"),
             (
                 *("Ray, one worker", f"{speed['ray']:.1f}", "1.00"),
-                f"{speed['ray'] / speed['local']:.2f} of the local engine",
+                f"{speed['ray'] / speed['local']:.2f} of the local executor",
             ),
             (
                 *("Ray, two workers", f"{speed['rays']:.1f}"),

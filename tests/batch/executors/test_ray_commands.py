@@ -1,4 +1,4 @@
-"""`sonode score --engine ray` as a user meets it: a real archive, and a cluster of its own."""
+"""`sonode score --executor ray` as a user meets it: a real archive, and a cluster of its own."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_cluster_of_its_own_interrupted_and_run_again(
     manifest = tmp_path / "m.parquet"
     pq.write_table(pa.table({"image_uri": uris, "roi": rois}), manifest)
     local, out = tmp_path / "local", tmp_path / "out"
-    on_ray = ("--engine=ray", "--workers=1", "--worker-cpus=1", "--json")  # one shard
+    on_ray = ("--executor=ray", "--workers=1", "--worker-cpus=1", "--json")  # one shard
 
     with score(folder, manifest, archive_path, local) as process:
         assert process.wait() == 0
@@ -97,7 +97,7 @@ def test_a_cluster_of_its_own_interrupted_and_run_again(
 @pytest.mark.live
 def test_an_archive_that_is_none(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with score(folder, tmp_path / "m", tmp_path / "no.mar", out, "--engine=ray") as process:
+    with score(folder, tmp_path / "m", tmp_path / "no.mar", out, "--executor=ray") as process:
         said = process.communicate()
     assert process.returncode == 2
     assert said[1].splitlines()[-1].startswith("error: ARCHIVE ")

@@ -1,4 +1,4 @@
-"""A real Ray cluster of two nodes on this machine: what the local engine gives, whatever dies."""
+"""A real Ray cluster of two nodes on this machine: what the local executor gives, whatever dies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from batch import run as scorer
-from batch.executors.ray_executor import RayEngine, connected
+from batch.executors.ray_executor import RayExecutor, connected
 from batch.executors.ray_worker import Worker, portable
 from batch.scoring.fetching import Limits
 from batch.scoring.job import Job
@@ -95,26 +95,26 @@ def on_ray(
     **options: Any,
 ) -> Any:
     size = {**TWO_NODES, **options.pop("size", {})}
-    with connected(cluster.address, str(night.fakes), {}, opener=opener, **size) as engine:
-        used = engine if watch is None else Watched(engine, *watch)
-        return run(night.manifest, night.out, engine.archive, engine=used, **options)
+    with connected(cluster.address, str(night.fakes), {}, opener=opener, **size) as executor:
+        used = executor if watch is None else Watched(executor, *watch)
+        return run(night.manifest, night.out, executor.archive, executor=used, **options)
 
 
 class Watched:
-    """An engine, and what is done once it has told of so many rows."""
+    """An executor, and what is done once it has told of so many rows."""
 
-    def __init__(self, engine: RayEngine, rows: int, act: Callable[[], None]) -> None:
-        self.engine, self.rows, self.act = engine, rows, act
+    def __init__(self, executor: RayExecutor, rows: int, act: Callable[[], None]) -> None:
+        self.executor, self.rows, self.act = executor, rows, act
 
     def run(self, *given: Any) -> Iterator[str | None]:
-        for number, code in enumerate(self.engine.run(*given)):
+        for number, code in enumerate(self.executor.run(*given)):
             if number == self.rows:
                 self.act()
             yield code
 
 
 def alone(night: Night, **options: Any) -> str:
-    """The same by the local engine, undisturbed; where its results are."""
+    """The same by the local executor, undisturbed; where its results are."""
     out = storage.join(night.folder, "alone")
     (night.fakes / "die once").touch()
     (night.fakes / "lose the device once").touch()
@@ -154,7 +154,7 @@ def loads(tmp_path: Path) -> Callable[..., list[str]]:
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])
-def test_the_results_are_those_of_the_local_engine(
+def test_the_results_are_those_of_the_local_executor(
     cluster: Any, night: Any, place: str, request: Any, loads: Any, tmp_path: Path
 ) -> None:
     folder = request.getfixturevalue("s3") if place == "s3" else str(tmp_path)
@@ -259,7 +259,7 @@ def test_an_archive_that_no_node_has(cluster: Any, tmp_path: Path) -> None:
 
 
 def test_a_cluster_that_does_not_know_the_token_is_not_joined(cluster: Any, tmp_path: Path) -> None:
-    words = ("score", "m", "o", "--archive=a", "--engine=ray", f"--address={cluster[0].address}")
+    words = ("score", "m", "o", "--archive=a", "--executor=ray", f"--address={cluster[0].address}")
     done = subprocess.run(
         [sys.executable, "-m", "sonode", *words],
         env=os.environ | {"RAY_AUTH_TOKEN": "f" * 64},
@@ -284,9 +284,9 @@ def test_a_plan_is_measured_on_a_worker(cluster: Any, night: Any) -> None:
     tonight = night({})
     with connected(
         cluster[0].address, str(tonight.fakes), {}, opener=fake_opened, **TWO_NODES
-    ) as engine:
+    ) as executor:
         plan = scorer.plan(
-            tonight.manifest, tonight.out, engine.archive, explain=None, engine=engine
+            tonight.manifest, tonight.out, executor.archive, explain=None, executor=executor
         )
     assert plan.rows_to_score == ROWS
     assert plan.estimated_seconds is not None
