@@ -28,12 +28,12 @@ AT_ONCE = typer.Option(64, min=1, help="Requests of each client under way; each 
 
 def mount(app: typer.Typer) -> None:
     """Add this room's commands to `app`."""
-    app.command()(pack)
-    app.command()(inspect)
-    app.command()(serve)
-    app.command()(gateway)
-    app.command()(gateway_token)
-    app.command()(predict)
+    app.command(rich_help_panel="Package")(pack)
+    app.command(rich_help_panel="Package")(inspect)
+    app.command(rich_help_panel="Serve")(serve)
+    app.command(rich_help_panel="Serve")(gateway)
+    app.command(rich_help_panel="Serve")(gateway_token)
+    app.command(rich_help_panel="Serve")(predict)
     compare_commands.mount(app)
     rollout_commands.mount(app)
 

@@ -11,6 +11,7 @@ import typer
 import archives.commands
 import batch.commands
 import train.commands
+from sonode.command_group import CommandGroup
 from sonode.console import UserError
 
 EXTRA_OF = {
@@ -23,6 +24,7 @@ INTERRUPTED = 130  # typer's answer to Ctrl-C: 128 + SIGINT, as shells have it
 
 app = typer.Typer(
     name="sonode",
+    cls=CommandGroup,
     help="Train, pack, serve and batch-score a multi-task breast-ultrasound network. "
     "A research tool: not a medical device.",
     add_completion=False,
@@ -34,13 +36,13 @@ archives.commands.mount(app)
 batch.commands.mount(app)
 
 
-@app.command()
+@app.command(rich_help_panel="Demo")
 def demo(
     out: str = typer.Argument(help="A new folder for all that the demo makes."),
     cohort: str = typer.Option("", help="A cohort folder to use in place of the phantom."),
     seed: int = typer.Option(0, help="Seed of the phantom cohort and of the training."),
 ) -> None:
-    """Run the whole road on this machine: cohort, training, archive, TorchServe, S3, batch."""
+    """Run every step on this machine: cohort, training, archive, TorchServe, S3, batch."""
     from sonode.demo import run
 
     run(out, cohort or None, seed)

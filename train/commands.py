@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from sonode.command_group import CommandGroup
 from sonode.console import UserError, say, table
 
 if TYPE_CHECKING:
     from train.cohorts.cohort import Cohort
 
-importers = typer.Typer(help="Make a cohort of what others store.")
+importers = typer.Typer(cls=CommandGroup, help="Make a cohort of what others store.")
 
 OUT = typer.Argument(help="Folder of the cohort; images stay where they are.")
 BOOTSTRAP = typer.Option(2000, min=100, help="Draws of patients behind each interval.")
@@ -31,18 +32,17 @@ COLUMN = typer.Option(
 
 def mount(app: typer.Typer) -> None:
     """Add this room's commands to `app`."""
-    app.command()(phantom)
-    app.add_typer(importers, name="import")
-    app.command()(describe)
+    app.command(rich_help_panel="Data")(phantom)
+    app.add_typer(importers, name="import", rich_help_panel="Data")
+    app.command(rich_help_panel="Data")(describe)
     app.command(
+        rich_help_panel="Train",
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
         add_help_option=False,
     )(train)
-    app.command()(evaluate)
-    app.command()(ablate)
-    app.command()(margin)
-    app.command()(radiomics)
-    app.command()(versus)
+    app.command(rich_help_panel="Train")(margin)
+    for command in (evaluate, ablate, radiomics, versus):
+        app.command(rich_help_panel="Evidence")(command)
 
 
 def phantom(
@@ -208,18 +208,20 @@ def describe(
         characteristics.to_csv(csv, index=False)
 
 
-_TRAIN_HELP = """Usage: sonode train {fit,validate,test} --config YAML --data.cohort DIR --out DIR
+_TRAIN_HELP = """\
+Usage: sonode train {fit,validate,test} --config YAML --data.cohort DIR --out DIR
 
-  fit       train; an interrupted run with the same settings goes on where it stopped
+  fit       train; the same command resumes an interrupted run
   validate  metrics of OUT's checkpoint on the validation part
   test      metrics of OUT's checkpoint on the test part
 
-Every setting can be given as --group.name=value; `sonode train fit --help` lists them all.
+Every setting can be given as --group.name=value; `sonode train fit --help`
+lists them all.
 Configurations: train/configs/paper.yaml, train/configs/demo.yaml"""
 
 
 def train(context: typer.Context) -> None:
-    """Train and test: {fit,validate,test} --config train/configs/demo.yaml ..."""
+    """Train a network by a YAML configuration, validate it, or test it."""
     arguments = context.args
     if not arguments or arguments[0] in ("--help", "-h"):
         say(_TRAIN_HELP)

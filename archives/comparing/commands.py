@@ -33,7 +33,7 @@ HEAT_MAPS = "gradcam"
 
 def mount(app: typer.Typer) -> None:
     """Add this command to `app`."""
-    app.command()(compare)
+    app.command(rich_help_panel="Roll out")(compare)
 
 
 def compare(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from sonode.command_group import CommandGroup
 from sonode.console import UserError, say, table
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from archives.state.control import Word
     from archives.state.journal import Desired
 
-rollout = typer.Typer(help="Move traffic from one version to the next, and back.")
+rollout = typer.Typer(cls=CommandGroup, help="Move traffic from one version to the next, and back.")
 
 TRY_AGAIN = 75  # EX_TEMPFAIL
 HISTORY = ("at", "guard", "said", "why", "not_done", "reason")  # facts of an entry that are told
@@ -29,7 +30,7 @@ AS_JSON = typer.Option(False, "--json", help="One JSON document.")
 
 def mount(app: typer.Typer) -> None:
     """Add this room's commands to `app`."""
-    app.add_typer(rollout, name="rollout")
+    app.add_typer(rollout, name="rollout", rich_help_panel="Roll out")
 
 
 @rollout.command()

@@ -1,18 +1,27 @@
 """The command line as a user meets it: help without waiting, mistakes in one line."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from sonode import command_line
 from tests.command_line import ROOT, sonode
 
-COMMANDS = [
-    *("phantom", "import", "describe", "train", "evaluate", "ablate", "margin"),
-    *("radiomics", "versus"),
-    *("pack", "inspect", "serve", "predict", "compare", "score", "demo", "rollout"),
-]
+GROUPS = {
+    "Data": ["phantom", "describe", "import"],
+    "Train": ["train", "margin"],
+    "Evidence": ["evaluate", "ablate", "radiomics", "versus"],
+    "Package": ["pack", "inspect"],
+    "Serve": ["serve", "gateway", "gateway-token", "predict"],
+    "Roll out": ["compare", "rollout"],
+    "Batch": ["score"],
+    "Demo": ["demo"],
+}
+COMMANDS = [name for names in GROUPS.values() for name in names]
 HEAVY = ["torch", "torchvision", "lightning", "captum", "pandas", "pyarrow", "boto3", "PIL"]
 
 
@@ -33,9 +42,26 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert "Usage: " in done.stdout
 
 
-def test_help_names_every_command() -> None:
-    said = sonode("--help").stdout
-    assert [name for name in COMMANDS if f"  {name} " not in said] == []
+def test_help_names_every_command_under_its_group() -> None:
+    found: dict[str, list[str]] = {}
+    sections = re.findall(r"^(\S.*):\n((?:  .*\n)+)", sonode("--help").stdout, re.MULTILINE)
+    for heading, lines in sections[1:]:  # the first is of the options
+        found[heading] = re.findall(r"^  (\S+)", lines, re.MULTILINE)
+    assert found == GROUPS
+
+
+def test_no_line_of_any_help_is_cut_off() -> None:
+    commands = [
+        [name, *below]
+        for name, command in typer.main.get_command(command_line.app).commands.items()
+        for below in [[], *([sub] for sub in getattr(command, "commands", ()))]
+    ]
+    for command in [[], *commands]:
+        done = sonode(*command, "--help", environment={"COLUMNS": "80"})
+        usage, *lines = done.stdout.splitlines()
+        assert done.returncode == 0 and usage.startswith("Usage: "), command
+        assert [line for line in lines if line.endswith(("...", "…"))] == [], command
+        assert max(map(len, lines)) <= 80, command
 
 
 @pytest.mark.parametrize(
@@ -112,7 +138,7 @@ def test_nohup_is_heeded_and_a_background_job_can_be_ended() -> None:
     ("module", "extra", "arguments"),
     [
         ("lightning", "train", ["train", "fit"]),
-        ("ray", "ray", ["score", "m.parquet", "out", "--archive=a.mar", "--engine=ray"]),
+        ("ray", "ray", ["score", "m.parquet", "out", "--archive=a.mar", "--executor=ray"]),
     ],
 )
 def test_a_missing_extra_is_named(module: str, extra: str, arguments: list[str]) -> None:
