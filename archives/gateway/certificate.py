@@ -46,7 +46,7 @@ class Pair:
     def __init__(
         self, certificate: Path, key: Path, state: Path, refusal: Callable[[str], str]
     ) -> None:
-        self.path = (state / "gateway" / "certificate.pem").resolve()
+        self.path = state.resolve() / "gateway" / "certificate.pem"
         self.digest = ""
         self.expires: float | None = None
         """Unix time at which the pair in use ends."""

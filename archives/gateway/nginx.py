@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -46,7 +47,8 @@ class Nginx:
     """
 
     def __init__(self, folder: Path, workers: int, binary: Path | None = None) -> None:
-        self.folder = folder.resolve()
+        # Not what `folder` may be a link to: its configuration names it so, too.
+        self.folder = folder.parent.resolve() / folder.name
         self._workers = workers
         self._given = binary
         self._children: list[subprocess.Popen[bytes]] = []  # the last one is the one at work
@@ -72,6 +74,12 @@ class Nginx:
                 f"have at most {SOCKET_PATH_MAX} bytes)"
             )
 
+    def forget_unborn(self) -> None:
+        """Remove what kills have left of starts that came to no process; those before it count."""
+        for generation in self._generations():
+            if not members(group_of(self.folder / f"s{generation}")):
+                _remove(self.folder / f"s{generation}")
+
     def running(self) -> bool:
         """Whether its master process lives and was not told to quit."""
         return self._master() is not None
@@ -82,6 +90,17 @@ class Nginx:
         Raises UserError where it does not start.
         """
         sockets = self.folder / f"s{(self._generations() or [0])[-1] + 1}"
+        child = None
+        try:
+            child = self._launch(sockets, render)
+        finally:
+            if child is None:  # a full disk, a Ctrl-C: nothing answers for what was begun
+                _remove(sockets)
+        self._children = [*(it for it in self._children if it.poll() is None), child]
+        self._end_earlier()
+
+    def _launch(self, sockets: Path, render: Render) -> subprocess.Popen[bytes]:
+        """Start it with these sockets, and return when it answers; else it is ended again."""
         make_folder(self.folder.parent, sockets)
         for name in ("nginx.log", "error.log", *LOGS):  # else they would be root's
             open_own(self.folder.parent, self.folder / name).close()
@@ -98,16 +117,17 @@ class Nginx:
                 umask=0o077,
             )
         until = time.monotonic() + START_TIMEOUT_S
-        while _serial(sockets) != serial:
-            if child.poll() is not None or time.monotonic() > until:
-                signal_group(child.pid, signal.SIGKILL)
-                child.wait()
-                _remove(sockets)
-                raise UserError(f"nginx does not start ({self._last_words()}): see {log.name}")
-            time.sleep(0.02)
-        self._children = [*(it for it in self._children if it.poll() is None), child]
+        try:
+            while _serial(sockets) != serial:
+                if child.poll() is not None or time.monotonic() > until:
+                    raise UserError(f"nginx does not start ({self._last_words()}): see {log.name}")
+                time.sleep(0.02)
+        except BaseException:
+            signal_group(child.pid, signal.SIGKILL)
+            child.wait()
+            raise
         self._loaded = serial
-        self._end_earlier()
+        return child
 
     def reload(self, render: Render) -> None:
         """Change its configuration; requests under way end under the one they began with.
@@ -168,13 +188,13 @@ class Nginx:
         return left + max(0, len(latest) - 1 - self._workers)
 
     def rotate(self, limit: int = LOG_BYTES, kept: int = LOGS_KEPT) -> list[Path]:
-        """Move logs beyond `limit` bytes aside, NAME-TIME.jsonl; no line is lost.
+        """Move logs beyond `limit` bytes aside, NAME-TIME.SUFFIX; no line is lost.
 
         Of each log the latest `kept` that were moved stay. One that somebody else has moved is
         begun anew, too.
         """
         moved, away = [], False
-        for path in (self.folder / name for name in LOGS):
+        for path in (self.folder / name for name in (*LOGS, "error.log")):
             if not path.exists():
                 away = True
             elif path.stat().st_size > limit:
@@ -201,10 +221,17 @@ class Nginx:
 
     def stop(self) -> None:
         """Let it finish its requests, then end it; nothing of it is left."""
-        for generation in self._generations():
-            self._end(generation)
-        for child in self._children:
-            child.wait()
+        try:
+            for generation in self._generations():
+                self._end(generation)
+        finally:  # also at a second Ctrl-C
+            for generation in self._generations():
+                sockets = self.folder / f"s{generation}"
+                if members(group_of(sockets)):
+                    signal_group(group_of(sockets), signal.SIGKILL)
+                _remove(sockets)
+            for child in self._children:
+                child.wait()
 
     def _write(self, config: Path, text: str) -> None:
         write_private(self.folder.parent, config, text.encode())
@@ -259,12 +286,8 @@ class Nginx:
             else:
                 signal_group(group, signal.SIGQUIT)
             until = time.monotonic() + STOP_TIMEOUT_S
-            try:
-                while members(group) and time.monotonic() < until:
-                    time.sleep(0.05)
-            finally:  # also at a second Ctrl-C
-                signal_group(group, signal.SIGKILL)
-        _remove(sockets)
+            while members(group) and time.monotonic() < until:
+                time.sleep(0.05)
 
     def _last_words(self) -> str:
         lines = (self.folder / "nginx.log").read_text(errors="replace").splitlines()
@@ -324,6 +347,4 @@ def _serial(sockets: Path) -> str | None:
 
 
 def _remove(sockets: Path) -> None:
-    for path in sockets.iterdir():
-        path.unlink(missing_ok=True)
-    sockets.rmdir()
+    shutil.rmtree(sockets, ignore_errors=True)

@@ -71,6 +71,7 @@ class Supervisor:
 
     def __enter__(self) -> Self:
         self.nginx.check_folder(node.name for node in self._nodes)
+        self.nginx.forget_unborn()
         self._read_journal()
         if 0 < self.desired.percent < 100 and not (self.state / "key").exists():
             logger.warning("%s: is away, and made anew: studies change sides", self.state / "key")
@@ -94,26 +95,37 @@ class Supervisor:
             self._step()
             if self._pair:
                 self._pair.refuse_expired()
+            self._say_where()
+            self._thread.start()
         except BaseException:
-            self._end_watches()
-            if not adopted:
-                self.nginx.stop()
+            self._close(stop=not adopted)
             raise
-        self._thread.start()
-        self._say_where()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join()
-        # Nodes' tokens are renewed until the last request under way has its answer.
-        self._draining = True
         try:
+            self._thread.join()
+            # Nodes' tokens are renewed until the last request under way has its answer.
+            self._draining = True
             self.nginx.drain(self._render)
         except (UserError, OSError) as error:
             logger.error("what is under way may be cut off: %s", error)
-        self._end_watches()
-        self.nginx.stop()
+        finally:
+            self._close(stop=True)
+
+    def _close(self, *, stop: bool) -> None:
+        """End its threads, and nginx with them; also at a second Ctrl-C, and a third."""
+        self._ended.set()
+        try:
+            if self._thread.is_alive():
+                self._thread.join()
+        finally:
+            try:
+                self._end_watches()
+            finally:
+                if stop:
+                    self.nginx.stop()
 
     def check_alive(self) -> None:
         """Raise UserError where one of its threads has ended; its traceback has been printed."""

@@ -269,10 +269,12 @@ def test_rotation_loses_no_line(gateway: Behind) -> None:
             gateway.wait(lambda: all(log.exists() and log.stat().st_size for log in logs))
             gateway.wait(lambda: gateway.ask().status_code == 200)
             before += 1
-            assert len(gateway.supervisor.nginx.rotate(limit=0)) == 2
+            moved = gateway.supervisor.nginx.rotate(limit=0)
+            assert {it.name.partition("-")[0] for it in moved} >= {"attempts", "requests"}
     assert set(told) == {"200"}
     gateway.wait(lambda: len(gateway.lines("requests")) == before + told["200"])
     assert len(list((gateway.state / "gateway").glob("requests-*.jsonl"))) == 3
+    assert list((gateway.state / "gateway").glob("error-*.log"))  # nginx's own, at each change
 
 
 # --- which version answers
@@ -513,8 +515,15 @@ def test_a_gateway_before_its_first_deployment(nodes: list[StandIn], tmp_path: P
 
 def test_a_state_folder_that_nginx_cannot_work_in(nodes: list[StandIn], tmp_path: Path) -> None:
     settings = GatewaySettings(port=claim_ports({"gateway": None})["gateway"])
+    linked = tmp_path / "a;b"  # its own folder lies elsewhere; the configuration names this one
+    (linked / "gateway").mkdir(parents=True)
+    (tmp_path / "c d").mkdir()
+    (tmp_path / "good").mkdir()
+    (tmp_path / "c d" / "gateway").symlink_to(tmp_path / "good")
     for state, said in [
         (tmp_path / "a b", "choose a path of letters"),
+        (linked, "choose a path of letters"),
+        (tmp_path / "c d", "choose a path of letters"),
         (tmp_path / ("x" * 90), "choose a shorter path"),
     ]:
         with pytest.raises(UserError, match=said):

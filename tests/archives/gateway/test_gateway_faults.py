@@ -460,6 +460,7 @@ def test_killed_and_started_again_it_adopts_the_nginx_that_went_on(
         first.wait()
         until = told["200"] + 50
         gateway.wait(lambda: told["200"] > until)  # nobody at the wheel
+        (gateway.state / "gateway" / "s2").mkdir()  # one that was killed as it began to start nginx
         second = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL)
         try:
             gateway.journal(salt="another")  # applied: it is at the wheel now
@@ -473,6 +474,36 @@ def test_killed_and_started_again_it_adopts_the_nginx_that_went_on(
     assert told["200"] == sum(told.values())
     assert (third.returncode, third.stderr.count("\n")) == (2, 1)
     assert "its gateway is running" in third.stderr
+
+
+def test_a_second_ctrl_c_leaves_no_nginx(
+    command: tuple[Behind, list[str]], nodes: list[StandIn]
+) -> None:
+    gateway, line = command
+    first = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    gateway.wait(lambda: answers(gateway))
+    _, stack = hold(nodes)
+    with stack, ThreadPoolExecutor(1) as one:
+        before = sum(len(node.calls) for node in nodes)
+        held = one.submit(gateway.ask)
+        gateway.wait(lambda: sum(len(node.calls) for node in nodes) > before)
+        first.send_signal(signal.SIGINT)
+        gateway.wait(lambda: not answers_to_a_stranger(gateway))  # it drains
+        first.send_signal(signal.SIGINT)
+        time.sleep(1)  # it is at the next thing that takes as long as the request
+        first.send_signal(signal.SIGINT)
+        first.wait(60)
+        with suppress(httpx.TransportError):
+            held.result()
+    assert not list((gateway.state / "gateway").glob("s[0-9]*"))
+
+
+def answers_to_a_stranger(gateway: Behind) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", gateway.port)).close()
+        return True
+    except OSError:
+        return False
 
 
 def test_a_node_more_costs_no_request(command: tuple[Behind, list[str]], tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import socket
 import ssl
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -26,7 +28,7 @@ from archives.gateway import certificate, nginx_processes
 from archives.gateway.configuration import GatewaySettings, workers_user
 from archives.gateway.health import Health
 from archives.gateway.logs import LogTail
-from archives.gateway.nginx import find_nginx
+from archives.gateway.nginx import Nginx, find_nginx
 from archives.gateway.supervisor import Supervisor
 from archives.rollout import release as rollout_release
 from archives.state import secrets as clients
@@ -65,6 +67,13 @@ def test_a_flood_of_strangers_is_refused_and_seldom_logged(gateway: Behind) -> N
     strangers = [it for it in gateway.lines("requests") if not it["client"]]
     # A burst of 100, then 2 a second; a slow machine takes some minutes for these 700 at most.
     assert 100 <= len(strangers) < 600
+    for head in (b"POST / HT", b"POST /predictions/m HTTP/1.1\r\nHost: x\r\nX-Slow"):
+        for _ in range(150):
+            with socket.create_connection(("127.0.0.1", gateway.port)) as half:
+                half.sendall(head)
+    gateway.of(gateway.ask("2"), "requests")
+    all_of_them = [it for it in gateway.lines("requests") if not it["client"]]
+    assert len(all_of_them) - len(strangers) < 10
 
 
 @pytest.mark.live
@@ -229,16 +238,32 @@ def test_a_number_that_another_process_has_by_now_is_not_nginxs(tmp_path: Path) 
 
 
 @pytest.mark.live
+@pytest.mark.parametrize("step", ["_tell", "_say_where"])
 def test_a_start_that_fails_leaves_no_nginx(
-    node: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    node: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     add_client(tmp_path / "g", "clinic")
     start_journal(tmp_path / "g")
     port = claim_ports({"gateway": None})["gateway"]
-    monkeypatch.setattr(Supervisor, "_tell", full)  # as a full disk does, once nginx runs
+    # As a full disk does, once nginx runs, or a pipe whose reader has gone.
+    monkeypatch.setattr(Supervisor, step, full)
     with pytest.raises(OSError, match="No space"):
         Supervisor([node.settings()], tmp_path / "g", GatewaySettings(port=port)).__enter__()
     assert claim_ports({"gateway": port}) == {"gateway": port}
+    assert not list((tmp_path / "g" / "gateway").glob("s[0-9]*"))
+    assert "gateway" not in [thread.name for thread in threading.enumerate()]
+
+
+@pytest.mark.parametrize("fault", [full, KeyboardInterrupt])
+def test_an_nginx_that_is_not_started_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Any
+) -> None:
+    """Each would be taken for the latest nginx, in whose place the next start looks for it."""
+    nginx = Nginx(tmp_path / "g" / "gateway", 1)
+    monkeypatch.setattr(nginx, "_write", full if fault is full else Mock(side_effect=fault))
+    for _ in range(2):
+        with pytest.raises((OSError, KeyboardInterrupt)):
+            nginx.start(lambda _: ("", ""))
     assert not list((tmp_path / "g" / "gateway").glob("s[0-9]*"))
 
 
