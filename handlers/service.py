@@ -154,7 +154,7 @@ class ScoringService:
                 started.append(self._start(waiting, deadline, times))
                 waiting = {}
         outcomes |= zip(
-            waiting, self._score_prepared([*waiting.values()], deadline, times), strict=True
+            waiting, self.score_prepared([*waiting.values()], deadline, times), strict=True
         )
         for indices, future in started:
             outcomes |= zip(indices, future.result(), strict=True)
@@ -177,6 +177,36 @@ class ScoringService:
                 where.lineno,
             )
             return PreprocessFailed("the row could not be read; see the worker's log")
+
+    def score_prepared(
+        self,
+        prepared: Sequence[Prepared],
+        deadline: float = math.inf,
+        times: StageTimes | None = None,
+    ) -> list[Outcome]:
+        """Inference, heat maps and results of decoded rows; one outcome per row, in order.
+
+        If a batch raises, its rows are scored one by one, so that only the faulty one fails.
+        `deadline` as of `explain`, `times` as of `score`. Raises nothing; after a failure
+        `device_is_lost` tells whether the device works.
+        """
+        if not prepared:
+            return []
+        times = times or StageTimes()
+        try:
+            with times.measure("inference"):
+                forward = self.inference(prepared)
+            with times.measure("explain"):
+                explained = self.explain(prepared, forward, deadline)
+            with times.measure("postprocess"):
+                return self.postprocess(prepared, forward, explained)
+        except Exception:  # of any kind: a coded answer instead of the 503 of a dead batch
+            logger.exception("scoring failed for %d rows", len(prepared))
+            self.device_is_lost()
+            if len(prepared) > 1 and not self.poisoned:  # so that only the culprit fails
+                return [self.score_prepared([item], deadline, times)[0] for item in prepared]
+            failure = InferenceFailed("scoring failed; see the worker's log")
+            return [responses.failed(failure)] * len(prepared)
 
     def inference(self, prepared: Sequence[Prepared]) -> Forward:
         """Logits and features of the stacked rows."""
@@ -244,27 +274,7 @@ class ScoringService:
         self, waiting: Mapping[int, Prepared], deadline: float, times: StageTimes
     ) -> tuple[list[int], Future[list[Outcome]]]:
         rows = [*waiting.values()]
-        return [*waiting], self._lanes.submit(self._score_prepared, rows, deadline, times)
-
-    def _score_prepared(
-        self, prepared: Sequence[Prepared], deadline: float, times: StageTimes
-    ) -> list[Outcome]:
-        if not prepared:
-            return []
-        try:
-            with times.measure("inference"):
-                forward = self.inference(prepared)
-            with times.measure("explain"):
-                explained = self.explain(prepared, forward, deadline)
-            with times.measure("postprocess"):
-                return self.postprocess(prepared, forward, explained)
-        except Exception:  # of any kind: a coded answer instead of the 503 of a dead batch
-            logger.exception("scoring failed for %d rows", len(prepared))
-            self.device_is_lost()
-            if len(prepared) > 1 and not self.poisoned:  # so that only the culprit fails
-                return [self._score_prepared([item], deadline, times)[0] for item in prepared]
-            failure = InferenceFailed("scoring failed; see the worker's log")
-            return [responses.failed(failure)] * len(prepared)
+        return [*waiting], self._lanes.submit(self.score_prepared, rows, deadline, times)
 
     def device_is_lost(self) -> bool:
         """Whether every call of the device fails from now on, as after a CUDA context is lost.

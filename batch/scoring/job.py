@@ -59,13 +59,16 @@ class Archive(Described, Protocol):
         """Decode a row as TorchServe hands it over; a (status, body) is its failure."""
 
     def score_prepared(self, prepared: Sequence[Any]) -> Sequence[tuple[int, Mapping[str, Any]]]:
-        """Give (status, body) for each decoded row, in order; status 200 is success."""
+        """Give (status, body) for each decoded row, in order; status 200 is success.
+
+        A row that cannot be scored fails alone.
+        """
 
     def nbytes(self, prepared: Any) -> int:
         """Give the bytes that a decoded row holds."""
 
     def device_is_lost(self) -> bool:
-        """Tell, after an error, whether none of what follows can succeed."""
+        """Tell, after a failure, whether none of what follows can succeed."""
 
 
 @dataclass(frozen=True, kw_only=True)

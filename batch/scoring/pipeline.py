@@ -11,7 +11,6 @@ that finds a larger object waits. Two shards run at once, so that one begins whi
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -25,10 +24,8 @@ from typing import Any, Self
 from batch.manifest.read import Request
 from batch.results import schema as results
 from batch.scoring.fetching import Fetched, Fetching, Limits, Ready, failure
-from batch.scoring.job import Job
+from batch.scoring.job import Archive, Job
 from sonode.console import UserError
-
-_log = logging.getLogger(__name__)
 
 _BATCH_SHARE = 8  # a batch holds an eighth of the bytes in memory, or one row
 
@@ -199,30 +196,22 @@ class Pipeline:
         return {**row, **common, "scored_at": datetime.now(UTC)}
 
 
-def _outcomes(prepared: Sequence[Any], archive: Any) -> Sequence[Outcome]:
-    """Score rows together; where the archive raises, one by one, so that only the culprit fails."""
+def _outcomes(prepared: Sequence[Any], archive: Archive) -> Sequence[Outcome]:
+    """Score rows through the archive's service, which tries those of a failed batch one by one.
+
+    Raises UserError if its device is lost: then every row would fail.
+    """
     try:
-        outcomes: Sequence[Outcome] = archive.score_prepared(prepared)
+        outcomes = archive.score_prepared(prepared)
         if len(outcomes) != len(prepared):
             raise ValueError("not one outcome per row")
-    except Exception as error:  # of any kind: the code is the archive's
-        kind = type(error).__name__  # its text may hold anything
-        _check_device(archive, kind)
-        if len(prepared) == 1:
-            body = {"code": "inference_failed", "stage": "inference"}
-            return [(500, {**body, "message": f"the archive's service raised {kind}"})]
-        _log.warning("a batch of %d images raised %s: scoring them one by one", len(prepared), kind)
-        return [_outcomes([item], archive)[0] for item in prepared]
-    # A service answers for what fails in an explanation, the loss of its device among it.
-    if failed := [body["code"] for status, body in outcomes if status >= 500]:
-        _check_device(archive, failed[0])
-    return outcomes
-
-
-def _check_device(archive: Any, what: str) -> None:
-    """Raise UserError where the device is lost: what fails since then is not the rows' fault."""
-    if archive.device_is_lost():
+    except Exception as error:  # of any kind: the code is the archive's, and its text may be, too
+        message = f"the archive's service raised {type(error).__name__}"
+        body = {"code": "inference_failed", "stage": "inference", "message": message}
+        outcomes = [(500, body)] * len(prepared)
+    failed = [body["code"] for status, body in outcomes if status >= 500]
+    if failed and archive.device_is_lost():
         raise UserError(
-            f"the device does not answer any more ({what}); started again, the run goes on from "
-            "here"
-        ) from None
+            f"the device no longer responds ({failed[0]}); re-run the same command to resume"
+        )
+    return outcomes

@@ -54,8 +54,6 @@ class FakeArchive:
 
     def score_prepared(self, prepared: Sequence[Any]) -> list[tuple[int, dict[str, Any]]]:
         self.calls.append(list(prepared))
-        if any(row["image"] == b"poison" for row in prepared):
-            raise RuntimeError("of patient 4711")
         return [self._score(row) for row in prepared]
 
     def nbytes(self, prepared: Any) -> int:
@@ -67,6 +65,9 @@ class FakeArchive:
     def _score(self, row: dict[str, object]) -> tuple[int, dict[str, Any]]:
         image = row["image"]
         assert isinstance(image, bytes)
+        if image == b"poison":
+            body = {"code": "inference_failed", "field": None, "stage": "inference"}
+            return 500, {**body, "message": "scoring failed; see the worker's log"}
         if not image.startswith(b"p="):
             return 422, _failure("image_truncated", None)
         roi = [int(edge) for edge in str(row.get("roi", "0,0,100,100")).split(",")]

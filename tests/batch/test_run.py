@@ -130,7 +130,6 @@ def test_a_poison_row_does_not_take_its_neighbours(
     assert [row["malignancy_probability"] for row in rows] == [0.1, None, 0.3]
     assert (rows[1]["code"], rows[1]["stage"]) == ("inference_failed", "inference")
     assert summary.by_code == {"inference_failed": 1}
-    assert "a batch of 3 images raised RuntimeError" in caplog.text
     for text in (caplog.text, rows[1]["message"]):
         assert "4711" not in text
         assert str(tmp_path) not in text

@@ -10,6 +10,7 @@ import warnings
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,9 +68,55 @@ def test_a_lost_device_is_known_of_new_archives_and_of_earlier_ones(
         assert archive.device_is_lost()
 
 
+class Older:
+    """A service of an archive that was packed before `score_prepared` was public."""
+
+    def __init__(self, service: Any) -> None:
+        self._service = service
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "score_prepared":
+            raise AttributeError(name)
+        return getattr(self._service, name)
+
+    def _score_prepared(self, prepared: Any, deadline: float, times: Any) -> Any:
+        assert type(times).__module__ == "handlers.telemetry"
+        return self._service.score_prepared(prepared, deadline, times)
+
+
+@pytest.mark.parametrize("packed", ["now", "before score_prepared was public"])
+def test_a_decoded_row_that_fails_leaves_its_neighbours_their_scores(
+    archive_path: Path, frame: np.ndarray, monkeypatch: pytest.MonkeyPatch, packed: str
+) -> None:
+    rows = [{"image": encode(frame), "roi": [10, 10, 60 + row, 60]} for row in range(3)]
+    with load_archive(archive_path, {"engine": "eager"}) as archive:
+        service = archive.service
+        if packed != "now":
+            archive.service = Older(archive.service)
+        prepared = [archive.preprocess(row) for row in rows]
+        expected = archive.score_prepared(prepared)
+        inference = service.inference
+
+        def fail(batch: Any) -> Any:
+            if any(item is prepared[1] for item in batch):
+                raise RuntimeError("out of something")
+            return inference(batch)
+
+        monkeypatch.setattr(service, "inference", fail)
+        found = archive.score_prepared(prepared)
+    assert [outcome.status for outcome in expected] == [200] * 3
+    assert [outcome.status for outcome in found] == [200, 500, 200]
+    assert found[1].body["code"] == "inference_failed"
+    for row in (0, 2):
+        for head, score in expected[row].body["heads"].items():
+            probability = found[row].body["heads"][head]["probability"]
+            assert probability == pytest.approx(score["probability"], abs=1e-5)
+
+
 CLEAN = """
 import json, sys
 from types import SimpleNamespace
+from typing import Any
 sys.path.insert(0, sys.argv[1])
 import service
 made = service.ScoringService()

@@ -200,7 +200,7 @@ def test_a_worker_that_dies_and_one_that_loses_its_device_cost_no_row(
     summary = on_ray(tonight, cluster[0])
     assert summary.by_status == {"ok": ROWS, "failed": 0}
     assert "a worker is lost (ActorDiedError), and its" in caplog.text
-    assert "a worker is lost (the device does not answer any more" in caplog.text
+    assert "a worker is lost (the device no longer responds" in caplog.text
     assert "4711" not in caplog.text
     assert len(loads("open")) == 1  # all but the one that died have closed their archive
     assert_the_same(tonight, alone(tonight))

@@ -297,10 +297,23 @@ def test_errors_of_the_archive_stay_with_their_row(
         *(None, "inference_failed", None, "preprocess_failed", None),
     ]
     assert [row["malignancy_probability"] for row in rows[::2]] == [0.1, 0.3, 0.5]
-    assert "a batch of 4 images raised RuntimeError" in caplog.text
     for text in (caplog.text, rows[1]["message"], rows[3]["message"]):
         assert "4711" not in text
         assert str(tmp_path) not in text
+
+
+def test_rows_of_a_service_that_raises_fail_without_its_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(rows: Any) -> Any:
+        raise RuntimeError("of patient 4711")
+
+    archive = FakeArchive()
+    monkeypatch.setattr(archive, "score_prepared", fail)
+    rows = scored(archive, put_images(str(tmp_path), b"p=0.1", b"p=0.2"), Limits())
+    assert [(row["code"], row["message"]) for row in rows] == 2 * [
+        ("inference_failed", "the archive's service raised RuntimeError")
+    ]
 
 
 def test_a_lost_device_ends_the_run_before_rows_are_failed(tmp_path: Path, put_table: Any) -> None:
@@ -309,7 +322,7 @@ def test_a_lost_device_ends_the_run_before_rows_are_failed(tmp_path: Path, put_t
     uris = put_images(str(tmp_path), b"p=0.1", b"poison")
     manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
     out = str(tmp_path / "out")
-    with pytest.raises(UserError, match=r"the device does not answer any more \(RuntimeError\)"):
+    with pytest.raises(UserError, match=r"the device no longer responds \(inference_failed\)"):
         run(manifest, out, archive)
     assert storage.list_files(out, deep=True) == []
 
@@ -324,7 +337,7 @@ def test_a_device_that_is_lost_in_an_explanation_ends_the_run_at_once(
     uris = put_images(str(tmp_path), b"p=0.1", b"p=0.2")
     manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
     out = str(tmp_path / "out")
-    with pytest.raises(UserError, match=r"does not answer any more \(explanation_failed\)"):
+    with pytest.raises(UserError, match=r"no longer responds \(explanation_failed\)"):
         run(manifest, out, archive)
     assert storage.list_files(out, deep=True) == []
 

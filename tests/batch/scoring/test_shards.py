@@ -78,7 +78,7 @@ def test_a_run_that_cannot_go_on_writes_what_it_has(tmp_path: Path, put_table: A
     manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
     archive = FakeArchive()
     archive.lost = True
-    with pytest.raises(UserError, match="the device does not answer any more"):
+    with pytest.raises(UserError, match="the device no longer responds"):
         run(manifest, str(tmp_path / "out"), archive, shard_rows=50)
     assert [row["code"] for row in rows_of(str(tmp_path / "out"))] == [
         *(None, None, "not_reached", "not_reached"),
