@@ -94,14 +94,15 @@ def _told(entry: Entry) -> str:
 
 def _step(state: Path, entries: list[Entry], step: Entry, end: Entry | None) -> Json:
     facts = last_facts(entries[: end.seq - 1] if end else entries)
-    kind = kind_of(fold(entries[: step.seq]))
+    desired = fold(entries[: step.seq])
+    kind = kind_of(desired)
     assert facts and kind
     since = judged_since(entries, step)
     later = (it.seq for it in entries[step.seq :])
     until = next((it for it in later if fold(entries[:it]).split == it), math.inf)
     watch = Watch(
         facts.policy, kind, old=facts.old.version if facts.old else None,
-        new=facts.new.version, heads=facts.heads, since=since,
+        new=facts.new.version, heads=facts.heads, since=since, percent=desired.percent,
     )  # fmt: skip
     requests: list[Row] = []
     attempts: list[Row] = []

@@ -109,40 +109,32 @@ class Windows:
 
 
 class Against:
-    """Whether the new version fails a larger share of a study's requests than the old one does.
+    """Whether the new version fails in a larger share of the studies than the old one does.
 
-    Each study of the new version is drawn together with the k of the old one that were over since
-    the study before it (where both get each request: with its own share of the same study). Of the
-    sum of their shares it has, where both versions fail alike, 1 / (1 + k) on average, since chance
-    alone says which one it is.
+    The hash that gives a study to a version knows nothing of what becomes of it: where both fail
+    alike, of those that fail the new version has its part of all of them, `new_share`. Where both
+    get each study that part is a half; there of each study that they fail unequally the value is
+    the new version's part of the two shares. With `odds` its odds of failing may be so many times
+    the old one's.
     """
 
-    def __init__(self) -> None:
-        self.test = MeanTest(0.5)
-        self._old: list[float] = []
+    def __init__(self, new_share: float, odds: float = 1.0) -> None:
+        new = odds * new_share
+        self.test = MeanTest(new / (new + 1 - new_share))
         self._counts = {"old": [0, 0], "new": [0, 0]}  # studies, those with a failure
 
-    def add_old(self, share: float | None) -> None:
-        """Take the share of a study's requests that the old version has failed; None: of none."""
-        if share is None:
-            return
-        self._old.append(share)
-        self._count("old", share)
+    def add(self, new: float | None, old: float | None) -> None:
+        """Take the share of a study's requests that either version has failed; None: of none."""
+        self._count("old", old)
+        self._count("new", new)
+        new, old = new or 0.0, old or 0.0
+        if new != old:
+            self.test.add(new / (new + old))
 
-    def add_new(self, share: float | None) -> None:
-        """Take the same of the new version; without one of the old beside it, it only counts."""
-        if share is None:
-            return
-        self._count("new", share)
-        if self._old:
-            total = share + sum(self._old)
-            if total:
-                self.test.add(share / total, 1 / (1 + len(self._old)))
-            self._old = []
-
-    def _count(self, arm: str, share: float) -> None:
-        self._counts[arm][0] += 1
-        self._counts[arm][1] += share > 0
+    def _count(self, arm: str, share: float | None) -> None:
+        if share is not None:
+            self._counts[arm][0] += 1
+            self._counts[arm][1] += share > 0
 
     @property
     def as_many(self) -> bool:

@@ -65,8 +65,8 @@ class Verdict:
 class Watch:
     """The guards of one step, from its beginning on.
 
-    `since` is the entry of the journal from which on rows are the step's. `old` is None where there
-    is no old version (the first one ever).
+    `since` is the entry of the journal from which on rows are the step's; in a canary `percent` of
+    the studies are the new version's. `old` is None where there is none (the first version ever).
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Watch:
         new: str,
         heads: Sequence[str],
         since: int,
+        percent: float,
     ) -> None:
         self.policy, self.kind, self.heads = policy, kind, heads
         self.old, self.new, self.since = old, new, since
@@ -86,14 +87,14 @@ class Watch:
         self.load = 0
         """Requests to it that were refused, or not mirrored, since too much was under way."""
         self.needed = math.log(count_tests(policy, heads) / policy.alpha)
-        odds = policy.max_odds_ratio
-        share = odds / (1 + odds)  # of the pairs in which one of the two fails
+        new_share = percent / 100 if kind == "canary" else 0.5
         self._errors = MeanTest(policy.max_error_rate, BURST_MOST)
         self._windows = Windows(policy.max_error_rate)
-        self._failing = MeanTest(share)
-        self._slow = MeanTest(share, SLOW_MOST)
+        odds = policy.max_odds_ratio
+        self._failing = Against(new_share, odds)
+        self._slow = MeanTest(odds / (1 + odds), SLOW_MOST)  # of pairs in which one of the two is
         self._unanswered = MeanTest(policy.max_unanswered, BURST_MOST)
-        self._more_errors, self._more_unanswered = Against(), Against()
+        self._more_errors, self._more_unanswered = Against(new_share), Against(new_share)
         self._flips = {head: MeanTest(policy.max_flip_rate) for head in heads}
         self._differences = {head: MeanTest(policy.max_difference) for head in heads}
         self._scores: dict[str, dict[str, list[float]]] = {
@@ -106,7 +107,6 @@ class Watch:
         self._signed: set[str] = set()
         """Requests that a handler has failed. Where another node answers, only an attempt tells."""
         self._seen: dict[str, set[str]] = {"old": set(), "new": set()}
-        self._last_old: Unit | None = None
         self._timed: Row | None = None
         self._last_slow = -math.inf
 
@@ -182,7 +182,7 @@ class Watch:
             return found
         found += [
             self._rate(f"{what} against the old version", test, test.limit, holds_from=FEW_HOLD)
-            for what, test in (("failing", self._failing), ("slow", self._slow))
+            for what, test in (("failing", self._failing.test), ("slow", self._slow))
         ]
         if self.kind == "shadow":
             for head in self.heads:
@@ -307,9 +307,9 @@ class Watch:
     def _close(self, t: float) -> None:
         """Judge the studies whose time is over."""
         for unit in self._units["old"].over(t):
-            self._more_errors.add_old(unit.share("errors"))
-            self._more_unanswered.add_old(unit.share("unanswered"))
-            self._last_old = unit
+            self._more_errors.add(None, unit.share("errors"))
+            self._more_unanswered.add(None, unit.share("unanswered"))
+            self._failing.add(None, unit.share("not ok"))
         for unit in self._units["new"].over(t):
             self._judge(unit)
 
@@ -317,15 +317,9 @@ class Watch:
         for what, test in (("errors", self._errors), ("unanswered", self._unanswered)):
             if (share := unit.share(what)) is not None:
                 test.add(share)
-        self._more_errors.add_old(unit.share("old errors"))  # of a shadow
-        self._more_errors.add_new(unit.share("errors"))
-        self._more_unanswered.add_new(unit.share("unanswered"))
-        old = unit.share("old not ok")
-        if self._last_old:
-            old, self._last_old = self._last_old.share("not ok"), None
-        new = unit.share("not ok")
-        if old is not None and new is not None and old != new:
-            self._failing.add(new / (new + old))
+        self._more_errors.add(unit.share("errors"), unit.share("old errors"))  # of a shadow
+        self._more_unanswered.add(unit.share("unanswered"), None)
+        self._failing.add(unit.share("not ok"), unit.share("old not ok"))
         for head in self.heads:
             for what, tests in (("flips", self._flips), ("difference", self._differences)):
                 if (share := unit.share(f"{what} {head}")) is not None:

@@ -7,14 +7,15 @@ from pathlib import Path
 from archives.gateway.logs import Logs, LogTail, seq, was_tried
 from archives.judging.facts import Facts, judged_since
 from archives.judging.guards import Kind, Verdict, Watch
-from archives.state.journal import Entry, Journal
+from archives.state.journal import Entry, Journal, fold
 
 
 class StepView:
     """What the gateway's logs say about one step; `step` is its entry in the journal."""
 
     def __init__(self, state: Path, facts: Facts, kind: Kind, step: Entry) -> None:
-        self.since = judged_since(Journal(state).entries(), step)
+        entries = Journal(state).entries()
+        self.since = judged_since(entries, step)
         self.watch = Watch(
             facts.policy,
             kind,
@@ -22,6 +23,7 @@ class StepView:
             new=facts.new.version,
             heads=facts.heads,
             since=self.since,
+            percent=fold(entries[: step.seq]).percent,
         )
         self._logs = Logs(state, self.since)
 

@@ -35,18 +35,21 @@ _running = [Figures()]
 """Of the test that runs; a new one for each where the table is made."""
 
 
-def begin() -> Figures:
+def begin() -> None:
     _running[0] = Figures()
+
+
+def running() -> Figures:
     return _running[0]
 
 
 def requests(sent: int, unanswered: int) -> None:
-    _running[0].requests(sent, unanswered)
+    running().requests(sent, unanswered)
 
 
 def recovered(seconds: float) -> None:
-    _running[0].recovered(seconds)
+    running().recovered(seconds)
 
 
 def note(text: str) -> None:
-    _running[0].notes.append(text)
+    running().notes.append(text)

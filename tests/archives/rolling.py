@@ -179,7 +179,7 @@ class Site:
         with (self.state / "gateway.log").open("ab") as log:
             self.gateway = sonode_process(command, log)
         health = f"http://127.0.0.1:{self.port}/health"
-        until = time.monotonic() + 30
+        until = time.monotonic() + 180
         while time.monotonic() < until:
             try:
                 httpx.get(health, trust_env=False)

@@ -1,8 +1,9 @@
 """The table of `make rollouts`: what can go wrong in a rollout or at a gateway, a row each.
 
-`python -m tests.archives.rollout_table [--out FILE]` runs the tests that show it and no others, in
-one process with one pair of TorchServe nodes; the exit code is 1 where a row is judged wrong. A row
-is judged right when each of its tests passed; what they measured is in `figures.py`.
+`python -m tests.archives.rollout_table [--out FILE]` runs the tests that show it and no others, two
+files at a time as `make test` does: the rollouts between two TorchServe nodes, and beside them all
+that needs none. Both wait far more than they work. The exit code is 1 where a row is judged wrong;
+it is judged right when each of its tests passed. What they measured is in `figures.py`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ import sys
 import time
 import traceback
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.archives import figures
+from tests.archives.figures import Figures
 
 HERE = Path(__file__).parent
 
@@ -42,6 +47,7 @@ LINES = (
         f"{LIVE}[v1 to v2]", f"{LIVE}[fails 5 % of the time]", f"{LIVE}[slow]",
         f"{LIVE}[wrong scores]", f"{LIVE}[its worker dies 5 % of the time]",
         f"{LIVE}[turns bad in the canary, failing 10 %]",
+        "test_one_that_turns_bad_is_found_within_the_requests_that_the_docs_state",
         "test_identical_versions_with_broken_studies",
         "test_what_fails_with_either_version_is_not_held_against_the_new_one",
         "test_one_client_that_sends_what_no_version_can_read_stops_no_release",
@@ -137,74 +143,102 @@ LINES = (
         "test_a_name_that_another_folder_would_come_of_is_refused",
         "test_two_that_pack_one_version_at_once_do_not_share_a_file",
     )),
-    Line("B10", "other bytes in a worker, tokens that end, a store that cannot be written", (
+    Line("B10", "other bytes in a worker, tokens that end, stores, copies, waits without an end", (
         "test_an_answer_of_other_bytes_or_without_a_result",
         "test_what_was_loaded_from_other_bytes",
         "test_a_node_with_other_bytes_is_not_asked_even_if_no_other_can_answer",
         "test_without_the_supervisor_nodes_own_renewals_are_found",
         "test_the_gateway_renews_a_token_that_is_running_out",
         "test_a_store_that_cannot_be_written_to_is_named",
+        "test_a_copy_is_on_the_disk_before_it_has_its_name",
+        "test_what_a_killed_copy_has_left_is_no_archive_and_goes_with_the_next_one",
+        "test_old_archives_are_removed_but_for_the_served_one_and_the_one_before",
+        "test_what_does_not_come_about_is_a_fault_that_says_what_to_do",
+        "test_started_by_root_its_workers_are_the_state_folders_owner",
+        "test_a_journal_of_a_newer_sonode_does_not_end_the_gateway",
+    )),
+    Line("C", "why a guard decided; an archive allowed again; two gateways for one set of nodes", (
+        "test_each_judged_step_with_its_counts", "test_a_rollback_is_told_as_the_journal_has_it",
+        "test_a_failure_is_told_with_what_the_other_version_did",
+        "test_what_went_back_is_not_begun_anew_by_the_same_words",
+        "test_a_node_has_one_gateway_until_that_is_gone",
+        "test_a_second_gateway_leaves_the_nodes_of_the_first_alone",
     )),
 )  # fmt: skip
 HEADER = (
     "| | what goes wrong | tests | judged right | requests | unanswered | seconds to recover | "
-    "measured |\n|---|---|---|---|---|---|---|---|"
+    "tests took, s | measured |\n|---|---|---|---|---|---|---|---|---|"
 )
+FIRST = "test_rollout_live.py"
+"""The file that takes longest."""
+FIGURES = "figures"
+
+
+# --- in each process that runs tests
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    kept = [it for it in items if any(belongs(it.name, test) for test in wanted())]
+    config.hook.pytest_deselected(items=[it for it in items if it not in kept])
+    items[:] = sorted(kept, key=lambda it: it.path.name != FIRST)
+
+
+def pytest_runtest_setup() -> None:
+    figures.begin()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    report: Any = yield
+    report.user_properties.append((FIGURES, asdict(figures.running())))
+    return report
+
+
+# --- where the table is made
 
 
 @dataclass
 class Table:
     """The plugin of pytest that keeps what the lines need, and makes the rows."""
 
-    outcomes: dict[str, list[tuple[str, str, Any]]] = field(
+    outcomes: dict[str, list[tuple[str, str, Figures]]] = field(
         default_factory=lambda: defaultdict(list)
     )
     """By test: its id, its outcome and its figures, of each parameter."""
-    _running: Any = None
-
-    def pytest_collection_modifyitems(
-        self, config: pytest.Config, items: list[pytest.Item]
-    ) -> None:
-        kept = [it for it in items if any(belongs(it.name, test) for test in wanted())]
-        config.hook.pytest_deselected(items=[it for it in items if it not in kept])
-        items[:] = kept
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self) -> Any:
-        from tests.archives import figures
-
-        self._running = figures.begin()
-        return (yield)
+    took: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Seconds, by test."""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        name = report.nodeid.rpartition("::")[2]
+        self.took[name] += report.duration
         if report.when == "call" or report.outcome != "passed":
-            name = report.nodeid.rpartition("::")[2]
-            self.outcomes[name].append((report.nodeid, report.outcome, self._running))
+            found = Figures(**dict(report.user_properties)[FIGURES])  # type: ignore[arg-type]
+            self.outcomes[name].append((report.nodeid, report.outcome, found))
 
     def row(self, line: Line) -> tuple[str, bool]:
         """The row, and whether it is judged right."""
-        from tests.archives.figures import Figures
-
-        total, said, count, ran = Figures(), [], 0, 0
+        total, said, ran, took = Figures(), [], 0, 0.0
         for test in line.tests:
             found = [it for name, its in self.outcomes.items() if belongs(name, test) for it in its]
             if not found:
                 said.append(f"{test} was not found")
-            for nodeid, outcome, figures in found:
-                count += 1
+            for nodeid, outcome, measured in found:
                 name = nodeid.rpartition("::")[2]
                 if outcome == "skipped":
                     total.notes.append(f"not run here: {name}")
                     continue
                 ran += 1
-                total.add(figures)
+                took += self.took[name]
+                total.add(measured)
                 if outcome == "failed":
                     said.append(f"{name} failed")
         judged = "NO: " + "; ".join(said) if said else "yes" if ran else "not run here"
         sent, unanswered = (total.sent, total.unanswered) if total.sent else ("", "")
         seconds = "" if total.seconds is None else f"{total.seconds:.1f}"
         notes = "; ".join(total.notes)
-        cells = (line.name, line.what, ran, judged, sent, unanswered, seconds, notes)
+        cells = (
+            *(line.name, line.what, ran, judged, sent, unanswered, seconds, f"{took:.0f}", notes),
+        )
         return "| " + " | ".join(map(str, cells)) + " |", not said
 
 
@@ -222,8 +256,10 @@ def main() -> int:
     given = parser.parse_args()
     os.environ["SONODE_TEST_ROLLOUTS"] = "all"
     table, began = Table(), time.monotonic()
+    words = ["--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder"]
+    words += ["--max-worker-restart=0", "-p", "tests.archives.rollout_table"]
     try:
-        pytest.main([str(HERE), "-s", "-q"], plugins=[table])
+        pytest.main([str(HERE), "-q", *words], plugins=[table])
     except Exception:  # what ran is told all the same; what did not is judged wrong
         traceback.print_exc()
     rows, right = zip(*map(table.row, LINES), strict=True)
@@ -232,7 +268,7 @@ def main() -> int:
     text = "\n".join([f"`make rollouts`, {told}", "", HEADER, *rows, ""])
     for it, outcomes in table.outcomes.items():
         if it.startswith(f"{LIVE}["):
-            text += "".join(f"\n- {it.removeprefix(LIVE)}: {outcomes[-1][1]}")
+            text += f"\n- {it.removeprefix(LIVE)}: {outcomes[-1][1]}, {table.took[it]:.0f} s"
     given.out.write_text(text)
     print(f"\n{text}")
     return 0 if all(right) else 1

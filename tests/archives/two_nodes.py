@@ -8,7 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -52,6 +52,13 @@ class Cluster:
         self.nodes: list[TorchServeNode] = []
 
     def __enter__(self) -> Cluster:
+        with ExitStack() as if_it_fails:
+            if_it_fails.callback(lambda: [node.stop() for node in self.nodes])
+            self._start()
+            if_it_fails.pop_all()
+        return self
+
+    def _start(self) -> None:
         for index in range(2):
             self.nodes.append(self._node(index).__enter__())
         settings = [
@@ -77,7 +84,6 @@ class Cluster:
             journal.append("deployed", rollout=None, model=MODEL, stable=release, serves=[release])
         self.site.start_gateway()
         self.settle()
-        return self
 
     def __exit__(self, *_: object) -> None:
         try:

@@ -1,8 +1,9 @@
 """How often a rollout's guards are wrong: whole rollouts with made-up clients, without servers.
 
-`python -m tests.benchmarks.guards [--runs 400] [--bad 40]` prints two tables for
-docs/benchmarks.md: of identical versions how many are sent back, where failures come by study and
-by client; and within how many requests of the new version a bad one is. All of it is seeded.
+`python -m tests.benchmarks.guards [--runs 400] [--bad 40]` prints for docs/benchmarks.md: of
+identical versions how many are sent back, where failures come by study and by client; within how
+many requests of the new version a bad one is; and the same with the traffic of `make rollouts`,
+2,000 times. All of it is seeded.
 
 A client sends studies of 1 to 20 pictures, one or two requests a second in all at each site. Broken
 studies fail with every version, as does all that the broken client sends; a worker of either
@@ -13,24 +14,30 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import itertools
 import math
 import random
-import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from archives.judging.guards import Kind, Watch
 from archives.judging.policy import Policy
+from tests.archives.rolling import QUICK
+from tests.archives.rollout_matrix import RATE, TURNS_BAD
 
 OLD, NEW, HEADS = "1.0", "2.0", ("malignancy", "alnm")
 STEPS: tuple[tuple[Kind, float], ...] = (
-    ("shadow", 0), ("canary", 5), ("canary", 25), ("canary", 50), ("alone", 100), ("alone", 100),
+    ("shadow", 0), ("canary", 1), ("canary", 5), ("canary", 25), ("canary", 50),
+    ("alone", 100), ("alone", 100),
 )  # fmt: skip
-ENDS = 2_000
-"""Requests of all clients, at 3 a second, after which a step of identical versions ends."""
+ENDS = 10_800
+"""Requests of all clients after which a step of identical versions ends: an hour, at 3 a second."""
 MOST = 30_000
 """The same of a bad version, which then counts as not found."""
+CLIENTS = 4
 Row = dict[str, Any]
 
 
@@ -44,10 +51,8 @@ class Site:
     """Seconds between requests of the client whose requests fail with any version; 0: none."""
     deaths_s: float = 300.0
     """Mean seconds between deaths of a worker, of each version."""
-    errors: float = 0.002
-    """Of requests to either version, how many fail by chance, whatever the request."""
-    more_errors: float = 1.0
-    """The new version's errors are so many times as many."""
+    errors: tuple[float, float] = (0.002, 0.002)
+    """Of tries of the old and the new version, how many fail by chance, whatever the request."""
     slower: float = 1.0
     flips: float = 0.0
     """Of the pictures, how many the new version gives another label."""
@@ -66,7 +71,9 @@ class Site:
     def requests(self) -> Iterator[Row]:
         """Of all clients, in order of time: pictures of studies, and the broken client's."""
         self.number += 1
-        first = {"study": f"s{self.number}", "client": "c0", "broken": False, "slow": 1.0}
+        first = {
+            "study": f"s{self.number}", "side": 1.0, "client": "c0", "broken": False, "slow": 1.0,
+        }  # fmt: skip
         waiting: list[tuple[float, int, Row]] = [(self.now, 0, first)]
         next_study, broken_at = self.now, self.now if self.broken_client_s else math.inf
         while True:
@@ -79,7 +86,10 @@ class Site:
             elif broken_at <= until:
                 self.now, broken_at = broken_at, broken_at + self.broken_client_s
                 self.number += 1
-                yield {"study": f"b{self.number}", "client": "broken", "broken": True, "slow": 1.0}
+                yield {
+                    "study": f"b{self.number}", "side": self.chance.random(), "client": "broken",
+                    "broken": True, "slow": 1.0,
+                }  # fmt: skip
             else:
                 self.now, _, row = heapq.heappop(waiting)
                 yield row
@@ -88,6 +98,7 @@ class Site:
         self.number += 1
         row = {
             "study": f"s{self.number}",
+            "side": self.chance.random(),  # as the gateway's hash
             "client": f"c{self.number % 4}",
             "broken": self.chance.random() < self.broken_studies,
             "slow": 4.0 if self.chance.random() < 0.05 else 1.0,  # large pictures
@@ -101,7 +112,7 @@ class Site:
         if self.now > self._dies[version] + 1:
             self._dies[version] = self._death()
         dead = self.now > self._dies[version]
-        fails = self.chance.random() < self.errors * (self.more_errors if new else 1)
+        fails = self.chance.random() < self.errors[new]
         status, code = (500, "inference_failed") if fails or request["broken"] else (200, "ok")
         if dead and not elsewhere:
             status, code = 507, "unavailable"
@@ -121,18 +132,42 @@ class Site:
             row["labels"] = f"malignancy={label};alnm=none"
 
 
+class Steady(Site):
+    """The load of `make rollouts`: four clients, each with one study of two pictures after another.
+
+    Nothing fails with both versions, and no worker dies.
+    """
+
+    def __init__(self, seed: int, **facts: Any) -> None:
+        super().__init__(seed, broken_studies=0.0, deaths_s=1e9, **facts)
+
+    def requests(self) -> Iterator[Row]:
+        pause = CLIENTS / RATE
+        first = sorted(self.now + self.chance.random() * pause for _ in range(CLIENTS))
+        sides = [0.0] * CLIENTS
+        for turn in itertools.count():
+            for client, began in enumerate(first):
+                self.now = began + turn * pause
+                if turn % 2 == 0:
+                    sides[client] = self.chance.random()
+                yield {
+                    "study": f"s{client}-{turn // 2}", "side": sides[client], "client": "load",
+                    "broken": False, "slow": 1.0,
+                }  # fmt: skip
+
+
 def step(
-    site: Site, kind: Kind, percent: float, policy: Policy, most: int = ENDS
+    site: Site, kind: Kind, percent: float, policy: Policy, most: int = ENDS, look: int = 10
 ) -> tuple[str, int]:
-    """One step: the guard that sends it back (empty: none), and the new version's requests."""
-    watch = Watch(policy, kind, old=OLD, new=NEW, heads=HEADS, since=1)
+    """One step: the guard that sends it back (empty: none), and the new version's requests.
+
+    Guards are looked at after every `look` of those.
+    """
+    watch = Watch(policy, kind, old=OLD, new=NEW, heads=HEADS, since=1, percent=percent)
     asked, looked = 0, 0
     for number, request in enumerate(site.requests()):
         p = site.chance.betavariate(2, 2)
-        of_new = kind == "alone" or (
-            kind == "canary"
-            and random.Random(f"{site.seed}{request['study']}").random() < percent / 100
-        )
+        of_new = kind == "alone" or (kind == "canary" and request["side"] < percent / 100)
         id_ = f"{number}"
         if kind == "shadow":
             asked += 1
@@ -155,7 +190,7 @@ def step(
                 if again >= 500:
                     row["replay"] = str(site.answer(request, OLD if of_new else NEW)["status"])
             watch.add_request(row)
-        if asked >= looked + 10:
+        if asked >= looked + look:
             looked = asked
             for verdict in watch.verdicts():
                 if verdict.state == "failed":
@@ -178,14 +213,35 @@ SITES: dict[str, Callable[[int], Site]] = {
     "0.5 % of studies broken": lambda seed: Site(seed, broken_client_s=0),
     "5 % of studies broken": lambda seed: Site(seed, broken_studies=0.05, broken_client_s=0),
     "one client always fails": Site,
+    "both, a worker dies each two minutes": lambda seed: Site(
+        seed, broken_studies=0.05, deaths_s=120
+    ),
     "both, a worker dies each minute": lambda seed: Site(seed, broken_studies=0.05, deaths_s=60),
 }
 BAD: dict[str, Callable[[int], Site]] = {
-    "5 x errors (5 % for 1 %)": lambda seed: Site(seed, errors=0.01, more_errors=5),
+    "5 x errors (5 % for 1 %)": lambda seed: Site(seed, errors=(0.01, 0.05)),
     "2 x latency": lambda seed: Site(seed, slower=2),
     "5 % of labels flipped": lambda seed: Site(seed, flips=0.05),
 }
 FOUND_IN: tuple[tuple[Kind, float], ...] = (("shadow", 0), ("canary", 25), ("alone", 100))
+
+
+def within(found: Sequence[int], *percents: float) -> str:
+    """Of the requests by which each was found, these percentiles."""
+    values = np.percentile(found, percents) if found else [math.nan] * len(percents)
+    return " | ".join(f"{value:.0f}" for value in values)
+
+
+def turned_bad(runs: int) -> list[int]:
+    """Requests within which a version that fails 10 % is found in the canary of `make rollouts`."""
+    policy = Policy.model_validate(QUICK | TURNS_BAD)
+    percent = policy.canary[0]
+    found = [
+        step(Steady(seed, errors=(0.0, 0.1)), "canary", percent, policy, look=2)
+        for seed in range(runs)
+    ]
+    assert all(guard for guard, _ in found)
+    return [asked for _, asked in found]
 
 
 def main() -> None:
@@ -194,10 +250,12 @@ def main() -> None:
     parser.add_argument("--bad", type=int, default=40)
     given = parser.parse_args()
     policy = Policy()
-    print("| identical versions | rollouts | sent back |\n|---|---|---|")
+    found = turned_bad(2000)
+    print(f"turns bad in the canary: requests at 50, 95, 99 %: {within(found, 50, 95, 99)}")
+    print("\n| identical versions | rollouts | sent back |\n|---|---|---|")
     for name, site in SITES.items():
-        found = [rollout(site(seed), policy) for seed in range(given.runs)]
-        back = [it for it in found if it]
+        ends = [rollout(site(seed), policy) for seed in range(given.runs)]
+        back = [it for it in ends if it]
         print(f"| {name} | {given.runs} | {len(back)} {'; '.join(sorted(set(back)))} |", flush=True)
     print("\n| bad version | step | found | requests of it, median | 95 % |\n|---|---|---|---|---|")
     for name, site in BAD.items():
@@ -205,11 +263,9 @@ def main() -> None:
             if (kind != "shadow" and "labels" in name) or (kind == "alone" and "latency" in name):
                 continue
             runs = [step(site(seed), kind, percent, policy, MOST) for seed in range(given.bad)]
-            found = sorted(asked for guard, asked in runs if guard)
-            middle = statistics.median(found) if found else float("nan")
-            late = found[int(0.95 * (len(found) - 1))] if found else float("nan")
+            found = [asked for guard, asked in runs if guard]
             where = f"{kind} {percent} %" if kind == "canary" else kind
-            print(f"| {name} | {where} | {len(found)} of {given.bad} | {middle:.0f} | {late:.0f} |",
+            print(f"| {name} | {where} | {len(found)} of {given.bad} | {within(found, 50, 95)} |",
                   flush=True)  # fmt: skip
 
 

@@ -57,20 +57,24 @@ def test_false_alarms_of_windows_at_the_limit(size):
 
 
 def test_against_an_old_version_that_fails_too_by_hand():
-    against = Against()
-    against.add_new(1.0)  # nothing to compare it with
-    for share in (0.0, 0.5, 1.0, 0.5):
-        against.add_old(share)
-    against.add_new(0.75)
-    # 0.75 of 2.75, where one of five has a fifth.
-    odds = np.geomspace(1.1, 1000, BETS) * 0.25
-    bets = (odds / (1 + odds) - 0.2) / (0.2 * 0.8)
-    expected = np.mean(1 + bets * (0.75 / 2.75 - 0.2))
-    against.add_new(0.0)  # no old one since
-    against.add_old(0.0)
-    against.add_new(0.0)  # none fails: that tells nothing
-    assert against.test.n == 1
+    def bets(limit: float, odds: float = 1.0) -> np.ndarray:
+        found = odds * np.geomspace(1.1, 1000, BETS) * limit / (1 - limit)
+        return (found / (1 + found) - limit) / (limit * (1 - limit))
+
+    against = Against(0.2)  # a canary: each study is of one of the two
+    for new, old in ((0.5, None), (None, 0.1), (1.0, None), (0.0, None), (None, 0.0)):
+        against.add(new, old)
+    expected = np.mean((1 + bets(0.2) * 0.8) ** 2 * (1 - bets(0.2) * 0.2))
+    assert (against.test.n, against.test.mean) == (3, pytest.approx(2 / 3))
     assert against.test.log_evidence == pytest.approx(math.log(expected))
+    against = Against(0.5)  # a shadow: both get each
+    for new, old in ((0.75, 0.25), (1.0, 1.0), (0.0, 0.0), (0.0, 0.3)):
+        against.add(new, old)
+    expected = np.mean((1 + bets(0.5) * 0.25) * (1 - bets(0.5) * 0.5))
+    assert against.test.n == 2  # what both do alike tells nothing
+    assert against.test.log_evidence == pytest.approx(math.log(expected))
+    # Twice the odds: of 4 failing studies 2 where a third of the studies are its own.
+    assert Against(1 / 3, odds=2).test.limit == pytest.approx(0.5)
 
 
 def test_as_many_is_fishers_exact_test():
@@ -80,10 +84,9 @@ def test_as_many_is_fishers_exact_test():
     assert more_by_chance(3, 100, 1, 100) == pytest.approx(by_hand)
     assert more_by_chance(0, 10, 5, 10) == pytest.approx(1.0)
     for new, old, excused in ((3, 1, False), (5, 1, False), (2, 2, True), (1, 0, False)):
-        against = Against()
+        against = Against(0.5)
         for number in range(100):
-            against.add_old(float(number < old))
-            against.add_new(float(number < new))
+            against.add(float(number < new), float(number < old))
         assert against.as_many == excused
 
 
@@ -92,10 +95,10 @@ def test_versions_that_fail_alike_are_hardly_ever_told_apart(share: float):
     """Studies fail as a whole, or in part; a part of them goes to the new version."""
     chance, alpha, runs, alarms = random.Random(3), 0.1, 200, 0
     for _ in range(runs):
-        against, alarm = Against(), False
+        against, alarm = Against(share), False
         for _ in range(300):
             fails = chance.choice([1.0, 0.3]) if chance.random() < 0.2 else 0.0
-            (against.add_new if chance.random() < share else against.add_old)(fails)
+            against.add(*((fails, None) if chance.random() < share else (None, fails)))
             alarm |= against.test.log_evidence >= math.log(1 / alpha)
         alarms += alarm
     assert alarms / runs <= alpha + 3 * math.sqrt(alpha * (1 - alpha) / runs)

@@ -87,7 +87,7 @@ class Traffic:
 
 
 def watch(kind: str = "shadow", since: int = 0, **policy: object) -> Watch:
-    return Watch(Policy(**policy), kind, old=OLD, new=NEW, heads=HEADS, since=since)
+    return Watch(Policy(**policy), kind, old=OLD, new=NEW, heads=HEADS, since=since, percent=50)
 
 
 def verdict(watch: Watch, guard: str):

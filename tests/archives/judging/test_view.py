@@ -68,6 +68,22 @@ def test_other_steps_begin_with_themselves(steps, tmp_path):
     assert StepView(tmp_path, facts, "alone", step).since == step.seq
 
 
+def test_a_canary_is_judged_by_its_own_percent(tmp_path):
+    journal = Journal(tmp_path)
+    with journal.lock():
+        journal.append("deployed", rollout=None, model="m", stable=OLD, serves=[OLD])
+        journal.append(
+            "start", rollout="x", model="m", stable=OLD, candidate=NEW, step="verify",
+            heads=[], nodes="nodes.yaml", policy=Policy().model_dump(mode="json"),
+        )  # fmt: skip
+        step = journal.append("canary", rollout="x", step="canary 25 %", percent=25.0)
+        journal.append("canary", rollout="x", step="canary 50 %", percent=50.0)
+    view = StepView(tmp_path, facts_of(journal.entries()), "canary", step)
+    (failing,) = (it for it in view.verdicts() if it.guard == "failing against the old version")
+    # Of failing studies 25 % are the new version's; with twice the odds, 50 to 75.
+    assert failing.limit == pytest.approx(0.4)
+
+
 def test_what_the_old_version_fails_counts_in_a_log_that_is_read_late(tmp_path):
     """Guards wait 300 s for the other half of a mirrored request; the logs have 490 s."""
     journal = Journal(tmp_path)
