@@ -122,10 +122,16 @@ async function judge(r) {
     return pass(r);
 }
 
-// Of a node's answer goes on what is named here.
+// Of a node's answer goes on what is named here. TorchServe says how long each of its own is; what
+// says nothing, or speaks no HTTP, cannot be known to be whole: the connection ends before a client
+// gets any of it, and another node is asked.
 const NAMED = /^(content-(type|length|encoding)|pragma|cache-control|expires|x-request-id|x-sonode-.+)$/i;
 
 function named(r) {
+    if (!r.headersOut['Content-Length']) {
+        r.status = 502;
+        throw new Error('no answer of TorchServe');
+    }
     for (const header in r.headersOut) {
         if (!NAMED.test(header)) {
             delete r.headersOut[header];
