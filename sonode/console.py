@@ -65,18 +65,23 @@ def run_sonode(
 
 
 def progress(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
-    """Yield `items`; show a bar on a terminal, and a plain line every 10 s elsewhere."""
+    """Yield `items`; show one line that updates on a terminal, and a plain line a tenth elsewhere.
+
+    Elsewhere at least 10 s lie between two lines, so that what is done at once says nothing.
+    """
     if sys.stderr.isatty():
         from rich.progress import track
 
         yield from track(items, description=what, total=total, transient=True)
         return
-    last = time.monotonic()
-    for done, item in enumerate(items):
-        if time.monotonic() - last > 10:
-            last = time.monotonic()
-            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+    told, last = 0, time.monotonic()
+    for done, item in enumerate(items, start=1):
         yield item
+        if 10 * done // total > told and time.monotonic() - last >= 10:
+            told, last = 10 * done // total, time.monotonic()
+            print(
+                f"{what}: {done} of {total} ({100 * done // total} %)", file=sys.stderr, flush=True
+            )
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -7,13 +7,24 @@ def test_progress_gives_every_item_in_order() -> None:
     assert list(progress(iter("abc"), total=3, what="letters")) == ["a", "b", "c"]
 
 
-def test_progress_without_a_terminal_is_plain_lines(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    clock = iter([0.0, 4.0, 11.0, 11.0, 12.0, 22.0, 22.0])
-    monkeypatch.setattr("time.monotonic", lambda: next(clock))
-    assert list(progress("abcd", total=4, what="images")) == list("abcd")
-    assert capsys.readouterr().err == "images: 1 of 4\nimages: 3 of 4\n"
+def progress_said(seconds: int, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What 40 items of so many seconds each say where no terminal is."""
+    clock = [0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.monotonic", lambda: clock[0])
+        for _ in progress(range(40), total=40, what="images"):
+            clock[0] += seconds
+    return capsys.readouterr().err.splitlines()
+
+
+def test_progress_without_a_terminal_is_a_line_a_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    said = progress_said(3600, capsys)
+    assert said == [f"images: {4 * n} of 40 ({10 * n} %)" for n in range(1, 11)]
+
+
+def test_progress_that_is_soon_over_says_little(capsys: pytest.CaptureFixture[str]) -> None:
+    said = progress_said(1, capsys)  # 4 s a tenth: a line after 10 s
+    assert said == [f"images: {n} of 40 ({n * 5 // 2} %)" for n in (10, 20, 30, 40)]
 
 
 def test_a_table_shows_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,11 @@ Speckle: complex Gaussian scatterers blurred by the point spread, envelope, log 
 from __future__ import annotations
 
 import csv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import joblib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -126,6 +128,37 @@ def _draw_person(rng: np.random.Generator, malignant: bool) -> tuple[int, str | 
     return age, subtype if malignant else None
 
 
+def _write_patient(out: Path, seed: int, patient: int) -> list[dict[str, object]]:
+    """Images and boxes of one patient; its rows of `labels.csv`, one a view."""
+    rng = np.random.default_rng([seed, patient])
+    malignant = bool(rng.random() < 0.6)
+    n_nodes = int(min(rng.geometric(0.3), 12)) if malignant and rng.random() < 0.45 else 0
+    lesion = _draw_lesion(rng, malignant, n_nodes)
+    device = int(rng.integers(len(DEVICES)))
+    # A generator of their own: the images are the same bytes with and without these.
+    age, subtype = _draw_person(np.random.default_rng([seed, patient, 1]), malignant)
+    rows: list[dict[str, object]] = []
+    for view in range(int(rng.integers(2, 5))):
+        pixels, roi = render(rng, lesion, device)
+        stem = f"phantom_{patient:04d}_{view}"
+        Image.fromarray(pixels).save(out / "images" / f"{stem}.png")
+        write_voc(out / "annotations" / f"{stem}.xml", f"{stem}.png", WIDTH, HEIGHT, roi)
+        rows.append(
+            {
+                "image": f"{stem}.png",
+                "patient_id": f"phantom_{patient:04d}",
+                "lesion_id": f"phantom_{patient:04d}_a",
+                "malignant": int(malignant),
+                "alnm": int(n_nodes > 0),
+                "n_nodes": n_nodes,
+                "device": DEVICES[device][0],
+                "age": age,
+                "subtype": subtype,
+            }
+        )
+    return rows
+
+
 def write_phantom(out: Path, n_patients: int, seed: int) -> None:
     """Write `images/`, LabelImg boxes in `annotations/` and `labels.csv` for `n_patients`.
 
@@ -139,33 +172,10 @@ def write_phantom(out: Path, n_patients: int, seed: int) -> None:
         raise UserError(f"OUT {out}: is not empty; give a new folder")
     (out / "images").mkdir(parents=True)
     (out / "annotations").mkdir()
-    rows: list[dict[str, object]] = []
-    for patient in progress(range(n_patients), total=n_patients, what="phantom patients"):
-        rng = np.random.default_rng([seed, patient])
-        malignant = bool(rng.random() < 0.6)
-        n_nodes = int(min(rng.geometric(0.3), 12)) if malignant and rng.random() < 0.45 else 0
-        lesion = _draw_lesion(rng, malignant, n_nodes)
-        device = int(rng.integers(len(DEVICES)))
-        # A generator of their own: the images are the same bytes with and without these.
-        age, subtype = _draw_person(np.random.default_rng([seed, patient, 1]), malignant)
-        for view in range(int(rng.integers(2, 5))):
-            pixels, roi = render(rng, lesion, device)
-            stem = f"phantom_{patient:04d}_{view}"
-            Image.fromarray(pixels).save(out / "images" / f"{stem}.png")
-            write_voc(out / "annotations" / f"{stem}.xml", f"{stem}.png", WIDTH, HEIGHT, roi)
-            rows.append(
-                {
-                    "image": f"{stem}.png",
-                    "patient_id": f"phantom_{patient:04d}",
-                    "lesion_id": f"phantom_{patient:04d}_a",
-                    "malignant": int(malignant),
-                    "alnm": int(n_nodes > 0),
-                    "n_nodes": n_nodes,
-                    "device": DEVICES[device][0],
-                    "age": age,
-                    "subtype": subtype,
-                }
-            )
+    with ThreadPoolExecutor(joblib.cpu_count()) as pool:
+        drawn = pool.map(lambda patient: _write_patient(out, seed, patient), range(n_patients))
+        drawn = progress(drawn, total=n_patients, what="phantom patients")
+        rows = [row for rows in drawn for row in rows]
     with (out / "labels.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
