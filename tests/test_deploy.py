@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from archives.gateway.configuration import DESCRIPTORS
 from tests.command_line import ROOT, sonode
 
 DEPLOY = ROOT / "deploy"
@@ -165,6 +166,13 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
         (tmp_path / unit.name.replace("@", "@gpu2")).write_text(text)
     done = run("systemd-analyze", "verify", "--man=no", *sorted(tmp_path.iterdir()))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_gateways_unit_grants_the_descriptors_that_nginx_asks_for() -> None:
+    unit = (DEPLOY / "sonode-gateway.service").read_text()
+    granted = re.search(r"^LimitNOFILE=(\d+)$", unit, re.MULTILINE)
+    assert granted
+    assert int(granted[1]) >= DESCRIPTORS
 
 
 def test_a_rollout_that_has_ended_is_not_started_again() -> None:

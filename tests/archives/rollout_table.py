@@ -41,6 +41,7 @@ LIVE = "test_a_rollout"
 LINES = (
     Line("A1", "a version that hangs, at 100 % and in keep", (
         f"{LIVE}[hangs once it answers all]", "test_what_clients_gave_up_on_is_unanswered",
+        "test_an_answer_that_breaks_off_is_told_as_none",
     )),
     Line("A2", "broken clients and studies; bursts; identical versions, and bad ones", (
         f"{LIVE}[v1 to v2 beside a client that sends broken bodies]",
@@ -68,6 +69,8 @@ LINES = (
         "test_what_was_answered_under_an_earlier_entry_is_not_judged_whatever_the_clock_says",
         "test_both_logs_are_read_by_time_also_where_the_clock_was_set_back",
         "test_within_a_boot_the_wall_clock_may_be_set",
+        "test_report_counts_all_also_where_the_clock_was_set_back",
+        "test_what_comes_after_keep_is_not_counted_in_it",
     )),
     Line("A6", "faults of the machine: slow management, full disks, archives that do not load", (
         f"{LIVE}[fails its goldens]", f"{LIVE}[does not load]", f"{LIVE}[does not load on a node]",
@@ -78,6 +81,9 @@ LINES = (
         "test_an_abort_needs_no_room_on_the_disk",
         "test_a_full_temporary_folder_or_a_kill_is_no_word_about_the_archive",
         "test_a_node_that_answers_slowly_about_itself_is_no_bad_version",
+        "test_what_a_nodes_machine_lacks_is_no_word_about_the_archive",
+        "test_what_a_nodes_machine_lacks_halts_it_and_the_same_words_go_on",
+        "test_verify_that_does_not_end_is_ended_and_is_no_word_about_the_archive",
         "test_while_a_version_loads_the_others_are_asked_as_ever",
         "test_a_worker_that_is_killed_during_its_goldens_is_no_bad_version",
     )),
@@ -94,6 +100,9 @@ LINES = (
         "test_no_answer_of_a_node_ends_the_gateway", "test_a_node_that_hangs_is_taken_out",
         "test_a_node_comes_back_with_exactly_what_the_journal_says",
         "test_what_one_node_cannot_the_other_does",
+        "test_a_node_sends_clients_nowhere_and_asks_them_for_nothing",
+        "test_of_an_answers_head_goes_on_what_is_named",
+        "test_what_does_not_say_how_long_it_is_is_no_answer",
     )),
     Line("B2", "2,200 requests of a stranger that never end", (
         "test_many_half_requests_of_a_stranger_keep_nobody_out",
@@ -115,6 +124,7 @@ LINES = (
     )),
     Line("B5", "SIGTERM to the gateway under load", (
         "test_stopping_answers_what_is_under_way_on_kept_connections",
+        "test_no_connection_from_hop_to_hop_is_kept_until_the_other_end_may_close_it",
         "test_what_an_nginx_that_ends_still_holds_is_waited_for",
     )),
     Line("B6", "two gateways, logs that move, certificates, ciphers, headers", (
@@ -128,6 +138,7 @@ LINES = (
     )),
     Line("B7", "key files that are away, Java left behind, starts that fail", (
         "test_what_a_killed_command_has_left_is_ended_by_the_next_one",
+        "test_in_the_foreground_until_sigterm",
         "test_a_start_that_fails_leaves_no_nginx",
         "test_without_a_good_key_no_study_changes_sides",
         "test_without_the_list_of_clients_nobody_is_let_in_or_called_a_stranger",
@@ -156,6 +167,7 @@ LINES = (
         "test_what_does_not_come_about_is_a_fault_that_says_what_to_do",
         "test_started_by_root_its_workers_are_the_state_folders_owner",
         "test_a_journal_of_a_newer_sonode_does_not_end_the_gateway",
+        "test_a_state_folder_that_nginx_cannot_work_in",
     )),
     Line("C", "why a guard decided; an archive allowed again; two gateways for one set of nodes", (
         "test_each_judged_step_with_its_counts", "test_a_rollback_is_told_as_the_journal_has_it",

@@ -522,6 +522,7 @@ def test_a_state_folder_that_nginx_cannot_work_in(nodes: list[StandIn], tmp_path
     (tmp_path / "c d" / "gateway").symlink_to(tmp_path / "good")
     for state, said in [
         (tmp_path / "a b", "choose a path of letters"),
+        (tmp_path / "a,b", "choose a path of letters"),
         (linked, "choose a path of letters"),
         (tmp_path / "c d", "choose a path of letters"),
         (tmp_path / ("x" * 90), "choose a shorter path"),

@@ -595,6 +595,11 @@ def test_in_the_foreground_until_sigterm(store: Path, tmp_path: Path) -> None:
             assert process.stdout is not None
             said = [next(process.stdout) for _ in range(9)]
             keys = json.loads((tmp_path / "run" / "key_file.json").read_text())
+            # A key file that is away for a moment ends nothing: it is looked at each second.
+            away = (tmp_path / "run" / "key_file.json").rename(tmp_path / "run" / "away")
+            time.sleep(2.5)
+            assert process.poll() is None
+            away.rename(tmp_path / "run" / "key_file.json")
             command = next(line for line in said if "curl" in line).strip()
             # The printed line works as it stands, in the folder that has the image.
             answer = subprocess.run(
