@@ -28,6 +28,11 @@ pid {folder}/test.pid;
 events {{}}
 http {{
     access_log off;
+    client_body_temp_path {folder}/tmp;
+    proxy_temp_path {folder}/tmp;
+    fastcgi_temp_path {folder}/tmp;
+    uwsgi_temp_path {folder}/tmp;
+    scgi_temp_path {folder}/tmp;
     server {{
         listen unix:{folder}/test.sock ssl;
         ssl_certificate {pair};

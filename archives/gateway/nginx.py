@@ -132,8 +132,9 @@ class Nginx:
     def reload(self, render: Render) -> None:
         """Change its configuration; requests under way end under the one they began with.
 
-        Returns when new connections meet the new one. Raises UserError for a configuration that
-        nginx refuses; the one before then stays.
+        Returns when new connections meet the new one: of another nginx, where this one cannot take
+        it, as with a zone that has another key (an nginx that an earlier sonode started). Raises
+        UserError for a configuration that nginx refuses; the one before then stays.
         """
         self._end_earlier()
         sockets = self._sockets()
@@ -150,7 +151,8 @@ class Nginx:
         until = time.monotonic() + START_TIMEOUT_S
         while self.serial() != serial:
             if time.monotonic() > until:
-                raise UserError(f"nginx does not take its configuration ({self._last_words()})")
+                self.start(render)
+                return
             time.sleep(0.02)
         self._loaded = serial
 

@@ -75,6 +75,8 @@ def environment(temp: Path) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not out.fullmatch(key)}
     return kept | {
         "JAVA_HOME": str(find_java()),
+        # In the C locale Java finds no file whose path has other letters than ASCII's.
+        **({"LC_ALL": "C.UTF-8"} if kept.get("LC_ALL") in ("C", "POSIX") else {}),
         # Worker sockets and the launcher's pid file lie here, so nodes do not meet.
         "TMPDIR": str(temp),
         "TEMP": str(temp),

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from archives.gateway import certificate, nginx_processes
+from archives.gateway import certificate, configuration, nginx_processes
 from archives.gateway.configuration import GatewaySettings, workers_user
 from archives.gateway.health import Health
 from archives.gateway.logs import LogTail
@@ -482,6 +482,56 @@ def test_an_nginx_of_somebody_elses_is_looked_at(tmp_path: Path, said: str, mess
     binary.chmod(0o755)
     with pytest.raises(UserError, match=message):
         find_nginx(binary)
+
+
+@pytest.mark.live
+def test_a_distributions_nginx_makes_no_folder_where_only_root_may(
+    node: StandIn, tmp_path: Path
+) -> None:
+    """The extra's has its own folders below `-p`; others, as /var/cache/nginx, fixed."""
+    nginx = tmp_path / "nginx"
+    nginx.write_text(
+        f"""#!/bin/sh
+        [ "$1" = -p ] || exec {find_nginx(None).path} "$@"
+        shift 2
+        exec {find_nginx(None).path} -p /proc "$@"
+        """
+    )
+    nginx.chmod(0o755)
+    add_client(tmp_path / "g", "clinic")
+    start_journal(tmp_path / "g")
+    settings = GatewaySettings(
+        port=claim_ports({"gateway": None})["gateway"],
+        nginx=nginx,
+        certificate=HERE / "localhost.pem",
+        certificate_key=HERE / "localhost-key.pem",
+    )
+    with Supervisor([node.settings()], tmp_path / "g", settings) as gateway:
+        assert gateway.nginx.serial()
+
+
+@pytest.mark.live
+def test_what_a_running_nginx_cannot_take_another_one_does(
+    gateway: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an update of sonode, behind which the nginx of the one before goes on."""
+    assert gateway.supervisor
+    (before,) = (gateway.state / "gateway").glob("s[0-9]*")
+    master, render = nginx_processes.group_of(before), configuration.render
+
+    def newer(*given: Any, **more: Any) -> tuple[str, str]:
+        text, serial = render(*given, **more)
+        zone = 'limit_conn_zone "$client:$pid" zone=under_way'
+        assert zone in text
+        return text.replace(zone, 'limit_conn_zone "$pid:$client" zone=under_way').replace(
+            serial, f"{serial}-newer"
+        ), f"{serial}-newer"
+
+    monkeypatch.setattr("archives.gateway.nginx.START_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(configuration, "render", newer)
+    gateway.recovers(lambda: (gateway.supervisor.nginx.serial() or "").endswith("-newer"))
+    gateway.wait(lambda: not nginx_processes.members(master))
+    assert gateway.ask("1").status_code == 200
 
 
 def test_njs_is_built_in_or_loaded(tmp_path: Path) -> None:

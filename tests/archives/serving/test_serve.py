@@ -153,6 +153,16 @@ def test_no_java_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 # --- ports
 
 
+@pytest.mark.parametrize(
+    ("given", "passed_on"), [("C", "C.UTF-8"), ("POSIX", "C.UTF-8"), ("de_DE.UTF-8", "de_DE.UTF-8")]
+)
+def test_java_finds_files_of_any_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, passed_on: str
+) -> None:
+    monkeypatch.setenv("LC_ALL", given)
+    assert java.environment(tmp_path)["LC_ALL"] == passed_on
+
+
 def test_ports_are_given_or_free_and_all_different() -> None:
     given = claim_ports({"inference": None})["inference"]
     ports = claim_ports({"a": None, "inference": given, "b": None, "c": None})
