@@ -43,7 +43,7 @@ check: $(VENV)/.installed  ## format, lint, types, imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports  # which room may import which: pyproject.toml
+	$(BIN)/lint-imports  # which package may import which: pyproject.toml
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(PIP) --constraint constraints.txt --editable '.[docs]'

@@ -1,4 +1,4 @@
-"""The commands of this room; heavy imports stay inside the functions."""
+"""The commands of `archives`; heavy imports stay inside the functions."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from archives.comparing import commands as compare_commands
-from archives.rollout import commands as rollout_commands
+from archives.comparing.commands import mount as mount_compare
+from archives.rollout.commands import mount as mount_rollout
 from sonode.console import UserError, say
 
 if TYPE_CHECKING:
@@ -17,52 +17,52 @@ if TYPE_CHECKING:
 
 STORE = Path(__file__).parent / "store"
 STATE = Path("runs") / "rollout"
-ENGINES = "auto, eager, compile, openvino, openvino-fp32 or cuda; else the archive's own setting."
-HOST = typer.Option("127.0.0.1", help="Address for clients; 0.0.0.0 for all of this machine.")
+ENGINES = "auto, eager, compile, openvino, openvino-fp32 or cuda; default: the archive's setting."
+HOST = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0: all addresses.")
 CERTIFICATE = typer.Option(None, help="TLS: certificate with its chain, PEM.")
 CERTIFICATE_KEY = typer.Option(None, help="TLS: the certificate's key, PEM.")
-RATE = typer.Option(100, min=1, help="Requests a second of each client.")
-NGINX = typer.Option(None, help="An nginx with njs in place of the extra's.")
-AT_ONCE = typer.Option(64, min=1, help="Requests of each client under way; each is in memory.")
+RATE = typer.Option(100, min=1, help="Requests per second of each client.")
+NGINX = typer.Option(None, help="An nginx with njs to use instead of the extra's.")
+AT_ONCE = typer.Option(64, min=1, help="Concurrent requests of each client; each is in memory.")
 
 
 def mount(app: typer.Typer) -> None:
-    """Add this room's commands to `app`."""
+    """Add the commands of `archives` to `app`."""
     app.command(rich_help_panel="Package")(pack)
     app.command(rich_help_panel="Package")(inspect)
     app.command(rich_help_panel="Serve")(serve)
     app.command(rich_help_panel="Serve")(gateway)
     app.command(rich_help_panel="Serve")(gateway_token)
     app.command(rich_help_panel="Serve")(predict)
-    compare_commands.mount(app)
-    rollout_commands.mount(app)
+    mount_compare(app)
+    mount_rollout(app)
 
 
 def pack(
     checkpoint: Path = typer.Argument(help="Folder with model.json and weights.safetensors."),
     name: str = typer.Option(help="Model name, for example breast_us."),
-    version: str = typer.Option(help="Version, for example 1.0; each is packed once."),
-    store: Path = typer.Option(STORE, help="Folder that receives NAME-VERSION.mar."),
+    version: str = typer.Option(help="Version, for example 1.0; it can be packed only once."),
+    store: Path = typer.Option(STORE, help="Folder for NAME-VERSION.mar."),
 ) -> None:
     """Pack a checkpoint with its serving code into one archive (.mar)."""
     from archives.packing.loader import file_sha256
-    from archives.packing.pack import pack as build
+    from archives.packing.pack import pack as run
 
-    path = build(checkpoint, name, version, store)
+    path = run(checkpoint, name, version, store)
     say(f"{path}  {path.stat().st_size / 2**20:.1f} MiB  sha256 {file_sha256(path)}")
 
 
 def inspect(
     archive: Path = typer.Argument(help="A .mar file."),
-    verify: bool = typer.Option(False, "--verify", help="Check every byte and the goldens."),
-    inference_engine: str | None = typer.Option(None, help=f"Verify under it: {ENGINES}"),
+    verify: bool = typer.Option(False, "--verify", help="Check every byte and golden example."),
+    inference_engine: str | None = typer.Option(None, help=f"Engine to verify with: {ENGINES}"),
     as_json: bool = typer.Option(False, "--json", help="One JSON document."),
 ) -> None:
-    """Show what an archive holds; with --verify, prove that it is whole and works here."""
+    """Show what an archive holds; with --verify, check that it is complete and works here."""
     from archives.packing.inspect import inspect_archive
 
     if inference_engine and not verify:
-        raise UserError("--inference-engine: an engine runs with --verify only; give both")
+        raise UserError("--inference-engine: needs --verify; give both")
     facts = inspect_archive(archive, verify=verify, inference_engine=inference_engine)
     if as_json:
         say(json.dumps(facts, indent=2))
@@ -87,7 +87,7 @@ def inspect(
     kind = "SYNTHETIC cohort, not for patients" if cohort.get("synthetic") else "cohort"
     say(f"trained on  {kind} {cohort.get('name', 'not stated')}, sha256 {cohort.get('sha256')}")
     say(
-        f"verified    every byte, goldens under {facts['engine']}"
+        f"verified    every byte, golden examples with {facts['engine']}"
         if verify
         else "verified    no (give --verify)"
     )
@@ -95,13 +95,13 @@ def inspect(
 
 def serve(
     store: Path = typer.Option(STORE, help="Folder with the archives."),
-    models: list[str] = typer.Option([], help="NAME=FILE.mar, repeatable; all when absent."),
+    models: list[str] = typer.Option([], help="NAME=FILE.mar, repeatable; default: all."),
     run_dir: Path | None = typer.Option(
-        None, help="Logs, key file, unpacked archives; runs/serve-PORT when absent."
+        None, help="Logs, key file, unpacked archives; default: runs/serve-PORT."
     ),
-    engine: str | None = typer.Option(None, help=f"How networks run: {ENGINES}"),
+    engine: str | None = typer.Option(None, help=f"Inference engine: {ENGINES}"),
     fallback: str | None = typer.Option(
-        None, help="Engines to go on to, with commas, where one is missing or fails the goldens."
+        None, help="Engines to try next, separated by commas, if one cannot be used."
     ),
     inference_port: int = typer.Option(
         8080, min=1, max=65535, help="Loopback port of predictions."
@@ -113,7 +113,7 @@ def serve(
         8082, min=1, max=65535, help="Loopback port of Prometheus metrics."
     ),
     gateway_port: int | None = typer.Option(
-        None, min=1, max=65535, help="A gateway before it, on this port; see `sonode gateway`."
+        None, min=1, max=65535, help="Run a gateway on this port; see `sonode gateway`."
     ),
     gateway_host: str = HOST,
     certificate: Path | None = CERTIFICATE,
@@ -158,7 +158,7 @@ def gateway(
     rate: int = RATE,
     at_once: int = AT_ONCE,
 ) -> None:
-    """Run the gateway before TorchServe nodes in the foreground, kept as the journal says."""
+    """Run the gateway of TorchServe nodes in the foreground; it follows the rollout journal."""
     from archives.gateway.supervisor import run
     from archives.nodes.nodes import read_nodes
 
@@ -169,11 +169,11 @@ def gateway(
 
 
 def gateway_token(
-    name: str = typer.Argument(help="The client's name, as the logs will have it."),
+    name: str = typer.Argument(help="The client's name, as the logs show it."),
     state: Path = typer.Option(STATE, help="The gateway's folder."),
-    remove: bool = typer.Option(False, "--remove", help="Void the client's token."),
+    remove: bool = typer.Option(False, "--remove", help="Revoke the client's token."),
 ) -> None:
-    """Print a new token for a client of the gateway; one that it had before is void at once."""
+    """Print a new token for a client of the gateway; its previous token is revoked at once."""
     from archives.state.secrets import add_client, remove_client
 
     if remove:
@@ -188,34 +188,31 @@ def predict(
     roi: str = typer.Option("", help="The lesion's box: x_min,y_min,x_max,y_max in pixels."),
     frame: int | None = typer.Option(None, min=0, help="Frame of a DICOM cine loop, from 0."),
     explain: str = typer.Option("", help="Heat maps as PNG files: METHOD[:HEAD,HEAD]."),
-    url: str = typer.Option("http://127.0.0.1:8080", help="A server, as `sonode serve` starts."),
+    url: str = typer.Option("http://127.0.0.1:8080", help="A server, as run by `sonode serve`."),
     model: str = typer.Option("breast_us", help="The model's name on that server."),
     key_file: Path | None = typer.Option(
-        None, help="TorchServe's key_file.json; else SONODE_TOKEN, else that of `sonode serve`."
+        None, help="TorchServe's key_file.json; default: SONODE_TOKEN, then that of `serve`."
     ),
     archive: Path | None = typer.Option(None, help="Score with this .mar, without a server."),
-    inference_engine: str | None = typer.Option(None, help=f"How that .mar runs: {ENGINES}"),
-    out: Path = typer.Option(Path(), help="Folder of the heat maps."),
-    as_json: bool = typer.Option(False, "--json", help="One JSON document a line and image."),
+    inference_engine: str | None = typer.Option(None, help=f"Its engine: {ENGINES}"),
+    out: Path = typer.Option(Path(), help="Folder for the heat maps."),
+    as_json: bool = typer.Option(False, "--json", help="Print a line of JSON per image."),
 ) -> None:
-    """Score an image, by a server or by an archive. Not a medical device."""
-    from archives.serving import predict as client
+    """Score an image with a server or an archive. Not a medical device."""
+    from archives.serving.predict import archive_of, server
+    from archives.serving.predict import predict as run
 
     if roi and len(images) > 1:
-        raise UserError("--roi: belongs to one image; give one, or none")
+        raise UserError(f"--roi: one box, but {len(images)} images; score them one by one")
     if inference_engine and not archive:
-        raise UserError("--inference-engine: a server chooses its own; give --archive, too")
+        raise UserError("--inference-engine: needs --archive; a server chooses its own engine")
     fields = {"roi": roi, "explain": f"{explain}+full_frame" if explain else ""}
     fields = {name: text for name, text in fields.items() if text}
     if frame is not None:
         fields["frame"] = str(frame)
-    scoring = (
-        client.archive_of(archive, inference_engine)
-        if archive
-        else client.server(url, model, key_file)
-    )
+    scoring = archive_of(archive, inference_engine) if archive else server(url, model, key_file)
     with scoring as score:
-        client.predict(images, fields, score, out, as_json=as_json)
+        run(images, fields, score, out, as_json=as_json)
 
 
 def _gateway_settings(

@@ -1,7 +1,7 @@
-"""The end of a worker whose CUDA context is lost.
+"""Ends a worker whose CUDA context is lost.
 
 After a device-side assert, or another error that CUDA calls sticky, every further call in the
-process fails: it can only be ended, and TorchServe then starts another.
+process fails. The process can only end; TorchServe then starts a new one.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ EXIT_CODE = 70  # EX_SOFTWARE
 IDLE_S = 5.0
 
 
-def is_poisoned(device: torch.device) -> bool:
-    """Whether nothing works on this device any more; asked after an error on it.
+def context_is_lost(device: torch.device) -> bool:
+    """Whether every call on this device fails from now on; called after an error on it.
 
-    It is asked of the device, not of the error: running out of memory, say, leaves it usable.
+    It tries the device and does not judge by the error: out of memory, for example, leaves the
+    device usable.
     """
     if device.type != "cuda":
         return False
@@ -43,8 +44,8 @@ def end_process() -> None:
 
 
 def end_process_when_idle() -> None:
-    """End it without a next batch, so that the next patient's finds a sound worker."""
-    logger.error("the CUDA context is lost: this worker ends, and TorchServe starts another")
+    """End it without waiting for a batch, so that the next one finds a working worker."""
+    logger.error("the CUDA context is lost: this worker exits, and TorchServe starts a new one")
     timer = threading.Timer(IDLE_S, end_process)
     timer.daemon = True
     timer.start()

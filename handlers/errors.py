@@ -9,11 +9,11 @@
     ├── MissingDecoder            415     missing_decoder       DICOM compression; names the package
     ├── UnreadableImage           422     unreadable_image      truncated or damaged
     ├── InvalidRoI                422     invalid_roi           empty, or outside the frame
-    ├── InvalidFrame              422     invalid_frame         number absent, or beyond the last
-    ├── PreprocessFailed          500     preprocess_failed     a fault of ours; the log says where
-    ├── InferenceFailed           500     inference_failed      not the client's fault
-    ├── ExplanationFailed         500     explanation_failed    the scores may well be had without
-    └── ExplanationTooLong        503     explanation_too_long  the time of the batch is used up
+    ├── InvalidFrame              422     invalid_frame         number missing, or out of range
+    ├── PreprocessFailed          500     preprocess_failed     an internal error; see the log
+    ├── InferenceFailed           500     inference_failed      an internal error; see the log
+    ├── ExplanationFailed         500     explanation_failed    send it again without `explain`
+    └── ExplanationTooLong        503     explanation_too_long  the batch's time limit is reached
 
 Codes are stable: clients and nightly reports rely on them. Messages name field, value and remedy,
 and never repeat what could identify a patient.
@@ -55,25 +55,25 @@ class ImageTooLarge(RequestError):  # noqa: N818
 
 
 class UnsupportedImage(RequestError):  # noqa: N818
-    """The bytes are no image that is taken here."""
+    """The bytes are not an image of a supported format."""
 
     status, code = 415, "unsupported_image"
 
 
 class UnsupportedEncoding(RequestError):  # noqa: N818
-    """The body is encoded in a way that is not decoded here."""
+    """The body has a Content-Encoding that is not supported."""
 
     status, code = 415, "unsupported_encoding"
 
 
 class MissingDecoder(RequestError):  # noqa: N818
-    """The image's compression needs a package that is not installed here."""
+    """The image's compression needs a package that is not installed."""
 
     status, code = 415, "missing_decoder"
 
 
 class UnreadableImage(RequestError):  # noqa: N818
-    """The image claims a known format and cannot be decoded."""
+    """The image has a supported format and cannot be decoded."""
 
     status, code = 422, "unreadable_image"
 
@@ -85,33 +85,33 @@ class InvalidRoI(RequestError):  # noqa: N818
 
 
 class InvalidFrame(RequestError):  # noqa: N818
-    """The file has several frames and none is named, or it has no such frame."""
+    """The file has several frames and the request names none, or it has no such frame."""
 
     status, code = 422, "invalid_frame"
 
 
 class PreprocessFailed(RequestError):  # noqa: N818
-    """An error that was not foreseen; the row's neighbours go on."""
+    """An unexpected error; the other rows of the batch go on."""
 
     status, code = 500, "preprocess_failed"
 
 
 class InferenceFailed(RequestError):  # noqa: N818
-    """The forward pass, or what follows it, failed or gave no finite number."""
+    """The forward pass failed, or its output is NaN or infinite."""
 
     status, code = 500, "inference_failed"
     stage = "inference"
 
 
 class ExplanationFailed(RequestError):  # noqa: N818
-    """There is no heat map."""
+    """The heat map failed."""
 
     status, code = 500, "explanation_failed"
     stage = "explanation"
 
 
 class ExplanationTooLong(RequestError):  # noqa: N818
-    """The row's heat maps would keep its neighbours waiting for too long."""
+    """The row's heat maps would delay the other rows of the batch for too long."""
 
     status, code = 503, "explanation_too_long"
     stage = "explanation"

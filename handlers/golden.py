@@ -1,6 +1,6 @@
-"""Golden examples: images in the archive with the probabilities that they must give.
+"""Golden examples: synthetic images in the archive with the probabilities expected of them.
 
-The images are synthetic: an archive carries no patient's pixels.
+An archive holds no patient's pixels.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def recorded(heads: Mapping[str, Mapping[str, Any]]) -> dict[str, float | dict[str, float]]:
-    """Of a result's `heads` what an example holds: the probability, or that of every label.
+    """What an example records of a result's `heads`: the probability, or that of every label.
 
-    The most probable label's alone would not tell labels that have changed places.
+    The most probable label's alone would not show that labels were swapped.
     """
     return {
         head: score.get("distribution") or score["probability"] for head, score in heads.items()
@@ -40,7 +40,7 @@ def recorded(heads: Mapping[str, Mapping[str, Any]]) -> dict[str, float | dict[s
 
 
 def verify(folder: Path, score: Score, engine: Engine) -> float:
-    """Score the golden examples; the largest difference of a probability to what is expected.
+    """Score the golden examples; return the largest difference from an expected probability.
 
     Raises:
         GoldenMismatch: there are none; they are of other heads or labels; a row fails; or the
@@ -48,7 +48,7 @@ def verify(folder: Path, score: Score, engine: Engine) -> float:
     """
     examples = json.loads((folder / EXPECTED).read_text())
     if not examples:
-        raise GoldenMismatch("golden: the archive has no examples to be proved on; pack it anew")
+        raise GoldenMismatch("golden: the archive has no golden examples; pack it again")
     differences: dict[tuple[str, str], float] = {}
     for example, outcome in zip(examples, score(rows(folder)), strict=True):
         if outcome.status != 200:
@@ -57,21 +57,21 @@ def verify(folder: Path, score: Score, engine: Engine) -> float:
         found = _flat(recorded(outcome.body["heads"]))
         if expected.keys() != found.keys():
             raise GoldenMismatch(
-                f"golden {example['image']}: has probabilities of {', '.join(expected) or 'none'}, "
-                f"the network gives {', '.join(found)}; pack it anew"
+                f"golden {example['image']}: expected probabilities of "
+                f"{', '.join(expected) or 'nothing'}, got {', '.join(found)}; pack it again"
             )
         for head in found:
             differences[example["image"], head] = abs(found[head] - expected[head])
     (image, head), largest = max(differences.items(), key=lambda item: item[1])
     if largest > engine.tolerance:
         remedy = (
-            "choose a float32 engine (openvino-fp32, eager) or name a fallback"
+            "choose a float32 engine (openvino-fp32, eager) or set a fallback"
             if engine.tolerance > FP32_TOLERANCE
-            else "the archive must not serve here: pack it anew"
+            else "the archive must not serve on this machine; pack it again"
         )
         raise GoldenMismatch(
             f"golden {image}, head {head}: probability differs by {largest:.2g} under "
-            f"{engine.name}, the largest difference of {len(differences)}; allowed is "
+            f"{engine.name}, the largest of {len(differences)} differences; the limit is "
             f"{engine.tolerance:g}; {remedy}"
         )
     return largest

@@ -11,11 +11,11 @@ CODINGS = ("gzip", "x-gzip")
 
 
 class BadGzip(ValueError):  # noqa: N818 - reads as what it is
-    """The bytes are no gzip stream, or a damaged one."""
+    """The bytes are not a gzip stream, or it is damaged."""
 
 
 def gunzip(data: bytes | bytearray, limit: int | None) -> bytes:
-    """The inflated bytes, their checksum compared; no more than `limit` + 1 are made.
+    """The decompressed bytes, checksum verified; at most `limit` + 1 of them.
 
     Raises:
         BadGzip: says why.
@@ -23,4 +23,4 @@ def gunzip(data: bytes | bytearray, limit: int | None) -> bytes:
     try:
         return gzip.GzipFile(fileobj=io.BytesIO(data)).read(-1 if limit is None else limit + 1)
     except (OSError, EOFError, zlib.error):
-        raise BadGzip("no gzip, or damaged or cut short") from None
+        raise BadGzip("not gzip, or damaged or truncated") from None

@@ -1,6 +1,6 @@
-"""A request row, as TorchServe hands it over, -> `ScoringRequest`.
+"""A request row of TorchServe -> `ScoringRequest`.
 
-The batch job builds the same rows, so that one parser decides for both ways:
+The batch job builds the same rows, so that both use one parser:
 
 * raw bytes: `{"body": bytes}`;
 * multipart: `{"image": bytes, "roi": b"x0,y0,x1,y1", "explain": b"gradcam:alnm", ...}`;
@@ -9,8 +9,8 @@ The batch job builds the same rows, so that one parser decides for both ways:
 base64 may be in lines, in a data URI, URL-safe or unpadded. Raw bytes and JSON may come with
 `Content-Encoding: gzip`, up to `MAX_BYTES` inflated; TorchServe reads no encoded form.
 
-The headers `X-Roi: x0,y0,x1,y1`, `X-Explain` and `X-Frame` stand for the fields beside any of them;
-what comes both ways is refused, as a RoI that is passed over would be another lesion's score.
+The headers `X-Roi: x0,y0,x1,y1`, `X-Explain` and `X-Frame` can replace the fields in all three. A
+field that is also given as a header is refused: an ignored RoI would score another lesion.
 
 `explain` is text in all of them, `METHOD[:HEAD,HEAD][+full_frame][+grid]`, for example
 `gradcam:alnm+grid`; in JSON it may also be an object, `{"method": "gradcam", "heads": ["alnm"],
@@ -43,12 +43,12 @@ FIELDS = ("image", "roi", "explain", "frame", "study_id")
 METHODS = ("gradcam", "integrated_gradients", "occlusion", "guided_gradcam")
 """Of heat maps; the first is the default of `/explanations`."""
 HEADERS = {"x-roi": "roi", "x-explain": "explain", "x-frame": "frame"}
-EXTRAS = ("full_frame", "grid")  # what `explain` may ask for beside the overlay of the crop
-# A whole number as text; Python's float() takes `1_0` and the digits of every script, too.
-WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
+EXTRAS = ("full_frame", "grid")  # what `explain` can add to the overlay of the crop
+# An integer as text. Python's float() also takes `1_0` and the digits of every script.
+INTEGER = re.compile(r"[+-]?[0-9]+(\.0*)?")
 PLAIN = ("", "identity")  # as Content-Encoding
 _FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
-_NO_GZIP = "body: Content-Encoding is gzip, the body is not, or damaged; send either as it is"
+_NO_GZIP = "body: Content-Encoding is gzip, but the body is not valid gzip; compress it, or drop it"
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ class Explain:
     method: str
     heads: tuple[str, ...]
     full_frame: bool = False
-    """A picture of the whole frame, too."""
+    """Whether to draw the map in the whole frame as well."""
     grid: bool = False
-    """The map's values, too."""
+    """Whether to return the map's values as well."""
 
 
 @dataclass(frozen=True)
 class ScoringRequest:
-    """One row's question."""
+    """One row as it was asked for."""
 
     image: bytes
     roi: RoI | None
@@ -88,7 +88,7 @@ def parse(
     fields = _fields(row, lowered)
     if unknown := set(fields) - set(FIELDS):
         raise MalformedRequest(
-            f"{len(unknown)} unknown field(s); known are {', '.join(FIELDS)}", field="body"
+            f"body: {len(unknown)} unknown field(s); use only {', '.join(FIELDS)}", field="body"
         )
     explain = fields.get("explain")
     if explain is None and lowered.get("explain") == "True":  # TorchServe's mark of /explanations
@@ -109,20 +109,20 @@ def _fields(row: Mapping[str, object], headers: Mapping[str, str]) -> dict[str, 
             continue
         if fields.get(name) is not None:
             raise MalformedRequest(
-                f"{name}: in the body and in the header {header}; give it once", field=name
+                f"{name}: sent in both the body and the header {header}; send it once", field=name
             )
         fields[name] = headers[header]
     return fields
 
 
 def _body_fields(row: Mapping[str, object], headers: Mapping[str, str]) -> dict[str, object]:
-    # A form may have a field `data`, too, which is then one that is not known.
+    # A form with a field `data` has an unknown field.
     coding = headers.get("content-encoding", "").strip().lower()
     if len(row) != 1 or not row.keys() & {"body", "data"}:
         if coding not in PLAIN:  # TorchServe found nothing in it, or it was not encoded
             raise UnsupportedEncoding(
-                "body: a form with Content-Encoding; send the form as it is, or raw bytes or JSON "
-                "by gzip",
+                "body: a multipart form cannot have Content-Encoding; send the form uncompressed, "
+                "or raw bytes or JSON with gzip",
                 field="body",
             )
         return dict(row)
@@ -132,7 +132,9 @@ def _body_fields(row: Mapping[str, object], headers: Mapping[str, str]) -> dict[
         try:
             body = json.loads(body)
         except (ValueError, RecursionError) as error:
-            raise MalformedRequest("body: not valid JSON; send one object", field="body") from error
+            raise MalformedRequest(
+                "body: not valid JSON; send one JSON object", field="body"
+            ) from error
     if isinstance(body, Mapping):
         fields = dict(body)
         if isinstance(fields.get("image"), str):
@@ -140,7 +142,11 @@ def _body_fields(row: Mapping[str, object], headers: Mapping[str, str]) -> dict[
         return fields
     if isinstance(body, bytes | bytearray):
         return {"image": body}
-    raise MalformedRequest("body: not an object; send {image, roi, explain}", field="body")
+    raise MalformedRequest(
+        f"body: expected a JSON object, got {type(body).__name__}; send "
+        '{"image": ..., "roi": ..., "explain": ...}',
+        field="body",
+    )
 
 
 def _decoded_body(body: object, coding: str) -> object:
@@ -149,7 +155,7 @@ def _decoded_body(body: object, coding: str) -> object:
         return body
     if coding not in CODINGS:
         raise UnsupportedEncoding(
-            "body: its Content-Encoding is not decoded here; send gzip or none", field="body"
+            "body: unsupported Content-Encoding; send gzip or none", field="body"
         )
     if not isinstance(body, bytes | bytearray):
         raise MalformedRequest(_NO_GZIP, field="body")
@@ -159,34 +165,38 @@ def _decoded_body(body: object, coding: str) -> object:
         raise MalformedRequest(_NO_GZIP, field="body") from None
     if len(inflated) > MAX_BYTES:
         raise ImageTooLarge(
-            f"body: inflates to more than {MAX_BYTES} bytes, the limit", field="body"
+            f"body: more than {MAX_BYTES} bytes when decompressed; send a smaller image",
+            field="body",
         )
     return inflated
 
 
 def _base64(text: str) -> bytes:
     """base64 as programs write it: in lines, in a data URI, URL-safe, without padding."""
-    remedy = "image: not base64; encode the file's bytes"
     try:
         code = text.encode("ascii").translate(None, b" \t\r\n")
         if uri := re.match(rb"data:[^,]{0,256};base64,", code, re.IGNORECASE):
             code = code[uri.end() :]
         if len(code) > 4 * (MAX_DICOM_BYTES // 3 + 1):
-            raise ImageTooLarge(f"image: over {MAX_DICOM_BYTES} bytes, the limit", field="image")
-        if not (b"+" in code or b"/" in code):  # both alphabets at once are none
+            raise ImageTooLarge(
+                f"image: more than {MAX_DICOM_BYTES} bytes; send a smaller file", field="image"
+            )
+        if not (b"+" in code or b"/" in code):  # the two alphabets cannot be mixed
             code = code.translate(_FROM_URL_SAFE)
         if not code.endswith(b"="):
             code += b"=" * (-len(code) % 4)
         return base64.b64decode(code, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise MalformedRequest(remedy, field="image") from error
+        raise MalformedRequest(
+            "image: not valid base64; encode the file's bytes", field="image"
+        ) from error
 
 
 def _image(value: object) -> bytes:
     if not isinstance(value, bytes | bytearray):
-        raise MissingImage("image: absent; send the encoded file's bytes", field="image")
+        raise MissingImage("image: missing; send the bytes of the image file", field="image")
     if not value:
-        raise MissingImage("image: 0 bytes; send the encoded file's bytes", field="image")
+        raise MissingImage("image: empty; send the bytes of the image file", field="image")
     return bytes(value)
 
 
@@ -196,39 +206,45 @@ def _text(value: object, field: str) -> str:
         try:
             value = value.decode()
         except UnicodeDecodeError as error:
-            raise MalformedRequest(f"{field}: not UTF-8 text", field=field) from error
+            raise MalformedRequest(f"{field}: must be UTF-8 text", field=field) from error
     if not isinstance(value, str):
-        raise MalformedRequest(f"{field}: {type(value).__name__} is no text", field=field)
+        raise MalformedRequest(f"{field}: expected text, got {type(value).__name__}", field=field)
     if len(value) > MAX_TEXT:
-        raise MalformedRequest(f"{field}: longer than {MAX_TEXT} characters", field=field)
+        raise MalformedRequest(
+            f"{field}: {len(value)} characters; the limit is {MAX_TEXT}", field=field
+        )
     return value.strip()
 
 
 def _roi(value: object) -> RoI | None:
-    """Four whole numbers from a list or from text; None where none is given."""
+    """Four integers from a list or from text; None where none is given."""
     if value is None:
         return None
-    remedy = "give x_min,y_min,x_max,y_max in whole pixels of the frame"
+    remedy = "send x_min,y_min,x_max,y_max in integer pixels of the frame"
     corners: Sequence[object] = (
         value if isinstance(value, list | tuple) else _text(value, "roi").strip("[]").split(",")
     )
     if len(corners) != 4:
-        raise MalformedRequest(f"roi: {len(corners)} numbers; {remedy}", field="roi")
-    whole = []
+        raise MalformedRequest(
+            f"roi: expected 4 numbers, got {len(corners)}; {remedy}", field="roi"
+        )
+    integers = []
     for corner in corners:
         try:
             number = float(corner)  # type: ignore[arg-type]
         except (TypeError, ValueError, OverflowError) as error:
-            raise MalformedRequest(f"roi: a corner is no number; {remedy}", field="roi") from error
-        odd = isinstance(corner, str) and not WHOLE.fullmatch(corner.strip())
+            raise MalformedRequest(
+                f"roi: a coordinate is not a number; {remedy}", field="roi"
+            ) from error
+        odd = isinstance(corner, str) and not INTEGER.fullmatch(corner.strip())
         if odd or isinstance(corner, bool) or not math.isfinite(number) or number != int(number):
-            raise InvalidRoI(f"roi: a corner is not a whole number; {remedy}", field="roi")
-        whole.append(int(number))
-    return RoI(*whole)
+            raise InvalidRoI(f"roi: a coordinate is not an integer; {remedy}", field="roi")
+        integers.append(int(number))
+    return RoI(*integers)
 
 
 def _frame(value: object) -> int | None:
-    """A whole number from 0; None where none is given."""
+    """The frame's number, from 0; None where none is given."""
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
@@ -237,36 +253,39 @@ def _frame(value: object) -> int | None:
         text = _text(value, "frame")
         number = int(text) if re.fullmatch("[0-9]{1,9}", text) else -1
     if not 0 <= number < 10**9:
-        raise MalformedRequest("frame: no whole number from 0", field="frame")
+        raise MalformedRequest(
+            "frame: must be a non-negative integer; the first frame is 0", field="frame"
+        )
     return number
 
 
 def _explain(value: object, heads: Sequence[str]) -> Explain | None:
-    """One method, the heads named (all where none is), and what is wanted beside the overlay."""
+    """One method, the heads named (all where none is), and what to add to the overlay."""
     if value is None:
         return None
     fields = dict(value) if isinstance(value, Mapping) else _explain_fields(_text(value, "explain"))
     unknown = set(fields) - {"method", "heads", *EXTRAS}
     if unknown:
         raise MalformedRequest(
-            f"explain: {len(unknown)} unknown part(s); give a method, and heads, "
-            f"{' or '.join(EXTRAS)} if need be, as in {METHODS[0]}:{heads[0]}+{EXTRAS[0]}",
+            f"explain: {len(unknown)} unknown part(s); send METHOD[:HEAD,HEAD]"
+            f"{''.join(f'[+{extra}]' for extra in EXTRAS)}, for example "
+            f"{METHODS[0]}:{heads[0]}+{EXTRAS[0]}",
             field="explain",
         )
     if fields.get("method") not in METHODS:
         raise MalformedRequest(
-            f"explain: no such method; give one of {', '.join(METHODS)}", field="explain"
+            f"explain: unknown method; use one of {', '.join(METHODS)}", field="explain"
         )
     chosen = fields.get("heads", list(heads))
     if not isinstance(chosen, list) or not chosen or any(name not in heads for name in chosen):
         raise MalformedRequest(
-            f"explain: names a head that the model lacks, or none; it has {', '.join(heads)}",
+            f"explain: unknown head, or no head; this model has {', '.join(heads)}",
             field="explain",
         )
     full_frame, grid = (fields.get(name, False) for name in EXTRAS)
     if not (isinstance(full_frame, bool) and isinstance(grid, bool)):
         raise MalformedRequest(
-            f"explain: {' and '.join(EXTRAS)} are true or false", field="explain"
+            f"explain: {' and '.join(EXTRAS)} must be true or false", field="explain"
         )
     return Explain(str(fields["method"]), tuple(dict.fromkeys(chosen)), full_frame, grid)
 

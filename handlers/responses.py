@@ -111,16 +111,16 @@ def headers(outcome: Outcome) -> dict[str, str]:
     `X-Sonode-Scores: malignancy=0.831200;alnm=0.210000`, six digits in fixed point, and
     `X-Sonode-Labels: malignancy=malignant;alnm=no%20ALNM`, percent-encoded: labels are free text.
     A 400 or 500 has its body as `X-Sonode-Error`, percent-encoded: TorchServe uses these for faults
-    of its own, so a gateway has to look at them, and loses the body by it.
+    of its own, so a gateway has to inspect them, and loses the body by it.
     """
-    told = {"X-Sonode-Code": code_of(outcome)}
+    fields = {"X-Sonode-Code": code_of(outcome)}
     if outcome.status == 200:
         heads = outcome.body["heads"]
-        told["X-Sonode-Scores"] = ";".join(f"{it}={heads[it]['probability']:.6f}" for it in heads)
-        told["X-Sonode-Labels"] = ";".join(f"{it}={quote(heads[it]['label'])}" for it in heads)
+        fields["X-Sonode-Scores"] = ";".join(f"{it}={heads[it]['probability']:.6f}" for it in heads)
+        fields["X-Sonode-Labels"] = ";".join(f"{it}={quote(heads[it]['label'])}" for it in heads)
     elif outcome.status in (400, 500):
-        told["X-Sonode-Error"] = quote(to_json(outcome.body))
-    return told
+        fields["X-Sonode-Error"] = quote(to_json(outcome.body))
+    return fields
 
 
 def to_json(body: Mapping[str, Any]) -> bytes:

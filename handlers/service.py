@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from handlers import cuda_health, golden, integrity, requests, responses, settings, telemetry
-from handlers.engines import choose as engines
+from handlers.engines import choose
 from handlers.engines.base import Forward
 from handlers.errors import (
     ExplanationFailed,
@@ -30,7 +30,7 @@ from handlers.errors import (
     RequestError,
 )
 from handlers.explain import attribution, heatmaps
-from handlers.images import decode as images
+from handlers.images import decode
 from handlers.images.decode import Prepared
 from handlers.responses import Heatmap, ModelIdentity, Outcome
 from handlers.telemetry import StageTimes
@@ -49,27 +49,27 @@ class ScoringService:
     """Scores rows of breast-ultrasound images; one instance per worker process."""
 
     def initialize(self, context: Any) -> None:
-        """Load the unpacked archive and prove it on its golden examples, which also warms it up.
+        """Load the unpacked archive and check its golden examples, which also warms it up.
 
         `context` is TorchServe's, or anything with `manifest`, `model_yaml_config` and
-        `system_properties["model_dir"]`, `["gpu_id"]`; settings under `["handler"]` there overrule
+        `system_properties["model_dir"]`, `["gpu_id"]`; settings under `["handler"]` there override
         the archive's and the environment's (see `handlers.settings`). With `["being_packed"]`,
-        which TorchServe never gives, it is not proved: there are no golden examples yet.
+        which TorchServe never gives, nothing is checked: there are no golden examples yet.
 
         Raises:
             CheckpointError, GoldenMismatch, EngineUnavailable: the archive must not serve.
-            SettingsError: a setting that is unknown or has no such value.
+            SettingsError: an unknown setting, or an invalid value.
         """
         properties = context.system_properties
         chosen = settings.read(context.model_yaml_config.get("handler"), properties.get("handler"))
         torch.set_num_threads(chosen.threads)
         folder = Path(properties["model_dir"])
         network, self.card = checkpoint.load(folder)
-        self.device = engines.choose_device(properties.get("gpu_id"))
+        self.device = choose.choose_device(properties.get("gpu_id"))
         self.attributor = attribution.Attributor(network, self.card)
         self.head_labels = {head.name: head.labels for head in self.card.heads}
         self.methods = requests.METHODS
-        self.poisoned = False
+        self._device_lost = False
         model = context.manifest["model"]
         self.model = ModelIdentity(
             name=model["modelName"],
@@ -80,17 +80,17 @@ class ScoringService:
         self._decoders = ThreadPoolExecutor(chosen.threads, "decode")
 
         def use(name: settings.EngineName) -> float:
-            self.engine = engines.build(name, network, self.card.preprocessing, self.device, chosen)
+            self.engine = choose.build(name, network, self.card.preprocessing, self.device, chosen)
             self.model = dataclasses.replace(self.model, engine=self.engine.name)
-            self._lanes = ThreadPoolExecutor(self.engine.lanes, "forward")
+            self._forward_threads = ThreadPoolExecutor(self.engine.max_concurrency, "forward")
             if properties.get("being_packed"):
                 return 0.0
             return golden.verify(folder / golden.FOLDER, self.score, self.engine)
 
-        largest = engines.first_that_holds(engines.candidates(chosen, self.device), use)
+        largest = choose.first_that_holds(choose.candidates(chosen, self.device), use)
         self.telemetry = telemetry.Telemetry(self.model, context)
         logger.info(
-            "ready: %s %s sha256 %s engine %s, goldens within %.2g",
+            "ready: %s %s sha256 %s engine %s, golden examples within %.2g",
             self.model.name,
             self.model.version,
             self.model.sha256,
@@ -100,7 +100,7 @@ class ScoringService:
 
     def handle(self, rows: Sequence[Row], context: Any) -> list[bytes]:
         """Answer TorchServe: one JSON body per row, in order, each with its own status."""
-        if self.poisoned:
+        if self._device_lost:
             cuda_health.end_process()
         times = StageTimes()
         with times.measure("handle"):
@@ -114,8 +114,8 @@ class ScoringService:
             for name, value in responses.headers(outcome).items():
                 context.set_response_header(index, name, value)
         ids = [context.get_request_id(index) for index in range(len(rows))]
-        self.telemetry.tell(ids, outcomes, times)
-        if self.poisoned:
+        self.telemetry.record(ids, outcomes, times)
+        if self._device_lost:
             cuda_health.end_process_when_idle()
         return bodies
 
@@ -128,7 +128,7 @@ class ScoringService:
         """All stages for request rows (see `handlers.requests`); one outcome per row, in order.
 
         A failing row keeps its error at its index; the others go on. Rows with headers come from a
-        server: somebody waits for them, so what explanations may take is bounded.
+        server: somebody waits for them, so the time of explanations is limited.
         `times` receives when the rows were in which stage.
         """
         deadline = time.monotonic() + (math.inf if headers is None else EXPLAIN_WITHIN_S)
@@ -164,7 +164,7 @@ class ScoringService:
         """Parse, decode, crop and resize one row; thread-safe, CPU only."""
         try:
             request = requests.parse(row, headers, list(self.head_labels))
-            return images.prepare(request, self.card.preprocessing)
+            return decode.prepare(request, self.card.preprocessing)
         except RequestError as error:
             return error
         except Exception as error:
@@ -176,7 +176,7 @@ class ScoringService:
                 where.name,
                 where.lineno,
             )
-            return PreprocessFailed("the row could not be read; see the worker's log")
+            return PreprocessFailed("internal error in preprocessing; see the worker's log")
 
     def score_prepared(
         self,
@@ -188,7 +188,7 @@ class ScoringService:
 
         If a batch raises, its rows are scored one by one, so that only the faulty one fails.
         `deadline` as of `explain`, `times` as of `score`. Raises nothing; after a failure
-        `device_is_lost` tells whether the device works.
+        `device_is_lost` says whether the device still works.
         """
         if not prepared:
             return []
@@ -203,7 +203,7 @@ class ScoringService:
         except Exception:  # of any kind: a coded answer instead of the 503 of a dead batch
             logger.exception("scoring failed for %d rows", len(prepared))
             self.device_is_lost()
-            if len(prepared) > 1 and not self.poisoned:  # so that only the culprit fails
+            if len(prepared) > 1 and not self._device_lost:  # one by one: only the bad row fails
                 return [self.score_prepared([item], deadline, times)[0] for item in prepared]
             failure = InferenceFailed("scoring failed; see the worker's log")
             return [responses.failed(failure)] * len(prepared)
@@ -217,7 +217,7 @@ class ScoringService:
     ) -> list[dict[str, Heatmap] | RequestError]:
         """The heat maps that each row asks for, by head, or why it has none; decided row by row.
 
-        After `deadline`, of `time.monotonic()`, no map is begun that takes time.
+        After `deadline`, of `time.monotonic()`, only Grad-CAM maps are made.
         """
         return [
             self._explain_row(item, logits_L, features_Chw, deadline)
@@ -239,7 +239,11 @@ class ScoringService:
         rows = probability_BL.tolist()
         for item, probability_L, maps in zip(prepared, rows, explained, strict=True):
             if not np.isfinite(probability_L).all():
-                outcomes.append(responses.failed(InferenceFailed("the network gave no number")))
+                failure = InferenceFailed(
+                    "model output is NaN or infinite; check the archive with "
+                    "`sonode inspect ARCHIVE --verify`"
+                )
+                outcomes.append(responses.failed(failure))
                 continue
             if isinstance(maps, RequestError):
                 outcomes.append(responses.failed(maps))
@@ -263,23 +267,25 @@ class ScoringService:
             )
         except RequestError as error:
             return error
-        except Exception:  # of any kind: it must not take the neighbours' scores with it
-            logger.exception("an explanation failed")
+        except Exception:  # of any kind: the other rows keep their scores
+            logger.exception("explanation failed")
             self.device_is_lost()
             return ExplanationFailed(
-                "explain: it failed; see the worker's log, or ask without it", field="explain"
+                "explain: the heat map failed; see the worker's log, or send it without explain",
+                field="explain",
             )
 
     def _start(
         self, waiting: Mapping[int, Prepared], deadline: float, times: StageTimes
     ) -> tuple[list[int], Future[list[Outcome]]]:
         rows = [*waiting.values()]
-        return [*waiting], self._lanes.submit(self.score_prepared, rows, deadline, times)
+        future = self._forward_threads.submit(self.score_prepared, rows, deadline, times)
+        return [*waiting], future
 
     def device_is_lost(self) -> bool:
-        """Whether every call of the device fails from now on, as after a CUDA context is lost.
+        """Whether every call on the device fails from now on, as after a CUDA context is lost.
 
-        Asked after an error that may have been the device's own. Once lost it stays lost.
+        Called after an error that may have been the device's own. Once lost it stays lost.
         """
-        self.poisoned = self.poisoned or cuda_health.is_poisoned(self.device)
-        return self.poisoned
+        self._device_lost = self._device_lost or cuda_health.context_is_lost(self.device)
+        return self._device_lost

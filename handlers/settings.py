@@ -21,7 +21,7 @@ EngineChoice = Literal["auto", "eager", "compile", "openvino", "openvino-fp32", 
 
 
 class SettingsError(ValueError):
-    """A setting that is unknown or has no such value."""
+    """An unknown setting, or an invalid value."""
 
 
 class Settings(BaseModel):
@@ -32,11 +32,11 @@ class Settings(BaseModel):
     engine: EngineChoice = "auto"
     """How the forward pass runs (see `handlers.engines.base`)."""
     fallback: tuple[EngineName, ...] = ()
-    """Engines to go on to, in order, where the one before is not there or does not reproduce the
-    golden examples. None unless asked for: another engine is another speed and other digits."""
+    """Engines to try in order, where the one before is not available or does not reproduce the
+    golden examples. Empty by default: another engine has another speed and other digits."""
     threads: Annotated[int, Field(ge=1)] = Field(default_factory=joblib.cpu_count)
-    """Cores to use for decoding and, on the CPU, for the forward pass: those of the process, within
-    its affinity and its container's CPU quota."""
+    """Cores for decoding and, on the CPU, for the forward pass. Default: those of the process,
+    within its affinity and its container's CPU quota."""
 
     @field_validator("fallback", mode="before")
     @classmethod
@@ -53,7 +53,7 @@ def read(
     """Settings of the archive's `handler:` section, overruled by the environment and the caller.
 
     Raises:
-        SettingsError: an unknown key or a value that is not taken, named in one line.
+        SettingsError: an unknown key or an invalid value, in one line.
     """
     node = {
         key.removeprefix(PREFIX).lower(): value
@@ -66,5 +66,5 @@ def read(
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise SettingsError(
-            f"setting {name}: {first['msg']}; known are {', '.join(Settings.model_fields)}"
+            f"setting {name}: {first['msg']}; valid settings are {', '.join(Settings.model_fields)}"
         ) from None

@@ -1,7 +1,7 @@
-"""What a worker tells of its work: a JSON line per request, and metrics by model version.
+"""What a worker reports: a JSON log line per request, and metrics by model version.
 
-Nothing that a client sent as text is told: no header, field, file name or path, and of a request id
-only the part that TorchServe made itself. What the words mean stands in docs/operate.md.
+It reports no text that a client sent: no header, field, file name or path, and of a request id only
+the part that TorchServe made. docs/operate.md explains each field and metric.
 
 TorchServe reads both from the worker's standard output. Its metrics are those of the file that
 `metrics_config` names (`archives/torchserve/metrics.yaml`); where one is not in there, or where no
@@ -32,7 +32,7 @@ BINS = 10  # of the probabilities' distribution
 
 
 class StageTimes:
-    """When one batch was in which stage, whatever runs beside each other; thread-safe."""
+    """When one batch was in each stage; stages may overlap; thread-safe."""
 
     def __init__(self) -> None:
         self._spans: dict[Stage, tuple[float, float]] = {}
@@ -56,7 +56,7 @@ class StageTimes:
 
 
 class Telemetry:
-    """Tells of each batch; `context` is TorchServe's."""
+    """Reports each batch; `context` is TorchServe's."""
 
     def __init__(self, model: ModelIdentity, context: Any) -> None:
         self._model = model
@@ -70,7 +70,7 @@ class Telemetry:
         self._add("sonode_model_info", 1, model.sha256, model.engine)
         self._add("sonode_worker_starts_total", 1)
 
-    def tell(
+    def record(
         self,
         request_ids: Sequence[str | None],
         outcomes: Sequence[Outcome],
@@ -143,7 +143,7 @@ def bin_of(probability: float) -> str:
 def quieten_warnings() -> None:
     """Log Python's warnings by kind and place only: a decoder's text may quote the file."""
 
-    def tell(
+    def log_place(
         message: Warning | str,
         category: type[Warning],
         filename: str,
@@ -153,4 +153,4 @@ def quieten_warnings() -> None:
     ) -> None:
         logger.warning("%s at %s:%d", category.__name__, filename, lineno)
 
-    warnings.showwarning = tell
+    warnings.showwarning = log_place

@@ -100,7 +100,7 @@ def read_card(folder: Path) -> ModelCard:
     path = folder / CARD
     if not path.is_file():
         raise CheckpointError(
-            f"{folder}: holds no {CARD}; give the folder that `sonode train fit` wrote"
+            f"{folder}: has no {CARD}; give the folder that `sonode train fit` wrote"
         )
     try:
         return ModelCard.model_validate_json(path.read_bytes())
@@ -108,7 +108,7 @@ def read_card(folder: Path) -> ModelCard:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or CARD
         raise CheckpointError(
-            f"{folder.name}/{CARD}: field `{field}`: {first['msg']}; write the checkpoint anew"
+            f"{folder.name}/{CARD}: field `{field}`: {first['msg']}; train or copy it again"
         ) from error
 
 
@@ -124,7 +124,7 @@ def load(folder: Path) -> tuple[Network, ModelCard]:
     try:
         network.load_state_dict(load_file(path), strict=True)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: holds no {WEIGHTS}; write the checkpoint anew") from error
+        raise CheckpointError(f"{folder}: has no {WEIGHTS}; train or copy it again") from error
     except SafetensorError as error:
         raise CheckpointError(f"{folder.name}/{WEIGHTS}: damaged ({error})") from error
     except RuntimeError as error:

@@ -57,7 +57,7 @@ class HeadSpec(BaseModel):
     @classmethod
     def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(labels)) < len(labels):
-            raise ValueError("two labels are the same; each needs its own")
+            raise ValueError("two labels are equal; labels must be unique")
         return labels
 
     @property

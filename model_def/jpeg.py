@@ -1,7 +1,7 @@
 """Whether a JPEG holds its whole picture: by its markers, and by what libjpeg warns of.
 
 libjpeg fills up with grey what it cannot read, and warns; Pillow drops the warnings. Some damage
-leaves a stream that reads as another picture without a warning: no decoder can tell.
+leaves a stream that reads as another picture without a warning: no decoder can detect it.
 
 Structure and names as in ITU-T T.81, annex B.
 """
@@ -97,7 +97,7 @@ def check(jpeg: bytes) -> None:
     segments = list(_segments(jpeg))
     scans = [segment for segment in segments if segment.marker == _SOS]
     if len(scans) > MAX_SCANS:
-        raise TooManyScans(f"a JPEG of {len(scans)} scans; the limit is {MAX_SCANS}")
+        raise TooManyScans(f"the JPEG has {len(scans)} scans; the limit is {MAX_SCANS}")
     if not segments or segments[-1].marker != _EOI:
         raise Damaged("the JPEG has no end marker")
     frame = next((segment for segment in segments if segment.marker in _FRAMES), None)
@@ -154,9 +154,7 @@ def _read(picture: bytes) -> None:
         _decode(picture)
     except ValueError as error:
         if "subsampling" in str(error):  # decoded as well, but not by the interface that warns
-            raise Unverifiable(
-                "a JPEG of unusual chroma subsampling; write it anew in grey"
-            ) from None
+            raise Unverifiable("unsupported JPEG chroma subsampling; export it in grey") from None
         if "before marker 0xd9" not in str(error):
             raise Damaged(f"the JPEG's data ({error})") from None
         try:  # of padding before the end marker nothing is needed

@@ -44,13 +44,13 @@ class _Colours(NamedTuple):
 # Lightness of a colour over black: a map must show within an anechoic lesion, too. Pure red and
 # blue, of which the eye makes less, need more.
 DARKEST, DARKEST_SIGNED = 0.4, 0.8
-GREY_STEPS = 63  # greys where there is no colour; the eye cannot tell a step of 4 in speckle
+GREY_STEPS = 63  # greys where there is no colour; the eye does not see a step of 4 in speckle
 OUTLINE = 255  # palette index of the lesion's box
 _OUTLINE_RGB = (0, 255, 255)  # cyan: in neither scale near its end
 
 
 def _colours(
-    shades: npt.NDArray[np.float64], opacities: list[float], steps: list[int], darkest: float
+    colours_B3: npt.NDArray[np.float64], opacities: list[float], steps: list[int], darkest: float
 ) -> _Colours:
     """Bands of equal width; each takes on the lightness of the greys below it, in so many steps.
 
@@ -59,10 +59,12 @@ def _colours(
     palette = np.zeros((256, 3))
     index_NG = np.zeros((len(steps), 256), np.uint8)
     start = 0
-    for band, (shade_3, opacity, count) in enumerate(zip(shades, opacities, steps, strict=True)):
+    for band, (colour_3, opacity, count) in enumerate(
+        zip(colours_B3, opacities, steps, strict=True)
+    ):
         index_NG[band] = start + np.arange(256) * count // 256
         grey_n = np.linspace(0, 255, count)[:, None]
-        colour_n3 = 255 * shade_3 * (darkest + (1 - darkest) / 255 * grey_n)
+        colour_n3 = 255 * colour_3 * (darkest + (1 - darkest) / 255 * grey_n)
         palette[start : start + count] = (1 - opacity) * grey_n + opacity * colour_n3
         start += count
     assert start <= OUTLINE
@@ -80,17 +82,17 @@ def _magnitude() -> _Colours:
     """
     centres = (np.arange(10) + 0.5) / 10
     # The ends of turbo are so dark that they would be lost in a lesion.
-    shades = matplotlib.colormaps["turbo"](0.08 + 0.82 * centres)[:, :3]
+    colours_B3 = matplotlib.colormaps["turbo"](0.08 + 0.82 * centres)[:, :3]
     opacities = [0.0, *(0.25 + 0.45 * centres[1:])]
-    return _colours(shades, opacities, [GREY_STEPS, *[32] * 3, *[16] * 6], DARKEST)
+    return _colours(colours_B3, opacities, [GREY_STEPS, *[32] * 3, *[16] * 6], DARKEST)
 
 
 def _signed() -> _Colours:
     """Eleven bands from -max to max: blues for what lowers the logit, reds for what raises it."""
     centres = np.linspace(-1, 1, 11)
-    shades = matplotlib.colormaps["bwr"](0.5 + 0.5 * np.sign(centres) * 0.85)[:, :3]
+    colours_B3 = matplotlib.colormaps["bwr"](0.5 + 0.5 * np.sign(centres) * 0.85)[:, :3]
     opacities = [0.75 * abs(centre) for centre in centres]
-    return _colours(shades, opacities, [19] * 5 + [GREY_STEPS] + [19] * 5, DARKEST_SIGNED)
+    return _colours(colours_B3, opacities, [19] * 5 + [GREY_STEPS] + [19] * 5, DARKEST_SIGNED)
 
 
 _MAGNITUDE, _SIGNED = _magnitude(), _signed()

@@ -1,7 +1,7 @@
 """A PNG without the metadata that nothing here uses, its checksums compared.
 
-Pillow inflates profiles and texts, fails the picture where one is large, and passes over the CRC
-of the pixels' chunks. Chunks as in the PNG specification, https://www.w3.org/TR/png-3/.
+Pillow inflates profiles and texts, fails the picture where one is large, and ignores the CRC of the
+pixels' chunks. Chunks as in the PNG specification, https://www.w3.org/TR/png-3/.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def lean(png: bytes) -> bytes:
 
 def _used_chunks(png: bytes) -> Iterator[bytes]:
     at = len(SIGNATURE)
-    while at < len(png):  # a cut chunk is kept as it is: Pillow tells of it
+    while at < len(png):  # a truncated chunk is kept as it is: Pillow reports it
         end = at + 12 + int.from_bytes(png[at : at + 4])
         name = png[at + 4 : at + 8]
         if name[:1].isupper() or name in _USED:

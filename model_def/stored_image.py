@@ -1,13 +1,13 @@
-"""Which image files are taken, and their stored pixels in 8 bits, in training and in serving.
+"""Which image files are supported, and their stored pixels in 8 bits, in training and in serving.
 
-* RoIs refer to the stored frame, so no EXIF orientation is applied; `stored_pixels` tells of one.
+* RoIs refer to the stored frame, so no EXIF orientation is applied; `stored_pixels` reports one.
 * 16 bits a channel become 8 by their high byte, never by the image's own range: a full-range image
   keeps its grey levels (257 x g and 256 x g both give g), and equal samples give equal pixels in
   any two images. 12-bit samples in the low bits of a 16-bit file come out nearly black.
 * Files beyond the limits below are refused: they protect a worker while it decodes.
-* Damage that a file's own checksums or decoder tell of is refused: PNG chunks, JPEG (in TIFF, too),
-  TIFF by deflate. BMP, WebP and other TIFFs hold nothing that tells zeroed bytes from pixels.
-* Of a JPEG file of several pictures, the first is taken.
+* Damage that a file's own checksums or decoder can detect is refused: PNG chunks, JPEG (in TIFF,
+  too), TIFF by deflate. BMP, WebP and other TIFFs have no checksum: zeroed bytes read as pixels.
+* Of a JPEG file of several pictures, the first is used.
 * Colour profiles and gamma are not applied; an alpha channel is ignored: it holds no echo.
 """
 
@@ -58,7 +58,7 @@ def opened(data: bytes) -> Image.Image:
 
 
 def check_whole(image: Image.Image, data: bytes) -> None:
-    """Make sure, as far as its format can tell, that a usable file holds its whole picture.
+    """Make sure, as far as its format allows, that a usable file holds its whole picture.
 
     `data` is the file that `image` was opened from.
 
@@ -72,15 +72,15 @@ def check_whole(image: Image.Image, data: bytes) -> None:
 
 
 def unusable(image: Image.Image) -> str | None:
-    """Why an opened image (of `FORMATS`) is not taken, in training as in serving; None if it is.
+    """Why an opened image (of `FORMATS`) is not supported, in training or serving; None if it is.
 
     Says so from the header, before any pixel is decoded.
     """
     if image.mode not in MODES:
-        return f"pixel mode {image.mode}; give 8 or 16 bits a channel, unsigned"
+        return f"unsupported pixel mode {image.mode}; use 8 or 16 bits a channel, unsigned"
     # n_frames would walk through the whole file
     if getattr(image, "is_animated", False) and image.format != "MPO":
-        return "several frames; give one"
+        return "several frames; send one"
     if image.format == "TIFF":
         return _unusable_tiff(image)
     return None
@@ -90,15 +90,15 @@ def _unusable_tiff(image: Image.Image) -> str | None:
     """Samples that Pillow would hand over unscaled, unsigned or not inverted."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     if any(kind != 1 for kind in tags.get(_SAMPLE_FORMAT, ())):
-        return "signed or floating samples; give unsigned ones"
+        return "signed or floating-point samples; use unsigned integers"
     width, height = image.size
     if tags.get(_TILE_WIDTH, 1) * tags.get(_TILE_LENGTH, 1) > max(width * height, MAX_TILE_PIXELS):
-        return "tiles larger than the image; write it anew"  # a tile is decoded as a whole
+        return "tiles are larger than the image; export it again"  # a tile is decoded as a whole
     if image.mode.startswith("I;16"):
         if tags.get(_BITS) != (16,):
-            return "samples of 9 to 15 bits; give 8 or 16"
+            return "samples of 9 to 15 bits; use 8 or 16"
         if tags.get(_PHOTOMETRIC) != 1:
-            return "16 bits with white as zero; give black as zero"
+            return "16 bits with white as zero; use black as zero"
     return None
 
 
@@ -106,7 +106,7 @@ def stored_pixels(image: Image.Image) -> tuple[Image.Image, bool]:
     """The stored pixels of an opened image that is usable, as mode L or RGB.
 
     Returns:
-        The pixels, and whether a viewer that heeds EXIF would show them turned or mirrored.
+        The pixels, and whether a viewer that applies EXIF would show them turned or mirrored.
 
     Raises:
         Exception: of many types, on damaged bytes.
@@ -141,7 +141,7 @@ def _orientation(image: Image.Image) -> int:
 
 def to_grey(image: Image.Image) -> tuple[Pixels, bool]:
     """Intensities, uint8 (H, W), of an opened image that is usable, colour by the ITU-R 601 luma
-    weights; and what `stored_pixels` tells of its orientation.
+    weights; and whether EXIF would turn it, as `stored_pixels` returns.
     """
     image, turned = stored_pixels(image)
     return np.asarray(image if image.mode == "L" else image.convert("L")), turned

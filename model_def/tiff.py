@@ -1,7 +1,7 @@
-"""Whether a TIFF's strips or tiles are whole, where their compression can tell.
+"""Whether a TIFF's strips or tiles are complete, where their compression has a checksum.
 
 libtiff drops the warnings of libjpeg, and leaves off a deflated strip before its checksum once it
-has all of its rows. LZW, PackBits and plain samples hold nothing that tells.
+has all of its rows. LZW, PackBits and plain samples have no checksum.
 
 Tags as in TIFF 6.0 and, of `JPEGTables`, its technical note 2.
 """
@@ -42,12 +42,12 @@ def check(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
         else:
             allowed -= _inflated_size(piece, allowed)
         if allowed < 0:
-            raise jpeg.Damaged("strips or tiles larger than the image")
+            raise jpeg.Damaged("strips or tiles are larger than the image")
         if compression == _JPEG:
             jpeg.check(piece)
             if image.tag_v2.get(_PHOTOMETRIC) == _RGB and jpeg.says_ycbcr(piece):
                 raise jpeg.Unverifiable(
-                    "a TIFF whose tags say RGB, and whose JPEG says YCbCr; write it anew"
+                    "the TIFF's tags say RGB, its JPEG data YCbCr; export it again"
                 )
 
 
@@ -58,7 +58,7 @@ def _pieces(image: TiffImagePlugin.TiffImageFile, data: bytes) -> Iterator[bytes
     starts = tags.get(_TILE_OFFSETS if tiled else _STRIP_OFFSETS, ())
     sizes = tags.get(_TILE_SIZES if tiled else _STRIP_SIZES, ())
     if len(starts) != len(sizes) or sum(sizes) > len(data):
-        raise jpeg.Damaged("strips or tiles that overlap, or whose sizes are absent")
+        raise jpeg.Damaged("strips or tiles overlap, or have no sizes")
     tables = tags.get(_JPEG_TABLES, b"")[:-2]  # both are JPEG streams from SOI to EOI
     for start, size in zip(starts, sizes, strict=True):
         piece = data[start : start + size]

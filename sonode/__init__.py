@@ -1,9 +1,9 @@
-"""What every room shares, and the command line that joins them.
+"""What every package shares, and the command line that joins them.
 
 `command_line` (start here) is `sonode`; `console` prints, and ends a run on a user's mistake;
 `settings_file`, `yaml_keys` and `parquet_files` check what a user gives; `page` is the frame of
 every HTML page; `demo` is the whole road on a synthetic cohort, with `local_s3` as its store.
 
-All but `command_line` and `demo` import nothing outside this room. `handlers` and `model_def`,
+All but `command_line` and `demo` import nothing outside this package. `handlers` and `model_def`,
 which travel in an archive, may import nothing of it.
 """

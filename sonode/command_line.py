@@ -1,4 +1,4 @@
-"""The command line: mounts each room's commands; no command imports torch before it runs."""
+"""The command line: mounts each package's commands; no command imports torch before it runs."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: names the thing, its value and the remedy.
+    """A mistake that the user can fix: names the field, its value and the remedy.
 
     The command line prints it without a traceback and exits with code 2. `details` are further
     lines for faults that are best seen together (all bad rows of a cohort, say).
@@ -44,9 +44,9 @@ def run_sonode(
 
     Its output goes to `log`, or where this process's goes. A Ctrl-C reaches it once, from here, and
     it has time to clean up. Raises subprocess.TimeoutExpired where it takes longer than `timeout_s`
-    (None: it may take for ever); it is ended then, with all that it has started.
+    (None: without a limit); it is ended then, with all that it has started.
     """
-    # -P: a folder of the user's that is named like a room of sonode must not stand in for it.
+    # -P: a user's folder that is named like a package of sonode must not replace it.
     command = [sys.executable, "-P", "-m", "sonode", *arguments]
     with subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True) as child:
         try:

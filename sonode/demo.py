@@ -179,7 +179,7 @@ def _upload(account: Account, out: Path, cohort: Any) -> Any:
     """
     import pandas as pd
 
-    from batch.storage import objects as storage
+    from batch.storage import objects
 
     rows: list[dict[str, Any]] = []
     uris: dict[Path, str] = {}
@@ -187,12 +187,12 @@ def _upload(account: Account, out: Path, cohort: Any) -> Any:
         path = cohort.image_path(index)
         if path not in uris:
             uris[path] = f"s3://{BUCKET}/images/{len(uris):05d}{path.suffix.lower()}"
-            storage.write(uris[path], path.read_bytes())
+            objects.write(uris[path], path.read_bytes())
         roi = dict(zip(ROI_COLUMNS, cohort.roi(index), strict=True))
         rows.append({"image_uri": uris[path], **roi, "study_id": f"study-{index:05d}"})
     whole = dict(rows[0])
     data = cohort.image_path(0).read_bytes()
-    storage.write(f"s3://{BUCKET}/images/cut-short.png", data[: len(data) // 2])
+    objects.write(f"s3://{BUCKET}/images/cut-short.png", data[: len(data) // 2])
     broken = [
         {**whole, "image_uri": f"s3://{BUCKET}/images/no-such-object.png"},
         {**whole, "image_uri": f"s3://{BUCKET}/images/cut-short.png"},
@@ -203,10 +203,10 @@ def _upload(account: Account, out: Path, cohort: Any) -> Any:
     manifest = pd.DataFrame(rows)
     local = out / "manifest.parquet"
     manifest.to_parquet(local, index=False)
-    storage.write(f"s3://{BUCKET}/manifests/demo.parquet", local.read_bytes())
-    storage.write(f"s3://{BUCKET}/models/{MODEL}", (out / "store" / MODEL).read_bytes())
+    objects.write(f"s3://{BUCKET}/manifests/demo.parquet", local.read_bytes())
+    objects.write(f"s3://{BUCKET}/models/{MODEL}", (out / "store" / MODEL).read_bytes())
     say(f"{len(uris)} images, the archive and a manifest of {len(rows)} rows, 3 of them broken:")
-    say("  a missing object, an image cut short, a RoI outside its frame")
+    say("  a missing object, a truncated image, a RoI outside its frame")
     account.add("manifest", f"s3://{BUCKET}/manifests/demo.parquet", f"{len(rows)} rows")
     manifest["path"] = [
         *(cohort.image_path(index) for index in range(len(cohort.table))),
@@ -287,7 +287,7 @@ def _score(account: Account, out: Path) -> Any:
     import pandas as pd
 
     from batch.results.schema import read
-    from batch.storage import objects as storage
+    from batch.storage import objects
 
     place = f"s3://{BUCKET}/scores"
     _sonode(
@@ -296,9 +296,9 @@ def _score(account: Account, out: Path) -> Any:
         allowed=(1,),  # the broken rows must be reported
     )
     (record,) = (
-        uri for uri in storage.list_files(f"{place}/_runs", deep=True) if uri.endswith("/run.json")
+        uri for uri in objects.list_files(f"{place}/_runs", deep=True) if uri.endswith("/run.json")
     )
-    summary = json.loads(storage.read(record).data)
+    summary = json.loads(objects.read(record).data)
     results = read(place).to_pandas()
     results.to_parquet(out / "scores.parquet", index=False)
     failed = results[results["status"] == "failed"]

@@ -15,7 +15,7 @@ _MARK = (
 def is_joined(data: bytes | mmap) -> bool:
     """Whether Parquet files stand one behind the other: readers take the last footer alone.
 
-    They see the rows of one of them, or none. A text may say PAR1PAR1, too: before the seam has to
+    They see the rows of one of them, or none. A text may contain PAR1PAR1: before the seam has to
     stand a footer.
     """
     seam = data.find(2 * _MARK)

@@ -30,7 +30,7 @@ def read_settings(path: Path, kind: type[Settings], option: str, remedy: str) ->
     except DuplicateKeyError as error:
         raise UserError(f"{option} {path}: {error.problem}; keep one, {remedy}") from None
     except (UnicodeDecodeError, yaml.YAMLError):
-        raise UserError(f"{option} {path}: is no YAML; {remedy}") from None
+        raise UserError(f"{option} {path}: is not valid YAML; {remedy}") from None
     except ValidationError as error:
         faults = [
             f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}"

@@ -11,7 +11,7 @@ class DuplicateKeyError(yaml.MarkedYAMLError):
     """A mapping has a key twice; `line` counts from 1."""
 
     def __init__(self, key: str, line: int, first: int) -> None:
-        super().__init__(problem=f"line {line}: key `{key}` stands in line {first} already")
+        super().__init__(problem=f"line {line}: key `{key}` is already in line {first}")
 
 
 def refuse_duplicate_keys(text: str) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from archives.packing.loader import load_archive
-from batch import run as scorer
-from batch.results import schema as results
+from batch import run
+from batch.results import schema
 from sonode.console import progress
 from tests.handlers import dicoms
 
@@ -27,16 +27,16 @@ def test_frames_and_warnings_of_dicom_files(archive_path: Path, tmp_path: Path) 
     manifest = pd.DataFrame(asked, columns=["image_uri", "frame"]).astype({"frame": "Int64"})
     manifest.to_parquet(tmp_path / "m.parquet")
     with load_archive(archive_path) as archive:
-        scorer.score(
+        run.score(
             *(str(tmp_path / "m.parquet"), str(tmp_path / "out"), archive),
             explain=None,
             batch_size=3,
             progress=progress,
         )
-    rows = results.read(str(tmp_path / "out")).to_pandas()
+    rows = schema.read(str(tmp_path / "out")).to_pandas()
     codes = [None, None, "invalid_frame", "invalid_frame", None, None, None]
     assert [code if isinstance(code, str) else None for code in rows["code"]] == codes
-    assert "the file has 3" in rows["message"][3]
+    assert "0 to 2" in rows["message"][3]
     assert rows["malignancy_probability"][0] != rows["malignancy_probability"][1]
     warnings = [set() if found is None else set(found) for found in rows["warnings"]]
     assert "whole_frame" in warnings[0]

@@ -18,8 +18,8 @@ from PIL import Image
 from archives.packing.loader import file_sha256, load_archive
 from archives.packing.pack import pack
 from archives.torchserve.node import TorchServeNode
-from batch.results import schema as results
-from batch.storage import objects as storage
+from batch.results import schema
+from batch.storage import objects
 from model_def import checkpoint
 from sonode.local_s3 import LocalS3
 from tests.command_line import sonode
@@ -68,13 +68,13 @@ def batch_rows(
             patch.setenv(name, value)
         rows = []
         for number, (data, roi) in enumerate(studies):
-            storage.write(f"s3://studies/images/{number}", data)
+            objects.write(f"s3://studies/images/{number}", data)
             edges = dict(zip(ROI_COLUMNS, roi, strict=True))
             rows.append({"image_uri": f"s3://studies/images/{number}", **edges})
         buffer = io.BytesIO()
         pd.DataFrame(rows).to_parquet(buffer)
-        storage.write("s3://studies/manifests/m.parquet", buffer.getvalue())
-        storage.write("s3://studies/models/tiny.mar", archive_path.read_bytes())
+        objects.write("s3://studies/manifests/m.parquet", buffer.getvalue())
+        objects.write("s3://studies/models/tiny.mar", archive_path.read_bytes())
         done = sonode(
             *("score", "s3://studies/manifests/m.parquet", "s3://studies/out"),
             *("--archive", "s3://studies/models/tiny.mar", "--explain", "gradcam"),
@@ -82,10 +82,10 @@ def batch_rows(
         )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["model"]["sha256"] == file_sha256(archive_path)
-        frame = results.read("s3://studies/out").to_pandas()
+        frame = schema.read("s3://studies/out").to_pandas()
         for head in ("malignancy", "alnm"):
             uris = frame[f"{head}_heatmap_uri"]
-            frame[f"{head}_png"] = [storage.read(uri).data for uri in uris]
+            frame[f"{head}_png"] = [objects.read(uri).data for uri in uris]
         yield frame
 
 

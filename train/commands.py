@@ -1,4 +1,4 @@
-"""The commands of this room; heavy imports stay inside the functions."""
+"""The commands of `train`; heavy imports stay inside the functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sonode.console import UserError, say, table
 if TYPE_CHECKING:
     from train.cohorts.cohort import Cohort
 
-importers = typer.Typer(cls=CommandGroup, help="Make a cohort of what others store.")
+importers = typer.Typer(cls=CommandGroup, help="Make a cohort from a public or your own data set.")
 
 OUT = typer.Argument(help="Folder of the cohort; images stay where they are.")
 BOOTSTRAP = typer.Option(2000, min=100, help="Draws of patients behind each interval.")
@@ -31,7 +31,7 @@ COLUMN = typer.Option(
 
 
 def mount(app: typer.Typer) -> None:
-    """Add this room's commands to `app`."""
+    """Add the commands of `train` to `app`."""
     app.command(rich_help_panel="Data")(phantom)
     app.add_typer(importers, name="import", rich_help_panel="Data")
     app.command(rich_help_panel="Data")(describe)
@@ -329,9 +329,10 @@ def versus(
     seed: int = typer.Option(0, min=0, help="Seed of the draws of patients."),
 ) -> None:
     """Compare two models on the same images: difference of AUCs, interval, p-value."""
-    from train.evidence import versus as comparison
+    from train.evidence.versus import show, write
+    from train.evidence.versus import versus as run
 
-    found = comparison.versus(first, second, seed=seed)
-    comparison.show(found)
+    found = run(first, second, seed=seed)
+    show(found)
     if json_file is not None:
-        comparison.write(found, json_file)
+        write(found, json_file)

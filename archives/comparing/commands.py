@@ -1,6 +1,6 @@
 """`sonode compare`: brings the two archives, the evidence and the policy together.
 
-As a part of the command line it may import `train`; nothing else in this room does.
+As a part of the command line it may import `train`; nothing else in this folder does.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def mount(app: typer.Typer) -> None:
 
 
 def compare(
-    archive_a: str = typer.Argument(metavar="A", help="The .mar that is there; path or s3:// URI."),
-    archive_b: str = typer.Argument(metavar="B", help="The .mar that may take its place."),
+    archive_a: str = typer.Argument(metavar="A", help="The present .mar; path or s3:// URI."),
+    archive_b: str = typer.Argument(metavar="B", help="The new .mar."),
     manifest: str = typer.Argument(help="As of `sonode score`; columns named like heads: labels."),
     out: Path = typer.Argument(help="A new folder for report.html, compare.json and heat maps."),
     *,
     policy: Path | None = typer.Option(
         None,
-        help="YAML of limits that B must keep to; archives/comparing/compare-policy.yaml is one.",
+        help="YAML of limits for B, for example archives/comparing/compare-policy.yaml.",
     ),
     carry: list[str] = typer.Option(
         [], help="A manifest column to name flips by, e.g. image_uri; repeatable. Else the row."
@@ -63,14 +63,14 @@ def compare(
 ) -> None:
     """Score the same images with two archives, and judge the second by a policy.
 
-    Exit code 1 where B does not keep to all of the policy, or that cannot be told.
+    Exit code 1 if B breaks a limit of the policy, or a limit cannot be judged.
     """
-    from archives.comparing import policy as compare_policy
-    from batch.manifest import read as manifests
+    from archives.comparing.policy import read
+    from batch.manifest.read import opened
 
-    limits = compare_policy.read(policy) if policy is not None else None
+    limits = read(policy) if policy is not None else None
     settings: dict[str, object] = {"engine": inference_engine} if inference_engine else {}
-    with _staged(out) as staged, manifests.opened(manifest, reserved=()) as checked:
+    with _staged(out) as staged, opened(manifest, reserved=()) as checked:
         found = _compare(
             *((archive_a, archive_b), settings, manifest, checked, staged),
             carry=list(dict.fromkeys(carry)),
@@ -95,7 +95,7 @@ def compare(
 def _staged(out: Path) -> Iterator[Path]:
     """A folder that becomes `out` at the end of the block, or is removed where that fails."""
     if str(out).startswith("s3:"):
-        raise UserError(f"OUT {out}: give a folder of this machine")
+        raise UserError(f"OUT {out}: give a local folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"OUT {out}: is not empty; give a new folder")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -124,9 +124,9 @@ def _compare(
 ) -> dict[str, Any]:
     """Score, measure, judge, and write all files into `out`; give the content of compare.json."""
     from archives.comparing import compare
-    from archives.comparing import policy as compare_policy
-    from archives.comparing import speed as compare_speed
+    from archives.comparing.policy import judge, outcome
     from archives.comparing.process import process_of
+    from archives.comparing.speed import measure
 
     (table,) = manifest.tables(max(manifest.rows, 1))
     facts = compare.columns(table, carry)
@@ -149,14 +149,14 @@ def _compare(
             compare.check_explain(explain, about)
         frames: dict[str, pd.DataFrame] = {}
         for name, side in sides.items():
-            told = f"{name.upper()}: {about[name].name} {about[name].version}"
-            print(told, file=sys.stderr, flush=True)  # which of them the progress is of
+            which = f"{name.upper()}: {about[name].name} {about[name].version}"
+            print(which, file=sys.stderr, flush=True)  # whose progress follows
             scores = compare.score(side, manifest_uri, work / f"scores-{name}", heads)
             frames[name] = scores.assign(**truth)
         pair = compare.Pair(**frames)
         a, b = pair.scored
         images = compare.timed(table, manifest.folder, pair, timed)
-        speed = compare_speed.measure(sides, images, how["seed"]) if images else None
+        speed = measure(sides, images, how["seed"]) if images else None
         flips = compare.flips(pair, heads, facts[carry])
         shown = flips[:pictures]
         compare.heat_maps(sides, table, manifest.folder, shown, explain, work, out)
@@ -179,10 +179,10 @@ def _compare(
     }
     found["verdict"] = None
     if policy is not None:
-        rules = compare_policy.judge(policy, found)
+        rules = judge(policy, found)
         found["verdict"] = {
             "policy": policy.model_dump(exclude_none=True),
-            "outcome": compare_policy.outcome(rules),
+            "outcome": outcome(rules),
             "rules": [asdict(rule) for rule in rules],
         }
     _write(found, pair, facts[carry], shown, explain, out)

@@ -19,8 +19,8 @@ from archives.comparing.process import About, Side
 from batch.manifest.checks import ROI_COLUMNS
 from batch.manifest.read import Request, requests
 from batch.report import drift
-from batch.results import schema as results
-from batch.storage import objects as storage
+from batch.results import schema
+from batch.storage import objects
 from sonode.console import UserError
 
 ASKED = ("image_uri", "etag", "frame", "roi", *ROI_COLUMNS)
@@ -42,7 +42,7 @@ class Pair(NamedTuple):
     @property
     def scored(self) -> tuple[Frame, Frame]:
         """The rows that both have scored; the index is the row of the manifest."""
-        both = (self.a["status"] == results.OK) & (self.b["status"] == results.OK)
+        both = (self.a["status"] == schema.OK) & (self.b["status"] == schema.OK)
         return self.a[both], self.b[both]
 
 
@@ -57,8 +57,8 @@ def common_heads(a: About, b: About) -> tuple[dict[str, tuple[str, ...]], dict[s
     left_out |= {name: "other labels in B" for name in shared if a.heads[name] != b.heads[name]}
     heads = {name: tuple(a.heads[name]) for name in shared if name not in left_out}
     if not heads:
-        told = ", ".join(f"{name} {why}" for name, why in left_out.items())
-        raise UserError(f"A and B have no head in common ({told}); nothing to compare")
+        which = ", ".join(f"{name} {why}" for name, why in left_out.items())
+        raise UserError(f"A and B have no head in common ({which}); nothing to compare")
     return heads, left_out
 
 
@@ -69,8 +69,10 @@ def check_explain(explain: str, about: Mapping[str, About]) -> None:
     for side, it in about.items():
         for asked, known in (({method}, it.methods), (wanted, it.heads)):
             if not asked <= set(known):
-                told = ", ".join(known)
-                raise UserError(f"--explain {explain}: {side.upper()} has {told}; give one of both")
+                raise UserError(
+                    f"--explain {explain}: {side.upper()} has {', '.join(known)}; give one that "
+                    "both have"
+                )
 
 
 def columns(table: pa.Table, carried: Sequence[str]) -> Frame:
@@ -78,7 +80,7 @@ def columns(table: pa.Table, carried: Sequence[str]) -> Frame:
     for name in carried:
         if name not in table.column_names:
             known = ", ".join(table.column_names)
-            raise UserError(f"--carry {name}: no column of the manifest; it has {known}")
+            raise UserError(f"--carry {name}: not a column of the manifest, which has {known}")
     frame: Frame = table.to_pandas(types_mapper=pd.ArrowDtype)
     return frame
 
@@ -95,7 +97,7 @@ def score(side: Side, manifest: str, out: Path, heads: Mapping[str, Sequence[str
     Of a binary head NAME_probability, of a categorical one NAME_probability_LABEL; NAME_label.
     """
     side.score(manifest, out)
-    table = results.read(str(out))
+    table = schema.read(str(out))
     found = {name: table[name] for name in ("status", "code", "stage", "consistent")}
     for head, labels in heads.items():
         found[f"{head}_label"] = table[f"{head}_label"]
@@ -113,7 +115,7 @@ def score(side: Side, manifest: str, out: Path, heads: Mapping[str, Sequence[str
 
 def failures(pair: Pair) -> Json:
     """How many rows both fail, and each row that one of them alone fails, with its code."""
-    failed_a, failed_b = (frame["status"] == results.FAILED for frame in pair)
+    failed_a, failed_b = (frame["status"] == schema.FAILED for frame in pair)
 
     def of(frame: Frame, rows: pd.Series) -> list[Json]:
         chosen = frame[rows]
@@ -145,7 +147,7 @@ def drifts(pair: Pair) -> dict[str, dict[str, float]]:
 def flips(pair: Pair, heads: Mapping[str, Sequence[str]], named: Frame) -> list[Json]:
     """Every row and head that the two call differently, the largest change of probability first.
 
-    `named`: columns of the manifest to tell with each.
+    `named`: columns of the manifest to list with each.
     """
     a, b = pair.scored
     found = []
@@ -153,7 +155,7 @@ def flips(pair: Pair, heads: Mapping[str, Sequence[str]], named: Frame) -> list[
         for row in a.index[a[f"{head}_label"] != b[f"{head}_label"]]:
             label = str(b.at[row, f"{head}_label"])
             column = probability_column(head, labels, label)
-            told = {name: _plain(named.at[row, name]) for name in named.columns}
+            carried = {name: _plain(named.at[row, name]) for name in named.columns}
             sides = {
                 name: {
                     "label": str(frame.at[row, f"{head}_label"]),
@@ -164,12 +166,13 @@ def flips(pair: Pair, heads: Mapping[str, Sequence[str]], named: Frame) -> list[
             truth = _plain(a.at[row, f"{head}_truth"])
             if truth is not None and len(labels) == 2:
                 truth = labels[truth]
-            found.append({"row": int(row), "carried": told, "head": head, "truth": truth, **sides})
+            flip = {"row": int(row), "carried": carried, "head": head, "truth": truth}
+            found.append(flip | sides)
     return sorted(found, key=lambda flip: (-_moved(flip), flip["row"]))
 
 
 def probability_column(head: str, labels: Sequence[str], label: str) -> str:
-    """Where the probability stands that tells of `label`, or of a binary head's second label."""
+    """The column of the probability of `label`, or of a binary head's second label."""
     return f"{head}_probability" if len(labels) == 2 else f"{head}_probability_{label}"
 
 
@@ -203,12 +206,12 @@ def heat_maps(
     for name, side in sides.items():
         explained = work / f"flips-{name}"
         side.score(str(uri), explained, explain)
-        table = results.read(str(explained))
+        table = schema.read(str(explained))
         for flip in shown:
             source = table[f"{flip['head']}_heatmap_uri"][rows.index(flip["row"])].as_py()
             if source is not None:  # --explain may name some heads only
                 target = f"heatmaps/row-{flip['row']}-{flip['head']}-{name}.png"
-                (out / target).write_bytes(storage.read(source).data)
+                (out / target).write_bytes(objects.read(source).data)
                 flip[name]["heatmap"] = target
 
 

@@ -76,8 +76,8 @@ def judge(policy: Policy, found: Json) -> list[Rule]:
 
 def outcome(rules: list[Rule]) -> Outcome:
     """The worst of them."""
-    told = {rule.outcome for rule in rules}
-    return "fail" if "fail" in told else "undecided" if "undecided" in told else "pass"
+    outcomes = {rule.outcome for rule in rules}
+    return "fail" if "fail" in outcomes else "undecided" if "undecided" in outcomes else "pass"
 
 
 def _auc(policy: Policy, found: Json) -> Iterator[Rule]:
@@ -105,7 +105,7 @@ def _flips(policy: Policy, found: Json) -> Iterator[Rule]:
 
 
 def _lost(found: Json) -> Iterator[tuple[str, str]]:
-    """Heads of A that B does not have so, and why: no limit on them can be told to be kept."""
+    """Heads of A that B lacks or has with other labels, and why: their limits cannot be judged."""
     for name, why in found["left_out"].items():
         if why != ONLY_IN_B:
             yield name, why

@@ -77,7 +77,7 @@ class Side:
             raise UserError(f"{self._name}: {error}", getattr(error, "details", ())) from None
         except BrokenProcessPool:
             raise UserError(
-                f"{self._name}: its process was ended from outside (for want of memory?)"
+                f"{self._name}: its process was killed from outside; check the machine's memory"
             ) from None
 
 
@@ -129,17 +129,17 @@ def _in_close() -> None:
 
 
 def _in_score(manifest: str, out: str, explain: str | None) -> None:
-    from batch import run as scorer
+    from batch import run
 
     (archive,) = _opened
-    scorer.score(manifest, out, archive, explain=explain, progress=console.progress)
+    run.score(manifest, out, archive, explain=explain, progress=console.progress)
 
 
 def _in_seconds(requests: list[Request], together: bool) -> list[float]:
-    from batch.storage import objects as storage
+    from batch.storage import objects
 
     (archive,) = _opened
-    rows = [{"image": storage.read(it.image_uri).data, **it.fields} for it in requests]
+    rows = [{"image": objects.read(it.image_uri).data, **it.fields} for it in requests]
     archive.score([dict(rows[0])])  # not counted: wakes what slept while the other was at work
     seconds = []
     for call in [rows] if together else [[row] for row in rows]:

@@ -64,7 +64,7 @@ class Pair:
     def look(self) -> None:
         """Take the pair over where it has changed; `path` and `digest` are those of the last good.
 
-        A bad one is told in the log. Raises UserError where there was never a good one.
+        A bad one is logged. Raises UserError where there was never a good one.
         """
         if (now := self._stamp()) == self._looked_at:
             return
@@ -77,16 +77,16 @@ class Pair:
             self.expires = _expires(self.path)
         pair = f"--certificate {self._certificate}, --certificate-key {self._key}"
         if not self.digest:
-            raise UserError(f"{pair}: cannot be used ({fault}): give a pair that belongs together")
+            raise UserError(f"{pair}: cannot be used ({fault}): give a matching pair")
         self._looked_at = now
         if fault and fault != self._told:
-            logger.error("%s: cannot be used (%s): the pair before stays", pair, fault)
+            logger.error("%s: cannot be used (%s): the previous pair stays in use", pair, fault)
         self._told = fault
 
     def refuse_expired(self) -> None:
         """Raise UserError where the pair in use has expired: a start with it would help nobody."""
         if self.expires is not None and self.expires <= time.time():
-            raise UserError(f"--certificate {self._certificate}: has expired; give a renewed one")
+            raise UserError(f"--certificate {self._certificate}: has expired; renew it")
 
     def _stamp(self) -> object:
         try:

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from archives.gateway.certificate import Pair
 from archives.nodes.nodes import NodeSettings
 from archives.packing.loader import NAME
-from archives.state import files as state_files
+from archives.state import files
 from archives.state.journal import Desired, Release
 from archives.torchserve.node import CONFIG
 from sonode.console import UserError
@@ -33,13 +33,13 @@ from sonode.console import UserError
 if TYPE_CHECKING:
     import jinja2
 
-ROOM = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent
 WORKERS = 2  # nginx needs little; two, so that one that dies takes half along
 MIRRORED_AT_ONCE = 4  # shadows under way; what comes meanwhile is not mirrored, and counted
 RELEASED = "released"
 """In `gateway/` while a version on trial may answer: see `rollout/release.py`."""
 LINGER_S = 2  # how long an idle connection outlives a change of the configuration
-DESCRIPTORS = 65536  # of each worker; a request has up to four, and strangers have theirs
+DESCRIPTORS = 65536  # of each worker; a request has up to four, callers without a token have one
 
 
 class GatewaySettings(BaseModel):
@@ -63,7 +63,7 @@ class GatewaySettings(BaseModel):
     @model_validator(mode="after")
     def _both_or_none(self) -> GatewaySettings:
         if (self.certificate is None) != (self.certificate_key is None):
-            raise ValueError("a certificate and its key: give both, or none")
+            raise ValueError("certificate and certificate_key: give both or neither")
         return self
 
     @property
@@ -98,7 +98,7 @@ def render(
     module: str = "",
     draining: bool = False,
 ) -> tuple[str, str]:
-    """Return nginx's configuration and its serial, a digest that it tells at its own socket.
+    """Return nginx's configuration and its serial, a digest that it answers at its own socket.
 
     `ready` names the nodes that can answer for `stable` and `candidate`. Where none can, all are
     asked but the `barred`: what is known of them may be wrong, and they say themselves what is the
@@ -131,7 +131,7 @@ def render(
         "linger_s": LINGER_S,
         "folder": state.resolve() / "gateway",
         "state": state.resolve(),
-        "room": ROOM,
+        "folder_of_js": FOLDER,
         "sockets": sockets,
         "settings": settings,
         "pair": pair,
@@ -169,7 +169,7 @@ def workers_user(state: Path) -> str:
 
     It is the state folder's owner, as of all files in it. Raises UserError for one without a name.
     """
-    number = state_files.owner(state)
+    number = files.owner(state)
     try:
         user = pwd.getpwuid(number)
         return f"{user.pw_name} {grp.getgrgid(user.pw_gid).gr_name}"
@@ -215,4 +215,4 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
     environment.filters["regex"] = re.escape
-    return environment.from_string((ROOM / "nginx.conf.j2").read_text())
+    return environment.from_string((FOLDER / "nginx.conf.j2").read_text())

@@ -106,7 +106,7 @@ function pass(r) {
 }
 
 // TorchServe refuses a token with a 400 of its own. Where a renewal has just voided the one that was
-// sent, the new one is on its way, and the request is sent once more.
+// sent, the new one is coming, and the request is sent again.
 async function judge(r) {
     if (status(r) === 400 && !r.variables.upstream_http_x_sonode_code) {
         for (let waited = 0; waited < PATIENCE_MS; waited += PAUSE_MS) {

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 LOOK_S = 2.0
 ROOM_BYTES = 1 << 20
 """Free space that the state folder must have: logs are what guards judge by."""
-CANNOT_TELL = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # no fallocate on that file system
+NOT_THE_DISK = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # no fallocate on that file system
 FAULTS = ("disk_full", "key_damaged", "clients_damaged", "certificate_expired")
 
 
@@ -53,7 +53,7 @@ class Health:
             if why and name not in self.faults:
                 logger.error("%s", why)
             elif not why and name in self.faults:
-                logger.error("%s: no more", name)
+                logger.error("%s: resolved", name)
         self.faults = tuple(name for name, why in found.items() if why)
 
     def write_metrics(self, nodes: Mapping[str, bool], seq: int) -> None:
@@ -71,7 +71,7 @@ class Health:
         if (text := "\n".join([*lines, ""])) == self._written:
             return
         path = self._state / "gateway" / "metrics.prom"
-        with suppress(OSError):  # a full disk is told in the log
+        with suppress(OSError):  # a full disk is logged elsewhere
             write_private(self._state, path, text.encode())
             self._written = text
 
@@ -81,7 +81,7 @@ class Health:
             with open_own(self._state, probe) as file:
                 os.posix_fallocate(file.fileno(), 0, ROOM_BYTES)
         except OSError as error:
-            if error.errno in CANNOT_TELL:
+            if error.errno in NOT_THE_DISK:
                 return ""
             what = "the disk is full"
             if error.errno not in FULL:  # read-only after a fault of the disk, for one
@@ -100,7 +100,7 @@ class Health:
             return ""
         left_s = self._pair.expires - time.time()
         if left_s <= 0:
-            return "--certificate: has expired: clients refuse it; give a renewed one"
+            return "--certificate: has expired: clients refuse it; renew it"
         days = int(left_s // 86400)
         if left_s < WARN_BEFORE_S and days != self._warned_on:
             logger.warning("--certificate: expires in %d days: renew it", days)

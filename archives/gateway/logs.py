@@ -1,4 +1,4 @@
-"""What the gateway tells: a row per client's request, one per attempt at a node, and its state."""
+"""What the gateway logs: a row per client's request, one per attempt at a node, and its state."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ OWN_CODES = frozenset(
         *("gateway_failed", "node_unreachable", "unavailable", "node_too_slow"),
     }
 )
-"""`code` where no handler has said anything; nginx.conf.j2 has the same words."""
+"""`code` where no handler has answered; nginx.conf.j2 has the same value."""
 BUSY = "busy"
 """`code` of what would not fit a node's queue, or the budget of what is mirrored."""
 LINE_BYTES = 65_536  # more than any line has
 SET_BACK_S = 1.0  # nginx's workers write one log: their rows differ by less
 
 
-def told(state: Path) -> dict[str, Any]:
+def last_applied(state: Path) -> dict[str, Any]:
     """Give `seq`, the last entry of the journal that it has applied, and `nodes`: "up", or why not.
 
-    Empty where it has told nothing yet, or a power cut has left nothing of it.
+    Empty where it has written nothing yet, or a power cut has left nothing of it.
     """
     try:
         found = json.loads((state / "gateway" / "applied.json").read_text())
@@ -78,7 +78,7 @@ class LogTail:
                     try:
                         row = json.loads(line)
                     except ValueError:  # torn where a disk was full
-                        _log.warning("%s: a line that is no JSON is passed over", path.name)
+                        _log.warning("%s: skipped a line that is not JSON", path.name)
                         continue
                     yield row
                 self._offsets[name] = offset
@@ -86,7 +86,7 @@ class LogTail:
     def _is_earlier(self, file: IO[bytes]) -> bool:
         """Whether its last lines, and so all of it, are of entries before `since`.
 
-        The very last one does not tell: a process of nginx that ends with its configuration logs
+        The very last one does not show it: a process of nginx that ends with its configuration logs
         what it had under way after the new one's first requests.
         """
         file.seek(max(0, os.fstat(file.fileno()).st_size - LINE_BYTES))

@@ -34,7 +34,7 @@ LOG_BYTES = 100_000_000
 LOGS_KEPT = 20  # of each log, besides the one that is written
 OLDEST = (1, 27, 4)  # keepalive_min_timeout
 Render = Callable[[Path], tuple[str, str]]
-"""The folder of its sockets -> a configuration, and the serial that it tells of itself."""
+"""The folder of its sockets -> a configuration, and the serial that it answers with."""
 CONFIGURATION = "_conf.sock"  # no node has a name that begins so
 SHADOW = "_copy.sock"
 LOGS = ("requests.jsonl", "attempts.jsonl")
@@ -81,7 +81,7 @@ class Nginx:
                 _remove(self.folder / f"s{generation}")
 
     def running(self) -> bool:
-        """Whether its master process lives and was not told to quit."""
+        """Whether its master process lives and got no signal to quit."""
         return self._master() is not None
 
     def start(self, render: Render) -> None:
@@ -144,8 +144,8 @@ class Nginx:
         if serial == self.serial():
             self._loaded = serial
             return
-        if said := self.refusal(text):
-            raise UserError(f"nginx refuses its configuration ({said})")
+        if reason := self.refusal(text):
+            raise UserError(f"nginx refuses its configuration ({reason})")
         self._write(configuration(sockets), text)
         self._signal(signal.SIGHUP)
         until = time.monotonic() + START_TIMEOUT_S
@@ -173,8 +173,8 @@ class Nginx:
             )
         if not test.returncode:
             return ""
-        said = re.search(r"\[emerg\] (?:\d+#\d+: )?(.*)", test.stderr)
-        return said[1] if said else test.stderr.strip() or "it does not say why"
+        reason = re.search(r"\[emerg\] (?:\d+#\d+: )?(.*)", test.stderr)
+        return reason[1] if reason else test.stderr.strip() or "no reason given"
 
     def serial(self) -> str | None:
         """Which configuration a new connection meets; None: nobody answers."""
@@ -258,7 +258,7 @@ class Nginx:
             return None
         sockets = self._sockets()
         if not (sockets / CONFIGURATION).exists():
-            return None  # it was told to quit: it listens no more, and heeds no other signal
+            return None  # it is quitting: it listens no more, and ignores other signals
         group = group_of(sockets)
         return group if group is not None and command(group) else None
 
@@ -293,7 +293,7 @@ class Nginx:
 
     def _last_words(self) -> str:
         lines = (self.folder / "nginx.log").read_text(errors="replace").splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "no output"
 
 
 class Program(NamedTuple):
@@ -319,7 +319,7 @@ def find_nginx(given: Path | None) -> Program:
         )
     except (OSError, subprocess.SubprocessError) as error:
         reason = getattr(error, "strerror", None) or "it fails"
-        raise UserError(f"--nginx {given}: does not run ({reason}): name an nginx") from None
+        raise UserError(f"--nginx {given}: does not run ({reason}): give an nginx's path") from None
     version = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", asked.stderr)
     if version is None or tuple(map(int, version.groups())) < OLDEST:
         has = version[0].removeprefix("nginx/") if version else "not stated"

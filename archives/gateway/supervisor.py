@@ -17,16 +17,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from archives.gateway import configuration as gateway
-from archives.gateway import logs as gateway_logs
 from archives.gateway.certificate import Pair
-from archives.gateway.configuration import GatewaySettings
+from archives.gateway.configuration import WORKERS, GatewaySettings, authority, render
 from archives.gateway.health import Health
+from archives.gateway.logs import last_applied
 from archives.gateway.nginx import Nginx
 from archives.nodes.addresses import Addresses
 from archives.nodes.nodes import PROBE_TIMEOUT_S, Node, NodeSettings
 from archives.nodes.watch import NOT_YET, Seen, Watch
-from archives.state import secrets as clients
+from archives.state import secrets
 from archives.state.files import alone, make_folder, open_own, owner, write_private
 from archives.state.journal import Desired, Entry, Journal, fold
 from archives.torchserve.java import claim_ports
@@ -51,12 +50,12 @@ class Supervisor:
         self.state = state
         self.settings = settings
         self.desired = Desired()
-        self.nginx = Nginx(state / "gateway", gateway.WORKERS, settings.nginx)
+        self.nginx = Nginx(state / "gateway", WORKERS, settings.nginx)
         self.watches = [
             Watch(Node(node, state / "archives"), state, lambda: self.desired) for node in nodes
         ]
         self._nodes = nodes
-        self._addresses = Addresses(map(gateway.authority, nodes), state)
+        self._addresses = Addresses(map(authority, nodes), state)
         self._pair: Pair | None = None
         if settings.certificate and settings.certificate_key:
             both = settings.certificate, settings.certificate_key
@@ -74,8 +73,8 @@ class Supervisor:
         self.nginx.forget_unborn()
         self._read_journal()
         if 0 < self.desired.percent < 100 and not (self.state / "key").exists():
-            logger.warning("%s: is away, and made anew: studies change sides", self.state / "key")
-        clients.prepare(self.state)
+            logger.warning("%s: missing; the new key moves studies", self.state / "key")
+        secrets.prepare(self.state)
         if not self.nginx.running() and self.nginx.serial() is None:
             claim_ports({"gateway": self.settings.port}, self.settings.address)
         self._addresses.look()
@@ -88,7 +87,7 @@ class Supervisor:
             watch.seen = Seen(up=watch.node.name in were_in)
             watch.start()
         try:
-            # All is known before nginx is told anything, unless a node hangs.
+            # All is known before nginx is configured, unless a node hangs.
             until = time.monotonic() + PROBE_TIMEOUT_S
             while any(it.seen.why == NOT_YET for it in self.watches) and time.monotonic() < until:
                 time.sleep(LOOP_S)
@@ -110,7 +109,7 @@ class Supervisor:
             self._draining = True
             self.nginx.drain(self._render)
         except (UserError, OSError) as error:
-            logger.error("what is under way may be cut off: %s", error)
+            logger.error("open requests may be cut off: %s", error)
         finally:
             self._close(stop=True)
 
@@ -130,22 +129,22 @@ class Supervisor:
     def check_alive(self) -> None:
         """Raise UserError where one of its threads has ended; its traceback has been printed."""
         if not all(thread.is_alive() for thread in (self._thread, self._addresses, *self.watches)):
-            raise UserError("the gateway has a fault, see above: start it again, and report it")
+            raise UserError("the gateway failed, see above: start it again, and report it")
 
     def _keep(self) -> None:
-        told = ""
+        logged = ""
         while not self._ended.wait(LOOP_S):
             try:
                 self._step()
             except (UserError, OSError) as error:
-                if str(error) != told:
-                    told = str(error)
-                    logger.error("%s", told)
+                if str(error) != logged:
+                    logged = str(error)
+                    logger.error("%s", logged)
                 self._ended.wait(1.0)
             except Exception as fault:  # of ours: nginx goes on as it was, and so do we
-                if repr(fault) != told:
-                    told = repr(fault)
-                    logger.exception("a fault of the gateway; please report it")
+                if repr(fault) != logged:
+                    logged = repr(fault)
+                    logger.exception("internal error of the gateway; please report it")
                 self._ended.wait(1.0)
 
     def _step(self) -> None:
@@ -159,7 +158,7 @@ class Supervisor:
         else:
             self.nginx.start(self._render)
         self.nginx.rotate()
-        self._tell()
+        self._write_applied()
 
     def _end_watches(self) -> None:
         self._addresses.end()
@@ -169,7 +168,7 @@ class Supervisor:
 
     def _read_journal(self) -> None:
         entries = self._journal.entries()
-        if entries and entries is not self._entries:  # one that is away for a moment says nothing
+        if entries and entries is not self._entries:  # a missing one changes nothing
             self._entries, self.desired = entries, fold(entries)
 
     def _render(self, sockets: Path) -> tuple[str, str]:
@@ -186,26 +185,26 @@ class Supervisor:
             ]
         barred = [watch.node.name for watch in self.watches if watch.seen.barred]
         found, settings = self._addresses.found, self.settings
-        return gateway.render(
+        return render(
             *(desired, self._nodes, ready, barred, found, settings, self._pair),
             *(self.state, sockets, faults),
             module=self.nginx.program.module,
             draining=self._draining,
         )
 
-    def _tell(self) -> None:
+    def _write_applied(self) -> None:
         """Write the metrics where they have changed.
 
         applied.json is written when no request is answered by an earlier configuration any more.
         """
-        told = {
+        facts = {
             "seq": self.desired.seq,
             "nodes": {w.node.name: "up" if w.seen.up else w.seen.why for w in self.watches},
             "faults": self._health.faults,
         }
-        if (text := json.dumps(told)) != self._applied and not self.nginx.finishing():
+        if (text := json.dumps(facts)) != self._applied and not self.nginx.finishing():
             path = self.state / "gateway" / "applied.json"
-            line = json.dumps(told | {"time": round(time.time(), 3)}) + "\n"
+            line = json.dumps(facts | {"time": round(time.time(), 3)}) + "\n"
             write_private(self.state, path, line.encode())
             self._applied, self._applied_seq = text, self.desired.seq
         # Faults and nodes wait for no request under way.
@@ -214,8 +213,8 @@ class Supervisor:
 
     def _were_in(self) -> set[str]:
         """Nodes that the supervisor before this one had taken in."""
-        nodes = gateway_logs.told(self.state).get("nodes", {})
-        return {name for name, said in nodes.items() if said == "up"}
+        nodes = last_applied(self.state).get("nodes", {})
+        return {name for name, state in nodes.items() if state == "up"}
 
     def _say_where(self) -> None:
         scheme = "https" if self.settings.certificate else "http"
@@ -224,11 +223,11 @@ class Supervisor:
         for watch in self.watches:
             say(f"  node {watch.node.name:<8} {'up' if watch.seen.up else watch.seen.why}")
         say(f"  clients     `sonode gateway-token NAME --state {self.state}` prints a token")
-        if not clients.clients(self.state):
-            say("              NOBODY has one yet: every request is refused with 401")
+        if not secrets.clients(self.state):
+            say("              there are NO TOKENS yet: every request is refused with 401")
         say(f"  logs        {self.nginx.folder}")
         if os.geteuid() == 0 and owner(self.state) == 0:
-            say("  ROOT        runs nginx's workers, whom strangers reach: start it as another")
+            say("  ROOT        runs nginx's workers, which clients reach: start it as another")
             say("              user, or give --state to one (chown -R): they run as its owner")
 
 
@@ -237,7 +236,7 @@ def only_one(state: Path) -> Iterator[None]:
     """Be the only gateway of a state folder. Raises UserError where another one is."""
     folder = state / "gateway"
     make_folder(state, folder)
-    taken = f"--state {state}: its gateway is running; stop that one, or give another --state"
+    taken = f"--state {state}: a gateway uses it; stop that gateway, or give another --state"
     with alone(open_own(state, folder / "lock"), taken):
         yield
 
@@ -246,7 +245,7 @@ def run(nodes: Sequence[NodeSettings], state: Path, settings: GatewaySettings) -
     """Run the gateway in the foreground until Ctrl-C."""
     try:
         with only_one(state), Supervisor(nodes, state, settings) as supervisor:
-            say("Ctrl-C stops it")
+            say("Ctrl-C to stop")
             while True:
                 supervisor.check_alive()
                 time.sleep(1)

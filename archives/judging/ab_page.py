@@ -66,7 +66,7 @@ def render(found: Json) -> str:
         table(
             ("time", "entry", ""),
             [
-                (_clock(it["time"]), it["step"] or it["event"], it["told"] or "")
+                (_clock(it["time"]), it["step"] or it["event"], it["detail"] or "")
                 for it in found["journal"]
             ],
             text=True,

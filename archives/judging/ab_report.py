@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from archives.gateway import logs as gateway_logs
+from archives.gateway import logs
 from archives.gateway.logs import LogTail, Row
 from archives.judging import ab_page
 from archives.judging.facts import Facts, last_facts, rollouts
@@ -40,7 +40,7 @@ def write(state: Path, out: Path) -> Path:
     entries = Journal(state).entries()
     facts = last_facts(entries)
     if facts is None:
-        raise UserError(f"--state {state}: no rollout was ever started here")
+        raise UserError(f"--state {state}: has no rollout; check the folder")
     mine = rollouts(entries)[-1]
     found = analyse(state, facts, mine)
     if not found["requests"]:
@@ -61,7 +61,7 @@ def analyse(state: Path, facts: Facts, entries: Sequence[Entry]) -> Json:
     steps = _steps(entries)
     arms: dict[str, list[Row]] = {"old": [], "new": []}
     for row in _rows(state, "requests.jsonl", facts.since, until):
-        if row["version"] in arm_of and gateway_logs.was_tried(row):
+        if row["version"] in arm_of and logs.was_tried(row):
             arm, step = arm_of[row["version"]], _step_of(row, steps)
             step.requests[arm if row["study"] else "without_study"] += 1
             if step.compares and row["study"]:
@@ -83,7 +83,7 @@ def analyse(state: Path, facts: Facts, entries: Sequence[Entry]) -> Json:
             answers.append((arm_of[row["version"]], row))
     scores: dict[str, dict[str, list[float]]] = {}
     for arm, row in answers:
-        for head, score in gateway_logs.scores(row).items():
+        for head, score in logs.scores(row).items():
             scores.setdefault(head, {}).setdefault(arm, []).append(score)
     return {
         "rollout": facts.rollout,
@@ -99,11 +99,11 @@ def analyse(state: Path, facts: Facts, entries: Sequence[Entry]) -> Json:
             for step in steps.values()
             if step.requests
         ],
-        "arms": {arm: _arm(rows) for arm, rows in arms.items() if rows},
+        "arms": {arm: measures(rows) for arm, rows in arms.items() if rows},
         "scores": {head: _scores(by_arm) for head, by_arm in scores.items()},
         "journal": [
             {"time": it.time, "event": it.event, "step": it.facts.get("step"),
-             "told": it.facts.get("said") or it.facts.get("why")}
+             "detail": it.facts.get("said") or it.facts.get("why")}
             for it in entries
         ],
     }  # fmt: skip
@@ -136,7 +136,7 @@ def _steps(entries: Sequence[Entry]) -> dict[int, _Step]:
 
 
 def _step_of(row: Row, steps: dict[int, _Step]) -> _Step:
-    return steps.setdefault(gateway_logs.seq(row), _Step("not in the journal"))
+    return steps.setdefault(logs.seq(row), _Step("not in the journal"))
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
@@ -166,14 +166,15 @@ def quantile(values: Sequence[float], q: float) -> Json:
 def _rows(state: Path, name: str, since: int, until: float) -> list[Row]:
     """The rows of a rollout, by the journal's entries and not by a clock that may be set."""
     rows = LogTail(state / "gateway" / name, since).rows()
-    return [row for row in rows if since <= gateway_logs.seq(row) < until]
+    return [row for row in rows if since <= logs.seq(row) < until]
 
 
-def _arm(rows: Sequence[Row]) -> Json:
+def measures(rows: Sequence[Row]) -> Json:
+    """Count, share of 5xx with its 95 % interval, and times of one version's requests."""
     n = len(rows)
     failed = sum(row["status"] >= 500 for row in rows)
     low, high = wilson(failed, n)
-    times = [gateway_logs.waited_ms(row) for row in rows if row["status"] == 200]
+    times = [logs.waited_ms(row) for row in rows if row["status"] == 200]
     return {
         "requests": n,
         "studies": len({row["study"] for row in rows if row["study"]}),

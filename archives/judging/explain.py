@@ -1,6 +1,6 @@
-"""Why each guard of a rollout said what it said, with what it counted, on one page.
+"""Each guard's verdicts of a rollout, with the counts behind them, on one page.
 
-Passed steps are counted anew from the gateway's logs, up to the entry that ended them; what the
+Passed steps are counted again from the gateway's logs, up to the entry that ended them; what the
 journal has of the judgement itself stands beside it. Clients go by their names and studies by their
 hashes, as the logs have them.
 """
@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from archives.gateway import logs as gateway_logs
+from archives.gateway import logs
 from archives.gateway.logs import Logs, Row, seq
 from archives.judging.facts import JUDGED, judged_since, kind_of, last_facts, rollouts
 from archives.judging.guards import Watch
@@ -64,7 +64,7 @@ def explain(state: Path) -> Json:
     entries = Journal(state).entries()
     facts = last_facts(entries)
     if facts is None:
-        raise UserError(f"--state {state}: no rollout was ever started here")
+        raise UserError(f"--state {state}: has no rollout; check the folder")
     mine = rollouts(entries)[-1]
     begun = [it for it in mine if "step" in it.facts]
     steps = []
@@ -81,13 +81,13 @@ def explain(state: Path) -> Json:
         "new": facts.new.version,
         "steps": steps,
         "journal": [
-            {"time": it.time, "event": it.facts.get("step") or it.event, "told": _told(it)}
+            {"time": it.time, "event": it.facts.get("step") or it.event, "detail": _detail(it)}
             for it in mine
         ],
     }
 
 
-def _told(entry: Entry) -> str:
+def _detail(entry: Entry) -> str:
     names = ("guard", "said", "why", "reason", "not_done")
     return ": ".join(str(entry.facts[name]) for name in names if entry.facts.get(name))
 
@@ -117,11 +117,11 @@ def _step(state: Path, entries: list[Entry], step: Entry, end: Entry | None) -> 
     return {
         "step": step.facts["step"],
         "under_way": end is None,
-        "ended": _told(end) if end else None,
+        "ended": _detail(end) if end else None,
         "answered": watch.answered,
         "studies": watch.studies,
         "guards": recorded.get("verdicts") or verdicts,
-        "counted_anew": not recorded.get("verdicts"),
+        "recounted": not recorded.get("verdicts"),
         "said_then": recorded.get("judged"),
         **_counts(kind, watch, requests, attempts),
     }
@@ -129,7 +129,7 @@ def _step(state: Path, entries: list[Entry], step: Entry, end: Entry | None) -> 
 
 def _counts(kind: str, watch: Watch, requests: list[Row], attempts: list[Row]) -> Json:
     """By client and version, and the studies that failed; `other`: what the other version did."""
-    tried = [row for row in requests if gateway_logs.was_tried(row)]
+    tried = [row for row in requests if logs.was_tried(row)]
     if kind == "shadow":
         news = [row for row in attempts if row["version"] == watch.new and row["arm"] == "shadow"]
         old_of = {row["id"]: row for row in tried if row["version"] == watch.old}
@@ -149,8 +149,8 @@ def _counts(kind: str, watch: Watch, requests: list[Row], attempts: list[Row]) -
     failing: dict[tuple[str, str, str], Json] = {}
     for row, other in answers:
         client, version, study = str(row.get("client") or ""), str(row["version"]), row["study"]
-        failed = gateway_logs.failed_tries(row) > 0 or row["status"] >= 500
-        load, left = gateway_logs.is_load(row), row["status"] == 499
+        failed = logs.failed_tries(row) > 0 or row["status"] >= 500
+        load, left = logs.is_load(row), row["status"] == 499
         count = clients.setdefault((client, version), Counter())
         count += Counter(requests=1, failed=failed and not load, load=load, given_up=left)
         studies.setdefault((client, version), set()).add(study)
@@ -183,18 +183,18 @@ def render(found: Json) -> str:
     for step in found["steps"]:
         body += _section(step)
     body += [NOTE] if found["steps"] else []
-    journal = [(it["event"], it["told"]) for it in found["journal"]]
+    journal = [(it["event"], it["detail"]) for it in found["journal"]]
     body += ["<h2>Journal</h2>", _text(("entry", "why"), journal)]
     return page(f"{found['model']}: {found['old'] or 'nothing'} to {found['new']}, explained", body)
 
 
 def _section(step: Json) -> list[str]:
     now = "in progress" if step["under_way"] else f"ended: {step['ended']}"
-    anew = "Counted again from the logs." if step["counted_anew"] else "As recorded in the journal."
+    source = "Counted again from the logs." if step["recounted"] else "As recorded in the journal."
     body = [
         f"<h2>{html.escape(step['step'])}</h2>",
         f"<p>{html.escape(now)}. {step['answered']:,} requests answered with a score, "
-        f"{step['studies']:,} studies judged. {anew}</p>",
+        f"{step['studies']:,} studies judged. {source}</p>",
         _text(
             ("guard", "state", "value", "limit", "n", "evidence", "message"),
             [

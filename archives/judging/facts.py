@@ -94,17 +94,17 @@ def went_back(entries: Sequence[Entry], new: Release) -> str:
 
 def _facts(entries: Sequence[Entry]) -> Facts:
     start = entries[0]
-    told = dict(start.facts)
+    facts = dict(start.facts)
     for entry in entries[1:]:
-        told |= {key: entry.facts[key] for key in ("policy", "nodes") if key in entry.facts}
+        facts |= {key: entry.facts[key] for key in ("policy", "nodes") if key in entry.facts}
     return Facts(
         rollout=str(start.rollout),
-        model=told["model"],
-        old=Release(**told["stable"]) if told["stable"] else None,
-        new=Release(**told["candidate"]),
-        heads=tuple(told["heads"]),
-        nodes=Path(told["nodes"]),
-        policy=Policy.model_validate(told["policy"]),
+        model=facts["model"],
+        old=Release(**facts["stable"]) if facts["stable"] else None,
+        new=Release(**facts["candidate"]),
+        heads=tuple(facts["heads"]),
+        nodes=Path(facts["nodes"]),
+        policy=Policy.model_validate(facts["policy"]),
         began=start.time,
         since=start.seq,
     )

@@ -15,7 +15,7 @@ from archives.gateway.logs import Row
 from archives.judging.sequential import MeanTest
 
 BURST_S = 5.0
-"""Failures that nobody signs within so long are one: a worker that starts anew takes about that."""
+"""Failures without a handler's code within so long are one: a worker's restart takes about that."""
 BURST_MOST = 5.0
 """What one failure can multiply the evidence by: one crash that looks like three is not enough."""
 
@@ -71,7 +71,7 @@ class Units:
 
 
 class Bursts:
-    """Tells the first failure of a burst from the rest of it."""
+    """Separates the first failure of a burst from the rest of it."""
 
     def __init__(self) -> None:
         self._last = -math.inf

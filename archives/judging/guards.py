@@ -22,7 +22,7 @@ from typing import Literal
 
 import numpy as np
 
-from archives.gateway import logs as gateway_logs
+from archives.gateway import logs
 from archives.gateway.logs import Row
 from archives.judging.failures import BURST_MOST, Against, Bursts, Unit, Units, Windows
 from archives.judging.policy import Policy
@@ -36,7 +36,7 @@ SLOW = 0.05
 LATENCIES = 200
 """Latest attempts of the old version from which its p95 is taken, and at least a tenth of them."""
 SLOW_MOST = 1.5
-"""What a slow second can multiply the evidence by: a worker that is started anew takes several."""
+"""What a slow second can multiply the evidence by: a restarted worker takes several."""
 PATIENCE_S = 1.0
 """What a client gives up earlier, or within twice the old version's p95, is its own matter."""
 FORGET_S = 300.0
@@ -52,7 +52,7 @@ class Verdict:
 
     guard: str
     state: Literal["ok", "hold", "failed"]
-    """hold: beyond the limit or too little to tell, but not proved to be beyond it."""
+    """hold: beyond the limit, but not proven to be, or too little data."""
     value: float | None
     limit: float
     n: int
@@ -105,7 +105,7 @@ class Watch:
         self._units = {arm: Units(policy.study_s) for arm in ("old", "new")}
         self._bursts = {arm: Bursts() for arm in ("old", "new")}
         self._signed: set[str] = set()
-        """Requests that a handler has failed. Where another node answers, only an attempt tells."""
+        """Requests that a handler has failed. If another node answers, only an attempt shows it."""
         self._seen: dict[str, set[str]] = {"old": set(), "new": set()}
         self._timed: Row | None = None
         self._last_slow = -math.inf
@@ -117,7 +117,7 @@ class Watch:
 
     def add_request(self, row: Row) -> None:
         """Take a line of requests.jsonl."""
-        if gateway_logs.seq(row) < self.since or not gateway_logs.was_tried(row):
+        if logs.seq(row) < self.since or not logs.was_tried(row):
             return
         self._close(row["t"])
         if self.kind == "shadow":
@@ -127,7 +127,7 @@ class Watch:
         arm = self._arm(row)
         if arm is None:
             return
-        if gateway_logs.is_load(row):
+        if logs.is_load(row):
             self.load += arm == "new"
             return
         if arm == "new":
@@ -135,13 +135,13 @@ class Watch:
         gave_up = row["status"] == 499
         if gave_up and row["ms"] < self._patience_ms():
             return
-        signed = row["id"] in self._signed or gateway_logs.is_signed_failure(row)
+        signed = row["id"] in self._signed or logs.is_signed_failure(row)
         self._signed.discard(row["id"])
         if unit := self._units[arm].take(row):
             ended = gave_up or row["status"] >= 500
-            failed = ended or gateway_logs.failed_tries(row) > 0
+            failed = ended or logs.failed_tries(row) > 0
             # What both fail says nothing: one broken client would hide all else.
-            if not (ended and gateway_logs.other_fails_too(row)):
+            if not (ended and logs.other_fails_too(row)):
                 self._count(arm, unit, row, failed, ended, signed)
 
     def add_attempt(self, row: Row) -> None:
@@ -150,7 +150,7 @@ class Watch:
             return  # the old version, asked what the new one has failed
         if row["version"] == self.old and row["status"] == 200:
             self._latencies.append(row["ms"])
-        if gateway_logs.seq(row) < self.since:
+        if logs.seq(row) < self.since:
             return
         if self.kind == "shadow":
             if row["version"] == self.new:
@@ -158,7 +158,7 @@ class Watch:
             elif row["version"] == self.old:
                 self._match(row["id"], "old", row)
             return
-        if gateway_logs.is_signed_failure(row):
+        if logs.is_signed_failure(row):
             self._signed.add(row["id"])
         if self.kind == "canary" and (arm := self._arm(row)):
             self._collect(arm, row)
@@ -234,11 +234,11 @@ class Watch:
         new, old, request = (found.get(half) for half in ("new", "old", "request"))
         if new is None:
             return
-        if gateway_logs.is_load(new):
+        if logs.is_load(new):
             self.load += half == "new"
         elif old is None or (old["status"] >= 500 and request is None):
             return  # another try may follow
-        elif not gateway_logs.is_load(old) and old["status"] != 499:
+        elif not logs.is_load(old) and old["status"] != 499:
             self._pair(new, old)
         del self._halves[id_]
 
@@ -259,8 +259,7 @@ class Watch:
             return
         self._windows.add(new["t"], float(failed))
         news = [
-            not fails
-            or self._bursts[arm].is_news(row["t"], signed=gateway_logs.is_signed_failure(row))
+            not fails or self._bursts[arm].is_news(row["t"], signed=logs.is_signed_failure(row))
             for arm, row, fails in (("new", new, failed), ("old", old, old_failed))
         ]
         if not all(news):
@@ -271,8 +270,8 @@ class Watch:
         unit.add("old not ok", float(old["status"] != 200))
         if failed or old_failed:
             return
-        a, b = gateway_logs.labels(new), gateway_logs.labels(old)
-        x, y = gateway_logs.scores(new), gateway_logs.scores(old)
+        a, b = logs.labels(new), logs.labels(old)
+        x, y = logs.scores(new), logs.scores(old)
         if a or b:  # not refused by both
             for head in self.heads:
                 unit.add(f"flips {head}", float(a.get(head) != b.get(head)))
@@ -281,7 +280,7 @@ class Watch:
 
     def _collect(self, arm: Literal["old", "new"], row: Row) -> None:
         """Take an attempt of a canary: times and scores by the first of each study."""
-        if not row["study"] or row["study"] in self._seen[arm] or gateway_logs.is_load(row):
+        if not row["study"] or row["study"] in self._seen[arm] or logs.is_load(row):
             return
         self._seen[arm].add(row["study"])
         if arm == "new":
@@ -289,7 +288,7 @@ class Watch:
         elif self._timed:
             self._count_slow(self._timed, row)
             self._timed = None
-        for head, score in gateway_logs.scores(row).items():
+        for head, score in logs.scores(row).items():
             if head in self._scores[arm]:
                 self._scores[arm][head].append(score)
 
@@ -347,11 +346,11 @@ class Watch:
             state = "failed"
         elif few or (beyond and not excused and evidence >= holds_from):
             state = "hold"
-        told = "nothing yet" if value is None else f"{value:.2%} of {test.n}"
-        told += f", limit {limit:.2%}" + (", but the old version's, too" if excused else "")
-        told += f", judged from {self.policy.min_studies} studies on" if few else ""
+        text = "no data yet" if value is None else f"{value:.2%} of {test.n}"
+        text += f", limit {limit:.2%}" + (", but so is the old version" if excused else "")
+        text += f", judged from {self.policy.min_studies} studies on" if few else ""
         return Verdict(
-            guard, state, value, limit, test.n, min(1.0, evidence), f"{guard}: {told}"
+            guard, state, value, limit, test.n, min(1.0, evidence), f"{guard}: {text}"
         )  # fmt: skip
 
     def _shift(self, head: str) -> Verdict:

@@ -28,7 +28,7 @@ RENEW_BEFORE = timedelta(minutes=10)
 """Earlier than `sonode serve` does, so that it is the gateway that renews, and knows at once."""
 PROBE_TIMEOUT_S = 3.0
 WORKERS_TIMEOUT_S = 120.0  # startupTimeout of an archive's model-config.yaml
-REGISTER_TIMEOUT_S = 300.0  # a start imports torch and proves the golden examples; twice, at worst
+REGISTER_TIMEOUT_S = 300.0  # a start imports torch and checks the golden examples; twice, at worst
 
 
 def _with_port(url: str) -> str:
@@ -178,7 +178,7 @@ class Node:
                 "see the node's logs/model_log.log"
             )
         if answer.is_error:
-            # TorchServe keeps a version whose workers did not start, and starts them for ever.
+            # TorchServe keeps a version whose workers did not start, and retries without end.
             self.unregister(model, release.version)
         answer.raise_for_status()
 

@@ -17,7 +17,7 @@ from archives.state.files import write_private
 FILE = "gateway.json"
 _making = threading.Lock()
 FRESH_S = 60.0
-"""A gateway that has not said so for that long has lost its nodes."""
+"""A gateway that has not renewed its note for that long has lost its nodes."""
 
 
 def other(run_dir: Path, state: Path) -> str:
@@ -38,10 +38,10 @@ def take(run_dir: Path, state: Path) -> str:
     """Take the node for the gateway of `state`, or keep it; returns who has it else, as `other`."""
     if whose := other(run_dir, state):
         return whose
-    told = {"id": _id(state), "where": f"{socket.gethostname()}:{state.resolve()}"}
+    note = {"id": _id(state), "where": f"{socket.gethostname()}:{state.resolve()}"}
     with suppress(OSError):  # where only its key file may be read there is no such note
         part = run_dir / f"{FILE}.{_id(state)}.part"
-        part.write_text(json.dumps(told) + "\n")
+        part.write_text(json.dumps(note) + "\n")
         part.replace(run_dir / FILE)
     return ""
 

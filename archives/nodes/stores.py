@@ -40,7 +40,7 @@ def deliver(release: Release, source: Path, store: Path, node: str) -> None:
 
 
 def is_other(release: Release, path: Path) -> bool:
-    """Whether the file has other bytes than the release; one that is not there tells nothing."""
+    """Whether the file has other bytes than the release; False where it is missing."""
     return path.exists() and file_sha256(path) != release.sha256
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import httpx
 
-from archives.nodes import owner as node_owner
+from archives.nodes import owner
 from archives.nodes.nodes import Node, OtherBytesError
-from archives.state import secrets as clients
+from archives.state import secrets
 from archives.state.journal import Desired, Release
 from sonode.console import UserError
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 TOKEN_S = 0.2  # how often a node's key file is looked at
 PROBE_S = 1.0
-TAKE_S = 10.0  # how often it is said whose the node is
+TAKE_S = 10.0  # how often the note of ownership is renewed
 FAILURES = 2  # probes without an answer that take a node out; a refused connection does at once
 NOT_YET = "not asked yet"
 RETRY_S = 5.0  # between attempts to bring a node's versions back
@@ -73,11 +73,11 @@ class Watch(threading.Thread):
     def run(self) -> None:
         """Watch until `end`; the thread's own."""
         probe_at = take_at = 0.0
-        told = ""
+        logged = ""
         while not self._ended.wait(TOKEN_S):
             try:
                 if time.monotonic() >= take_at:
-                    whose = node_owner.take(self.node.settings.run_dir, self._state)
+                    whose = owner.take(self.node.settings.run_dir, self._state)
                     # A standby has the node a second after it is free.
                     take_at = time.monotonic() + (PROBE_S if whose else TAKE_S)
                 if whose:
@@ -88,12 +88,12 @@ class Watch(threading.Thread):
                     self.seen = self._probe()
                     probe_at = time.monotonic() + PROBE_S
             except Exception as fault:  # one node's answers end no gateway
-                if repr(fault) != told:
-                    told = repr(fault)
+                if repr(fault) != logged:
+                    logged = repr(fault)
                     logger.exception("node %s: its answers cannot be made out", self.node.name)
                 self.seen = Seen(why="answers what cannot be made out")
                 self._ended.wait(PROBE_S)
-        node_owner.release(self.node.settings.run_dir, self._state)
+        owner.release(self.node.settings.run_dir, self._state)
 
     def end(self) -> None:
         """Stop; what is being registered is left to TorchServe."""
@@ -101,10 +101,10 @@ class Watch(threading.Thread):
         self.join()
 
     def _pass_token_on(self) -> None:
-        with suppress(httpx.HTTPError, OSError, ValueError, KeyError):  # the probe tells of it
+        with suppress(httpx.HTTPError, OSError, ValueError, KeyError):  # the probe reports it
             token = self.node.token()
             if token != self._token:
-                clients.write_token(self._state, self.node.name, token)
+                secrets.write_token(self._state, self.node.name, token)
                 self._token = token
 
     def _probe(self) -> Seen:
@@ -130,7 +130,7 @@ class Watch(threading.Thread):
             return Seen(up=True)  # nothing to serve yet
         wanted = {release.version for release in desired.serves}
         if (coming := _coming(desired)) and coming.version in there:
-            del there[coming.version]  # not the gateway's yet: a rollout registers and proves it
+            del there[coming.version]  # not the gateway's yet: a rollout registers and checks it
             ready -= {coming.version}
         stays = self.seen.up and desired.stable.version in ready
         odd = set(there) - wanted
@@ -170,17 +170,17 @@ class Watch(threading.Thread):
             self._refused = self._mended if isinstance(error, OtherBytesError) else ""
 
     def _key(self) -> str:
-        """Which TorchServe it is: a key that it makes at its start, or the last that was told."""
+        """Which TorchServe it is: a key that it makes at its start, or the last known one."""
         with suppress(OSError, ValueError, KeyError):  # it is being written
             return self.node.token("api")
         return self._refused
 
     def _matter(self, missing: set[str], odd: set[str]) -> str:
         """Why the node is not in line."""
-        told = [f"lacks {', '.join(sorted(missing))}"] if missing else []
-        told += [f"also serves {', '.join(sorted(odd))}"] if odd else []
-        told += [self._trouble] if self._trouble else []
-        return "; ".join(told) or "is being looked at"
+        reasons = [f"lacks {', '.join(sorted(missing))}"] if missing else []
+        reasons += [f"also serves {', '.join(sorted(odd))}"] if odd else []
+        reasons += [self._trouble] if self._trouble else []
+        return "; ".join(reasons) or "is being checked"
 
     def _ensure(self, desired: Desired, prove: bool, done: Future[Release | None]) -> None:
         def wanted() -> bool:

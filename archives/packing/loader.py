@@ -67,9 +67,10 @@ class LoadedArchive:
         return torch.get_num_threads()
 
     @property
-    def lanes(self) -> int:
+    def max_concurrency(self) -> int:
         """Threads that may usefully call `score_prepared` at once."""
-        return int(getattr(self.service.engine, "lanes", 1))
+        engine = self.service.engine  # an older archive's code calls it `lanes`
+        return int(getattr(engine, "max_concurrency", getattr(engine, "lanes", 1)))
 
     @property
     def micro_batch(self) -> int:
@@ -105,7 +106,7 @@ class LoadedArchive:
         """
         if hasattr(self.service, "device_is_lost"):
             return bool(self.service.device_is_lost())
-        health = sys.modules.get("handlers.poison")  # of an archive whose service cannot say it
+        health = sys.modules.get("handlers.poison")  # an older archive has no such method
         return bool(health and health.is_poisoned(self.service.device))
 
 
@@ -147,7 +148,7 @@ def load_archive(
         with zipfile.ZipFile(path) as archive:
             archive.extractall(folder)
         with load_folder(folder, settings) as loaded:
-            assert loaded.sha256 == file_sha256(path)  # what every score of it will say
+            assert loaded.sha256 == file_sha256(path)  # it is in every result
             yield loaded
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -209,7 +210,7 @@ def check(path: Path) -> None:
     """
     if not path.is_file():
         raise ArchiveError(f"ARCHIVE {path}: no such file; pack one with `sonode pack`")
-    damaged = ArchiveError(f"ARCHIVE {path.name}: damaged or altered; get it again or pack it anew")
+    damaged = ArchiveError(f"ARCHIVE {path.name}: damaged or altered; copy or pack it again")
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

@@ -37,7 +37,7 @@ def pack(checkpoint: Path, name: str, version: str, store: Path) -> Path:
     for needed in ("model.json", "weights.safetensors"):
         if not (checkpoint / needed).is_file():
             raise UserError(
-                f"CHECKPOINT {checkpoint}: holds no {needed}; give the `checkpoint` folder that "
+                f"CHECKPOINT {checkpoint}: has no {needed}; give the `checkpoint` folder that "
                 "`sonode train fit` wrote"
             )
     store.mkdir(parents=True, exist_ok=True)
@@ -71,8 +71,7 @@ def _place(part: Path, target: Path, version: str) -> None:
             return
     if file_sha256(target) != file_sha256(part):
         raise UserError(
-            f"--version {version}: {target} exists with other content; "
-            "a version is packed once, give a new one"
+            f"--version {version}: {target} exists with other content; give a new version"
         )
 
 
@@ -128,7 +127,7 @@ def _prove_and_zip(unpacked: Path, target: Path) -> None:
             if outcome.status != 200:
                 raise ArchiveError(
                     f"CHECKPOINT: it cannot score {image.name} ({outcome.body['message']}); "
-                    "train it anew"
+                    "train it again"
                 )
         examples = [
             {

@@ -1,8 +1,8 @@
-"""What a machine lacks where an archive does not work on it: room, memory, descriptors.
+"""What a machine lacks where an archive does not work on it: disk space, memory, descriptors.
 
-`verify` has proved the archive on one machine, so another one that is short of something says
-nothing about it. TorchServe's answer tells only that it could not unpack an archive; why a worker
-did not start stands in its logs.
+`verify` has checked the archive on one machine, so a shortage on another is not the archive's
+fault. TorchServe's answer shows only that it could not unpack an archive; its logs show why a
+worker did not start.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ LACK = re.compile(
     re.IGNORECASE,
 )
 UNPACKS_NOT = "Failed to save model"
-"""TorchServe's words for any fault of the disk while it unpacks; a bad archive has others."""
+"""TorchServe's message for any disk error while it unpacks; a bad archive has another."""
 LOGS = ("model_log.log", "ts_log.log")
 READ_BYTES = 1_000_000  # of the end of a log
 
 
 def lack(text: str) -> str:
-    """What the machine lacked, in the words that stand in a text; empty: nothing."""
+    """What the machine lacked, as a text names it; empty: nothing."""
     found = LACK.search(text)
     return found[0] if found else ""
 
 
-def no_room(archive: Path, folder: Path) -> str:
+def no_space(archive: Path, folder: Path) -> str:
     """Why the archive cannot be unpacked in the folder; empty: it can."""
     try:
         with zipfile.ZipFile(archive) as packed:
@@ -56,13 +56,13 @@ def no_room(archive: Path, folder: Path) -> str:
     needed, free = 2 * needed + SPARE_BYTES, shutil.disk_usage(folder).free
     if free >= needed:
         return ""
-    return f"{folder} has {free / 1e6:.0f} MB free, and {needed / 1e6:.0f} MB are needed"
+    return f"{folder} has {free / 1e6:.0f} MB free, but needs {needed / 1e6:.0f} MB"
 
 
 def refused_for(answer: httpx.Response) -> str:
-    """What the machine lacked where TorchServe has refused to register; empty: it does not say."""
+    """What the machine lacked where TorchServe has refused to register; empty: unknown."""
     if UNPACKS_NOT in answer.text:
-        return "it could not unpack the archive, as where its disk is full"
+        return "it could not unpack the archive; its disk may be full"
     if answer.status_code == httpx.codes.INSUFFICIENT_STORAGE:
         return "too little memory"
     return ""
@@ -80,7 +80,7 @@ class NodeLogs:
 
     def _since(self, path: Path) -> str:
         size, began = _size(path), self._began[path]
-        if size < began:  # it was begun anew
+        if size < began:  # the log was rotated
             began = 0
         try:
             with path.open("rb") as file:

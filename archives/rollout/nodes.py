@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from archives.gateway import logs as gateway_logs
+from archives.gateway.logs import last_applied
 from archives.nodes.nodes import Node, NoWorkerError, OtherBytesError
 from archives.rollout import machine
 from archives.state.journal import Release
@@ -30,11 +30,11 @@ SETTLE_S = 1.5  # the gateway looks at a node once a second
 
 
 class Refused(Exception):  # noqa: N818
-    """The new version goes back; `guard` is what refuses it, `said` why, with numbers."""
+    """The new version is rolled back: by which guard, and why, with numbers."""
 
-    def __init__(self, guard: str, said: str, **more: Any) -> None:
-        super().__init__(f"{guard}: {said}")
-        self.guard, self.said, self.more = guard, said, more
+    def __init__(self, guard: str, reason: str, **more: Any) -> None:
+        super().__init__(f"{guard}: {reason}")
+        self.guard, self.reason, self.more = guard, reason, more
 
 
 class Failed(Refused):
@@ -47,36 +47,34 @@ def verify(archive: Path) -> None:
     In a process of its own: torch does not stay in the memory of one that runs for days. Raises
     Refused for what is wrong with the archive, UserError for what is wrong with this machine.
     """
-    _check_room(archive)
+    _check_space(archive)
     with tempfile.TemporaryFile("w+") as log:
         try:
             code = run_sonode(["inspect", str(archive), "--verify"], log, VERIFY_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             raise UserError(
-                f"verify: has not ended within {VERIFY_TIMEOUT_S:g} s on this machine: see what "
-                "keeps it, or try `sonode inspect --verify` on another one"
+                f"verify: not done after {VERIFY_TIMEOUT_S:g} s: check this machine's load, or run "
+                "`sonode inspect --verify` on another one"
             ) from None
         log.seek(0)
-        said = log.read().strip().splitlines() or ["no message"]
+        last = (log.read().strip().splitlines() or ["no message"])[-1].removeprefix("error: ")
     if code < 0:
         raise UserError(
-            f"verify: was ended by signal {-code} on this machine, as where memory runs out; give "
-            "it more"
+            f"verify: killed by signal {-code}; check this machine's memory, then re-run"
         )
     if code:
-        _check_room(archive)  # it may have been used up meanwhile
-        if machine.lack(said[-1]):
+        _check_space(archive)  # it may have been used up meanwhile
+        if machine.lack(last):
             raise UserError(
-                f"verify: {said[-1].removeprefix('error: ')}: give this machine more of it; for "
-                "room, also by TMPDIR"
+                f"verify: {last}: give this machine more of it; for disk space, or set TMPDIR"
             )
-        raise Refused("verify", said[-1].removeprefix("error: "))
+        raise Refused("verify", last)
 
 
-def _check_room(archive: Path) -> None:
+def _check_space(archive: Path) -> None:
     """Raise UserError where the archive cannot be unpacked here."""
-    if why := machine.no_room(archive, Path(tempfile.gettempdir())):
-        raise UserError(f"verify: {why}: make room, or set TMPDIR")
+    if why := machine.no_space(archive, Path(tempfile.gettempdir())):
+        raise UserError(f"verify: {why}: free disk space, or set TMPDIR")
 
 
 def is_there(node: Node) -> bool:
@@ -96,39 +94,43 @@ def register_and_prove(node: Node, model: str, release: Release, tolerance: floa
     Raises:
         Refused: it does not start there, or its probabilities differ by more than `tolerance`.
         UserError: the node's store, its worker's bytes, or the archive here, are not as they must
-            be, or its machine lacks room, memory or the like; no version's fault, since `verify`
-            has seen the archive start here and that it tells its own digest.
+            be, or its machine lacks disk space, memory or the like; not the version's fault, since
+            `verify` has checked that the archive starts here and is intact.
     """
     logs = machine.NodeLogs(node.settings.run_dir)
     lacks = ""
     try:
         try:
             node.register(model, release)
-        except httpx.HTTPStatusError:  # once more: a worker may have been killed as it started
+        except httpx.HTTPStatusError:  # a second try: a worker may have been killed as it started
             node.register(model, release)
-        return _golden_difference(node, model, release, tolerance)
+        return golden_difference(node, model, release, tolerance)
     except NOT_THERE:  # nor is it the version's fault where the node takes long to answer
         return None
     except httpx.HTTPStatusError as error:
         lacks = machine.refused_for(error.response)
-        said = (
+        reason = (
             f"node {node.name} does not start {release.version} (TorchServe answers "
             f"{error.response.status_code}): see the node's logs/model_log.log"
         )
-        failed = Failed("register", said)
+        failed = Failed("register", reason)
     except NoWorkerError as error:
         failed = Failed("register", str(error))
     except Failed as error:
         failed = error
     lacks = lacks or logs.lack()
     if not lacks and failed.guard == "register":
-        lacks = machine.no_room(node.archives / release.file, node.settings.run_dir)
+        lacks = machine.no_space(node.archives / release.file, node.settings.run_dir)
     if lacks:
-        raise UserError(f"{failed.said}; the fault is its machine's ({lacks}): mend that")
+        raise UserError(f"{failed.reason}; the cause is its machine ({lacks}): fix that")
     raise failed
 
 
-def _golden_difference(node: Node, model: str, release: Release, tolerance: float) -> float:
+def golden_difference(node: Node, model: str, release: Release, tolerance: float) -> float:
+    """Score the golden images at a node; the largest difference of a probability.
+
+    Raises Refused beyond `tolerance`, and httpx's errors where the node goes away.
+    """
     url = f"{node.settings.inference}/predictions/{model}/{release.version}"
     differences = [0.0]
     with zipfile.ZipFile(node.archives / release.file) as archive:
@@ -143,11 +145,11 @@ def _golden_difference(node: Node, model: str, release: Release, tolerance: floa
                 answer = _post(node, url, png, headers)
             except httpx.ReadTimeout as error:
                 if is_there(node):
-                    told = f"{where}: no answer within {GOLDEN_TIMEOUT_S:g} s"
-                    raise Failed("goldens", told) from error
+                    reason = f"{where}: no answer within {GOLDEN_TIMEOUT_S:g} s"
+                    raise Failed("goldens", reason) from error
                 raise
             if answer.status_code == httpx.codes.NOT_FOUND:
-                raise httpx.RemoteProtocolError(f"{where}: the node has started anew")
+                raise httpx.RemoteProtocolError(f"{where}: the node has restarted")
             if answer.status_code != 200:
                 raise Failed("goldens", f"{where}: answered {answer.status_code}")
             try:
@@ -164,13 +166,13 @@ def _golden_difference(node: Node, model: str, release: Release, tolerance: floa
                     for head, expected in example["probabilities"].items()
                 }
             except (ValueError, KeyError, TypeError) as error:
-                raise Refused("goldens", f"{where}: its answer is no result of sonode") from error
+                raise Refused("goldens", f"{where}: its answer is not a sonode result") from error
             differences += by_head.values()
             for head, difference in by_head.items():
                 if not difference <= tolerance:  # nor NaN
                     raise Refused(
                         "goldens",
-                        f"{where}, head {head}: probability differs by {difference:.2g}, allowed "
+                        f"{where}, head {head}: probability differs by {difference:.2g}; the limit "
                         f"is {tolerance:g}",
                     )
     return max(differences)
@@ -212,20 +214,20 @@ def do(node: Node, act: Callable[[Node], object]) -> bool:
     return False
 
 
-def rid(node: Node, *, model: str, version: str, instead: str | None) -> None:
-    """Unregister a version, and see that it is gone for good; the default is then `instead`.
+def unregister(node: Node, *, model: str, version: str, instead: str | None) -> None:
+    """Unregister a version, and make sure that it stays away; the default is then `instead`.
 
     What the gateway began for this node a moment ago, by the entry before, may register it again.
-    Raises TimeoutError where it is there again and again.
+    Raises TimeoutError where it comes back again and again.
     """
     until = time.monotonic() + GONE_S
     while version in (there := node.versions(model)):
         if time.monotonic() > until:
-            raise TimeoutError(f"node {node.name} has {version} again and again")
+            raise TimeoutError(f"node {node.name}: {version} is registered repeatedly")
         node.take_off(model, version, there, instead)
         time.sleep(SETTLE_S)
 
 
 def applied(state: Path) -> int:
     """The last entry of the journal that the gateway has applied; 0: none."""
-    return int(gateway_logs.told(state).get("seq", 0))
+    return int(last_applied(state).get("seq", 0))

@@ -1,8 +1,8 @@
 """Whether a version on trial may answer clients: a file that the gateway looks at for each request.
 
-To write a configuration, or an entry of the journal, takes room on the disk. To remove a file takes
-none: where the disk is full, the old version answers at once all the same. The rollout grants it
-before the step's entry is written, and again once there is room, or it is watched, again.
+To write a configuration, or an entry of the journal, takes disk space. To remove a file takes none:
+where the disk is full, the old version still answers at once. The rollout grants it before the
+step's entry is written, and again once there is space, or a rollout command runs, again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RETRY_S = 2.0
 
 
 def grant(state: Path) -> None:
-    """Let the version on trial answer what the journal gives it. Raises OSError without room."""
+    """Let the version on trial answer its share. Raises OSError where the disk is full."""
     make_folder(state, state / "gateway")
     open_own(state, state / "gateway" / RELEASED).close()
 
@@ -40,7 +40,7 @@ def take_back(state: Path) -> None:
     (state / "gateway" / RELEASED).unlink(missing_ok=True)
 
 
-def no_room(state: Path) -> str:
+def disk_fault(state: Path) -> str:
     """Why nothing can be written to the state folder; empty: it can.
 
     What the gateway would have logged meanwhile is lost, and with it what guards judge by.
@@ -56,13 +56,12 @@ def no_room(state: Path) -> str:
     return ""
 
 
-def once_there_is_room(state: Path, act: Callable[[], T], tell: Callable[[str], None]) -> T:
-    """Do what writes to the state folder; where the disk is full, as soon as there is room.
+def retry_while_full(state: Path, act: Callable[[], T], report: Callable[[str], None]) -> T:
+    """Do what writes to the state folder; while the disk is full, try again, without a limit.
 
-    There is no end to that: the old version answers meanwhile, and whoever starts the command again
-    would find the disk as full.
+    The old version answers meanwhile, and a restarted command would find the disk as full.
     """
-    told = False
+    reported = False
     while True:
         try:
             return act()
@@ -70,7 +69,7 @@ def once_there_is_room(state: Path, act: Callable[[], T], tell: Callable[[str], 
             if error.errno not in FULL:
                 raise
             take_back(state)
-            if not told:
-                tell(f"--state {state}: the disk is full: make room; the old version answers")
-                told = True
+            if not reported:
+                report(f"--state {state}: the disk is full: free space; the old version answers")
+                reported = True
             time.sleep(RETRY_S)

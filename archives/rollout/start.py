@@ -1,4 +1,4 @@
-"""What is checked before a rollout begins, or goes on: all of it before the first entry."""
+"""What is checked before a rollout begins or resumes: all of it before the first entry."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from archives.judging.facts import ALLOWED, TRIAL, begin, facts_of, rollouts, went_back
 from archives.judging.policy import Policy
-from archives.nodes import owner as node_owner
+from archives.nodes import owner
 from archives.nodes.nodes import read_nodes
 from archives.nodes.stores import copy_whole
 from archives.packing.loader import file_sha256, read_members
-from archives.rollout import release as rollout_release
+from archives.rollout.release import retry_while_full, take_back
 from archives.rollout.steps import Rollout
 from archives.rollout.waiting import BACK
 from archives.state import control
@@ -23,7 +23,7 @@ from sonode.console import UserError, say
 
 
 class Halted(Exception):  # noqa: N818 - reads as what it is
-    """A fault in the middle of a rollout, a full disk for one: nobody watches it any more."""
+    """A fault in the middle of a rollout, for example a full disk: no guard watches it any more."""
 
 
 def start(
@@ -45,7 +45,7 @@ def start(
     except OSError as error:
         if error.errno not in FULL:
             raise
-        raise Halted(f"{error}: make room; the same words go on") from error
+        raise Halted(f"{error}: free disk space, then re-run the same command") from error
 
 
 def _start(
@@ -53,10 +53,10 @@ def _start(
 ) -> bool:
     manifest, card = read_members(archive)
     for node in read_nodes(nodes):
-        if whose := node_owner.other(node.run_dir, state):
+        if whose := owner.other(node.run_dir, state):
             raise UserError(
-                f"--nodes {nodes}: {node.name} belongs to the gateway of {whose}: roll out with "
-                "that --state, or stop that gateway"
+                f"--nodes {nodes}: {node.name} belongs to the gateway of {whose}: give that "
+                "--state, or stop that gateway"
             )
     model, version = (str(manifest["model"][key]) for key in ("modelName", "modelVersion"))
     new = Release(version, f"{model}-{version}.mar", file_sha256(archive))
@@ -68,7 +68,7 @@ def _start(
             if facts.new != new:
                 raise UserError(
                     f"NEW {archive.name}: the rollout of {facts.new.version} has not ended (step "
-                    f"{desired.step}); start that one to go on with it, or end it with "
+                    f"{desired.step}); start that archive to resume, or run "
                     f"`sonode rollout abort --state {state}`"
                 )
             policy = policy or facts.policy
@@ -85,16 +85,16 @@ def _start(
                 journal.append, "restart", rollout=facts.rollout, nodes=str(nodes.resolve()),
                 policy=policy.model_dump(mode="json"), by=control.operator(), **{TRIAL: True},
             )  # fmt: skip
-            rollout_release.once_there_is_room(state, entry, say)
-            paused = ", paused: `sonode rollout resume` goes on" if desired.paused else ""
-            say(f"going on with {facts.rollout} at {desired.step}{paused}")
+            retry_while_full(state, entry, say)
+            paused = ", paused; continue with `sonode rollout resume`" if desired.paused else ""
+            say(f"resuming {facts.rollout} at {desired.step}{paused}")
         else:
             _check(archive, model, new, desired.model, desired.stable)
             _check_bytes(archive, new, entries)
             if why := went_back(entries, new):
                 raise UserError(
-                    f"NEW {archive.name}: was rolled back here ({why}); mend it and give it its "
-                    "own version, or try this one anew after `sonode rollout allow`"
+                    f"NEW {archive.name}: was rolled back here ({why}); fix it and give it a new "
+                    "version, or run `sonode rollout allow` to try this one again"
                 )
             _keep_copy(archive, state / "archives" / new.file, new.sha256)
             heads = [head["name"] for head in card["heads"]]
@@ -113,8 +113,8 @@ def go_on(journal: Journal, *, step_by_step: bool = False) -> bool:
     try:
         return Rollout(journal, step_by_step=step_by_step).run()
     except (UserError, OSError) as error:
-        rollout_release.take_back(journal.state)  # nobody judges it from here on
-        raise Halted(f"{error}; started again, the rollout goes on") from error
+        take_back(journal.state)  # no guard judges it from here on
+        raise Halted(f"{error}; re-run the same command to resume") from error
 
 
 def allow(archive: Path, reason: str, state: Path) -> None:
@@ -123,7 +123,7 @@ def allow(archive: Path, reason: str, state: Path) -> None:
     Raises UserError for one that was not rolled back here, or without a reason.
     """
     if not reason.strip():
-        raise UserError("--reason: is empty; say why it may be tried anew")
+        raise UserError("--reason: is empty; give the reason to try it again")
     manifest, _ = read_members(archive)
     version, digest = str(manifest["model"]["modelVersion"]), file_sha256(archive)
     journal = Journal(state)
@@ -144,14 +144,14 @@ def _check(
 ) -> None:
     if serving not in (None, model):
         raise UserError(
-            f"NEW {archive.name}: is of model {model}, and {serving} is served here; give one of "
-            "that model, or another --state (and gateway)"
+            f"NEW {archive.name}: its model is {model}, but {serving} is served here; give an "
+            f"archive of {serving}, or another --state (and gateway)"
         )
     if stable and stable.version == new.version:
         same = stable.sha256 == new.sha256
         raise UserError(
             f"NEW {archive.name}: version {new.version} "
-            + ("is served already" if same else "is served with other content; give it its own")
+            + ("is served already" if same else "is served with other content; give a new version")
         )
 
 
@@ -162,17 +162,17 @@ def _check_bytes(archive: Path, new: Release, entries: Sequence[Entry]) -> None:
         if other.version == new.version and other.sha256 != new.sha256:
             raise UserError(
                 f"NEW {archive.name}: another archive of version {new.version} was rolled out "
-                "here; a version is packed once, give it its own"
+                "here; give a new version"
             )
 
 
 def _keep_copy(archive: Path, target: Path, sha256: str) -> None:
-    """Put the archive where nodes are filled from, in one step."""
+    """Copy the archive to where nodes get it from, atomically."""
     if target.exists():
         if file_sha256(target) != sha256:
             raise UserError(
-                f"NEW {archive.name}: {target} is another archive of that version; a version is "
-                "packed once, give it its own"
+                f"NEW {archive.name}: {target} is another archive of that version; give a new "
+                "version"
             )
         return
     make_folder(target.parents[1], target.parent)

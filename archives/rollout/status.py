@@ -1,4 +1,4 @@
-"""Where a rollout stands, found out from outside: the journal, the gateway's word, its logs."""
+"""Where a rollout stands, from outside: the journal, what the gateway has applied, its logs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from archives.gateway import logs as gateway_logs
+from archives.gateway.logs import last_applied
 from archives.judging.facts import facts_of, kind_of, step_entry
 from archives.judging.guards import Verdict
 from archives.judging.view import StepView
@@ -26,7 +26,7 @@ class Status:
     applied: int
     """The last entry that the gateway has taken."""
     nodes: dict[str, str]
-    """What the gateway says of each node: `up`, or why it is not."""
+    """The gateway's view of each node: `up`, or why it is not."""
     answered: int
     verdicts: list[Verdict]
 
@@ -46,10 +46,12 @@ class Status:
         return "" if self.took is None else f", for {self.took:.0f} s"
 
     def command(self) -> str:
-        """Whether somebody watches."""
+        """Whether a rollout command runs, which the guards need."""
         if self.running:
-            return "runs"
-        return "none runs" if self.took is None else "none runs: NOBODY WATCHES, start it again"
+            return "running"
+        if self.took is None:
+            return "not running"
+        return "not running: NOT MONITORED, re-run `sonode rollout start`"
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -61,7 +63,7 @@ def status(state: Path) -> Status:
     journal = Journal(state)
     entries = journal.entries()
     desired, facts = fold(entries), facts_of(entries)
-    told = gateway_logs.told(state)
+    gateway = last_applied(state)
     answered, verdicts = 0, []
     kind = kind_of(desired)
     if facts and kind:
@@ -72,8 +74,8 @@ def status(state: Path) -> Status:
         desired=desired,
         running=journal.is_locked(),
         took=clock.elapsed(step_entry(entries)) if facts else None,
-        applied=told.get("seq", 0),
-        nodes=told.get("nodes", {}),
+        applied=gateway.get("seq", 0),
+        nodes=gateway.get("nodes", {}),
         answered=answered,
         verdicts=verdicts,
     )

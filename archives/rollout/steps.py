@@ -23,8 +23,7 @@ from archives.judging.facts import kind_of, named_archives, step_entry
 from archives.judging.view import StepView, answered_by
 from archives.nodes.nodes import Node, read_nodes
 from archives.nodes.stores import remove_old
-from archives.rollout import nodes as rollout_nodes
-from archives.rollout import release as rollout_release
+from archives.rollout import nodes, release
 from archives.rollout.nodes import Refused
 from archives.rollout.waiting import BACK, Waiting
 from archives.state import clock, control
@@ -53,33 +52,33 @@ class Rollout(Waiting):
                 self._roll_back(desired, refused)
         return desired.stable == self.facts.new
 
-    # --- the steps; each can be done twice. What they return is told in the next entry.
+    # --- the steps; each can be done twice. What they return goes into the next journal entry.
 
     def _verify(self) -> None:
-        self._beside(lambda: rollout_nodes.verify(self.state / "archives" / self.facts.new.file))
+        self._beside(lambda: nodes.verify(self.state / "archives" / self.facts.new.file))
 
     def _register(self) -> dict[str, Any]:
         began = time.monotonic()
         while True:
             found = {}
             for node in self.nodes:
-                if self._beside(partial(rollout_nodes.is_there, node)):
-                    self._tell(f"node {node.name}: registering {self.facts.new.version}")
-                    prove = partial(rollout_nodes.register_and_prove, node, self.facts.model)
+                if self._beside(partial(nodes.is_there, node)):
+                    self._report(f"node {node.name}: registering {self.facts.new.version}")
+                    prove = partial(nodes.register_and_prove, node, self.facts.model)
                     tolerance = self.facts.policy.golden_tolerance
                     found[node.name] = self._beside(partial(prove, self.facts.new, tolerance))
             absent = [node.name for node in self.nodes if found.get(node.name) is None]
             if len(absent) < len(self.nodes):
                 break
-            self._give_up(began, f"a node to serve {self.facts.new.version}: see that they run")
-            self._tell("no node answers: trying again")
+            self._give_up(began, f"a node to serve {self.facts.new.version}: check the nodes")
+            self._report("no node answers; trying again")
             self._beside(partial(time.sleep, RETRY_S))
             self._wait(
-                lambda: any(rollout_nodes.is_there(node) for node in self.nodes),
-                "a node to answer: see that they run",
+                lambda: any(nodes.is_there(node) for node in self.nodes),
+                "a node to answer: check the nodes",
             )
         if absent:
-            self._tell(f"not there: {', '.join(absent)}; they get it when they come back")
+            self._report(f"absent: {', '.join(absent)}; the gateway registers it later")
         return {"golden_difference": found, "absent": absent}
 
     def _shadow(self) -> dict[str, Any]:
@@ -106,14 +105,14 @@ class Rollout(Waiting):
 
     def _rollback(self) -> None:
         new, old = self.facts.new, self.facts.old
-        told: dict[str, Any] = {}
+        facts: dict[str, Any] = {}
         if new in self.desired().serves:  # else no client has met it
             self._wait_applied()
             if old:
-                told = self._set_default(old.version)
+                facts = self._set_default(old.version)
         self.journal.append(
             "withdraw", rollout=self.facts.rollout, step="withdraw", candidate=None,
-            serves=[old] if old else [], **told,
+            serves=[old] if old else [], **facts,
         )  # fmt: skip
 
     def _withdraw(self) -> None:
@@ -121,15 +120,15 @@ class Rollout(Waiting):
         entries = self.journal.entries()
         back = next(entry for entry in reversed(entries) if entry.event == "rollback")
         known = back.facts["at"] not in ("verify", "register")
-        told = self._unregister(new, stays=old.version if old else None, known=known)
+        facts = self._unregister(new, stays=old.version if old else None, known=known)
         seconds = round(clock.elapsed(back), 1)
         exposed = answered_by(self.state, new, self.facts.since)
         self.journal.append(
-            "rolled_back", rollout=None, step="idle", exposed=exposed, seconds=seconds, **told
+            "rolled_back", rollout=None, step="idle", exposed=exposed, seconds=seconds, **facts
         )
-        self._tell(
-            f"rolled back in {seconds} s; {new} had answered {exposed} requests of clients. "
-            f"The reason: {back.facts['said']}"
+        self._report(
+            f"rolled back in {seconds} s; {new} had answered {exposed} requests of clients; "
+            f"reason: {back.facts['said']}"
         )
         self._remove_old()
 
@@ -138,31 +137,29 @@ class Rollout(Waiting):
         return self._at_nodes(lambda node: node.set_default(model, version), f"default {version}")
 
     def _unregister(self, version: str, *, stays: str | None, known: bool = True) -> dict[str, Any]:
-        """Take a version off all nodes; `known`: the gateway was told to serve it."""
+        """Take a version off all nodes; `known`: the journal had the gateway serve it."""
         if known:
             self._wait_applied()  # else it would bring the version back
-        act = partial(rollout_nodes.rid, model=self.facts.model, version=version, instead=stays)
+        act = partial(nodes.unregister, model=self.facts.model, version=version, instead=stays)
         return self._at_nodes(act, f"unregister {version}")
 
     def _at_nodes(self, act: Callable[[Node], object], what: str) -> dict[str, Any]:
-        """Do it at every node; what to tell in the next entry of those that have not done it.
+        """Do it at every node; facts for the next journal entry about those that have not done it.
 
         The gateway brings them in line: when they come back, or when the rollout has ended.
         """
         failed = [
-            node.name
-            for node in self.nodes
-            if not self._beside(partial(rollout_nodes.do, node, act))
+            node.name for node in self.nodes if not self._beside(partial(nodes.do, node, act))
         ]
         if not failed:
             return {}
-        said = f"not done by {', '.join(failed)}: {what}; the gateway will see to it"
-        self._tell(said)
-        return {"not_done": said}
+        not_done = f"not done by {', '.join(failed)}: {what}; the gateway will do it later"
+        self._report(not_done)
+        return {"not_done": not_done}
 
     # --- from step to step
 
-    def _enter_next(self, step: str, told: dict[str, Any]) -> None:
+    def _enter_next(self, step: str, found: dict[str, Any]) -> None:
         facts = self.facts
         following = [*facts.steps, None][facts.steps.index(step) + 1]
         serves = [facts.old, facts.new] if facts.old else [facts.new]
@@ -181,12 +178,12 @@ class Rollout(Waiting):
                 changes = {"step": "idle", "paused": False}
         event = following.split()[0] if following else "done"
         if event in ("canary", "default"):
-            rollout_release.grant(self.state)
-        changes |= told
+            release.grant(self.state)
+        changes |= found
         self.journal.append(
             event, rollout=facts.rollout if following else None, after=step, **changes
         )
-        self._tell(f"{following or 'done: ' + facts.new.version + ' serves'}")
+        self._report(f"{following or 'done: ' + facts.new.version + ' serves'}")
         if following is None:
             self._remove_old()
 
@@ -195,23 +192,23 @@ class Rollout(Waiting):
         try:
             old = remove_old(self.state / "archives", *named_archives(self.journal.entries()))
         except OSError as error:
-            self._tell(f"old archives stay in {self.state / 'archives'} ({error.strerror})")
+            self._report(f"old archives stay in {self.state / 'archives'} ({error.strerror})")
         else:
             if old:
-                self._tell(f"removed from {self.state / 'archives'}: {', '.join(old)}")
+                self._report(f"removed from {self.state / 'archives'}: {', '.join(old)}")
 
     def _roll_back(self, desired: Desired, refused: Refused) -> None:
         old, new = self.facts.old, self.facts.new
-        rollout_release.take_back(self.state)  # at once, also where the disk has no room for more
+        release.take_back(self.state)  # at once, also where the disk is full
         entry = partial(
             self.journal.append, "rollback", rollout=self.facts.rollout, step="rollback",
             percent=0.0, shadow_percent=0.0, paused=False, stable=old,
-            candidate=new if old else None, guard=refused.guard, said=refused.said,
+            candidate=new if old else None, guard=refused.guard, said=refused.reason,
             at=desired.step, **refused.more,
         )  # fmt: skip
-        rollout_release.once_there_is_room(self.state, entry, self._tell)
+        release.retry_while_full(self.state, entry, self._report)
         control.clear(self.state)
-        self._tell(f"ROLLBACK at {desired.step}, {refused.guard}: {refused.said}")
+        self._report(f"ROLLBACK at {desired.step}, {refused.guard}: {refused.reason}")
 
     def _judge(self) -> dict[str, Any]:
         """Watch the step until it is judged good; raises Refused where a guard says so."""
@@ -223,7 +220,7 @@ class Rollout(Waiting):
         keep = desired.step == "keep"
         least = policy.keep_warm_s if keep else policy.min_step_s
         view = StepView(self.state, facts, kind, step)
-        told = ""
+        reported = ""
         began = time.monotonic()
         while True:
             verdicts = view.verdicts()
@@ -231,49 +228,49 @@ class Rollout(Waiting):
                 if verdict.state == "failed":
                     found = [asdict(it) for it in verdicts]
                     raise Refused(verdict.guard, verdict.said, verdicts=found)
-            self._see_to_room(clients=kind != "shadow")
+            self._wait_for_disk(clients=kind != "shadow")
             elapsed = clock.elapsed(step)
             reason = view.lacking(verdicts)
-            if rollout_nodes.applied(self.state) < step.seq:
-                reason = f"the gateway has not taken entry {step.seq} yet"
-                self._give_up(began, f"the gateway to take entry {step.seq}: see that it runs")
+            if nodes.applied(self.state) < step.seq:
+                reason = f"the gateway has not applied journal entry {step.seq} yet"
+                self._give_up(began, f"the gateway to apply entry {step.seq}: check that it runs")
             judged = {"judged": [it.said for it in verdicts]}
             if self._control() == "promote":
                 return judged | self._by_hand(f" ({reason})" if reason else "")
             lacking = bool(reason)
             if not lacking and elapsed < least:
-                reason = f"it takes {least:g} s at least"
+                reason = f"the step takes {least:g} s at least"
             elif not lacking and self.step_by_step:
-                reason = "judged good: `sonode rollout promote` goes on"
+                reason = "all guards hold; continue with `sonode rollout promote`"
             paused = self.desired().paused
             if not (reason or paused):
                 return judged | {"why": "all guards hold"}
             waited = min([elapsed, *(clock.elapsed(it) for it in self._resumed())])
             if lacking and not (keep or paused) and waited > least + policy.step_timeout_s:
                 self.journal.append("pause", rollout=facts.rollout, paused=True, why=reason)
-                self._tell(f"paused after {waited:.0f} s ({reason}): promote, resume or abort")
-            # Told again when it is another one, not at each new number.
-            elif (now := re.sub(r"[\d.]+", "", f"{paused} {reason}")) != told:
-                told = now
-                self._tell((("paused; " if paused else "") + reason).removesuffix("; "))
+                self._report(f"paused after {waited:.0f} s ({reason}): promote, resume or abort")
+            # Reported when the reason changes, not at each new number.
+            elif (now := re.sub(r"[\d.]+", "", f"{paused} {reason}")) != reported:
+                reported = now
+                self._report((("paused; " if paused else "") + reason).removesuffix("; "))
             time.sleep(POLL_S)
 
-    def _see_to_room(self, *, clients: bool) -> None:
-        """Without room for the gateway's logs nothing can be judged: then nothing is answered."""
-        if not (why := rollout_release.no_room(self.state)):
+    def _wait_for_disk(self, *, clients: bool) -> None:
+        """Where the disk is full nothing is logged or judged: then the old version answers all."""
+        if not (why := release.disk_fault(self.state)):
             # A command before this one may have ended while there was none.
-            if clients and not rollout_release.granted(self.state):
-                rollout_release.grant(self.state)
+            if clients and not release.granted(self.state):
+                release.grant(self.state)
             return
-        rollout_release.take_back(self.state)
-        self._tell(f"{why}: nothing can be judged; the old version answers until there is room")
-        while rollout_release.no_room(self.state):
+        release.take_back(self.state)
+        self._report(f"{why}: guards cannot judge; the old version answers until space is freed")
+        while release.disk_fault(self.state):
             self._control()
             time.sleep(RETRY_S)
         if clients:
-            rollout_release.grant(self.state)
-        self.journal.append("room", rollout=self.facts.rollout, why=f"there is room again; {why}")
-        self._tell("there is room again")
+            release.grant(self.state)
+        self.journal.append("room", rollout=self.facts.rollout, why=f"disk space again; {why}")
+        self._report("disk space again; going on")
 
     def _resumed(self) -> list[Entry]:
         return [it for it in self.journal.entries() if it.event == "resume"][-1:]

@@ -1,4 +1,4 @@
-"""What a rollout waits for, and what the operator asks meanwhile."""
+"""What a rollout waits for, and the operator's commands meanwhile."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from archives.judging.facts import JUDGED, facts_of, step_entry
-from archives.rollout import nodes as rollout_nodes
+from archives.rollout import nodes
 from archives.rollout.nodes import Refused
 from archives.state import control
 from archives.state.journal import Desired, Journal, fold
@@ -16,15 +16,15 @@ from sonode.console import UserError, say
 
 T = TypeVar("T")
 
-PATIENCE_S = 10.0  # then it is said what is being waited for
-GIVE_UP_S = 600.0  # then it is a fault: somebody has to see to it
+PATIENCE_S = 10.0  # then a line says what it waits for
+GIVE_UP_S = 600.0  # then it is a fault that somebody has to fix
 BACK = ("rollback", "withdraw")
 TOO_LATE = (*BACK, "retire")
-"""Steps in which nothing can be asked any more: the version that goes is being unregistered."""
+"""Steps that take no command: the version that goes is being unregistered."""
 
 
 class Waiting:
-    """A rollout under way that heeds the operator, whatever it waits for."""
+    """A rollout under way that obeys the operator, whatever it waits for."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
@@ -39,9 +39,9 @@ class Waiting:
         return fold(self.journal.entries())
 
     def _held(self) -> dict[str, Any]:
-        """Stay while paused, after a step that does not wait for guards; what to tell of it."""
+        """Stay while paused, after a step that does not wait for guards; facts for the journal."""
         desired = self.desired()
-        # One that does holds by itself, and goes on in spite of a pause by `promote` only.
+        # A step with guards pauses by itself; during a pause, only `promote` ends it.
         if desired.step.split()[0] in JUDGED or desired.step in TOO_LATE:
             return {}
         while (word := self._control()) != "promote" and self.desired().paused:
@@ -52,7 +52,7 @@ class Waiting:
         return {"why": "by hand" + why, "by": self._promoted_by, "paused": False}
 
     def _control(self) -> str | None:
-        """Heed a word of the operator. Raises Refused for `abort`; returns `promote`."""
+        """Obey the operator's command. Raises Refused for `abort`; returns `promote`."""
         desired = self.desired()
         step = step_entry(self.journal.entries())
         asked = control.asked(self.state, step.seq)
@@ -60,21 +60,21 @@ class Waiting:
             return None
         word = asked.word
         if word == "abort":
-            raise Refused("abort", "asked for by the operator", by=asked.by)
+            raise Refused("abort", "by the operator", by=asked.by)
         if word in ("pause", "resume"):
             if desired.paused != (word == "pause"):
                 self.journal.append(
                     word, rollout=self.facts.rollout, paused=word == "pause", why="by hand",
                     by=asked.by,
                 )  # fmt: skip
-                self._tell("paused: guards go on, no step does" if word == "pause" else "resumed")
+                self._report("paused; guards go on" if word == "pause" else "resumed")
             control.clear(self.state)
             return None
         self._promoted_by = asked.by
         return word
 
     def _beside(self, act: Callable[[], T]) -> T:
-        """Do something that takes long, and heed the operator meanwhile."""
+        """Do something that takes long, and obey the operator meanwhile."""
         with ThreadPoolExecutor(1) as pool:  # which waits for its end, also after `abort`
             future = pool.submit(act)
             while not future.done():
@@ -85,20 +85,20 @@ class Waiting:
     def _wait_applied(self) -> None:
         seq = step_entry(self.journal.entries()).seq
         self._wait(
-            lambda: rollout_nodes.applied(self.state) >= seq,
-            f"the gateway (--state {self.state}) to take entry {seq}: see that it runs",
+            lambda: nodes.applied(self.state) >= seq,
+            f"the gateway of --state {self.state} to apply entry {seq}: check that it runs",
         )
 
     def _wait(self, until: Callable[[], bool], what: str) -> None:
-        began, told = time.monotonic(), False
+        began, reported = time.monotonic(), False
         while True:
             self._control()  # also where there is nothing to wait for
             if until():
                 return
             self._give_up(began, what)
-            if not told and time.monotonic() - began > PATIENCE_S:
-                told = True
-                self._tell(f"waiting for {what}")
+            if not reported and time.monotonic() - began > PATIENCE_S:
+                reported = True
+                self._report(f"waiting for {what}")
             time.sleep(0.05)
 
     def _give_up(self, began: float, what: str) -> None:
@@ -106,5 +106,5 @@ class Waiting:
         if time.monotonic() - began > GIVE_UP_S:
             raise UserError(f"waited {GIVE_UP_S:g} s for {what}")
 
-    def _tell(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         say(f"{time.strftime('%H:%M:%S')}  {text}")

@@ -36,7 +36,7 @@ def check_bytes(state: Path, store: Path) -> None:
     if stable and is_other(stable, store / stable.file):
         raise UserError(
             f"--store {store}: {stable.file} is not the archive that the journal in {state} serves "
-            f"(sha256 {stable.sha256[:12]}): put back {state / 'archives' / stable.file}; for "
+            f"(sha256 {stable.sha256[:12]}): copy {state / 'archives' / stable.file} there; for "
             "another one, pack it under its own version and use `sonode rollout start`"
         )
 

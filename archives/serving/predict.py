@@ -52,7 +52,7 @@ def server(url: str, model: str, key_file: Path | None) -> Iterator[Score]:
                 raise UserError(f"--url {url}: no answer within {TIMEOUT_S:g} s") from None
             except httpx.TransportError:
                 raise UserError(
-                    f"--url {url}: no server answers there; start one with `sonode serve`, or give "
+                    f"--url {url}: no server answers; start one with `sonode serve`, or give "
                     "--archive"
                 ) from None
             return answer.status_code, _body(answer, model)
@@ -120,7 +120,9 @@ def _address(url: str) -> httpx.URL:
     except (httpx.InvalidURL, UnicodeError):
         base = httpx.URL()
     if base.scheme not in ("http", "https") or not base.host or not 0 < (base.port or 80) < 2**16:
-        raise UserError(f"--url {url}: is no address of a server; give e.g. http://127.0.0.1:8080")
+        raise UserError(
+            f"--url {url}: not a server's address; give, for example, http://127.0.0.1:8080"
+        )
     return base
 
 
@@ -138,7 +140,7 @@ def _token(base: httpx.URL, key_file: Path | None) -> str:
             f"or set {TOKEN}"
         ) from None
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"--key-file {path}: is no key file of TorchServe") from None
+        raise UserError(f"--key-file {path}: not a key file of TorchServe") from None
 
 
 def _body(answer: httpx.Response, model: str) -> dict[str, Any]:
@@ -148,14 +150,14 @@ def _body(answer: httpx.Response, model: str) -> dict[str, Any]:
     except ValueError:
         body = None
     if answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE and body is None:
-        limit = "it takes no body that large (max_request_size); score with --archive"
+        limit = "the image is larger than the server's max_request_size; score it with --archive"
         return _refusal(answer, limit)
     if not isinstance(body, dict) or (answer.is_success and "heads" not in body):
-        return _refusal(answer, "no answer of sonode; is --url the right one?")
+        return _refusal(answer, "not a sonode server; check --url")
     if answer.status_code == httpx.codes.NOT_FOUND:
-        return _refusal(answer, f"it serves no model {model}; name one with --model")
+        return _refusal(answer, f"it does not serve model {model}; choose another with --model")
     if "oken" in str(body.get("message")) and "stage" not in body:
-        return _refusal(answer, f"the token is refused; read it anew (--key-file or {TOKEN})")
+        return _refusal(answer, f"the token is refused; read it again (--key-file or {TOKEN})")
     return body
 
 
@@ -181,11 +183,11 @@ def _show(path: Path, body: Mapping[str, Any]) -> None:
     rows = []
     for head, score in body["heads"].items():
         threshold = score["threshold"]
-        said = f"{100 * score['probability']:.1f} %"
-        if given := score.get("given"):  # an older archive does not say
-            said += f", given {given}"
+        probability = f"{100 * score['probability']:.1f} %"
+        if given := score.get("given"):  # older archives do not have it
+            probability += f", given {given}"
         limit = "most probable" if threshold is None else f"above {100 * threshold:.1f} %"
-        rows.append((head, said, score["label"], limit))
+        rows.append((head, probability, score["label"], limit))
         for label, probability in (score.get("distribution") or {}).items():
             rows.append(("", f"{100 * probability:.1f} %", f"  {label}", ""))
     table(path.name, ("head", "probability", "label", "threshold"), rows)
@@ -196,7 +198,7 @@ def _show(path: Path, body: Mapping[str, Any]) -> None:
     for warning in body["warnings"]:
         say(f"warning   {warning}")
     if not body["consistent"]:
-        say("warning   incoherent: a head is positive and its parent is not")
+        say("warning   inconsistent: a head is positive and its parent is not")
     for heatmap in body["heatmaps"].values():
         for key in PICTURES:
             if key in heatmap:

@@ -30,12 +30,12 @@ def archives_in(store: Path) -> dict[str, str]:
         name = str(manifest["model"]["modelName"])
         if name in found:
             raise UserError(
-                f"{store} holds two archives of model {name}, {found[name]} and {archive.name}: "
-                f"say what to serve, e.g. --models {name}={archive.name}"
+                f"{store} has two archives of model {name}, {found[name]} and {archive.name}: "
+                f"choose one, for example --models {name}={archive.name}"
             )
         found[name] = archive.name
     if not found:
-        raise UserError(f"{store} holds no archive (*.mar): make one with `sonode pack`")
+        raise UserError(f"{store} has no archive (*.mar): make one with `sonode pack`")
     return found
 
 
@@ -110,16 +110,16 @@ def _parse_models(store: Path, items: Sequence[str]) -> dict[str, str]:
     for item in items:
         name, equals, file = item.partition("=")
         if not (name and equals and file):
-            raise UserError(f"--models {item} is not NAME=FILE: e.g. --models lesion=lesion-1.mar")
+            raise UserError(f"--models {item}: give NAME=FILE, for example lesion=lesion-1.mar")
         if not NAME.fullmatch(name):  # as in the manifest of an archive
             raise UserError(
-                f"--models {item}: NAME is of letters, digits, dots, dashes, underscores"
+                f"--models {item}: use letters, digits, dots, dashes, underscores for NAME"
             )
         if name in chosen:
             raise UserError(f"--models names {name} twice: give the second another name")
         chosen[name] = file
     for file in chosen.values():
-        read_members(store / file)  # TorchServe would tell of a damaged one in its log only
+        read_members(store / file)  # TorchServe would report a damaged one in its log only
     return chosen
 
 
@@ -128,7 +128,7 @@ def _say_how_to_call(node: TorchServeNode) -> None:
     say(f"  inference   {node.inference_url}/predictions/NAME")
     say(f"  management  {node.management_url}")
     say(f"  metrics     {node.metrics_url} (no token)")
-    say(f"  tokens      {node.key_file} (renewed every hour: read them at each use)")
+    say(f"  tokens      {node.key_file} (renewed every hour: read the file for each request)")
     say(f"  logs        {node.run_dir / 'logs'}")
     # Through a pipe: an argument of curl would show the token in every list of processes.
     header = (

@@ -33,7 +33,7 @@ def elapsed(entry: Stamped) -> float:
     """Seconds since the entry was written, 0 and more.
 
     Over a boot that is what the clock says, which may have been set; where it says that the entry
-    is yet to come, its time begins anew.
+    is yet to come, its time starts again.
     """
     written, now = entry.facts.get(CLOCK), stamp()
     if written and now["boot"] and written["boot"] == now["boot"]:

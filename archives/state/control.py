@@ -44,17 +44,17 @@ def operator() -> str:
 
 
 def ask(state: Path, word: Word, step: int) -> None:
-    """Ask. `step` is the seq of the step's entry: what comes too late for it is not heeded.
+    """Ask. `step` is the seq of the step's entry: a command too late for it is ignored.
 
     The later word counts, but nothing takes `abort` back.
     """
-    told = json.dumps({"word": word, "step": step, "by": operator()})
+    text = json.dumps({"word": word, "step": step, "by": operator()})
     if word == "abort":
         with suppress(OSError):  # a full disk
-            write_private(state, state / "abort", told.encode())
+            write_private(state, state / "abort", text.encode())
         (state / UNDER_WAY).unlink(missing_ok=True)
         return
-    write_private(state, state / "control", told.encode())
+    write_private(state, state / "control", text.encode())
 
 
 def asked(state: Path, step: int) -> Asked | None:
@@ -76,7 +76,7 @@ def clear(state: Path) -> None:
 
 
 def begin(state: Path) -> None:
-    """Forget all that was asked: a rollout begins. Raises OSError without room."""
+    """Forget all commands: a rollout begins. Raises OSError where the disk is full."""
     clear(state)
     (state / "abort").unlink(missing_ok=True)
     open_own(state, state / UNDER_WAY).close()

@@ -21,7 +21,7 @@ def open_own(state: Path, path: Path, flags: int = os.O_APPEND) -> IO[bytes]:
     """Open a file of the state folder to read and write; it is made where there is none.
 
     It is for its owner's eyes alone; one that root has made is the owner's, too. Root follows no
-    link: the owner's processes, which strangers reach, could have it lead to any file.
+    link: the owner's processes, which clients reach, could have it lead to any file.
     """
     root = os.geteuid() == 0
     flags |= os.O_RDWR | os.O_CREAT | (os.O_NOFOLLOW if root else 0)
@@ -53,7 +53,7 @@ def alone(lock: IO[bytes], taken: str) -> Iterator[None]:
 
 
 def owner(state: Path) -> int:
-    """The user id of the gateway, as its files tell: a mounted folder may be root's."""
+    """The user id of the gateway, by its files: a mounted folder may be root's."""
     listed = state / "clients.json"
     owners = [path.stat().st_uid for path in (state, listed) if path.exists()]
     return next((owner for owner in owners if owner), 0)

@@ -103,8 +103,7 @@ def _value(name: str, value: Any) -> Any:
             return Release(**value)
     except TypeError:
         raise UserError(
-            f"journal: its field {name} is not understood: a newer sonode has written it; use that "
-            "one for this folder"
+            f"journal: unknown content of field {name}, written by a newer sonode; use that version"
         ) from None
     return value
 
@@ -184,7 +183,7 @@ class Journal:
         """Cut off the first line that cannot follow those before it, and all after; in `lock()`.
 
         Returns:
-            How many entries stay, and the copy of the journal as it was; None: it was sound.
+            How many entries are kept, and the copy of the damaged journal; None: it was intact.
         """
         assert self._locked, "only the holder of the lock writes"
         data = self.path.read_bytes()
@@ -237,7 +236,7 @@ def _parse(path: Path, data: bytes, first: int = 1) -> tuple[int, list[Entry]]:
             entry = None
         if entry is None or entry.seq != number:
             raise UserError(
-                f"{path}, line {number}: no entry of a journal: `sonode rollout repair --state "
+                f"{path}, line {number}: not a journal entry: `sonode rollout repair --state "
                 f"{path.parent}` keeps what comes before it, or put a copy back"
             )
         entries.append(entry)

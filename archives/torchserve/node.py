@@ -28,10 +28,10 @@ from archives.torchserve.tokens import Keys, Kind, ask
 from sonode.console import UserError
 
 HANDLER = "SONODE_HANDLER_"  # see handlers/settings.py
-ROOM = Path(__file__).resolve().parent
-CONFIG = ROOM.parents[1] / "config.properties"
-METRICS_CONFIG = ROOM / "metrics.yaml"
-LOG_CONFIG = ROOM / "log4j2.xml"
+FOLDER = Path(__file__).resolve().parent
+CONFIG = FOLDER.parents[1] / "config.properties"
+METRICS_CONFIG = FOLDER / "metrics.yaml"
+LOG_CONFIG = FOLDER / "log4j2.xml"
 LAUNCHED = {b"ts.model_server", b"org.pytorch.serve.ModelServer"}  # words of its command lines
 STOP_TIMEOUT_S = 15.0  # Java needs one or two
 SOCKET_PATH_MAX = 103  # bytes of a Unix socket's path: 103 on macOS, 107 on Linux
@@ -106,8 +106,8 @@ class TorchServeNode:
         """Raise UserError, with TorchServe's last words, if it has ended."""
         if self._process is None or self._process.poll() is not None:
             self._reader.join(1.0)  # its last words may still be on their way
-            said = [line.strip() for line in list(self._console) if line.strip()]
-            last = said[-1] if said else "it said nothing"
+            output = [line.strip() for line in list(self._console) if line.strip()]
+            last = output[-1] if output else "no output"
             raise UserError(f"TorchServe has ended ({last}): see {self.run_dir / 'logs'}")
 
     def stop(self) -> None:
@@ -164,7 +164,7 @@ class TorchServeNode:
 
     def _hold(self, lock: Path) -> None:
         """Be the only node in the run folder until `stop`."""
-        taken = f"run folder {self.run_dir}: a node runs in it; stop that one, or give another"
+        taken = f"run folder {self.run_dir}: a node runs in it; stop that node, or give another"
         self._held.enter_context(alone(lock.open("ab"), taken))
 
     def _launch(self) -> None:
@@ -236,7 +236,7 @@ class TorchServeNode:
             if time.monotonic() > deadline:
                 raise UserError(
                     f"TorchServe is not ready after {self._start_timeout_s:g} s: see "
-                    f"{self.run_dir / 'logs'}, or allow it more time"
+                    f"{self.run_dir / 'logs'}"
                 )
             time.sleep(0.2)
 

@@ -51,7 +51,7 @@ class Archive(Described, Protocol):
     @property
     def threads(self) -> int: ...  # noqa: D102
     @property
-    def lanes(self) -> int: ...  # noqa: D102
+    def max_concurrency(self) -> int: ...  # noqa: D102
     @property
     def micro_batch(self) -> int: ...  # noqa: D102
 

@@ -43,9 +43,9 @@ class Pipeline:
         self.ahead = max(4 * self.batch_size, 32)
         self.fetching = Fetching(job, limits)
         self.budget = self.fetching.budget
-        self._lanes = ThreadPoolExecutor(archive.lanes, "forward")
+        self._forward_threads = ThreadPoolExecutor(archive.max_concurrency, "forward")
         self._writers = ThreadPoolExecutor(limits.fetch_threads, "heatmap")
-        self._lane_count = archive.lanes
+        self._max_concurrency = archive.max_concurrency
         self._shards = 0
         self._shards_end = threading.Condition()
 
@@ -63,7 +63,7 @@ class Pipeline:
         with self._shards_end:  # they write what they have
             self._shards_end.wait_for(lambda: not self._shards)
         self.fetching.close()
-        for pool in (self._lanes, self._writers):
+        for pool in (self._forward_threads, self._writers):
             pool.shutdown(cancel_futures=True)
 
     @contextmanager
@@ -135,15 +135,15 @@ class Pipeline:
     def _finished(
         self, scoring: deque[tuple[list[Ready], Future[list[Outcome]]]]
     ) -> Generator[tuple[int, results.Row], None, UserError | CancelledError | None]:
-        """Yield the rows of batches that are scored, and of those beyond two for each lane."""
+        """Yield the rows of batches that are scored, and wait for those beyond two a thread."""
         ended = None
-        while scoring and (len(scoring) > 2 * self._lane_count or scoring[0][1].done()):
+        while scoring and (len(scoring) > 2 * self._max_concurrency or scoring[0][1].done()):
             ended = (yield from self._results(*scoring.popleft())) or ended
         return ended
 
     def _submitted(self, batch: list[Ready]) -> tuple[list[Ready], Future[list[Outcome]]]:
         self.budget.park(-sum(ready.size for ready in batch))
-        return batch, self._lanes.submit(self._score, batch)
+        return batch, self._forward_threads.submit(self._score, batch)
 
     def _given_up(
         self, fetching: Iterable[tuple[int, Future[Fetched | results.Row]]]

@@ -1,4 +1,4 @@
-"""The forward pass: one network, several inference engines, all proved on golden examples.
+"""The forward pass: one network, several inference engines, all checked on golden examples.
 
 Start at `choose`. May import `model_def` and `handlers.settings`.
 """

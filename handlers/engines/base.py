@@ -1,9 +1,9 @@
-"""What an inference engine is: one network's forward pass, run one way or another.
+"""What an inference engine is: one way to run a network's forward pass.
 
 An engine has a `name` (what every result states), a `tolerance` (the largest difference of a
-probability to the float32 one), a `micro_batch` (rows that go through it together) and `lanes`
-(threads that may usefully call it at once). `forward` is thread-safe. The trunk runs in the
-engine's precision; the heads always in float32, from the averaged features.
+probability to the float32 one), a `micro_batch` (rows that go through it together) and
+`max_concurrency` (threads that may usefully call it at once). `forward` is thread-safe. The trunk
+runs in the engine's precision; the heads always in float32, from the averaged features.
 
 Shapes in names: B rows, S the network's input side, L logits, C channels and h, w of the last
 feature map.
@@ -38,7 +38,7 @@ class Engine(Protocol):
     name: str
     tolerance: float
     micro_batch: int
-    lanes: int
+    max_concurrency: int
 
     def forward(self, crops_BSS: torch.Tensor) -> Forward:
         """Logits and features of uint8 crops, for any number of rows."""

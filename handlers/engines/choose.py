@@ -1,4 +1,4 @@
-"""Which engine runs here: the one asked for, or the fastest of this device; and what comes next."""
+"""Which engine runs: the one that is set, or the fastest of this device, then the fallbacks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def candidates(settings: Settings, device: torch.device) -> list[EngineName]:
 
 
 def first_that_holds(names: Sequence[EngineName], use: Callable[[EngineName], float]) -> float:
-    """Give the engines to `use` until one starts and proves itself; what it returns for that one.
+    """Give the engines to `use` until one does not raise; return what `use` returns for it.
 
     Raises:
         RuntimeError: what the last one failed with (EngineUnavailable, GoldenMismatch, torch's).
@@ -48,7 +48,7 @@ def first_that_holds(names: Sequence[EngineName], use: Callable[[EngineName], fl
         except RuntimeError as error:
             if following is None:
                 raise
-            logger.warning("engine %s is not used: %s; going on to %s", name, error, following)
+            logger.warning("engine %s is not used: %s; trying %s", name, error, following)
     raise AssertionError("no engine to try")
 
 
@@ -62,11 +62,11 @@ def build(
     """The engine of that name around a network in eval mode.
 
     Raises:
-        EngineUnavailable: not on this machine; with what it needs.
+        EngineUnavailable: it cannot run on this machine; the message says what it needs.
     """
     if device.type == "cuda":
-        # cuDNN convolves float32 in TF32, of 10 bits, unless told otherwise: neither the reference
-        # nor what heat maps compute would be float32. No GPU has run it yet.
+        # By default cuDNN convolves float32 in TF32, of 10 bits: neither the reference nor the heat
+        # maps would be float32. No GPU has run it yet.
         torch.backends.cudnn.allow_tf32 = False
     if name.startswith("openvino"):
         return OpenVINOEngine(
@@ -74,7 +74,9 @@ def build(
         )
     if name == "cuda":
         if device.type != "cuda":
-            raise EngineUnavailable("engine cuda: no CUDA device here; choose another engine")
+            raise EngineUnavailable(
+                "engine cuda: no CUDA device on this machine; choose another engine"
+            )
         return AutocastEngine(network, facts, device)
     if name == "compile":
         return CompileEngine(network, facts, device)

@@ -47,7 +47,7 @@ class OpenVINOEngine:
             import openvino as ov
         except ImportError as error:
             raise EngineUnavailable(
-                "engine openvino: OpenVINO is not installed; pip install 'sonode[cpu]'"
+                "engine openvino: OpenVINO is not installed; run pip install 'sonode[cpu]'"
             ) from error
         self.network = network
         # What each grey becomes in each channel. Looked up, since torch would share the work on one
@@ -55,7 +55,7 @@ class OpenVINOEngine:
         greys_1VV = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)
         self._values_3V = normalise(greys_1VV, facts).view(3, 256).numpy()
         # One more than streams: none is idle while what comes before and after a pass is done.
-        self.lanes = threads + 1
+        self.max_concurrency = threads + 1
         self.tolerance = BF16_TOLERANCE if bf16 else FP32_TOLERANCE
         self.name = f"openvino-cpu-{'bf16' if bf16 else 'fp32'}"
         self._compiled = ov.Core().compile_model(
@@ -72,7 +72,7 @@ class OpenVINOEngine:
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         # A process's first call sets up what OpenVINO knows of numpy, within a lock of its own that
         # it keeps while it lets go of Python's: of two threads that came first, each would wait for
-        # the other for ever. So one pass runs here, where there is one thread.
+        # the other without end. So one pass runs here, where there is one thread.
         self.forward(torch.zeros((1, facts.size, facts.size), dtype=torch.uint8))
 
     def forward(self, crops_BSS: torch.Tensor) -> Forward:
@@ -157,7 +157,8 @@ def trunk_graph(network: Network, size: int) -> Any:
                 layer = traced.get_submodule(node.target)
                 if type(layer) not in layers:
                     raise EngineUnavailable(
-                        f"engine openvino: it has no {type(layer).__name__}; choose another engine"
+                        f"engine openvino: layer {type(layer).__name__} is not supported; choose "
+                        "another engine"
                     )
                 values[node] = layers[type(layer)](*inputs, layer)  # type: ignore[operator]
             elif node.target in (operator.add, operator.iadd):

@@ -35,7 +35,7 @@ class EagerEngine:
 
     tolerance = FP32_TOLERANCE
     micro_batch = 8
-    lanes = 1
+    max_concurrency = 1
 
     def __init__(self, network: Network, facts: Preprocessing, device: torch.device) -> None:
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -54,11 +54,11 @@ class CompileEngine:
     compiler and about half a minute at start.
 
     It is compiled for two sizes, one row and `micro_batch`; other numbers of rows are padded, since
-    each new size would be compiled anew.
+    each new size would be compiled again.
     """
 
     micro_batch = 8
-    lanes = 1
+    max_concurrency = 1
 
     def __init__(self, network: Network, facts: Preprocessing, device: torch.device) -> None:
         self.bf16 = device.type == "cuda" or cpu_has_bf16()
@@ -100,7 +100,7 @@ class AutocastEngine:
 
     tolerance = BF16_TOLERANCE
     micro_batch = 16
-    lanes = 2
+    max_concurrency = 2
 
     def __init__(self, network: Network, facts: Preprocessing, device: torch.device) -> None:
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

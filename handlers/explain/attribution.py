@@ -100,14 +100,15 @@ class Attributor:
                 # Asked in here: to wait for the maps of other threads takes time, too.
                 if time.monotonic() > deadline:
                     raise ExplanationTooLong(
-                        f"explain: no time left for {method} in this batch; ask again, for fewer "
-                        "heads, or for gradcam, which takes none",
+                        f"explain: the time limit of this batch is reached before {method}; send "
+                        "it again, with fewer heads, or with gradcam, which has no time limit",
                         field="explain",
                     )
                 map_hw = self._through_captum(method, input_SS, target)
         if not np.isfinite(map_hw).all():
             raise ExplanationFailed(
-                f"explain: {method} gave no finite map of {head}; ask without it", field="explain"
+                f"explain: the {method} map of {head} is NaN or infinite; send it without explain",
+                field="explain",
             )
         return Attribution(map_hw, self._describe(head, decides, target - own.start))
 
@@ -202,7 +203,7 @@ def _guided_gradcam(
 
     method = GuidedGradCam(logits, logits.network.trunk[-1])
     with warnings.catch_warnings():
-        # Captum tells that it sets hooks and removes them; the twin is there for that.
+        # Captum warns that it sets and removes hooks; on the twin they do no harm.
         warnings.filterwarnings("ignore", "Setting backward hooks on ReLU", UserWarning)
         values_13SS = method.attribute(image_13SS, target=target, interpolate_mode="bilinear")
     return _cells(values_13SS.sum(dim=1).abs(), FINE)

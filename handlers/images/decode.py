@@ -29,7 +29,7 @@ from model_def.stored_image import (
     unusable,
 )
 
-# Pillow tells its logger the tags of a file, and warns of odd metadata; a worker's log has neither.
+# Pillow logs the tags of a file and warns of odd metadata; neither may reach a worker's log.
 logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
@@ -43,17 +43,19 @@ def decode(data: bytes, frame: int | None = None) -> Frame:
 
     Raises:
         ImageTooLarge, UnsupportedImage, UnreadableImage, InvalidFrame, MissingDecoder: with the
-            limit or what is taken.
+            limit or the supported values.
     """
     if dicom.is_dicom(data):
         return dicom.decode(data, frame)
     if len(data) > MAX_BYTES:
         raise ImageTooLarge(
-            f"image: {len(data)} bytes; the limit is {MAX_BYTES}, send the lesion's frame alone",
+            f"image: {len(data)} bytes; the limit is {MAX_BYTES}; send only the lesion's frame",
             field="image",
         )
     if frame not in (None, 0):
-        raise InvalidFrame("frame: a still image has frame 0 only", field="frame")
+        raise InvalidFrame(
+            f"frame: {frame} is out of range; a still image has only frame 0", field="frame"
+        )
     try:
         with refused(), opened(data) as image:
             _check_header(image)
@@ -62,13 +64,13 @@ def decode(data: bytes, frame: int | None = None) -> Frame:
             further = image.format == "MPO"
     except UnidentifiedImageError:
         raise UnsupportedImage(
-            f"image: not a format taken here; send {', '.join(FORMATS)} or DICOM", field="image"
+            f"image: unsupported format; send {', '.join(FORMATS)} or DICOM", field="image"
         ) from None
     except RequestError:
         raise
     except Exception as error:  # decoders raise many types on damaged bytes
         raise UnreadableImage(
-            f"image: damaged or cut short ({type(error).__name__}); send the whole file",
+            f"image: damaged or truncated ({type(error).__name__}); send the complete file",
             field="image",
         ) from None
     notes = {"exif_orientation_ignored": turned, "further_pictures_ignored": further}
@@ -80,7 +82,8 @@ def _check_header(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageTooLarge(
-            f"image: {width} x {height} pixels; the limit is {MAX_PIXELS} in all", field="image"
+            f"image: {width} x {height} pixels; the limit is {MAX_PIXELS} in total; crop it",
+            field="image",
         )
     if reason := unusable(image):
         raise UnsupportedImage(f"image: {reason}", field="image")
@@ -123,7 +126,7 @@ def prepare(request: ScoringRequest, facts: Preprocessing) -> Prepared:
         roi = frame.tissue or RoI(0, 0, width, height)
     if not roi.lies_inside(width, height):
         raise InvalidRoI(
-            f"roi: {list(roi)} is empty or outside the {width} x {height} frame; give "
+            f"roi: {list(roi)} is empty or outside the {width} x {height} frame; send "
             "x_min < x_max and y_min < y_max inside it",
             field="roi",
         )

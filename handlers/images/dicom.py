@@ -4,8 +4,8 @@ pydicom parses, and decodes where a frame is neither native, RLE nor JPEG of 8 b
 only the tags of `dicom_header` are kept: names and ids never leave the file's bytes, and neither
 messages nor logs quote a value.
 
-What a file gets wrong and leaves plain is taken, with a warning that says what was assumed; what
-may be read in two ways is refused, with the tag's name.
+An error that leaves one meaning is accepted with a warning that says what was assumed. What can be
+read in two ways is refused, with the tag's name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from handlers.errors import ImageTooLarge, RequestError, UnreadableImage
 from handlers.images.dicom_decoders import decode_frame
 from handlers.images.dicom_file import is_dicom, read
 from handlers.images.dicom_header import code, frame_number, read_header
-from handlers.images.dicom_values import shades
+from handlers.images.dicom_values import displayed
 from handlers.images.frame import Frame
 from model_def.limits import MAX_DICOM_BYTES
 from model_def.preprocessing import RoI
@@ -42,7 +42,8 @@ def decode(data: bytes, frame: int | None) -> Frame:
     """
     if len(data) > MAX_DICOM_BYTES:
         raise ImageTooLarge(
-            f"image: {len(data)} bytes; the limit is {MAX_DICOM_BYTES}, cut the loop", field="image"
+            f"image: {len(data)} bytes; the limit is {MAX_DICOM_BYTES}; send fewer frames",
+            field="image",
         )
     try:
         return _decode(data, frame)
@@ -50,7 +51,7 @@ def decode(data: bytes, frame: int | None) -> Frame:
         raise
     except Exception:  # pydicom raises many types on damaged files
         raise UnreadableImage(
-            "image: damaged or incomplete DICOM; send the whole file", field="image"
+            "image: damaged or incomplete DICOM; send the complete file", field="image"
         ) from None
 
 
@@ -61,9 +62,9 @@ def _decode(data: bytes, frame: int | None) -> Frame:
     number = frame_number(header, frame)
     values, stream = decode_frame(file, header, number, notes)
     little = file.syntax.is_little_endian
-    pixels = shades(values, stream, header, file.dataset, little=little, notes=notes)
+    pixels = displayed(values, stream, header, file.dataset, little=little, notes=notes)
     tissue, flow = _regions(file.dataset, header.columns, header.rows)
-    # Text that is absent says nothing; secondary captures often have OT.
+    # A missing modality means nothing; secondary captures often have OT.
     if code(file.dataset, "Modality", []) not in (None, "US"):
         notes.append("modality_not_us")
     return Frame.of(

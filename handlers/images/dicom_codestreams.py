@@ -1,7 +1,8 @@
-"""What a compressed frame says of itself, read before any of it is decoded.
+"""The header of a compressed frame, read before any pixel is decoded.
 
-It bounds the work: size, samples and depth are the header's, or the frame is refused, and so are
-JPEGs of many scans and JPEG 2000 of many tiles or code blocks, which cost memory in no bytes.
+It bounds the work. A frame is refused where its size, samples or depth differ from the DICOM
+header's; so are JPEGs of many scans and JPEG 2000 of many tiles or code blocks, where few bytes can
+cost much memory.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Codestream:
     precision: int
     """Bits of a sample."""
     space: Space | None
-    """Of three samples, as the decoder hands them over; None where nothing tells."""
+    """Of three samples, as the decoder returns them; None where it is unknown."""
     certain: bool
     """Whether `space` is by a marker, by RGB's letters or by subsampling, and not by component
     ids of 1, 2, 3 alone, which RGB has had too."""
@@ -62,26 +63,30 @@ class Codestream:
         ):
             if stated != found:
                 raise UnreadableImage(
-                    f"image: {tag} is {stated}, the compressed frame has {found}", field="image"
+                    f"image: {tag} is {stated}, the compressed frame has {found}; export it again",
+                    field="image",
                 )
         # Lossless grey may have fewer bits, as long as a window or a palette says what they show.
         fewer = self.samples == 1 and not self.for_libjpeg
         if self.precision > header.allocated or (self.precision < header.stored and not fewer):
             raise UnreadableImage(
-                f"image: BitsStored is {header.stored}, the compressed frame has {self.precision}",
+                f"image: BitsStored is {header.stored}, the compressed frame has {self.precision}; "
+                "export it again",
                 field="image",
             )
 
 
 def _damaged(kind: str) -> UnreadableImage:
-    return UnreadableImage(f"image: the compressed frame is no {kind}, or damaged", field="image")
+    return UnreadableImage(
+        f"image: the compressed frame is not valid {kind}; send the complete file", field="image"
+    )
 
 
 def read_jpeg(data: bytes) -> Codestream:
     """Of JPEG (ISO 10918-1, B.2) or JPEG-LS (ISO 14495-1, C.2): its frame header and markers.
 
     The colour space is libjpeg's choice (jdapimin.c, `default_decompress_parms`), save that here
-    component ids of 1, 2, 3 are uncertain and others tell nothing.
+    component ids of 1, 2, 3 are uncertain and others mean nothing.
 
     Raises:
         UnreadableImage, ImageTooLarge: no such codestream, or too many scans.
@@ -99,7 +104,9 @@ def read_jpeg(data: bytes) -> Codestream:
     if len(body) < 6 or len(body) < 6 + 3 * body[5]:
         raise _damaged("JPEG")
     if (scans := jpeg.count_scans(data)) > MAX_SCANS:
-        raise ImageTooLarge(f"image: {scans} JPEG scans; the limit is {MAX_SCANS}", field="image")
+        raise ImageTooLarge(
+            f"image: {scans} JPEG scans; the limit is {MAX_SCANS}; export it again", field="image"
+        )
     precision, height, width, samples = struct.unpack(">BHHB", body[:6])
     ids, sampling = body[6 : 6 + 3 * samples : 3], body[7 : 6 + 3 * samples : 3]
     cosine = marker in (0xC0, 0xC1, 0xC2)
@@ -146,7 +153,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 def read_j2k(data: bytes) -> tuple[bytes, Codestream]:
     """Of JPEG 2000 (ISO 15444-1, annex A): the codestream without a file's boxes, and its header.
 
-    Boxes are not for DICOM (PS3.5, A.4.4); what they say of colour is not heeded.
+    Boxes are not for DICOM (PS3.5, A.4.4); their colour space is ignored.
 
     Raises:
         UnreadableImage, UnsupportedImage, ImageTooLarge: no such codestream, subsampled, or of too
@@ -180,7 +187,11 @@ def _j2k_header(data: bytes) -> Codestream:
     right, bottom, left, top, tile_width, tile_height = size[:6]
     depths = {sample[0] for sample in samples}
     if not styles or len(depths) != 1 or {sample[1:] for sample in samples} != {b"\1\1"}:
-        raise UnsupportedImage("image: JPEG 2000 of samples of several kinds", field="image")
+        raise UnsupportedImage(
+            "image: JPEG 2000 with subsampled components, or of several depths; send it "
+            "uncompressed",
+            field="image",
+        )
     width, height = right - left, bottom - top
     tiles = ceil(right / max(tile_width, 1)) * ceil(bottom / max(tile_height, 1))
     costs = [_j2k_cost(style & 1, rest, width * height, tiles) for style, rest in styles]
@@ -193,7 +204,8 @@ def _j2k_header(data: bytes) -> Codestream:
     ):
         if found > limit:
             raise ImageTooLarge(
-                f"image: JPEG 2000 of {found} {name}; the limit is {limit}", field="image"
+                f"image: JPEG 2000 has {found} {name}; the limit is {limit}; export it again",
+                field="image",
             )
     return Codestream(
         width=width,

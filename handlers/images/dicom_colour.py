@@ -1,4 +1,4 @@
-"""Three stored samples -> RGB: a compressed frame says what they are, else the header does."""
+"""Three stored samples -> RGB, by the compressed frame's colour space or else the header's."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ def to_rgb(
     """RGB of samples (H, W, 3); `notes` gets `colour_space_contradicted`.
 
     The header's YBR_RCT and YBR_ICT are transforms of JPEG 2000, which its decoder undoes;
-    elsewhere they tell nothing. In a codestream without marker the component ids are custom, and
-    the header is often wrong: the pixels decide if they are plain. Ultrasound is grey in its most
-    part, which makes three equal samples of RGB, or neutral chrominance of YBR.
+    elsewhere they mean nothing. In a codestream without marker the component ids are custom, and
+    the header is often wrong: the pixels decide where they are clear. Ultrasound is mostly grey,
+    which makes three equal samples of RGB, or neutral chrominance of YBR.
 
     Raises:
-        UnreadableImage: naming PhotometricInterpretation, where they are not plain.
+        UnreadableImage: naming PhotometricInterpretation, where they are not clear.
     """
     stated = _STATED.get(photometric)
-    said = stream.space if stream else None
+    in_stream = stream.space if stream else None
     space: Space | None
     if stream and stream.certain:
-        space = said
+        space = in_stream
     elif stream and (plain := _plain(samples)):
         space = plain
-    elif said and stated and said != stated:
+    elif in_stream and stated and in_stream != stated:
         space = None
     else:
-        space = stated or said or _plain(samples)
+        space = stated or in_stream or _plain(samples)
         if space is None and stream and not stream.for_libjpeg:
             space = "RGB"  # JPEG 2000 that mixed nothing: there is nothing to undo
     if space is None:
         raise UnreadableImage(
-            f"image: PhotometricInterpretation is {photometric}, and neither the compressed frame "
-            "nor the pixels bear it out; write it anew",
+            f"image: PhotometricInterpretation is {photometric}, but the compressed frame and the "
+            "pixels do not confirm it; export it again",
             field="image",
         )
     undone = photometric in ("YBR_RCT", "YBR_ICT") and stream is not None and stream.transformed

@@ -29,14 +29,14 @@ from handlers.images.frame import check_jpeg
 def decode_frame(
     file: File, header: Header, number: int, notes: list[str]
 ) -> tuple[Values, Codestream | None]:
-    """The stored values of frame `number`, and what a compressed frame says of itself.
+    """The stored values of frame `number`, and a compressed frame's own header.
 
     Returns:
         (rows, columns), or (rows, columns, 3) of colour in whatever space it is stored in, of
         `header.stored` bits; uint8, uint16, int8 or int16.
 
     Raises:
-        UnsupportedImage, MissingDecoder, ImageTooLarge, UnreadableImage: with what is at fault.
+        UnsupportedImage, MissingDecoder, ImageTooLarge, UnreadableImage: with the cause.
     """
     if not file.syntax.is_encapsulated:
         return within(native_frame(file, header, number, notes), header), None
@@ -57,14 +57,15 @@ def decode_frame(
         raise
     except Exception:  # decoders raise many types on damaged bytes
         raise UnreadableImage(
-            "image: the compressed frame is damaged or cut short; send the whole file",
+            "image: the compressed frame is damaged or truncated; send the complete file",
             field="image",
         ) from None
     if header.signed:
         values = values.view(f"i{values.dtype.itemsize}")
     if stream.precision > header.stored and (within(values.copy(), header) != values).any():
         raise UnreadableImage(
-            f"image: BitsStored is {header.stored}, the compressed frame has larger values",
+            f"image: BitsStored is {header.stored}, the compressed frame has larger values; "
+            "export it again",
             field="image",
         )
     return values, stream
@@ -78,7 +79,7 @@ def _rle(data: bytes, header: Header) -> Values:
     rising = edges[0] >= 64 and all(a < b for a, b in pairwise(edges))
     if count != header.samples * depth or not rising:
         raise UnreadableImage(
-            "image: RLE segments overlap, or are not one for each byte of a pixel", field="image"
+            "image: RLE segments overlap, or their number is wrong; export it again", field="image"
         )
     pixels = header.rows * header.columns
     planes = [_unpacked(data[start:end], pixels) for start, end in pairwise(edges)]
@@ -105,21 +106,23 @@ def _unpacked(segment: bytes, pixels: int) -> npt.NDArray[np.uint8]:
             return unpacked
         break
     raise UnreadableImage(
-        "image: the RLE frame unpacks to other pixels than Rows and Columns say", field="image"
+        "image: the RLE frame does not unpack to Rows x Columns pixels; export it again",
+        field="image",
     )
 
 
 def _check_decoder(syntax: uid.UID) -> None:
-    """Refuse a transfer syntax that nothing here decodes, before anything is read.
+    """Refuse a transfer syntax without decoder, before anything is read.
 
     Raises:
-        UnsupportedImage, MissingDecoder: for good, or until a package is installed.
+        UnsupportedImage: no decoder exists.
+        MissingDecoder: its package is not installed.
     """
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise UnsupportedImage(
-            "image: a transfer syntax without decoder, such as video; send it uncompressed",
+            "image: unsupported transfer syntax, such as video; send it uncompressed",
             field="image",
         ) from None
     if not decoder.available_plugins:
@@ -128,8 +131,8 @@ def _check_decoder(syntax: uid.UID) -> None:
 
 def _missing(syntax: uid.UID) -> MissingDecoder:
     return MissingDecoder(
-        f"image: {syntax.name} needs a package that is not installed here: "
-        "pip install 'pylibjpeg[all]' or python-gdcm, or send it uncompressed",
+        f"image: {syntax.name} needs a package that is not installed; run "
+        "pip install 'pylibjpeg[all]' or pip install python-gdcm, or send it uncompressed",
         field="image",
     )
 
@@ -154,7 +157,7 @@ def _by_pydicom(data: bytes, syntax: uid.UID, header: Header, stream: Codestream
     pillow = "pillow" in installed
     if pillow and header.samples == 3 and stream.precision > 8:
         raise UnsupportedImage(
-            f"image: JPEG 2000 in colour of {stream.precision} bits; send 8", field="image"
+            f"image: colour JPEG 2000 of {stream.precision} bits; send 8 bits", field="image"
         )
     values, _ = decoder.as_array(
         encapsulate([data], has_bot=False),

@@ -1,7 +1,7 @@
 """A DICOM file's bytes -> its header, and where its pixels lie: preamble, meta group, encoding.
 
-Files are taken without preamble or meta group, and where the transfer syntax contradicts the data
-set's own first element (PS3.5, 7.1), which decides; a warning says so.
+Files without preamble or meta group are accepted. Where the transfer syntax contradicts the data
+set's own first element (PS3.5, 7.1), that element decides, and a warning says so.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NATIVE = {
 
 
 class Reader(io.BytesIO):
-    """A file in memory that ends a parse of too many pieces, or of the same bytes again and again.
+    """A file in memory that ends a parse of too many reads, or of the same bytes in a loop.
 
     pydicom looks for the end of an element of undefined length up to the end of the file, and goes
     back where there is none.
@@ -51,8 +51,8 @@ class Reader(io.BytesIO):
         self.bytes_left -= len(found)
         if self.reads > MAX_READS or self.bytes_left < 0:
             raise ImageTooLarge(
-                f"image: a DICOM header of more than {MAX_READS} pieces, or that is read over and "
-                "over",
+                f"image: the DICOM header takes more than {MAX_READS} reads, or loops; "
+                "export it again",
                 field="image",
             )
         return found
@@ -108,11 +108,11 @@ def read(data: bytes, notes: list[str]) -> File:
     )
     _check_sizes(dataset)
     if "Rows" not in dataset or "Columns" not in dataset:
-        raise UnsupportedImage("image: a DICOM file without pixels; send an image", field="image")
+        raise UnsupportedImage("image: DICOM file without pixels; send an image", field="image")
     size, words = _pixels(body, syntax)
     if stated == "" and size is None:
         raise UnsupportedImage(
-            "image: TransferSyntaxUID is absent, and the pixels are compressed; write it anew",
+            "image: TransferSyntaxUID is missing and the pixels are compressed; export it again",
             field="image",
         )
     return File(dataset=dataset, syntax=syntax, body=body, size=size, words=words)
@@ -124,23 +124,28 @@ def _inflated(data: bytes, start: int) -> bytes:
     try:
         body = inflater.decompress(memoryview(data)[start:], MAX_DICOM_BYTES)
     except zlib.error:
-        raise UnreadableImage("image: deflated DICOM, damaged", field="image") from None
+        raise UnreadableImage(
+            "image: deflated DICOM is damaged; send the complete file", field="image"
+        ) from None
     if not inflater.eof:
         if len(body) < MAX_DICOM_BYTES:
-            raise UnreadableImage("image: deflated DICOM, cut short", field="image")
+            raise UnreadableImage(
+                "image: deflated DICOM is truncated; send the complete file", field="image"
+            )
         raise ImageTooLarge(
-            f"image: inflates to more than {MAX_DICOM_BYTES} bytes, the limit", field="image"
+            f"image: more than {MAX_DICOM_BYTES} bytes when decompressed; send fewer frames",
+            field="image",
         )
     return body
 
 
 def _encoding(body: Reader, stated: str, notes: list[str]) -> tuple[uid.UID, bool]:
-    """The transfer syntax, mended by the data set's first element; and whether it is implicit."""
+    """The transfer syntax, corrected by the data set's first element; whether it is implicit."""
     head = body.read(6)
     body.seek(-len(head), io.SEEK_CUR)
     syntax = uid.UID(stated or uid.ExplicitVRLittleEndian)
     if not syntax.is_transfer_syntax:
-        raise UnsupportedImage("image: TransferSyntaxUID is none that is known", field="image")
+        raise UnsupportedImage("image: unknown TransferSyntaxUID; export it again", field="image")
     implicit, little = syntax.is_implicit_VR, syntax.is_little_endian
     # Groups begin at 0008 and stay below 0100 until the pixels: one of the two bytes is zero.
     if len(head) == 6 and 0 in head[:2]:
@@ -149,7 +154,7 @@ def _encoding(body: Reader, stated: str, notes: list[str]) -> tuple[uid.UID, boo
     found = (implicit, little)
     if found not in _NATIVE or (syntax.is_encapsulated and not little):
         raise UnsupportedImage(
-            "image: TransferSyntaxUID contradicts the byte order; write it anew", field="image"
+            "image: TransferSyntaxUID contradicts the byte order; export it again", field="image"
         )
     if not stated:
         notes.append("transfer_syntax_assumed")
@@ -167,7 +172,8 @@ def _check_sizes(dataset: Dataset) -> None:
         value = element.value if element is not None else None
         if isinstance(value, bytes) and len(value) > MAX_ELEMENT_BYTES:
             raise ImageTooLarge(
-                f"image: a header element of {len(value)} bytes; the limit is {MAX_ELEMENT_BYTES}",
+                f"image: a header element has {len(value)} bytes; the limit is "
+                f"{MAX_ELEMENT_BYTES}; remove it",
                 field="image",
             )
         if element is not None and element.VR == VR.SQ and not isinstance(value, bytes | None):
@@ -180,19 +186,20 @@ def _pixels(body: Reader, syntax: uid.UID) -> tuple[int | None, bool]:
     order = "<" if syntax.is_little_endian else ">"
     head = body.read(8)
     if len(head) < 8:
-        raise UnreadableImage("image: PixelData is absent, or cut short", field="image")
+        raise UnreadableImage(
+            "image: PixelData is missing or truncated; send the complete file", field="image"
+        )
     group, element = struct.unpack(f"{order}HH", head[:4])
     if group << 16 | element != _PIXEL_DATA:
         raise UnsupportedImage(
-            "image: pixels are no whole numbers; send 8 or 16 bits", field="image"
+            "image: pixel values are not integers; send 8 or 16 bits", field="image"
         )
     # Lengths are even, so these letters are none.
     explicit = head[4:] in (b"OB\0\0", b"OW\0\0", b"UN\0\0")
     (length,) = struct.unpack(f"{order}I", body.read(4) if explicit else head[4:])
     if (length == _UNDEFINED) != syntax.is_encapsulated:
         raise UnsupportedImage(
-            "image: TransferSyntaxUID and PixelData contradict each other on compression; "
-            "write it anew",
+            "image: TransferSyntaxUID and PixelData disagree on compression; export it again",
             field="image",
         )
     return None if length == _UNDEFINED else length, head[4:6] == b"OW"

@@ -25,16 +25,20 @@ def frame_bytes(body: Reader, number: int, frames: int, extended: bytes, notes: 
         extended: the value of ExtendedOffsetTable, or nothing.
 
     Raises:
-        UnreadableImage: fragments cut short, too few, or more than can be told apart.
+        UnreadableImage: fragments truncated, too few, or not assignable to frames.
     """
     data = memoryview(body.data)
     try:
         _, items = parse_fragments(body)
     except ValueError:
-        raise UnreadableImage("image: PixelData, damaged fragments", field="image") from None
+        raise UnreadableImage(
+            "image: PixelData has damaged fragments; send the complete file", field="image"
+        ) from None
     spans = [(at + 8, at + 8 + struct.unpack("<I", data[at + 4 : at + 8])[0]) for at in items]
     if not spans or spans[-1][1] > len(data):
-        raise UnreadableImage("image: PixelData, cut short; send the whole file", field="image")
+        raise UnreadableImage(
+            "image: PixelData is truncated; send the complete file", field="image"
+        )
     table, fragments = data[slice(*spans[0])], spans[1:]
     if bytes(table[:12]).startswith(_STARTS):  # there is no table: the first item is a fragment
         table, fragments = data[:0], spans
@@ -51,7 +55,7 @@ def frame_bytes(body: Reader, number: int, frames: int, extended: bytes, notes: 
     if beginnings is None:
         raise UnreadableImage(
             f"image: NumberOfFrames is {frames}, PixelData has {len(fragments)} fragments, and no "
-            "offset table tells which are a frame's",
+            "offset table assigns them to frames; export it again",
             field="image",
         )
     if stated and stated != [offsets[index] for index in beginnings]:
@@ -61,7 +65,7 @@ def frame_bytes(body: Reader, number: int, frames: int, extended: bytes, notes: 
 
 
 def _counted(starts: list[int], fragments: int, frames: int) -> list[int] | None:
-    """The index of each frame's first fragment, where the fragments themselves tell.
+    """The index of each frame's first fragment, where the fragments alone decide it.
 
     Args:
         starts: which of the fragments begin a codestream.

@@ -1,4 +1,5 @@
-"""What a DICOM header says of its pixels, checked; what is absent and plain is assumed aloud.
+"""A DICOM header's facts about its pixels, checked. A missing fact with one usual value is assumed,
+with a warning.
 
 Messages name the tag and never quote a value that is text.
 """
@@ -49,8 +50,8 @@ class Header:
     """Bits that count, 8 to 16."""
     signed: bool
     planar: int | None
-    """0: samples pixel by pixel, 1: plane by plane; None where the file does not say.
-    It speaks of native pixels alone."""
+    """0: samples pixel by pixel, 1: plane by plane; None where it is missing.
+    It applies to native pixels alone."""
 
 
 def read_header(dataset: Dataset, notes: list[str]) -> Header:
@@ -62,43 +63,49 @@ def read_header(dataset: Dataset, notes: list[str]) -> Header:
     rows, columns = required(dataset, "Rows"), required(dataset, "Columns")
     if rows * columns > MAX_PIXELS:
         raise ImageTooLarge(
-            f"image: {columns} x {rows} pixels; the limit is {MAX_PIXELS} in all", field="image"
+            f"image: {columns} x {rows} pixels; the limit is {MAX_PIXELS} in total; crop it",
+            field="image",
         )
     if rows < 1 or columns < 1:
-        raise UnreadableImage("image: Rows or Columns is 0", field="image")
-    frames = whole(dataset, "NumberOfFrames") or 1
+        raise UnreadableImage("image: Rows and Columns must be positive", field="image")
+    frames = integer(dataset, "NumberOfFrames") or 1
     if not 1 <= frames <= MAX_FRAMES:
-        raise ImageTooLarge(f"image: {frames} frames; the limit is {MAX_FRAMES}", field="image")
+        raise ImageTooLarge(
+            f"image: NumberOfFrames is {frames}; it must be 1 to {MAX_FRAMES}", field="image"
+        )
     photometric = code(dataset, "PhotometricInterpretation", notes)
     if photometric not in (*_GREY, *_COLOUR):
         raise UnsupportedImage(
-            "image: PhotometricInterpretation; give one of " + ", ".join((*_GREY, *_COLOUR)),
+            "image: unsupported PhotometricInterpretation; use one of "
+            + ", ".join((*_GREY, *_COLOUR)),
             field="image",
         )
-    samples = whole(dataset, "SamplesPerPixel")
+    samples = integer(dataset, "SamplesPerPixel")
     usual = 3 if photometric in _COLOUR else 1
     if samples is None:
         notes.append("samples_per_pixel_assumed")
         samples = usual
     if samples != usual:
         raise UnreadableImage(
-            f"image: SamplesPerPixel is {samples}, PhotometricInterpretation has {usual}",
+            f"image: SamplesPerPixel is {samples}, PhotometricInterpretation {photometric} needs "
+            f"{usual}",
             field="image",
         )
     allocated, stored = _bits(dataset, notes)
-    signed = whole(dataset, "PixelRepresentation")
+    signed = integer(dataset, "PixelRepresentation")
     if signed is None or (samples == 3 and signed == 1):  # colour is never signed
         if stored > 8 and samples == 1:
             raise UnsupportedImage(
-                f"image: PixelRepresentation is absent, and {stored} bits may be signed or not",
+                f"image: PixelRepresentation is missing, and {stored} bits may be signed or not; "
+                "export it again",
                 field="image",
             )
         notes.append("pixel_representation_assumed")
         signed = dataset.PixelRepresentation = 0  # pydicom reads palettes and tables by it
-    planar = whole(dataset, "PlanarConfiguration")
+    planar = integer(dataset, "PlanarConfiguration")
     if signed not in (0, 1) or planar not in (None, 0, 1):
         raise UnreadableImage(
-            "image: PixelRepresentation or PlanarConfiguration is neither 0 nor 1", field="image"
+            "image: PixelRepresentation and PlanarConfiguration must be 0 or 1", field="image"
         )
     return Header(
         rows=rows,
@@ -114,20 +121,23 @@ def read_header(dataset: Dataset, notes: list[str]) -> Header:
 
 
 def _bits(dataset: Dataset, notes: list[str]) -> tuple[int, int]:
-    allocated, stored = required(dataset, "BitsAllocated"), whole(dataset, "BitsStored")
+    allocated, stored = required(dataset, "BitsAllocated"), integer(dataset, "BitsStored")
     if stored is None:
         if allocated != 8:
-            raise UnreadableImage("image: BitsStored is absent", field="image")
+            raise UnreadableImage("image: BitsStored is missing; export it again", field="image")
         notes.append("bits_stored_assumed")
         stored = 8
     if allocated not in (8, 16) or not 8 <= stored <= allocated:
         raise UnsupportedImage(
-            f"image: BitsStored {stored} in BitsAllocated {allocated}; give 8 to 16 in 8 or 16",
+            f"image: BitsStored is {stored} and BitsAllocated is {allocated}; send 8 to 16 bits "
+            "stored in 8 or 16 allocated",
             field="image",
         )
-    high = whole(dataset, "HighBit")
+    high = integer(dataset, "HighBit")
     if high not in (None, stored - 1):
-        raise UnsupportedImage("image: HighBit is not BitsStored - 1; write it anew", field="image")
+        raise UnsupportedImage(
+            f"image: HighBit is {high}; it must be BitsStored - 1 = {stored - 1}", field="image"
+        )
     return allocated, stored
 
 
@@ -135,16 +145,16 @@ def frame_number(header: Header, frame: int | None) -> int:
     """The frame that is asked for.
 
     Raises:
-        InvalidFrame: absent in a loop, or beyond its last.
+        InvalidFrame: missing for a loop, or out of range.
     """
     count = header.frames
     if frame is None and count > 1:
         raise InvalidFrame(
-            f"frame: absent, and the file has {count} frames; give 0 to {count - 1}", field="frame"
+            f"frame: missing; the file has {count} frames; send 0 to {count - 1}", field="frame"
         )
     if frame is not None and frame >= count:
         raise InvalidFrame(
-            f"frame: {frame} is beyond the last; the file has {count}, give 0 to {count - 1}",
+            f"frame: {frame} is out of range; the file has {count} frames; send 0 to {count - 1}",
             field="frame",
         )
     return frame or 0
@@ -159,7 +169,9 @@ def values(dataset: Dataset, keyword: str) -> list[Any]:
     try:
         value = dataset.get(keyword)
     except Exception:  # pydicom parses at access, and raises many types
-        raise UnreadableImage(f"image: {keyword} cannot be read", field="image") from None
+        raise UnreadableImage(
+            f"image: {keyword} cannot be read; export it again", field="image"
+        ) from None
     if value is None or (isinstance(value, str | bytes) and not value):
         return []
     return [value] if isinstance(value, str | bytes) or not hasattr(value, "__iter__") else [*value]
@@ -175,33 +187,33 @@ def number(dataset: Dataset, keyword: str) -> float | None:
     except (TypeError, ValueError):
         found = math.nan
     if not math.isfinite(found):
-        raise UnreadableImage(f"image: {keyword} is no number", field="image")
+        raise UnreadableImage(f"image: {keyword} must be a finite number", field="image")
     return found
 
 
-def whole(dataset: Dataset, keyword: str) -> int | None:
-    """The first number of an element that counts something."""
+def integer(dataset: Dataset, keyword: str) -> int | None:
+    """The first number of an element whose values are integers; None where it is absent."""
     found = number(dataset, keyword)
     if found is not None and found != int(found):
-        raise UnreadableImage(f"image: {keyword} is no whole number", field="image")
+        raise UnreadableImage(f"image: {keyword} must be an integer", field="image")
     return None if found is None else int(found)
 
 
 def required(dataset: Dataset, keyword: str) -> int:
-    """The same of an element that cannot be done without."""
-    found = whole(dataset, keyword)
+    """The same of an element that must be present."""
+    found = integer(dataset, keyword)
     if found is None:
-        raise UnreadableImage(f"image: {keyword} is absent", field="image")
+        raise UnreadableImage(f"image: {keyword} is missing", field="image")
     return found
 
 
 def code(dataset: Dataset, keyword: str, notes: list[str]) -> str | None:
-    """A code string (PS3.5, 6.2: capitals), mended where it is not one; None where absent."""
+    """A code string (PS3.5, 6.2: capitals), corrected where it is not one; None where absent."""
     first = next(iter(values(dataset, keyword)), None)
     if first is None:
         return None
     stated = str(first)
-    mended = stated.strip(" \0").upper()
-    if mended != stated.rstrip(" "):
+    corrected = stated.strip(" \0").upper()
+    if corrected != stated.rstrip(" "):
         notes.append("code_string_mended")
-    return mended or None
+    return corrected or None

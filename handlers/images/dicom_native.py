@@ -24,7 +24,7 @@ def native_frame(file: File, header: Header, number: int, notes: list[str]) -> V
     """The samples of frame `number`: (rows, columns), or (rows, columns, 3) as they are stored.
 
     Raises:
-        UnreadableImage, UnsupportedImage: too few bytes, or none of the layouts.
+        UnreadableImage, UnsupportedImage: too few bytes, or no layout fits.
     """
     assert file.size is not None
     start = file.body.tell()
@@ -39,22 +39,22 @@ def native_frame(file: File, header: Header, number: int, notes: list[str]) -> V
     whole = frame * header.frames
     if len(data) < whole:
         raise UnreadableImage(
-            f"image: PixelData has {len(data)} bytes, and {whole} are needed for the frames, Rows "
-            "and Columns of the header; send the whole file",
+            f"image: PixelData has {len(data)} bytes, but NumberOfFrames, Rows and Columns need "
+            f"{whole}; send the complete file",
             field="image",
         )
     if len(data) > whole + whole % 2:
         if header.frames > 1 and len(data) % frame:
             raise UnreadableImage(
-                f"image: PixelData has {len(data)} bytes, which are no whole number of frames of "
-                f"{frame}",
+                f"image: PixelData has {len(data)} bytes, not a multiple of the {frame} bytes of a "
+                "frame; export it again",
                 field="image",
             )
         notes.append("pixel_data_too_long")
     if header.samples == 3 and header.planar is None:
         raise UnsupportedImage(
-            "image: PlanarConfiguration is absent, and pixels may be stored one by one or in "
-            "planes; write it anew",
+            "image: PlanarConfiguration is missing, so the order of the samples is unknown; "
+            "export it again",
             field="image",
         )
     data = _swapped(data, file, header)
@@ -87,13 +87,13 @@ def _subsampled(data: memoryview, file: File, header: Header, number: int) -> Va
     fits = [frame for frame in (padded, running) if frame * header.frames == len(data)]
     if not fits or header.allocated != 8:
         raise UnreadableImage(
-            f"image: PixelData has {len(data)} bytes, which fit no layout of YBR_FULL_422 "
-            "(PhotometricInterpretation) of the header's frames, Rows and Columns",
+            f"image: PixelData has {len(data)} bytes, which do not fit YBR_FULL_422 "
+            "(PhotometricInterpretation) with NumberOfFrames, Rows and Columns; export it again",
             field="image",
         )
     if header.planar == 1:
         raise UnsupportedImage(
-            "image: PlanarConfiguration is 1, which YBR_FULL_422 cannot have", field="image"
+            "image: PlanarConfiguration is 1; YBR_FULL_422 needs 0; export it again", field="image"
         )
     frame = fits[0]
     data = _swapped(data, file, header)

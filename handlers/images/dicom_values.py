@@ -1,4 +1,4 @@
-"""Stored DICOM values -> shades of 8 bits, by the file's own display facts.
+"""Stored DICOM values -> pixels of 8 bits, by the file's own display facts.
 
 Never by the image's own range. Greyscale (PS3.3, C.7.6.3.1.2 and C.11): rescale, then the first
 window or VOI LUT; its output range, or without one the range of `BitsStored`, becomes 0 to 255;
@@ -24,7 +24,7 @@ Values = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
 
-def shades(
+def displayed(
     stored: Values,
     stream: Codestream | None,
     header: Header,
@@ -38,10 +38,10 @@ def shades(
     Args:
         stream: what a compressed frame says of its colour space.
         little: whether the header is little endian.
-        notes: gets a warning for each display fact that is not heeded.
+        notes: gets a warning for each display fact that is ignored.
 
     Raises:
-        UnsupportedImage, UnreadableImage: display facts that are not taken, or make no sense.
+        UnsupportedImage, UnreadableImage: display facts that are not supported, or are invalid.
     """
     if header.samples == 3:
         samples: Pixels = (stored >> (header.stored - 8)).astype(np.uint8)
@@ -72,13 +72,15 @@ def _shown(
     palette = "RedPaletteColorLookupTableDescriptor"
     if values(dataset, "ModalityLUTSequence") or values(dataset, palette):
         raise UnsupportedImage(
-            f"image: ModalityLUTSequence or, on grey, {palette}; send it as displayed",
+            f"image: ModalityLUTSequence, or {palette} on grey, is not supported; send the pixels "
+            "as displayed",
             field="image",
         )
     bits = header.stored
     if bits > 8 and values(dataset, "SharedFunctionalGroupsSequence"):
         raise UnsupportedImage(
-            f"image: enhanced multi-frame with {bits} bits; send it as displayed, in 8",
+            f"image: enhanced multi-frame with {bits} bits is not supported; send 8-bit pixels as "
+            "displayed",
             field="image",
         )
     low, high = (
@@ -89,15 +91,16 @@ def _shown(
     ends = sorted((slope * low + intercept, slope * high + intercept))
     if ends[0] == ends[1] or not np.isfinite(ends).all() or not np.isfinite(grey).all():
         raise UnreadableImage(
-            "image: RescaleSlope and RescaleIntercept leave one grey level", field="image"
+            "image: RescaleSlope and RescaleIntercept leave a single grey level; export it again",
+            field="image",
         )
     share = _by_lut(grey, header, dataset, little, notes)
     if share is None:
         share = _windowed(grey, dataset, notes)
     if share is None and stream and stream.precision < header.stored:
         raise UnreadableImage(
-            f"image: BitsStored is {header.stored}, the compressed frame has {stream.precision}, "
-            "and no window says which range is shown",
+            f"image: BitsStored is {header.stored}, the compressed frame has {stream.precision} "
+            "bits, and no window gives the displayed range; export it again",
             field="image",
         )
     if share is None:
@@ -111,7 +114,8 @@ def _rescale(dataset: pydicom.Dataset, notes: list[str]) -> tuple[float, float]:
         return slope, intercept
     if slope not in (None, 1) or intercept not in (None, 0):
         raise UnreadableImage(
-            "image: RescaleSlope or RescaleIntercept is absent beside the other", field="image"
+            "image: RescaleSlope and RescaleIntercept must both be present; export it again",
+            field="image",
         )
     if "RescaleSlope" in dataset or "RescaleIntercept" in dataset:
         notes.append("rescale_ignored")
@@ -126,10 +130,13 @@ def _windowed(grey: Floats, dataset: pydicom.Dataset, notes: list[str]) -> Float
         return None
     if kind not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         raise UnsupportedImage(
-            "image: VOILUTFunction; give LINEAR, LINEAR_EXACT or SIGMOID", field="image"
+            "image: unsupported VOILUTFunction; use LINEAR, LINEAR_EXACT or SIGMOID",
+            field="image",
         )
     if width is not None and width < 0:
-        raise UnreadableImage("image: WindowWidth is negative", field="image")
+        raise UnreadableImage(
+            f"image: WindowWidth is {width:g}; it must be positive", field="image"
+        )
     if centre is None or width is None or width == 0 or (kind == "LINEAR" and width < 1):
         notes.append("window_ignored")
         return None
@@ -158,7 +165,9 @@ def _by_lut(
         notes.append("voi_lut_ignored")
         return None
     if len(descriptor) != 3 or not 8 <= descriptor[2] <= 16:
-        raise UnreadableImage("image: LUTDescriptor of the VOI LUT is damaged", field="image")
+        raise UnreadableImage(
+            "image: LUTDescriptor of the VOI LUT is damaged; export it again", field="image"
+        )
     entries, first, depth = (descriptor[0] & 0xFFFF) or 2**16, descriptor[1], descriptor[2]
     if header.signed and first >= 2**15:  # written as if without sign
         first -= 2**16
@@ -172,7 +181,8 @@ def _by_lut(
         words = words.astype("<u2").view(np.uint8)[:entries]
     if len(words) != entries or words.max() >= 2**depth:
         raise UnreadableImage(
-            "image: LUTData of the VOI LUT is not as LUTDescriptor says", field="image"
+            "image: LUTData of the VOI LUT does not match LUTDescriptor; export it again",
+            field="image",
         )
     at = (np.rint(grey) - first).clip(0, entries - 1).astype(np.int64)
     shares: Floats = words[at] / (2.0**depth - 1)
@@ -184,7 +194,8 @@ def _palette(index: Values, dataset: pydicom.Dataset, little: bool) -> Pixels:
     descriptor = values(dataset, "RedPaletteColorLookupTableDescriptor")
     if len(descriptor) != 3:
         raise UnreadableImage(
-            "image: RedPaletteColorLookupTableDescriptor is absent or damaged", field="image"
+            "image: RedPaletteColorLookupTableDescriptor is missing or damaged; export it again",
+            field="image",
         )
     entries, first, depth = descriptor
     entries = entries or 2**16
@@ -203,11 +214,15 @@ def _palette(index: Values, dataset: pydicom.Dataset, little: bool) -> Pixels:
         colours = apply_color_lut(index.clip(first, first + entries - 1), dataset)[..., :3]
     except Exception:  # of many types
         raise UnreadableImage(
-            "image: PaletteColorLookupTableData is absent or damaged", field="image"
+            "image: PaletteColorLookupTableData is missing or damaged; export it again",
+            field="image",
         ) from None
     if colours.dtype == np.uint8:
         if entries > 256:
-            raise UnsupportedImage("image: 8-bit palette of over 256 entries", field="image")
+            raise UnsupportedImage(
+                f"image: 8-bit palette of {entries} entries; the limit is 256; send RGB",
+                field="image",
+            )
         return colours
     # Tables of 8 bits may come in the low or in both bytes of 16 (PS3.3, C.7.6.3.1.6).
     if depth == 8 and colours.max() < 256:
@@ -227,6 +242,7 @@ def _check_segments(table: bytes, order: str, depth: int) -> None:
         expanded += length
         if kind > 1 or expanded > 2**16:
             raise UnsupportedImage(
-                "image: segmented palette, indirect or of over 65536 entries", field="image"
+                "image: segmented palette is indirect or has more than 65536 entries; send RGB",
+                field="image",
             )
         at += 2 + (length if kind == 0 else 1)

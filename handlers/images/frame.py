@@ -67,12 +67,12 @@ def check_jpeg(encoded: bytes) -> None:
 
 @contextmanager
 def refused() -> Iterator[None]:
-    """What checks of `model_def` raise, as the request's error."""
+    """Turn what the checks of `model_def` raise into the request's error."""
     try:
         yield
     except jpeg.TooManyScans as error:
         raise ImageTooLarge(f"image: {error}", field="image") from None
     except (jpeg.Damaged, png.BadChecksum) as error:
-        raise UnreadableImage(f"image: {error}; send the whole file", field="image") from None
+        raise UnreadableImage(f"image: {error}; send the complete file", field="image") from None
     except jpeg.Unverifiable as error:
         raise UnsupportedImage(f"image: {error}", field="image") from None

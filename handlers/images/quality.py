@@ -1,4 +1,4 @@
-"""What is said about a crop beside its score: it is small, flat, saturated or in colour.
+"""Warnings about a crop: it is small, flat, saturated or in colour.
 
 The thresholds are ours. They mark images whose score deserves a second look; no score is withheld.
 """

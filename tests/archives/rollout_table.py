@@ -41,7 +41,7 @@ LIVE = "test_a_rollout"
 LINES = (
     Line("A1", "a version that hangs, at 100 % and in keep", (
         f"{LIVE}[hangs once it answers all]", "test_what_clients_gave_up_on_is_unanswered",
-        "test_an_answer_that_breaks_off_is_told_as_none",
+        "test_an_answer_that_breaks_off_is_logged_as_none",
     )),
     Line("A2", "broken clients and studies; bursts; identical versions, and bad ones", (
         f"{LIVE}[v1 to v2 beside a client that sends broken bodies]",
@@ -54,7 +54,7 @@ LINES = (
         "test_one_client_that_sends_what_no_version_can_read_stops_no_release",
         "test_what_it_fails_is_asked_of_the_old_one_whose_answer_is_dropped",
         "test_a_web_form_is_refused_before_a_node_is_asked",
-        "test_what_is_too_much_at_once_is_load_and_is_told_to_come_again",
+        "test_what_is_too_much_at_once_is_load_and_gets_retry_after",
         "test_what_is_refused_for_load_says_nothing",
     )),
     Line("A3", "one study is one, however many its pictures", (
@@ -77,15 +77,15 @@ LINES = (
         f"{LIVE}[kill -9 of a worker at each step]",
         "test_a_disk_that_is_full_stops_the_new_version_and_not_the_old_one",
         "test_on_a_full_disk_the_new_version_gets_no_traffic_and_the_old_one_goes_on",
-        "test_where_the_disk_is_full_the_new_version_answers_nobody_until_there_is_room",
-        "test_an_abort_needs_no_room_on_the_disk",
-        "test_a_full_temporary_folder_or_a_kill_is_no_word_about_the_archive",
+        "test_where_the_disk_is_full_the_new_version_answers_no_client_until_there_is_space",
+        "test_an_abort_needs_no_disk_space",
+        "test_a_full_temporary_folder_or_a_kill_is_no_verdict_on_the_archive",
         "test_a_node_that_answers_slowly_about_itself_is_no_bad_version",
-        "test_what_a_nodes_machine_lacks_is_no_word_about_the_archive",
-        "test_what_a_nodes_machine_lacks_halts_it_and_the_same_words_go_on",
-        "test_verify_that_does_not_end_is_ended_and_is_no_word_about_the_archive",
+        "test_what_a_nodes_machine_lacks_is_no_verdict_on_the_archive",
+        "test_what_a_nodes_machine_lacks_halts_it_and_the_same_command_resumes",
+        "test_verify_that_does_not_end_is_ended_and_is_no_verdict_on_the_archive",
         "test_while_a_version_loads_the_others_are_asked_as_ever",
-        "test_a_worker_that_is_killed_during_its_goldens_is_no_bad_version",
+        "test_a_worker_that_is_killed_during_its_golden_examples_is_no_bad_version",
     )),
     Line("A7", "a client that leaves its socket open", (
         "test_a_socket_that_is_left_open_is_no_latency",
@@ -105,13 +105,13 @@ LINES = (
         "test_what_does_not_say_how_long_it_is_is_no_answer",
     )),
     Line("B2", "2,200 requests of a stranger that never end", (
-        "test_many_half_requests_of_a_stranger_keep_nobody_out",
+        "test_many_half_requests_without_a_token_keep_no_client_out",
         "test_requests_that_strangers_never_end_hold_no_change_up",
         "test_one_client_does_not_hold_all_of_the_memory",
     )),
     Line("B3", "a flood of strangers in the logs; tokens on a full disk", (
         "test_a_flood_of_strangers_is_refused_and_seldom_logged",
-        "test_a_log_that_somebody_moves_is_begun_anew_and_old_ones_go",
+        "test_a_log_that_somebody_moves_is_begun_again_and_old_ones_go",
         "test_a_disk_that_is_full_stops_the_new_version_and_not_the_old_one",
     )),
     Line("B4", "gateway and nginx killed, and started on the same state", (
@@ -130,9 +130,9 @@ LINES = (
     Line("B6", "two gateways, logs that move, certificates, ciphers, headers", (
         "test_two_gateways_on_one_address_of_this_machine_are_refused",
         "test_a_new_log_with_the_number_of_a_deleted_one_is_read_from_its_start",
-        "test_a_log_that_somebody_moves_is_begun_anew_and_old_ones_go",
+        "test_a_log_that_somebody_moves_is_begun_again_and_old_ones_go",
         "test_an_expired_certificate_is_refused",
-        "test_a_certificate_that_ends_soon_is_told_once_a_day",
+        "test_a_certificate_that_ends_soon_is_reported_once_a_day",
         "test_tls_1_2_without_forward_secrecy_is_refused", "test_nothing_else_is_reachable",
         "test_what_the_handler_refuses_is_not_asked_elsewhere",
     )),
@@ -141,12 +141,12 @@ LINES = (
         "test_in_the_foreground_until_sigterm",
         "test_a_start_that_fails_leaves_no_nginx",
         "test_without_a_good_key_no_study_changes_sides",
-        "test_without_the_list_of_clients_nobody_is_let_in_or_called_a_stranger",
+        "test_without_the_list_of_clients_nobody_is_let_in_or_called_unknown",
     )),
     Line("B8", "root's files, commands at once, kill -9 of the command at each step", (
         f"{LIVE}[kill -9 of the command at each step, tokens voided every six seconds]",
         "test_what_root_writes_is_the_owners", "test_what_root_writes_is_the_gateways",
-        "test_a_word_is_judged_by_what_is_so_once_nobody_else_writes",
+        "test_a_command_is_judged_by_what_is_so_once_nobody_else_writes",
         "test_repair_cuts_off_what_cannot_be_read_on_and_keeps_a_copy",
     )),
     Line("B9", "archives that unpack to gigabytes, odd names, two packs at once", (
@@ -170,9 +170,10 @@ LINES = (
         "test_a_state_folder_that_nginx_cannot_work_in",
     )),
     Line("C", "why a guard decided; an archive allowed again; two gateways for one set of nodes", (
-        "test_each_judged_step_with_its_counts", "test_a_rollback_is_told_as_the_journal_has_it",
-        "test_a_failure_is_told_with_what_the_other_version_did",
-        "test_what_went_back_is_not_begun_anew_by_the_same_words",
+        "test_each_judged_step_with_its_counts",
+        "test_a_rollback_is_reported_as_the_journal_has_it",
+        "test_a_failure_is_reported_with_what_the_other_version_did",
+        "test_what_went_back_is_not_repeated_by_the_same_command",
         "test_a_node_has_one_gateway_until_that_is_gone",
         "test_a_second_gateway_leaves_the_nodes_of_the_first_alone",
     )),

@@ -35,7 +35,7 @@ class FakeArchive:
 
     score_reference: ClassVar[dict[str, list[int]]] = {"malignancy": [*[0] * 10, *[500] * 10]}
     threads = 2
-    lanes = 1
+    max_concurrency = 1
     micro_batch = 4
     lost = False
 

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch import run as scorer
+from batch import run
 from sonode.console import progress, say, table
 from tests.batch.conftest import FakeArchive
 
@@ -72,7 +72,7 @@ def score(manifest: str, out: str) -> dict[str, float]:
     """Score it, in this process, and say what that took."""
     archive = Stub()
     begin = time.perf_counter()
-    summary = scorer.score(manifest, out, archive, explain=None, progress=progress)
+    summary = run.score(manifest, out, archive, explain=None, progress=progress)
     assert summary.by_status["failed"] == 0 and archive.first is not None
     status = Path("/proc/self/status").read_text()
     (peak,) = re.findall(r"VmHWM:\s*(\d+) kB", status)

@@ -26,7 +26,7 @@ from typing import Any
 import pandas as pd
 
 from archives.packing.loader import LoadedArchive
-from batch import run as scorer
+from batch import run
 from batch.executors.ray_executor import connected
 from batch.scoring.opened_archive import opened
 from sonode.console import progress, table
@@ -56,7 +56,7 @@ def pinned(taken: Path, uri: str, settings: Mapping[str, object]) -> Iterator[Lo
 
 def score(manifest: Path, archive: Any, images: int, **options: Any) -> float:
     """Score a manifest; images/s from the first fetch to the last write."""
-    summary = scorer.score(
+    summary = run.score(
         str(manifest),
         tempfile.mkdtemp(dir=manifest.parent),
         archive,

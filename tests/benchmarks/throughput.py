@@ -35,8 +35,8 @@ from torchvision import transforms
 
 from archives.packing.loader import LoadedArchive, load_archive
 from archives.packing.pack import pack
-from batch import run as scorer
-from batch.storage import objects as storage
+from batch.run import score
+from batch.storage import objects
 from model_def import checkpoint
 from model_def.network import Network
 from model_def.preprocessing import Preprocessing
@@ -99,26 +99,27 @@ class Meter:
 def alone(archive: LoadedArchive, places: dict[str, list[str]], roi: str, meter: Meter) -> None:
     """Fetch, decode and forward, each alone on as many threads as there are cores."""
     images = len(places[DISK])
-    with ThreadPoolExecutor(archive.threads) as pool, ThreadPoolExecutor(archive.lanes) as lanes:
+    concurrency = archive.max_concurrency
+    with ThreadPoolExecutor(archive.threads) as pool, ThreadPoolExecutor(concurrency) as networks:
         for place, uris in places.items():
             meter.measure(
                 f"fetch, {place}",
                 images,
-                lambda uris=uris: deque(pool.map(storage.read, uris), maxlen=0),
+                lambda uris=uris: deque(pool.map(objects.read, uris), maxlen=0),
             )
-        rows = [{"image": storage.read(uri).data, "roi": roi} for uri in places[DISK]]
+        rows = [{"image": objects.read(uri).data, "roi": roi} for uri in places[DISK]]
         prepared: list[object] = []
         meter.measure("decode", images, lambda: prepared.extend(pool.map(archive.preprocess, rows)))
         size = archive.micro_batch
         batches = [prepared[start : start + size] for start in range(0, images, size)]
         forward = archive.service.inference
-        list(lanes.map(forward, batches[:1] * archive.lanes))  # warm
-        meter.measure("forward", images, lambda: deque(lanes.map(forward, batches), maxlen=0))
+        list(networks.map(forward, batches[:1] * concurrency))  # warm
+        meter.measure("forward", images, lambda: deque(networks.map(forward, batches), maxlen=0))
 
 
 def job(archive: LoadedArchive, manifest: str, out: str, explain: str | None) -> None:
     """The batch job, to its end."""
-    summary = scorer.score(manifest, out, archive, explain=explain, progress=progress)
+    summary = score(manifest, out, archive, explain=explain, progress=progress)
     assert summary.by_status["failed"] == 0
 
 
@@ -203,13 +204,13 @@ def job_name(place: str, explain: str | None) -> str:
 
 def put(root: str, bodies: Sequence[bytes], roi: Sequence[int], count: int) -> list[str]:
     """Write `count` objects and their manifest; their URIs."""
-    uris = [storage.join(root, f"images/{number:05d}.png") for number in range(count)]
+    uris = [objects.join(root, f"images/{number:05d}.png") for number in range(count)]
     for number, uri in enumerate(uris):
-        storage.write(uri, bodies[number % len(bodies)])
+        objects.write(uri, bodies[number % len(bodies)])
     columns = dict(zip(("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max"), roi, strict=True))
     manifest = pd.DataFrame({"image_uri": uris, **columns}).to_parquet()
     assert manifest is not None
-    storage.write(storage.join(root, "manifest.parquet"), manifest)
+    objects.write(objects.join(root, "manifest.parquet"), manifest)
     return uris
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from handlers import errors, requests
-from handlers.images import decode as images
+from handlers.images.decode import prepare
 from model_def.preprocessing import Preprocessing
 from tests.handlers import dicoms
 
@@ -185,7 +185,7 @@ def attempt(row: dict[str, object], headers: dict[str, object]) -> str:
     """Parse and prepare a row: "prepared", or the code of a refusal that is in order."""
     try:
         request = requests.parse(row, headers, HEADS)  # type: ignore[arg-type]
-        prepared = images.prepare(request, FACTS)
+        prepared = prepare(request, FACTS)
     except errors.RequestError as error:
         message = str(error)
         assert (error.code, error.status) in ALLOWED, error.code

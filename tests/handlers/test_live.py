@@ -37,7 +37,7 @@ from handlers import cuda_health
 _inference = ScoringService.inference
 def _faulty(self, prepared):
     if any(item.input_SS.min() == 255 for item in prepared):
-        cuda_health.is_poisoned = lambda device: True
+        cuda_health.context_is_lost = lambda device: True
         raise torch.AcceleratorError("CUDA error: device-side assert triggered")
     return _inference(self, prepared)
 ScoringService.inference = _faulty
@@ -208,12 +208,12 @@ def tells(text: str, secret: str) -> bool:
         *((text, False) for text in ("0.99000", "990001", "a-99000-b", "99000.5")),
     ],
 )
-def test_what_counts_as_told(text: str, told: bool) -> None:
+def test_what_counts_as_leaked(text: str, told: bool) -> None:
     assert any(tells(text, secret) for secret in ("DOE^J", "99000")) is told
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # pydicom's, on its own odd files
-def test_nothing_of_a_dicom_file_is_told(node: TorchServeNode) -> None:
+def test_nothing_of_a_dicom_file_is_reported(node: TorchServeNode) -> None:
     # Those that come with the package; its function for them downloads more.
     folder = Path(pydicom.__file__).parent / "data" / "test_files"
     paths = sorted(path for path in folder.rglob("*.dcm") if path.stat().st_size < 2_000_000)
@@ -246,7 +246,7 @@ def raw(url: str, text: str) -> None:
         connection.recv(1000)
 
 
-def test_no_text_of_a_client_is_told(node: TorchServeNode) -> None:
+def test_no_text_of_a_client_is_reported(node: TorchServeNode) -> None:
     url = f"{node.inference_url}/predictions/tiny"
     bearer = {"Authorization": f"Bearer {node.token()}"}
     everywhere = dict.fromkeys(
@@ -428,7 +428,7 @@ def test_a_killed_worker_comes_back_while_others_serve(node: TorchServeNode) -> 
     print(f"killed: back after {seconds:.1f} s; its answers {dict(own.statuses)}")
 
 
-def test_a_poisoned_context_ends_the_worker_after_its_answers(node: TorchServeNode) -> None:
+def test_a_lost_context_ends_the_worker_after_its_answers(node: TorchServeNode) -> None:
     old = worker_pid(node, "slow")
     with Load(node, "tiny") as other:
         with ThreadPoolExecutor(3) as pool:
@@ -439,11 +439,11 @@ def test_a_poisoned_context_ends_the_worker_after_its_answers(node: TorchServeNo
     assert {answer.json()["code"] for answer in answers[:2]} == {"inference_failed"}
     assert not psutil.pid_exists(old)
     assert set(other.statuses) == {200}
-    assert "the CUDA context is lost: this worker ends" in logs(node)["model_log.log"]
-    print(f"poisoned: back after {seconds:.1f} s")
+    assert "the CUDA context is lost" in logs(node)["model_log.log"]
+    print(f"context lost: back after {seconds:.1f} s")
 
 
-def test_an_archive_that_misses_its_goldens_is_not_served(
+def test_an_archive_that_misses_its_golden_examples_is_not_served(
     archive_path: Path, tmp_path: Path
 ) -> None:
     def miss(text: str) -> str:

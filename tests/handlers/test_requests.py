@@ -90,8 +90,9 @@ def test_base64_as_programs_write_it(text: str) -> None:
     ],
 )
 def test_base64_that_contradicts_itself(text: str) -> None:
-    with pytest.raises(MalformedRequest, match="not base64"):
+    with pytest.raises(MalformedRequest) as caught:
         requests.parse({"body": {"image": text}}, {}, HEADS)
+    assert caught.value.field == "image"
 
 
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", " GZIP "])
@@ -107,7 +108,7 @@ def test_a_gzipped_body_means_the_same(coding: str) -> None:
 
 @pytest.mark.parametrize("row", [{}, {"image": b"png", "roi": b"1,2,30,40"}])
 def test_a_form_with_a_content_encoding_is_refused(row: dict[str, object]) -> None:
-    with pytest.raises(UnsupportedEncoding, match="a form with Content-Encoding"):
+    with pytest.raises(UnsupportedEncoding):
         requests.parse(row, {"Content-Encoding": "gzip"}, HEADS)
 
 

@@ -73,7 +73,7 @@ def test_a_line_and_the_metrics_of_a_mixed_batch(
     ]
     times = StageTimes()
     times._spans = {"preprocess": (1.0, 1.0123456), "handle": (2.0, 2.000001)}
-    telemetry(metrics).tell([f"DOE^JANE:{UUID}", UUID, UUID, None], outcomes, times)
+    telemetry(metrics).record([f"DOE^JANE:{UUID}", UUID, UUID, None], outcomes, times)
     lines = [json.loads(text) for text in caplog.messages]
     assert [line["request_id"] for line in lines] == [UUID, UUID, UUID, None]
     assert [line["status"] for line in lines] == [200, 413, 200, 200]
@@ -103,13 +103,13 @@ def test_without_torchserve_lines_alone(
     context: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    Telemetry(MODEL, context).tell([None], [scored(0.2)], StageTimes())
+    Telemetry(MODEL, context).record([None], [scored(0.2)], StageTimes())
     assert [json.loads(text)["code"] for text in caplog.messages] == ["ok"]
 
 
 def test_a_metric_that_is_not_configured_is_left_out(metrics: dict[str, FakeMetric]) -> None:
     del metrics["sonode_scores_total"]
-    telemetry(metrics).tell([UUID], [scored(0.2)], StageTimes())
+    telemetry(metrics).record([UUID], [scored(0.2)], StageTimes())
     assert metrics["sonode_requests_total"].updates == [(1, ["200", "ok"])]
 
 
@@ -132,7 +132,7 @@ def test_a_stage_lasts_from_its_first_row_to_its_last(monkeypatch: pytest.Monkey
     assert times.seconds() == {"preprocess": 3.0 - 1.5, "handle": 4.0 - 1.0}
 
 
-def test_a_warning_is_told_without_its_text(
+def test_a_warning_is_reported_without_its_text(
     metrics: dict[str, FakeMetric], caplog: pytest.LogCaptureFixture
 ) -> None:
     quieten_warnings()

@@ -63,7 +63,7 @@ def test_an_interrupted_replacement_keeps_the_old_one(
         (lambda card: card["heads"][0].update(threshold=1.5), r"field `heads\.0\.threshold`"),
         (lambda card: card["heads"].reverse(), "list parents first"),
         (lambda card: card.pop("architecture"), "field `architecture`"),
-        (lambda card: card["heads"].pop(), "does not fit a resnet18 with the 1 heads as"),
+        (lambda card: card["heads"].pop(), "does not fit a resnet18"),
         (lambda card: card.update(architecture="resnet34"), "does not fit a resnet34"),
     ],
 )
@@ -76,12 +76,12 @@ def test_a_card_that_cannot_be_true_is_refused(folder: Path, change: object, mes
 
 
 def test_absent_and_damaged_files_are_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"holds no model\.json"):
+    with pytest.raises(CheckpointError, match=r"model\.json"):
         checkpoint.load(tmp_path)
     weights = folder / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors: damaged"):
         checkpoint.load(folder)
     weights.unlink()
-    with pytest.raises(CheckpointError, match=r"holds no weights\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"has no weights\.safetensors"):
         checkpoint.load(folder)

@@ -1,6 +1,7 @@
 """Sound JPEGs of every kind pass; what libjpeg fills up with grey does not."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ def encode(mode: str = "L", **options: object) -> bytes:
 
 
 def scan_starts(data: bytes) -> list[int]:
-    return [segment.start for segment in jpeg._segments(data) if segment.marker == 0xDA]
+    """Where its scans' markers begin; in coded data a 0xFF is followed by 0."""
+    return [found.start() for found in re.finditer(b"\xff\xda", data)]
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -36,7 +38,7 @@ def scan_starts(data: bytes) -> list[int]:
         ("CMYK", {}),
     ],
 )
-def test_a_sound_file_passes(mode: str, options: dict[str, object], progressive: bool) -> None:
+def test_an_intact_file_passes(mode: str, options: dict[str, object], progressive: bool) -> None:
     data = encode(mode, progressive=progressive, **options)
     jpeg.check(data)
     jpeg.check(data + b"\xff\xda" * 500 + b"a film behind the picture" + data)
@@ -73,7 +75,7 @@ def test_scans_of_the_picture_are_counted_not_bytes_in_it_or_behind_it() -> None
     data = encode("RGB", progressive=True, comment=b"\xff\xda" * 200)
     assert jpeg.count_scans(data + b"\xff\xda" * 200) == 10
     scan = data[scan_starts(data)[-1] : -2]
-    with pytest.raises(jpeg.TooManyScans, match="a JPEG of 101 scans; the limit is 100"):
+    with pytest.raises(jpeg.TooManyScans, match="101 scans; the limit is 100"):
         jpeg.check(data[:-2] + scan * 91 + END)
 
 
@@ -123,6 +125,6 @@ def test_a_scan_header_that_is_cut_short_is_damage() -> None:
         jpeg.check(data[:at] + segment(0xDA, b"") + END)
 
 
-def test_what_the_warning_interface_does_not_take_is_said_to_be_so() -> None:
-    with pytest.raises(jpeg.Unverifiable, match="subsampling; write it anew"):
+def test_what_the_warning_interface_does_not_take_is_refused() -> None:
+    with pytest.raises(jpeg.Unverifiable, match="subsampling"):
         jpeg.check(encode("CMYK", subsampling=2))

@@ -51,7 +51,7 @@ def test_16_bits_keep_their_high_byte_whatever_the_image_holds(kind: str) -> Non
         (262, 0, "white as zero"),
         (258, 12, "9 to 15 bits"),
         (339, 2, "pixel mode I|signed"),
-        (322, 40_000, "tiles larger"),
+        (322, 40_000, "tiles"),
     ],
 )
 def test_16_bit_tiffs_that_would_be_misread(tag: int, value: int, reason: str) -> None:

@@ -24,7 +24,7 @@ def check(data: bytes) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("compression", ["jpeg", "tiff_adobe_deflate", "tiff_deflate", "tiff_lzw"])
-def test_a_sound_file_passes(compression: str, mode: str) -> None:
+def test_an_intact_file_passes(compression: str, mode: str) -> None:
     check(encode(compression, mode))
 
 
@@ -90,7 +90,7 @@ def test_a_jpeg_of_another_colour_space_than_its_tags_is_refused() -> None:
             strips.append(buffer.getvalue())
         return plain_tiff(7, strips, photometric=2)
 
-    with pytest.raises(jpeg.Unverifiable, match="tags say RGB, and whose JPEG says YCbCr; write"):
+    with pytest.raises(jpeg.Unverifiable, match=r"RGB.*YCbCr"):
         check(encoded())  # JFIF's marker; by the tags alone it were (124, 75, 182)
     sound = encoded(keep_rgb=True)
     check(sound)

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from batch.storage import objects as storage
+from batch.storage import objects
 from sonode import local_s3
 from sonode.console import UserError
 from sonode.local_s3 import LocalS3
@@ -48,8 +48,8 @@ def test_a_server_that_died_leaves_nothing_and_its_data_stay(
     with LocalS3(tmp_path, bucket="studies") as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        storage.write("s3://studies/kept", b"data")
-        assert storage.list_files("s3://studies") == ["s3://studies/kept"]  # no probe is left
+        objects.write("s3://studies/kept", b"data")
+        assert objects.list_files("s3://studies") == ["s3://studies/kept"]  # no probe is left
         assert server._process is not None
         group = server._process.pid
         os.killpg(group, signal.SIGKILL)
@@ -57,7 +57,7 @@ def test_a_server_that_died_leaves_nothing_and_its_data_stay(
     with LocalS3(tmp_path, bucket="studies") as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        assert storage.read("s3://studies/kept").data == b"data"
+        assert objects.read("s3://studies/kept").data == b"data"
 
 
 def test_images_go_to_no_other_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,8 +72,8 @@ def test_images_go_to_no_other_server(tmp_path: Path, monkeypatch: pytest.Monkey
         os.environ[name] = value
     with LocalS3(tmp_path, bucket="studies") as server:
         server.take_over()
-        storage.write("s3://studies/image", b"data")
-        assert storage.read("s3://studies/image").data == b"data"
+        objects.write("s3://studies/image", b"data")
+        assert objects.read("s3://studies/image").data == b"data"
         assert "AWS_PROFILE" not in os.environ
 
 

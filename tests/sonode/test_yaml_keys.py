@@ -20,7 +20,7 @@ from sonode.yaml_keys import DuplicateKeyError, refuse_duplicate_keys
 def test_a_key_twice_is_refused_with_both_lines(text, key, line, first):
     with pytest.raises(DuplicateKeyError) as caught:
         refuse_duplicate_keys(text)
-    assert caught.value.problem == f"line {line}: key `{key}` stands in line {first} already"
+    assert caught.value.problem == f"line {line}: key `{key}` is already in line {first}"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What makes a cohort sound: every fault with its row, its field and the rows it spoils."""
+"""Checks of a cohort: every fault with its row, its field and the rows it spoils."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ K = TypeVar("K")
 ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
 LABELS = ("malignant", "alnm", "n_nodes")
 ABSENT = "absent"
-DAMAGED = "damaged or cut short; fetch it again"
-UNREADABLE = "no PNG, JPEG, BMP, TIFF or WebP of 8 or 16 bits"
+DAMAGED = "damaged or truncated; download it again"
+UNREADABLE = "not a PNG, JPEG, BMP, TIFF or WebP of 8 or 16 bits"
 _PLAIN = re.compile(r"[a-z][a-z0-9_]*")
 _FURTHER_TYPES = (pa.string(), pa.float64())
 
@@ -51,7 +51,7 @@ class Fault:
     spoils: tuple[int, ...] = ()
     """Further rows that cannot be trusted: nobody knows which of them is right."""
 
-    def tell(self, place: Callable[[int], str]) -> str:
+    def line(self, place: Callable[[int], str]) -> str:
         """The fault as `ROW, FIELD: WHAT`; `place` names a row."""
         what = self.what if self.other is None else self.what.replace("{other}", place(self.other))
         return f"{place(self.row)}, {self.field}: {what}"
@@ -62,9 +62,9 @@ def column_faults(further: pa.Schema, reserved: Collection[str]) -> Iterator[str
     seen = set(reserved)
     for field in further:
         if not _PLAIN.fullmatch(field.name):
-            yield f"column `{field.name}`: no plain name; use lower-case letters, digits and _"
+            yield f"column `{field.name}`: invalid name; use lower-case letters, digits and _"
         elif field.name in seen:
-            yield f"column `{field.name}`: the name is taken; rename it"
+            yield f"column `{field.name}`: the name is reserved; rename it"
         elif field.type not in _FURTHER_TYPES:
             yield f"column `{field.name}`: holds {field.type}; write it as string or float64"
         seen.add(field.name)
@@ -94,7 +94,7 @@ def find_faults(frame: pd.DataFrame, scans: Mapping[str, Scan | str]) -> Iterato
             yield from _lesion_faults(index, rows, first_known[lesion], lesions[lesion])
         for name in covariates:
             if not finite[name][index]:
-                yield Fault(index, name, "no finite number")
+                yield Fault(index, name, "must be a finite number")
         if scan is None:
             continue
         same = sharing[scan.sha256]
@@ -139,7 +139,7 @@ def _label_faults(index: int, malignant: object, alnm: object, n_nodes: object) 
     if not pd.isna(n_nodes) and n_nodes < 0:  # type: ignore[operator,call-overload]
         yield Fault(index, "n_nodes", f"{n_nodes} is negative")
     if malignant is False and (alnm or has_nodes):
-        yield Fault(index, "malignant", "benign with positive nodes")
+        yield Fault(index, "malignant", "malignant is benign, but nodes are positive")
     if alnm is not None and has_nodes is not None and alnm != has_nodes:
         yield Fault(index, "alnm", f"{alnm} contradicts n_nodes {n_nodes}")
 

@@ -156,13 +156,13 @@ def _image_bytes(path: Path) -> bytes:
     except IsADirectoryError as error:
         raise ImageError("a folder; give a file") from error
     except PermissionError as error:
-        raise ImageError("not readable; give yourself the right to read it") from error
+        raise ImageError("not readable; change its permissions") from error
 
 
 def _what_else(data: bytes) -> str:
     """What a file is that opens as none of the taken kinds."""
     if not data:
-        return "an empty file; fetch it again"
+        return "an empty file; download it again"
     if data[128:132] == b"DICM":
         return "a DICOM file; export its frame as PNG"
     if data.startswith(b"GIF8"):
@@ -221,7 +221,7 @@ def check_out(folder: Path, name: str, images: Iterable[str]) -> None:
         raise UserError(
             f"OUT {folder}: holds another cohort; give another folder, or remove its {TABLE} first"
         )
-    say(f"replaces the earlier import in {folder}")
+    say(f"replacing the previous import in {folder}")
 
 
 def load_cohort(folder: Path) -> Cohort:
@@ -243,7 +243,7 @@ def load_cohort(folder: Path) -> Cohort:
         raise UserError(f"COHORT {folder}: {TABLE} is not a cohort table; {remedy}") from error
     fixed, further = list(table.schema)[: len(SCHEMA)], list(table.schema)[len(SCHEMA) :]
     if [(field.name, field.type) for field in fixed] != [(it.name, it.type) for it in SCHEMA]:
-        raise UserError(f"COHORT {folder}: {TABLE} has other columns than a cohort; {remedy}")
+        raise UserError(f"COHORT {folder}: {TABLE} does not have the columns of a cohort; {remedy}")
     for fault in column_faults(pa.schema(further), RESERVED):
         raise UserError(f"COHORT {folder}: {fault}")
     for column in (it.name for it in SCHEMA if not it.nullable):
@@ -253,12 +253,12 @@ def load_cohort(folder: Path) -> Cohort:
     scans = scan_images(folder, frame)
     if ABSENT in scans.values() and len(set(scans.values())) == 1:
         raise UserError(
-            f"COHORT {folder}: none of its {len(scans)} images is where the table says; put them "
-            "back, or import again"
+            f"COHORT {folder}: none of its {len(scans)} images is at the table's path; restore "
+            "them, or import again"
         )
     similar = find_similar(frame, scans)
     every = (*find_faults(frame, scans), *patient_faults(similar))
-    faults = [fault.tell("row {}".format) for fault in every]
+    faults = [fault.line("row {}".format) for fault in every]
     if faults:
         raise UserError(
             f"COHORT {folder}: {len(faults)} faults; correct these rows and import again", faults

@@ -98,7 +98,7 @@ def absent_given(heads: Sequence[HeadSpec]) -> str | None:
 
 
 def primary_sets(heads: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
-    """The primary set of each head that has another than all rows: its name, and what tells it.
+    """The primary set of each head that has another than all rows: its name, and its column.
 
     `heads`: name -> {labels, target, parent, given}, as metrics.json has them, parents first. What
     tells a set is a column that is true in it: NAME_truth, or a label of the cohort.
@@ -141,9 +141,11 @@ def truth_in(table: pd.DataFrame, head: str, labels: Sequence[str], target: str)
         return truth_of(label_codes(table[name], labels, int(bound) if bound else None), labels)
     except UnknownLabelsError:  # what it holds instead may be anything
         wanted = "numbers" if bound else ", ".join(labels)
-        also = "" if bound or len(labels) > 2 else "; true and false, or 0 and 1, are taken as well"
+        also = (
+            "" if bound or len(labels) > 2 else "; true and false, or 0 and 1, are accepted as well"
+        )
         raise UserError(
-            f"column {name}: holds other things than the labels of head {head} ({wanted}){also}"
+            f"column {name}: has values that are not labels of head {head} ({wanted}){also}"
         ) from None
 
 

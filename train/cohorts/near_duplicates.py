@@ -13,7 +13,7 @@ not see frames that were mirrored, or cropped by more than about 2 % of a side.
 
 So much for frames of the ultrasound alone. Whole screens have their layout in common: with the
 same BUS-BRA frames on half of a black screen beside equal text 117 pairs lie above .95, on 30 % of
-it 4,481, the most similar at .981. `SAME` tells these from one picture stored twice: as JPEG of
+it 4,481, the most similar at .981. `SAME` separates these from one picture stored twice: as JPEG of
 quality 10 or more BUSI's frames keep .998, at half their size .999, with another grey curve (gamma
 .7) .985.
 
@@ -34,7 +34,7 @@ from model_def.preprocessing import Pixels
 
 SIDE = 48
 SIMILAR = 0.95
-"""From here on perhaps the same lesion: one patient where a set has no ids, else told."""
+"""From here on perhaps the same lesion: one patient where a set has no ids, else reported."""
 SAME = 0.99
 """From here on the same picture: a fault of two patients."""
 MOST = 100_000

@@ -1,9 +1,8 @@
 """What similar images of a cohort mean.
 
-Where patients are known, the same picture under two of them is a fault, and images that are no more
-than similar are shown and told. A set without patient ids has images in their place: there similar
-ones count as one patient, so that no split tears them apart, and labels that contradict each other
-are a fault.
+Where patients are known, the same picture under two of them is a fault; similar images are listed
+with a picture. A set without patient ids has images in their place: there similar ones count as one
+patient, so that no split separates them, and labels that contradict each other are a fault.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def find_similar(frame: pd.DataFrame, scans: Mapping[str, Scan | str]) -> list[S
 def patient_faults(found: Iterable[Similar]) -> Iterator[Fault]:
     """One fault for each image that is the same picture as earlier ones of other patients.
 
-    It names the most similar one and spoils them all. Of equal pixels `find_faults` tells.
+    It names the most similar one and spoils them all. `find_faults` reports equal pixels.
     """
     of_image: dict[int, list[Similar]] = {}
     for pair in found:

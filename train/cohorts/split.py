@@ -22,7 +22,7 @@ SHARES: dict[Part, float] = {
 }
 PARTS = tuple(SHARES)
 UNEVEN = 0.03
-"""What is said of a split whose parts are off by more."""
+"""A split whose parts are off by more gets a warning."""
 
 
 def part_of(patient_id: str, seed: int) -> Part:

@@ -33,7 +33,7 @@ def _variant(
     weight: float = 0.0,
     malignant_only: bool = False,
 ) -> list[str]:
-    """All that tells variants apart, as flags: they overrule the file, whatever stands in it."""
+    """The settings by which variants differ, as flags: they override the file."""
     return [
         f"--model.heads=[{heads}]",
         f"--model.hierarchy={hierarchy}",
@@ -71,7 +71,7 @@ def ablate(cohort_folder: Path, out: Path, *, seeds: int, config: Path) -> pd.Da
             repeated.
     """
     runs = _runs(cohort_folder, out, VARIANTS, seeds=seeds, config=config, part="test")
-    summary = pd.DataFrame(_summary(runs))
+    summary = pd.DataFrame(summarise(runs))
     summary.to_csv(out / "ablation.csv", index=False)
     return summary
 
@@ -150,7 +150,7 @@ def measure(checkpoint: Path, cohort_folder: Path, part: Part) -> dict[str, floa
         if name in scores:
             found[f"{name}_auc"] = value(roc_auc, label_N[known_N] == 1, scores[name][known_N])
     if len(scores) == 2:
-        # Without the malignancy label nobody can tell which error a row would be: no part of it.
+        # Without the malignancy label the type of a row's error is unknown: it is left out.
         known_N = ~np.isnan(malignant_N)
         errors = inconsistency(malignant_N, scores["malignancy"], scores["alnm"])
         found["type_1"] = value(share, errors.type_1_N[known_N], np.empty(0))
@@ -202,7 +202,7 @@ def _record_plan(
             return
         flags = {**known, **flags}
     elif out.exists() and set(out.iterdir()) - {partial}:
-        raise UserError(f"OUT {out}: holds other things; give a new folder")
+        raise UserError(f"OUT {out}: has other files; give a new folder")
     out.mkdir(parents=True, exist_ok=True)
     partial.write_text(json.dumps({**plan, "variants": flags}, indent=2) + "\n")
     partial.replace(record)
@@ -224,7 +224,8 @@ def _train(cohort: Path, folder: Path, config: Path, flags: Sequence[str], seed:
     shutil.rmtree(folder / "run")  # what resuming needed
 
 
-def _summary(runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def summarise(runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Of each variant's seeds: mean, SD, and p against `REFERENCE` with the same seeds."""
     reference = runs[runs["variant"] == REFERENCE].set_index("seed")
     for variant in VARIANTS:
         own = runs[runs["variant"] == variant].set_index("seed")
@@ -232,11 +233,11 @@ def _summary(runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
         for name in MEASURES:
             values = own[name].astype(float)
             row[f"{name}_mean"], row[f"{name}_sd"] = values.mean(), values.std(ddof=1)
-            row[f"{name}_p"] = _paired_p(values, reference[name].astype(float))
+            row[f"{name}_p"] = paired_p(values, reference[name].astype(float))
         yield row
 
 
-def _paired_p(values: pd.Series, reference: pd.Series) -> float | None:
+def paired_p(values: pd.Series, reference: pd.Series) -> float | None:
     """Student's paired t-test over the seeds; None where it says nothing.
 
     Differences that are all the same have no variance, but as floats they differ in their last

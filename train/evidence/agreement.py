@@ -19,7 +19,7 @@ from scipy.stats import binomtest, norm
 
 from train.evidence.measures import Json, Resampling, as_json
 from train.evidence.versus import Versus, compare_head, read_score, scores_of
-from train.statistics import binary as statistics
+from train.statistics import binary
 from train.statistics.binary import Bools, Floats, divide, share
 from train.statistics.bootstrap import bootstrap, bootstrap_difference
 
@@ -170,8 +170,8 @@ def _right_of(right: Sequence[Bools], patient_N: Any, how: Resampling) -> Json:
     lost, gained = int((one_N & ~two_N).sum()), int((~one_N & two_N).sum())
     return {
         "rows": len(one_N),
-        "a": statistics.value(_mean, one_N, one_N.astype(np.float64)),
-        "b": statistics.value(_mean, two_N, two_N.astype(np.float64)),
+        "a": binary.value(_mean, one_N, one_N.astype(np.float64)),
+        "b": binary.value(_mean, two_N, two_N.astype(np.float64)),
         "difference": _difference(right, patient_N, how, "no row of that label"),
         "lost": lost,
         "gained": gained,
@@ -201,7 +201,7 @@ def _difference(events: Sequence[Bools], patient_N: Any, how: Resampling, reason
     found = as_json(bootstrap_difference(_mean, a_N, b_N, a_N, patient_N, **vars(how)), reason)
     patients = len(set(patient_N))
     if patients and not (a_N != b_N).any():
-        _, most = statistics.wilson(0, patients) or (None, 1.0)
+        _, most = binary.wilson(0, patients) or (None, 1.0)
         found |= {"low": -most, "high": most, "interval": f"Wilson, {patients} patients"}
         found.pop("no_interval", None)
     return found

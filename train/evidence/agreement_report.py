@@ -65,8 +65,8 @@ def show(found: Json) -> None:
             if auc["difference"] is not None
         ]
         mean = [shown(it["mean"]["value"], sign=True) for it in head["shift"].values()]
-        told = [shown(head["kappa"]["value"]), f"{flips['count']}{share}", " ".join(mean)]
-        rows.append([name, str(head["rows"]), *told, "\n".join(aucs) or "no labels"])
+        cells = [shown(head["kappa"]["value"]), f"{flips['count']}{share}", " ".join(mean)]
+        rows.append([name, str(head["rows"]), *cells, "\n".join(aucs) or "no labels"])
     columns = ["head", "rows", "kappa", "flips", "mean shift", "AUC, B - A (95 %)"]
     table("A against B", columns, rows)
     if found["verdict"] is None:

@@ -83,7 +83,7 @@ def _check_probabilities(frame: pd.DataFrame, head: HeadSpec) -> None:
         if wrong:
             raise UserError(
                 f"head {head.name}: {wrong} of {len(frame)} probabilities are not numbers in "
-                "0..1; the checkpoint is damaged, train it anew"
+                "0..1; the checkpoint is damaged; train it again"
             )
 
 
@@ -133,7 +133,7 @@ def _judged(
         return p_N, f"P({head.name}" + (f" given {head.given})" if head.given else ")")
     if hierarchy != "independent" and on.head is not None and on.head.given == head.given:
         above_N = frame.loc[on.rows, f"{on.head.name}_probability"].to_numpy(np.float64)
-        # A parent of 0 has children of 0: a quotient of rounding, and 0 is what was said.
+        # A parent of 0 has children of 0: a quotient of rounding; the answer is 0.
         quotient_N = np.divide(p_N, above_N, out=np.zeros_like(p_N), where=above_N > 0)
         return quotient_N.clip(0, 1), f"P({head.name} given {on.head.target})"
     of = f"lesions with {head.given} positive" if head.given else "all lesions"
@@ -232,7 +232,7 @@ def _inconsistency(
 ) -> Json:
     """Both errors of one pair of heads, over the rows whose parent label is known, and by class.
 
-    Where the parent's label is missing nobody can tell which error a row is: such rows are counted
+    Where the parent's label is missing the type of error is unknown: such rows are counted
     apart and are no part of either share.
     """
     at_parent, at_child = _pairs_of_thresholds(parent, child)[at]

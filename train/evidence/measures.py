@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from train.statistics import binary as statistics
-from train.statistics import reliability
+from train.statistics import binary, reliability
 from train.statistics.binary import Bools, Floats, Metric
 from train.statistics.bootstrap import Interval, bootstrap
 from train.statistics.delong import delong
@@ -27,15 +26,15 @@ Json = dict[str, Any]
 
 _CURVE_DIGITS = 6
 _RATES: dict[str, Any] = {
-    "accuracy": statistics.accuracy,
-    "sensitivity": statistics.sensitivity,
-    "specificity": statistics.specificity,
-    "precision": statistics.precision,
-    "f1": statistics.f1,
+    "accuracy": binary.accuracy,
+    "sensitivity": binary.sensitivity,
+    "specificity": binary.specificity,
+    "precision": binary.precision,
+    "f1": binary.f1,
 }
 _AREAS: dict[str, Metric] = {
-    "roc_auc": statistics.roc_auc,
-    "pr_auc": statistics.average_precision,
+    "roc_auc": binary.roc_auc,
+    "pr_auc": binary.average_precision,
 }
 _CALIBRATION: dict[str, Metric] = {
     "brier": reliability.brier,
@@ -49,7 +48,7 @@ _REASONS = {
     "sensitivity": "no positive label",
     "specificity": "no negative label",
     "precision": "nothing is called positive",
-    "f1": "nothing is positive or called so",
+    "f1": "nothing is positive or called positive",
     "calibration_slope": _NO_LINE,
     "calibration_intercept": _NO_LINE,
 }
@@ -79,12 +78,12 @@ def as_json(
         return {**found, "reason": reason}
     if counted_N is not None and interval.value in (0, 1):
         patients = len(set(counted_N))
-        low, high = statistics.wilson(int(interval.value) * patients, patients) or (None, None)
+        low, high = binary.wilson(int(interval.value) * patients, patients) or (None, None)
         return {**found, "low": low, "high": high, "interval": f"Wilson, {patients} patients"}
     if interval.low is None:
         few = f"{undefined} of {interval.resamples} draws are undefined"
         found["no_interval"] = (
-            ("all draws are alike" if alike else few)
+            ("all draws are equal" if alike else few)
             if interval.resamples
             else "no draws, or one patient only"
         )
@@ -139,7 +138,7 @@ def measure_binary(
         "operating_points": {
             point: {
                 "threshold": threshold,
-                **asdict(statistics.confusion(truth_N, p_N, threshold)),
+                **asdict(binary.confusion(truth_N, p_N, threshold)),
                 **{name: rate(point, name) for name in _RATES},
                 "wilson": _wilson(truth_N, p_N, threshold),
             }
@@ -155,7 +154,7 @@ def _calibration(
     patient_N: npt.NDArray[Any],
     how: Resampling,
 ) -> Json:
-    """What only the rows that a probability speaks of can tell of it; `judged` says which it is."""
+    """Measures on the rows that a probability applies to; `judged` names these."""
     judged_N, words = judged
     if judged_N is None:
         nothing = Interval(value=None, low=None, high=None, resamples=0, undefined=0)
@@ -195,9 +194,9 @@ def measure_subgroup(
 ) -> Json:
     """The few measures that a subgroup is large enough for."""
     metrics: dict[str, Metric] = {
-        "roc_auc": statistics.roc_auc,
-        "sensitivity": partial(statistics.sensitivity, threshold=threshold),
-        "specificity": partial(statistics.specificity, threshold=threshold),
+        "roc_auc": binary.roc_auc,
+        "sensitivity": partial(binary.sensitivity, threshold=threshold),
+        "specificity": partial(binary.specificity, threshold=threshold),
     }
     found = bootstrap(metrics, truth_N, p_N, patient_N, **vars(how))
     classes, called_N = why_undefined(truth_N), p_N > threshold
@@ -231,12 +230,12 @@ def measure_categorical(
     """
 
     def one(label: int) -> Metric:
-        return lambda truth, p, weight: statistics.roc_auc(truth == label, p[:, label], weight)
+        return lambda truth, p, weight: binary.roc_auc(truth == label, p[:, label], weight)
 
     each = [one(index) for index in range(len(labels))]
 
     def right(truth: Any, p: Floats, weight: Floats) -> Floats:
-        return statistics.share(truth == p.argmax(axis=1), p, weight)
+        return binary.share(truth == p.argmax(axis=1), p, weight)
 
     def macro(truth: Any, p: Floats, weight: Floats) -> Floats:
         found: Floats = np.mean([metric(truth, p, weight) for metric in each], axis=0)
@@ -275,7 +274,7 @@ def _delong(truth_N: Bools, p_N: Floats) -> Json:
 
 def _wilson(truth_N: Bools, p_N: Floats, threshold: float) -> dict[str, list[float] | None]:
     """Score intervals of the proportions; F1 is none. They take rows as independent."""
-    counts = statistics.confusion(truth_N, p_N, threshold)
+    counts = binary.confusion(truth_N, p_N, threshold)
     hit, missed = counts.true_positive, counts.false_negative
     alarm, passed = counts.false_positive, counts.true_negative
     proportions = {
@@ -284,7 +283,7 @@ def _wilson(truth_N: Bools, p_N: Floats, threshold: float) -> dict[str, list[flo
         "specificity": (passed, passed + alarm),
         "precision": (hit, hit + alarm),
     }
-    intervals = {name: statistics.wilson(*pair) for name, pair in proportions.items()}
+    intervals = {name: binary.wilson(*pair) for name, pair in proportions.items()}
     return {name: list(found) if found else None for name, found in intervals.items()}
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from train.evidence.measures import Json
 
-# Okabe & Ito's palette: told apart by readers with any colour vision, and in grey print.
+# Okabe & Ito's palette: distinct to readers with any colour vision, and in grey print.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 LEVELS = {"image": ("per image", BLUE, "-"), "patient": ("per patient", ORANGE, "--")}
 _STYLE: Any = {

@@ -28,7 +28,7 @@ from train.evidence.measures import Json
 from train.fitting.predictions import Predictions
 
 FILES = ("metrics.json", "predictions.parquet", "report.html")
-_SAID = ((None, "none"), (True, "yes"), (False, "no"))
+_WORDS = ((None, "none"), (True, "yes"), (False, "no"))
 Profile = tuple[Sequence[float], Sequence[float]]
 """(radius in half sides of the crop, mean response at it)."""
 
@@ -111,7 +111,7 @@ def check_out(out: Path) -> None:
     if out.is_dir():
         others = sorted(entry.name for entry in out.iterdir() if entry.name not in FILES)
     if others:
-        raise UserError(f"OUT {out}: holds other things ({others[0]}); give a new folder")
+        raise UserError(f"OUT {out}: has other files ({others[0]}); give a new folder")
 
 
 def render(
@@ -134,7 +134,7 @@ def render(
         measures=MEASURES,
         rates=RATES,
         plots={name: _head_plots(name, head) for name, head in metrics["heads"].items()},
-        paper={name: _paper_figures(name, head) for name, head in metrics["heads"].items()},
+        paper={name: paper_figures(name, head) for name, head in metrics["heads"].items()},
         paper_radiomics=PAPER_RADIOMICS,
         paper_inconsistency=PAPER_INCONSISTENCY,
         gallery=[
@@ -177,10 +177,10 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, (list, tuple)):
         yield key, ", ".join(str(item) for item in value)
     else:
-        yield key, next((said for fact, said in _SAID if value is fact), str(value))
+        yield key, next((word for fact, word in _WORDS if value is fact), str(value))
 
 
-def _paper_figures(name: str, head: Json) -> tuple[float, float, float] | None:
+def paper_figures(name: str, head: Json) -> tuple[float, float, float] | None:
     """The paper's figures for the same task, found by the head's label column or name."""
     for text in (head["target"], name):
         burden = re.fullmatch(r".*nodes(?:.*\D)?([234])(_?(plus|or_more))?", text)
@@ -201,12 +201,12 @@ def _head_plots(name: str, head: Json) -> list[dict[str, str]]:
     found = []
     if image["curves"]:
         auc = {level: levels[level]["roc_auc"]["value"] for level in plots.LEVELS}
-        said = ", ".join(
+        aucs = ", ".join(
             f"area per {level} " + ("undefined" if area is None else f"{area:.3f}")
             for level, area in auc.items()
         )
         drawn = plots.roc(levels)
-        found.append((f"ROC: {head['primary']}", f"ROC curve of {what}: {said}", drawn))
+        found.append((f"ROC: {head['primary']}", f"ROC curve of {what}: {aucs}", drawn))
         alt, drawn = f"Precision-recall curve of {what}", plots.precision_recall(levels)
         found.append((f"Precision and recall: {head['primary']}", alt, drawn))
     for on, both in head["sets"].items():

@@ -85,19 +85,19 @@ def _kinds(predictions: Predictions, head: HeadSpec) -> Iterator[tuple[str, list
     parent = next((other for other in predictions.heads if other.name == head.parent), None)
     if parent is not None:
         parent_N = frame[f"{parent.name}_probability"].to_numpy() > parent.threshold
-        yield f"{head.name}: incoherent with {parent.name}", most_sure(positive_N & ~parent_N)
+        yield f"{head.name}: inconsistent with {parent.name}", most_sure(positive_N & ~parent_N)
 
 
 def _item(predictions: Predictions, head: HeadSpec, title: str, row: int) -> GalleryItem:
     facts = predictions.frame.iloc[row]
-    said = []
+    texts = []
     for other in predictions.heads:
         if not other.categorical:
             truth = facts[f"{other.name}_truth"]
             known = "unknown" if pd.isna(truth) else other.labels[bool(truth)]
-            said.append(f"{other.name} {facts[f'{other.name}_probability']:.2f} (truth: {known})")
+            texts.append(f"{other.name} {facts[f'{other.name}_probability']:.2f} (truth: {known})")
     explained = predictions.explained.get(head.name)
     if explained and explained[row] != head.name:
-        said.append(f"heat map of {explained[row]}, which decides {head.name}")
+        texts.append(f"heat map of {explained[row]}, which decides {head.name}")
     png = overlay(predictions.crops[row], predictions.cams[head.name][row])
-    return GalleryItem(title, png, "; ".join(said))
+    return GalleryItem(title, png, "; ".join(texts))

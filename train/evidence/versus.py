@@ -52,7 +52,7 @@ class Versus:
 
 
 def versus(first: Path, second: Path, *, resamples: int = 2000, seed: int = 0) -> list[Versus]:
-    """Compare every head that both folders' predictions.parquet have; the others are said.
+    """Compare every head that both folders' predictions.parquet have; the others are reported.
 
     Raises:
         UserError: no predictions, other images, boxes or labels, or no head in common.
@@ -122,7 +122,7 @@ def compare_head(
 
     Rows must be the same images in the same order; of their facts `patient_id` is needed. The
     head's primary set (see `labels.primary_sets`) is compared, too, where there is one and
-    either frame has the column that tells it. Rows whose truth one of the two lacks are left out,
+    either frame has the set's column. Rows whose truth one of the two lacks are left out,
     and counted: a network for ALNM alone has none of a benign lesion, one with malignancy has.
 
     Raises:
@@ -131,15 +131,17 @@ def compare_head(
     (label_N, score_N), (other_N, rival_N) = (read_score(frame, score) for frame in (one, two))
     lacking_N = np.stack([np.isnan(label_N), np.isnan(other_N)])
     if (label_N != other_N)[~lacking_N.any(axis=0)].any():
-        raise UserError(f"{score}: the two predictions disagree about the truth; evaluate anew")
+        raise UserError(
+            f"{score}: the two predictions disagree about the truth; run the evaluations again"
+        )
     if alone := int((lacking_N[0] != lacking_N[1]).sum()):
         say(f"{score}: {alone} rows have a truth in one of the two alone: not compared")
     known_N = ~(lacking_N.any(axis=0) | np.isnan(score_N) | np.isnan(rival_N))
     sets = {"all": known_N}
     if primary is not None:
         name, column = primary
-        if told := [frame[column] for frame in (one, two) if column in frame]:
-            sets[name] = known_N & told[0].eq(True).fillna(False).to_numpy(bool)
+        if known := [frame[column] for frame in (one, two) if column in frame]:
+            sets[name] = known_N & known[0].eq(True).fillna(False).to_numpy(bool)
     found = []
     for on, rows in sets.items():
         truth, first, second = label_N[rows] == 1, score_N[rows], rival_N[rows]
@@ -223,24 +225,26 @@ def _sets(folder: Path) -> dict[str, tuple[str, str]]:
         heads = json.loads(path.read_text(encoding="utf-8"))["heads"]
         return primary_sets(heads)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: absent, or not written by sonode; evaluate anew") from error
+        raise UserError(
+            f"{path}: missing, or not written by sonode; run the evaluation again"
+        ) from error
 
 
 def _read(folder: Path) -> pd.DataFrame:
     path = folder / "predictions.parquet"
     if not path.is_file():
         raise UserError(
-            f"{folder}: holds no predictions.parquet; give OUT of `sonode evaluate` or "
+            f"{folder}: has no predictions.parquet; give OUT of `sonode evaluate` or "
             "`sonode radiomics`"
         )
     try:
         frame = pd.read_parquet(path, dtype_backend="numpy_nullable")
         absent = [column for column in (*KEYS, *ROI_COLUMNS) if column not in frame]
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a Parquet table; evaluate anew") from error
+        raise UserError(f"{path}: not a Parquet table; run the evaluation again") from error
     if absent:
         raise UserError(
-            f"{path}: no predictions of sonode (no column {', '.join(absent)}); evaluate anew"
+            f"{path}: not sonode's predictions (no column {', '.join(absent)}); evaluate again"
         )
     return frame
 

@@ -28,7 +28,10 @@ from train.statistics.binary import choose_threshold
 RULES = ("youden", "sensitivity_0.90")  # in every card; another sensitivity is, where it is served
 OPERATING_POINT = r"^(0\.5|youden|sensitivity_0\.\d*[1-9]\d*)$"
 """Which threshold is served: `sensitivity_0.95` is the highest that has it on validation."""
-TEMPERATURES = (0.5, 10.0)  # ours: beyond them a validation part is too small or too easy to tell
+TEMPERATURES = (
+    0.5,
+    10.0,
+)  # ours: beyond them a validation part is too small or too easy to separate
 SCORE_BINS = 20
 FEWEST_PATIENTS, FEWEST_OF_A_LABEL = 30, 5
 """Labelled validation patients, of all labels and of each, to fit a temperature from (ours).
@@ -63,7 +66,7 @@ def calibrate(
     positives, or all under max constraint and where `parent_negative` is `negative`), where its
     temperature minimises the cross entropy (Guo et al. 2017, https://arxiv.org/abs/1706.04599);
     thresholds are chosen there on the calibrated probability that is reported. What validation
-    cannot tell stays as it is, and is said: temperature 1 with too few patients, at a bound, or
+    cannot decide stays as it is, with a message: temperature 1 with few patients, at a bound, or
     where a temperature fitted on the other patients does not lower the cross entropy of those that
     were left out (5-fold cross-validation by patient); threshold 0.5.
     """
@@ -232,15 +235,15 @@ def _chosen(rows: _Rows, patient_N: npt.NDArray[Any]) -> tuple[float, str]:
     )
     if patients < FEWEST_PATIENTS or fewest < FEWEST_OF_A_LABEL:
         return 1.0, (
-            f"{patients} validation patients, {fewest} of the rarest label, do not carry one; "
-            f"it takes {FEWEST_PATIENTS} and {FEWEST_OF_A_LABEL}"
+            f"{patients} validation patients, {fewest} of the rarest label, are too few; "
+            f"calibration needs {FEWEST_PATIENTS} and {FEWEST_OF_A_LABEL}"
         )
     temperature, _ = rows.fit()
     for bound in TEMPERATURES:
         if math.isclose(temperature, bound, rel_tol=0.01):
             return 1.0, (
                 f"the fit ran into the bound {bound:.2g}: the {patients} validation patients are "
-                "too few or too easy to tell"
+                "too few or too easy to separate"
             )
     fitted = alone = 0.0
     for _, left_out in GroupKFold(FOLDS).split(label_N, groups=patient_N):
@@ -248,5 +251,5 @@ def _chosen(rows: _Rows, patient_N: npt.NDArray[Any]) -> tuple[float, str]:
         apart, rest = rows.of(chosen_N), rows.of(~chosen_N)
         fitted += len(left_out) / len(label_N) * apart.cross_entropy(rest.fit()[0])
         alone += len(left_out) / len(label_N) * apart.cross_entropy(1.0)
-    told = f"cross entropy of patients left out {fitted:.4f}, and {alone:.4f} with 1"
-    return (temperature, told) if fitted < alone else (1.0, f"no gain: {told}")
+    why = f"cross-validated cross entropy {fitted:.4f}, and {alone:.4f} with 1"
+    return (temperature, why) if fitted < alone else (1.0, f"no gain: {why}")

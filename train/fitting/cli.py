@@ -67,7 +67,7 @@ class EpochLines(Callback):
             )
         if not values["train_loss"].isfinite():
             raise UserError(
-                f"training diverged in epoch {trainer.current_epoch + 1} (the loss is no number); "
+                f"training diverged in epoch {trainer.current_epoch + 1} (loss NaN or infinite); "
                 "give a smaller model.learning_rate and a new --out"
             )
         if not trainer.is_global_zero:
@@ -89,7 +89,7 @@ def primary(aucs: Sequence[HeadAuc]) -> dict[str, HeadAuc]:
 
 
 def shown(found: HeadAuc) -> str:
-    """The AUC as text; undefined is said, not replaced by a number."""
+    """The AUC as text; `undefined` where it is, never a number."""
     return "undefined" if found.auc is None else f"{found.auc:.3f}"
 
 
@@ -125,7 +125,7 @@ class TrainCLI(LightningCLI):
                 trainer.precision = "32-true"  # as in `sonode evaluate`: one checkpoint, one figure
         seed = self.settings.seed_everything
         if isinstance(seed, bool) or seed < 0:
-            raise UserError(f"--seed_everything {seed}: give a whole number from 0")
+            raise UserError(f"--seed_everything {seed}: must be a non-negative integer")
 
     def instantiate_classes(self) -> None:
         """Build trainer, task and data from the settings."""
@@ -144,7 +144,7 @@ class TrainCLI(LightningCLI):
         run = self.settings.out / resuming.RUN
         given = self.config_init[str(self.subcommand)].trainer
         if given.default_root_dir is not None:
-            raise UserError("--trainer.default_root_dir: is below --out; give --out alone")
+            raise UserError("--trainer.default_root_dir: is below --out; give only --out")
         self.best = ModelCheckpoint(run, "best", monitor="val_calibrated_loss")
         # A rule of its own: `save_last` writes only where a best one is written, too.
         latest = ModelCheckpoint(
@@ -190,7 +190,7 @@ class TrainCLI(LightningCLI):
             if record.read_text() != text:
                 raise UserError(
                     f"--out {out}: holds an interrupted run of another configuration or cohort; "
-                    "give another folder, or what it began with to resume it"
+                    "give another folder, or the original settings to resume it"
                 )
             done = self.datamodule.epochs_done = resuming.epochs_of(last)
             if self.trainer.is_global_zero:
@@ -306,7 +306,7 @@ class TrainCLI(LightningCLI):
         if self.datamodule.split_seed != trained_with:
             raise UserError(
                 f"--data.split_seed {self.datamodule.split_seed}: the checkpoint was trained with "
-                f"{trained_with}; another split would evaluate it on patients it was trained on"
+                f"{trained_with}; another split would test it on patients that it was trained on"
             )
         check_unseen(self.settings.out / CHECKPOINT, self.datamodule, part, self._rows(part))
         self.model.network, self.model.heads = network, card.heads

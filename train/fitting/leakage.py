@@ -85,9 +85,9 @@ def _patient(patient_id: str, key: bytes) -> bytes:
 def check_unseen(checkpoint: Path, data: CohortData, part: str, rows: Iterable[int]) -> None:
     """Refuse to evaluate on images or patients that the checkpoint was trained or chosen on.
 
-    An image may be stored anew, as another file of other pixels, and a patient of a later cohort
+    An image may be stored again, as another file of other pixels, and a patient of a later cohort
     may have another name; the split sees neither. A checkpoint whose `IMAGES` is absent, or of an
-    earlier version, cannot be checked so, which is said.
+    earlier version, cannot be checked so, which is reported.
 
     Raises:
         UserError: `IMAGES` is damaged, or rows show what was learned from; all rows are listed.
@@ -131,10 +131,10 @@ def seen_before(weights: Path, data: CohortData, parts: Mapping[Part, Iterable[i
 
 
 def _read(checkpoint: Path) -> pa.Table | None:
-    """`IMAGES` of a checkpoint; None where there is none, which is said."""
+    """`IMAGES` of a checkpoint; None where there is none, which is reported."""
     path = checkpoint / IMAGES
     if not path.is_file():
-        say(f"CHECKPOINT {checkpoint}: holds no {IMAGES}; not checked: whether it saw these images")
+        say(f"CHECKPOINT {checkpoint}: has no {IMAGES}; not checked: whether it saw these images")
         return None
     try:
         known = pq.read_table(path, page_checksum_verification=True)

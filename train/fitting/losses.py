@@ -47,7 +47,7 @@ def child_labels(
     """The labels that each head learns from (B, K), NaN where it learns nothing.
 
     Independent heads under `mask` skip samples whose parent label is 0. In a chain each head learns
-    the conditional probability: these are its labels where the parent's is 1, which tell it from
+    the conditional probability: these are its labels where the parent is 1, which separate it from
     the parent's (`chain_likelihood` takes what the other labels say as well). Other heads speak of
     every lesion, so they learn from all labels, those that follow from a negative parent too (see
     `implied`): from the parent's positives alone they would learn the conditional probability.

@@ -31,8 +31,7 @@ def lock(out: Path) -> IO[str]:
     except BlockingIOError as error:
         file.close()
         raise UserError(
-            f"--out {out}: another training is under way there; wait for its end, stop it, or give "
-            "another folder"
+            f"--out {out}: another training uses it; wait for it, stop it, or give another folder"
         ) from error
     return file
 
@@ -57,14 +56,14 @@ def epochs_of(last: Path) -> int:
         return int(state["epoch"]) + 1
     except Exception as error:  # whatever an unpickler meets in a torn file
         raise UserError(
-            f"--out {last.parents[1]}: its {RUN}/{LAST} is damaged; remove {RUN}/ to start again"
+            f"--out {last.parents[1]}: its {RUN}/{LAST} is damaged; delete {RUN}/ to start again"
         ) from error
 
 
 def keep_log(logger: CSVLogger, epochs_done: int) -> None:
-    """Log the rows of the epochs that stay once more: a CSVLogger deletes the earlier file.
+    """Log the rows of the kept epochs again: a CSVLogger deletes the previous file.
 
-    Rows of the epoch that was cut short are left out, since it is trained anew.
+    Rows of the interrupted epoch are left out, since it is trained again.
     """
     try:
         text = (Path(logger.log_dir) / "metrics.csv").read_text()

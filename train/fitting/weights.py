@@ -45,12 +45,12 @@ def load_trunk(network: Network, architecture: Architecture, source: str) -> str
     try:
         missing = expected - set(trunk)
         if missing:
-            raise RuntimeError(f"{len(missing)} of {len(expected)} tensors are absent")
+            raise RuntimeError(f"{len(missing)} of {len(expected)} tensors are missing")
         network.load_state_dict(trunk, strict=False)
     except RuntimeError as error:
         raise UserError(
             f"model.weights {source}: not the weights of a {architecture} "
-            f"({str(error).splitlines()[-1].strip()}); give those of that architecture"
+            f"({str(error).splitlines()[-1].strip()}); give weights of that architecture"
         ) from error
     return known_as
 

@@ -11,7 +11,7 @@ import pandas as pd
 from sonode.console import UserError, progress, say
 from train.cohorts.cohort import Cohort
 from train.importers.draft import Draft
-from train.importers.notes import PICTURES, tell_left_out
+from train.importers.notes import PICTURES, report_left_out
 from train.importers.texts import missing_words, spelt_label
 from train.importers.values import malignancy, number
 
@@ -36,7 +36,9 @@ def import_breast(source: Path, out: Path, *, drop_faulty: bool = False) -> Coho
     files = {path.name: path for path in pictures}
     twice = [name for name, times in Counter(path.name for path in pictures).items() if times > 1]
     if twice:
-        raise UserError(f"SRC {source}: holds {len(twice)} names twice ({twice[0]}); keep one each")
+        raise UserError(
+            f"SRC {source}: has {len(twice)} duplicate names ({twice[0]}); keep one of each"
+        )
     draft = Draft(out, {"age": float, "birads": str, "diagnosis": str})
     normal = 0
     rows = list(sheet.to_dict("records"))
@@ -67,7 +69,7 @@ def import_breast(source: Path, out: Path, *, drop_faulty: bool = False) -> Coho
         for column in ("Mask_tumor_filename", "Mask_other_filename")
         for name in str(row.get(column, "")).split("&")
     }
-    tell_left_out("images are not in the sheet", [it for it in pictures if it.name not in named])
+    report_left_out("images are not in the sheet", [it for it in pictures if it.name not in named])
     if normal:
         say(f"{normal} normal images have no lesion and are left out")
     return draft.finish(
@@ -82,7 +84,7 @@ def _read_sheet(source: Path) -> pd.DataFrame:
     """The first sheet as text, blanks as the empty one."""
     books = [path for path in sorted(source.rglob("*.xlsx")) if not path.name.startswith("~$")]
     if len(books) != 1:
-        raise UserError(f"SRC {source}: holds {len(books)} .xlsx files; BrEaST's folder has one")
+        raise UserError(f"SRC {source}: has {len(books)} .xlsx files; keep only that of BrEaST")
     try:
         sheet = pd.read_excel(books[0], dtype=str, keep_default_na=False, engine="openpyxl")
     except ImportError as error:
@@ -90,7 +92,7 @@ def _read_sheet(source: Path) -> pd.DataFrame:
             "import breast: needs openpyxl to read .xlsx; install it with the extra `train`"
         ) from error
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"SRC {books[0].name}: not an Excel workbook; fetch it again") from error
+        raise UserError(f"SRC {books[0].name}: not an Excel workbook; download it again") from error
     absent = [column for column in _COLUMNS if column not in sheet.columns]
     if absent:
         raise UserError(f"SRC {books[0].name}: no column {', '.join(absent)} on the first sheet")

@@ -8,7 +8,7 @@ from model_def.preprocessing import RoI
 from sonode.console import UserError, progress
 from train.cohorts.cohort import Cohort
 from train.importers.draft import Draft
-from train.importers.notes import tell_left_out
+from train.importers.notes import report_left_out
 from train.importers.records import read_records
 from train.importers.texts import spelt_id, spelt_label
 from train.importers.values import bbox, malignancy
@@ -31,7 +31,7 @@ def import_bus_bra(source: Path, out: Path, *, drop_faulty: bool = False) -> Coh
         UserError: not the layout of BUS-BRA, or the cohort has faults.
     """
     if not (source / TABLE).is_file():
-        raise UserError(f"SRC {source}: holds no {TABLE}; give BUS-BRA's top folder")
+        raise UserError(f"SRC {source}: has no {TABLE}; give BUS-BRA's top folder")
     records = read_records(source / TABLE, _COLUMNS)
     draft = Draft(out, {"histology": str, "birads": str})
     both = list(zip(records.places, records.rows, strict=True))
@@ -51,7 +51,7 @@ def import_bus_bra(source: Path, out: Path, *, drop_faulty: bool = False) -> Coh
     for folder, prefix in (("Images", "bus_"), ("Masks", "mask_")):
         named = {f"{record['ID'].replace('bus_', prefix, 1)}.png" for record in records.rows}
         found = (source / folder).iterdir() if (source / folder).is_dir() else ()
-        tell_left_out(
+        report_left_out(
             f"files of {folder} have no row in {TABLE}",
             [path for path in found if path.name not in named and path.name[0] != "."],
         )

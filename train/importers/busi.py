@@ -11,7 +11,7 @@ from model_def.preprocessing import RoI
 from sonode.console import UserError, progress, say
 from train.cohorts.cohort import Cohort
 from train.importers.draft import Draft
-from train.importers.notes import PICTURES, tell_left_out
+from train.importers.notes import PICTURES, report_left_out
 
 _NUMBERED = re.compile(r"(?:benign|malignant) \(([0-9]+)\)")
 
@@ -63,7 +63,7 @@ def import_busi(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort
     if repeated:
         say(
             f"{repeated} images repeat the pixels of another and share its patient id; "
-            "a lesion that stands twice is kept once"
+            "a duplicate lesion is kept once"
         )
     return draft.finish(
         name="BUSI", source="BUSI", synthetic=False, drop_faulty=drop_faulty, patient_ids=False
@@ -75,30 +75,30 @@ def _pictures(
 ) -> tuple[list[Path], dict[tuple[str, str], list[Path]]]:
     """The images of the class folders, and the masks of each by its folder and stem.
 
-    What else lies there is left out, and said.
+    Other files are left out, and reported.
     """
     images: list[Path] = []
     masks_of: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for folder in folders:
         files = sorted(folder.iterdir())
         pictures = [it for it in files if it.suffix.lower() in PICTURES and it.name[0] != "."]
-        tell_left_out(
-            f"files of {folder.name} are no images by their name", set(files) - set(pictures)
+        report_left_out(
+            f"files of {folder.name} do not have the name of an image", set(files) - set(pictures)
         )
         masks = [it for it in pictures if "_mask" in it.stem]
         mine = [it for it in pictures if "_mask" not in it.stem]
         stems = {image.stem for image in mine}
         for mask in masks:
             masks_of[folder.name, mask.stem.rpartition("_mask")[0]].append(mask)
-        tell_left_out(
+        report_left_out(
             f"masks of {folder.name} have no image",
             [mask for mask in masks if mask.stem.rpartition("_mask")[0] not in stems],
         )
         images += mine
     normal = source / "normal"
     others = [it for it in source.iterdir() if it.is_dir() or it.suffix.lower() in PICTURES]
-    tell_left_out(
-        "files or folders are none of BUSI's three",
+    report_left_out(
+        "files or folders are not one of BUSI's three",
         [it for it in others if it not in (*folders, normal) and it.name[0] != "."],
     )
     if normal.is_dir():

@@ -36,7 +36,7 @@ from train.cohorts.similar_images import (
     patient_faults,
     write_sheet,
 )
-from train.importers.notes import tell_alike, tell_of_images
+from train.importers.notes import report_alike, report_images
 from train.importers.values import (
     MASK_THRESHOLD,
     FormatError,
@@ -58,7 +58,7 @@ class _BoxFile(NamedTuple):
 
 
 class Draft:
-    """A cohort to be in `out`; nothing is written before `finish` has found it sound."""
+    """A cohort to be in `out`; nothing is written before `finish` has checked it."""
 
     def __init__(self, out: Path, further: Mapping[str, type] | None = None) -> None:
         """Take the cohort's folder, and the further columns as name -> str or float."""
@@ -117,7 +117,7 @@ class Draft:
             return None
         if len(greys) > 1:
             self.note(
-                "masks hold more greys than two (stored as JPEG?): pixels from "
+                "masks have more than two grey levels (stored as JPEG?): pixels from "
                 f"{MASK_THRESHOLD} on are taken for the lesion"
             )
         if (box := mask_box(pixels)) is None:
@@ -148,7 +148,7 @@ class Draft:
         is LESION_1, and so on. The faults noted since the last record are those of all its rows.
         """
         rows = tuple(range(len(self.rows), len(self.rows) + max(1, len(boxes))))
-        self.faults += [Fault(rows[0], *told, spoils=rows) for told in self.pending]
+        self.faults += [Fault(rows[0], *fault, spoils=rows) for fault in self.pending]
         self.pending = []
         reference = _reference(image, self.out)
         self.box_files += [_BoxFile(*its, rows, reference) for its in self._box_files]
@@ -189,9 +189,9 @@ class Draft:
         for classes in self.classes.values():
             if len(classes) > 1:
                 all_of = [f"{name or 'no name'} ({times})" for name, times in classes.items()]
-                say(f"boxes of several classes are all taken for lesions: {', '.join(all_of)}")
+                say(f"boxes of all classes are used as lesions: {', '.join(all_of)}")
         labels = [column for column, kind in self.further.items() if kind is str]
-        tell_alike(self.rows, self.places, ("patient_id", "device", *labels))
+        report_alike(self.rows, self.places, ("patient_id", "device", *labels))
         rows = pd.DataFrame(self.rows, columns=[*SCHEMA.names, *self.further])
         rows = rows.astype({name: kind for name, kind in self.further.items() if kind is float})
         table = to_table(rows)
@@ -202,16 +202,16 @@ class Draft:
         scans = scan_images(self.out, frame)
         self.faults += self._box_file_faults(scans)
         frame = self._join_similar(frame, scans, patient_ids=patient_ids)
-        told = {(fault.row, fault.field) for fault in self.faults}
+        known = {(fault.row, fault.field) for fault in self.faults}
         doubtful = {fault.row for fault in self.faults}
         for fault in find_faults(frame, scans):
             boxless = fault.field == "roi" and pd.isna(frame["roi_x_min"].iloc[fault.row])
-            if (fault.row, fault.field) in told or (boxless and fault.row in doubtful):
-                continue  # the cause is told already
+            if (fault.row, fault.field) in known or (boxless and fault.row in doubtful):
+                continue  # the cause is listed already
             self.faults.append(fault)
         if self.faults:
             faults = sorted(self.faults, key=lambda fault: fault.row)
-            lines = [fault.tell(self.places.__getitem__) for fault in faults]
+            lines = [fault.line(self.places.__getitem__) for fault in faults]
             if not drop_faulty:
                 raise UserError(
                     f"SRC: {len(lines)} faults; correct them and import again, or leave these rows "
@@ -230,7 +230,7 @@ class Draft:
             raise UserError("SRC: no row is left for a cohort")
         about: dict[str, Any] = {"name": name, "synthetic": synthetic, "patient_ids": patient_ids}
         write_cohort(self.out, frame, source=source, **about)
-        tell_of_images({image: scans[image] for image in frame["image"].unique()})
+        report_images({image: scans[image] for image in frame["image"].unique()})
         return checked_cohort(self.out, frame, scans, **about)
 
     def _join_similar(
@@ -238,7 +238,7 @@ class Draft:
     ) -> pd.DataFrame:
         """Note the faults of similar images; the frame, in which they may be one patient now."""
         found = find_similar(frame, scans)
-        if patient_ids:  # of equal pixels `find_faults` tells
+        if patient_ids:  # `find_faults` reports equal pixels
             found = [pair for pair in found if not pair.same_pixels]
         if not found:
             (self.out / SHEET).unlink(missing_ok=True)  # of an earlier import
@@ -250,10 +250,10 @@ class Draft:
         else:
             conflicts = dict(label_faults(frame, found))
             self.faults += conflicts.values()
-            # Equal pixels are one image whatever is said of them; `conflicts` tells what is wrong.
+            # Equal pixels are one image whatever their labels; `conflicts` reports these.
             joined = [pair for pair in found if pair.same_pixels or pair not in conflicts]
             frame = one_patient(frame, joined)
-            meaning = "count as one patient, for want of ids"
+            meaning = "count as one patient, since there are no ids"
 
         def pixels(row: int) -> Pixels:
             return read_image(self.out / str(frame["image"].iloc[row]))

@@ -32,11 +32,11 @@ class Drawn(NamedTuple):
 
     boxes: list[RoI]
     size: tuple[int | None, int | None]
-    """Width and height of the frame that they were drawn on; None where the file does not say."""
+    """Width and height of the frame that they were drawn on; None where the file has none."""
     by_the_letter: bool
     """Whether the corners are numbers of pixels from 1, as the standard says."""
     image: str
-    """The image's name without folders and ending, "" where the file does not say."""
+    """The image's name without folders and ending, "" where the file has none."""
     names: list[str]
     """The class of each box."""
 
@@ -113,7 +113,7 @@ def _parsed(path: Path) -> Element:
         raise AnnotationError(f"{path.name}: cannot be read ({error.strerror})") from error
     except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
         # LookupError: an encoding that nobody knows
-        raise AnnotationError(f"{path.name}: damaged, or no XML") from error
+        raise AnnotationError(f"{path.name}: not valid XML") from error
     if root.tag != "annotation":
         raise AnnotationError(
             f"{path.name}: begins with <{root.tag[:20]}>, where Pascal VOC has <annotation>; "
@@ -193,7 +193,7 @@ def read_yolo(path: Path, size: tuple[int, int]) -> YoloBoxes:
     except OSError as error:
         raise AnnotationError(f"{path.name}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise AnnotationError(f"{path.name}: no text in UTF-8") from error
+        raise AnnotationError(f"{path.name}: not UTF-8 text") from error
     boxes, outlines, confidences, classes = [], 0, 0, []
     for place, line in enumerate(lines, start=1):
         if not (fields := line.split()):
@@ -219,11 +219,11 @@ def _fractions(fields: list[str], where: str) -> list[float]:
         raise AnnotationError(f"{where}: {len(fields)} fields; YOLO has `class cx cy w h`")
     known = [value for field in fields if (value := _value(field)) is not None]
     if len(known) < len(fields):
-        raise AnnotationError(f"{where}: holds other things than numbers")
+        raise AnnotationError(f"{where}: must have numbers only")
     if not known[0].is_integer():
-        raise AnnotationError(f"{where}: the class is no whole number")
+        raise AnnotationError(f"{where}: the class must be an integer")
     if not all(0 <= value <= 1 for value in known[1:]):
-        raise AnnotationError(f"{where}: holds a number outside 0..1; give fractions of the frame")
+        raise AnnotationError(f"{where}: has a number outside 0..1; give fractions of the frame")
     return known[1:]
 
 

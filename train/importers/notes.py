@@ -1,4 +1,4 @@
-"""What an import tells of its source beside the faults: what is left out, odd ids, odd images."""
+"""What an import reports beside faults: files left out, odd ids, odd images."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ DARK = 64
 _NAMED = 50
 
 
-def tell_left_out(what: str, paths: Iterable[Path]) -> None:
+def report_left_out(what: str, paths: Iterable[Path]) -> None:
     """Say which files are left out, as "N WHAT and are left out:", if there are any."""
     names = sorted(path.name for path in paths)
-    _tell(f"{len(names)} {what} and are left out:", names)
+    _report(f"{len(names)} {what} and are left out:", names)
 
 
-def tell_alike(
+def report_alike(
     rows: Sequence[Mapping[str, object]], places: Sequence[str], columns: Iterable[str]
 ) -> None:
     """Warn of ids and labels that are others by case, blanks, leading zeros or a .0 alone.
@@ -32,34 +32,34 @@ def tell_alike(
     """
     for column in columns:
         found = alike(cast("str | None", row.get(column)) for row in rows)
-        _tell(
+        _report(
             f"{column} differs by case, blanks, leading zeros or .0 alone and counts as different:",
             [" and ".join(places[row] for row in same) for same in found],
         )
     if rounded_by_excel(str(row["patient_id"]) for row in rows):
         say(
             "each patient_id of more than 15 digits ends in zeros there, as Excel rounds numbers: "
-            "patients may have become one; export the ids as text"
+            "several patients may now share an id; export the ids as text"
         )
 
 
-def tell_of_images(scans: Mapping[str, Scan | str]) -> None:
+def report_images(scans: Mapping[str, Scan | str]) -> None:
     """Warn of images that are nearly black, and of orientations that are not applied."""
     known = {image: scan for image, scan in scans.items() if isinstance(scan, Scan)}
     dark = [Path(image).name for image, scan in known.items() if scan.brightest < DARK]
-    _tell(
-        f"{len(dark)} images are nearly black (no pixel reaches {DARK} of 255): greys of 12 bits "
-        "in a file of 16 come out so; scale them to the full range:",
+    _report(
+        f"{len(dark)} images are nearly black (no pixel reaches {DARK} of 255), as 12-bit greys in "
+        "a 16-bit file are; scale them to the full range:",
         dark,
     )
     if turned := sum(scan.turned for scan in known.values()):
         say(
             f"{turned} images have an EXIF orientation, which is not applied, as in serving: "
-            "boxes must be of the stored pixels, not of what a viewer shows turned"
+            "boxes must refer to the stored pixels, not to a rotated view"
         )
 
 
-def _tell(heading: str, lines: Sequence[str]) -> None:
+def _report(heading: str, lines: Sequence[str]) -> None:
     """The heading and the first of the lines; nothing where there are none."""
     if lines:
         say(heading)

@@ -68,17 +68,17 @@ class Records:
                 )
             elif codes:
                 say(
-                    f"column `{name}`: whole numbers from 0 to 9 are taken for labels; "
-                    f"--column {name}=number makes them numbers"
+                    f"column `{name}`: integers from 0 to 9 are read as labels; "
+                    f"--column {name}=number reads numbers"
                 )
                 parsers[name] = code
             else:
                 parsers[name] = number if kind is float else spelt_label
                 if kind is str:
-                    self._tell_of_numbers(name)
+                    self._report_mixed(name)
         return parsers
 
-    def _tell_of_numbers(self, name: str) -> None:
+    def _report_mixed(self, name: str) -> None:
         """Say which values make a label of a column that is a number for the most part."""
         others = [
             place
@@ -87,21 +87,21 @@ class Records:
         ]
         if 0 < 2 * len(others) < sum(bool(row[name]) for row in self.rows):
             say(
-                f"column `{name}` is a label, since {len(others)} of its values are no numbers "
-                f"({others[0]}); --column {name}=number makes these faults"
+                f"column `{name}` is read as labels, since {len(others)} values are not numbers "
+                f"({others[0]}); --column {name}=number reports them as faults"
             )
 
 
 def read_records(path: Path, required: Collection[str]) -> Records:
     """The records of a CSV (UTF-8; comma, semicolon or tab) or a Parquet file.
 
-    Values have no outer spaces; words for "missing" are blanks, which is said.
+    Values have no outer spaces; words for "missing" are read as blanks, and reported.
 
     Raises:
         UserError: no such file, not of its format, or without a required column.
     """
     if path.is_dir():
-        raise UserError(f"SRC {path}: is a folder; give the table in it")
+        raise UserError(f"SRC {path}: is a folder; give the table's file")
     if not path.is_file():
         raise UserError(f"SRC {path}: no such file")
     data = path.read_bytes()
@@ -113,7 +113,7 @@ def read_records(path: Path, required: Collection[str]) -> Records:
     records = _read_parquet(path, data) if parquet else _read_csv(path, data, required)
     twice = [name for name, times in Counter(records.columns).items() if times > 1]
     if twice:
-        raise UserError(f"SRC {path.name}: column {', '.join(twice)} stands twice; keep one")
+        raise UserError(f"SRC {path.name}: column {', '.join(twice)} is duplicated; keep one")
     absent = [name for name in required if name not in records.columns]
     if absent:
         raise UserError(f"SRC {path.name}: no column {', '.join(absent)}; add it, blank if unknown")
@@ -142,16 +142,16 @@ def _read_csv(path: Path, data: bytes, required: Collection[str]) -> Records:
         lines = [(number, line[: len(columns)]) for number, line in lines]
     if columns and not set(required) & set(columns):
         raise UserError(
-            f"SRC {path.name}: its first line names no column {', '.join(required)}; let the "
-            "header stand there, in these letters"
+            f"SRC {path.name}: its first line has none of the columns {', '.join(required)}; write "
+            "the header there, spelt so"
         )
     body = [(number, line) for number, line in lines[1:] if any(line)]
     ragged = [str(number) for number, line in body if len(line) != len(columns)]
     if ragged:
         mark = {",": "a comma", ";": "a semicolon", "\t": "a tab"}.get(separator, separator)
         raise UserError(
-            f"SRC {path.name}: line {', '.join(ragged)}: not {len(columns)} fields as the header; "
-            f"quote a field that holds {mark}, and take away one at a line's end"
+            f"SRC {path.name}: line {', '.join(ragged)}: not the header's {len(columns)} fields; "
+            f"quote a field that contains {mark}, and remove one at a line's end"
         )
     rows = [dict(zip(columns, line, strict=True)) for _, line in body]
     _blank_missing(rows, columns)
@@ -201,17 +201,17 @@ def _separator(text: str, required: Collection[str]) -> str:
 
 
 def _blank_missing(rows: list[dict[str, str]], columns: Collection[str]) -> None:
-    """Make blanks of the words for "missing", and say how many of which."""
-    told = []
+    """Make blanks of the words for "missing", and report how many of which."""
+    missing = []
     for name in columns:
         words = missing_words([row[name] for row in rows])
         found = Counter(row[name] for row in rows if row[name] in words)
-        told += [f"`{word}` in {name} ({times})" for word, times in found.items()]
+        missing += [f"`{word}` in {name} ({times})" for word, times in found.items()]
         for row in rows:
             if row[name] in words:
                 row[name] = ""
-    if told:
-        say(f"read as missing: {', '.join(told)}")
+    if missing:
+        say(f"read as missing: {', '.join(missing)}")
 
 
 def _point_decimals(path: Path, rows: list[dict[str, str]], columns: Collection[str]) -> None:

@@ -11,7 +11,7 @@ from sonode.console import UserError
 from train.cohorts.cohort import ROI_COLUMNS, SCHEMA, Cohort
 from train.importers.draft import Draft
 from train.importers.labelimg import AnnotationError, read_voc, read_yolo
-from train.importers.notes import PICTURES, tell_left_out
+from train.importers.notes import PICTURES, report_left_out
 from train.importers.records import Records, read_records
 from train.importers.texts import spelt_id, spelt_label
 from train.importers.values import FormatError, file_path, identifier, number, truth, whole
@@ -81,7 +81,7 @@ def import_voc(
 
     def boxes(draft: Draft, record: dict[str, str], image: Path) -> list[RoI]:
         path = source / "annotations" / f"{image.stem}.xml"
-        return _voc(draft, path, record, image, said=not synthetic)
+        return _voc(draft, path, record, image, report=not synthetic)
 
     return _import(
         _labels(source, ".xml"),
@@ -128,27 +128,27 @@ def import_yolo(
 def _labels(source: Path, suffix: str) -> Records:
     """`labels.csv` of a LabelImg folder, where the boxes lie in files of their own.
 
-    Box files without a row in it are left out, and said.
+    Box files without a row in it are left out, and reported.
     """
     if not (source / LABELS).is_file():
-        raise UserError(f"SRC {source}: holds no {LABELS}; it lists one image per row")
+        raise UserError(f"SRC {source}: has no {LABELS}, which lists one image per row")
     wanted = ["image", *(c for c in SCHEMA.names if c not in ("image", *ROI_COLUMNS))]
     records = read_records(source / LABELS, wanted)
     if set(ROI_COLUMNS) & set(records.columns):
-        raise UserError(f"SRC {LABELS}: has boxes of its own; use `sonode import csv`")
+        raise UserError(f"SRC {LABELS}: has box columns; use `sonode import csv`")
     listed = {Path(record["image"]).stem for record in records.rows} | _NO_IMAGE
     folder = source / "annotations"
     found = sorted(folder.iterdir()) if folder.is_dir() else []
-    tell_left_out(
+    report_left_out(
         f"box files have no row in {LABELS}",
         [path for path in found if path.suffix.lower() == suffix and path.stem not in listed],
     )
-    tell_left_out(
+    report_left_out(
         f"files in annotations are no {suffix}", [path for path in found if path.suffix != suffix]
     )
     images = source / "images"
     rows = {PurePath(record["image"]) for record in records.rows}
-    tell_left_out(
+    report_left_out(
         f"images have no row in {LABELS}",
         [
             path
@@ -229,7 +229,7 @@ def _boxes_beside(draft: Draft, record: dict[str, str], image: Path) -> list[RoI
 
 
 def _voc(
-    draft: Draft, path: Path, record: dict[str, str], image: Path, *, said: bool = True
+    draft: Draft, path: Path, record: dict[str, str], image: Path, *, report: bool = True
 ) -> list[RoI]:
     """Boxes of a Pascal VOC file, whose frame must be the image's."""
     found = read_voc(path)
@@ -240,7 +240,7 @@ def _voc(
             "box files have another image's name in `filename`, as after renaming; they are taken "
             "for the image that is called like the file"
         )
-    if said:
+    if report:
         draft.note(
             "box files are read by the letter of VOC, as numbers of pixels from 1"
             if found.by_the_letter

@@ -45,7 +45,7 @@ def without_decimal_commas(values: Sequence[str]) -> list[str] | None:
     if not all(_whole(text) for text in values if text and "," not in text):
         return None
     if all(_THOUSANDS.fullmatch(text) for text in commas):
-        raise FormatError(f"`{commas[0]}` has a decimal comma or one of thousands; write it plain")
+        raise FormatError(f"`{commas[0]}` has a comma for decimals or thousands; write 1234.5")
     return [text.replace(",", ".") for text in values]
 
 
@@ -77,7 +77,7 @@ def _spelt(text: str) -> str:
     text = unicodedata.normalize("NFC", text)
     for character in text:
         if character != " " and unicodedata.category(character)[0] in "CZ":
-            raise FormatError(f"holds the invisible character U+{ord(character):04X}; remove it")
+            raise FormatError(f"has the invisible character U+{ord(character):04X}; remove it")
     return text
 
 

@@ -73,7 +73,7 @@ def whole(text: str) -> int | None:
     if value is None:
         return None
     if not value.is_integer() or abs(value) > MAX_WHOLE:
-        raise FormatError("give a whole number or blank")
+        raise FormatError("give an integer or blank")
     return int(value)
 
 
@@ -86,7 +86,7 @@ def file_path(text: str) -> str:
     path = PurePath(text)
     too_long = any(len(part.encode()) > 255 for part in path.parts) or len(text.encode()) > 4000
     if text and ("\0" in text or not path.name or too_long):
-        raise FormatError("names no file; give its path from the table's folder")
+        raise FormatError("not a file; give its path relative to the table's folder")
     return text
 
 
@@ -104,13 +104,13 @@ def identifier(text: str) -> str:
     """An id that a table holds as a floating number, as the whole number that it is; "" if blank.
 
     Raises:
-        FormatError: it is none, or beyond 2**53, where such numbers no longer tell ids apart.
+        FormatError: not an integer, or beyond 2**53, where ids are no longer distinct.
     """
     if not text:
         return ""
     value = float(text)
     if not value.is_integer() or abs(value) > 2**53:
-        raise FormatError("not a whole number, or one of too many digits; give ids as text")
+        raise FormatError("not an integer, or too many digits; give ids as text")
     return str(int(value))
 
 
@@ -131,9 +131,9 @@ def bbox(text: str) -> RoI | None:
     values = [whole(part) for part in match.groups()] if match else []
     x, y, width, height = values or [None] * 4
     if x is None or y is None or width is None or height is None:
-        raise FormatError("give [x,y,w,h] in whole pixels")
+        raise FormatError("give [x,y,w,h] in integer pixels")
     if max(abs(x) + abs(width), abs(y) + abs(height)) > MAX_WHOLE:
-        raise FormatError("give [x,y,w,h] in whole pixels")
+        raise FormatError("give [x,y,w,h] in integer pixels")
     return RoI(x - 1, y - 1, x + width, y + height)
 
 

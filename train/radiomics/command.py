@@ -203,7 +203,7 @@ def _read_features(folder: Path) -> pd.DataFrame:
     """
     path = folder / FEATURES
     if not path.is_file():
-        raise UserError(f"--reuse {folder}: holds no {FEATURES}; give OUT of an earlier run")
+        raise UserError(f"--reuse {folder}: has no {FEATURES}; give OUT of a previous run")
     features = pq.read_table(path)
     if features.schema.metadata.get(b"sonode") != _provenance()[b"sonode"]:
         raise UserError(

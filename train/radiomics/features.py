@@ -102,7 +102,7 @@ def work(crop_HW: npt.NDArray[np.uint8], parent: int) -> dict[str, float]:
 
 @functools.cache
 def _end_with(parent: int) -> None:
-    """End this process when its parent is gone; joblib's wait for ever after a SIGKILL."""
+    """End this process when its parent is gone; joblib's wait without end after a SIGKILL."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -110,7 +110,7 @@ def fit(
 ) -> dict[str, Fitted]:
     """A forest for each of `HEADS` that the patients outside the test part have both labels of.
 
-    The other heads are left out and said: a cohort may hold malignant lesions only.
+    The other heads are left out, with a message: a cohort may hold malignant lesions only.
 
     Raises:
         UserError: a part of the split is empty, or no head is left.

@@ -191,7 +191,7 @@ class Inconsistency:
     type_2_N: Bools
     """Parent positive in truth: the parent head is wrong (a malignant lesion called benign)."""
     unknown_N: Bools
-    """The parent's label is missing, so which head is wrong cannot be told."""
+    """The parent's label is missing, so it is unknown which head is wrong."""
 
 
 def inconsistency(

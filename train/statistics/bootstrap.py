@@ -36,7 +36,7 @@ class Interval:
     """Draws in which the measure was undefined (one class only, say); the interval leaves them
     out."""
     alike: bool = False
-    """All draws gave the same number (an AUC of 1 is 1 in each): they do not tell how far it may
+    """All draws gave the same number (an AUC of 1 is 1 in each): they do not show how far it may
     lie from the truth."""
 
 

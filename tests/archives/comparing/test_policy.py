@@ -139,8 +139,8 @@ def test_the_worst_outcome_counts() -> None:
         ("- 0.02", "the file: Input should be a valid dictionary"),
         ("", "no limit in it; give auc_margin, "),
         ("{}", "no limit in it; give auc_margin, "),
-        ("auc_margin: [", "is no YAML; it takes"),
-        ("\0", "is no YAML"),
+        ("auc_margin: [", "is not valid YAML; it takes"),
+        ("\0", "is not valid YAML"),
     ],
 )
 def test_what_is_no_policy(tmp_path: Path, text: str, message: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from archives.gateway import logs as gateway_logs
+from archives.gateway import logs
 from tests.archives.behind import V1, V2, Behind
 from tests.archives.standin import Call, Handler, StandIn
 
@@ -54,7 +54,7 @@ def second(gateway: Behind) -> Behind:
         (422, LENGTH | {"X-Sonode-Code": "invalid_roi"}, WHOLE[:-1]),
     ],
 )
-def test_an_answer_that_breaks_off_is_told_as_none(
+def test_an_answer_that_breaks_off_is_logged_as_none(
     second: Behind, nodes: list[StandIn], status: int, head: dict[str, str], body: bytes
 ) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", second.port, timeout=60)
@@ -71,10 +71,10 @@ def test_an_answer_that_breaks_off_is_told_as_none(
     (attempt,) = second.of(told, "attempts")
     for it in (row, attempt):
         assert (it["status"], it["code"]) == (502, "node_unreachable")
-        assert not gateway_logs.is_signed_failure(it)
+        assert not logs.is_signed_failure(it)
 
 
-def test_whole_answers_are_told_as_they_are(second: Behind, nodes: list[StandIn]) -> None:
+def test_whole_answers_are_logged_as_they_are(second: Behind, nodes: list[StandIn]) -> None:
     behave = sending(200, LENGTH, WHOLE)
     with nodes[0].behaving(behave), nodes[1].behaving(behave):
         answer = second.ask("s")

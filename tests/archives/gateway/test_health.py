@@ -9,7 +9,7 @@ from archives.gateway.supervisor import Supervisor
 from tests.archives.behind import start_journal
 
 
-def test_metrics_tell_a_renewed_certificate_and_a_fault_at_once_and_the_entry_when_applied(
+def test_metrics_show_a_renewed_certificate_and_a_fault_at_once_and_the_entry_when_applied(
     tmp_path: Path,
 ) -> None:
     start_journal(tmp_path)
@@ -20,7 +20,7 @@ def test_metrics_tell_a_renewed_certificate_and_a_fault_at_once_and_the_entry_wh
     supervisor.nginx.finishing = lambda: bool(finishing)
 
     def told() -> list[str]:
-        supervisor._tell()
+        supervisor._write_applied()
         lines = (tmp_path / "gateway" / "metrics.prom").read_text().splitlines()
         wanted = ("disk_full", "applied", "expires")
         return [line.rpartition(" ")[2] for line in lines if any(it in line for it in wanted)]

@@ -9,7 +9,7 @@ import pytest
 from archives.gateway.logs import Logs, LogTail
 
 
-def test_a_line_without_its_end_waits_and_one_that_is_torn_is_told_of(
+def test_a_line_without_its_end_waits_and_one_that_is_torn_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = tmp_path / "attempts.jsonl"
@@ -18,7 +18,7 @@ def test_a_line_without_its_end_waits_and_one_that_is_torn_is_told_of(
     log.write_text('{"t": 1}\n{"t": 2, "co{"t": 3}\n{"t": 4')
     with caplog.at_level(logging.WARNING):
         assert list(tail.rows()) == [{"t": 1}]
-    assert caplog.messages == ["attempts.jsonl: a line that is no JSON is passed over"]
+    assert caplog.messages == ["attempts.jsonl: skipped a line that is not JSON"]
     with log.open("a") as file:
         file.write("}\n")
     assert list(tail.rows()) == [{"t": 4}]

@@ -38,7 +38,7 @@ def test_each_judged_step_with_its_counts(state, tmp_path, capsys):  # noqa: F81
     assert "<script" not in page
 
 
-def test_a_rollback_is_told_as_the_journal_has_it(state, tmp_path):  # noqa: F811
+def test_a_rollback_is_reported_as_the_journal_has_it(state, tmp_path):  # noqa: F811
     verdict = {"guard": "errors", "state": "failed", "value": 0.5, "limit": 0.01, "n": 7,
                "evidence": 1.0, "said": "errors: <b>"}  # fmt: skip
     journal = Journal(state)
@@ -47,14 +47,14 @@ def test_a_rollback_is_told_as_the_journal_has_it(state, tmp_path):  # noqa: F81
                        said="errors: <b>", verdicts=[verdict])  # fmt: skip
     run("rollout", "explain", tmp_path / "out", "--state", state)
     step = json.loads((tmp_path / "out" / "explain.json").read_text())["steps"][-1]
-    assert (step["guards"], step["counted_anew"]) == ([verdict], False)
+    assert (step["guards"], step["recounted"]) == ([verdict], False)
     page = (tmp_path / "out" / "explain.html").read_text()
     assert "errors: &lt;b&gt;" in page
     assert "<b>" not in page
 
 
 def test_refused_with_nothing_written(state, tmp_path):  # noqa: F811
-    with pytest.raises(UserError, match="no rollout was ever started here"):
+    with pytest.raises(UserError, match=r"--state .*no rollout"):
         run("rollout", "explain", tmp_path / "out", "--state", tmp_path / "none")
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="is not empty"):
@@ -80,7 +80,7 @@ def test_what_comes_after_keep_is_not_counted_in_it(steps, tmp_path):  # noqa: F
     assert [it["study"] for it in keep["failing"]] == ["s1", "s2", "s3"]
 
 
-def test_a_failure_is_told_with_what_the_other_version_did(state, tmp_path):  # noqa: F811
+def test_a_failure_is_reported_with_what_the_other_version_did(state, tmp_path):  # noqa: F811
     log = state / "gateway" / "requests.jsonl"
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     failed = [it for it in rows if it["status"] == 503]
@@ -92,7 +92,7 @@ def test_a_failure_is_told_with_what_the_other_version_did(state, tmp_path):  # 
     ]  # fmt: skip
 
 
-def test_a_shadow_that_fails_is_told_with_the_old_answer(state, tmp_path):  # noqa: F811
+def test_a_shadow_that_fails_is_reported_with_the_old_answer(state, tmp_path):  # noqa: F811
     log = state / "gateway" / "attempts.jsonl"
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     shadows = [it for it in rows if it["arm"] == "shadow"]

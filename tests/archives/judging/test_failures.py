@@ -15,7 +15,7 @@ def row(t: float, status: int = 200, **facts: object) -> dict[str, object]:
     return {"t": t, "status": status, "code": code, "study": "", "client": "c"} | facts
 
 
-def test_a_burst_is_news_once_and_a_word_of_the_handler_is_always():
+def test_a_burst_is_news_once_and_a_code_of_the_handler_is_always():
     bursts = Bursts()
     assert [bursts.is_news(t, signed=False) for t in (1, 2, 5.9, 6, 10)] == [
         *(True, False, False, True, False)
@@ -91,7 +91,7 @@ def test_as_many_is_fishers_exact_test():
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
-def test_versions_that_fail_alike_are_hardly_ever_told_apart(share: float):
+def test_versions_that_fail_alike_are_hardly_ever_separated(share: float):
     """Studies fail as a whole, or in part; a part of them goes to the new version."""
     chance, alpha, runs, alarms = random.Random(3), 0.1, 200, 0
     for _ in range(runs):

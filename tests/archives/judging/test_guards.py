@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archives.gateway import logs as gateway_logs
+from archives.gateway import logs
 from archives.gateway.logs import OWN_CODES
 from archives.judging.guards import Watch, count_tests
 from archives.judging.policy import Policy
@@ -274,7 +274,7 @@ def test_share_of_failing_studies_that_excuse():
                 traffic.ask(judged, version, **(FAILED | {"replay": "200"} if fails else {}))
             traffic.wait(judged)
             assert verdict(judged, "errors").state == state, (new, old, seed)
-            excused = verdict(judged, "errors").said.endswith("but the old version's, too")
+            excused = verdict(judged, "errors").said.endswith("but so is the old version")
             assert excused == (state == "ok")
 
 
@@ -317,7 +317,7 @@ def test_the_times_of_one_study_are_one(kind):
     assert not failed(judged)
 
 
-def test_a_worker_that_is_started_anew_is_not_enough():
+def test_a_worker_that_is_restarted_is_not_enough():
     judged, traffic = watch("canary"), Traffic(pace=0.05)
     traffic.both(judged, 50, **NO_WORKER | {"status": 200, "statuses": "503, 200", "tries": 2})
     traffic.both(judged, 200)
@@ -523,6 +523,6 @@ def test_how_many_tests_share_the_level():
 
 
 def test_the_gateways_own_codes_are_those_of_its_configuration():
-    template = (Path(gateway_logs.__file__).parent / "nginx.conf.j2").read_text()
+    template = (Path(logs.__file__).parent / "nginx.conf.j2").read_text()
     refusals = re.search(r"map \$status \$refusal \{(.*?)\}", template, re.DOTALL)[1]
     assert set(re.findall(r"\d+ (\w+);", refusals)) | {""} == OWN_CODES

@@ -31,10 +31,10 @@ def test_a_file(tmp_path):
         ("min_requests: 0", "min_requests: .*greater than or equal to 1"),
         ("step_timeout_s: 0\nalpha: 2", r"step_timeout_s: .*\(and 1 more\)"),
         ("- 1", "valid dictionary"),
-        ("a: [", "is no YAML"),
+        ("a: [", "is not valid YAML"),
         (
             "max_flip_rate: 0.01\nalpha: 0.1\nmax_flip_rate: 0.5",
-            "line 3: key `max_flip_rate` stands in line 1 already; keep one",
+            "line 3: key `max_flip_rate` is already in line 1",
         ),
     ],
 )

@@ -77,7 +77,7 @@ def test_a_node_of_no_known_name_is_left_out_until_it_has_one(
 
 
 @pytest.mark.live
-def test_where_no_name_was_ever_known_clients_are_told(
+def test_where_no_name_was_ever_known_clients_get_an_error(
     nodes: list[NodeSettings], known: dict[str, str], short_path: Path
 ) -> None:
     with behind(nodes, short_path) as gateway:

@@ -39,7 +39,7 @@ def test_folders_are_relative_to_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nodes: [", "is no YAML"),
+        ("nodes: [", "is not valid YAML"),
         ("", "nodes: Field required"),
         ("nodes: []", "nodes: Tuple should have at least 1"),
         (ONE + "  colour: red\n", r"nodes\.0\.colour: Extra inputs"),

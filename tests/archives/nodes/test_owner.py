@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from archives.nodes import owner as node_owner
+from archives.nodes import owner
 from archives.rollout.start import start
 from sonode.console import UserError
 from tests.archives.behind import behind
@@ -16,25 +16,25 @@ from tests.archives.standin import StandIn
 def test_a_node_has_one_gateway_until_that_is_gone(tmp_path: Path) -> None:
     one, two, store = tmp_path / "one", tmp_path / "two", tmp_path / "store"
     store.mkdir()
-    assert not node_owner.other(store, two)
-    assert not node_owner.take(store, one)
-    assert not node_owner.take(store, one)  # it keeps it
-    assert node_owner.take(store, two).endswith(f":{one}")
-    node_owner.release(store, two)  # not its own
-    assert node_owner.other(store, two).endswith(f":{one}")
-    node_owner.release(store, one)
-    assert not node_owner.take(store, two)
-    assert node_owner.other(store, one).endswith(f":{two}")
-    long_ago = time.time() - node_owner.FRESH_S - 1  # killed, and not started again
-    os.utime(store / node_owner.FILE, (long_ago, long_ago))
-    assert not node_owner.take(store, one)
-    assert node_owner.other(store, two).endswith(f":{one}")
+    assert not owner.other(store, two)
+    assert not owner.take(store, one)
+    assert not owner.take(store, one)  # it keeps it
+    assert owner.take(store, two).endswith(f":{one}")
+    owner.release(store, two)  # not its own
+    assert owner.other(store, two).endswith(f":{one}")
+    owner.release(store, one)
+    assert not owner.take(store, two)
+    assert owner.other(store, one).endswith(f":{two}")
+    long_ago = time.time() - owner.FRESH_S - 1  # killed, and not started again
+    os.utime(store / owner.FILE, (long_ago, long_ago))
+    assert not owner.take(store, one)
+    assert owner.other(store, two).endswith(f":{one}")
 
 
 @pytest.mark.parametrize("note", ["{", "[]", "null", '"x"', '{"id": 1}'])
 def test_a_damaged_note_is_nobodys(tmp_path: Path, note: str) -> None:
-    (tmp_path / node_owner.FILE).write_text(note)
-    assert not node_owner.take(tmp_path, tmp_path / "one")
+    (tmp_path / owner.FILE).write_text(note)
+    assert not owner.take(tmp_path, tmp_path / "one")
 
 
 @pytest.mark.live

@@ -61,7 +61,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
     made.standin.stop()
 
 
-def test_what_cannot_be_made_out_is_told_once(
+def test_what_cannot_be_made_out_is_reported_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     looks = []

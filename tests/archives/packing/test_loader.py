@@ -18,7 +18,7 @@ import pytest
 import handlers.errors
 from archives.packing.errors import ArchiveError
 from archives.packing.inspect import inspect_archive
-from archives.packing.loader import _is_plain, file_sha256, load_archive, read_members
+from archives.packing.loader import file_sha256, load_archive, read_members
 from handlers.integrity import write_canonical_zip
 from tests.conftest import encode
 
@@ -58,7 +58,9 @@ def test_a_lost_device_is_known_of_new_archives_and_of_earlier_ones(
 ) -> None:
     with load_archive(archive_path) as archive:
         assert not archive.device_is_lost()
-        monkeypatch.setattr(sys.modules["handlers.cuda_health"], "is_poisoned", lambda device: True)
+        monkeypatch.setattr(
+            sys.modules["handlers.cuda_health"], "context_is_lost", lambda device: True
+        )
         assert archive.device_is_lost()
         # An earlier service does not have the method; its package has the module of that time.
         monkeypatch.delattr(type(archive.service), "device_is_lost")
@@ -111,6 +113,15 @@ def test_a_decoded_row_that_fails_leaves_its_neighbours_their_scores(
         for head, score in expected[row].body["heads"].items():
             probability = found[row].body["heads"][head]["probability"]
             assert probability == pytest.approx(score["probability"], abs=1e-5)
+
+
+def test_the_concurrency_of_an_older_archive_is_known_by_its_old_name(archive_path: Path) -> None:
+    with load_archive(archive_path) as archive:
+        assert archive.max_concurrency == archive.service.engine.max_concurrency
+        archive.service.engine = SimpleNamespace(lanes=3)
+        assert archive.max_concurrency == 3
+        archive.service.engine = SimpleNamespace()
+        assert archive.max_concurrency == 1
 
 
 CLEAN = """
@@ -192,10 +203,15 @@ def test_one_altered_byte_is_refused(archive_path: Path, tmp_path: Path) -> None
 
 
 def zipped(path: Path, *members: tuple[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
+    """An archive in canonical form (see `handlers.integrity`) but for its names or compression."""
+    both = (("MAR-INF/MANIFEST.json", b"{}"), ("model.json", b"{}"), *members)
     with zipfile.ZipFile(path, "w", compression) as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a name that is there twice
-        for name, content in (("MAR-INF/MANIFEST.json", b"{}"), ("model.json", b"{}"), *members):
-            archive.writestr(name, content)
+        for name, content in sorted(both):
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.create_system, entry.external_attr = 3, 0o644 << 16
+            entry.compress_type = compression
+            archive.writestr(entry, content)
     return path
 
 
@@ -203,10 +219,8 @@ def zipped(path: Path, *members: tuple[str, bytes], compression: int = zipfile.Z
     "name", ["x//y", "./z", "model.json", "dir/", "/x", "../x", "a\\b", "model.json/x"]
 )
 def test_a_name_that_another_folder_would_come_of_is_refused(tmp_path: Path, name: str) -> None:
-    # Also where the digest is told from the same names, as that of an archive that was so packed.
+    read_members(zipped(tmp_path / "plain.mar", ("x/y", b"1")))
     path = zipped(tmp_path / "odd.mar", (name, b"" if name.endswith("/") else b"1"))
-    with zipfile.ZipFile(path) as archive:
-        assert not _is_plain(archive, path.stat().st_size)
     with pytest.raises(ArchiveError, match="damaged or altered"):
         read_members(path)
 
@@ -270,7 +284,7 @@ def test_a_shortened_archive_is_refused(archive_path: Path, tmp_path: Path) -> N
             read_members(path)
 
 
-def test_goldens_that_it_does_not_reproduce(archive_path: Path, tmp_path: Path) -> None:
+def test_golden_examples_that_it_does_not_reproduce(archive_path: Path, tmp_path: Path) -> None:
     path = tmp_path / "wrong.mar"
     with zipfile.ZipFile(archive_path) as source, zipfile.ZipFile(path, "w") as target:
         for entry in source.infolist():
@@ -280,7 +294,7 @@ def test_goldens_that_it_does_not_reproduce(archive_path: Path, tmp_path: Path) 
                 expected[0]["probabilities"]["alnm"] += 0.01
                 data = json.dumps(expected).encode()
             target.writestr(entry, data)
-    with pytest.raises(ArchiveError, match=r"golden_0\.png, head alnm: .*must not serve"):
+    with pytest.raises(ArchiveError, match=r"golden_0\.png, head alnm: "):
         inspect_archive(path, verify=True)
 
 

@@ -65,7 +65,7 @@ def test_what_is_in_an_archive(archive_path: Path, checkpoint_folder: Path) -> N
     assert all(set(example["probabilities"]) == {"malignancy", "alnm"} for example in expected)
 
 
-def test_the_goldens_of_a_head_with_three_labels_have_all_of_them(
+def test_the_golden_examples_of_a_head_with_three_labels_have_all_of_them(
     checkpoint_folder: Path, tmp_path: Path
 ) -> None:
     _, card = checkpoint.load(checkpoint_folder)
@@ -83,12 +83,14 @@ def test_the_goldens_of_a_head_with_three_labels_have_all_of_them(
         assert sum(of_labels.values()) == pytest.approx(1, abs=2e-5)
 
 
-def test_an_archive_without_goldens_is_not_loaded(archive_path: Path, tmp_path: Path) -> None:
+def test_an_archive_without_golden_examples_is_not_loaded(
+    archive_path: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "unpacked"
     with zipfile.ZipFile(archive_path) as archive:
         archive.extractall(folder)
     (folder / "golden" / "golden.json").write_text("[]")
-    with pytest.raises(ArchiveError, match="has no examples to be proved on"), load_folder(folder):
+    with pytest.raises(ArchiveError, match="golden"), load_folder(folder):
         pass
 
 
@@ -108,7 +110,7 @@ def test_another_archive_of_that_version_is_not_replaced(
     archive_path: Path, checkpoint_folder: Path, tmp_path: Path
 ) -> None:
     before = file_sha256(archive_path)
-    with pytest.raises(UserError, match=r"--version 1\.0: .* exists with other content; .* new"):
+    with pytest.raises(UserError, match=r"--version 1\.0: "):
         pack(changed(checkpoint_folder, tmp_path / "other"), "tiny", "1.0", archive_path.parent)
     assert file_sha256(archive_path) == before
     assert [path.name for path in archive_path.parent.iterdir()] == [archive_path.name]
@@ -143,7 +145,7 @@ def test_a_name_that_cannot_be(checkpoint_folder: Path, tmp_path: Path, name: st
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"CHECKPOINT .*: holds no model\.json; give .*train fit"):
+    with pytest.raises(UserError, match=r"CHECKPOINT .*model\.json.*train fit"):
         pack(tmp_path, "tiny", "1.0", tmp_path / "store")
     assert not (tmp_path / "store").exists()
 
@@ -208,6 +210,6 @@ def test_a_network_that_gives_no_numbers(checkpoint_folder: Path, tmp_path: Path
     network, card = checkpoint.load(checkpoint_folder)
     torch.nn.init.constant_(network.heads.bias, torch.nan)
     checkpoint.save(tmp_path / "nan", network, card)
-    with pytest.raises(ArchiveError, match=r"cannot score golden_0\.png .*train it anew"):
+    with pytest.raises(ArchiveError, match=r"CHECKPOINT: .*golden_0\.png"):
         pack(tmp_path / "nan", "tiny", "1.0", tmp_path / "store")
     assert list((tmp_path / "store").iterdir()) == []

@@ -13,7 +13,6 @@ import pytest
 
 from archives.judging.ab_report import quantile, wilson
 from archives.judging.policy import Policy
-from archives.rollout import start as rollout_start
 from archives.state import control
 from archives.state.journal import Journal, Release, fold
 from sonode import command_line
@@ -68,12 +67,14 @@ def test_a_fault_under_way_is_no_refusal(
             raise OSError(28, "No space left on device")
 
     manifest = {"model": {"modelName": "m", "modelVersion": "2.0"}}
-    monkeypatch.setattr(rollout_start, "Rollout", Full)
-    monkeypatch.setattr(rollout_start, "read_members", lambda path: (manifest, {"heads": []}))
-    monkeypatch.setattr(rollout_start, "read_nodes", lambda path: ())
-    monkeypatch.setattr(rollout_start, "file_sha256", lambda path: NEW.sha256)
+    monkeypatch.setattr("archives.rollout.start.Rollout", Full)
+    monkeypatch.setattr(
+        "archives.rollout.start.read_members", lambda path: (manifest, {"heads": []})
+    )
+    monkeypatch.setattr("archives.rollout.start.read_nodes", lambda path: ())
+    monkeypatch.setattr("archives.rollout.start.file_sha256", lambda path: NEW.sha256)
     assert run("rollout", "start", "m-2.0.mar", "--state", state) == 75
-    assert "No space left on device; started again, the rollout goes on" in capsys.readouterr().err
+    assert "No space left on device; re-run the same command" in capsys.readouterr().err
 
 
 REFUSED = {"status": 429, "code": "too_many_requests"}
@@ -120,12 +121,12 @@ def write_logs(state: Path, start: float, canary: float) -> None:
         (state / "gateway" / f"{name}.jsonl").write_text(lines)
 
 
-def test_status_in_words(state, capsys):
+def test_status_as_text(state, capsys):
     assert run("rollout", "status", "--state", state) == 0
     said = capsys.readouterr().out
     assert "model    m: 2.0 for 50 % of studies, else 1.0" in said
     assert re.search(r"step     canary 50 %, for \d+ s", said)
-    assert "command  none runs: NOBODY WATCHES, start it again" in said
+    assert "command  not running: NOT MONITORED" in said
     assert "node     b: does not answer" in said
     assert re.search(r"errors +│ hold", said)
     assert "47 requests answered at this step" in said
@@ -248,13 +249,13 @@ def test_order_statistics_cover():
 
 
 def test_promote_needs_a_running_command(state):
-    with pytest.raises(UserError, match=r"no rollout command runs; .*then promote"):
+    with pytest.raises(UserError, match=r"no rollout command .*then promote"):
         run("rollout", "promote", "--state", state)
 
 
 def test_pause_and_resume_without_a_running_command(state, capsys):
     run("rollout", "pause", "--state", state)
-    assert "nobody watches" in capsys.readouterr().out
+    assert "NOT MONITORED" in capsys.readouterr().out
     assert (state / "journal.jsonl").stat().st_mode & 0o777 == 0o600
     paused = Journal(state).entries()[-1]
     assert paused.facts["by"] == control.operator()
@@ -266,7 +267,7 @@ def test_pause_and_resume_without_a_running_command(state, capsys):
 
 
 @pytest.mark.parametrize("word", ["pause", "resume", "abort"])
-def test_a_word_is_judged_by_what_is_so_once_nobody_else_writes(state, word, monkeypatch):
+def test_a_command_is_judged_by_what_is_so_once_nobody_else_writes(state, word, monkeypatch):
     """`abort` in another terminal ends the rollout between the look and the lock."""
     is_locked = Journal.is_locked
 
@@ -277,44 +278,44 @@ def test_a_word_is_judged_by_what_is_so_once_nobody_else_writes(state, word, mon
         return is_locked(journal)
 
     monkeypatch.setattr(Journal, "is_locked", meanwhile)
-    with pytest.raises(UserError, match=f"no rollout is under way; nothing to {word}"):
+    with pytest.raises(UserError, match=f"nothing to {word}"):
         run("rollout", word, "--state", state)
     assert Journal(state).entries()[-1].event == "rolled_back"
 
 
 def test_repair_says_what_it_keeps(state, capsys):
     assert run("rollout", "repair", "--state", state) == 0
-    assert "sound: 4 entries" in capsys.readouterr().out
+    assert "4 entries; nothing is changed" in capsys.readouterr().out
     with (state / "journal.jsonl").open("a") as file:
         file.write("nothing\n")
     assert run("rollout", "repair", "--state", state) == 0
-    assert "4 entries stay; the journal as it was is" in capsys.readouterr().out
+    assert "4 entries are kept; the damaged journal is now" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("word", ["promote", "pause", "resume", "abort"])
-def test_words_to_a_running_command(state, word, capsys):
+def test_commands_to_a_running_command(state, word, capsys):
     with Journal(state).lock():
         run("rollout", word, "--state", state)
-        assert capsys.readouterr().out.startswith(f"{word}: asked at canary 50 %")
+        assert capsys.readouterr().out.startswith(f"{word}: sent at canary 50 %")
     assert control.asked(state, 4) == control.Asked(word, control.operator())
 
 
 @pytest.mark.parametrize("word", ["promote", "pause", "resume", "abort"])
-def test_words_that_come_too_late(state, word):
+def test_commands_that_come_too_late(state, word):
     journal = Journal(state)
     with journal.lock():
         journal.append("retire", rollout="2.0-x", step="retire")
-    with pytest.raises(UserError, match=f"at retire it is too late to {word}"):
+    with pytest.raises(UserError, match=f"too late to {word} at step retire"):
         run("rollout", word, "--state", state)
     with journal.lock():
         journal.append("done", rollout=None, step="idle")
-    with pytest.raises(UserError, match=f"no rollout is under way; nothing to {word}"):
+    with pytest.raises(UserError, match=f"nothing to {word}"):
         run("rollout", word, "--state", state)
 
 
 @pytest.mark.parametrize("command", ["status", "history", "promote", "report"])
 def test_a_folder_without_a_journal(tmp_path, command):
     out = [tmp_path / "out"] if command == "report" else []
-    with pytest.raises(UserError, match="no rollout was ever started here"):
+    with pytest.raises(UserError, match=r"--state .*no rollout"):
         run("rollout", command, *out, "--state", tmp_path / "none")
     assert not (tmp_path / "none").exists()

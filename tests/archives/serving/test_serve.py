@@ -221,7 +221,7 @@ def test_two_archives_of_one_model_are_a_question_to_the_user(tmp_path: Path) ->
 
 
 def test_an_empty_store(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no archive .*sonode pack"):
+    with pytest.raises(UserError, match="sonode pack"):
         serve(tmp_path)
 
 
@@ -231,24 +231,24 @@ def test_an_altered_archive_is_not_served(tmp_path: Path) -> None:
     for altered in (data + b"x", data[:-60] + bytes([data[-60] ^ 1]) + data[-59:]):
         (tmp_path / "a.mar").write_bytes(altered)
         for models in ([], ["a=a.mar"]):
-            with pytest.raises(UserError, match=r"a\.mar: damaged or altered; get it again"):
+            with pytest.raises(UserError, match=r"a\.mar: damaged or altered"):
                 serve(tmp_path, models)
 
 
 def test_a_torn_archive_is_named(tmp_path: Path) -> None:
     (tmp_path / "torn.mar").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"torn\.mar: damaged or altered; get it again"):
+    with pytest.raises(UserError, match=r"torn\.mar: damaged or altered"):
         serve(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        (["echo.mar"], "not NAME=FILE"),
-        (["=echo.mar"], "not NAME=FILE"),
+        (["echo.mar"], "give NAME=FILE"),
+        (["=echo.mar"], "give NAME=FILE"),
         (["a=x", "a=y"], "twice"),
-        (["a b=x"], "NAME is of letters"),  # it would stand in a journal that no gateway takes
-        (["a/b=x"], "NAME is of letters"),
+        (["a b=x"], "use letters"),  # it would be in a journal that no gateway accepts
+        (["a/b=x"], "use letters"),
     ],
 )
 def test_models_that_make_no_sense(tmp_path: Path, items: list[str], message: str) -> None:
@@ -537,7 +537,7 @@ def test_a_handler_that_cannot_initialize(store: Path, tmp_path: Path) -> None:
 @pytest.mark.live
 def test_a_torchserve_that_dies_at_once_is_quoted(store: Path, tmp_path: Path) -> None:
     settings = {"grpc_inference_port": "none"}
-    with pytest.raises(UserError, match=r"TorchServe has ended \(.+\)"):
+    with pytest.raises(UserError, match="TorchServe has ended"):
         TorchServeNode(store, {}, tmp_path, settings=settings).__enter__()
     assert_nothing_left(tmp_path)
 

@@ -96,7 +96,7 @@ def test_a_damaged_line_is_named(tmp_path, line):
     with journal.lock():
         journal.append("start", rollout="r1")
     journal.path.write_text(journal.path.read_text() + line + "\n")
-    with pytest.raises(UserError, match="line 2: no entry"):
+    with pytest.raises(UserError, match="line 2: "):
         journal.entries()
 
 
@@ -181,7 +181,7 @@ def test_repair_cuts_off_what_cannot_be_read_on_and_keeps_a_copy(tmp_path, damag
     damage(journal.path)
     damaged = journal.path.read_bytes()
     if damage is damaged_line:
-        with pytest.raises(UserError, match=r"line 3: no entry .* `sonode rollout repair --state"):
+        with pytest.raises(UserError, match=r"line 3: .* `sonode rollout repair --state"):
             journal.entries()
     with journal.lock():
         count, copy = journal.repair()
@@ -205,7 +205,7 @@ def test_what_root_writes_is_the_owners(tmp_path):
     assert owners == {12345}
 
 
-def test_rows_of_a_rollout_that_has_ended_are_told_from_those_after_it(tmp_path):
+def test_rows_of_a_rollout_that_has_ended_are_separated_from_those_after_it(tmp_path):
     journal = Journal(tmp_path)
     splits = []
     with journal.lock():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from handlers.engines import choose as engines
+from handlers.engines import choose
 from handlers.engines.base import Engine, EngineUnavailable, Forward
 from handlers.engines.torch_engines import AutocastEngine
 from handlers.settings import EngineName, Settings
@@ -41,7 +41,7 @@ def made(name: str, folder: Path) -> Engine:
     network, card = load(folder)
     if name == "autocast":  # the code of `cuda`, as far as it goes without a GPU
         return AutocastEngine(network, card.preprocessing, CPU)
-    return engines.build(name, network, card.preprocessing, CPU, SETTINGS)  # type: ignore[arg-type]
+    return choose.build(name, network, card.preprocessing, CPU, SETTINGS)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module", params=["eager", "openvino", "openvino-fp32", "autocast"])
@@ -114,10 +114,10 @@ def test_float32_is_not_tf32_on_a_gpu(
     found = []
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     monkeypatch.setattr(
-        engines, "EagerEngine", lambda *_: found.append(torch.backends.cudnn.allow_tf32)
+        choose, "EagerEngine", lambda *_: found.append(torch.backends.cudnn.allow_tf32)
     )
     network, card = load(checkpoint_folder)
-    engines.build("eager", network, card.preprocessing, torch.device(device), SETTINGS)
+    choose.build("eager", network, card.preprocessing, torch.device(device), SETTINGS)
     assert found == [tf32]
 
 
@@ -125,12 +125,12 @@ def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     auto = Settings()
     monkeypatch.setitem(sys.modules, "openvino", None)  # as where it is not installed
     monkeypatch.setattr("handlers.engines.choose.installed", lambda: False)
-    assert engines.candidates(auto, CPU) == ["eager"]
+    assert choose.candidates(auto, CPU) == ["eager"]
     monkeypatch.setattr("handlers.engines.choose.installed", lambda: True)
-    assert engines.candidates(auto, CPU) == ["openvino"]
-    assert engines.candidates(auto, torch.device("cuda", 0)) == ["cuda"]
+    assert choose.candidates(auto, CPU) == ["openvino"]
+    assert choose.candidates(auto, torch.device("cuda", 0)) == ["cuda"]
     both = Settings(engine="openvino", fallback=("openvino", "eager"))
-    assert engines.candidates(both, CPU) == ["openvino", "eager"]
+    assert choose.candidates(both, CPU) == ["openvino", "eager"]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_the_next_engine_is_taken_only_where_one_is_named(
         return 0.5
 
     with pytest.raises(EngineUnavailable, match="not here"):
-        engines.first_that_holds(["openvino"], use)
+        choose.first_that_holds(["openvino"], use)
     assert caplog.messages == []
-    assert engines.first_that_holds(["openvino", "eager"], use) == 0.5
-    assert caplog.messages == ["engine openvino is not used: not here; going on to eager"]
+    assert choose.first_that_holds(["openvino", "eager"], use) == 0.5
+    assert caplog.messages == ["engine openvino is not used: not here; trying eager"]

@@ -19,7 +19,6 @@ from PIL import Image
 from torch import nn
 
 from archives.packing.pack import pack
-from handlers import service as service_module
 from handlers.errors import ExplanationTooLong
 from handlers.explain import attribution
 from handlers.explain.attribution import Attribution, Attributor
@@ -385,7 +384,7 @@ def test_a_map_that_is_not_finite_is_refused(
 def test_online_a_batch_has_its_time_and_no_more(
     service: ScoringService, frames: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service_module, "EXPLAIN_WITHIN_S", -1.0)
+    monkeypatch.setattr("handlers.service.EXPLAIN_WITHIN_S", -1.0)
     asked = ["occlusion:alnm", "gradcam:alnm", None]
     batch = [rows([png], text)[0] for png, text in zip(frames, asked, strict=False)]
     context = FakeContext([{}] * 3)

@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 from pydicom import uid
 
 from handlers.errors import RequestError
-from handlers.images import decode as images
+from handlers.images.decode import decode
 from model_def import limits
 from tests.handlers import dicoms
 from tests.handlers.dicoms import GREY, compressed, dataset, encoded, write
@@ -133,7 +133,7 @@ def test_a_bomb_is_refused_before_it_goes_off(
     data = make()
     monkeypatch.setattr(Image.Image, "convert", lambda self, mode: pytest.fail("decoded"))
     with pytest.raises(RequestError) as caught:
-        images.decode(data, 0)
+        decode(data, 0)
     assert (caught.value.code, caught.value.field) == (code, "image")
 
 
@@ -145,11 +145,11 @@ def test_a_bomb_in_metadata_does_not_go_off_and_leaves_the_pixels(
 ) -> None:
     name, head = metadata
     monkeypatch.setattr(PngImagePlugin, "_safe_zlib_decompress", lambda s: pytest.fail("inflated"))
-    assert (images.decode(png(chunk(name, head + ZEROS))).grey_HW == np.zeros((8, 8))).all()
+    assert (decode(png(chunk(name, head + ZEROS))).grey_HW == np.zeros((8, 8))).all()
 
 
 def test_files_over_the_limits_on_bytes() -> None:
     for data in (bytes(limits.MAX_BYTES + 1), bytes(128) + b"DICM" + bytes(limits.MAX_DICOM_BYTES)):
         with pytest.raises(RequestError, match="the limit is") as caught:
-            images.decode(data)
+            decode(data)
         assert caught.value.code == "image_too_large"

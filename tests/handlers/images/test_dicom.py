@@ -17,8 +17,8 @@ from handlers.errors import (
     UnreadableImage,
     UnsupportedImage,
 )
-from handlers.images import decode as images
 from handlers.images import dicom_header
+from handlers.images.decode import decode, prepare
 from handlers.requests import ScoringRequest
 from model_def.preprocessing import Preprocessing, RoI
 from tests.handlers import dicoms
@@ -57,7 +57,7 @@ def luma(rgb: np.ndarray) -> np.ndarray:
 )
 def test_colour_files_give_the_pixels_of_the_reference(name: str, frame: int | None) -> None:
     rgb = pixel_array(get_testdata_file(name, download=False), index=frame or 0)
-    decoded = images.decode(real(name), frame)
+    decoded = decode(real(name), frame)
     assert decoded.colour is not None
     assert (np.asarray(decoded.colour) == rgb).all()
     assert (decoded.grey_HW == luma(rgb)).all()
@@ -71,7 +71,7 @@ def test_palettes_give_the_colours_of_the_reference(name: str) -> None:
     file = pydicom.dcmread(get_testdata_file(name, download=False))
     rgb = apply_color_lut(pixel_array(file, index=0), file)
     rgb = (rgb >> 8).astype(np.uint8) if rgb.dtype == np.uint16 else rgb
-    assert (np.asarray(images.decode(real(name), 0).colour) == rgb).all()
+    assert (np.asarray(decode(real(name), 0).colour) == rgb).all()
 
 
 @pytest.mark.parametrize(
@@ -85,35 +85,35 @@ def test_palettes_give_the_colours_of_the_reference(name: str) -> None:
     ],
 )
 def test_the_encoding_does_not_change_the_pixels(little: str, big: str) -> None:
-    assert (images.decode(real(little)).grey_HW == images.decode(real(big)).grey_HW).all()
+    assert (decode(real(little)).grey_HW == decode(real(big)).grey_HW).all()
 
 
 def test_deflated_grey_of_8_bits_is_as_stored() -> None:
     stored = pixel_array(pydicom.dcmread(get_testdata_file("image_dfl.dcm", download=False)))
-    assert (images.decode(real("image_dfl.dcm")).grey_HW == stored).all()
+    assert (decode(real("image_dfl.dcm")).grey_HW == stored).all()
 
 
 def test_every_kind_by_hand() -> None:
     files = dicoms.all_kinds()
     for name in ("grey", "deflated"):
-        assert (images.decode(files[name]).grey_HW == GREY).all(), name
-    assert (images.decode(files["implicit"]).grey_HW == 255 - GREY).all()  # MONOCHROME1
+        assert (decode(files[name]).grey_HW == GREY).all(), name
+    assert (decode(files["implicit"]).grey_HW == 255 - GREY).all()  # MONOCHROME1
     for name in ("big endian", "rle", "jpeg 2000"):
-        assert (np.asarray(images.decode(files[name]).colour) == COLOUR).all(), name
-    palette = np.asarray(images.decode(files["palette"]).colour)
+        assert (np.asarray(decode(files[name]).colour) == COLOUR).all(), name
+    palette = np.asarray(decode(files["palette"]).colour)
     index = GREY.astype(int)
     assert (palette == np.stack([index, 255 - index, index * index % 256], axis=-1)).all()
     for number, frame in enumerate([GREY, 255 - GREY, GREY.T.reshape(12, 16)]):
-        assert (images.decode(files["loop"], number).grey_HW == frame).all()
+        assert (decode(files["loop"], number).grey_HW == frame).all()
         with Image.open(io.BytesIO(encoded(frame, "JPEG", quality=95))) as image:
             expected = np.asarray(image)
         for name in ("jpeg loop", "jpeg loop without table"):
-            assert (images.decode(files[name], number).grey_HW == expected).all()
+            assert (decode(files[name], number).grey_HW == expected).all()
 
 
 def grey_of(values: list[int], kind: type = np.uint16, **elements: object) -> list[int]:
     pixels = np.array([values], kind)
-    return images.decode(write(dataset(pixels, "MONOCHROME2", **elements))).grey_HW[0].tolist()
+    return decode(write(dataset(pixels, "MONOCHROME2", **elements))).grey_HW[0].tolist()
 
 
 def test_16_bits_become_8_by_the_range_of_bits_stored_never_by_the_image() -> None:
@@ -148,24 +148,24 @@ def test_a_voi_lut_is_applied() -> None:
 
 def test_a_loop_needs_a_frame_that_it_has() -> None:
     loop = dicoms.all_kinds()["jpeg loop"]
-    with pytest.raises(InvalidFrame, match=r"has 3 frames; give 0 to 2") as caught:
-        images.decode(loop)
+    with pytest.raises(InvalidFrame, match="0 to 2") as caught:
+        decode(loop)
     assert (caught.value.status, caught.value.field) == (422, "frame")
-    with pytest.raises(InvalidFrame, match="the file has 3, give 0 to 2"):
-        images.decode(loop, 3)
+    with pytest.raises(InvalidFrame, match="0 to 2"):
+        decode(loop, 3)
     for still in (dicoms.all_kinds()["grey"], encoded(GREY, "JPEG")):
         with pytest.raises(InvalidFrame):
-            images.decode(still, 1)
-        assert images.decode(still, 0).grey_HW.shape == images.decode(still).grey_HW.shape
+            decode(still, 1)
+        assert decode(still, 0).grey_HW.shape == decode(still).grey_HW.shape
 
 
 def test_only_the_frame_asked_for_is_decoded() -> None:
     made = dataset(np.stack([GREY] * 3), "MONOCHROME2", frames=3)
     frames = [b"no JPEG at all", encoded(GREY, "JPEG", quality=95), b"nor this"]
     file = compressed(made, frames, uid.JPEGBaseline8Bit)
-    assert abs(images.decode(file, 1).grey_HW.astype(int) - GREY).mean() < 5
+    assert abs(decode(file, 1).grey_HW.astype(int) - GREY).mean() < 5
     with pytest.raises(UnreadableImage):
-        images.decode(file, 0)
+        decode(file, 0)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_only_the_frame_asked_for_is_decoded() -> None:
 )
 def test_compression_that_needs_a_package_names_it(name: str, syntax: str) -> None:
     with pytest.raises(MissingDecoder, match=f"{syntax}.*pylibjpeg.*python-gdcm") as caught:
-        images.decode(real(name))
+        decode(real(name))
     assert (caught.value.status, caught.value.code) == (415, "missing_decoder")
 
 
@@ -197,14 +197,14 @@ def test_compression_that_needs_a_package_names_it(name: str, syntax: str) -> No
 )
 def test_what_is_not_taken(elements: dict[str, object], error: type[RequestError]) -> None:
     with pytest.raises(error):
-        images.decode(write(dataset(GREY, "MONOCHROME2", **elements)))
+        decode(write(dataset(GREY, "MONOCHROME2", **elements)))
 
 
 def test_a_video_and_a_report_are_no_images() -> None:
     video = compressed(dataset(COLOUR, "YBR_FULL_422"), [b"\0\0\1\xb3"], uid.MPEG2MPML)
     for file in (video, real("reportsi.dcm")):
         with pytest.raises(UnsupportedImage):
-            images.decode(file)
+            decode(file)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
@@ -212,11 +212,11 @@ def test_a_video_and_a_report_are_no_images() -> None:
 def test_a_file_cut_short_is_refused(name: str, share: float) -> None:
     data = dicoms.all_kinds()[name]
     with pytest.raises(RequestError):
-        images.decode(data[: int(share * len(data))], 2 if "loop" in name else 0)
+        decode(data[: int(share * len(data))], 2 if "loop" in name else 0)
 
 
 def warnings_of(file: bytes, roi: RoI | None) -> tuple[RoI, set[str]]:
-    prepared = images.prepare(ScoringRequest(file, roi, None), Preprocessing(size=32))
+    prepared = prepare(ScoringRequest(file, roi, None), Preprocessing(size=32))
     return prepared.roi, set(prepared.warnings)
 
 
@@ -248,7 +248,7 @@ def test_the_one_usable_region_stands_in_for_a_roi(
     assert not warnings
 
 
-def test_colour_flow_in_the_roi_is_told_by_region_or_by_pixels() -> None:
+def test_colour_flow_in_the_roi_shows_by_region_or_by_pixels() -> None:
     flow = Sequence([region(1, 2, 8, 0, 15, 11)])
     file = write(dataset(GREY, "MONOCHROME2", SequenceOfUltrasoundRegions=flow))
     assert "colour_doppler" in warnings_of(file, RoI(0, 0, 9, 12))[1]
@@ -261,8 +261,8 @@ def test_colour_flow_in_the_roi_is_told_by_region_or_by_pixels() -> None:
 
 
 def test_another_modality_is_flagged() -> None:
-    assert "modality_not_us" in images.decode(real("MR_small.dcm")).warnings
-    assert images.decode(write(dataset(GREY, "MONOCHROME2", Modality=""))).warnings == ()
+    assert "modality_not_us" in decode(real("MR_small.dcm")).warnings
+    assert decode(write(dataset(GREY, "MONOCHROME2", Modality=""))).warnings == ()
 
 
 def test_the_reader_keeps_no_name() -> None:
@@ -276,8 +276,8 @@ def test_a_jpeg_frame_that_libjpeg_fills_up_with_grey_is_refused() -> None:
     noise = np.random.default_rng(5).integers(0, 256, GREY.shape, dtype=np.uint8)
     made = dataset(noise, "MONOCHROME2")
     whole = encoded(noise, "JPEG")
-    images.decode(compressed(made, [whole], uid.JPEGBaseline8Bit), None)
+    decode(compressed(made, [whole], uid.JPEGBaseline8Bit), None)
     cut_and_closed = whole[:-60] + b"\xff\xd9"
     file = compressed(made, [cut_and_closed], uid.JPEGBaseline8Bit)
-    with pytest.raises(UnreadableImage, match="damaged: the JPEG's data"):
-        images.decode(file, None)
+    with pytest.raises(UnreadableImage, match="JPEG"):
+        decode(file, None)

@@ -6,7 +6,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from handlers.errors import RequestError, UnreadableImage, UnsupportedImage
-from handlers.images import decode as images
+from handlers.images.decode import decode
 from tests.handlers.dicom_frames import encapsulated, j2k, jpeg
 from tests.handlers.dicoms import COLOUR, GREY, dataset, write
 
@@ -21,7 +21,7 @@ def shown(values: list[int], kind: type = np.uint16, **elements: object) -> tupl
             delattr(made, keyword)
         else:
             setattr(made, keyword, value)
-    decoded = images.decode(write(made))
+    decoded = decode(write(made))
     return decoded.grey_HW[0].tolist(), set(decoded.warnings)
 
 
@@ -55,7 +55,7 @@ def shown(values: list[int], kind: type = np.uint16, **elements: object) -> tupl
         ({"NumberOfFrames": ""}, [0, 83, 255], None),
     ],
 )
-def test_what_is_plain_is_taken_and_said(
+def test_what_is_plain_is_taken_and_reported(
     elements: dict[str, object], greys: list[int], warning: str | None
 ) -> None:
     expected = {warning} if warning else set()
@@ -98,7 +98,7 @@ def test_text_where_a_number_should_be(keyword: str) -> None:
     at = file.index(tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little") + vr)
     file = file[: at + 8] + b"x" * len(value) + file[at + 8 + len(value) :]
     with pytest.raises(UnreadableImage, match=f"image: {keyword} "):
-        images.decode(file)
+        decode(file)
 
 
 def voi_lut(entries: list[int], vr: str, depth: int, *, first: int = 10) -> dict[str, object]:
@@ -137,7 +137,7 @@ def test_a_voi_lut_that_contradicts_itself(entries: list[int], depth: int) -> No
 def test_colour_is_never_signed() -> None:
     for representation in (None, 1):
         made = dataset(COLOUR, "RGB", PixelRepresentation=representation)
-        decoded = images.decode(write(made))
+        decoded = decode(write(made))
         assert (np.asarray(decoded.colour) == COLOUR).all()
         assert decoded.warnings == ("pixel_representation_assumed",)
 
@@ -146,7 +146,7 @@ def test_planes_are_no_matter_where_pixels_are_compressed() -> None:
     made = dataset(COLOUR, "RGB")
     del made.PlanarConfiguration
     file = encapsulated(made, [j2k(COLOUR, mixed=True)], "1.2.840.10008.1.2.4.90", "right")
-    decoded = images.decode(file)
+    decoded = decode(file)
     assert (np.asarray(decoded.colour) == COLOUR).all()
     assert decoded.warnings == ()
 
@@ -165,17 +165,17 @@ def test_a_compressed_frame_that_the_header_contradicts(
     for syntax, frame in (("50", jpeg(GREY, "jfif")), ("90", j2k(GREY, mixed=False))):
         made = dataset(GREY, "MONOCHROME2", **elements)
         with pytest.raises(UnreadableImage, match=tag):
-            images.decode(encapsulated(made, [frame], f"1.2.840.10008.1.2.4.{syntax}", "right"))
+            decode(encapsulated(made, [frame], f"1.2.840.10008.1.2.4.{syntax}", "right"))
     made = dataset(COLOUR, "RGB")
     with pytest.raises(UnreadableImage, match="SamplesPerPixel is 3, the compressed frame has 1"):
-        images.decode(encapsulated(made, [jpeg(GREY, "jfif")], "1.2.840.10008.1.2.4.50", "right"))
+        decode(encapsulated(made, [jpeg(GREY, "jfif")], "1.2.840.10008.1.2.4.50", "right"))
 
 
 def test_lossless_grey_of_fewer_bits_is_shown_by_its_window_alone() -> None:
     frame = j2k(GREY, mixed=False)  # 8 bits, where the header has 12
     bits = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11}
     made = dataset(GREY, "MONOCHROME2", **bits, WindowCenter=64.5, WindowWidth=128)
-    shown = images.decode(encapsulated(made, [frame], "1.2.840.10008.1.2.4.90", "right"))
+    shown = decode(encapsulated(made, [frame], "1.2.840.10008.1.2.4.90", "right"))
     # From 0.5 on, full at 127.5: a window of 127 levels.
     expected = np.rint(((GREY - 0.5) / 127).clip(0, 1) * 255)
     assert (shown.grey_HW == expected).all()
@@ -185,19 +185,19 @@ def test_a_header_that_cannot_be_decided_by_pixels_is_refused() -> None:
     """Noise is neither grey RGB nor of neutral chrominance, and nothing else tells."""
     for tag in ("YBR_RCT", "YBR_ICT"):
         with pytest.raises(UnreadableImage, match=f"PhotometricInterpretation is {tag}"):
-            images.decode(write(dataset(COLOUR, tag)))
+            decode(write(dataset(COLOUR, tag)))
     file = encapsulated(
         dataset(COLOUR, "RGB"), [jpeg(COLOUR, "123")], "1.2.840.10008.1.2.4.50", "right"
     )
     with pytest.raises(UnreadableImage, match="PhotometricInterpretation is RGB"):
-        images.decode(file)
+        decode(file)
 
 
 def test_unsupported_and_absent_pixels_are_named() -> None:
     made = dataset(GREY, "MONOCHROME2")
     del made.PixelData
-    with pytest.raises(UnreadableImage, match="PixelData is absent"):
-        images.decode(write(made))
+    with pytest.raises(UnreadableImage, match="PixelData"):
+        decode(write(made))
     made.add_new("FloatPixelData", "OF", bytes(4 * GREY.size))
-    with pytest.raises(UnsupportedImage, match="no whole numbers"):
-        images.decode(write(made))
+    with pytest.raises(UnsupportedImage, match="not integers"):
+        decode(write(made))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydicom import uid
 
-from handlers.images import decode as images
+from handlers.images.decode import decode
 from tests.handlers import dicom_frames
 from tests.handlers.dicom_frames import FLOW, TABLES, encapsulated, halved, j2k, jpeg, planes, ybr
 from tests.handlers.dicoms import dataset, palette, write
@@ -29,7 +29,7 @@ def luma(rgb: np.ndarray) -> np.ndarray:
 
 def difference(file: bytes, frame: np.ndarray, number: int, warnings: set[str]) -> np.ndarray:
     """How far a frame's greys and colours are from `frame`, (H, W); its warnings are those."""
-    decoded = images.decode(file, number)
+    decoded = decode(file, number)
     assert set(decoded.warnings) == warnings
     if frame.ndim == 2:
         assert decoded.colour is None

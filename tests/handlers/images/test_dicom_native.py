@@ -7,7 +7,7 @@ import pytest
 from pydicom import uid
 
 from handlers.errors import RequestError, UnreadableImage, UnsupportedImage
-from handlers.images import decode as images
+from handlers.images.decode import decode
 from tests.handlers.dicom_frames import planes, ybr
 from tests.handlers.dicoms import COLOUR, GREY, dataset, write
 
@@ -44,7 +44,7 @@ def test_422_of_odd_width_by_its_length(form: str, frames: int, syntax: uid.UID)
         value = (planes(samples) if form == "full in planes" else samples).tobytes()
     made.PixelData = value + b"\0" * (len(value) % 2)
     for number, frame in enumerate(pixels):
-        decoded = images.decode(write(made, syntax), number)
+        decoded = decode(write(made, syntax), number)
         assert (decoded.grey_HW == frame[..., 0]).all()
         assert decoded.warnings == (("ybr_422_stored_in_full",) if "full" in form else ())
 
@@ -54,37 +54,37 @@ def test_422_that_fits_no_layout_is_refused() -> None:
     for length in (70, 76, 82, 104, 108):  # 72: run on, 80: padded, 105: in full
         made.PixelData = bytes(length)
         with pytest.raises(UnreadableImage, match=r"PixelData has .* YBR_FULL_422"):
-            images.decode(write(made))
+            decode(write(made))
     made.PixelData, made.PlanarConfiguration = bytes(80), 1
     with pytest.raises(UnsupportedImage, match="PlanarConfiguration is 1"):
-        images.decode(write(made))
+        decode(write(made))
 
 
 def test_pixels_that_are_too_few_or_too_many() -> None:
     loop = np.stack([GREY, 255 - GREY])
     made = dataset(loop, "MONOCHROME2", frames=2)
     made.PixelData = loop.tobytes() + loop.tobytes()[: GREY.size]
-    decoded = images.decode(write(made), 1)  # three frames where the header has two
+    decoded = decode(write(made), 1)  # three frames where the header has two
     assert (decoded.grey_HW == loop[1]).all()
     assert decoded.warnings == ("pixel_data_too_long",)
     made.PixelData = loop.tobytes() + bytes(10)  # where does the second begin?
-    with pytest.raises(UnreadableImage, match="no whole number of frames"):
-        images.decode(write(made), 1)
+    with pytest.raises(UnreadableImage, match=r"PixelData has .* multiple"):
+        decode(write(made), 1)
     made.PixelData = loop.tobytes()[:-2]
-    with pytest.raises(UnreadableImage, match="PixelData has 382 bytes, and 384 are needed"):
-        images.decode(write(made), 0)
+    with pytest.raises(UnreadableImage, match=r"382 bytes.* 384"):
+        decode(write(made), 0)
 
 
-def test_planes_or_pixels_must_be_said_where_it_matters() -> None:
+def test_a_missing_planar_configuration_is_refused_where_it_matters() -> None:
     made = dataset(COLOUR, "RGB")
     del made.PlanarConfiguration
-    with pytest.raises(UnsupportedImage, match="PlanarConfiguration is absent"):
-        images.decode(write(made))
+    with pytest.raises(UnsupportedImage, match="PlanarConfiguration"):
+        decode(write(made))
 
 
 def test_16_bits_of_ybr_are_converted_as_8() -> None:
     made = dataset(ybr(COLOUR).astype(np.uint16) * 256 + 7, "YBR_FULL")
-    assert np.abs(np.asarray(images.decode(write(made)).colour).astype(int) - COLOUR).max() <= 1
+    assert np.abs(np.asarray(decode(write(made)).colour).astype(int) - COLOUR).max() <= 1
 
 
 def relabelled(file: bytes, before: str, after: str) -> bytes:
@@ -105,12 +105,12 @@ NATIVE = (EXPLICIT, IMPLICIT, uid.ExplicitVRBigEndian)
 @pytest.mark.parametrize("real", NATIVE, ids=lambda syntax: syntax.name)
 @pytest.mark.parametrize("stated", NATIVE, ids=lambda syntax: syntax.name)
 @pytest.mark.parametrize("bits", [8, 16])
-def test_the_first_element_tells_how_the_data_are_encoded(
+def test_the_first_element_decides_how_the_data_are_encoded(
     real: uid.UID, stated: uid.UID, bits: int
 ) -> None:
     pixels = GREY.astype(f"u{bits // 8}") * (257 if bits == 16 else 1)
     file = relabelled(write(dataset(pixels, "MONOCHROME2"), real), real, stated)
-    decoded = images.decode(file)
+    decoded = decode(file)
     assert (decoded.grey_HW == GREY).all()
     assert decoded.warnings == (() if real == stated else ("transfer_syntax_contradicted",))
 
@@ -118,27 +118,27 @@ def test_the_first_element_tells_how_the_data_are_encoded(
 def test_compression_that_the_syntax_and_the_pixels_see_otherwise_is_refused() -> None:
     file = write(dataset(GREY, "MONOCHROME2"))
     for stated in (uid.JPEGBaseline8Bit, uid.RLELossless):
-        with pytest.raises(UnsupportedImage, match="TransferSyntaxUID and PixelData contradict"):
-            images.decode(relabelled(file, EXPLICIT, stated))
-    with pytest.raises(UnsupportedImage, match="TransferSyntaxUID is none that is known"):
-        images.decode(relabelled(file, EXPLICIT, "1.2.3"))
+        with pytest.raises(UnsupportedImage, match="TransferSyntaxUID and PixelData"):
+            decode(relabelled(file, EXPLICIT, stated))
+    with pytest.raises(UnsupportedImage, match="TransferSyntaxUID"):
+        decode(relabelled(file, EXPLICIT, "1.2.3"))
 
 
 @pytest.mark.parametrize("syntax", NATIVE, ids=lambda syntax: syntax.name)
 def test_a_file_without_preamble_or_meta_group(syntax: uid.UID) -> None:
     file = write(dataset(GREY, "MONOCHROME2"), syntax)
-    decoded = images.decode(file[132:])  # no preamble
+    decoded = decode(file[132:])  # no preamble
     assert (decoded.grey_HW == GREY).all()
     assert decoded.warnings == ()
     order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
     data_set = file[file.index(struct.pack(f"{order}HH", 0x0008, 0x0016)) :]
     for headless in (data_set, file[:132] + data_set):
-        decoded = images.decode(headless)
+        decoded = decode(headless)
         assert (decoded.grey_HW == GREY).all()
         assert decoded.warnings == ("transfer_syntax_assumed",)
 
 
 def test_what_is_no_dicom_is_not_taken_for_it() -> None:
     for data in (b"", b"\x08\0", b"\x08\0\x05\0\xff\xff\xff\xff", b"GIF89a-------"):
-        with pytest.raises(RequestError, match="not a format taken here"):
-            images.decode(data)
+        with pytest.raises(RequestError, match="unsupported format"):
+            decode(data)

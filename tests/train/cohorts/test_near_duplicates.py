@@ -93,7 +93,7 @@ def test_groups_by_hand() -> None:
     assert groups(6, pairs) == [0, 1, 2, 1, 1, 0]
 
 
-def test_hashes_tell_the_correlation() -> None:
+def test_hashes_estimate_the_correlation() -> None:
     first = frame(0)
     frames = [first, stored_again(first, 30), frame(1)]
     thumbnails = stack(thumbnail(it) for it in frames)

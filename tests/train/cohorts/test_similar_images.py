@@ -58,7 +58,7 @@ def test_the_same_picture_of_two_patients_is_a_fault(
     assert [Path(image).name for image in cohort.table["image"]] == ["e.png", "f.png"]
 
 
-def test_one_patient_id_mends_them(table: Path, tmp_path: Path) -> None:
+def test_one_patient_id_fixes_them(table: Path, tmp_path: Path) -> None:
     text = table.read_text().replace("b.png,2", "b.png,1").replace("d.png,4", "d.png,3")
     table.write_text(text)
     out = tmp_path / "out"
@@ -91,7 +91,7 @@ def test_a_third_image_spoils_all_that_it_resembles(table: Path, tmp_path: Path)
     assert left == ["d.png", "e.png", "f.png"]
 
 
-def test_similar_images_of_two_patients_are_told_and_stay(
+def test_similar_images_of_two_patients_are_reported_and_stay(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = gaussian_filter(np.random.default_rng(9).normal(size=frame(0).shape), 6)

@@ -12,8 +12,7 @@ from sonode.console import UserError
 from tests.train.synthetic_predictions import HEADS, LABELS, SECRET, synthetic
 from train.evidence.evaluate import evaluate
 from train.fitting.predictions import Predictions
-from train.statistics import binary as statistics
-from train.statistics import reliability
+from train.statistics import binary, reliability
 
 MALIGNANCY, ALNM, NODES_2, SUBTYPE = HEADS
 
@@ -215,7 +214,7 @@ def test_a_chain_that_is_right_is_found_so_on_all_and_by_its_quotient(hierarchy:
     # The reported probability on malignant lesions alone, as it was judged before: far too low.
     rows = predictions.frame[predictions.frame["malignancy_truth"]]
     facts = rows["alnm_truth"].to_numpy(bool), rows["alnm_probability"].to_numpy()
-    assert statistics.value(reliability.calibration_in_the_large, *facts) > 0.5
+    assert binary.value(reliability.calibration_in_the_large, *facts) > 0.5
 
 
 def test_an_independent_head_that_masks_is_judged_where_its_condition_holds() -> None:

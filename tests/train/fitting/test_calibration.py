@@ -136,7 +136,7 @@ def test_operating_points_on_the_reported_probability(
         assert wanted <= (p[rows[k], k] > head.threshold).mean() < wanted + 0.01
 
 
-def test_what_validation_cannot_tell_is_kept_and_said(
+def test_what_validation_cannot_decide_is_kept_and_reported(
     heads: tuple[HeadSpec, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     logits = torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
@@ -146,7 +146,7 @@ def test_what_validation_cannot_tell_is_kept_and_said(
     assert (alnm.temperature, alnm.threshold) == (1, 0.5)
     assert "youden" not in malignancy.operating_points
     said = capsys.readouterr().out
-    kept = "temperature 1 is kept: {} validation patients, 0 of the rarest label, do not carry one"
+    kept = "temperature 1 is kept: {} validation patients, 0 of the rarest label"
     assert f"head malignancy: {kept.format(30)}; it takes 30 and 5" in said
     assert f"head alnm: {kept.format(0)}" in said
     assert "head malignancy: validation gives no youden threshold" in said
@@ -218,14 +218,14 @@ def test_patients_carry_a_temperature_not_their_images() -> None:
         assert told["a"]["patients"] == n
         if rows_each == 1:
             assert head.temperature == pytest.approx(3, rel=0.25)
-            assert told["a"]["why"].startswith("cross entropy of patients left out 0.")
+            assert told["a"]["why"].startswith("cross-validated cross entropy 0.")
         else:
             assert head.temperature == 1
             assert "20 validation patients, 20 of the rarest label" in told["a"]["why"]
     labels[:] = 0
     labels[:4] = 1
     _, told = account(logits, labels, [str(row) for row in range(400)])
-    assert "400 validation patients, 4 of the rarest label, do not carry one" in told["a"]["why"]
+    assert "400 validation patients, 4 of the rarest label" in told["a"]["why"]
 
 
 def test_without_a_gain_by_cross_validation_the_temperature_is_1() -> None:

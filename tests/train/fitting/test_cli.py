@@ -202,8 +202,8 @@ def test_two_trainings_do_not_write_into_one_folder(phantom: Cohort, tmp_path: P
         (["--model.average_decay=1"], "average_decay"),
         (["--model.operating_point=sensitivity_95"], "operating_point"),
         (["--data.augmentation.flip=1"], "flip"),
-        (["--seed_everything=-1"], "--seed_everything -1: give a whole number"),
-        (["--seed_everything=false"], "--seed_everything False: give a whole number"),
+        (["--seed_everything=-1"], "--seed_everything -1: must be a non-negative integer"),
+        (["--seed_everything=false"], "--seed_everything False: must be a non-negative integer"),
         (["--trainer.accelerator=gpu"], "No supported gpu backend found"),
         (["--trainer.enable_checkpointing=false"], "enable_checkpointing"),
         (["--trainer.default_root_dir=/tmp"], "default_root_dir: is below --out"),
@@ -233,7 +233,7 @@ def test_a_key_twice_in_a_configuration_is_refused(
     monkeypatch.setattr(sys, "argv", ["sonode"])
     config = tmp_path / "twice.yaml"
     config.write_text("model:\n  loss:\n    margin: 0.1\n    margin: 0.5\n")
-    with pytest.raises(UserError, match="line 4: key `margin` stands in line 3 already"):
+    with pytest.raises(UserError, match="line 4: key `margin` is already in line 3"):
         run(arguments("fit", phantom.folder, tmp_path / "out", f"--config={config}"))
 
 
@@ -248,7 +248,7 @@ def test_a_wrong_setting_on_the_command_line(phantom: Cohort, tmp_path: Path) ->
 def test_no_checkpoint_to_test(phantom: Cohort, tmp_path: Path) -> None:
     done = train("test", phantom.folder, tmp_path)
     assert done.returncode == 2
-    assert "holds no model.json" in done.stderr
+    assert "has no model.json" in done.stderr
 
 
 class Remove(Callback):

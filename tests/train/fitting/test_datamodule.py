@@ -51,7 +51,7 @@ def test_the_same_draw_gives_the_same_picture() -> None:
     assert plain[1].item() == 1
 
 
-def test_a_part_of_one_class_is_said_with_the_seed_that_helps(phantom: Cohort) -> None:
+def test_a_part_of_one_class_is_reported_with_the_seed_that_helps(phantom: Cohort) -> None:
     *lines, remedy = split_remarks(phantom, HEADS, 0)
     table = phantom.table
     parts = np.array([part_of(patient, 0) for patient in table["patient_id"]])

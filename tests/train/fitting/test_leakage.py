@@ -83,13 +83,13 @@ def test_what_the_first_network_saw_the_second_one_saw(
     check_unseen(second, again, "test", again.indices["test"])
 
 
-def test_weights_of_unknown_origin_are_said(
+def test_weights_of_unknown_origin_are_reported(
     phantom: Cohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = split(phantom.folder, 4)
     before = seen_before(tmp_path / "resnet18.pth", data, without_training(data))
     assert len(before) == 0
-    assert "holds no images.parquet; not checked" in capsys.readouterr().out
+    assert "has no images.parquet; not checked" in capsys.readouterr().out
     assert images_of(data, before) == images_of(data)
 
 
@@ -111,7 +111,7 @@ def alike(phantom: Cohort, tmp_path: Path) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("patient_ids", [True, False])
-def test_similar_images_are_told_and_refused_where_there_are_no_ids(
+def test_similar_images_are_reported_and_refused_where_there_are_no_ids(
     first: Path,
     alike: pd.DataFrame,
     tmp_path: Path,

@@ -91,7 +91,7 @@ def test_images_that_were_learned_from_are_no_evidence(
     trained: Path, phantom: Cohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     predict(trained, phantom.folder, "test")
-    assert "holds no images.parquet; not checked" in capsys.readouterr().out
+    assert "has no images.parquet; not checked" in capsys.readouterr().out
 
     data = CohortData(phantom.folder, split_seed=4)
     network, card = checkpoint.load(trained)

@@ -118,7 +118,7 @@ def task_for(
     return task
 
 
-def test_a_head_without_labels_is_left_out_and_said(
+def test_a_head_without_labels_is_left_out_and_reported(
     heads: tuple[HeadSpec, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     task = task_for([[0, NAN], [1, NAN]], heads)

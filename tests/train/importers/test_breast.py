@@ -67,7 +67,7 @@ def test_breast_by_hand(source: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "1 images are not in the sheet and are left out:\n  case004.PNG\n" in said
     # Nobody knows which of two is meant.
     picture(source / "again" / "case002.png", 5)
-    with pytest.raises(UserError, match=r"holds 1 names twice \(case002\.png\); keep one each"):
+    with pytest.raises(UserError, match=r"case002\.png"):
         import_breast(source, tmp_path / "out")
 
 
@@ -93,7 +93,7 @@ def test_faults_of_breast(source: Path, tmp_path: Path) -> None:
 def test_what_is_not_breast_is_refused(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match=r"holds 0 \.xlsx files"):
+    with pytest.raises(UserError, match=r"0 \.xlsx files"):
         import_breast(source, tmp_path / "out")
     (source / "book.xlsx").write_text("no workbook")
     with pytest.raises(UserError, match=r"book\.xlsx: not an Excel workbook"):

@@ -96,5 +96,5 @@ def test_faults_of_bus_bra(source: Path, tmp_path: Path) -> None:
     # With the case in doubt, all its views go.
     with pytest.raises(UserError, match="no row is left"):
         import_bus_bra(source, tmp_path / "out", drop_faulty=True)
-    with pytest.raises(UserError, match=r"holds no bus_data\.csv"):
+    with pytest.raises(UserError, match=r"no bus_data\.csv"):
         import_bus_bra(tmp_path, tmp_path / "out")

@@ -130,7 +130,7 @@ def test_a_mask_that_was_a_jpeg_keeps_its_box(
         stored.save(path)
         assert np.nonzero(np.asarray(stored))[0].min() < 13  # any pixel but 0 would move the box
     assert import_busi(busi, tmp_path / "out").roi(3) == (11, 13, 43, 39)
-    assert "1 masks hold more greys than two" in capsys.readouterr().out
+    assert "1 masks have more than two grey levels" in capsys.readouterr().out
 
 
 def test_a_mask_of_several_lesions_is_a_fault(busi: Path, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_mask_of_several_lesions_is_a_fault(busi: Path, tmp_path: Path) -> Non
     ]
 
 
-def test_the_fault_of_an_image_is_not_told_of_the_next(busi: Path, tmp_path: Path) -> None:
+def test_the_fault_of_an_image_is_not_reported_for_the_next(busi: Path, tmp_path: Path) -> None:
     # Of an image that repeats benign (1), one mask repeats its box and one is damaged.
     mask(busi / "benign" / "benign (10)_mask.png", 3, 4, 20, 30)
     (busi / "benign" / "benign (10)_mask_1.png").write_text("no image")
@@ -183,9 +183,9 @@ def test_nothing_of_busi_is_left_out_by_its_name_in_silence(
     }
     said = capsys.readouterr().out
     for line in (
-        "1 files of benign are no images by their name and are left out:\n  benign (3).dcm\n",
+        "1 files of benign do not have the name of an image and are left out:\n  benign (3).dcm\n",
         "1 masks of malignant have no image and are left out:\n  malignant (9)_mask.png\n",
-        "1 files or folders are none of BUSI's three and are left out:\n  Benign 2\n",
+        "1 files or folders are not one of BUSI's three and are left out:\n  Benign 2\n",
         "1 normal images have no lesion and are left out\n",
     ):
         assert line in said
@@ -252,7 +252,7 @@ def test_voc_by_hand(voc: Path, tmp_path: Path) -> None:
     assert cohort.image_path(1) == voc / "images" / "b.png"
 
 
-def test_a_box_file_without_labels_is_said(
+def test_a_box_file_without_labels_is_reported(
     voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_labels(voc, {"image": "a.png", "patient_id": "1"})
@@ -276,7 +276,7 @@ def test_voc_faults_are_listed_at_once(voc: Path, tmp_path: Path) -> None:
         import_voc(voc, tmp_path / "out", name="ours")
     assert caught.value.details == [
         "labels.csv line 2, malignant: give 1, 0, true, false or blank",
-        "labels.csv line 3, n_nodes: give a whole number or blank",
+        "labels.csv line 3, n_nodes: give an integer or blank",
         "labels.csv line 3, roi: same image and box as labels.csv line 2",
         "labels.csv line 4, roi: c.xml: no such file",
         "labels.csv line 4, image: absent",
@@ -288,8 +288,8 @@ def test_voc_faults_are_listed_at_once(voc: Path, tmp_path: Path) -> None:
     (voc / "labels.csv").write_text(
         "image,patient_id,lesion_id,malignant,alnm,n_nodes,device,roi_x_min\n"
     )
-    with pytest.raises(UserError, match="has boxes of its own; use `sonode import csv`"):
+    with pytest.raises(UserError, match="use `sonode import csv`"):
         import_voc(voc, tmp_path / "out", name="ours")
     (voc / "labels.csv").unlink()
-    with pytest.raises(UserError, match=r"holds no labels\.csv"):
+    with pytest.raises(UserError, match=r"no labels\.csv"):
         import_voc(voc, tmp_path / "out", name="ours")

@@ -126,9 +126,9 @@ def test_fractions_and_zeros_are_borders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("", "damaged, or no XML"),
-        ("no xml", "damaged, or no XML"),
-        ('<!DOCTYPE a [<!ENTITY x "y">]><annotation>&x;</annotation>', "damaged, or no XML"),
+        ("", "not valid XML"),
+        ("no xml", "not valid XML"),
+        ('<!DOCTYPE a [<!ENTITY x "y">]><annotation>&x;</annotation>', "not valid XML"),
         ("<annotations/>", "begins with <annotations>, where Pascal VOC has <annotation>; export"),
         (
             "<annotation><object><bndbox><xmin>2</xmin></bndbox></object></annotation>",
@@ -194,11 +194,11 @@ def test_outlines_and_confidences(tmp_path: Path) -> None:
         ("0 0.5 0.5 0.5", "4 fields; YOLO has `class cx cy w h`"),
         ("0 0.1 0.1 0.5 0.1 0.5 0.5", "7 fields may be a box with a confidence and a track, or"),
         ("0 0.1 0.1 0.5 0.1 0.5 0.5 0.9", "8 fields may be a box with a confidence and a track"),
-        ("0 0.5 0.5 0.5 wide", "holds other things than numbers"),
-        ("lesion 0.5 0.5 0.5 0.5", "holds other things than numbers"),
-        ("0.5 0.5 0.5 0.5 0.5", "the class is no whole number"),
-        ("0 30 20 40 20", "holds a number outside 0..1; give fractions of the frame"),
-        ("0 0.5 0.5 0.5 0.5 1.57", "holds a number outside 0..1"),  # an angle
+        ("0 0.5 0.5 0.5 wide", "must have numbers only"),
+        ("lesion 0.5 0.5 0.5 0.5", "must have numbers only"),
+        ("0.5 0.5 0.5 0.5 0.5", "the class must be an integer"),
+        ("0 30 20 40 20", "has a number outside 0..1"),
+        ("0 0.5 0.5 0.5 0.5 1.57", "has a number outside 0..1"),  # an angle
     ],
 )
 def test_other_yolo_lines_are_refused(tmp_path: Path, line: str, what: str) -> None:

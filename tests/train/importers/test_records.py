@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -34,7 +35,7 @@ def test_columns_of_nothing_behind_the_last_one(tmp_path: Path) -> None:
     found = records(tmp_path / "t.csv", b"patient_id,image,,\n7,a,,\n8,b,,\n")
     assert found.columns == ["patient_id", "image"]
     assert found.rows == [{"patient_id": "7", "image": "a"}, {"patient_id": "8", "image": "b"}]
-    with pytest.raises(UserError, match="stands twice"):
+    with pytest.raises(UserError, match=r"SRC .*column"):
         records(tmp_path / "t.csv", b"patient_id,image,,\n7,a,,x\n")
 
 
@@ -44,13 +45,13 @@ def test_a_quote_that_never_ends_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", ["# made by R", "PATIENT_ID,IMAGE"])
-def test_a_header_that_is_not_there_is_told_as_that(tmp_path: Path, first: str) -> None:
-    with pytest.raises(UserError, match="first line names no column patient_id, image; let the he"):
+def test_a_header_that_is_not_there_is_reported_as_that(tmp_path: Path, first: str) -> None:
+    with pytest.raises(UserError, match="patient_id, image"):
         records(tmp_path / "t.csv", f"{first}\npatient_id,image\n7,a\n".encode())
 
 
-def test_a_separator_at_the_end_of_each_line_is_told_of(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"line 2, 3: not 2 .* and take away one at a line's end"):
+def test_a_separator_at_the_end_of_each_line_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="line 2, 3: "):
         records(tmp_path / "t.csv", b"patient_id,image\n7,a,\n8,b,\n")
 
 
@@ -67,7 +68,7 @@ def test_parquet_files_one_behind_the_other_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_field_too_many_names_the_separator(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"line 2: not 2 fields .* quote a field that holds a semi"):
+    with pytest.raises(UserError, match=r"line 2: .* semicolon"):
         records(tmp_path / "t.csv", b"patient_id;image\n7;a;b\n")
 
 
@@ -87,7 +88,7 @@ def test_what_is_no_csv_says_what_it_is(tmp_path: Path, data: bytes, message: st
     with pytest.raises(UserError, match=message):
         records(tmp_path / "t.csv", data)
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(UserError, match=r"folder\.csv: is a folder; give the table in it"):
+    with pytest.raises(UserError, match=r"folder\.csv: is a folder"):
         read_records(tmp_path / "folder.csv", NAMES)
 
 
@@ -96,7 +97,7 @@ def test_parquet_is_known_by_its_content(tmp_path: Path) -> None:
     assert read_records(tmp_path / "t.pq", NAMES).rows == [{"patient_id": "7", "image": "a"}]
 
 
-def test_words_for_missing_are_blanks_and_said(
+def test_words_for_missing_are_blanks_and_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = b"patient_id,image,age,er\nNA,a,54,-\n8,b,nan,+\n9,c,NA,\n"
@@ -118,7 +119,7 @@ def test_decimal_commas_are_numbers(tmp_path: Path) -> None:
     assert [row["age"] for row in found.rows] == ["54.5", ""]
     assert found.rows[0]["patient_id"] == "1,5"
     assert found.kinds["age"] is float
-    with pytest.raises(UserError, match="column `age`: `1,234` has a decimal comma or one of th"):
+    with pytest.raises(UserError, match="column `age`: `1,234`"):
         records(tmp_path / "t.csv", b"patient_id;image;age\n1;a;1,234\n")
 
 
@@ -130,11 +131,11 @@ def further(tmp_path: Path, values: list[str], **given: str) -> list[object]:
     return [parser(row["x"]) for row in found.rows]
 
 
-def test_codes_are_labels_unless_it_is_said(
+def test_codes_are_labels_unless_column_decides(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert further(tmp_path, ["0", "1.0", "", "01"]) == ["0", "1", None, "1"]
-    assert "--column x=number makes them numbers" in capsys.readouterr().out
+    assert "--column x=number" in capsys.readouterr().out
     assert further(tmp_path, ["0", "1", ""], x="number") == [0.0, 1.0, None]
     assert capsys.readouterr().out == ""
     for values in (["9", "10"], ["-1", "3"], ["0.5", "1"]):
@@ -143,13 +144,11 @@ def test_codes_are_labels_unless_it_is_said(
     assert further(tmp_path, ["4a", "4b"]) == ["4a", "4b"]
 
 
-def test_a_number_column_with_a_word_is_said(
+def test_a_number_column_with_a_word_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert further(tmp_path, ["54", "61", "ca. 60"]) == ["54", "61", "ca. 60"]
-    assert capsys.readouterr().out == (
-        "column `x` is a label, since 1 of its values are no numbers (t.csv line 4); "
-        "--column x=number makes these faults\n"
-    )
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.search(r"`x` .* 1 values .*\(t\.csv line 4\); --column x=number", line)
     with pytest.raises(UserError, match="--column y: no such further column in SRC"):
         further(tmp_path, ["1"], y="label")

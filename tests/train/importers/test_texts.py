@@ -25,7 +25,7 @@ def test_decimal_commas_by_hand() -> None:
     for others in (["54.5", "60"], ["1,5", "2.5"], ["1,5", "x"], ["1,2,3"], [""], []):
         assert without_decimal_commas(others) is None
     for thousands in (["1,234"], ["12,345", "7"], ["-1,234"]):
-        with pytest.raises(FormatError, match="decimal comma or one of thousands"):
+        with pytest.raises(FormatError, match="decimals or thousands"):
             without_decimal_commas(thousands)
 
 

@@ -15,7 +15,7 @@ from sonode.console import UserError
 from train.cohorts.cohort import ROI_COLUMNS, Cohort, read_image, write_cohort
 from train.cohorts.split import part_of
 from train.radiomics import command as radiomics
-from train.radiomics import forest as radiomic_forest
+from train.radiomics import forest
 from train.radiomics.features import crop_features, feature_names
 
 needs_extra = pytest.mark.skipif(
@@ -28,9 +28,9 @@ SPLIT_SEED = 4  # under it both parts of the 14 patients have both classes of bo
 def short() -> object:
     """Fewer rounds and trees than a study needs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(radiomic_forest.BORUTA, "max_iter", 8)
-        patch.setitem(radiomic_forest.BORUTA, "n_estimators", 30)
-        patch.setitem(radiomic_forest.FOREST, "n_estimators", 30)
+        patch.setitem(forest.BORUTA, "max_iter", 8)
+        patch.setitem(forest.BORUTA, "n_estimators", 30)
+        patch.setitem(forest.FOREST, "n_estimators", 30)
         yield
 
 
@@ -138,7 +138,7 @@ def test_features_are_taken_from_an_earlier_run(
     pq.write_table(other, earlier / "features.parquet")
     with pytest.raises(UserError, match="other settings or another version"):
         run(phantom, tmp_path / "more", reuse=earlier)
-    with pytest.raises(UserError, match=r"holds no features\.parquet"):
+    with pytest.raises(UserError, match=r"no features\.parquet"):
         run(phantom, tmp_path / "more", reuse=tmp_path)
 
 

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from sonode.console import UserError
 from train.cohorts.cohort import ROI_COLUMNS, Cohort
 from train.cohorts.split import part_of
-from train.radiomics import forest as radiomic_forest
+from train.radiomics import forest
 from train.radiomics.features import feature_names
 from train.radiomics.forest import fit, fit_label, in_test_part, predict
 
@@ -22,9 +22,9 @@ TELLING = ["original_firstorder_Mean", "original_glcm_Contrast"]  # one for each
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer rounds and trees than a study needs; enough for features that tell all."""
-    monkeypatch.setitem(radiomic_forest.BORUTA, "max_iter", 15)
-    monkeypatch.setitem(radiomic_forest.BORUTA, "n_estimators", 30)
-    monkeypatch.setitem(radiomic_forest.FOREST, "n_estimators", 50)
+    monkeypatch.setitem(forest.BORUTA, "max_iter", 15)
+    monkeypatch.setitem(forest.BORUTA, "n_estimators", 30)
+    monkeypatch.setitem(forest.FOREST, "n_estimators", 50)
 
 
 def made(**labels: list[Any]) -> tuple[Cohort, pd.DataFrame]:
@@ -62,7 +62,9 @@ def both() -> tuple[Cohort, pd.DataFrame]:
     return made(malignant=malignant, alnm=alnm)
 
 
-def test_boruta_finds_what_tells_and_the_forest_uses_it(both: tuple[Cohort, pd.DataFrame]) -> None:
+def test_boruta_finds_what_separates_and_the_forest_uses_it(
+    both: tuple[Cohort, pd.DataFrame],
+) -> None:
     cohort, features = both
     fitted = fit(cohort, features, split_seed=0, seed=0, feature_set="93")
     assert fitted["alnm"].selected == TELLING[1:]
@@ -116,7 +118,7 @@ def test_the_seed_decides(both: tuple[Cohort, pd.DataFrame]) -> None:
     assert (first != other).any()
 
 
-def test_noise_alone_is_said_and_all_features_are_used(
+def test_noise_alone_is_reported_and_all_features_are_used(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     cohort, features = made(malignant=[index % 2 == 0 for index in range(60)])
@@ -201,12 +203,12 @@ def test_the_burden_is_learned_on_malignant_lesions(capsys: pytest.CaptureFixtur
 def test_nodes_that_are_counted_in_positive_axillae_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of malignant lesions without ALNM the burden is known: it is none."""
 
-    def count(_: pd.DataFrame, truth: np.ndarray, seed: int) -> radiomic_forest.Fitted:
-        return radiomic_forest.Fitted(
+    def count(_: pd.DataFrame, truth: np.ndarray, seed: int) -> forest.Fitted:
+        return forest.Fitted(
             n_images=len(truth), n_positive=int(truth.sum()), selected=[""], used=[], forest=None
         )
 
-    monkeypatch.setattr(radiomic_forest, "fit_label", count)
+    monkeypatch.setattr(forest, "fit_label", count)
     malignant = [index % 2 == 0 for index in range(160)]
     alnm = [index % 4 == 0 if index % 2 == 0 else None for index in range(160)]
     n_nodes = [1 + index // 4 % 4 if index % 4 == 0 else None for index in range(160)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from train.statistics import binary as statistics
+from train.statistics import binary
 from train.statistics.binary import (
     Confusion,
     choose_threshold,
@@ -24,8 +24,8 @@ HALF = {"threshold": 0.5}
 @pytest.mark.parametrize(
     ("ours", "reference"),
     [
-        (statistics.roc_auc, metrics.roc_auc_score),
-        (statistics.average_precision, metrics.average_precision_score),
+        (binary.roc_auc, metrics.roc_auc_score),
+        (binary.average_precision, metrics.average_precision_score),
     ],
 )
 def test_scikit_learn_gives_the_same_area_with_weights_and_ties(ours, reference) -> None:
@@ -36,11 +36,11 @@ def test_scikit_learn_gives_the_same_area_with_weights_and_ties(ours, reference)
 @pytest.mark.parametrize(
     ("ours", "reference"),
     [
-        (statistics.accuracy, metrics.accuracy_score),
-        (statistics.sensitivity, metrics.recall_score),
-        (statistics.specificity, partial(metrics.recall_score, pos_label=False)),
-        (statistics.precision, metrics.precision_score),
-        (statistics.f1, metrics.f1_score),
+        (binary.accuracy, metrics.accuracy_score),
+        (binary.sensitivity, metrics.recall_score),
+        (binary.specificity, partial(metrics.recall_score, pos_label=False)),
+        (binary.precision, metrics.precision_score),
+        (binary.f1, metrics.f1_score),
     ],
 )
 def test_scikit_learn_gives_the_same_rates_with_weights(ours, reference) -> None:
@@ -51,24 +51,24 @@ def test_scikit_learn_gives_the_same_rates_with_weights(ours, reference) -> None
 def test_auc_and_precision_by_hand() -> None:
     truth, score = np.array([True, True, False, False]), np.array([0.8, 0.4, 0.4, 0.2])
     # Pairs: 0.8 over both, 0.4 over 0.2 and level with 0.4: 3.5 of 4.
-    assert value(statistics.roc_auc, truth, score) == 3.5 / 4
+    assert value(binary.roc_auc, truth, score) == 3.5 / 4
     # Recall 1/2 at precision 1, the other half at 2 of 3.
-    assert value(statistics.average_precision, truth, score) == pytest.approx(0.5 + 0.5 * 2 / 3)
+    assert value(binary.average_precision, truth, score) == pytest.approx(0.5 + 0.5 * 2 / 3)
 
 
 @pytest.mark.parametrize(
     ("metric", "truth", "score"),
     [
-        (statistics.roc_auc, [True, True], [0.1, 0.9]),
-        (statistics.roc_auc, [False, False], [0.1, 0.9]),
-        (statistics.average_precision, [True, True], [0.1, 0.9]),
-        (statistics.average_precision, [False, False], [0.1, 0.9]),
-        (partial(statistics.sensitivity, **HALF), [False], [0.9]),
-        (partial(statistics.specificity, **HALF), [True], [0.9]),
-        (partial(statistics.precision, **HALF), [True], [0.1]),
-        (partial(statistics.f1, **HALF), [False], [0.1]),
-        (statistics.roc_auc, [], []),
-        (partial(statistics.accuracy, **HALF), [], []),
+        (binary.roc_auc, [True, True], [0.1, 0.9]),
+        (binary.roc_auc, [False, False], [0.1, 0.9]),
+        (binary.average_precision, [True, True], [0.1, 0.9]),
+        (binary.average_precision, [False, False], [0.1, 0.9]),
+        (partial(binary.sensitivity, **HALF), [False], [0.9]),
+        (partial(binary.specificity, **HALF), [True], [0.9]),
+        (partial(binary.precision, **HALF), [True], [0.1]),
+        (partial(binary.f1, **HALF), [False], [0.1]),
+        (binary.roc_auc, [], []),
+        (partial(binary.accuracy, **HALF), [], []),
     ],
 )
 def test_undefined_is_none(metric, truth: list[bool], score: list[float]) -> None:
@@ -101,7 +101,7 @@ def test_youden_is_the_best_point_of_scikit_learns_curve() -> None:
     assert threshold is not None
     rates = [
         value(partial(rate, threshold=threshold), TRUTH, SCORE)
-        for rate in (statistics.sensitivity, statistics.specificity)
+        for rate in (binary.sensitivity, binary.specificity)
     ]
     assert sum(rates) - 1 == pytest.approx((true_positive - false_positive).max())
 
