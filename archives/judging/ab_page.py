@@ -43,11 +43,11 @@ def render(found: Json) -> str:
         body += [f"<h2>{title}</h2>", table(["", *(named[arm] for arm in arms)], counts)]
     body += ["<h2>Scores</h2>", *(_head(head, it, named) for head, it in found["scores"].items())]
     body += [
-        '<p class="note">In the canary chance decides which version a study gets; a mirrored '
-        "request is answered by both. Distances beyond chance (5 %, one look) speak of the "
-        "versions, but: the images of one study resemble each other, which the intervals do not "
-        "count; and canary steps are added up, so that an hour at which the new version had a "
-        "larger share weighs more in its numbers than in the old one's.</p>",
+        '<p class="note">In a canary step, chance decides which version answers a study. A '
+        "mirrored request is answered by both. A distance beyond chance (5 %, tested once) is a "
+        "difference of the versions, with two limits. The intervals take images as independent, "
+        "but those of one study are alike. Canary steps are added up, so an hour in which the new "
+        "version had a larger share weighs more in its numbers than in the old one's.</p>",
         "<h2>All requests of clients, by step</h2>",
         table(
             ("step", named["old"], named["new"], "without a study", ""),
@@ -60,8 +60,8 @@ def render(found: Json) -> str:
                 for it in found["steps"]
             ],
         ),
-        '<p class="note">Those that the gateway refused itself came to no version, and are not in '
-        "here.</p>",
+        '<p class="note">Requests that the gateway itself refused reached no version and are not '
+        "counted here.</p>",
         "<h2>Journal</h2>",
         table(
             ("time", "entry", ""),

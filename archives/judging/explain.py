@@ -30,11 +30,11 @@ from sonode.page import page, table
 MOST = 200
 """Failing studies that the page shows of a step; explain.json has all."""
 NOTE = (
-    '<p class="note">The tables by client and study count all requests of a step that came to a '
-    "version; in a canary, of the old one, those with a study; in the shadow, the mirrored ones. "
-    "Failed: a try ended with a 5xx. Guards judge less: a study by its first seconds (study_s), "
-    "failures of one burst once, none for load, none that both versions have, and a client that "
-    "gives up only where it had waited long. So their numbers can be smaller.</p>"
+    '<p class="note">The tables by client and study count all requests of a step that a version '
+    "got: in a canary, those of the old version with a study; in the shadow, the mirrored ones. "
+    "Failed: a try ended with a 5xx. The guards count less, so their numbers can be smaller: a "
+    "study's first seconds only (study_s), a burst of failures once, no refusal for load, no "
+    "failure that both versions have, and a client that gave up only after a long wait.</p>"
 )
 Json = dict[str, Any]
 

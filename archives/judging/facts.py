@@ -78,7 +78,7 @@ def went_back(entries: Sequence[Entry], new: Release) -> str:
     """Return why the last rollout of the same bytes was rolled back; empty: it was not.
 
     Also one that the operator aborted: a supervisor that starts the command again after it, by the
-    same words, must not begin anew what was just taken back.
+    same command, must not repeat what was just rolled back.
     """
     mine = [
         it for it in rollouts(entries) if Release(**it[0].facts["candidate"]).sha256 == new.sha256

@@ -93,7 +93,7 @@ def predict(
         for path in images:
             if (other := named.setdefault(path.stem, path)) is not path:
                 raise UserError(
-                    f"IMAGE {path}: its heat maps would be named as those of {other}; "
+                    f"IMAGE {path}: its heat maps would have the same names as those of {other}; "
                     "explain them one by one, each with its own --out"
                 )
     for path in images:

@@ -260,4 +260,4 @@ def _entry(line: dict[str, Any]) -> Entry:
 def _plain(value: Any) -> Any:
     if isinstance(value, Release):
         return vars(value)
-    raise TypeError(f"{type(value).__name__} is no fact of a journal")
+    raise TypeError(f"{type(value).__name__} cannot be stored in a journal")

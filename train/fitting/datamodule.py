@@ -244,10 +244,9 @@ def split_remarks(cohort: Cohort, heads: Sequence[HeadSpec], split_seed: int) ->
         yield f"with data.split_seed {best.seed} every part has every label that the cohort has"
     elif own is not None and best.off < own.off:
         yield (
-            f"by chance the parts are off by up to {own.off:.3f} (in the share of a label, "
-            f"against the cohort's, or in size), with data.split_seed {best.seed} by "
-            f"{best.off:.3f}; a seed that is chosen before the first training, and kept, moves "
-            "nobody as the cohort grows"
+            f"the parts differ from the cohort by up to {own.off:.3f} (share of a label, or size), "
+            f"by chance; with data.split_seed {best.seed} by {best.off:.3f}. Choose a seed before "
+            "the first training and keep it: then no patient changes part as the cohort grows"
         )
 
 
@@ -265,7 +264,7 @@ def _label_column(table: pd.DataFrame, head: HeadSpec) -> npt.NDArray[np.float32
     usable = [column for column in table.columns if column not in NOT_LABELS]
     if name not in usable:
         raise UserError(
-            f"heads: target `{head.target}` of `{head.name}` is no label of this cohort; "
+            f"heads: target `{head.target}` of `{head.name}` is not a label of this cohort; "
             f"it has {', '.join(usable)}; add the column, blank where unknown"
         )
     try:

@@ -98,7 +98,7 @@ def check_unseen(checkpoint: Path, data: CohortData, part: str, rows: Iterable[i
     if why := _seen(known, data, part, rows):
         raise UserError(
             f"COHORT {data.cohort_folder}: {len(why)} rows of part {part} show images or patients "
-            f"that the checkpoint was trained on, so they are no evidence; take them out {_CHANCE}",
+            f"that the checkpoint was trained on, so they are not evidence; remove them {_CHANCE}",
             why,
         )
 
@@ -179,6 +179,6 @@ def _seen(known: pa.Table, data: CohortData, part: str, rows: Iterable[int]) -> 
             say(
                 f"COHORT {data.cohort_folder}: {len(alike)} rows of part {part} are similar to "
                 f"images that were learned from (about {SIMILAR} or more); if they show the same "
-                f"lesions, they are no evidence: rows {', '.join(map(str, alike))}"
+                f"lesions, they are not evidence: rows {', '.join(map(str, alike))}"
             )
     return [f"row {row}, {why[row]}" for row in sorted(why)]

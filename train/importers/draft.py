@@ -118,7 +118,7 @@ class Draft:
         if len(greys) > 1:
             self.note(
                 "masks have more than two grey levels (stored as JPEG?): pixels from "
-                f"{MASK_THRESHOLD} on are taken for the lesion"
+                f"{MASK_THRESHOLD} on count as the lesion"
             )
         if (box := mask_box(pixels)) is None:
             self.fault("roi", f"{path.name} shows no lesion")

@@ -237,12 +237,12 @@ def _voc(
     _named(draft, path, record, found.names)
     if found.image not in ("", image.stem):
         draft.note(
-            "box files have another image's name in `filename`, as after renaming; they are taken "
-            "for the image that is called like the file"
+            "box files have another image's name in `filename`, as after renaming; they are used "
+            "for the image with the box file's own name"
         )
     if report:
         draft.note(
-            "box files are read by the letter of VOC, as numbers of pixels from 1"
+            "box files are read as VOC defines them, as numbers of pixels from 1"
             if found.by_the_letter
             else "box files are read as by LabelImg, as borders between pixels from 0"
         )
@@ -261,7 +261,9 @@ def _yolo(draft: Draft, path: Path, record: dict[str, str], image: Path) -> list
     if found.outlines:
         draft.note("boxes are those around an outline of points", found.outlines)
     if found.confidences:
-        draft.note("boxes have a sixth number, taken for a confidence; unused", found.confidences)
+        draft.note(
+            "boxes have a sixth number, read as a confidence and not used", found.confidences
+        )
     return found.boxes
 
 

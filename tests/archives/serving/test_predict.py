@@ -144,7 +144,7 @@ def test_what_a_server_refuses_is_reported_in_one_line(
         (["{image}", "{image}", "--roi", ROI], "--roi: "),
         (
             ["{image}", "a/Jane Doe.png", "--url", "http://127.0.0.1:9", "--explain", "gradcam"],
-            "IMAGE a/Jane Doe.png: its heat maps would be named as those of ",
+            "IMAGE a/Jane Doe.png: its heat maps would have the same names as ",
         ),
         (["{image}", "--archive", "none.mar"], "ARCHIVE none.mar: no such file"),
         (["{image}", "--inference-engine", "eager"], "--inference-engine: needs --archive"),

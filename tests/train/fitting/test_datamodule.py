@@ -78,7 +78,7 @@ def test_a_part_of_one_class_is_reported_with_the_seed_that_helps(phantom: Cohor
     off = {it.seed: it.off for it in balance(list(table["patient_id"]), labels_NK, range(200))}
     uneven = max(off, key=off.__getitem__)
     (line,) = split_remarks(phantom, HEADS, uneven)
-    assert line.startswith(f"by chance the parts are off by up to {off[uneven]:.3f} ")
+    assert line.startswith(f"the parts differ from the cohort by up to {off[uneven]:.3f} ")
     assert f"with data.split_seed {best} by " in line
 
 
@@ -109,7 +109,7 @@ def test_labels_by_hand(target: str, labels: tuple[str, ...], expected: list[int
 def test_labels_that_the_cohort_does_not_have() -> None:
     for target in ("liver", "lesion_id"):
         head = HeadSpec(name="h", target=target, labels=("n", "y"))
-        with pytest.raises(UserError, match=f"target `{target}` of `h` is no label of this cohort"):
+        with pytest.raises(UserError, match=f"target `{target}` of `h` is not a label"):
             label_matrix(TABLE, [head])
     head = HeadSpec(name="h", target="subtype", labels=("a", "c", "d"))
     with pytest.raises(UserError, match="`subtype` holds labels that `h` does not list: b;"):

@@ -220,7 +220,7 @@ def test_boxes_beside_the_images(folder: Path, capsys: pytest.CaptureFixture[str
     ]
     assert cohort.table["lesion_id"].tolist() == ["images/a.png", "images/b.png", "images/b.png_1"]
     assert capsys.readouterr().out == (
-        "1 box files are read by the letter of VOC, as numbers of pixels from 1\n"
+        "1 box files are read as VOC defines them, as numbers of pixels from 1\n"
         "2 rows have n_nodes and a blank alnm, which follows from it\n"
     )
     # A bad label is a fault of both boxes of the image.
