@@ -444,14 +444,13 @@ def test_names_of_clients(tmp_path: Path) -> None:
 
 
 def test_one_client_does_not_use_up_the_rate_of_another(free: StandIn, tmp_path: Path) -> None:
-    with behind([free.settings()], tmp_path, rate=5, candidate=V2, serves=[V1, V2]) as slow:
+    with behind([free.settings()], tmp_path, rate=1, candidate=V2, serves=[V1, V2]) as slow:
         other = {"Authorization": f"Bearer {secrets.add_client(tmp_path, 'other')}"}
-        statuses = [slow.ask().status_code for _ in range(40)]
+        answers = [slow.ask() for _ in range(40)]
         assert slow.ask(headers=other).status_code == 200
-        refused = slow.ask()
-    assert statuses[:5] == [200] * 5
-    assert 429 in statuses
-    assert refused.json()["code"] == "too_many_requests"
+    assert answers[0].status_code == 200
+    refused = {answer.json()["code"] for answer in answers if answer.status_code == 429}
+    assert refused == {"too_many_requests"}
 
 
 def test_one_client_does_not_hold_all_of_the_memory(free: StandIn, tmp_path: Path) -> None:
