@@ -162,7 +162,7 @@ LINES = (
         "test_the_gateway_renews_a_token_that_is_running_out",
         "test_a_store_that_cannot_be_written_to_is_named",
         "test_a_copy_is_on_the_disk_before_it_has_its_name",
-        "test_what_a_killed_copy_has_left_is_no_archive_and_goes_with_the_next_one",
+        "test_what_a_killed_copy_has_left_is_no_archive_and_goes_with_a_later_one",
         "test_old_archives_are_removed_but_for_the_served_one_and_the_one_before",
         "test_what_does_not_come_about_is_a_fault_that_says_what_to_do",
         "test_started_by_root_its_workers_are_the_state_folders_owner",
