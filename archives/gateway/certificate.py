@@ -66,7 +66,7 @@ class Pair:
 
         A bad one is logged. Raises UserError where there was never a good one.
         """
-        if (now := self._stamp()) == self._looked_at:
+        if (now := self._stamp()) == self._looked_at and self.path.exists():
             return
         try:
             fault = self._take()

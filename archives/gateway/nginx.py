@@ -22,7 +22,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from archives.gateway.nginx_processes import configuration, group_of, members
+from archives.gateway.nginx_processes import (
+    configuration,
+    generation_of,
+    group_of,
+    masters,
+    members,
+)
 from archives.state.files import make_folder, open_own, write_private
 from archives.torchserve.node import SOCKET_PATH_MAX
 from archives.torchserve.processes import command, signal_group
@@ -76,6 +82,7 @@ class Nginx:
 
     def forget_unborn(self) -> None:
         """Remove what kills have left of starts that came to no process; those before it count."""
+        self._end_lost()
         for generation in self._generations():
             if not members(group_of(self.folder / f"s{generation}")):
                 _remove(self.folder / f"s{generation}")
@@ -89,7 +96,8 @@ class Nginx:
 
         Raises UserError where it does not start.
         """
-        sockets = self.folder / f"s{(self._generations() or [0])[-1] + 1}"
+        others = [*self.folder.glob("s*"), *masters(self.folder).values()]
+        sockets = self.folder / f"s{max(map(generation_of, others), default=0) + 1}"
         child = None
         try:
             child = self._launch(sockets, render)
@@ -98,6 +106,7 @@ class Nginx:
                 _remove(sockets)
         self._children = [*(it for it in self._children if it.poll() is None), child]
         self._end_earlier()
+        self._end_lost()
 
     def _launch(self, sockets: Path, render: Render) -> subprocess.Popen[bytes]:
         """Start it with these sockets, and return when it answers; else it is ended again."""
@@ -232,6 +241,8 @@ class Nginx:
                 if members(group_of(sockets)):
                     signal_group(group_of(sockets), signal.SIGKILL)
                 _remove(sockets)
+            for master in masters(self.folder):
+                signal_group(master, signal.SIGKILL)
             for child in self._children:
                 child.wait()
 
@@ -277,6 +288,13 @@ class Nginx:
                     link.replace(earlier / path.name)
                 if takes_more:
                     signal_group(group_of(earlier), signal.SIGQUIT)
+
+    def _end_lost(self) -> None:
+        """Let nginxs whose folder somebody has removed take no more clients, and finish."""
+        for master, sockets in masters(self.folder).items():
+            if not sockets.exists():
+                with suppress(ProcessLookupError):
+                    os.kill(master, signal.SIGQUIT)
 
     def _end(self, generation: int) -> None:
         sockets = self.folder / f"s{generation}"

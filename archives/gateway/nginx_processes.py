@@ -26,8 +26,21 @@ def group_of(sockets: Path) -> int | None:
         return group if str(configuration(sockets)) in leader else None
     # Its master is dead. Its workers keep the number in use, so one that a later nginx has is not
     # theirs any more.
-    later = [it for it in sockets.parent.glob("s*") if _generation(it) > _generation(sockets)]
+    later = [it for it in sockets.parent.glob("s*") if generation_of(it) > generation_of(sockets)]
     return None if any(_number(it) == group for it in later) else group
+
+
+def masters(folder: Path) -> dict[int, Path]:
+    """The masters of all living nginxs of this folder: process id -> folder of its sockets.
+
+    Also where somebody has removed that: they answer clients as before.
+    """
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        words = command(process.name)
+        if words.startswith("nginx: master") and f" -p {folder} " in words:
+            found[int(process.name)] = Path(words.rpartition(" -c ")[2].strip()).parent
+    return found
 
 
 def _number(sockets: Path) -> int | None:
@@ -37,7 +50,8 @@ def _number(sockets: Path) -> int | None:
         return None
 
 
-def _generation(sockets: Path) -> int:
+def generation_of(sockets: Path) -> int:
+    """1 for s1, and so on; 0 for another folder."""
     return int(sockets.name[1:]) if sockets.name[1:].isdigit() else 0
 
 

@@ -202,8 +202,9 @@ class Supervisor:
             "nodes": {w.node.name: "up" if w.seen.up else w.seen.why for w in self.watches},
             "faults": self._health.faults,
         }
-        if (text := json.dumps(facts)) != self._applied and not self.nginx.finishing():
-            path = self.state / "gateway" / "applied.json"
+        path = self.state / "gateway" / "applied.json"
+        text = json.dumps(facts)
+        if (text != self._applied or not path.exists()) and not self.nginx.finishing():
             line = json.dumps(facts | {"time": round(time.time(), 3)}) + "\n"
             write_private(self.state, path, line.encode())
             self._applied, self._applied_seq = text, self.desired.seq

@@ -16,6 +16,7 @@ from archives.state.files import write_private
 
 FILE = "gateway.json"
 _making = threading.Lock()
+_ids: dict[Path, str] = {}
 FRESH_S = 60.0
 """A gateway that has not renewed its note for that long has lost its nodes."""
 
@@ -56,6 +57,7 @@ def release(run_dir: Path, state: Path) -> None:
 def _id(state: Path) -> str:
     path = state / "gateway" / "id"
     with _making:  # each node has a thread that asks
-        if not path.exists():
-            write_private(state, path, secrets.token_hex(8).encode())
-        return path.read_text()
+        if not path.exists():  # where somebody has removed it, it stays the same
+            write_private(state, path, (_ids.get(state) or secrets.token_hex(8)).encode())
+        _ids[state] = path.read_text()
+        return _ids[state]

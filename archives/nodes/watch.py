@@ -103,7 +103,8 @@ class Watch(threading.Thread):
     def _pass_token_on(self) -> None:
         with suppress(httpx.HTTPError, OSError, ValueError, KeyError):  # the probe reports it
             token = self.node.token()
-            if token != self._token:
+            path = self._state / "gateway" / f"{self.node.name}.token"
+            if token != self._token or not path.exists():
                 secrets.write_token(self._state, self.node.name, token)
                 self._token = token
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -508,6 +509,25 @@ def test_a_distributions_nginx_makes_no_folder_where_only_root_may(
     )
     with Supervisor([node.settings()], tmp_path / "g", settings) as gateway:
         assert gateway.nginx.serial()
+
+
+@pytest.mark.live
+def test_where_somebody_removes_the_folder_of_the_logs_no_nginx_is_left_with_what_was(
+    gateway: Behind,
+) -> None:
+    (before,) = (gateway.state / "gateway").glob("s[0-9]*")
+    master = nginx_processes.group_of(before)
+    folder = gateway.state / "gateway"
+    gone = folder.rename(gateway.state / "gone")  # rmtree would race with those who write there
+    shutil.rmtree(gone)
+    gateway.recovers(lambda: [it for it in folder.glob("s[0-9]*") if it != before or it.exists()])
+    gateway.wait(lambda: not nginx_processes.members(master))
+    gateway.journal(percent=0.0)
+    gateway.wait(lambda: gateway.applied()["nodes"] == {"a": "up"})
+    answers = [gateway.client.post(f"http://127.0.0.1:{gateway.port}/health") for _ in range(20)]
+    assert {answer.status_code for answer in answers} == {405}
+    found = {gateway.ask("1").headers["X-Model-Version"] for _ in range(20)}
+    assert found == {"1.0"}
 
 
 @pytest.mark.live
