@@ -1,4 +1,4 @@
-"""The commands of this room; heavy imports stay inside the functions."""
+"""The commands of the batch; heavy imports stay inside the functions."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from batch import layout
 from sonode import console
 from sonode.console import UserError, say
 
@@ -26,76 +27,85 @@ EXECUTORS = ("local", "ray")
 
 
 def mount(app: typer.Typer) -> None:
-    """Add this room's commands to `app`."""
+    """Add the commands of the batch to `app`."""
     app.command(rich_help_panel="Batch")(score)
 
 
 def score(
     manifest: str = typer.Argument(help="A Parquet file or a folder of them; path or s3:// URI."),
-    out: str = typer.Argument(help="The folder of the results; path or s3:// URI."),
+    out: str = typer.Argument(help="Folder for the results; path or s3:// URI."),
     *,
     archive: list[str] = typer.Option(
-        help="The .mar archive to score with; path or s3:// URI. Several: a process each."
+        help="A .mar archive; path or s3:// URI. Repeatable: one process for each."
     ),
-    explain: str = typer.Option("", help="A heat map per head by this method, e.g. gradcam."),
+    explain: str = typer.Option(
+        "", help="Make a heat map for each head by this method, e.g. gradcam."
+    ),
     date: str | None = typer.Option(
-        None, help="The results' partition, YYYY-MM-DD; else the manifest's first, or today (UTC)."
+        None,
+        help="Partition of the results, YYYY-MM-DD. Default: the manifest's own, or today (UTC).",
     ),
     since: str | None = typer.Option(
-        None, help="Earlier results: images that did not change are taken over, not scored."
+        None, help="Previous results; scores of unchanged images are reused."
     ),
     retry_failed: bool = typer.Option(
-        True, "--retry-failed/--keep-failed", help="Whether to try rows again that have failed."
+        True,
+        "--retry-failed/--keep-failed",
+        help="Whether to score rows again that failed in a previous run.",
     ),
     max_failures: str | None = typer.Option(
-        None, help="Stop once more rows have failed: a number, or a share as in 5%."
+        None, help="Stop if more rows fail: a number, or a percentage such as 5%."
     ),
     on_finish: str | None = typer.Option(
-        None, help="Told at the end, as JSON: a command on its input, or a URL by POST."
+        None, help="Send the outcome as JSON to a command's standard input or, by POST, to a URL."
     ),
     single_writer: bool = typer.Option(
-        False, help="Nothing else writes to OUT: go on where the store has no conditional writes."
+        False, help="Nothing else writes to OUT: accept a store without conditional writes."
     ),
-    dry_run: bool = typer.Option(False, help="Check everything, print the plan, score nothing."),
+    dry_run: bool = typer.Option(False, help="Check everything and print the plan; score nothing."),
     executor: str = typer.Option(
         "local", help="Where the images are scored: local (this machine), or ray (a cluster)."
     ),
     address: str | None = typer.Option(
-        None, help="Of the Ray cluster, host:port; else RAY_ADDRESS, else one on this machine."
+        None, help="Ray cluster, host:port. Default: RAY_ADDRESS, or a new one on this machine."
     ),
     workers: int | None = typer.Option(
-        None, min=1, help="With ray: processes with the archive; else as many as there is room for."
+        None, min=1, help="With ray: number of worker processes. Default: as many as fit."
     ),
     worker_cpus: int | None = typer.Option(
-        None, min=1, help="With ray: CPUs of each; else its node's, shared out among its GPUs."
+        None,
+        min=1,
+        help="With ray: CPUs per worker. Default: those of its node, divided by its GPUs.",
     ),
     worker_gpus: float | None = typer.Option(
-        None, min=0, help="With ray: GPUs of each, 0.5 for two on one; else 1 where there are any."
+        None,
+        min=0,
+        help="With ray: GPUs per worker; 0.5: two share one. Default: 1 if there are any.",
     ),
     engine: str | None = typer.Option(
         None,
         "--engine",
         "--inference-engine",
-        help="How the network runs, e.g. eager; else as `sonode serve` would choose.",
+        help="Inference engine, e.g. eager. Default: as `sonode serve` chooses.",
     ),
     batch_size: int | None = typer.Option(
-        None, min=1, help="Images that go through the network together; else the engine's own."
+        None, min=1, help="Images per forward pass. Default: the engine's own."
     ),
     shard_rows: int | None = typer.Option(
-        None, min=1, help="Rows of each part, all held until it is written; else 1024."
+        None, min=1, help="Rows per result file, held in memory until it is written. Default: 1024."
     ),
-    fetch_threads: int = typer.Option(8, min=1, max=32, help="Objects fetched at once."),
+    fetch_threads: int = typer.Option(8, min=1, max=32, help="Objects fetched concurrently."),
     memory_mb: int = typer.Option(
-        512, min=1, help="Images held at once, encoded and decoded; a larger one is held alone."
+        512, min=1, help="Megabytes of images in memory; a larger image is held alone."
     ),
     row_timeout: float = typer.Option(
-        60.0, min=0.1, help="Seconds for decoding one image; then its row has failed."
+        60.0, min=0.1, help="Seconds to decode one image; after that its row fails."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as one JSON line."),
 ) -> None:
     """Score every image of a manifest with an archive, into Parquet.
 
-    The same words again go on where a run ended, and try again what failed.
+    Re-run the same command to resume a run and to retry failed rows.
     """
     from batch.storage import uris
 
@@ -114,10 +124,10 @@ def score(
     if executor == "local" and (
         given := [name for name, value in cluster.items() if value is not None]
     ):
-        raise UserError(f"{given[0]}: only with --executor ray")
+        raise UserError(f"{given[0]}: needs --executor ray; give both")
     if len(archive) > 1:
         raise typer.Exit(_one_process_each(archive, out, None if dry_run else on_finish))
-    from batch.report import notify as finish
+    from batch.report import notify
 
     run = partial(
         _run_one,
@@ -145,9 +155,9 @@ def score(
         code, outcome, facts = run()
     except BaseException as error:  # also a fault of sonode, or Ctrl-C
         why = str(error) if isinstance(error, UserError) else type(error).__name__
-        finish.told(on_finish, "error", {"out": out, "archive": archive[0], "message": why})
+        notify.report_end(on_finish, "error", {"out": out, "archive": archive[0], "message": why})
         raise
-    finish.told(on_finish, outcome, {"out": out, "archive": archive[0], **facts})
+    notify.report_end(on_finish, outcome, {"out": out, "archive": archive[0], **facts})
     raise typer.Exit(code)
 
 
@@ -161,38 +171,29 @@ def _run_one(
     single_writer: bool,
     as_json: bool,
     cluster: tuple[str | None, int | None, int | None, float | None] | None,
-    since: str | None,
-    max_failures: str | None,
     limits: dict[str, Any],
     **options: Any,
 ) -> tuple[int, str, dict[str, Any]]:
     """Score with one archive; give exit code, outcome and facts for `--on-finish`."""
-    from batch import run as scorer
+    from batch import run
     from batch.scoring.fetching import Limits
 
     settings = {"engine": engine} if engine else {}
     with _started(archive, settings, cluster) as (loaded, executor):
+        given = (manifest, out, loaded)
         if dry_run:
-            plan = scorer.plan(
-                *(manifest, out, loaded),
-                **options,
-                executor=executor,
-                since=since,
-                max_failures=max_failures,
-            )
+            plan = run.plan(*given, executor=executor, **options)
         else:
             try:
-                summary = scorer.score(
-                    *(manifest, out, loaded),
-                    **options,
+                summary = run.score(
+                    *given,
                     executor=executor,
-                    since=since,
-                    max_failures=max_failures,
                     single_writer=single_writer,
                     limits=Limits(**limits),
                     progress=console.progress,
+                    **options,
                 )
-            except scorer.Stopped as stopped:
+            except run.Stopped as stopped:
                 print(stopped, file=sys.stderr)
                 return 1, "stopped", {"message": str(stopped)}
     if dry_run:
@@ -216,17 +217,17 @@ def _started(
     """Load the archive where it is to score: here, or on the workers of a Ray cluster."""
     if cluster is None:
         from batch.executors.local import LocalExecutor
-        from batch.scoring.opened_archive import opened
+        from batch.scoring.archive_file import open_archive
 
-        with opened(archive, settings) as loaded:
+        with open_archive(archive, settings) as loaded:
             yield loaded, LocalExecutor()
         return
     from batch.executors import ray_executor
-    from batch.storage import objects as storage
+    from batch.storage import objects
 
     address, workers, cpus, gpus = cluster
     with ray_executor.connected(
-        address, storage.absolute(archive), settings, workers=workers, cpus=cpus, gpus=gpus
+        address, objects.absolute(archive), settings, workers=workers, cpus=cpus, gpus=gpus
     ) as executor:
         yield executor.archive, executor
 
@@ -235,7 +236,7 @@ def _one_process_each(archives: list[str], out: str, on_finish: str | None) -> i
     """Run this process's command once per archive, all at once; give the largest exit code.
 
     A process that a signal ended counts as shells count it, 128 and the signal's number. It could
-    not tell `--on-finish`, which is told from here.
+    not notify `--on-finish`; this process does.
     """
     import os
     import signal
@@ -268,12 +269,15 @@ def _one_process_each(archives: list[str], out: str, on_finish: str | None) -> i
     for archive, code in zip(archives, codes, strict=True):
         if code < 0:
             message = f"ended by signal {-code}"
-            print(f"error: --archive {archive}: {message}; run it again", file=sys.stderr)
+            print(
+                f"error: --archive {archive}: {message}; re-run the same command to resume",
+                file=sys.stderr,
+            )
             if on_finish is not None:
-                from batch.report import notify as finish
+                from batch.report import notify
 
                 facts = {"out": out, "archive": archive, "message": message}
-                finish.told(on_finish, "error", facts)
+                notify.report_end(on_finish, "error", facts)
     return max(code if code >= 0 else 128 - code for code in codes)
 
 
@@ -285,10 +289,10 @@ def _show(summary: RunSummary, out: str) -> None:
     for code, count in summary.by_code.items():
         say(f"    {code:<22} {count}")
     took = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in summary.seconds.items())
-    say(f"scored now: {summary.scored}, taken over from earlier results: {summary.carried}")
+    say(f"scored now: {summary.scored}, reused from previous results: {summary.carried}")
     say(f"{summary.images_per_second:.1f} images/s ({took})")
     say(f"results: {out} ({summary.dataset})")
-    parts = f"{out.rstrip('/')}/date=*/*/*.parquet"  # Polars does not pass over folders with a `_`
+    parts = f"{out.rstrip('/')}/{layout.ALL_PARTS}"
     say(
         f"to read all of them: pandas.read_parquet({out!r}), or "
         f"polars.read_parquet({parts!r}, hive_partitioning=True)"
@@ -304,6 +308,6 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
     say(f"  rows done     {plan.rows_ok} scored, {plan.rows_failed} failed")
     say(f"  to score      {plan.rows_to_score} rows")
     if plan.rows_known:
-        say(f"  of these      {plan.rows_known} have earlier scores, if their objects are the same")
+        say(f"  of these      {plan.rows_known} have previous scores, reused if unchanged")
     if plan.estimated_seconds is not None:
         say(f"  estimated     {plan.estimated_seconds / 60:.1f} min")

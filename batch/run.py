@@ -1,7 +1,7 @@
-"""A run: manifest -> shards -> scored Parquet parts, then run.json, the sign of a whole run.
+"""A run: manifest -> shards -> scored Parquet parts, then run.json, which marks a complete run.
 
-A run can end anywhere and be started again with the same words: it joins what is there
-(`run_registry`) and does what is missing or has failed (`parts`). Two at once do the same
+A run can end anywhere; the same command resumes it: it joins the partition (`run_registry`) and
+does what is missing or has failed (`parts`). Two at once do the same
 work twice and give one result.
 """
 
@@ -18,33 +18,32 @@ from typing import Any
 
 import pyarrow as pa
 
+from batch import layout
 from batch.executors.local import Executor, LocalExecutor
-from batch.manifest import read as manifests
-from batch.manifest.read import Manifest, requests
+from batch.manifest.read import Manifest, open_manifest, requests
 from batch.report import summary
 from batch.report.record import RunSummary
-from batch.results import carried_columns as carried
-from batch.results import run_registry as claims
+from batch.results import carried_columns, run_registry
 from batch.results import schema as results
-from batch.results.previous_results import Earlier
+from batch.results.previous_results import PreviousResults
 from batch.scoring.fetching import Limits
 from batch.scoring.job import Archive, Job
 from batch.scoring.shards import Receipt, Shard
 from batch.storage import checks as storage_checks
-from batch.storage import objects as storage
+from batch.storage import objects
 from sonode.console import UserError
 
 _REHEARSED = 48  # images that a plan is estimated from
 
 
 class Stopped(Exception):  # noqa: N818 - reads as what it is
-    """More rows have failed than the user allows; what was found is written, a rerun goes on."""
+    """More rows have failed than the user allows; the results so far are written."""
 
     def __init__(self, allowed: str | None, failed: Mapping[str, int]) -> None:
         codes = ", ".join(f"{code} {count}" for code, count in sorted(failed.items()))
         super().__init__(
-            f"stopped: more rows failed than --max-failures {allowed} ({codes}); what was found is "
-            "written, and the same words go on from there"
+            f"stopped: more rows failed than --max-failures {allowed} ({codes}); the results "
+            "so far are written; re-run the same command to resume"
         )
 
 
@@ -64,10 +63,10 @@ class Plan:
     rows_ok: int
     """Scored already."""
     rows_failed: int
-    """Failed in an earlier run."""
+    """Failed in a previous run."""
     rows_to_score: int
     rows_known: int
-    """Of these, in shards that nobody has begun, how many `--since` has scores for: spared where
+    """How many of them `--since` has scores for, in shards that are not begun; they are reused if
     the object has not changed."""
     estimated_seconds: float | None
     """From a few images, scored and thrown away; None where nothing is to be scored."""
@@ -95,36 +94,36 @@ def score(
     `explain`: one of the archive's methods, for a heat map per head. `date`: the partition, today
     in UTC unless the manifest has one there. `shard_rows`: of each part, as the first run of a
     place says; it is the most that each of two shards loses if the run is killed, together with
-    `Limits.unwritten_seconds`. `since`: earlier results to take rows from.
+    `Limits.unwritten_seconds`. `since`: previous results to reuse rows from.
     `max_failures`: a count of rows, or a share of the manifest's as in "5%"; Stopped is raised once
-    more have failed, those of earlier runs that are not tried again included. `single_writer`: as
+    more have failed, those of previous runs that are not tried again included. `single_writer`: as
     of `storage_checks.check_store`. `executor`: where the shards are scored; the local one
     needs an `archive` that is loaded, others a description of it.
 
     Raises UserError for an unknown method, for a faulty manifest, for storage that cannot be used,
-    and where another run has the place: all of it before anything is scored. A row that fails is a
+    and if another run owns the partition: all before anything is scored. A row that fails is a
     row of the results.
     """
     with ExitStack() as stack:
         manifest, job, intent = _prepared(stack, manifest_uri, out_uri, archive, explain, date)
         job = replace(job, batch_size=batch_size, retry_failed=retry_failed)
         if since is not None:
-            job = replace(job, earlier=_earlier(since, job))
-        most = _most(max_failures, manifest.rows)
+            job = replace(job, previous=_previous(since, job))
+        max_failed = _max_failed(max_failures, manifest.rows)
         storage_checks.check_store(job.out, single_writer=single_writer)
         started = _now()
-        there = claims.claim(job.out, job.date, intent, shard_rows, started)
-        manifest = carried.agreed(manifest, job.out, dry=False)
+        there = run_registry.register(job.out, job.date, intent, shard_rows, started)
+        manifest = carried_columns.agreed(manifest, job.out, dry=False)
         begin = time.perf_counter()
         receipts: list[Receipt] = []
         failed: Counter[str] = Counter()
-        # Closed at once where the run ends before its time, so that nothing goes on behind it.
+        # Closed at once if the run stops early, so that no work is left running.
         shards = _shards(manifest, there["shard_rows"])
         with closing(executor.run(shards, job, limits, receipts)) as rows:
             for code in progress(rows, total=manifest.rows, what="images"):
                 if code is not None:
                     failed[code] += 1
-                    if failed.total() > most:
+                    if failed.total() > max_failed:
                         raise Stopped(max_failures, failed)
         elapsed = time.perf_counter() - begin
         scored = sum(receipt.scored for receipt in receipts)
@@ -161,32 +160,32 @@ def plan(
     max_failures: str | None = None,
     executor: Executor = LocalExecutor(),  # noqa: B008 - has no state
 ) -> Plan:
-    """Check all that `score` would and tell what it would do, writing nothing.
+    """Check all that `score` would and give what it would do, writing nothing.
 
     Raises UserError as `score` does.
     """
     with ExitStack() as stack:
         manifest, job, intent = _prepared(stack, manifest_uri, out_uri, archive, explain, date)
         job = replace(job, batch_size=batch_size, retry_failed=retry_failed, rehearsal=True)
-        earlier = None if since is None else _earlier(since, job)
-        _most(max_failures, manifest.rows)
-        there = claims.claim(job.out, job.date, intent, shard_rows, "", dry=True)
+        previous = None if since is None else _previous(since, job)
+        _max_failed(max_failures, manifest.rows)
+        there = run_registry.register(job.out, job.date, intent, shard_rows, "", dry=True)
         with job.writing():
-            parts = set(storage.list_files(storage.join(job.out, job.partition)))
+            parts = set(objects.list_files(objects.join(job.out, job.partition)))
         sample: list[pa.Table] = []
         counts: Counter[str] = Counter()
         shards = done = known = 0
         for shard in _shards(manifest, there["shard_rows"]):
             shards += 1
-            uri = storage.join(job.out, shard.part(job))
+            uri = objects.join(job.out, shard.part(job))
             if uri in parts:
                 found = summary.count(uri)
                 done += not found[results.NOT_REACHED]
                 counts += found
                 if not found[results.FAILED if retry_failed else results.NOT_REACHED]:
                     continue
-            elif earlier is not None:
-                known += sum(map(earlier.knows, requests(shard.table, job.folder)))
+            elif previous is not None:
+                known += sum(map(previous.knows, requests(shard.table, job.folder)))
             if not sample:
                 sample.append(shard.table.slice(0, _REHEARSED))
         ok, failed = counts[results.OK], counts[results.FAILED] - counts[results.NOT_REACHED]
@@ -216,15 +215,15 @@ def _prepared(
     """Check what was given; return the manifest, the job, and what makes runs the same."""
     _check_explain(explain, archive)
     columns = results.fields(archive.heads, with_heatmaps=explain is not None)
-    reserved = {*(column.name for column in columns), *results.PARTITIONS}
-    manifest = stack.enter_context(manifests.opened(manifest_uri, reserved=reserved, out=out_uri))
+    reserved = {*(column.name for column in columns), *layout.PARTITIONS}
+    manifest = stack.enter_context(open_manifest(manifest_uri, reserved=reserved, out=out_uri))
     for bucket in manifest.buckets:
         storage_checks.check_bucket(bucket)
-    out = storage.absolute(out_uri)  # heat maps are named by it in the results
+    out = objects.absolute(out_uri)  # heat maps are named by it in the results
     storage_checks.check_readable(out)
-    manifest = carried.agreed(manifest, out, dry=True)
-    key = claims.manifest_key(manifest.sha256, manifest.folder)
-    date = claims.date_of(out, key, archive.name, archive.version, date)
+    manifest = carried_columns.agreed(manifest, out, dry=True)
+    key = run_registry.manifest_key(manifest.sha256, manifest.folder)
+    date = run_registry.date_of(out, key, archive.name, archive.version, date)
     job = Job(
         archive=archive, out=out, date=date, folder=manifest.folder, explain=explain, batch_size=1
     )
@@ -232,14 +231,14 @@ def _prepared(
     return manifest, job, {"model": model, "manifest_key": key, "explain": explain}
 
 
-def _earlier(since: str, job: Job) -> Earlier:
-    """The results of `--since`; the results themselves may be meant, before there are any."""
-    itself = storage.absolute(since.rstrip("/")) == job.out.rstrip("/")
+def _previous(since: str, job: Job) -> PreviousResults:
+    """The results of `--since`; OUT itself may be given, and hold none yet."""
+    itself = objects.absolute(since.rstrip("/")) == job.out.rstrip("/")
     archive = job.archive
-    return Earlier(since, archive.sha256, job.explain, job.columns, may_be_empty=itself)
+    return PreviousResults(since, archive.sha256, job.explain, job.columns, may_be_empty=itself)
 
 
-def _most(max_failures: str | None, rows: int) -> float:
+def _max_failed(max_failures: str | None, rows: int) -> float:
     """How many rows may fail. Raises UserError for what is neither a count nor a share."""
     if max_failures is None:
         return math.inf
@@ -250,7 +249,7 @@ def _most(max_failures: str | None, rows: int) -> float:
             raise ValueError
     except ValueError:
         raise UserError(
-            f"--max-failures {max_failures}: give a number of rows, or a share as in 5%"
+            f"--max-failures {max_failures}: give a number of rows, or a percentage such as 5%"
         ) from None
     return value / 100 * rows if number != max_failures else value
 
@@ -262,9 +261,7 @@ def _check_explain(explain: str | None, archive: Archive) -> None:
     if method not in archive.methods:
         raise UserError(f"--explain {explain}: no such method; give {', '.join(archive.methods)}")
     if named and not {name.strip() for name in named.split(",")} <= set(archive.heads):
-        raise UserError(
-            f"--explain {explain}: no such head; the archive has {', '.join(archive.heads)}"
-        )
+        raise UserError(f"--explain {explain}: no such head; give {', '.join(archive.heads)}")
 
 
 def _shards(manifest: Manifest, rows: int) -> Iterator[Shard]:

@@ -286,6 +286,7 @@ def _score(account: Account, out: Path) -> Any:
     """Run the batch job from s3:// to s3:// and read its rows back."""
     import pandas as pd
 
+    from batch import layout
     from batch.results.schema import read
     from batch.storage import objects
 
@@ -296,7 +297,9 @@ def _score(account: Account, out: Path) -> Any:
         allowed=(1,),  # the broken rows must be reported
     )
     (record,) = (
-        uri for uri in objects.list_files(f"{place}/_runs", deep=True) if uri.endswith("/run.json")
+        uri
+        for uri in objects.list_files(f"{place}/{layout.RUNS}", deep=True)
+        if uri.endswith("/run.json")
     )
     summary = json.loads(objects.read(record).data)
     results = read(place).to_pandas()

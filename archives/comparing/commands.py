@@ -66,11 +66,11 @@ def compare(
     Exit code 1 if B breaks a limit of the policy, or a limit cannot be judged.
     """
     from archives.comparing.policy import read
-    from batch.manifest.read import opened
+    from batch.manifest.read import open_manifest
 
     limits = read(policy) if policy is not None else None
     settings: dict[str, object] = {"engine": inference_engine} if inference_engine else {}
-    with _staged(out) as staged, opened(manifest, reserved=()) as checked:
+    with _staged(out) as staged, open_manifest(manifest, reserved=()) as checked:
         found = _compare(
             *((archive_a, archive_b), settings, manifest, checked, staged),
             carry=list(dict.fromkeys(carry)),

@@ -105,10 +105,10 @@ _opened: list[LoadedArchive] = []
 
 
 def _in_open(uri: str, settings: dict[str, object], temp: str) -> About:
-    from batch.scoring.opened_archive import opened
+    from batch.scoring.archive_file import open_archive
 
     tempfile.tempdir = temp  # goes with the comparison, whatever ends this process
-    archive = _held.enter_context(opened(uri, settings))
+    archive = _held.enter_context(open_archive(uri, settings))
     _opened.append(archive)
     return About(
         name=archive.name,

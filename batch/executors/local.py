@@ -1,4 +1,4 @@
-"""What schedules shards, and the scheduler that needs nothing: threads of this process.
+"""What schedules shards, and the scheduler that needs no cluster: threads of this process.
 
 An executor decides where and when a shard is scored, never how: that is `shards.score_shard`,
 the same for all of them.
@@ -22,7 +22,7 @@ from batch.scoring.pipeline import Pipeline
 from batch.scoring.shards import Receipt, Shard, score_shard
 
 AT_ONCE = 2
-"""Shards in one process: while one comes to its end, the next has begun."""
+"""Concurrent shards in one process: while one ends, the next has started."""
 
 
 class Executor(Protocol):
@@ -34,8 +34,8 @@ class Executor(Protocol):
         """Score all shards and add their receipts.
 
         Yields a code for each row once it is known, None for a score. Closed before its end, it
-        writes what was found and leaves nothing at work behind it. Raises UserError where the run
-        cannot go on.
+        writes what was found and leaves nothing at work behind it. Raises UserError if the run
+        cannot continue.
         """
 
     def rehearse(self, table: pa.Table, job: Job) -> float:
@@ -49,8 +49,8 @@ class LocalExecutor:
         self, shards: Iterator[Shard], job: Job, limits: Limits, receipts: list[Receipt]
     ) -> Generator[str | None, None, None]:
         """Score all shards, a few at a time, as `Executor` says."""
-        told: SimpleQueue[str | None] = SimpleQueue()
-        job = replace(job, on_row=told.put)
+        codes: SimpleQueue[str | None] = SimpleQueue()
+        job = replace(job, on_row=codes.put)
         with ThreadPoolExecutor(AT_ONCE) as scorers, Pipeline(job, limits) as pipeline:
             running: set[Future[Receipt]] = set()
             while True:
@@ -60,8 +60,8 @@ class LocalExecutor:
                     break
                 done, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
                 receipts += [future.result() for future in done]
-                yield from _drained(told)
-            yield from _drained(told)
+                yield from _drained(codes)
+            yield from _drained(codes)
 
     def rehearse(self, table: pa.Table, job: Job) -> float:
         """Measure as `Executor` says."""
@@ -72,9 +72,9 @@ class LocalExecutor:
             return (time.perf_counter() - begin) / max(rows, 1)
 
 
-def _drained(told: SimpleQueue[str | None]) -> Iterator[str | None]:
+def _drained(codes: SimpleQueue[str | None]) -> Iterator[str | None]:
     try:
         while True:
-            yield told.get_nowait()
+            yield codes.get_nowait()
     except Empty:
         return

@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, or starting one on this machine, and sharing it out among workers."""
+"""Joins a Ray cluster, or starts one on this machine, and divides it among workers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Fleet(NamedTuple):
 def fleet(
     nodes: Sequence[Mapping[str, float]], workers: int | None, cpus: int | None, gpus: float | None
 ) -> Fleet:
-    """Share out a cluster; what is None is chosen.
+    """Divide a cluster among workers; what is None is chosen.
 
     `nodes`: the resources of each, as Ray names them ("CPU", "GPU"). One GPU for each worker where
     there are any, with its share of its node's CPUs; else one worker for each node, with all of
@@ -38,23 +38,22 @@ def fleet(
     if gpus is None:
         gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
     if gpus > 1 and gpus % 1:
-        raise UserError(f"--worker-gpus {gpus:g}: give a whole number, or a share of one GPU")
+        raise UserError(f"--worker-gpus {gpus:g}: give an integer, or a fraction of one GPU")
     hosts = [node for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= 1]
     if cpus is None:
         shares = [
             node["CPU"] // max(1, node.get("GPU", 0) // gpus if gpus else 1) for node in hosts
         ]
         cpus = max(1, int(min(shares, default=1)))
-    room = sum(
+    fitting = sum(
         int(min(node["CPU"] // cpus, node["GPU"] // gpus if gpus else node["CPU"]))
         for node in hosts
     )
-    if not room:
+    if not fitting:
         raise UserError(
-            f"no node of the Ray cluster has room for a worker of {cpus} CPUs and {gpus:g} GPUs; "
-            "give --worker-cpus and --worker-gpus that a node has"
+            f"--worker-cpus {cpus}, --worker-gpus {gpus:g}: no Ray node has as many; give fewer"
         )
-    return Fleet(workers or room, cpus, gpus)
+    return Fleet(workers or fitting, cpus, gpus)
 
 
 @contextmanager
@@ -69,7 +68,7 @@ def joined(address: str | None) -> Iterator[list[Mapping[str, float]]]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address:
         _check_address(address)
-        # What answers there and is no cluster is tried once (40 s), not for a quarter of an hour.
+        # What answers there but is not a cluster is tried once (40 s), not for 15 minutes.
         os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
     else:
         os.environ["RAY_AUTH_MODE"] = "token"
@@ -88,10 +87,10 @@ def joined(address: str | None) -> Iterator[list[Mapping[str, float]]]:
     except Exception as error:  # Ray has no class for what goes wrong here
         why = str(error).strip().partition("\n")[0]
         place = address or "on this machine"
-        raise UserError(f"Ray cluster {place}: not joined: {why}") from None
+        raise UserError(f"Ray cluster {place}: cannot connect: {why}") from None
     finally:
         signal.signal(signal.SIGTERM, terminate)  # Ray takes it
-    with redirect_stdout(sys.stderr):  # Ray tells there of workers that die
+    with redirect_stdout(sys.stderr):  # Ray prints there which workers died
         try:
             yield [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         finally:
@@ -102,8 +101,10 @@ def _check_address(address: str) -> None:
     """Raise UserError where nobody answers: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal()) or "/" in host:
-        raise UserError(f"Ray cluster {address}: give the host:port that `ray start --head` names")
+        raise UserError(f"Ray cluster {address}: give host:port as `ray start --head` prints it")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_WITHIN_S).close()
     except (OSError, OverflowError) as error:
-        raise UserError(f"Ray cluster {address}: nobody answers there ({error})") from None
+        raise UserError(
+            f"Ray cluster {address}: no answer ({error}); check --address and the network"
+        ) from None

@@ -1,14 +1,13 @@
 """Ray as the scheduler of shards: a worker process for each GPU, or for each node.
 
 Plain actors and `ray.wait`, not `ray.data`: a shard writes its own part and may be scored twice, so
-all that is asked of Ray is to run a call on a node and to say when a worker is gone. What a dataset
-adds (blocks, its own writers, retries out of sight) stands in the way of telling which shard was
-lost and why. Ray's own restarts of actors are not used either: the shards of a worker that finds no
-place again would wait for it for ever.
+all that is needed of Ray is to run a call on a node and to report a lost worker. What a dataset
+adds (blocks, its own writers, hidden retries) hides which shard was lost and why. Ray's own
+restarts of actors are not used either: the shards of a worker that finds no place again would wait
+for it for ever.
 
 A worker that dies, or whose node does, loses nothing: its shards go to others, one at a time, so
-that a shard that kills workers is told from its neighbour. A new worker takes its place as soon as
-the cluster has room.
+that a shard that kills workers is found. A new worker replaces it as soon as one fits.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ import pyarrow as pa
 
 from batch.executors.local import AT_ONCE
 from batch.executors.ray_cluster import Fleet, fleet, joined
-from batch.executors.ray_worker import Description, Opener, Told, Worker, portable
+from batch.executors.ray_worker import Description, Opener, ShardReport, Worker, portable
 from batch.manifest.read import encoded
+from batch.scoring.archive_file import open_archive
 from batch.scoring.fetching import Limits
 from batch.scoring.job import Archive, Job
-from batch.scoring.opened_archive import opened
 from batch.scoring.shards import Receipt, Shard
 from sonode.console import UserError
 
@@ -43,16 +42,16 @@ _CLOSED_WITHIN_S = 20.0
 
 
 @dataclass(eq=False)
-class _Member:
-    """A worker, as it is known here."""
+class _RayWorker:
+    """A worker, as this process sees it."""
 
     actor: Any
-    born: Any
-    """Known once the cluster had room for it."""
+    started: Any
+    """Ready once the cluster has placed it."""
     loading: Any
     """Its description, until that is known."""
     shards: dict[Any, Shard] = field(default_factory=dict)
-    """What it is at, by the reference of what it will tell."""
+    """Those under way, by the reference of their report."""
 
 
 class RayExecutor:
@@ -67,30 +66,30 @@ class RayExecutor:
         self._actor = ray.remote(Worker).options(
             num_cpus=size.cpus,
             num_gpus=size.gpus,
-            max_concurrency=AT_ONCE + 1,  # one to be told to close
+            max_concurrency=AT_ONCE + 1,  # one for `close`
             scheduling_strategy="SPREAD",
         )
         self._given = (opener, archive, {"threads": size.cpus, **settings})
-        self._members: list[_Member] = []
+        self._workers: list[_RayWorker] = []
         self._described: Description | None = None
         self._failed_loads = 0
 
     def start(self) -> None:
-        """Hire the workers, and wait until one of them is ready."""
+        """Start the workers, and wait until one of them is ready."""
         for _ in range(self.size.workers):
-            self._hire()
+            self._start_worker()
         while self._described is None:
-            self._news()
+            self._finished()
 
     @property
     def archive(self) -> Archive:
-        """What the first worker says of the archive; it cannot score in this process."""
+        """The first worker's description of the archive; it cannot score in this process."""
         return cast("Archive", self._described)
 
     def run(
         self, shards: Iterator[Shard], job: Job, limits: Limits, receipts: list[Receipt]
     ) -> Generator[str | None, None, None]:
-        """Score all shards as `executors.local.Executor` says; rows are told a shard at a time.
+        """Score all shards as `executors.local.Executor` says; rows are reported a shard at a time.
 
         What is at work when it is closed before its end, `close` ends.
         """
@@ -107,127 +106,130 @@ class RayExecutor:
         while len(given_up) < _GIVEN_UP:
             if not again and (shard := next(shards, None)) is not None:
                 again.append(shard)
-            if not again and not any(member.shards for member in self._members):
+            if not again and not any(worker.shards for worker in self._workers):
                 break
-            ready = [member for member in self._members if member.loading is None]
+            ready = [worker for worker in self._workers if worker.loading is None]
             if again and ready:
-                loads = [sum(map(load, member.shards.values())) for member in ready]
+                loads = [sum(map(load, worker.shards.values())) for worker in ready]
                 if min(loads) + load(again[0]) <= AT_ONCE:
                     free, shard = ready[loads.index(min(loads))], again.popleft()
                     rows = encoded(shard.table)
                     free.shards[free.actor.score.remote(given, limits, shard.index, rows)] = shard
                     continue
-            for shard, told in self._news():
-                if isinstance(told, Told):
-                    receipts.append(told.receipt)
-                    for stage, seconds in told.seconds.items():
+            for shard, found in self._finished():
+                if isinstance(found, ShardReport):
+                    receipts.append(found.receipt)
+                    for stage, seconds in found.seconds.items():
                         job.spend(stage, seconds)
-                    yield from told.codes.elements()
+                    yield from found.codes.elements()
                     continue
                 tries[shard.index] += 1
                 if tries[shard.index] < _TRIES:
                     again.append(shard)
-                elif isinstance(told, (UserError, ray.exceptions.RayTaskError)):
-                    raise told
+                elif isinstance(found, (UserError, ray.exceptions.RayTaskError)):
+                    raise found
                 else:
                     given_up.append(shard)
         if given_up:
             raise UserError(
-                f"{_TRIES} workers each have died of these shards, and they are given up; what "
-                "else there is stands, and started again the run goes on from there",
+                f"{_TRIES} workers died with each of these shards; the results of others are "
+                "written; re-run the same command to resume",
                 [f"shard {shard.index}, of {shard.table.num_rows} rows" for shard in given_up],
             )
 
     def rehearse(self, table: pa.Table, job: Job) -> float:
         """Measure on one worker as `executors.local.Executor` says, and share out among all."""
-        ready = next(member for member in self._members if member.loading is None)
-        seconds: float = _told(ready.actor.rehearse.remote(portable(job), encoded(table)))
+        ready = next(worker for worker in self._workers if worker.loading is None)
+        seconds: float = _result_of(ready.actor.rehearse.remote(portable(job), encoded(table)))
         return seconds / self.size.workers
 
     def close(self) -> None:
         """End all workers."""
-        self._dismiss(*self._members)
+        self._stop_workers(*self._workers)
 
-    def _hire(self) -> None:
+    def _start_worker(self) -> None:
         actor: Any = self._actor.remote(*self._given)
-        self._members.append(_Member(actor, actor.__ray_ready__.remote(), actor.load.remote()))
+        self._workers.append(_RayWorker(actor, actor.__ray_ready__.remote(), actor.load.remote()))
 
-    def _dismiss(self, *members: _Member) -> None:
+    def _stop_workers(self, *workers: _RayWorker) -> None:
         """End workers: those that have begun remove what they have unpacked."""
         import ray
 
-        born, _ = ray.wait([m.born for m in members], num_returns=len(members), timeout=0)
-        closed = [m.actor.close.remote() for m in members if m.born in born]
+        started, _ = ray.wait([m.started for m in workers], num_returns=len(workers), timeout=0)
+        closed = [m.actor.close.remote() for m in workers if m.started in started]
         ray.wait(closed, num_returns=len(closed), timeout=_CLOSED_WITHIN_S)
-        for member in members:
-            self._members.remove(member)
-            ray.kill(member.actor)
+        for worker in workers:
+            self._workers.remove(worker)
+            ray.kill(worker.actor)
 
-    def _news(self) -> list[tuple[Shard, Told | Exception]]:
-        """Wait for what comes next: what has become of shards, of none of them perhaps.
+    def _finished(self) -> list[tuple[Shard, ShardReport | Exception]]:
+        """Wait for the next event; give the shards that it ended, if any.
 
-        Raises UserError, or what Ray says, where no worker is left.
+        Raises UserError or Ray's own error if no worker is left.
         """
         import ray
 
-        loading = {m.loading: m for m in self._members if m.loading is not None}
-        busy = {reference: member for member in self._members for reference in member.shards}
+        loading = {m.loading: m for m in self._workers if m.loading is not None}
+        busy = {reference: worker for worker in self._workers for reference in worker.shards}
         done, _ = ray.wait([*loading, *busy], timeout=_PATIENCE_S)
         if not done:
-            if len(loading) == len(self._members):
-                _log.warning("waiting for a worker; each takes %d CPUs, %g GPUs", *self.size[1:])
+            if len(loading) == len(self._workers):
+                _log.warning(
+                    "waiting for the cluster to place a worker of %d CPUs and %g GPUs",
+                    *self.size[1:],
+                )
             return []
         (reference,) = done
         if reference in loading:
             self._loaded(loading[reference])
             return []
-        member = busy[reference]
+        worker = busy[reference]
         try:
-            told = _told(reference)
+            report = _result_of(reference)
         except (UserError, ray.exceptions.RayError) as error:
             _log.warning(
-                "a worker is lost (%s), and its %d shards go to others",
+                "a worker is lost (%s); other workers score its %d shards",
                 _why(error),
-                len(member.shards),
+                len(worker.shards),
             )
-            self._dismiss(member)
-            self._hire()
-            return [(shard, error) for shard in member.shards.values()]
-        return [(member.shards.pop(reference), told)]
+            self._stop_workers(worker)
+            self._start_worker()
+            return [(shard, error) for shard in worker.shards.values()]
+        return [(worker.shards.pop(reference), report)]
 
-    def _loaded(self, member: _Member) -> None:
+    def _loaded(self, worker: _RayWorker) -> None:
         import ray
 
         try:
-            found: Description = _told(member.loading)
+            found: Description = _result_of(worker.loading)
             first = self._described or found
             if found.sha256 != first.sha256:
                 raise UserError(
-                    f"a node has another archive there than the first (sha256 {found.sha256[:12]}, "
-                    f"not {first.sha256[:12]}); give all nodes the same"
+                    f"the archive of a node differs (sha256 {found.sha256[:12]}, not "
+                    f"{first.sha256[:12]}); copy the same file to all nodes"
                 )
         except (UserError, ray.exceptions.RayError) as error:
-            self._dismiss(member)
+            self._stop_workers(worker)
             self._failed_loads += 1
             if self._failed_loads < _TRIES:
-                self._hire()
-            if not self._members:
+                self._start_worker()
+            if not self._workers:
                 raise
-            _log.warning("a worker cannot begin (%s)", _why(error))
+            _log.warning("a worker cannot start (%s)", _why(error))
             return
-        member.loading = None
+        worker.loading = None
         self._failed_loads = 0
         self._described = first
         if found.engine != first.engine:
             _log.warning(
-                "a worker scores with %s, the first with %s, and last digits will differ: choose "
+                "a worker scores with %s, the first with %s; their last digits differ: choose "
                 "one with --engine",
                 *(found.engine, first.engine),
             )
 
 
-def _told(reference: Any) -> Any:
-    """What a worker tells. Raises its UserError as it is; else what Ray says (RayError)."""
+def _result_of(reference: Any) -> Any:
+    """What a worker returned. Raises its UserError, else Ray's own error (RayError)."""
     import ray
 
     try:
@@ -249,7 +251,7 @@ def connected(
     workers: int | None = None,
     cpus: int | None = None,
     gpus: float | None = None,
-    opener: Opener = opened,
+    opener: Opener = open_archive,
 ) -> Iterator[RayExecutor]:
     """Join a cluster (see `batch.executors.ray_cluster`) and load `archive` on its nodes.
 

@@ -18,22 +18,22 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from batch import layout
 from batch.executors.local import LocalExecutor
-from batch.results import run_registry as claims
 from batch.scoring.fetching import Limits
 from batch.scoring.job import Archive, Job
 from batch.scoring.pipeline import Pipeline
 from batch.scoring.shards import Receipt, Shard, score_shard
-from batch.storage import objects as storage
+from batch.storage import objects
 from sonode.console import UserError
 
 Opener = Callable[[str, Mapping[str, object]], AbstractContextManager[Archive]]
-"""As `opened_archive.opened`: (path or URI, settings) -> the archive, ready to score."""
+"""As `archive_file.open_archive`: (path or URI, settings) -> the archive, ready to score."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What an archive says of itself once it is loaded; a `batch.scoring.job.Described`."""
+    """The facts of a loaded archive, as of `batch.scoring.job.Archive`."""
 
     name: str
     version: str
@@ -45,14 +45,14 @@ class Description:
     score_reference: Mapping[str, Sequence[int]]
 
 
-class Told(NamedTuple):
-    """What a worker tells of a shard."""
+class ShardReport(NamedTuple):
+    """What a worker returns for a shard."""
 
     receipt: Receipt
     codes: Counter[str | None]
     """How many rows have each code; None for a score."""
     seconds: dict[str, float]
-    """What each stage took in the worker since it told last."""
+    """What each stage took in the worker since its last report."""
 
 
 _STAYS = ("archive", "on_row", "seconds", "stop", "_lock")
@@ -79,7 +79,7 @@ class Worker:
             loaded = self._archive = self._open.enter_context(self._opened())
         return Description(**{f.name: getattr(loaded, f.name) for f in fields(Description)})
 
-    def score(self, given: dict[str, Any], limits: Limits, index: int, rows: bytes) -> Told:
+    def score(self, given: dict[str, Any], limits: Limits, index: int, rows: bytes) -> ShardReport:
         """Score a shard of the job that `portable` gave, and write its part."""
         with self._lock:
             if self._pipeline is None:
@@ -88,7 +88,7 @@ class Worker:
         job = replace(self._pipeline.job, on_row=codes.append)
         shard = Shard(index=index, table=pa.ipc.open_stream(rows).read_all())
         receipt = score_shard(shard, job, self._pipeline)
-        return Told(receipt, Counter(codes), job.settle())
+        return ShardReport(receipt, Counter(codes), job.settle())
 
     def rehearse(self, given: dict[str, Any], rows: bytes) -> float:
         """Give the seconds that one of a few rows takes, and write nothing."""
@@ -103,12 +103,12 @@ class Worker:
     def _job(self, given: dict[str, Any]) -> Job:
         assert self._archive is not None
         job = Job(archive=self._archive, **given)
-        if not (job.rehearsal or storage.is_s3(job.out)):
+        if not (job.rehearsal or objects.is_s3(job.out)):
             # A folder of that name on each node's own disk would scatter the results.
             with job.writing():
-                if not storage.exists(claims.started(job.out, job.partition)):
+                if not objects.exists(objects.join(job.out, layout.started(job.partition))):
                     raise UserError(
-                        f"{job.out} is not the same folder on node {platform.node()}: results of "
-                        "several nodes need s3:// or a file system that all of them share"
+                        f"{job.out} is another folder on node {platform.node()}; give an s3:// URI "
+                        "or a file system that all nodes share"
                     )
         return job

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,19 +25,22 @@ TYPES = {
 _ASKED = ("image_uri", "frame", "roi", *ROI_COLUMNS)
 _EXACT = 2.0**53
 
+Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
 
 def schema_problems(schema: pa.Schema, reserved: Collection[str]) -> Iterator[str]:
     """Yield one line per fault of the columns' names and types."""
     names = schema.names
     for name, times in Counter(names).items():
         if times > 1:
-            yield f"column {name!r} stands {times} times; keep one"
+            yield f"column {name!r} appears {times} times; keep one"
         if name.lower() in {other.lower() for other in reserved}:
             yield f"column {name!r} is the name of a result column; rename it"
     for lowered, times in Counter(name.lower() for name in set(names)).items():
         if times > 1:
             alike = sorted(name for name in set(names) if name.lower() == lowered)
-            yield f"columns {alike} are one column to DuckDB and Spark; rename all but one"
+            yield f"columns {alike} are the same column to DuckDB and Spark; rename all but one"
     if len(set(names)) < len(names):
         return
     if "image_uri" not in names:
@@ -47,8 +49,8 @@ def schema_problems(schema: pa.Schema, reserved: Collection[str]) -> Iterator[st
         yield f"column 'image_uri' holds {schema.field('image_uri').type}; write it as string"
     if "etag" in names and not is_text(schema.field("etag").type, or_null=True):
         yield f"column 'etag' holds {schema.field('etag').type}; write it as string"
-    if "frame" in names and not _is_number(schema.field("frame").type, or_null=True):
-        yield f"column 'frame' holds {schema.field('frame').type}; write it as a whole number"
+    if "frame" in names and not is_number(schema.field("frame").type, or_null=True):
+        yield f"column 'frame' holds {schema.field('frame').type}; write it as an integer"
     yield from _roi_schema_problems(schema)
 
 
@@ -62,7 +64,7 @@ def _roi_schema_problems(schema: pa.Schema) -> Iterator[str]:
         yield f"columns {given} without {missing}; give all four or none"
     else:
         for name in given:
-            if not _is_number(schema.field(name).type, or_null=True):
+            if not is_number(schema.field(name).type, or_null=True):
                 yield f"column {name!r} holds {schema.field(name).type}; write it as a number"
         if "roi" in names and not _is_number_list(schema.field("roi").type):
             kind = schema.field("roi").type
@@ -74,26 +76,20 @@ def row_problems(table: pa.Table, folder: str, first: int = 0) -> Iterator[str]:
 
     `folder`: where relative image_uris begin.
 
-    Lines hold no value that may identify. Columns that `schema_problems` refuses are passed over.
-    Whole columns are looked at first, and row by row only what may be at fault.
+    Lines hold no value that may identify. Columns that `schema_problems` refuses are skipped.
+    Whole columns are checked at once, and row by row only what breaks a rule.
     """
     names = table.column_names
     if "image_uri" in names and is_text(table["image_uri"].type):
         for row, uri in _suspects(table["image_uri"], uris.odd(table["image_uri"])):
             if fault := uris.fault(uri, folder):
                 yield f"row {first + row}: image_uri {fault}"
-    if "frame" in names and _is_number(table["frame"].type, or_null=True):
-        odd = _odd_frames(_floats(table["frame"]))
-        for row, frame in _suspects(table["frame"], odd):
-            if frame is not None:
-                yield f"row {first + row}: frame {frame} is not a whole number from 0"
-    given = [name for name in ROI_COLUMNS if name in names]
-    if ("roi" in names) == bool(given) or not _rois_have_numbers(table):
-        return
-    columns = given or ["roi"]
-    suspects = table.select(columns).filter(pa.array(odd_rois := _odd_rois(table)))
-    for row, values in zip(np.flatnonzero(odd_rois).tolist(), suspects.to_pylist(), strict=True):
-        if fault := _roi_fault(roi_of(values, columns)):
+    if "frame" in names and is_number(table["frame"].type, or_null=True):
+        for row, fault in _broken(*_frame_rules(table["frame"])):
+            yield f"row {first + row}: frame {fault}"
+    four = any(name in names for name in ROI_COLUMNS)
+    if ("roi" in names) != four and _rois_have_numbers(table):
+        for row, fault in _broken(*_roi_rules(table)):
             yield f"row {first + row}: RoI {fault}"
 
 
@@ -141,31 +137,46 @@ def duplicates(
         first += table.num_rows
 
 
-def _suspects(column: pa.ChunkedArray, odd: npt.NDArray[np.bool_]) -> Iterator[tuple[int, Any]]:
+def _suspects(column: pa.ChunkedArray, odd: Mask) -> Iterator[tuple[int, Any]]:
     yield from zip(
         np.flatnonzero(odd).tolist(), column.filter(pa.array(odd)).to_pylist(), strict=True
     )
 
 
-def _odd_frames(frames: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    with np.errstate(invalid="ignore"):
-        odd = ~((frames >= 0) & (frames == np.floor(frames)) & np.isfinite(frames))
-    return np.asarray(odd, np.bool_)
+def _broken(
+    rules: Sequence[tuple[Mask, str]], values: Sequence[Floats]
+) -> Iterator[tuple[int, str]]:
+    """Yield each row that breaks a rule, with that rule's message and the row's values in it."""
+    for row in np.flatnonzero(np.any([broken for broken, _ in rules], axis=0)).tolist():
+        message = next(message for broken, message in rules if broken[row])
+        yield row, message.format(*(f"{value[row]:.16g}" for value in values))
 
 
-def _odd_rois(table: pa.Table) -> npt.NDArray[np.bool_]:
-    """Rows whose RoI is not plainly sound; among them those with none."""
-    edges = _edges(table)
-    x_min, y_min, x_max, y_max = edges
-    with np.errstate(invalid="ignore"):
-        sound = (x_min >= 0) & (y_min >= 0) & (x_min < x_max) & (y_min < y_max)
-        whole = np.all([edge == np.floor(edge) for edge in edges], axis=0)
-        # Beyond it the conversion to float may have rounded what is not whole.
-        odd = ~(sound & whole & (x_max < _EXACT) & (y_max < _EXACT))
-    if "roi" in table.column_names:
-        lengths = np.asarray(pc.fill_null(pc.list_value_length(table["roi"]), 4))
-        odd = odd | (lengths != 4)
-    return np.asarray(odd, np.bool_)
+def _frame_rules(column: pa.ChunkedArray) -> tuple[list[tuple[Mask, str]], list[Floats]]:
+    frame, given = _floats(column), np.asarray(column.is_valid())
+    sound = (frame >= 0) & (frame == np.floor(frame)) & np.isfinite(frame)
+    return [(given & ~sound, "{0} must be a non-negative integer")], [frame]
+
+
+def _roi_rules(table: pa.Table) -> tuple[list[tuple[Mask, str]], list[Floats]]:
+    """What a RoI must not be; the frame's size is unknown here."""
+    edges = x_min, y_min, x_max, y_max = _edges(table)
+    names = ["roi"] if "roi" in table.column_names else ROI_COLUMNS
+    given = np.any([np.asarray(table[name].is_valid()) for name in names], axis=0)
+    fraction = np.any([edge != np.floor(edge) for edge in edges], axis=0)
+    rules = [
+        (
+            ~np.all(np.isfinite(edges), axis=0),
+            "has to be four finite numbers, or all null for the whole frame",
+        ),
+        # From there on the conversion to float may have rounded away a fraction.
+        (np.any(np.abs(edges) >= _EXACT, axis=0), "({0}, {1}, {2}, {3}) is beyond any image"),
+        (fraction, "({0}, {1}, {2}, {3}) is not in whole pixels; round it"),
+        ((x_min < 0) | (y_min < 0), "begins at ({0}, {1}), outside the frame"),
+        (x_min >= x_max, "is empty: x_min {0} is not below x_max {2}"),
+        (y_min >= y_max, "is empty: y_min {1} is not below y_max {3}"),
+    ]
+    return [(given & broken, message) for broken, message in rules], edges
 
 
 def _edges(table: pa.Table) -> list[npt.NDArray[np.float64]]:
@@ -188,31 +199,13 @@ def _rois_have_numbers(table: pa.Table) -> bool:
     if "roi" in table.column_names:
         return _is_number_list(table["roi"].type)
     four = all(name in table.column_names for name in ROI_COLUMNS)
-    return four and all(_is_number(table[name].type, or_null=True) for name in ROI_COLUMNS)
+    return four and all(is_number(table[name].type, or_null=True) for name in ROI_COLUMNS)
 
 
 def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     """The numbers, NaN for null; those beyond 2**53 are rounded."""
     numbers: npt.NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy()
     return numbers
-
-
-def _roi_fault(roi: list[float | None] | None) -> str | None:
-    """Say what is wrong with `roi` as [x_min, y_min, x_max, y_max]; the frame is unknown here."""
-    if roi is None:
-        return None
-    numbers = [value for value in roi if value is not None and math.isfinite(value)]
-    if len(roi) != 4 or len(numbers) != 4:
-        return "has to be four finite numbers, or all null for the whole frame"
-    x_min, y_min, x_max, y_max = numbers
-    if any(value != int(value) for value in numbers):
-        return f"({x_min}, {y_min}, {x_max}, {y_max}) is not in whole pixels; round it"
-    if x_min < 0 or y_min < 0:
-        return f"begins at ({x_min}, {y_min}), outside the frame"
-    for axis, low, high in (("x", x_min, x_max), ("y", y_min, y_max)):
-        if low >= high:
-            return f"is empty: {axis}_min {low} is not below {axis}_max {high}"
-    return None
 
 
 def roi_of(row: dict[str, Any], columns: Collection[str]) -> list[float | None] | None:
@@ -225,7 +218,7 @@ def roi_of(row: dict[str, Any], columns: Collection[str]) -> list[float | None] 
 
 
 def is_text(kind: pa.DataType, *, or_null: bool = False) -> bool:
-    """Tell whether a column of this type holds text; with `or_null`, or nothing at all."""
+    """Whether a column of this type holds text; with `or_null`, or nothing at all."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type  # a pandas category
     if pa.types.is_null(kind):
@@ -233,7 +226,8 @@ def is_text(kind: pa.DataType, *, or_null: bool = False) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _is_number(kind: pa.DataType, *, or_null: bool = False) -> bool:
+def is_number(kind: pa.DataType, *, or_null: bool = False) -> bool:
+    """Whether a column of this type holds numbers; with `or_null`, or nothing at all."""
     if pa.types.is_null(kind):
         return or_null
     kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
@@ -243,5 +237,10 @@ def _is_number(kind: pa.DataType, *, or_null: bool = False) -> bool:
 def _is_number_list(kind: pa.DataType) -> bool:
     if pa.types.is_null(kind):
         return True
+    return is_list(kind) and is_number(kind.value_type)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds lists."""
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(is_kind(kind) for is_kind in lists) and _is_number(kind.value_type)
+    return any(is_a(kind) for is_a in lists)

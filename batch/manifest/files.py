@@ -35,9 +35,9 @@ def _opened(path: Path, files: tuple[Path, ...]) -> Iterator[pq.ParquetFile]:
             yield file
     except (pa.ArrowException, OSError) as error:
         if "crypt" in str(error):  # "no decryption found", "file is encrypted", ...
-            raise Unsound(f"{which}an encrypted Parquet file; write a copy that is not") from None
+            raise Unsound(f"{which}an encrypted Parquet file; give an unencrypted copy") from None
         raise Unsound(
-            f"{which}not a sound Parquet file ({type(error).__name__}); write it anew"
+            f"{which}damaged, or not a Parquet file ({type(error).__name__}); write it again"
         ) from None
 
 
@@ -46,8 +46,8 @@ def _refuse_joined(path: Path) -> None:
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
         if is_joined(data):
             raise Unsound(
-                f"{path.name}: several Parquet files one behind the other, of which readers see "
-                "one; put them into a folder, each as it was"
+                f"{path.name}: several Parquet files joined into one, of which readers see only "
+                "one; put the original files into a folder"
             )
 
 
@@ -76,7 +76,7 @@ def common_schema(uri: str, files: tuple[Path, ...]) -> pa.Schema:
                 f"differ in columns {sorted(odd)}; give every file the same"
             )
     if len(files) == 1:
-        # Unifying refuses a name that stands twice; the check tells it better.
+        # Unifying refuses a name that appears twice; the check's message is better.
         return pa.schema([_shared(column) for column in schemas[0]])
     schemas = [
         _of_values(path, files, schema, schemas)

@@ -1,8 +1,7 @@
 """Which files a manifest is made of: one Parquet file, or those of a folder; they are copied.
 
-A folder may hold more than its files say. What is not read is refused or told of, never left out in
-silence: files below it, files that are called Parquet and are none, tables whose log says which of
-their rows count.
+What is not read is refused or logged, never ignored in silence: files in folders below, files that
+are named as Parquet and are not, tables whose log says which of their rows are valid.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from batch.storage import objects as storage
+from batch.storage import objects
 from batch.storage.errors import AccessDenied, ObjectMissing
 from sonode.console import UserError
 
 _log = logging.getLogger(__name__)
 
-_MAGIC = (b"PAR1", b"PARE")  # the second: with an encrypted footer, which reading will tell
+_MAGIC = (b"PAR1", b"PARE")  # the second: with an encrypted footer, which reading finds
 _SUFFIXES = (".parquet", ".parq", ".pq")
 _TYPES = mimetypes.MimeTypes(filenames=())  # the same on every machine
 _NO_TABLES = (".dcm", ".md", ".crc", ".yaml", ".yml")  # known to be none, unknown to mimetypes
@@ -42,17 +41,17 @@ def copied(uri: str, folder: Path, out: str | None = None) -> tuple[tuple[Path, 
     """Copy a Parquet file, or those of a folder, into `folder`; none of those below `out`.
 
     Returns the copies in the order of their names, and where relative image_uris begin. Raises
-    StorageError, and UserError where there is none, or where some would be left out.
+    StorageError, and UserError if there is none, or if some would be ignored.
     """
     try:
         if uri.endswith("/"):
             raise ObjectMissing  # an S3 "folder" may be an empty object of that very key
         copy = _copy(uri, folder / "0.parquet")
-        inside = storage.parent(storage.absolute(uri))
+        inside = objects.parent(objects.absolute(uri))
         _refuse_log(uri, inside)
         return (copy,), inside
     except ObjectMissing:
-        inside = storage.absolute(uri.rstrip("/"))
+        inside = objects.absolute(uri.rstrip("/"))
         _refuse_log(uri, inside)
         found = _parquet_files(uri, out)
         (folder / "all").mkdir()
@@ -62,37 +61,37 @@ def copied(uri: str, folder: Path, out: str | None = None) -> tuple[tuple[Path, 
 
 def _parquet_files(uri: str, out: str | None) -> list[str]:
     """Those directly in the folder that readers of a dataset take: none with `_` or `.` before."""
-    inside = storage.parent(storage.join(uri, "0"))
-    results = f"{storage.absolute(out).rstrip('/')}/" if out is not None else "\0"
+    inside = objects.parent(objects.join(uri, "0"))
+    results = f"{objects.absolute(out).rstrip('/')}/" if out is not None else "\0"
     visible = [
         file
-        for file in storage.list_files(uri, deep=True)
+        for file in objects.list_files(uri, deep=True)
         if not PurePosixPath(file).name.startswith(("_", "."))
-        and not storage.absolute(file).startswith(results)
+        and not objects.absolute(file).startswith(results)
     ]
-    direct = [file for file in visible if storage.parent(file) == inside]
+    direct = [file for file in visible if objects.parent(file) == inside]
     below = set(visible) - set(direct)
     if tables := [file for file in below if _is_called_parquet(file)]:
         raise UserError(
             f"manifest {uri}: {len(tables)} Parquet files lie in folders below it; put all into "
-            "one folder, and into columns what the folders' names say"
+            "one folder, and what the folders' names say into columns"
         )
     found = [file for file in direct if _is_parquet(file)]
     rest = set(direct) - set(found)
     if odd := sorted(PurePosixPath(file).name for file in rest if _is_called_parquet(file)):
         raise UserError(
-            f"manifest {uri}: {', '.join(odd[:5])}: called Parquet, and none by content "
+            f"manifest {uri}: {', '.join(odd[:5])}: named as Parquet, but their content is not "
             f"({len(odd)} such files); unpack or remove them"
         )
     if not found:
-        raise UserError(f"manifest {uri}: neither a Parquet file nor a folder that holds some")
+        raise UserError(f"manifest {uri}: neither a Parquet file nor a folder of Parquet files")
     if rest or below:
         kinds = Counter(PurePosixPath(file).suffix or "no suffix" for file in rest)
-        told = [f"{count} with {kind}" for kind, count in sorted(kinds.items())]
-        told += [f"{len(below)} in folders below"] if below else []
+        ignored = [f"{count} with {kind}" for kind, count in sorted(kinds.items())]
+        ignored += [f"{len(below)} in folders below"] if below else []
         _log.warning(  # not by name: an image's may hold a patient's
-            "manifest %s: %d Parquet files are read; other files there are not: %s",
-            *(uri, len(found), ", ".join(told)),
+            "manifest %s: %d Parquet files are read; other files there are ignored: %s",
+            *(uri, len(found), ", ".join(ignored)),
         )
     return found
 
@@ -107,7 +106,7 @@ def _is_parquet(file: str) -> bool:
     if name.endswith(_SUFFIXES):
         return True
     known = _TYPES.guess_type(name)[0] is not None or name.endswith(_NO_TABLES)
-    return not known and storage.first_bytes(file, 4) in _MAGIC
+    return not known and objects.first_bytes(file, 4) in _MAGIC
 
 
 def _refuse_log(uri: str, folder: str) -> None:
@@ -115,13 +114,13 @@ def _refuse_log(uri: str, folder: str) -> None:
     for place in _table_folders(folder):
         for name, end, kind, export in _LOGS:
             try:
-                log = storage.list_files(storage.join(place, name))
-            except AccessDenied:  # nobody may list there: it cannot be told
+                log = objects.list_files(objects.join(place, name))
+            except AccessDenied:  # nobody may list there: it is unknown
                 return
             if any(file.endswith(end) for file in log):
                 raise UserError(
                     f"manifest {uri}: belongs to {kind}, whose log in {name}/ says which rows "
-                    f"count; export them to Parquet: {export}"
+                    f"are valid; export them to Parquet: {export}"
                 )
 
 
@@ -129,10 +128,10 @@ def _table_folders(folder: str) -> Iterator[str]:
     """The folder itself, and above it those whose part it may be: of Hive, and Iceberg's data."""
     yield folder
     while "=" in (name := PurePosixPath(folder).name) or name == "data":
-        folder = storage.parent(folder)
+        folder = objects.parent(folder)
         yield folder
 
 
 def _copy(uri: str, path: Path) -> Path:
-    storage.fetch(uri, path)
+    objects.fetch(uri, path)
     return path

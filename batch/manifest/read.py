@@ -45,7 +45,7 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A manifest that has been found sound."""
+    """A checked manifest."""
 
     files: tuple[Path, ...]
     """Local copies."""
@@ -87,7 +87,7 @@ def digest(table: pa.Table) -> str:
 
 def encoded(table: pa.Table) -> bytes:
     """Give rows and their schema as an Arrow stream, the same bytes for the same rows."""
-    # Taking every row lays the values out anew: one chunk, nothing of the file's own layout.
+    # Taking every row copies the values: one chunk, nothing of the file's own layout.
     rows = table.take(pa.array(range(table.num_rows), pa.int64())).replace_schema_metadata(None)
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, rows.schema) as writer:
@@ -96,7 +96,9 @@ def encoded(table: pa.Table) -> bytes:
 
 
 @contextmanager
-def opened(uri: str, *, reserved: Collection[str], out: str | None = None) -> Iterator[Manifest]:
+def open_manifest(
+    uri: str, *, reserved: Collection[str], out: str | None = None
+) -> Iterator[Manifest]:
     """Read and check a Parquet file, or a folder of them, taken in the order of their names.
 
     `reserved`: the names of result columns, which no manifest column may have. `out`: the folder of
@@ -151,9 +153,8 @@ def _checked(
     if faults.count:
         more = [f"and {faults.count - _SHOWN} more"] if faults.count > _SHOWN else []
         raise UserError(
-            f"manifest {uri}: {faults.count} fault{'s' * (faults.count > 1)} to be mended before "
-            "anything is scored "
-            "(the first row is row 0)",
+            f"manifest {uri}: {faults.count} fault{'s' * (faults.count > 1)}; correct them before "
+            "anything is scored (the first row is row 0)",
             faults.lines + more,
         )
     return Manifest(

@@ -51,7 +51,7 @@ def compared(expected: Sequence[int], found: Sequence[int]) -> dict[str, float]:
     `psi_by_chance` is what is expected where nothing has shifted. The usual (bins - 1)(1/n + 1/m)
     (Yurdakul and Naranjo 2020, "Statistical properties of the population stability index") is far
     from it where most bins are empty, as those of scores in two clusters are: it is simulated, by
-    drawing both anew from the two together, and so is what 1 of 100 such draws exceeds.
+    drawing both again from the two together, and so is what 1 of 100 such draws exceeds.
     `psi_alarm` is the larger of that and of `SHIFTED` beyond chance.
     """
     both = np.asarray(expected, float) + np.asarray(found, float)
@@ -88,9 +88,5 @@ def ks(expected: Sequence[int], found: Sequence[int]) -> float:
 
     It is the Kolmogorov-Smirnov statistic of binned scores, and at most that of the scores.
     """
-    largest = 0.0
-    below = [0, 0]
-    for p, q in zip(expected, found, strict=True):
-        below = [below[0] + p, below[1] + q]
-        largest = max(largest, abs(below[0] / sum(expected) - below[1] / sum(found)))
-    return largest
+    below = [np.cumsum(counts) / sum(counts) for counts in (expected, found)]
+    return float(np.abs(below[0] - below[1]).max())

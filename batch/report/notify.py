@@ -1,4 +1,4 @@
-"""Telling someone how a run ended: a command, or a webhook."""
+"""Notifies a command or a webhook how a run ended."""
 
 from __future__ import annotations
 
@@ -12,48 +12,52 @@ from sonode.console import UserError
 _WAIT_S = 30
 
 
-def told(whom: str, outcome: str, facts: dict[str, Any]) -> None:
+def report_end(target: str, outcome: str, facts: dict[str, Any]) -> None:
     """Hand `outcome` and `facts` on as JSON: POSTed to an http(s) URL, else a command's input.
 
-    `outcome`: "done", "failed_rows", "stopped" or "error". Where that fails it is said on standard
-    error and changes nothing else: how the run ended is what its exit code tells.
+    `outcome`: "done", "failed_rows", "stopped" or "error". A failure to do so is printed to
+    standard error; the exit code of the run stays.
     """
     try:
-        _tell(whom, outcome, facts)
+        _send(target, outcome, facts)
     except UserError as error:
         print(f"warning: {error}", file=sys.stderr)
 
 
-def _tell(whom: str, outcome: str, facts: dict[str, Any]) -> None:
+def _send(target: str, outcome: str, facts: dict[str, Any]) -> None:
     """Raises UserError, without what it was about: a URL may hold a secret."""
     body = json.dumps({"outcome": outcome, **facts}).encode()
-    if whom.startswith(("http://", "https://")):
+    if target.startswith(("http://", "https://")):
         import httpx
 
         from batch.storage.s3_client import is_loopback
 
         try:
             answer = httpx.post(
-                whom,
+                target,
                 content=body,
                 headers={"Content-Type": "application/json"},
                 timeout=_WAIT_S,
                 # A proxy of the environment leads to no port of this machine.
-                trust_env=not is_loopback(whom),
+                trust_env=not is_loopback(target),
             )
             answer.raise_for_status()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             kind = getattr(getattr(error, "response", None), "status_code", type(error).__name__)
-            raise UserError(f"--on-finish: the webhook was not told ({kind})") from None
+            raise UserError(
+                f"--on-finish: the webhook was not notified ({kind}); check the URL and the network"
+            ) from None
         except (ValueError, ImportError):  # as httpx says it: a scheme unknown, or SOCKS
             raise UserError(
-                "--on-finish: the webhook was not told: HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is no "
-                "http:// address"
+                "--on-finish: the webhook was not notified: HTTPS_PROXY, HTTP_PROXY or ALL_PROXY "
+                "is not an http:// address"
             ) from None
         return
     try:
-        code = subprocess.run(whom, shell=True, input=body, timeout=600, check=False).returncode
+        code = subprocess.run(target, shell=True, input=body, timeout=600, check=False).returncode
     except subprocess.TimeoutExpired:
-        raise UserError("--on-finish: the command has not ended after 600 s") from None
+        raise UserError(
+            "--on-finish: the command did not end within 600 s; run it in the background"
+        ) from None
     if code:
-        raise UserError(f"--on-finish: the command ended with {code}")
+        raise UserError(f"--on-finish: the command ended with exit code {code}")

@@ -11,7 +11,7 @@ class RunSummary:
     """What the results hold, and what the last run did; run.json has the same fields."""
 
     format: Literal[1] = 1
-    """Of this record; a reader that does not know it should not go on."""
+    """Of this record; a reader that does not know it should stop."""
     rows: int
     by_status: dict[str, int]
     by_code: dict[str, int]

@@ -1,7 +1,7 @@
-"""run.json: what stands in the results of a manifest, counted from the parts themselves.
+"""run.json: what the results of a manifest hold, counted from the parts themselves.
 
 It is written last, by every run that comes to its end, from what is there by then. The run that
-writes it read the earlier one before it counted: if another run has written meanwhile it counts
+writes it read the previous one before it counted: if another run has written meanwhile it counts
 again, so that the last run.json knows of every part that was improved before it.
 """
 
@@ -18,16 +18,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, NonNegativeInt
 
+from batch import layout
 from batch.report import drift
 from batch.report import page as report
 from batch.report.drift import BINS
 from batch.report.record import RunSummary
-from batch.results import run_registry as claims
+from batch.results import run_registry
 from batch.results import schema as results
 from batch.scoring.job import Job
 from batch.scoring.parts import read_columns
-from batch.storage import objects as storage
-from batch.storage.errors import ObjectChanged, ObjectExists, ObjectMissing, StorageError
+from batch.storage import objects
+from batch.storage.errors import ObjectMissing, StorageError
 
 _log = logging.getLogger(__name__)
 
@@ -35,16 +36,11 @@ _PACKAGES = ("sonode", "torch", "openvino", "pillow", "pydicom", "numpy", "pyarr
 
 
 class _RunBefore(BaseModel):
-    """What is taken of an earlier run.json."""
+    """What is used of a previous run.json."""
 
     format: Literal[1] = 1  # the first ones did not say so
     date: str
     scores: dict[str, Annotated[list[NonNegativeInt], Field(min_length=BINS, max_length=BINS)]]
-
-
-def place(job: Job) -> str:
-    """The folder of a job's records, below the folder of the results."""
-    return f"{claims.RUNS}/{job.partition}"
 
 
 def write(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> RunSummary:
@@ -52,30 +48,23 @@ def write(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> Run
 
     Raises UserError where they cannot be written.
     """
-    uri = storage.join(job.out, f"{place(job)}/run.json")
+    uri = objects.join(job.out, layout.run_record(job.partition))
     while True:
         with job.writing():
             etag = _etag(uri)
             summary = _counted(job, parts, run, rows)
-            # Before run.json, which says that all is there; of two runs, the one whose count stands
-            # has written last.
+            # Before run.json, which says that all is there; of two runs, the one that writes last
+            # has counted last.
             html = report.render(summary, job.archive.score_reference)
-            job.write(f"{place(job)}/report.html", html.encode())
-            data = claims.as_json(asdict(summary))
-            try:
-                if etag is None:
-                    storage.create(uri, data)
-                else:
-                    storage.replace(uri, data, etag)
-            except (ObjectExists, ObjectChanged):
-                continue  # another run ended meanwhile
-        return summary
+            job.write(layout.report(job.partition), html.encode())
+            if objects.update(uri, run_registry.as_json(asdict(summary)), etag):
+                return summary  # else another run ended meanwhile
 
 
 def count(part_uri: str) -> Counter[str]:
     """How many rows of a part have each status, and how many are `not_reached`.
 
-    Raises StorageError, and UserError for what is no part.
+    Raises StorageError, and UserError for what is not a part.
     """
     found = read_columns(part_uri, ["status", "code"])
     codes = found["code"].to_pylist()
@@ -89,7 +78,7 @@ def _counted(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> 
     scores = {head: [0] * drift.BINS for head in job.archive.heads}
     for part in parts:
         names = ["status", "code", *(f"{head}_probability" for head in scores)]
-        found = read_columns(storage.join(job.out, part), names)
+        found = read_columns(objects.join(job.out, part), names)
         for status, number in Counter(found["status"].to_pylist()).items():
             by_status[status] += number
         by_code.update(code for code in found["code"].to_pylist() if code is not None)
@@ -130,19 +119,19 @@ def _drift(job: Job, scores: Mapping[str, Sequence[int]]) -> dict[str, dict[str,
 
 def _run_before(job: Job) -> dict[str, Mapping[str, Sequence[int]]]:
     """The scores of the same model's last run of an earlier date, if there is one."""
-    here = f"/{place(job)}/run.json"
-    model = job.partition.partition("/")[2]
+    here = f"/{layout.run_record(job.partition)}"
+    of_model = here[here.index("/model=") :]
     runs = [
         uri
-        for uri in storage.list_files(storage.join(job.out, claims.RUNS), deep=True)
-        if uri.endswith(f"/{model}/run.json") and uri[-len(here) :] < here
+        for uri in objects.list_files(objects.join(job.out, layout.RUNS), deep=True)
+        if uri.endswith(of_model) and uri[-len(here) :] < here
     ]
     if not runs:
         return {}
     try:
-        record = _RunBefore.model_validate_json(storage.read(max(runs)).data)
+        record = _RunBefore.model_validate_json(objects.read(max(runs)).data)
     except (StorageError, ValueError) as error:
-        why = str(error) if isinstance(error, StorageError) else "not what a run writes there"
+        why = str(error) if isinstance(error, StorageError) else "not a file that a run wrote"
         _log.warning("%s: %s; scores are not compared with that run's", max(runs), why)
         return {}
     return {f"run of {record.date}": record.scores}
@@ -158,6 +147,6 @@ def _versions() -> dict[str, str]:
 
 def _etag(uri: str) -> str | None:
     try:
-        return storage.etag_of(uri)
+        return objects.etag_of(uri)
     except ObjectMissing:
         return None

@@ -1,4 +1,4 @@
-"""What lies below OUT: its schema, which run owns a place, and the results of earlier runs.
+"""The results: their schema, which run owns a partition, and the results of previous runs.
 
 Start at `schema`. May import `batch.manifest` and `batch.storage`.
 """

@@ -1,12 +1,11 @@
-"""The types of the columns that manifests bring along: for each name one, in all nights.
+"""The types of the columns that manifests bring along: one type for each name, in all runs.
 
-Readers take a column's type from one file of the results, and those of another night whose column
-has another type end them (pandas, Spark). So a column keeps the type of the first manifest that had
-it. A later one's values are brought to it where they are of the same kind and none changes: whole
-numbers, of which pandas makes floats where one is missing, become whole again. What cannot be
-brought there is refused before anything is scored.
+Readers take a column's type from one file of the results, and fail at a file of another type
+(pandas, Spark). So a column keeps the type of the first manifest that had it. The values of later
+ones are converted to it if none changes: integers, of which pandas makes floats where one is
+missing, become integers again. What cannot be converted is refused before anything is scored.
 
-The types are an Arrow schema in `OUT/_runs/columns.arrow`.
+The types are an Arrow schema (`layout.COLUMN_TYPES`).
 """
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from batch import layout
+from batch.manifest import checks
 from batch.manifest.files import CHECKED_TOGETHER
 from batch.manifest.read import Manifest
-from batch.results import run_registry as claims
-from batch.storage import objects as storage
-from batch.storage.errors import ObjectChanged, ObjectExists, ObjectMissing, StorageError
+from batch.storage import objects
+from batch.storage.errors import ObjectMissing, StorageError
 from sonode.console import UserError
 
 
@@ -29,7 +29,7 @@ def agreed(manifest: Manifest, out: str, *, dry: bool) -> Manifest:
     Columns that are new there are added to them, unless `dry`. Raises UserError for values that do
     not fit, all columns at once, and where the types cannot be read or written.
     """
-    uri = storage.join(out, f"{claims.RUNS}/columns.arrow")
+    uri = objects.join(out, layout.COLUMN_TYPES)
     while True:
         known, etag = _read(uri)
         found = _fitted(manifest, known, out)
@@ -38,37 +38,31 @@ def agreed(manifest: Manifest, out: str, *, dry: bool) -> Manifest:
             return found
         data = pa.schema([*known, *new]).serialize().to_pybytes()
         try:
-            if etag is None:
-                storage.create(uri, data)
-            else:
-                storage.replace(uri, data, etag)
-            return found
-        except (ObjectExists, ObjectChanged):
-            continue  # another run has begun just now
+            if objects.update(uri, data, etag):
+                return found  # else another run has just started
         except StorageError as error:
             raise UserError(f"results cannot be written to {out}: {error}") from None
 
 
 def _read(uri: str) -> tuple[pa.Schema, str | None]:
     try:
-        data, etag = storage.read(uri)
+        data, etag = objects.read(uri)
         return pa.ipc.read_schema(pa.py_buffer(data)), etag
     except ObjectMissing:
         return pa.schema([]), None
     except StorageError as error:
-        raise UserError(f"results cannot be written there: {uri}: {error}") from None
+        raise UserError(f"results cannot be written to {uri}: {error}") from None
     except (pa.ArrowException, OSError):
         raise UserError(
-            f"{uri}: not what a run has written there, so what the results hold is not known; "
-            "bring back the file as it was, or name another folder"
+            f"{uri}: not a file that a run wrote; restore it from a backup, or give another OUT"
         ) from None
 
 
 def _fitted(manifest: Manifest, known: pa.Schema, out: str) -> Manifest:
     spelled = {name.lower(): name for name in known.names}
     faults = [
-        f"column {name!r} is {spelled[name.lower()]!r} in the results, and DuckDB and Spark "
-        "take both for one; write it as there"
+        f"column {name!r} is {spelled[name.lower()]!r} in the results, and the same "
+        "column to DuckDB and Spark; rename it to that"
         for name in manifest.schema.names
         if spelled.get(name.lower(), name) != name
     ]
@@ -80,14 +74,14 @@ def _fitted(manifest: Manifest, known: pa.Schema, out: str) -> Manifest:
         for table in manifest.tables(CHECKED_TOGETHER):
             odd |= {name for name in changed if not _fits(table[name], types[name])}
     faults += [
-        f"column {name!r} is {types[name]} in the results, and here holds "
-        f"{manifest.schema.field(name).type} that does not fit"
+        f"column {name!r} is {types[name]} in the results, but here holds "
+        f"{manifest.schema.field(name).type} values that cannot be converted"
         for name in sorted(odd)
     ]
     if faults:
         raise UserError(
-            f"{out}: the manifest's columns do not go with those of earlier nights; write them as "
-            "there, rename them, or name another folder",
+            f"{out}: the manifest's columns do not match those of the results there; convert or "
+            "rename them, or give another OUT",
             faults,
         )
     return replace(manifest, schema=schema)
@@ -108,26 +102,12 @@ def _fits(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
 def _are_kindred(one: pa.DataType, other: pa.DataType) -> bool:
     """Whether values of one type may be meant as values of the other."""
     both = (one, other)
-    if all(map(_is_list, both)):
+    if all(map(checks.is_list, both)):
         return _are_kindred(one.value_type, other.value_type)
     if all(map(pa.types.is_timestamp, both)):
         return (one.tz is None) == (other.tz is None)
-    kinds = (_is_number, _is_text, _is_bytes, pa.types.is_date)
+    kinds = (checks.is_number, checks.is_text, _is_bytes, pa.types.is_date)
     return one == other or any(all(map(kind, both)) for kind in kinds)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(is_kind(kind) for is_kind in kinds)
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
-    return any(is_kind(kind) for is_kind in numbers)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return kind in (pa.string(), pa.large_string())
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

@@ -1,11 +1,11 @@
-"""Earlier results, from which a run takes over rows whose image needs no scoring again.
+"""Previous results, whose rows a run reuses if the image has not changed.
 
-A row is taken over where an earlier one has a score for the same image_uri, RoI and frame, by the
+A row is reused if a previous one has a score for the same image_uri, RoI and frame, by the
 same archive (its SHA-256) with the same `explain`, and the object still has the ETag that it was
 scored with. The engine may differ; each row names its own.
 
-The parts are read once. In memory are 20 bytes per earlier row; the rows themselves lie in a
-temporary file without a name, from which each is taken as it is needed, in any order.
+The parts are read once. In memory are 20 bytes per previous row; the rows themselves are in a
+temporary file without a name, from which each is read as it is needed, in any order.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import tempfile
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,20 +25,19 @@ import pyarrow.compute as pc
 from batch.manifest.checks import ROI_COLUMNS
 from batch.manifest.read import Request, requests
 from batch.results import schema as results
-from batch.storage import objects as storage
+from batch.storage import objects
 from batch.storage.errors import StorageError
 from sonode.console import UserError
 
 _ASKED = ("image_uri", "frame", "roi", *ROI_COLUMNS)
 
 
-class Earlier:
+class PreviousResults:
     """The scores in a folder of results that were made by one archive with one `explain`.
 
-    `columns`: those of the rows that are taken over. `may_be_empty`: a folder without results is
-    none too few, but the first. Raises UserError for a folder that cannot be read or holds no
-    results, and where the temporary file cannot be written. Copies in another process are one,
-    which reads the folder anew.
+    `columns`: those of the rows that are reused. `may_be_empty`: a folder without results is no
+    fault. Raises UserError for a folder that cannot be read or holds no results, and if the
+    temporary file cannot be written. Pickled, it is read again, once in each process.
     """
 
     def __init__(
@@ -49,16 +49,16 @@ class Earlier:
         *,
         may_be_empty: bool = False,
     ) -> None:
-        self._given = (storage.absolute(uri), sha256, explain, tuple(columns))
+        self._given = (objects.absolute(uri), sha256, explain, tuple(columns))
         self._made_by = {"sha256": sha256, "explain": explain}
         self._schema = pa.schema([*columns, pa.field("asked", pa.string())])
         keys = [np.empty(0, np.uint64)]
         places = [np.empty((0, 2), np.uint32)]
         try:
-            found = [f for f in storage.list_files(uri, deep=True) if f.endswith(".parquet")]
+            found = results.parts_in(uri)
             if not found and not may_be_empty:
-                raise UserError(f"--since {uri}: holds no results of an earlier run")
-            with tempfile.TemporaryFile(prefix="sonode-earlier-") as file:
+                raise UserError(f"--since {uri}: has no results; give the OUT of a previous run")
+            with tempfile.TemporaryFile(prefix="sonode-previous-") as file:
                 with pa.ipc.new_file(file, self._schema) as writer:
                     for part in found:
                         rows = self._rows_of(part)
@@ -79,8 +79,8 @@ class Earlier:
             raise UserError(f"--since {uri}: {error}") from None
         except OSError as error:
             raise UserError(
-                f"--since: the folder of temporary files cannot be written "
-                f"({type(error).__name__}); name another one in TMPDIR"
+                f"--since {uri}: the folder of temporary files cannot be written "
+                f"({type(error).__name__}); set TMPDIR to another folder"
             ) from None
         joined = np.concatenate(keys)
         order = np.argsort(joined, kind="stable")
@@ -88,24 +88,24 @@ class Earlier:
         self._places = np.concatenate(places, dtype=np.uint32, casting="unsafe")[order]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (*self._given, not len(self))
+        return _in_this_process, (*self._given, not len(self))
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def knows(self, request: Request) -> bool:
-        """Whether there is an earlier score of what `request` asks for, of whatever ETag."""
+        """Whether there is a previous score of what `request` asks for, of whatever ETag."""
         return bool(self._candidates(request))
 
     def find(self, request: Request, limit: int | None = None) -> results.Row | None:
-        """Give the earlier result of what `request` asks for, or None.
+        """Give the previous result of what `request` asks for, or None.
 
         A local image is read for it, unless it has more than `limit` bytes. Raises StorageError.
         """
         candidates = self._candidates(request)
         if not candidates:
             return None
-        etag = storage.etag_of(request.image_uri, limit)
+        etag = objects.etag_of(request.image_uri, limit)
         if request.etag is not None and request.etag.strip('"') != etag:
             return None
         for row in reversed(candidates):  # the newest date is the last
@@ -127,7 +127,7 @@ class Earlier:
     def _rows_of(self, part: str) -> pa.Table:
         """A part's rows with a score, none if something else made it; as one batch."""
         try:
-            file = results.parquet(storage.read(part).data)
+            file = results.parquet(objects.read(part).data)
             made_by: dict[str, Any] = json.loads(file.schema_arrow.metadata[b"sonode"])
             folder = made_by.pop("folder")
             if made_by != self._made_by:
@@ -139,19 +139,22 @@ class Earlier:
             rows = [table[name] for name in self._schema.names[:-1]]
             return pa.table([*rows, asked], schema=self._schema).combine_chunks()
         except (pa.ArrowException, KeyError, TypeError, ValueError, OSError):
-            raise UserError(f"--since: {part} is not a part of results") from None
+            raise UserError(
+                f"--since: {part}: not a file that a run wrote; remove it, or omit --since"
+            ) from None
 
 
-_opened: dict[tuple[Any, ...], Earlier] = {}
-_opening = threading.Lock()
+_reading = threading.Lock()
 
 
-def _again(*given: Any) -> Earlier:
-    with _opening:  # of the threads that ask at once, one reads
-        if given not in _opened:
-            _opened.clear()
-            _opened[given] = Earlier(*given[:-1], may_be_empty=given[-1])
-        return _opened[given]
+def _in_this_process(*given: Any) -> PreviousResults:
+    with _reading:  # of the threads that ask at once, one reads
+        return _read(*given)
+
+
+@lru_cache(maxsize=1)
+def _read(*given: Any) -> PreviousResults:
+    return PreviousResults(*given[:-1], may_be_empty=given[-1])
 
 
 def _asked(request: Request) -> str:

@@ -1,36 +1,31 @@
-"""Which run a place belongs to: the first writes it down, the others join it or are refused.
+"""Which run owns a partition of the results: the first registers, others join or are refused.
 
-Two files, each made by a create that fails where there is one:
-
-    OUT/_runs/manifests/KEY.json                     this manifest and model -> its date
-    OUT/_runs/date=D/model=NAME-VERSION/started.json what is scored there, and how
+Two records (see `batch.layout`), each made by a create that fails if there is one: the date of a
+manifest and model, and what is scored in a partition, and how.
 
 So a manifest keeps its date, and with it its parts, when it is run again after midnight; and a date
-and model hold the rows of one manifest, scored in one way. A run that began a place and then found
-its manifest under another date has left the place free for others.
+and model hold the rows of one manifest, scored in one way. A run that registered a partition and
+then found its manifest under another date has left the partition free for others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
-from batch.results import schema as results
-from batch.storage import objects as storage
+from batch import layout
+from batch.storage import objects
 from batch.storage.errors import ObjectChanged, ObjectExists, ObjectMissing, StorageError
 from sonode.console import UserError
 
-RUNS = "_runs"
 SHARD_ROWS = 1024
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _TRIES = 20
-_REMEDIES = {  # what may differ from the run that has the place, the farthest first
+_REMEDIES = {  # what may differ from the run that owns the partition
     "manifest_key": "give another --date",
-    "model": "pack the archive under another version",
+    "model": "pack the archive with another version",
     "explain": "give --explain as that run did",
 }
 
@@ -39,28 +34,28 @@ def date_of(out: str, manifest_key: str, name: str, version: str, asked: str | N
     """Give the date that this manifest has in `out` for this model, or would have.
 
     `asked`: the user's, else today in UTC for a manifest that has none yet. Raises UserError for
-    another date than the manifest's, and for what is no date.
+    another date than the manifest's, and for what is not a date.
     """
     if asked is not None:
         try:
-            datetime.strptime(asked, "%Y-%m-%d")
+            sound = date.fromisoformat(asked).isoformat() == asked  # it takes 20261122 as well
         except ValueError:
-            asked = ""
-        if not _DATE.fullmatch(asked):
-            raise UserError("--date: not a date; write it as YYYY-MM-DD")
+            sound = False
+        if not sound:
+            raise UserError(f"--date {asked}: not a date; give YYYY-MM-DD")
     known = _read(_by_manifest(out, manifest_key, name, version), "date")
     if known is None:
         return asked or datetime.now(UTC).date().isoformat()
-    date: str = known["date"]
-    if asked not in (None, date):
+    found: str = known["date"]
+    if asked not in (None, found):
         raise UserError(
-            f"--date {asked}: {out} has this manifest under {date}; leave --date out, or name "
-            "another folder"
+            f"--date {asked}: {out} has this manifest under {found}; omit --date, or give "
+            "another OUT"
         )
-    return date
+    return found
 
 
-def claim(
+def register(
     out: str,
     date: str,
     intent: dict[str, Any],
@@ -69,15 +64,15 @@ def claim(
     *,
     dry: bool = False,
 ) -> dict[str, Any]:
-    """Make the place of `date` and the model this run's, or join the run that has it already.
+    """Make the partition of `date` and the model this run's, or join the run that owns it.
 
     `intent`: what makes two runs the same, with `model` and `manifest_key`. Returns the record that
-    stands there, with the `shard_rows` that all runs keep to: those of the first, `SHARD_ROWS`
-    where it named none. Raises UserError where another manifest, archive or parameter has the
-    place. `dry`: only look.
+    is there, with the `shard_rows` that all runs use: those of the first, `SHARD_ROWS` if it gave
+    none. Raises UserError if the partition is of another manifest, archive or parameter. `dry`:
+    only look.
     """
     model = intent["model"]
-    uri = started(out, results.partition(date, model["name"], model["version"]))
+    uri = objects.join(out, layout.started(layout.partition(date, model["name"], model["version"])))
     rows = SHARD_ROWS if shard_rows is None else shard_rows
     record = {**intent, "date": date, "shard_rows": rows, "started": now}
     there = _read(uri, *record)
@@ -89,25 +84,22 @@ def claim(
     for name, remedy in _REMEDIES.items():
         if there.get(name) != intent[name]:
             raise UserError(
-                f"{place} hold the results of another run ({name} differs); {remedy}, or name "
-                "another folder"
+                f"{place} hold the results of another run ({name} differs); {remedy}, or give "
+                "another OUT"
             )
     if shard_rows not in (None, there["shard_rows"]):
         raise UserError(
-            f"--shard-rows {shard_rows}: {place} are begun in shards of {there['shard_rows']} "
-            "rows; leave --shard-rows out, or name another folder"
+            f"--shard-rows {shard_rows}: {place} have shards of {there['shard_rows']} rows; omit "
+            "--shard-rows, or give another OUT"
         )
     if not dry:
         by_manifest = _by_manifest(out, intent["manifest_key"], model["name"], model["version"])
         first = _first(by_manifest, {"date": date})
         if first["date"] != date:
-            raise UserError(f"{out}: another run has begun this manifest just now; run again")
+            raise UserError(
+                f"{out}: another run has just started this manifest; re-run the same command"
+            )
     return there
-
-
-def started(out: str, partition: str) -> str:
-    """Name the file that stands where a run has a place."""
-    return storage.join(out, f"{RUNS}/{partition}/started.json")
 
 
 def manifest_key(sha256: str, folder: str) -> str:
@@ -116,11 +108,11 @@ def manifest_key(sha256: str, folder: str) -> str:
 
 
 def _by_manifest(out: str, key: str, name: str, version: str) -> str:
-    return storage.join(out, f"{RUNS}/manifests/{key}-{name}-{version}.json")
+    return objects.join(out, layout.manifest_date(key, name, version))
 
 
 def _left(out: str, there: dict[str, Any], date: str) -> bool:
-    """Whether the run that began this place went on under another date."""
+    """Whether the run that registered this partition went on under another date."""
     model = there["model"]
     uri = _by_manifest(out, there["manifest_key"], model["name"], model["version"])
     known = _read(uri, "date")
@@ -128,53 +120,48 @@ def _left(out: str, there: dict[str, Any], date: str) -> bool:
 
 
 def _taken_over(uri: str, out: str, record: dict[str, Any]) -> dict[str, Any]:
-    """Write `record` over one that was left, and give what stands there then."""
+    """Write `record` over one that was left, and give what is there then."""
     try:
-        found = storage.read(uri)
+        found = objects.read(uri)
         there: dict[str, Any] = json.loads(found.data)
         if not _left(out, there, record["date"]):
             return there  # another run was faster
-        storage.replace(uri, as_json(record), found.etag)
+        objects.replace(uri, as_json(record), found.etag)
         return record
     except ObjectChanged:
         return _taken_over(uri, out, record)
     except StorageError as error:
-        raise _unwritable(uri, error) from None
+        raise UserError(f"results cannot be written to {uri}: {error}") from None
 
 
 def _first(uri: str, record: dict[str, Any]) -> dict[str, Any]:
-    """Write `record` where there is none yet, and give what stands there then."""
+    """Write `record` where there is none yet, and give what is there then."""
     for _ in range(_TRIES):
         try:
-            storage.create(uri, as_json(record))
+            objects.create(uri, as_json(record))
             return record
         except ObjectExists:
             if (found := _read(uri, *record)) is not None:
                 return found
         except StorageError as error:
-            raise _unwritable(uri, error) from None
+            raise UserError(f"results cannot be written to {uri}: {error}") from None
         time.sleep(0.1)  # S3 refuses both of two that come at once, until one of them is through
-    raise UserError(f"{uri}: another run is writing it; run again")
-
-
-def _unwritable(uri: str, error: StorageError) -> UserError:
-    return UserError(f"results cannot be written to {uri.partition(RUNS)[0]}: {error}")
+    raise UserError(f"{uri}: another run is writing it; re-run the same command")
 
 
 def _read(uri: str, *names: str) -> dict[str, Any] | None:
     """Read a record that has to hold these `names`; None where there is none."""
     try:
-        found = json.loads(storage.read(uri).data)
+        found = json.loads(objects.read(uri).data)
     except ObjectMissing:
         return None
     except StorageError as error:
-        raise UserError(f"results cannot be written there: {uri}: {error}") from None
+        raise UserError(f"results cannot be written to {uri}: {error}") from None
     except ValueError:
         found = None
     if not isinstance(found, dict) or not set(names) <= set(found):
         raise UserError(
-            f"{uri}: not what a run has written there, so what the results hold is not known; "
-            "bring back the file as it was, or name another folder"
+            f"{uri}: not a file that a run wrote; restore it from a backup, or give another OUT"
         )
     return found
 

@@ -1,12 +1,11 @@
 """The results: one row per manifest row, the manifest's columns first, then what came of it.
 
 The folder of the results is a Parquet dataset, partitioned as Hive does it, that pandas, DuckDB and
-Spark read as it is: `date=YYYY-MM-DD/model=NAME-VERSION/part-*.parquet`. What else is kept there
-lies in folders whose names begin with `_`, which these readers pass over.
+Spark read as it is; `batch.layout` has its folders.
 
 A row that failed has null scores; a row that was scored has null `code`, `stage`, `message`.
-Numbers are those of the online JSON, float64, not rounded. Which lesions a probability speaks of
-stands in each file's metadata, under the key `given`: JSON of head -> the label column that must be
+Numbers are those of the online JSON, float64, not rounded. Which lesions a probability applies
+to is in each file's metadata, under the key `given`: JSON of head -> the label column that must be
 positive for it to mean anything, or null.
 """
 
@@ -18,12 +17,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch.storage import objects as storage
+from batch import layout
+from batch.storage import objects
 
 OK = "ok"
 FAILED = "failed"
 NOT_REACHED = "not_reached"  # the code of a row before whose turn the run ended
-PARTITIONS = ("date", "model")  # columns that readers add, from the names of the folders
 
 STAGES = ("fetch", "preprocess", "inference")
 """What a row goes through, and may fail in."""
@@ -111,27 +110,23 @@ def table(shard: pa.Table, rows: Sequence[Row], columns: Sequence[pa.Field]) -> 
     return shard
 
 
-def partition(date: str, name: str, version: str) -> str:
-    """Name the folder of the results of one manifest, date and model."""
-    return f"date={date}/model={name}-{version}"
-
-
 def parquet(data: bytes) -> pq.ParquetFile:
     """Open a part; a page whose bytes are not those that were written raises when it is read."""
     return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
 
 
+def parts_in(out_uri: str) -> list[str]:
+    """List the parts of a folder of results: by date, by model, in the manifest's order."""
+    return [uri for uri in objects.list_files(out_uri, deep=True) if layout.is_part(uri)]
+
+
 def read(out_uri: str) -> pa.Table:
     """Read all results of a folder into one table: by date, by model, in the manifest's order.
 
-    Raises StorageError, and what Arrow raises for a file that is no part or a damaged one;
+    Raises StorageError, and what Arrow raises for a file that is not a part, or damaged;
     `out_uri` must hold at least one part.
     """
     return pa.concat_tables(
-        (
-            parquet(storage.read(uri).data).read()
-            for uri in storage.list_files(out_uri, deep=True)
-            if uri.endswith(".parquet")
-        ),
+        (parquet(objects.read(uri).data).read() for uri in parts_in(out_uri)),
         promote_options="default",
     )

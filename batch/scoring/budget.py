@@ -12,7 +12,7 @@ class Budget:
 
     In order, since rows are also scored in order: the row that is due next never waits for bytes
     that rows behind it hold. What is parked waits for rows that come next, so these never wait for
-    it in turn: an object that finds no room is let through once only parked bytes are there.
+    it in turn: an object that does not fit is let through once only parked bytes are there.
     """
 
     def __init__(self, size: int) -> None:
@@ -31,10 +31,10 @@ class Budget:
         return next(self._tickets)
 
     def acquire(self, ticket: int, size: int) -> None:
-        """Wait for the ticket's turn and for room. Raises CancelledError once closed."""
+        """Wait for the ticket's turn and for memory. Raises CancelledError once closed."""
         with self._lock:
             changed = self._waiting[ticket] = Condition(self._lock)
-            while not self._closed and not (self._turn == ticket and self._has_room(size)):
+            while not self._closed and not (self._turn == ticket and self._fits(size)):
                 changed.wait()
             del self._waiting[ticket]
             if self._closed:
@@ -44,13 +44,13 @@ class Budget:
             self._wake()
 
     def add(self, size: int) -> None:
-        """Count bytes that have come about (negative: gone) without waiting."""
+        """Count new bytes (negative: freed bytes) without waiting."""
         with self._lock:
             self._used += size
             self._wake()
 
     def park(self, size: int) -> None:
-        """Say of bytes that count already that they wait for rows to come (negative: no more)."""
+        """Mark counted bytes as waiting for rows to come (negative: no longer)."""
         with self._lock:
             self._parked += size
             self._wake()
@@ -67,5 +67,5 @@ class Budget:
         if (changed := self._waiting.get(self._turn)) is not None:
             changed.notify()
 
-    def _has_room(self, size: int) -> bool:
+    def _fits(self, size: int) -> bool:
         return not size or self._used <= self._parked or self._used + size <= self._size

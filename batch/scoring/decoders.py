@@ -137,9 +137,9 @@ class Decoders:
             raise CancelledError
         if hanging > self._max_given_up:
             raise TooManyHang(
-                f"{hanging} images were not decoded within {self._limit_s:g} s each, and their "
-                "threads are still at it: the run ends. They are the rows that failed with "
-                "preprocess_timeout; with --keep-failed it goes on from here without them"
+                f"{hanging} images were not decoded within {self._limit_s:g} s (--row-timeout) "
+                "and still occupy their threads. Their rows have preprocess_timeout; re-run with "
+                "--keep-failed to resume without them"
             )
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,8 +19,7 @@ from batch.results import schema as results
 from batch.scoring.budget import Budget
 from batch.scoring.decoders import Decoders, Task, TimeLimit
 from batch.scoring.job import Job
-from batch.storage import objects as storage
-from batch.storage import s3_client
+from batch.storage import objects, s3_client
 from batch.storage.errors import StorageError
 from sonode.console import UserError
 
@@ -114,7 +113,7 @@ class Fetching:
                 waited = time.perf_counter() - since
 
         try:
-            found = storage.read(
+            found = objects.read(
                 request.image_uri,
                 if_match=request.etag,
                 limit=self.limits.object_bytes,
@@ -122,7 +121,7 @@ class Fetching:
             )
         except (UserError, CancelledError):
             raise
-        except Exception as error:  # of any kind: one object is no reason to end a night
+        except Exception as error:  # of any kind: one object must not end a run
             self.budget.add(-sum(granted))
             kind = type(error).__name__  # its text may hold anything
             row = (
@@ -155,7 +154,7 @@ class Fetching:
                 waiting = self.job.archive.nbytes(prepared)  # here: what it raises is the row's
             return prepared
 
-        def settled(prepared: Any) -> None:  # also where it hangs: the others need the room
+        def settled(prepared: Any) -> None:  # also if it hangs: the others need the memory
             self.budget.add((0 if prepared is None else waiting) - size)
 
         return Fetched(etag, key, milliseconds, self._decoders.submit(decode, settled))
@@ -184,11 +183,24 @@ class Fetching:
             self.job.spend("preprocess", fetched.task.milliseconds / 1000)
         return {**row, **fetched.times, "image_etag": fetched.etag}
 
+    def given_up(
+        self, fetching: Iterable[tuple[int, Future[Fetched | results.Row]]]
+    ) -> Iterator[tuple[int, results.Row]]:
+        """Yield those of the rows that were not decoded in time, each with its failure."""
+        for number, future in fetching:
+            if not future.done() or future.cancelled() or future.exception() is not None:
+                continue
+            fetched = future.result()
+            if isinstance(fetched, Fetched) and fetched.task.given_up:
+                row = self.prepared(number, fetched)
+                assert not isinstance(row, Ready)
+                yield number, row
+
     def is_there(self, future: Future[Fetched | results.Row]) -> bool:
         """Wait a while for a row to be fetched and decoded. Raises what ends the run."""
         if self.job.stop.is_set():
             raise CancelledError
-        if not future.done():  # or cancelled, which `wait` alone does not tell
+        if not future.done():  # or cancelled, which `wait` alone does not show
             wait([future], 0.2)
             return False
         fetched = future.result()
@@ -196,5 +208,5 @@ class Fetching:
 
 
 def failure(body: Mapping[str, Any]) -> results.Row:
-    """Make the row of a failure that the archive tells."""
+    """Make the row of a failure that the archive reports."""
     return results.failed(body["code"], body["stage"], body["message"])

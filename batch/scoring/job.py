@@ -12,17 +12,25 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from batch import layout
 from batch.results import schema as results
-from batch.results.previous_results import Earlier
-from batch.storage import objects as storage
+from batch.results.previous_results import PreviousResults
+from batch.storage import objects
 from batch.storage.errors import StorageError
 from sonode.console import UserError
 
 COSTS = ("fetch", "preprocess", "inference", "heatmaps", "write")
 
 
-class Described(Protocol):
-    """What a run has to know of an archive, wherever that is loaded."""
+Outcome = tuple[int, Mapping[str, Any]]
+"""A row's status, 200 for success, and body: the service's own `handlers.responses.Outcome`."""
+
+
+class Archive(Protocol):
+    """What scoring needs of an archive; `archives.packing.loader.LoadedArchive` is one.
+
+    Of one that is loaded elsewhere, only the properties up to `score_reference` are there.
+    """
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -43,11 +51,6 @@ class Described(Protocol):
 
     @property
     def score_reference(self) -> Mapping[str, Sequence[int]]: ...  # noqa: D102
-
-
-class Archive(Described, Protocol):
-    """What scoring needs of an archive; `archives.packing.loader.LoadedArchive` is one."""
-
     @property
     def threads(self) -> int: ...  # noqa: D102
     @property
@@ -58,7 +61,7 @@ class Archive(Described, Protocol):
     def preprocess(self, row: Mapping[str, object]) -> Any:
         """Decode a row as TorchServe hands it over; a (status, body) is its failure."""
 
-    def score_prepared(self, prepared: Sequence[Any]) -> Sequence[tuple[int, Mapping[str, Any]]]:
+    def score_prepared(self, prepared: Sequence[Any]) -> Sequence[Outcome]:
         """Give (status, body) for each decoded row, in order; status 200 is success.
 
         A row that cannot be scored fails alone.
@@ -68,7 +71,7 @@ class Archive(Described, Protocol):
         """Give the bytes that a decoded row holds."""
 
     def device_is_lost(self) -> bool:
-        """Tell, after a failure, whether none of what follows can succeed."""
+        """After a failure, whether none of what follows can succeed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,22 +88,22 @@ class Job:
     batch_size: int | None
     """Images that go through the network together; None for what the engine takes best."""
     retry_failed: bool = True
-    earlier: Earlier | None = None
-    """Results whose rows are taken over where nothing has changed."""
+    previous: PreviousResults | None = None
+    """Results whose rows are reused if nothing has changed."""
     rehearsal: bool = False
     """Nothing is written: a measurement."""
     on_row: Callable[[str | None], None] = lambda code: None
-    """Told of each row once it is known: None, or the code of its failure. From any thread."""
+    """Called for each finished row: None, or the code of its failure. From any thread."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COSTS, 0.0))
     """What each stage took, of all threads together."""
     stop: Event = field(default_factory=Event)
-    """Set when the run ends before its time: what is not begun need not be."""
+    """Set when the run stops early: no further work is begun."""
     _lock: Lock = field(default_factory=Lock)
 
     @property
     def partition(self) -> str:
         """The folder of this job's parts."""
-        return results.partition(self.date, self.archive.name, self.archive.version)
+        return layout.partition(self.date, self.archive.name, self.archive.version)
 
     @property
     def columns(self) -> list[pa.Field]:
@@ -128,17 +131,17 @@ class Job:
     def key(self, *inputs: str) -> str:
         """Derive a name from `inputs` and from what this job does to them: 32 hex digits.
 
-        The engine is not in it: a run may go on with another one, and each row names its own.
+        The engine is not in it: a run may resume with another one, and each row names its own.
         """
         parameters = [self.archive.sha256, self.explain or ""]
         return hashlib.sha256("\n".join([*inputs, *parameters]).encode()).hexdigest()[:32]
 
     def write(self, name: str, data: bytes) -> str:
         """Write an object of the results and give its URI. Raises UserError where that fails."""
-        uri = storage.join(self.out, name)
+        uri = objects.join(self.out, name)
         with self.writing():
             if not self.rehearsal:
-                storage.write(uri, data)
+                objects.write(uri, data)
         return uri
 
     @contextmanager

@@ -1,7 +1,7 @@
 """The part: a shard's rows in one Parquet file, and the rule by which it changes.
 
 Its name is derived from all that went into it (rows, archive, parameters), so every run of a
-manifest gives a shard's part the same name. A row stands in one part and a part has all rows of its
+manifest gives a shard's part the same name. A row is in one part and a part has all rows of its
 shard: whoever reads the folder, at any moment, finds each row of a finished shard exactly once.
 
 - A part appears by a create that fails where there is one (`If-None-Match: *`, a hard link
@@ -28,13 +28,13 @@ import pyarrow.parquet as pq
 
 from batch.results import schema as results
 from batch.scoring.job import Job
-from batch.storage import objects as storage
-from batch.storage.errors import ObjectChanged, ObjectExists, ObjectMissing
+from batch.storage import objects
+from batch.storage.errors import ObjectMissing
 from sonode.console import UserError
 
 
 class Part(NamedTuple):
-    """What stands in a part."""
+    """What a part holds."""
 
     rows: list[results.Row]
     etag: str
@@ -43,10 +43,10 @@ class Part(NamedTuple):
 def load(uri: str, rows: int, columns: Sequence[pa.Field]) -> Part | None:
     """Read the part of a shard of `rows` rows, or None where there is none yet.
 
-    Raises StorageError, and UserError for a file that is no such part.
+    Raises StorageError, and UserError for a file that is not such a part.
     """
     try:
-        found = storage.read(uri)
+        found = objects.read(uri)
     except ObjectMissing:
         return None
     try:
@@ -60,8 +60,8 @@ def load(uri: str, rows: int, columns: Sequence[pa.Field]) -> Part | None:
 
 
 def read_columns(uri: str, names: list[str]) -> pa.Table:
-    """Read some columns of a part. Raises StorageError, and UserError for what is no part."""
-    data = storage.read(uri).data
+    """Read some columns of a part. Raises StorageError, and UserError for what is not a part."""
+    data = objects.read(uri).data
     try:
         return results.parquet(data).read(columns=names)
     except (pa.ArrowException, OSError):
@@ -69,8 +69,8 @@ def read_columns(uri: str, names: list[str]) -> pa.Table:
 
 
 def unsound(uri: str) -> UserError:
-    """Say that a file is no part, or a damaged one."""
-    return UserError(f"{uri}: not the results that belong there; remove it and run again")
+    """The error of a file that is not a part, or damaged."""
+    return UserError(f"{uri}: not the results of this shard; remove it and re-run the same command")
 
 
 def improved(old: Sequence[results.Row], new: Sequence[results.Row]) -> list[results.Row] | None:
@@ -92,7 +92,7 @@ def improved(old: Sequence[results.Row], new: Sequence[results.Row]) -> list[res
 def commit(
     uri: str, shard: pa.Table, rows: list[results.Row], held: Part | None, job: Job
 ) -> list[results.Row]:
-    """Write a shard's rows as its part, by the rule above; give the rows that stand there then.
+    """Write a shard's rows as its part, by the rule above; give the rows that are there then.
 
     `held`: the part that was there before, if any. Raises StorageError.
     """
@@ -102,14 +102,9 @@ def commit(
             if best is None:
                 return held.rows
             rows = best
-        data = _encoded(shard, rows, job)
-        try:
-            if held is None:
-                storage.create(uri, data)
-                return rows
-            storage.replace(uri, data, held.etag)
-        except (ObjectExists, ObjectChanged):
-            pass  # another run was faster
+        written = objects.update(uri, _encoded(shard, rows, job), held.etag if held else None)
+        if written and held is None:
+            return rows
         held = load(uri, len(rows), job.columns)
 
 

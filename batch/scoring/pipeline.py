@@ -14,22 +14,21 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+from batch import layout
 from batch.manifest.read import Request
 from batch.results import schema as results
 from batch.scoring.fetching import Fetched, Fetching, Limits, Ready, failure
-from batch.scoring.job import Archive, Job
+from batch.scoring.job import Archive, Job, Outcome
 from sonode.console import UserError
 
 _BATCH_SHARE = 8  # a batch holds an eighth of the bytes in memory, or one row
-
-Outcome = tuple[int, Mapping[str, Any]]
 
 
 class Pipeline:
@@ -125,7 +124,7 @@ class Pipeline:
         for waiting in scoring:
             ended = (yield from self._results(*waiting)) or ended
         if ended is not None:
-            yield from self._given_up(fetching)
+            yield from self.fetching.given_up(fetching)
             raise ended
 
     def _is_full(self, batch: Sequence[Ready]) -> bool:
@@ -144,18 +143,6 @@ class Pipeline:
     def _submitted(self, batch: list[Ready]) -> tuple[list[Ready], Future[list[Outcome]]]:
         self.budget.park(-sum(ready.size for ready in batch))
         return batch, self._forward_threads.submit(self._score, batch)
-
-    def _given_up(
-        self, fetching: Iterable[tuple[int, Future[Fetched | results.Row]]]
-    ) -> Iterator[tuple[int, results.Row]]:
-        for number, future in fetching:
-            if not future.done() or future.cancelled() or future.exception() is not None:
-                continue
-            fetched = future.result()
-            if isinstance(fetched, Fetched) and fetched.task.given_up:
-                found = self.fetching.prepared(number, fetched)
-                assert not isinstance(found, Ready)
-                yield number, found
 
     def _score(self, batch: Sequence[Ready]) -> list[Outcome]:
         if self.job.stop.is_set():
@@ -188,7 +175,7 @@ class Pipeline:
             return {**failure(body), **common, "image_etag": ready.fetched.etag}
         start = time.perf_counter()
         uris = {
-            head: self.job.write(f"_heatmaps/{ready.fetched.key}-{head}.png", heatmap["png"])
+            head: self.job.write(layout.heat_map(ready.fetched.key, head), heatmap["png"])
             for head, heatmap in body["heatmaps"].items()
         }
         self.job.spent("heatmaps", start)

@@ -1,7 +1,7 @@
 """A shard: a slice of the manifest that is fetched, scored and written by one function.
 
 It may run in any order, twice, or elsewhere: `score_shard` needs the shard and the job, gives a
-receipt, and what stands in the results afterwards is the same (see `batch.scoring.parts`).
+receipt, and what the results hold afterwards is the same (see `batch.scoring.parts`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from batch import layout
 from batch.manifest.read import Request, digest, requests
 from batch.results import schema as results
 from batch.scoring import parts
 from batch.scoring.fetching import Limits
 from batch.scoring.job import Job
 from batch.scoring.pipeline import Pipeline
-from batch.storage import objects as storage
+from batch.storage import objects
 from sonode.console import UserError
 
 
@@ -35,7 +36,7 @@ class Shard:
     def part(self, job: Job) -> str:
         """Name the file of this shard's results, below the folder of the results."""
         key = job.key(digest(self.table), job.folder)
-        return f"{job.partition}/part-{self.index:05d}-{key}.parquet"
+        return layout.part(job.partition, self.index, key)
 
 
 class Receipt(NamedTuple):
@@ -45,7 +46,7 @@ class Receipt(NamedTuple):
     scored: int
     """Rows that went through the archive, or failed to get there, in this call."""
     carried: int
-    """Rows that were taken over from earlier results."""
+    """Rows that were reused from previous results."""
 
 
 def score_shard(shard: Shard, job: Job, pipeline: Pipeline) -> Receipt:
@@ -62,7 +63,7 @@ def score_shard(shard: Shard, job: Job, pipeline: Pipeline) -> Receipt:
 
 def _scored(shard: Shard, job: Job, pipeline: Pipeline) -> Receipt:
     name = shard.part(job)
-    uri = storage.join(job.out, name)
+    uri = objects.join(job.out, name)
     with job.writing():
         held = parts.load(uri, shard.table.num_rows, job.columns)
     todo = list(range(shard.table.num_rows))
@@ -82,7 +83,7 @@ def _scored(shard: Shard, job: Job, pipeline: Pipeline) -> Receipt:
         scored, carried = _filled(part, shard, job, pipeline, todo)
     except (UserError, CancelledError):
         if part.unwritten:
-            with suppress(UserError):  # what ended the run is told
+            with suppress(UserError):  # the error that ended the run is the one to raise
                 part.write()
         raise
     part.write()
@@ -134,9 +135,9 @@ def _filled(
     """Find the rows of `todo`; give how many were scored and how many carried."""
     asked = requests(shard.table, job.folder)
     carried = 0
-    earlier = pipeline.fetching.each(lambda row: _earlier(asked[row], job, pipeline.limits), todo)
+    previous = pipeline.fetching.each(lambda row: _previous(asked[row], job, pipeline.limits), todo)
     left = []
-    for row, found in zip(todo, earlier, strict=True):
+    for row, found in zip(todo, previous, strict=True):
         if found is not None:
             part.found(row, found)
             carried += 1
@@ -147,14 +148,14 @@ def _filled(
     return len(left), carried
 
 
-def _earlier(request: Request, job: Job, limits: Limits) -> results.Row | None:
+def _previous(request: Request, job: Job, limits: Limits) -> results.Row | None:
     if job.stop.is_set():
         raise CancelledError
-    if job.earlier is None:
+    if job.previous is None:
         return None
     try:
-        return job.earlier.find(request, limits.object_bytes)
+        return job.previous.find(request, limits.object_bytes)
     except UserError:
         raise
-    except Exception:  # of any kind: fetching it will tell
+    except Exception:  # of any kind: fetching it fails, too
         return None

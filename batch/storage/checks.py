@@ -8,7 +8,8 @@ rows. So both are tried, and what was written is read again.
 
 from __future__ import annotations
 
-from batch.storage import objects as storage
+from batch import layout
+from batch.storage import objects
 from batch.storage.errors import (
     AccessDenied,
     ConditionUnknown,
@@ -18,7 +19,6 @@ from batch.storage.errors import (
 )
 from sonode.console import UserError
 
-PROBE = "_runs/store-check"
 _DATA = b"Written by every run, to see how this store treats conditions and checksums.\n"
 _OTHER = "0" * 32
 
@@ -29,7 +29,7 @@ def check_bucket(uri: str) -> None:
     Raises UserError otherwise. That the bucket may not be listed is no fault: reading may do.
     """
     try:
-        storage.exists(storage.join(uri, "_"))  # any key: for none s3rver cannot list
+        objects.exists(objects.join(uri, "_"))  # any key: for none s3rver cannot list
     except AccessDenied:
         return
     except StorageError as error:
@@ -37,12 +37,12 @@ def check_bucket(uri: str) -> None:
 
 
 def check_readable(out: str) -> None:
-    """Make sure that what a folder of results holds can be told. Raises UserError."""
+    """Make sure that a folder of results can be listed. Raises UserError."""
     try:
-        storage.exists(storage.join(out, PROBE))
+        objects.exists(objects.join(out, layout.STORE_CHECK))
     except AccessDenied as error:
         raise UserError(
-            f"results cannot be written to {out}: {error}; a run has to see what is there already "
+            f"results cannot be written to {out}: {error}; a run has to see what exists "
             "(docs/batch.md lists the permissions that are needed)"
         ) from None
     except StorageError as error:
@@ -56,14 +56,14 @@ def check_store(out: str, *, single_writer: bool = False) -> None:
     unheeded. Local folders have them. The probe is the same for all runs, and stays: to remove it
     would need a permission more. Raises UserError.
     """
-    if not storage.is_s3(out):
+    if not objects.is_s3(out):
         return
-    uri = storage.join(out, PROBE)
+    uri = objects.join(out, layout.STORE_CHECK)
     try:
-        storage.write(uri, _DATA)
-        if storage.read(uri).data != _DATA:
+        objects.write(uri, _DATA)
+        if objects.read(uri).data != _DATA:
             raise UserError(
-                f"results cannot be written to {out}: the store gives back other bytes than were "
+                f"results cannot be written to {out}: the store returns other bytes than were "
                 "written; set AWS_REQUEST_CHECKSUM_CALCULATION=when_required, and if that does not "
                 "help, write to another store"
             )
@@ -81,14 +81,14 @@ def check_store(out: str, *, single_writer: bool = False) -> None:
 def _unheeded(uri: str) -> str | None:
     """Say what the store does with conditions, or None where it honours them."""
     try:
-        storage.create(uri, _DATA, emulated=False)
+        objects.create(uri, _DATA, emulated=False)
         return "ignores If-None-Match"
     except ObjectExists:
         pass
     except ConditionUnknown:
         return "does not know If-None-Match (501)"
     try:
-        storage.replace(uri, _DATA, _OTHER, emulated=False)
+        objects.replace(uri, _DATA, _OTHER, emulated=False)
         return "ignores If-Match"
     except ObjectChanged:
         return None

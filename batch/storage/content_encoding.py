@@ -1,4 +1,4 @@
-"""What stands in an object's Content-Encoding: boto3 hands the bytes over as they are stored."""
+"""Undoes an object's Content-Encoding: boto3 returns the bytes as they are stored."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ def decoded(data: bytes, header: str, limit: int | None) -> bytes:
     if not coding:
         return data
     if coding not in CODINGS:
-        raise ObjectEncoded(f"its Content-Encoding is not decoded here, {coding!r}; store it plain")
+        raise ObjectEncoded(
+            f"its Content-Encoding {coding!r} is not decoded here; store it without"
+        )
     try:
         inflated = gunzip(data, limit)
     except BadGzip as error:
         raise ObjectEncoded(f"its Content-Encoding is gzip, its bytes are {error}") from None
     if limit is not None and len(inflated) > limit:
-        raise ObjectTooLarge(f"the object inflates to more than {limit} bytes, which are taken")
+        raise ObjectTooLarge(f"the object inflates to more than {limit} bytes; no more are read")
     return inflated

@@ -3,7 +3,7 @@
 StorageError          storage_unavailable   the store did not answer, or answered something else
 ├── ObjectMissing     object_missing        no such object (or no such bucket)
 ├── AccessDenied      access_denied         these credentials may not do this
-├── ObjectArchived    object_archived       it lies where it has to be fetched from first (Glacier)
+├── ObjectArchived    object_archived       it has to be restored first (Glacier)
 ├── ObjectChanged     object_changed        the object is no longer the one that was asked for
 ├── ObjectExists      object_exists         there is one already where a new one was to be made
 ├── ObjectEncoded     object_encoded        a Content-Encoding that is not decoded, or damaged
@@ -11,14 +11,14 @@ StorageError          storage_unavailable   the store did not answer, or answere
 └── ObjectTooLarge    object_too_large      more bytes than the caller takes
 
 Their messages name buckets and endpoints, never keys: a key may hold a patient's name. What only
-the user can mend for the whole run is a UserError; what boto3's errors mean is in s3_errors.py.
+the user can correct for the whole run is a UserError; what boto3's errors mean is in s3_errors.py.
 """
 
 from __future__ import annotations
 
 
 class StorageError(Exception):
-    """The store did not answer or refused; `code` is stable and stands in results."""
+    """The store did not answer or refused; `code` is stable and written to the results."""
 
     code = "storage_unavailable"
 
@@ -36,7 +36,7 @@ class AccessDenied(StorageError):  # noqa: N818
 
 
 class ObjectArchived(StorageError):  # noqa: N818
-    """The object lies in archive storage, from which it has to be restored first."""
+    """The object is in archive storage, from which it has to be restored first."""
 
     code = "object_archived"
 

@@ -26,10 +26,12 @@ def keys_in(bucket: str, folder: str, *, deep: bool) -> Iterator[str]:
             page = page_of(bucket, **where, **following)
             before, keys = keys, [one["Key"] for one in page.get("Contents", [])]
             if keys and keys[0] <= following.get("StartAfter", ""):
-                raise StorageError(f"bucket {bucket!r} cannot be listed: StartAfter is not heeded")
+                raise StorageError(
+                    f"bucket {bucket!r} cannot be listed: the store ignores StartAfter"
+                )
             if keys and keys == before:
                 raise StorageError(
-                    f"bucket {bucket!r} cannot be listed: ContinuationToken is not heeded"
+                    f"bucket {bucket!r} cannot be listed: the store ignores ContinuationToken"
                 )
             for key in keys:
                 folders = key.removeprefix(prefix).split("/")[:-1]
@@ -50,11 +52,11 @@ def keys_in(bucket: str, folder: str, *, deep: bool) -> Iterator[str]:
 
 
 def page_of(bucket: str, **where: Any) -> Any:
-    """Ask for one page of a listing; what is none, as a proxy's own page, is a StorageError."""
+    """Ask for one page of a listing; anything else, as a proxy's own page, is a StorageError."""
     page = s3_client.client().list_objects_v2(Bucket=bucket, **where)
     if "IsTruncated" not in page:  # boto3 takes any XML, and nothing at all, for an empty listing
         raise StorageError(
-            f"bucket {bucket!r} cannot be listed: what answered is no S3 store; check "
+            f"bucket {bucket!r} cannot be listed: the answer is not that of an S3 store; check "
             "AWS_ENDPOINT_URL and the proxy"
         )
     return page

@@ -21,7 +21,7 @@ from batch.storage.errors import (
 )
 
 # What `link` answers on file systems that have none, as exFAT and SMB. (Where it is the mode that
-# does not allow it, a name cannot be changed there either, which tells.)
+# does not allow it, a name cannot be changed there either.)
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -33,7 +33,7 @@ def write(path: Path, data: bytes) -> None:
 
 def create(path: Path, data: bytes) -> None:
     """As `storage.create`."""
-    exists_already = ObjectExists("there is such an object already")
+    exists_already = ObjectExists("the object exists already")
     with faults(), _partial(path, data) as partial:
         try:
             os.link(partial, path)
@@ -55,7 +55,7 @@ def replace(path: Path, data: bytes, wanted: str) -> None:
             raise ObjectChanged("the object is gone")
         with path.open("rb") as file:
             if etag_of(file) != wanted:
-                raise ObjectChanged("the object is another by now")
+                raise ObjectChanged("the object has changed")
         partial.replace(path)
 
 

@@ -43,7 +43,7 @@ class Object(NamedTuple):
 
 
 def is_s3(uri: str) -> bool:
-    """Tell whether `uri` names an object store rather than a local path."""
+    """Whether `uri` names an object store rather than a local path."""
     return uri.startswith("s3://")
 
 
@@ -78,8 +78,8 @@ def read(
 
     What a store says to be gzip (Content-Encoding) is inflated, within `limit`.
 
-    An object of more than `limit` bytes is refused before its bytes are read, and `admit` is told
-    their number and may wait (it is told again where the store has to be asked again).
+    An object of more than `limit` bytes is refused before its bytes are read, and `admit` is called
+    with their number and may wait (it is called again if the store has to be asked again).
 
     Raises ObjectMissing, AccessDenied, ObjectChanged, ObjectTooLarge, ObjectEncoded, StorageError;
     UserError for credentials.
@@ -110,7 +110,9 @@ def fetch(uri: str, path: Path) -> None:
         answer = client().get_object(Bucket=bucket, Key=key)
         with closing(answer["Body"]) as body, path.open("wb") as file:
             if coding := coding_of(answer.get("ContentEncoding", "")):
-                raise ObjectEncoded(f"it has Content-Encoding {coding!r}; store it plain")
+                raise ObjectEncoded(
+                    f"its Content-Encoding {coding!r} is not decoded here; store it without"
+                )
             while True:
                 with body_faults():
                     piece = body.read(1 << 20)
@@ -155,7 +157,7 @@ def create(uri: str, data: bytes, *, emulated: bool = True) -> None:
     if not is_s3(uri):
         local_files.create(Path(uri), data)
         return
-    exists_already = ObjectExists("there is such an object already")
+    exists_already = ObjectExists("the object exists already")
     try:
         _put(uri, data, IfNoneMatch="*")
     except ObjectChanged:
@@ -184,8 +186,23 @@ def replace(uri: str, data: bytes, etag: str, *, emulated: bool = True) -> None:
         if not emulated:
             raise
         if etag_of(uri) != _plain(etag):
-            raise ObjectChanged("the object is another by now") from None
+            raise ObjectChanged("the object has changed") from None
         _put(uri, data)
+
+
+def update(uri: str, data: bytes, etag: str | None) -> bool:
+    """Replace the object that has this etag, or with None create one; False if another was faster.
+
+    Raises as `read` does.
+    """
+    try:
+        if etag is None:
+            create(uri, data)
+        else:
+            replace(uri, data, etag)
+    except (ObjectExists, ObjectChanged):
+        return False
+    return True
 
 
 def _put(uri: str, data: bytes, **condition: str) -> None:
@@ -201,7 +218,7 @@ def _put(uri: str, data: bytes, **condition: str) -> None:
             client().put_object(Bucket=bucket, Key=key, Body=data, **condition)  # type: ignore[arg-type]
         except boto.ClientError as error:
             if error.response.get("Error", {}).get("Code") in _MISMATCH:
-                raise BodyFault(error=error) from None  # spoilt on its way
+                raise BodyFault(error=error) from None  # damaged in transfer
             raise
 
     with faults(bucket):
@@ -209,7 +226,7 @@ def _put(uri: str, data: bytes, **condition: str) -> None:
 
 
 def _twice(transfer: Callable[[], T]) -> T:
-    """Transfer a body, once again where it came to harm on its way."""
+    """Transfer a body, once again if it arrived damaged."""
     try:
         return transfer()
     except BodyFault:
@@ -229,7 +246,7 @@ def _plain(etag: str) -> str:
 
 def _check_size(size: int, limit: int | None) -> None:
     if limit is not None and size > limit:
-        raise ObjectTooLarge(f"the object has {size} bytes; {limit} are taken")
+        raise ObjectTooLarge(f"the object has {size} bytes; at most {limit} are read")
 
 
 def first_bytes(uri: str, count: int) -> bytes:
@@ -257,7 +274,7 @@ def list_files(folder: str, *, deep: bool = False) -> list[str]:
 
 
 def exists(uri: str) -> bool:
-    """Tell whether there is an object (not a folder) at `uri`."""
+    """Whether there is an object (not a folder) at `uri`."""
     if not is_s3(uri):
         return Path(uri).is_file()
     bucket, key = split_s3(uri)

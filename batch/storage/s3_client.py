@@ -56,7 +56,7 @@ def _new_client(_process: int, _settings: tuple[tuple[str, str], ...]) -> S3Clie
 
 
 def is_loopback(url: str) -> bool:
-    """Tell whether `url` leads to this machine."""
+    """Whether `url` leads to this machine."""
     host = ""
     try:
         host = urlsplit(url).hostname or ""

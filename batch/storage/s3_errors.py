@@ -1,4 +1,4 @@
-"""What boto3's errors mean: a StorageError, or a UserError for what only the user can mend.
+"""What boto3's errors mean: a StorageError, or a UserError for what only the user can correct.
 
 Of the latter kind is what is true of the whole bucket: credentials, endpoint, region, clock,
 certificates. No message holds a key, as boto3's own may.
@@ -28,7 +28,7 @@ _MISSING = {"NoSuchKey", "404"}
 _DENIED = {"AccessDenied", "403", "AllAccessDisabled"}
 # The second: another write of the same object is under way, at AWS.
 _PRECONDITION = {"PreconditionFailed", "412", "ConditionalRequestConflict"}
-_CREDENTIALS = {  # the store's answer: what to mend
+_CREDENTIALS = {  # the store's answer: what to correct
     "InvalidAccessKeyId": "AWS_ACCESS_KEY_ID is not known there",
     "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID",
     "ExpiredToken": "AWS_SESSION_TOKEN has expired",
@@ -64,7 +64,7 @@ class Redirected(boto.BotoCoreError):
 
 
 class BodyFault(boto.BotoCoreError):
-    """A body was cut off, or spoilt, on its way."""
+    """A body was cut off, or changed, in transfer."""
 
     fmt = "the body came to harm: {error}"
 
@@ -89,20 +89,22 @@ def translated(error: Exception, bucket: str, url: str | None = None) -> Storage
         result = ObjectMissing(f"{at}: not a bucket and key that S3 allows")
     elif isinstance(error, Redirected):
         target = error.kwargs["target"]
-        result = UserError(f"{at} sends to {target}: set AWS_ENDPOINT_URL to where the store is")
+        result = UserError(
+            f"{at} redirects to {target}: set AWS_ENDPOINT_URL to the store's address"
+        )
     elif isinstance(error, BodyFault):
         spoilt = isinstance(error.kwargs["error"], _SPOILT)
-        how = "as its checksum says" if spoilt else "whole"
-        result = StorageError(f"an object of {at} did not arrive {how}, twice")
+        how = "with a wrong checksum" if spoilt else "incomplete"
+        result = StorageError(f"an object of {at} arrived {how}, twice")
     elif isinstance(error, boto.ConnectionError | boto.HTTPClientError):
         result = _unreached(error, at)
     elif isinstance(error, boto.InvalidRegionError):
         result = UserError(
-            f"AWS_DEFAULT_REGION {os.environ.get('AWS_DEFAULT_REGION')!r}: no region"
+            f"AWS_DEFAULT_REGION {os.environ.get('AWS_DEFAULT_REGION')!r}: not a region"
         )
     elif isinstance(error, ValueError):
         result = UserError(
-            f"AWS_ENDPOINT_URL is no address: {_endpoint(url)}; write http://host:port"
+            f"AWS_ENDPOINT_URL is not an address: {_endpoint(url)}; write http://host:port"
         )
     else:
         result = StorageError(f"{at} cannot be used: boto3 raised {type(error).__name__}")
@@ -111,35 +113,37 @@ def translated(error: Exception, bucket: str, url: str | None = None) -> Storage
 
 def _answered(error: boto.ClientError, at: str) -> StorageError | UserError:
     """Say what an answer of the store means."""
-    told: dict[str, Any] = {**error.response.get("Error", {})}
-    answer = str(told.get("Code", ""))
+    fault: dict[str, Any] = {**error.response.get("Error", {})}
+    answer = str(fault.get("Code", ""))
     result: StorageError | UserError
     if answer in _CREDENTIALS:
         result = UserError(f"the credentials were refused for {at}: {_CREDENTIALS[answer]}")
     elif answer in _REGION:
-        region = told.get("Region", "the bucket's")
-        # Of a key that is none, stores say the same as of a wrong region, but name no other.
-        key = ", and see AWS_ACCESS_KEY_ID" if answer == _MALFORMED and "Region" not in told else ""
-        result = UserError(f"{at} lies in another region: set AWS_DEFAULT_REGION to {region}{key}")
+        region = fault.get("Region", "the bucket's")
+        # For an unknown key, stores answer as for a wrong region, but name no other region.
+        key = (
+            ", and see AWS_ACCESS_KEY_ID" if answer == _MALFORMED and "Region" not in fault else ""
+        )
+        result = UserError(f"{at} is in another region: set AWS_DEFAULT_REGION to {region}{key}")
     elif answer in _CLOCK:
-        result = UserError(f"{at} has another time than this machine: set its clock (NTP)")
+        result = UserError(f"{at} and this machine differ in time: set this machine's clock (NTP)")
     elif answer in _UNFRAMED:
         result = UserError(
             f"{at} does not take checksums: set AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
         )
     elif answer == "NoSuchBucket":
-        result = ObjectMissing(f"{at} does not exist: create it or mend its name")
+        result = ObjectMissing(f"{at} does not exist: create it or correct its name")
     elif answer in _MISSING:
         result = ObjectMissing(f"no such object in {at}")
     elif answer in _DENIED:
         result = AccessDenied(_denied(error, at))
     elif answer == "InvalidObjectState":
-        where = told.get("StorageClass", "Glacier")
-        result = ObjectArchived(f"the object lies in archive storage ({where}): restore it first")
+        where = fault.get("StorageClass", "Glacier")
+        result = ObjectArchived(f"the object is in archive storage ({where}): restore it first")
     elif answer in _PRECONDITION:
         result = ObjectChanged("the object changed after the manifest was written")
     elif answer in ("NotImplemented", "501"):
-        result = ConditionUnknown(f"{at} has not implemented {error.operation_name} as it is used")
+        result = ConditionUnknown(f"{at} does not implement {error.operation_name} as used here")
     else:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         result = StorageError(f"{at} answered {answer or status}")
@@ -151,11 +155,11 @@ def _answered(error: boto.ClientError, at: str) -> StorageError | UserError:
 def _denied(error: boto.ClientError, at: str) -> str:
     """Name the permission that is missing: AWS does, for others it follows from the operation."""
     operation = error.operation_name
-    told = re.search(r"perform: ([\w-]+:\w+)", error.response["Error"].get("Message") or "")
-    right = told[1] if told else _NEEDS.get(operation, f"s3:{operation}")
+    named = re.search(r"perform: ([\w-]+:\w+)", error.response["Error"].get("Message") or "")
+    right = named[1] if named else _NEEDS.get(operation, f"s3:{operation}")
     or_else = ""
     if right == "s3:GetObject":
-        or_else = ", or there is no such object, which is told only with s3:ListBucket"
+        or_else = ", or there is no such object, which S3 reports only with s3:ListBucket"
     return f"the credentials do not allow {right} in {at}{or_else}"
 
 
@@ -167,14 +171,14 @@ def _unreached(error: boto.BotoCoreError, at: str) -> StorageError | UserError:
         if " 407 " in inner:
             return _proxy_wants_password(at)
         return StorageError(
-            f"{at} was not reached through the proxy {proxy}: mend HTTPS_PROXY or HTTP_PROXY, or "
-            "name the store in NO_PROXY"
+            f"{at} was not reached through the proxy {proxy}: correct HTTPS_PROXY or HTTP_PROXY, "
+            "or add the store to NO_PROXY"
         )
     if isinstance(error, boto.SSLError):
         if re.search("No such file|Is a directory|NO_CERTIFICATE|PEM", inner):
-            return UserError(f"AWS_CA_BUNDLE: no file of certificates in PEM, which {at} needs")
+            return UserError(f"AWS_CA_BUNDLE: not a file of PEM certificates, which {at} needs")
         if "CERTIFICATE_VERIFY_FAILED" in inner:
-            why = "its certificate is not trusted; name in AWS_CA_BUNDLE whom to trust"
+            why = "its certificate is not trusted; set AWS_CA_BUNDLE to its CA"
         else:
             why = "no TLS there; check AWS_ENDPOINT_URL (https:// or http://, and the port)"
         return StorageError(f"{at} was not reached: {why}")
@@ -185,12 +189,12 @@ def _unreached(error: boto.BotoCoreError, at: str) -> StorageError | UserError:
 
 def _proxy_wants_password(at: str) -> StorageError:
     return StorageError(
-        f"{at} was not reached: the proxy of HTTPS_PROXY or HTTP_PROXY wants a user and password"
+        f"{at} was not reached: the proxy of HTTPS_PROXY or HTTP_PROXY requires a user and password"
     )
 
 
 def _cause(error: BaseException | None) -> str:
-    """What the system said, from below the errors that urllib3 and boto3 put around it."""
+    """The system's own error, from below those that urllib3 and boto3 put around it."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         seen.append(error)

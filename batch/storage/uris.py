@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch.storage import objects as storage
+from batch.storage import objects
 from sonode.console import UserError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|file:/", re.IGNORECASE)
@@ -43,8 +43,8 @@ def argument(uri: str) -> str:
     """As `plain`, of what the user gave. Raises UserError for what `fault` would refuse."""
     if _has_other_scheme(uri):
         raise UserError(f"{uri}: a scheme that is not s3:// or file:///; give one, or a path")
-    if _S3.match(uri) and re.search(_DOTS, storage.split_s3(plain(uri))[1]):
-        raise UserError(f"{uri}: S3 has no folders . and ..; write the key that is meant")
+    if _S3.match(uri) and re.search(_DOTS, objects.split_s3(plain(uri))[1]):
+        raise UserError(f"{uri}: S3 does not resolve . and ..; give the resolved key")
     return plain(uri)
 
 
@@ -56,27 +56,27 @@ def absolute(uri: str, folder: str) -> str:
     if uri.startswith(("s3://", "/")):
         return uri
     joined = f"{folder.rstrip('/')}/{uri}"
-    if storage.is_s3(folder) and re.search(_DOTS, uri):
+    if objects.is_s3(folder) and re.search(_DOTS, uri):
         return _without_dots(joined)
     return joined
 
 
 def fault(uri: str | None, folder: str) -> str | None:
-    """Say what is wrong with an image_uri, or None; what is said holds nothing of it."""
+    """What is wrong with an image_uri, or None; the text holds nothing of it."""
     found = None
     if not uri or not uri.strip():
         found = "is missing; give every row one"
     elif _has_other_scheme(uri):
         found = "has a scheme that is not s3:// or file:///; give an s3:// URI or a path"
-    elif storage.is_s3(named := absolute(uri, folder)):
-        bucket, key = storage.split_s3(named)
+    elif objects.is_s3(named := absolute(uri, folder)):
+        bucket, key = objects.split_s3(named)
         if not _S3.match(uri):
             if not key:
                 found = "leads out of the bucket of the manifest's folder; give an s3:// URI"
         elif not bucket or not key:
             found = "is not s3://bucket/key"
         elif re.search(_DOTS, key):
-            found = "has . or .. for a folder, of which S3 has none; give the key that is meant"
+            found = "has . or .. as a folder, which S3 does not resolve; give the resolved key"
     return found
 
 
@@ -117,7 +117,7 @@ def same_one(uri: str | None, folder: str) -> str | None:
     if uri is None:
         return None
     named = absolute(uri, folder)
-    return named if storage.is_s3(named) else posixpath.normpath(named)
+    return named if objects.is_s3(named) else posixpath.normpath(named)
 
 
 def buckets(uris: pa.ChunkedArray, folder: str) -> set[str]:
@@ -128,7 +128,7 @@ def buckets(uris: pa.ChunkedArray, folder: str) -> set[str]:
 
 def _without_dots(uri: str) -> str:
     """Follow `.` and `..` in a key; above the bucket's top there is none, and the key is empty."""
-    bucket, key = storage.split_s3(uri)
+    bucket, key = objects.split_s3(uri)
     parts: list[str] = []
     for part in key.split("/"):
         if part == "..":

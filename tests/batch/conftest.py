@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch.storage import objects as storage
-from batch.storage import s3_client
+from batch.storage import objects, s3_client
 from sonode.local_s3 import LocalS3
 from tests.batch.stub_store import StubStore, serving
 
@@ -111,7 +110,7 @@ def put_table(uri: str, columns: dict[str, Any] | pa.Table) -> str:
     table = columns if isinstance(columns, pa.Table) else pa.table(columns)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
-    storage.write(uri, sink.getvalue().to_pybytes())
+    objects.write(uri, sink.getvalue().to_pybytes())
     return uri
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from batch.storage import objects as storage
+from batch.storage import objects
 from tests.batch.conftest import FakeArchive
 from tests.batch.test_run import run
 
@@ -67,9 +67,9 @@ def until(boundary: int, manifest: str, out: str, late: str) -> None:
         return wrapped
 
     for name in ("read", "create", "replace", "write"):
-        setattr(storage, name, dying(getattr(storage, name)))
+        setattr(objects, name, dying(getattr(objects, name)))
     for name in ("preprocess", "score_prepared"):
         setattr(FakeArchive, name, dying(getattr(FakeArchive, name)))
     for _ in range(2):
         run(manifest, out, FakeArchive(), explain="gradcam", shard_rows=2)
-        storage.write(late, b"p=0.2")
+        objects.write(late, b"p=0.2")

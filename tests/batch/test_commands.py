@@ -18,7 +18,7 @@ import typer
 
 import batch.commands
 from batch.results import schema as results
-from batch.storage import objects as storage
+from batch.storage import objects
 from sonode.console import UserError
 
 
@@ -65,7 +65,7 @@ def test_summary_and_exit_code(
         ["failed", "1"],
         ["image_truncated", "1"],
     ]
-    assert lines[4] == "scored now: 2, taken over from earlier results: 0"
+    assert lines[4] == "scored now: 2, reused from previous results: 0"
     assert " images/s (fetch " in lines[5]
     assert lines[6].startswith(f"results: {out} (date=")
     assert lines[6].endswith("/model=fake-1.0)")
@@ -142,7 +142,7 @@ def test_somebody_is_told_how_it_ended(
     assert told(tmp_path)["outcome"] == "error"
     assert "neither a Parquet file" in told(tmp_path)["message"]
     assert sonode(*words, "--on-finish", "exit 3") == 1  # of the row that failed
-    assert "warning: --on-finish: the command ended with 3" in capsys.readouterr().err
+    assert "warning: --on-finish: the command ended with exit code 3" in capsys.readouterr().err
 
 
 def test_a_webhook_is_told(
@@ -176,7 +176,7 @@ def test_a_webhook_is_told(
             words = (words[0], manifest, str(tmp_path / "out2"), *words[3:])
             assert sonode(*words, "--on-finish", url) == 0  # of the night, whoever was told
             errors = capsys.readouterr().err
-            assert "warning: --on-finish: the webhook was not told (500)" in errors
+            assert "warning: --on-finish: the webhook was not notified (500)" in errors
             assert "secret" not in errors
         finally:
             server.shutdown()
@@ -185,8 +185,8 @@ def test_a_webhook_is_told(
 
 @pytest.mark.live
 def test_all_of_it_in_s3(sonode: Any, s3: str, put_table: Any) -> None:
-    storage.write(f"{s3}/model.mar", b"the archive")
-    storage.write(f"{s3}/a.png", b"p=0.5")
+    objects.write(f"{s3}/model.mar", b"the archive")
+    objects.write(f"{s3}/a.png", b"p=0.5")
     manifest = put_table(f"{s3}/m.parquet", {"image_uri": ["a.png"]})
     assert sonode("score", manifest, f"{s3}/out", "--archive", f"{s3}/model.mar") == 0
     assert results.read(f"{s3}/out")["malignancy_probability"].to_pylist() == [0.5]
@@ -201,7 +201,7 @@ def test_uris_as_spark_writes_them_are_taken_and_others_refused(
     words = ("--archive", f"file://{tmp_path}/model.mar", "--since", f"file:{out}")
     assert sonode("score", f"file://{manifest}", f"file://{out}", *words) == 1
     assert results.read(str(out)).num_rows == 2
-    with pytest.raises(UserError, match="S3 has no folders"):
+    with pytest.raises(UserError, match="S3 does not resolve"):
         sonode("score", "s3a://bucket/a/../m.parquet", str(out), *words)
     for uri in ("gs://bucket/out", "hdfs://host/out"):
         with pytest.raises(UserError, match=f"{uri}: a scheme that is not s3:// or file:///"):
@@ -216,7 +216,7 @@ def test_options_of_a_cluster_go_with_it(sonode: Any, manifest: str, tmp_path: P
         with pytest.raises(UserError, match=f"--engine {name}: .*; give --executor {name}"):
             sonode(*words, "--engine", name)
     for option, value in {"--address": "head:6379", "--workers": "2", "--worker-gpus": "0"}.items():
-        with pytest.raises(UserError, match=f"{option}: only with --executor ray"):
+        with pytest.raises(UserError, match=f"{option}: needs --executor ray"):
             sonode(*words, option, value)
 
 
@@ -266,7 +266,9 @@ def test_of_several_archives_none_ends_unheard(
     if "killed" not in archives:
         assert (errors, told.exists()) == ("", False)
         return
-    assert errors == "error: --archive killed: ended by signal 9; run it again\n"
+    assert (
+        errors == "error: --archive killed: ended by signal 9; re-run the same command to resume\n"
+    )
     assert json.loads(told.read_text()) == {
         "outcome": "error",
         "out": "out",

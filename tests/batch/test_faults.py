@@ -16,7 +16,7 @@ import pytest
 from batch import run as scorer
 from batch.results import schema as results
 from batch.scoring.fetching import Limits
-from batch.storage import objects as storage
+from batch.storage import objects
 from sonode.console import UserError
 from sonode.local_s3 import LocalS3, find_weed
 from tests.batch.conftest import FakeArchive, put_table
@@ -156,7 +156,7 @@ def test_an_image_that_is_replaced_during_the_run_is_reported(
     s3: str, archive: Any, put_table: Any
 ) -> None:
     uris = put_images(s3, *(b"p=0.%02d" % row for row in range(ROWS)))
-    etags = [storage.etag_of(uri) for uri in uris]
+    etags = [objects.etag_of(uri) for uri in uris]
     manifest = put_table(f"{s3}/m.parquet", {"image_uri": uris, "etag": etags})
     replaced = threading.Event()
 
@@ -164,7 +164,7 @@ def test_an_image_that_is_replaced_during_the_run_is_reported(
         def score_prepared(self, prepared: Any) -> Any:
             if not replaced.is_set():
                 replaced.set()
-                storage.write(uris[-1], b"p=0.99")
+                objects.write(uris[-1], b"p=0.99")
             return super().score_prepared(prepared)
 
     summary = run(manifest, f"{s3}/out", Replacing())
@@ -210,7 +210,7 @@ def test_a_full_disk_ends_the_run_and_leaves_nothing_half_written(
     assert (done.returncode, done.stderr) == (2, "")
     assert done.stdout.startswith(f"results cannot be written to {out}: the file system answered")
     assert not [path for path in Path(out).rglob("*") if path.name.endswith(".partial")]
-    before = results.read(out).num_rows if storage.list_files(out, deep=True) else 0
+    before = results.read(out).num_rows if objects.list_files(out, deep=True) else 0
     assert before < ROWS
     summary = run(manifest, out, archive)
     assert summary.by_status == {"ok": ROWS, "failed": 0}

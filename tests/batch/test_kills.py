@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from batch.results import schema as results
-from batch.storage import objects as storage
+from batch.storage import objects
 from tests.batch import killed
 from tests.batch.conftest import FakeArchive, put_table
 from tests.batch.test_run import PLACE, put_images, rows_of, run
@@ -27,9 +27,9 @@ def manifest(folder: str) -> str:
     images = [b"p=0.%02d" % row for row in range(ROWS)]
     images[11] = b"bad"
     uris = put_images(folder, *images)
-    uris[7] = storage.join(folder, "none.png")
+    uris[7] = objects.join(folder, "none.png")
     columns = {"study_id": [f"s{row}" for row in range(ROWS)], "image_uri": uris}
-    return put_table(storage.join(folder, "m.parquet"), columns)
+    return put_table(objects.join(folder, "m.parquet"), columns)
 
 
 def but_for_heatmaps(out: str) -> list[dict[str, Any]]:
@@ -40,7 +40,7 @@ def but_for_heatmaps(out: str) -> list[dict[str, Any]]:
 def kill(manifest: str, out: str, seed: int) -> bool:
     """Start a run, kill -9 it after a random while; whether it was still going."""
     process = killed.started(killed.slowly, manifest, out)
-    while not storage.exists(storage.join(out, f"_runs/{PLACE}/started.json")):
+    while not objects.exists(objects.join(out, f"_runs/{PLACE}/started.json")):
         assert process.is_alive()
         time.sleep(0.005)
     time.sleep(random.Random(seed).uniform(0, 0.3))
@@ -51,15 +51,15 @@ def kill(manifest: str, out: str, seed: int) -> bool:
 
 @pytest.mark.timeout(60 + 30 * KILLS)
 def test_at_random_moments(folder: str, manifest: str) -> None:
-    alone = storage.join(folder, "alone")
+    alone = objects.join(folder, "alone")
     run(manifest, alone, FakeArchive(), explain="gradcam")
     expected = but_for_heatmaps(alone)
     broken = 0
     for seed in range(KILLS):
-        out = storage.join(folder, f"out{seed}")
+        out = objects.join(folder, f"out{seed}")
         broken += kill(manifest, out, seed)
         # Whatever is there is whole, and no row stands twice.
-        if any(uri.endswith(".parquet") for uri in storage.list_files(out, deep=True)):
+        if any(uri.endswith(".parquet") for uri in objects.list_files(out, deep=True)):
             ids = [row["study_id"] for row in rows_of(out)]
             assert len(ids) == len(set(ids))
         summary = run(manifest, out, FakeArchive(), explain="gradcam")
@@ -67,7 +67,7 @@ def test_at_random_moments(folder: str, manifest: str) -> None:
         assert but_for_heatmaps(out) == expected
         for row in rows_of(out):
             if row["status"] == results.OK:
-                assert storage.exists(row["alnm_heatmap_uri"])
+                assert objects.exists(row["alnm_heatmap_uri"])
     assert broken
 
 
@@ -76,19 +76,19 @@ def test_before_and_after_each_stage_of_each_row(folder: str) -> None:
     """Fetch, decode, network, heat maps, parts, claims, run.json and report, until a run lives."""
     first, last = put_images(folder, b"p=0.1", b"p=0.3")
     for boundary in itertools.count(0, 1 if KILLS >= 50 else 31):
-        late = storage.join(folder, f"images/late-{boundary}.png")
+        late = objects.join(folder, f"images/late-{boundary}.png")
         columns = {"image_uri": [first, late, last]}
-        manifest = put_table(storage.join(folder, f"m{boundary}.parquet"), columns)
-        out = storage.join(folder, f"out{boundary}")
+        manifest = put_table(objects.join(folder, f"m{boundary}.parquet"), columns)
+        out = objects.join(folder, f"out{boundary}")
         process = killed.started(killed.until, boundary, manifest, out, late)
         process.join()
-        storage.write(late, b"p=0.2")
+        objects.write(late, b"p=0.2")
         summary = run(manifest, out, FakeArchive(), explain="gradcam", shard_rows=2)
         assert summary.by_status == {"ok": 3, "failed": 0}
         found = rows_of(out)
         assert [row["malignancy_probability"] for row in found] == [0.1, 0.2, 0.3]
         for row in found:
-            data = storage.read(row["alnm_heatmap_uri"]).data
+            data = objects.read(row["alnm_heatmap_uri"]).data
             assert data == f"alnm {row['malignancy_probability']} [0, 0, 100, 100]".encode()
         if process.exitcode == 0:
             break

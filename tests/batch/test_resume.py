@@ -19,7 +19,7 @@ from batch import run as scorer
 from batch.executors import local as local_executor
 from batch.results import schema as results
 from batch.scoring import parts
-from batch.storage import objects as storage
+from batch.storage import objects
 from sonode.console import UserError
 from tests.batch.conftest import FakeArchive, put_table
 from tests.batch.test_run import PLACE, put_images, rows_of, run
@@ -34,9 +34,9 @@ def manifest(folder: str) -> str:
     images[11] = b"bad"
     uris = put_images(folder, *images)
     for row in (7, 20):
-        uris[row] = storage.join(folder, f"images/late-{row}.png")
+        uris[row] = objects.join(folder, f"images/late-{row}.png")
     columns = {"study_id": [f"s{row}" for row in range(ROWS)], "image_uri": uris}
-    return put_table(storage.join(folder, "m.parquet"), columns)
+    return put_table(objects.join(folder, "m.parquet"), columns)
 
 
 def plan(manifest: str, out: str, archive: Any, **options: Any) -> scorer.Plan:
@@ -44,7 +44,7 @@ def plan(manifest: str, out: str, archive: Any, **options: Any) -> scorer.Plan:
 
 
 def arrive(folder: str, row: int) -> None:
-    storage.write(storage.join(folder, f"images/late-{row}.png"), b"p=0.%02d" % row)
+    objects.write(objects.join(folder, f"images/late-{row}.png"), b"p=0.%02d" % row)
 
 
 def scored(archive: FakeArchive) -> int:
@@ -52,17 +52,17 @@ def scored(archive: FakeArchive) -> int:
 
 
 def test_a_rerun_does_only_what_failed(folder: str, manifest: str, archive: Any) -> None:
-    out = storage.join(folder, "out")
+    out = objects.join(folder, "out")
     first = run(manifest, out, archive)
     assert first.by_code == {"image_truncated": 1, "object_missing": 2}
-    before = {uri: storage.etag_of(uri) for uri in storage.list_files(out, deep=True)}
+    before = {uri: objects.etag_of(uri) for uri in objects.list_files(out, deep=True)}
     archive.calls.clear()
     arrive(folder, 7)
     second = run(manifest, out, archive)
     assert scored(archive) == 2  # the one that arrived, and the one that is no image
     assert (second.scored, second.rows) == (3, ROWS)
     assert second.by_code == {"image_truncated": 1, "object_missing": 1}
-    after = {uri: storage.etag_of(uri) for uri in storage.list_files(out, deep=True)}
+    after = {uri: objects.etag_of(uri) for uri in objects.list_files(out, deep=True)}
     assert [uri[-42] for uri in before if before[uri] != after[uri]] == ["2"]  # of rows 6 to 8
     assert set(before) == set(after)
     assert [row["study_id"] for row in rows_of(out)] == [f"s{row}" for row in range(ROWS)]
@@ -78,7 +78,7 @@ def test_a_score_is_never_given_up_for_a_failure(
     folder: str, manifest: str, archive: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slower run that could not fetch an image comes after one that could."""
-    out = storage.join(folder, "out")
+    out = objects.join(folder, "out")
     commit = parts.commit
     other = FakeArchive()
 
@@ -99,9 +99,9 @@ def test_a_score_is_never_given_up_for_a_failure(
 
 def test_what_another_run_found_meanwhile_is_kept(folder: str, put_table: Any) -> None:
     """Two runs improve one part at once: both improvements stand."""
-    out = storage.join(folder, "out")
-    uris = [storage.join(folder, f"images/late-{row}.png") for row in range(3)]
-    manifest = put_table(storage.join(folder, "m.parquet"), {"image_uri": uris})
+    out = objects.join(folder, "out")
+    uris = [objects.join(folder, f"images/late-{row}.png") for row in range(3)]
+    manifest = put_table(objects.join(folder, "m.parquet"), {"image_uri": uris})
     run(manifest, out, FakeArchive())
     commit = parts.commit
     turn = threading.Barrier(2)
@@ -127,20 +127,20 @@ def test_what_another_run_found_meanwhile_is_kept(folder: str, put_table: Any) -
         patch.setattr(parts, "commit", together)
         done = list(pool.map(lambda row: run(manifest, out, Half(row)), (0, 1)))
     assert [row["malignancy_probability"] for row in rows_of(out)] == [0.0, 0.01, None]
-    record = storage.read(storage.join(out, f"_runs/{PLACE}/run.json")).data
+    record = objects.read(objects.join(out, f"_runs/{PLACE}/run.json")).data
     assert json.loads(record)["by_status"] == {"ok": 2, "failed": 1}
     assert {"ok": 2, "failed": 1} in [summary.by_status for summary in done]
 
 
 def test_two_runs_at_once_give_one_result(folder: str, manifest: str) -> None:
-    out, alone = storage.join(folder, "out"), storage.join(folder, "alone")
+    out, alone = objects.join(folder, "out"), objects.join(folder, "alone")
     with ThreadPoolExecutor(3) as pool:
         done = list(pool.map(lambda _: run(manifest, out, FakeArchive()), range(3)))
     run(manifest, alone, FakeArchive())
     assert rows_of(out) == rows_of(alone)
     assert [summary.rows for summary in done] == [ROWS] * 3
-    names = [uri.removeprefix(out) for uri in storage.list_files(out, deep=True)]
-    assert names == [uri.removeprefix(alone) for uri in storage.list_files(alone, deep=True)]
+    names = [uri.removeprefix(out) for uri in objects.list_files(out, deep=True)]
+    assert names == [uri.removeprefix(alone) for uri in objects.list_files(alone, deep=True)]
 
 
 def test_plain_readers_take_the_folder_as_it_is(tmp_path: Path, archive: Any) -> None:
@@ -180,14 +180,14 @@ def test_a_column_that_one_night_leaves_empty_does_not_break_the_others(
 def test_a_manifest_keeps_its_date_and_a_place_its_manifest(
     folder: str, manifest: str, archive: Any, put_table: Any
 ) -> None:
-    out = storage.join(folder, "out")
+    out = objects.join(folder, "out")
     run(manifest, out, archive)
     assert run(manifest, out, archive, date=None).date == "2026-11-22"  # whatever day it is
-    with pytest.raises(UserError, match="has this manifest under 2026-11-22; leave --date out"):
+    with pytest.raises(UserError, match="has this manifest under 2026-11-22; omit --date"):
         run(manifest, out, archive, date="2026-11-23")
     with pytest.raises(UserError, match=r"another run \(explain differs\)"):
         run(manifest, out, archive, explain="gradcam")
-    other = put_table(storage.join(folder, "n.parquet"), {"image_uri": ["x.png"]})
+    other = put_table(objects.join(folder, "n.parquet"), {"image_uri": ["x.png"]})
     with pytest.raises(UserError, match=r"another run \(manifest_key differs\)"):
         run(other, out, archive)
     assert run(other, out, archive, date="2026-11-23").rows == 1
@@ -195,8 +195,8 @@ def test_a_manifest_keeps_its_date_and_a_place_its_manifest(
     with pytest.raises(UserError, match=r"another run \(model differs\)"):
         run(manifest, out, archive)
     for date in ("yesterday", "2026-13-01", "2026-1-1"):
-        with pytest.raises(UserError, match="--date: not a date"):
-            run(other, storage.join(folder, "new"), archive, date=date)
+        with pytest.raises(UserError, match=": not a date; give YYYY-MM-DD"):
+            run(other, objects.join(folder, "new"), archive, date=date)
 
 
 def test_the_remedy_for_a_place_that_is_taken_is_one(
@@ -210,7 +210,7 @@ def test_the_remedy_for_a_place_that_is_taken_is_one(
     with pytest.raises(UserError, match=r"explain differs\); give --explain as that run did, or"):
         run(manifest, out, archive, date=None, explain="gradcam")
     assert run(manifest, out, archive, date=None).rows == 2
-    with pytest.raises(UserError, match=r"--shard-rows 5: .* begun in shards of 3 rows; leave --s"):
+    with pytest.raises(UserError, match=r"--shard-rows 5: .* have shards of 3 rows; omit --s"):
         run(manifest, out, archive, shard_rows=5)
     assert run(manifest, out, archive, shard_rows=None).rows == 2
     other = put_table(str(tmp_path / "n.parquet"), {"image_uri": uris[:1]})
@@ -218,7 +218,7 @@ def test_the_remedy_for_a_place_that_is_taken_is_one(
         run(other, out, archive, explain="gradcam")  # and another method: the date mends both
     assert run(other, out, archive, date="2026-11-23", explain="gradcam").rows == 1
     archive.sha256 = "cd" * 32
-    with pytest.raises(UserError, match=r"model differs\); pack the archive under another version"):
+    with pytest.raises(UserError, match=r"model differs\); pack the archive with another version"):
         run(manifest, out, archive)
     archive.version = "1.1"
     assert run(manifest, out, archive).rows == 2
@@ -235,7 +235,7 @@ def test_a_record_that_is_none_ends_a_run_before_it_has_begun(
     for record in (out / f"_runs/{PLACE}/started.json", *(out / "_runs/manifests").iterdir()):
         sound = record.read_bytes()
         record.write_bytes(damage)
-        with pytest.raises(UserError, match=f"{record}: not what a run has written there"):
+        with pytest.raises(UserError, match=f"{record}: not a file that a run wrote"):
             run(manifest, str(out), archive)
         record.write_bytes(sound)
     assert run(manifest, str(out), archive).rows == 1
@@ -264,7 +264,7 @@ def test_an_earlier_record_that_is_none_is_not_compared_with(
     ]
     (warning,) = [one.getMessage() for one in caplog.records if one.name == "batch.report.summary"]
     assert warning == (
-        f"{record}: not what a run writes there; scores are not compared with that run's"
+        f"{record}: not a file that a run wrote; scores are not compared with that run's"
     )
 
 
@@ -276,12 +276,12 @@ def test_a_part_that_is_none_is_refused_and_not_overwritten(
         str(tmp_path / "m.parquet"), {"image_uri": put_images(str(tmp_path), b"p=0.5")}
     )
     run(manifest, out, archive)
-    (part,) = storage.list_files(out, deep=True)
+    (part,) = objects.list_files(out, deep=True)
     Path(part).write_bytes(b"PAR1, not")
-    with pytest.raises(UserError, match="not the results that belong there; remove it"):
+    with pytest.raises(UserError, match="not the results of this shard; remove it"):
         run(manifest, out, archive)
     pq.write_table(pa.table({"status": ["ok"]}), part)
-    with pytest.raises(UserError, match="not the results that belong there; remove it"):
+    with pytest.raises(UserError, match="not the results of this shard; remove it"):
         run(manifest, out, archive)
 
 
@@ -293,15 +293,15 @@ def test_a_bit_that_was_flipped_in_a_part_is_seen(
     uris = put_images(str(tmp_path), *(b"p=0.2%d" % row for row in range(3)))
     manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
     run(manifest, out, archive)
-    (part,) = storage.list_files(out, deep=True)
+    (part,) = objects.list_files(out, deep=True)
     sound = Path(part).read_bytes()
     place = sound.index(struct.pack("<d", 0.21))
     Path(part).write_bytes(sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :])
     with pytest.raises(OSError, match=r"(?i)crc"):
         results.read(out)
-    with pytest.raises(UserError, match="not the results that belong there; remove it"):
+    with pytest.raises(UserError, match="not the results of this shard; remove it"):
         run(manifest, out, archive)
-    with pytest.raises(UserError, match="is not a part of results"):
+    with pytest.raises(UserError, match="not a file that a run wrote"):
         run(manifest, str(tmp_path / "new"), archive, since=out)
     Path(part).write_bytes(sound)
     assert run(manifest, out, archive).by_status == {"ok": 3, "failed": 0}
@@ -312,18 +312,18 @@ def test_earlier_results_spare_what_has_not_changed(
 ) -> None:
     uris = put_images(folder, b"p=0.1", b"p=0.2", b"p=0.3", b"bad", b"p=0.5")
     columns = {"image_uri": uris, "roi": [[0, 0, 9, 9], None, None, None, None]}
-    old = storage.join(folder, "old")
-    run(put_table(storage.join(folder, "m.parquet"), columns), old, archive)
+    old = objects.join(folder, "old")
+    run(put_table(objects.join(folder, "m.parquet"), columns), old, archive)
 
-    storage.write(uris[1], b"p=0.9")  # another image under the name
+    objects.write(uris[1], b"p=0.9")  # another image under the name
     columns["roi"][2] = [0, 0, 8, 8]  # type: ignore[index]
     columns = {name: [*reversed(values)] for name, values in columns.items()}
-    columns["image_uri"].append(put_images(storage.join(folder, "new"), b"p=0.6")[0])
+    columns["image_uri"].append(put_images(objects.join(folder, "new"), b"p=0.6")[0])
     columns["roi"].append(None)
     columns["image_uri"][0] = "images/4.png"  # the same object, written otherwise
-    manifest = put_table(storage.join(folder, "n.parquet"), columns)
+    manifest = put_table(objects.join(folder, "n.parquet"), columns)
     archive.calls.clear()
-    out = storage.join(folder, "out")
+    out = objects.join(folder, "out")
     summary = run(manifest, out, archive, since=old, date="2026-11-23")
     assert sorted(row["image"] for call in archive.calls for row in call) == [
         *(b"bad", b"p=0.3", b"p=0.6", b"p=0.9"),
@@ -335,22 +335,22 @@ def test_earlier_results_spare_what_has_not_changed(
 
     # Another parameter or another archive: nothing is taken over.
     archive.calls.clear()
-    run(manifest, storage.join(folder, "b"), archive, since=old, explain="gradcam")
+    run(manifest, objects.join(folder, "b"), archive, since=old, explain="gradcam")
     archive.sha256 = "cd" * 32
-    run(manifest, storage.join(folder, "c"), archive, since=old)
+    run(manifest, objects.join(folder, "c"), archive, since=old)
     assert scored(archive) == 12
     for step in (run, plan):
-        with pytest.raises(UserError, match=r"--since .*nowhere: holds no results"):
-            step(manifest, out, archive, since=storage.join(folder, "nowhere"), date="2026-11-23")
+        with pytest.raises(UserError, match=r"--since .*nowhere: has no results"):
+            step(manifest, out, archive, since=objects.join(folder, "nowhere"), date="2026-11-23")
 
 
 def test_every_night_may_take_over_from_all_nights_before(
     folder: str, archive: Any, put_table: Any
 ) -> None:
     uris = put_images(folder, b"p=0.1", b"p=0.2", b"p=0.3")
-    out = storage.join(folder, "out")
-    first = put_table(storage.join(folder, "m.parquet"), {"image_uri": uris[:2]})
-    second = put_table(storage.join(folder, "n.parquet"), {"image_uri": uris})
+    out = objects.join(folder, "out")
+    first = put_table(objects.join(folder, "m.parquet"), {"image_uri": uris[:2]})
+    second = put_table(objects.join(folder, "n.parquet"), {"image_uri": uris})
     assert run(first, out, archive, since=f"{out}/", date="2026-11-22").scored == 2
     planned = plan(second, out, archive, since=out, date="2026-11-23")
     assert (planned.rows_to_score, planned.rows_known) == (3, 2)
@@ -374,9 +374,9 @@ def test_a_place_that_a_run_left_for_another_date_is_free(
     second = put_table(str(tmp_path / "n.parquet"), {"image_uri": uris[1:]})
     out = str(tmp_path / "out")
     run(first, out, archive, date="2026-11-22")
-    (begun,) = [uri for uri in storage.list_files(f"{out}/_runs", deep=True) if "started" in uri]
+    (begun,) = [uri for uri in objects.list_files(f"{out}/_runs", deep=True) if "started" in uri]
     left = begun.replace("2026-11-22", "2026-11-23")
-    storage.write(left, storage.read(begun).data)
+    objects.write(left, objects.read(begun).data)
     assert run(second, out, archive, date="2026-11-23").rows == 1
     with pytest.raises(UserError, match="hold the results of another run"):
         run(put_table(str(tmp_path / "o.parquet"), {"image_uri": uris}), out, archive)
@@ -386,8 +386,8 @@ def test_an_etag_of_the_manifest_that_is_not_the_objects_is_a_failure_all_the_sa
     folder: str, archive: Any, put_table: Any
 ) -> None:
     uris = put_images(folder, b"p=0.1")
-    old = storage.join(folder, "old")
-    run(put_table(storage.join(folder, "m.parquet"), {"image_uri": uris}), old, archive)
-    manifest = put_table(storage.join(folder, "n.parquet"), {"image_uri": uris, "etag": ["other"]})
-    summary = run(manifest, storage.join(folder, "out"), archive, since=old)
+    old = objects.join(folder, "old")
+    run(put_table(objects.join(folder, "m.parquet"), {"image_uri": uris}), old, archive)
+    manifest = put_table(objects.join(folder, "n.parquet"), {"image_uri": uris, "etag": ["other"]})
+    summary = run(manifest, objects.join(folder, "out"), archive, since=old)
     assert summary.by_code == {"object_changed": 1}

@@ -12,7 +12,7 @@ import pytest
 
 from batch import run as scorer
 from batch.results import schema as results
-from batch.storage import objects as storage
+from batch.storage import objects
 from batch.storage.errors import AccessDenied
 from sonode import console
 from sonode.console import UserError
@@ -33,9 +33,9 @@ def run(manifest: str, out: str, archive: Any, **options: Any) -> scorer.RunSumm
 
 
 def put_images(folder: str, *images: bytes) -> list[str]:
-    uris = [storage.join(folder, f"images/{n}.png") for n in range(len(images))]
+    uris = [objects.join(folder, f"images/{n}.png") for n in range(len(images))]
     for uri, image in zip(uris, images, strict=True):
-        storage.write(uri, image)
+        objects.write(uri, image)
     return uris
 
 
@@ -43,11 +43,11 @@ def test_every_row_has_one_result_in_order_and_faults_stay_alone(
     folder: str, archive: Any, put_table: Any
 ) -> None:
     uris = put_images(folder, b"p=0.25", b"p=0.5", b"truncated", b"p=0.75", b"p=1.0", b"p=0.1")
-    etags = [storage.read(uri).etag for uri in uris]
-    storage.write(uris[4], b"p=0.9")  # changed after the manifest was written
-    uris.insert(1, storage.join(folder, "images/none.png"))
+    etags = [objects.read(uri).etag for uri in uris]
+    objects.write(uris[4], b"p=0.9")  # changed after the manifest was written
+    uris.insert(1, objects.join(folder, "images/none.png"))
     manifest = put_table(
-        storage.join(folder, "m.parquet"),
+        objects.join(folder, "m.parquet"),
         {
             "study_id": ["s0", "s1", "s2", "s3", "s4", "s5", "s6"],
             "image_uri": [*uris[:-1], "images/5.png"],
@@ -55,7 +55,7 @@ def test_every_row_has_one_result_in_order_and_faults_stay_alone(
             "etag": [etags[0], None, None, None, None, etags[4], None],
         },
     )
-    out = storage.join(folder, "out")
+    out = objects.join(folder, "out")
     summary = run(manifest, out, archive)
 
     table = results.read(out)
@@ -86,15 +86,15 @@ def test_every_row_has_one_result_in_order_and_faults_stay_alone(
         ["image_truncated", "object_changed", "object_missing", "roi_outside"], 1
     )
     assert (summary.model, summary.engine, summary.scored) == (MODEL, "eager", 7)
-    found = storage.list_files(out, deep=True)
+    found = objects.list_files(out, deep=True)
     shape = re.compile(rf"{out}/{PLACE}/part-0000(\d)-[0-9a-f]{{32}}\.parquet")
     assert [shape.sub(r"\1", name) for name in found] == ["0", "1", "2"]
     assert (summary.parts, summary.dataset, summary.date) == (3, PLACE, "2026-11-22")
-    runs = storage.join(out, f"_runs/{PLACE}")
-    assert [uri.removeprefix(f"{runs}/") for uri in storage.list_files(runs)] == [
+    runs = objects.join(out, f"_runs/{PLACE}")
+    assert [uri.removeprefix(f"{runs}/") for uri in objects.list_files(runs)] == [
         *("report.html", "run.json", "started.json"),
     ]
-    record = json.loads(storage.read(storage.join(runs, "run.json")).data)
+    record = json.loads(objects.read(objects.join(runs, "run.json")).data)
     assert record == json.loads(json.dumps(vars(summary)))
     assert set(record["seconds"]) == {"fetch", "preprocess", "inference", "heatmaps", "write"}
     assert set(record["versions"]) >= {"sonode", "torch", "pyarrow"}
@@ -151,24 +151,24 @@ def test_heat_maps_lie_beside_the_results_under_names_of_content(
 ) -> None:
     uris = put_images(folder, b"p=0.5", b"p=0.5", b"p=0.25", b"bad")
     manifest = put_table(
-        storage.join(folder, "m.parquet"), {"image_uri": uris, "study_id": ["smith"] * 4}
+        objects.join(folder, "m.parquet"), {"image_uri": uris, "study_id": ["smith"] * 4}
     )
-    out = storage.join(folder, "out")
+    out = objects.join(folder, "out")
     run(manifest, out, archive, explain="gradcam")
     rows = results.read(out).to_pylist()
-    assert [storage.read(row["alnm_heatmap_uri"]).data for row in rows[:3]] == [
+    assert [objects.read(row["alnm_heatmap_uri"]).data for row in rows[:3]] == [
         b"alnm 0.5 [0, 0, 100, 100]",
         b"alnm 0.5 [0, 0, 100, 100]",
         b"alnm 0.25 [0, 0, 100, 100]",
     ]
     assert rows[3]["alnm_heatmap_uri"] is None
-    made = storage.list_files(storage.join(out, "_heatmaps"))
+    made = objects.list_files(objects.join(out, "_heatmaps"))
     assert len(made) == 4  # two heads of two different images
     assert {uri.rpartition("/")[2][32:] for uri in made} == {"-malignancy.png", "-alnm.png"}
 
 
 def _parts(out: str) -> set[str]:
-    return {uri.removeprefix(out) for uri in storage.list_files(out, deep=True)}
+    return {uri.removeprefix(out) for uri in objects.list_files(out, deep=True)}
 
 
 def rows_of(out: str) -> list[dict[str, Any]]:
@@ -264,7 +264,7 @@ def test_a_place_that_may_only_be_written_is_refused_before_scoring(
     def denied(uri: str) -> bool:
         raise AccessDenied("not allowed there")
 
-    monkeypatch.setattr(storage, "exists", denied)
+    monkeypatch.setattr(objects, "exists", denied)
     with pytest.raises(UserError, match=r"results cannot be written to .*: not allowed there"):
         run(manifest, str(tmp_path / "out"), archive)
     assert archive.calls == []
@@ -286,7 +286,7 @@ def test_credentials_that_end_within_a_run_end_the_run(
         run(manifest, f"{s3}/out", archive)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-key")
     monkeypatch.setattr(archive, "score_prepared", score)
-    assert storage.list_files(f"{s3}/out", deep=True) == []
+    assert objects.list_files(f"{s3}/out", deep=True) == []
     assert run(manifest, f"{s3}/out", archive).by_status == {"ok": 6, "failed": 0}
 
 
@@ -317,6 +317,6 @@ def test_what_is_no_number_of_failures(
     tmp_path: Path, archive: Any, put_table: Any, given: str
 ) -> None:
     manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": ["a"]})
-    with pytest.raises(UserError, match="give a number of rows, or a share as in 5%"):
+    with pytest.raises(UserError, match="give a number of rows, or a percentage such as 5%"):
         run(manifest, str(tmp_path / "out"), archive, max_failures=given)
     assert not (tmp_path / "out").exists()

@@ -28,7 +28,7 @@ import pandas as pd
 from archives.packing.loader import LoadedArchive
 from batch import run
 from batch.executors.ray_executor import connected
-from batch.scoring.opened_archive import opened
+from batch.scoring.archive_file import open_archive
 from sonode.console import progress, table
 from tests.benchmarks.throughput import make_archive
 from train.importers.phantom import write_phantom
@@ -50,7 +50,7 @@ def pinned(taken: Path, uri: str, settings: Mapping[str, object]) -> Iterator[Lo
         break
     else:
         raise RuntimeError("more workers than cores")
-    with opened(uri, settings) as archive:
+    with open_archive(uri, settings) as archive:
         yield archive
 
 
@@ -87,8 +87,8 @@ def on_ray(path: str, images: int, manifest: Path, taken: Path, workers: int, to
     with connected(
         None, path, SETTINGS, workers=workers, cpus=1, gpus=0, opener=opener
     ) as executor:
-        while any(member.loading for member in executor._members):
-            executor._news()
+        while any(worker.loading for worker in executor._workers):
+            executor._finished()
         told.put(score(manifest, executor.archive, images, executor=executor))
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch.storage import objects as storage
+from batch.storage import objects
 from tests.batch.clusters import ROOT
 from tests.batch.test_run import rows_of
 from tests.processes import assert_no_process_about
@@ -84,7 +84,7 @@ def test_a_cluster_of_its_own_interrupted_and_run_again(
     assert rows_of(str(out)) == rows_of(str(local))
     assert len(rows_of(str(out))) == ROWS
     names = [
-        [uri.removeprefix(str(place)) for uri in storage.list_files(str(place), deep=True)]
+        [uri.removeprefix(str(place)) for uri in objects.list_files(str(place), deep=True)]
         for place in (out, local)
     ]
     assert names[0] == names[1]

@@ -19,7 +19,7 @@ from batch.executors.ray_executor import RayExecutor, connected
 from batch.executors.ray_worker import Worker, portable
 from batch.scoring.fetching import Limits
 from batch.scoring.job import Job
-from batch.storage import objects as storage
+from batch.storage import objects
 from sonode.console import UserError
 from sonode.local_s3 import LocalS3
 from tests.batch.clusters import ClusterArchive, RayCluster, fake_opened, unlike_opened
@@ -80,8 +80,8 @@ def night(tmp_path: Path) -> Callable[..., Night]:
         images = [special.get(row, b"p=0.%02d" % row) for row in range(ROWS)]
         uris = put_images(folder, *images)
         columns = {"study_id": [f"s{row}" for row in range(ROWS)], "image_uri": uris}
-        manifest = put_table(storage.join(folder, "m.parquet"), columns)
-        return Night(folder, tmp_path, manifest, storage.join(folder, "out"))
+        manifest = put_table(objects.join(folder, "m.parquet"), columns)
+        return Night(folder, tmp_path, manifest, objects.join(folder, "out"))
 
     return make
 
@@ -115,7 +115,7 @@ class Watched:
 
 def alone(night: Night, **options: Any) -> str:
     """The same by the local executor, undisturbed; where its results are."""
-    out = storage.join(night.folder, "alone")
+    out = objects.join(night.folder, "alone")
     (night.fakes / "die once").touch()
     (night.fakes / "lose the device once").touch()
     run(night.manifest, out, ClusterArchive(night.fakes), **options)
@@ -129,13 +129,13 @@ def assert_the_same(night: Night, out: str) -> None:
         for head in ("malignancy", "alnm"):
             uri = row.pop(f"{head}_heatmap_uri", None)
             if uri is not None:  # named by its place; the picture is what counts
-                row[f"{head}_heatmap"] = storage.read(uri).data
+                row[f"{head}_heatmap"] = objects.read(uri).data
     assert found == expected
     assert len(found) == ROWS
     names = [
         [
             uri.removeprefix(place)
-            for uri in storage.list_files(place, deep=True)
+            for uri in objects.list_files(place, deep=True)
             if not uri.endswith(".partial")  # of a worker that died; no reader takes them
         ]
         for place in (night.out, out)
@@ -161,9 +161,9 @@ def test_the_results_are_those_of_the_local_executor(
     tonight = night({7: b"bad", 12: b"slow", 20: b"poison", 31: b"poison to decode"}, folder)
     # What stands in earlier results travels to the workers as well.
     before = put_table(
-        storage.join(folder, "b.parquet"), {"image_uri": [f"images/{row}.png" for row in range(5)]}
+        objects.join(folder, "b.parquet"), {"image_uri": [f"images/{row}.png" for row in range(5)]}
     )
-    old = storage.join(folder, "old")
+    old = objects.join(folder, "old")
     run(before, old, ClusterArchive(tmp_path), explain="gradcam", date="2026-11-21")
     options = {"explain": "gradcam", "since": old}
     expected = alone(tonight, **options)
@@ -199,7 +199,7 @@ def test_a_worker_that_dies_and_one_that_loses_its_device_cost_no_row(
     tonight = night({10: b"die once", 25: b"lose the device once"})
     summary = on_ray(tonight, cluster[0])
     assert summary.by_status == {"ok": ROWS, "failed": 0}
-    assert "a worker is lost (ActorDiedError), and its" in caplog.text
+    assert "a worker is lost (ActorDiedError); other workers" in caplog.text
     assert "a worker is lost (the device no longer responds" in caplog.text
     assert "4711" not in caplog.text
     assert len(loads("open")) == 1  # all but the one that died have closed their archive
@@ -226,14 +226,14 @@ def test_a_shard_that_kills_its_workers_is_given_up_and_no_other(
     cluster: Any, night: Any, caplog: Any, capsys: Any
 ) -> None:
     tonight = night({16: b"die"})
-    with pytest.raises(UserError, match="4 workers each have died of these shards") as caught:
+    with pytest.raises(UserError, match="4 workers died with each of these shards") as caught:
         on_ray(tonight, cluster[0])
     assert caught.value.details == ["shard 5, of 3 rows"]
     assert caplog.text.count("a worker is lost (ActorDiedError)") == 4
     assert capsys.readouterr().out == ""  # where --json has its line
     ids = [row["study_id"] for row in rows_of(tonight.out)]
     assert ids == [f"s{row}" for row in range(ROWS) if row not in (15, 16, 17)]
-    assert not storage.exists(storage.join(tonight.out, f"_runs/{PLACE}/run.json"))
+    assert not objects.exists(objects.join(tonight.out, f"_runs/{PLACE}/run.json"))
 
     put_images(tonight.folder, *(b"p=0.%02d" % row for row in range(17)))
     summary = on_ray(tonight, cluster[0])
@@ -246,7 +246,7 @@ def test_a_node_with_another_archive_gets_no_work(cluster: Any, night: Any, capl
     summary = on_ray(tonight, cluster[0], opener=unlike_opened)
     assert summary.by_status == {"ok": ROWS, "failed": 0}
     assert len({row["model_sha256"] for row in rows_of(tonight.out)}) == 1
-    assert "a worker cannot begin (a node has another archive there than the first" in caplog.text
+    assert "a worker cannot start (the archive of a node differs" in caplog.text
 
 
 def test_an_archive_that_no_node_has(cluster: Any, tmp_path: Path) -> None:
@@ -307,6 +307,8 @@ def test_results_on_a_disk_of_the_nodes_own_are_refused(tmp_path: Path) -> None:
         batch_size=1,
     )
     worker.load()
-    with pytest.raises(UserError, match=r"out is not the same folder on node .* need s3:// or a"):
+    with pytest.raises(
+        UserError, match=r"out is another folder on node .*; give an s3:// URI or a"
+    ):
         worker.score(portable(job), Limits(), 0, b"")
     assert not (tmp_path / "out").exists()

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch.manifest import read as manifest
-from batch.storage import objects as storage
+from batch.storage import objects
 from sonode.console import UserError
 
 
 def rows_of(uri: str, **options: Any) -> list[str]:
-    with manifest.opened(uri, reserved=(), **options) as found:
+    with manifest.open_manifest(uri, reserved=(), **options) as found:
         return [uri for table in found.tables(99) for uri in table["image_uri"].to_pylist()]
 
 
@@ -43,17 +43,17 @@ def test_parquet_is_known_by_content_where_its_name_does_not_tell(
 ) -> None:
     names = ("a.parquet", "b.parq", "c.PQ", "d.parquet.snappy", "20261122_0815_x7k2")
     for name in names:  # the last as Athena writes it
-        put_table(storage.join(folder, f"m/{name}"), {"image_uri": [f"{name}.png"]})
-    assert sorted(rows_of(storage.join(folder, "m"))) == sorted(f"{name}.png" for name in names)
+        put_table(objects.join(folder, f"m/{name}"), {"image_uri": [f"{name}.png"]})
+    assert sorted(rows_of(objects.join(folder, "m"))) == sorted(f"{name}.png" for name in names)
     assert not caplog.records
-    storage.write(storage.join(folder, "m/notes.txt"), b"not a table")
-    storage.write(storage.join(folder, "m/empty"), b"")
-    storage.write(storage.join(folder, "m/images/smith-1970.png"), b"p=0.5")
-    assert len(rows_of(storage.join(folder, "m"))) == len(names)
+    objects.write(objects.join(folder, "m/notes.txt"), b"not a table")
+    objects.write(objects.join(folder, "m/empty"), b"")
+    objects.write(objects.join(folder, "m/images/smith-1970.png"), b"p=0.5")
+    assert len(rows_of(objects.join(folder, "m"))) == len(names)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage().endswith(
-        ": 5 Parquet files are read; other files there are not: 1 with .txt, 1 with no suffix, "
+        ": 5 Parquet files are read; other files there are ignored: 1 with .txt, 1 with no suffix, "
         "1 in folders below"
     )
 
@@ -62,7 +62,9 @@ def test_what_is_called_parquet_and_is_none_is_refused(tmp_path: Path, put_table
     put_table(str(tmp_path / "a.parquet"), {"image_uri": ["a.png"]})
     packed = gzip.compress((tmp_path / "a.parquet").read_bytes())
     (tmp_path / "b.parquet.gz").write_bytes(packed)
-    with pytest.raises(UserError, match=r"b\.parquet\.gz: called Parquet, and none by content"):
+    with pytest.raises(
+        UserError, match=r"b\.parquet\.gz: named as Parquet, but their content is not"
+    ):
         rows_of(str(tmp_path))
 
 
@@ -78,15 +80,15 @@ def test_what_is_called_parquet_and_is_none_is_refused(tmp_path: Path, put_table
 def test_tables_whose_log_says_which_rows_count_are_refused(
     folder: str, put_table: Any, log: str, kind: str
 ) -> None:
-    table = storage.join(folder, "table")
+    table = objects.join(folder, "table")
     places = ("", "date=2026-11-22", "data/date=2026-11-22") if "meta" in log else ("", "date=1")
     files = [
-        put_table(storage.join(table, f"{place}/1.parquet".lstrip("/")), {"image_uri": ["a.png"]})
+        put_table(objects.join(table, f"{place}/1.parquet".lstrip("/")), {"image_uri": ["a.png"]})
         for place in places
     ]
-    assert rows_of(files[0]) == rows_of(storage.parent(files[1])) == ["a.png"]
-    storage.write(storage.join(table, log), b"{}")
-    for uri in (table, *files, *map(storage.parent, files)):
+    assert rows_of(files[0]) == rows_of(objects.parent(files[1])) == ["a.png"]
+    objects.write(objects.join(table, log), b"{}")
+    for uri in (table, *files, *map(objects.parent, files)):
         with pytest.raises(UserError, match=f"belongs to {kind}, whose log .* export") as caught:
             rows_of(uri)
         assert "Parquet: " in str(caught.value)

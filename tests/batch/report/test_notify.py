@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from batch.report import notify as finish
+from batch.report import notify
 from batch.storage.s3_client import is_loopback
 from tests.batch.stub_store import StubStore
 
@@ -18,7 +18,7 @@ def test_a_webhook_on_this_machine_is_told_past_the_proxy(
     without_exceptions(monkeypatch)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     stub.fault = lambda *_: (200, {}, b"")
-    finish.told(f"{stub.address}/hook", "done", {})
+    notify.report_end(f"{stub.address}/hook", "done", {})
     assert stub.requests == ["POST /hook"]
     assert capsys.readouterr().err == ""
 
@@ -29,9 +29,11 @@ def test_a_proxy_that_httpx_cannot_take_is_a_warning(
 ) -> None:
     without_exceptions(monkeypatch)
     monkeypatch.setenv("HTTP_PROXY", proxy)
-    finish.told("http://store.invalid/secret", "done", {})
+    notify.report_end("http://store.invalid/secret", "done", {})
     errors = capsys.readouterr().err
-    assert "was not told: HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is no http:// address" in errors
+    assert (
+        "was not notified: HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is not an http:// address" in errors
+    )
     assert not {"secret", "hunter2"} & set(errors.replace("/", " ").replace(":", " ").split())
 
 

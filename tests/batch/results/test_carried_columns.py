@@ -18,7 +18,7 @@ import pytest
 from batch import run as scorer
 from batch.manifest import read as manifest
 from batch.results import carried_columns as carried
-from batch.storage import objects as storage
+from batch.storage import objects
 from sonode.console import UserError
 from tests.batch.conftest import FakeArchive, put_table
 from tests.batch.test_run import put_images, run
@@ -49,14 +49,14 @@ def test_kindred_types_are_brought_to_the_first_nights(
 ) -> None:
     night(tmp_path, 22, first)
     night(tmp_path, 23, second)
-    parts = storage.list_files(str(tmp_path / "out"), deep=True)
+    parts = objects.list_files(str(tmp_path / "out"), deep=True)
     assert len({str(pq.read_schema(part).field("age").type) for part in parts}) == 1
     read = pq.read_table(tmp_path / "out")["age"].to_pylist()
     assert ["nan" if str(x) == "nan" else x for x in read] == values
     assert len(pd.read_parquet(tmp_path / "out")) == len(values)
     # And as often as they are run again: the same parts.
     night(tmp_path, 23, second)
-    assert storage.list_files(str(tmp_path / "out"), deep=True) == parts
+    assert objects.list_files(str(tmp_path / "out"), deep=True) == parts
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_scored(
     tmp_path: Path, first: pa.Array, second: pa.Array
 ) -> None:
     night(tmp_path, 22, first)
-    with pytest.raises(UserError, match="do not go with those of earlier nights") as caught:
+    with pytest.raises(UserError, match="do not match those of the results there") as caught:
         night(tmp_path, 23, second)
     (line,) = caught.value.details
     assert line.startswith("column 'age' is ")
@@ -103,15 +103,15 @@ def test_columns_of_a_later_night_are_added(tmp_path: Path) -> None:
 
 def test_two_first_nights_at_once_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two that have seen no types yet, the slower takes those of the faster one."""
-    create = storage.create
+    create = objects.create
 
     def late(uri: str, data: bytes) -> None:
         if uri.endswith("columns.arrow"):
-            monkeypatch.setattr(storage, "create", create)
+            monkeypatch.setattr(objects, "create", create)
             night(tmp_path, 22, pa.array([40.5]))
         create(uri, data)
 
-    monkeypatch.setattr(storage, "create", late)
+    monkeypatch.setattr(objects, "create", late)
     night(tmp_path, 23, pa.array([41]))
     assert pq.read_table(tmp_path / "out")["age"].to_pylist() == [40.5, 41.0]
 
@@ -119,7 +119,7 @@ def test_two_first_nights_at_once_agree(tmp_path: Path, monkeypatch: pytest.Monk
 def test_types_that_cannot_be_read_end_a_run(tmp_path: Path) -> None:
     night(tmp_path, 22, pa.array([40]))
     (tmp_path / "out/_runs/columns.arrow").write_bytes(b"none")
-    with pytest.raises(UserError, match=r"columns\.arrow: not what a run has written there"):
+    with pytest.raises(UserError, match=r"columns\.arrow: not a file that a run wrote"):
         night(tmp_path, 23, pa.array([40]))
 
 
@@ -143,7 +143,7 @@ def test_types_that_readers_do_not_share_are_carried_as_ones_that_they_do(tmp_pa
         }
     )
     run(put_table(str(tmp_path / "m.parquet"), given), str(tmp_path / "out"), FakeArchive())
-    (part,) = storage.list_files(str(tmp_path / "out"), deep=True)
+    (part,) = objects.list_files(str(tmp_path / "out"), deep=True)
     table = pq.ParquetFile(part).read()
     rows = table.to_pylist()
     assert rows[0]["clock"] == "12:34:56.000007"
@@ -162,6 +162,6 @@ def test_types_that_readers_do_not_share_are_carried_as_ones_that_they_do(tmp_pa
 
 def test_types_are_only_looked_at_by_a_plan(tmp_path: Path, put_table: Any) -> None:
     given = put_table(str(tmp_path / "m.parquet"), {"image_uri": ["a.png"]})
-    with manifest.opened(given, reserved=()) as found:
+    with manifest.open_manifest(given, reserved=()) as found:
         assert carried.agreed(found, str(tmp_path / "out"), dry=True).schema == found.schema
     assert not (tmp_path / "out").exists()

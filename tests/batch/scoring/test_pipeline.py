@@ -22,7 +22,7 @@ from batch.scoring.decoders import Decoders, TimeLimit
 from batch.scoring.fetching import Limits
 from batch.scoring.job import Job
 from batch.scoring.pipeline import Pipeline
-from batch.storage import objects as storage
+from batch.storage import objects
 from sonode.console import UserError
 from tests.batch.conftest import FakeArchive
 from tests.batch.test_run import put_images, rows_of, run
@@ -104,7 +104,7 @@ def test_whatever_a_fetch_raises_is_its_rows_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uris = put_images(str(tmp_path), b"p=0.1", b"p=0.2", b"p=0.3")
-    read = storage.read
+    read = objects.read
 
     def reading(uri: str, **options: Any) -> Any:
         if uri == uris[1]:
@@ -112,7 +112,7 @@ def test_whatever_a_fetch_raises_is_its_rows_failure(
             raise KeyError("of patient 4711")
         return read(uri, **options)
 
-    monkeypatch.setattr(storage, "read", reading)
+    monkeypatch.setattr(objects, "read", reading)
     rows = scored(FakeArchive(), uris, Limits(bytes_in_memory=5))
     assert [row.get("code") for row in rows] == [None, "fetch_failed", None]
     assert rows[1]["stage"] == "fetch"
@@ -249,7 +249,7 @@ def test_too_many_that_hang_end_the_run_which_then_goes_on_without_them(
     out = str(tmp_path / "out")
     limits = Limits(row_seconds=0.2, rows_given_up=2)
     try:
-        with pytest.raises(UserError, match=r"3 images were not decoded within 0.2 s each"):
+        with pytest.raises(UserError, match=r"3 images were not decoded within 0.2 s"):
             run(manifest, out, archive, shard_rows=50, limits=limits)
         assert all(thread.daemon for thread in threading.enumerate() if thread.name == "decode")
         codes = [row["code"] for row in rows_of(out)]
@@ -324,7 +324,7 @@ def test_a_lost_device_ends_the_run_before_rows_are_failed(tmp_path: Path, put_t
     out = str(tmp_path / "out")
     with pytest.raises(UserError, match=r"the device no longer responds \(inference_failed\)"):
         run(manifest, out, archive)
-    assert storage.list_files(out, deep=True) == []
+    assert objects.list_files(out, deep=True) == []
 
 
 def test_a_device_that_is_lost_in_an_explanation_ends_the_run_at_once(
@@ -339,7 +339,7 @@ def test_a_device_that_is_lost_in_an_explanation_ends_the_run_at_once(
     out = str(tmp_path / "out")
     with pytest.raises(UserError, match=r"no longer responds \(explanation_failed\)"):
         run(manifest, out, archive)
-    assert storage.list_files(out, deep=True) == []
+    assert objects.list_files(out, deep=True) == []
 
 
 def test_the_budget_lets_the_next_in_turn_through_first() -> None:
@@ -401,7 +401,7 @@ def test_memory_and_first_score_do_not_depend_on_the_manifest(tmp_path: Path) ->
 
     uri = put_table(str(tmp_path / "m.parquet"), table)
     before = pa.total_allocated_bytes()
-    with manifest.opened(uri, reserved=()) as found:
+    with manifest.open_manifest(uri, reserved=()) as found:
         shards = scorer._shards(found, 1024)
         for _ in range(100):
             next(shards)

@@ -12,14 +12,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from batch import layout
 from batch import run as scorer
 from batch.executors.ray_worker import Worker, portable
 from batch.manifest.read import encoded
-from batch.results import run_registry as claims
 from batch.scoring import parts, shards
 from batch.scoring.fetching import Limits
 from batch.scoring.job import Job
-from batch.storage import objects as storage
+from batch.storage import objects
 from sonode.console import UserError
 from tests.batch.conftest import FakeArchive, put_table
 from tests.batch.test_run import put_images, rows_of, run
@@ -53,7 +53,7 @@ def test_what_was_found_is_written_and_the_rest_is_done_by_the_next_run(
             with pytest.raises(KeyboardInterrupt):
                 scorer.score(manifest, out, archive, progress=interrupted, **options)
         else:
-            with pytest.raises(scorer.Stopped, match="what was found is written"):
+            with pytest.raises(scorer.Stopped, match="the results so far are written"):
                 run(manifest, out, archive, shard_rows=50, max_failures="2")
     finally:
         archive.released.set()
@@ -62,7 +62,7 @@ def test_what_was_found_is_written_and_the_rest_is_done_by_the_next_run(
         *[(None, "unsupported_image")] * 3,
         (None, "not_reached"),
     ]
-    storage.write(str(tmp_path / "images" / f"{ROWS - 1}.png"), b"p=0.75")
+    objects.write(str(tmp_path / "images" / f"{ROWS - 1}.png"), b"p=0.75")
     again = FakeArchive()
     planned = scorer.plan(manifest, out, again, explain=None, retry_failed=False)
     assert (planned.shards_done, planned.rows_ok, planned.rows_failed) == (0, 8, 3)
@@ -157,7 +157,7 @@ def test_a_worker_that_is_closed_writes_what_it_has(tmp_path: Path, manifest: st
     known = threading.Semaphore(0)
     out = str(tmp_path / "out")
     job = Job(archive=archive, out=out, date="2026-11-22", folder="/", explain=None, batch_size=4)
-    storage.write(claims.started(out, job.partition), b"{}")
+    objects.write(objects.join(out, layout.started(job.partition)), b"{}")
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool:
         found = shards._Part.found
 
@@ -185,4 +185,4 @@ def test_an_interrupted_shard_without_a_row_leaves_no_part(tmp_path: Path, put_t
     archive.lost = True
     with pytest.raises(UserError):
         run(manifest, str(tmp_path / "out"), archive)
-    assert storage.list_files(str(tmp_path / "out"), deep=True) == []
+    assert objects.list_files(str(tmp_path / "out"), deep=True) == []

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from batch import layout
 from batch import run as scorer
 from batch.results import schema as results
 from batch.storage import checks as storage_checks
-from batch.storage import objects as storage
+from batch.storage import objects
 from batch.storage.errors import ConditionUnknown, ObjectChanged, ObjectExists
 from sonode.console import UserError
 from tests.batch.stub_store import Answer, StubStore, error
@@ -22,8 +23,8 @@ def test_a_store_with_conditions_is_taken_again_and_again(s3: str, tmp_path: Pat
     for out in (s3, s3, str(tmp_path)):
         storage_checks.check_readable(out)
         storage_checks.check_store(out)
-    assert storage.list_files(s3, deep=True) == []  # readers pass over the probe
-    assert storage.exists(f"{s3}/{storage_checks.PROBE}")
+    assert objects.list_files(s3, deep=True) == []  # readers pass over the probe
+    assert objects.exists(f"{s3}/{layout.STORE_CHECK}")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -48,7 +49,7 @@ def test_a_store_without_conditions_is_for_a_single_writer(
     with pytest.raises(UserError, match=f"the store {why}, so that two runs .*--single-writer"):
         run(manifest, OUT, archive)
     there = [name for name in stub.objects if name.startswith("studies/out/")]
-    assert there == [f"studies/out/{storage_checks.PROBE}"]
+    assert there == [f"studies/out/{layout.STORE_CHECK}"]
     assert run(manifest, OUT, archive, single_writer=True).by_status == {"ok": 2, "failed": 0}
     again = run(manifest, OUT, archive, single_writer=True)
     assert (again.scored, again.rows) == (0, 2)
@@ -73,15 +74,15 @@ def test_a_plan_writes_nothing_and_asks_nothing_of_the_store(
 
 def test_where_conditions_are_not_known_they_are_looked_after(stub: StubStore) -> None:
     stub.fault = unconditional
-    storage.create(f"{OUT}/x", b"one")
+    objects.create(f"{OUT}/x", b"one")
     with pytest.raises(ObjectExists):
-        storage.create(f"{OUT}/x", b"two")
+        objects.create(f"{OUT}/x", b"two")
     with pytest.raises(ObjectChanged):
-        storage.replace(f"{OUT}/x", b"two", "0" * 32)
-    storage.replace(f"{OUT}/x", b"two", storage.etag_of(f"{OUT}/x"))
-    assert storage.read(f"{OUT}/x").data == b"two"
+        objects.replace(f"{OUT}/x", b"two", "0" * 32)
+    objects.replace(f"{OUT}/x", b"two", objects.etag_of(f"{OUT}/x"))
+    assert objects.read(f"{OUT}/x").data == b"two"
     with pytest.raises(ConditionUnknown):
-        storage.create(f"{OUT}/y", b"", emulated=False)
+        objects.create(f"{OUT}/y", b"", emulated=False)
 
 
 def test_a_store_that_ignores_if_match_alone(stub: StubStore) -> None:

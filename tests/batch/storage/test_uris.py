@@ -5,8 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from batch.storage import objects as storage
-from batch.storage import uris
+from batch.storage import objects, uris
 
 LOCAL = {
     "x.png": "/night/x.png",
@@ -46,11 +45,11 @@ def test_what_an_image_uri_names(folder: str, named: dict[str, str]) -> None:
 
 
 def test_a_relative_path_reads_the_same_image_in_a_store_and_on_disk(folder: str) -> None:
-    place = storage.join(folder, "m/night")
-    storage.write(storage.join(folder, "m/x.png"), b"up")
-    storage.write(storage.join(place, "images/x.png"), b"below")
+    place = objects.join(folder, "m/night")
+    objects.write(objects.join(folder, "m/x.png"), b"up")
+    objects.write(objects.join(place, "images/x.png"), b"below")
     read = {
-        uri: storage.read(uris.absolute(uri, place)).data
+        uri: objects.read(uris.absolute(uri, place)).data
         for uri in ("../x.png", "./images/x.png", "images/../images/x.png", "../night/images/x.png")
     }
     assert list(read.values()) == [b"up", b"below", b"below", b"below"]
@@ -66,8 +65,8 @@ def test_a_relative_path_reads_the_same_image_in_a_store_and_on_disk(folder: str
         ("s3://smith-1970", "/night", "is not s3://bucket/key"),
         ("s3a://smith-1970/", "/night", "is not s3://bucket/key"),
         ("../../../smith-1970", "s3://b/m/night", "leads out of the bucket"),
-        ("s3://b/m/../smith-1970", "/night", "has . or .. for a folder"),
-        ("s3a://b/./smith-1970", "/night", "has . or .. for a folder"),
+        ("s3://b/m/../smith-1970", "/night", "has . or .. as a folder"),
+        ("s3a://b/./smith-1970", "/night", "has . or .. as a folder"),
     ],
 )
 def test_what_names_nothing_is_a_fault(uri: str | None, folder: str, fault: str) -> None:

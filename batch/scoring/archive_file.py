@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batch.storage import objects as storage
+from batch.storage import objects
 from batch.storage.errors import StorageError
 from sonode.console import UserError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def opened(uri: str, settings: Mapping[str, object]) -> Iterator[LoadedArchive]:
+def open_archive(uri: str, settings: Mapping[str, object]) -> Iterator[LoadedArchive]:
     """Load an archive for the length of the block; `settings` as in `archives.packing.loader`.
 
     Raises UserError where it cannot be read, ArchiveError where it does not start.
@@ -31,11 +31,11 @@ def opened(uri: str, settings: Mapping[str, object]) -> Iterator[LoadedArchive]:
 @contextmanager
 def _local_copy(uri: str) -> Iterator[Path]:
     """Give an archive as a local file, fetched from S3 for the length of the block if need be."""
-    if not storage.is_s3(uri):
+    if not objects.is_s3(uri):
         yield Path(uri)
         return
     try:
-        data = storage.read(uri).data
+        data = objects.read(uri).data
     except StorageError as error:
         raise UserError(f"archive {uri}: {error}") from None
     with tempfile.TemporaryDirectory(prefix="sonode-") as folder:

@@ -1,0 +1,62 @@
+"""Where everything lies below OUT, the folder of the results; the names are relative to it.
+
+    date=YYYY-MM-DD/model=NAME-VERSION/         the results of one manifest, date and model
+        part-INDEX-KEY.parquet                  one shard
+    _heatmaps/KEY-HEAD.png
+    _runs/date=YYYY-MM-DD/model=NAME-VERSION/
+        started.json                            which run owns the folder of results of that name
+        run.json, report.html                   written last: the run is complete
+    _runs/manifests/KEY-NAME-VERSION.json       the date of a manifest
+    _runs/columns.arrow                         the type of each column that manifests bring along
+    _runs/store-check                           what every run writes to try the store
+
+Readers of Parquet datasets pass over folders whose names begin with `_`.
+"""
+
+from __future__ import annotations
+
+PARTITIONS = ("date", "model")  # columns that readers add, from the names of the folders
+RUNS = "_runs"
+COLUMN_TYPES = f"{RUNS}/columns.arrow"
+STORE_CHECK = f"{RUNS}/store-check"
+ALL_PARTS = "date=*/*/*.parquet"  # Polars does not pass over folders with a `_`
+
+
+def partition(date: str, name: str, version: str) -> str:
+    """The folder of the results of one manifest, date and model."""
+    return f"date={date}/model={name}-{version}"
+
+
+def part(partition: str, index: int, key: str) -> str:
+    """The file of a shard's results."""
+    return f"{partition}/part-{index:05d}-{key}.parquet"
+
+
+def is_part(uri: str) -> bool:
+    """Whether a file of a folder of results holds results."""
+    return uri.endswith(".parquet")
+
+
+def heat_map(key: str, head: str) -> str:
+    """The heat map of a row and head."""
+    return f"_heatmaps/{key}-{head}.png"
+
+
+def started(partition: str) -> str:
+    """The record of the run that owns a partition."""
+    return f"{RUNS}/{partition}/started.json"
+
+
+def run_record(partition: str) -> str:
+    """What the last complete run of a partition was."""
+    return f"{RUNS}/{partition}/run.json"
+
+
+def report(partition: str) -> str:
+    """The page of that run."""
+    return f"{RUNS}/{partition}/report.html"
+
+
+def manifest_date(key: str, name: str, version: str) -> str:
+    """The record of the date that a manifest has for a model."""
+    return f"{RUNS}/manifests/{key}-{name}-{version}.json"
