@@ -74,11 +74,11 @@ def progress(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
 
         yield from track(items, description=what, total=total, transient=True)
         return
-    told, last = 0, time.monotonic()
+    shown, last = 0, time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
-        if 10 * done // total > told and time.monotonic() - last >= 10:
-            told, last = 10 * done // total, time.monotonic()
+        if 10 * done // total > shown and time.monotonic() - last >= 10:
+            shown, last = 10 * done // total, time.monotonic()
             print(
                 f"{what}: {done} of {total} ({100 * done // total} %)", file=sys.stderr, flush=True
             )

@@ -108,7 +108,7 @@ def _of_values(
 
 
 def _whole(column: pa.Field, files: tuple[Path, ...], schemas: Sequence[pa.Schema]) -> pa.Field:
-    """The column in whole numbers, where floats of some files are, as pandas makes of a gap."""
+    """The column as integers if some files have floats that pandas made of a gap."""
     kinds = [schema.field(column.name).type for schema in schemas]
     if not pa.types.is_floating(column.type) or not any(map(pa.types.is_integer, kinds)):
         return column
