@@ -35,7 +35,7 @@ OWNER = 10_001
             "gateway/requests.jsonl",
             lambda state: Nginx(state / "gateway", 2).start(lambda _: 1 / 0),
         ),
-        (f"key.{os.getpid()}-0.part", lambda state: write_private(state, state / "key", b"new")),
+        ("key.{pid}-0.part", lambda state: write_private(state, state / "key", b"new")),
     ],
 )
 def test_root_gives_no_file_away_to_which_the_owner_has_a_link_lead(
@@ -45,7 +45,7 @@ def test_root_gives_no_file_away_to_which_the_owner_has_a_link_lead(
     state, victim = tmp_path / "state", tmp_path / "victim"
     make_folder(tmp_path, state / "gateway")
     victim.write_text("root's")
-    (state / name).symlink_to(victim)
+    (state / name.format(pid=os.getpid())).symlink_to(victim)
     for path in (state, state / "gateway"):
         os.chown(path, OWNER, -1)
     with suppress(OSError, ZeroDivisionError):
