@@ -39,7 +39,7 @@ batch.commands.mount(app)
 @app.command(rich_help_panel="Demo")
 def demo(
     out: str = typer.Argument(help="A new folder for all that the demo makes."),
-    cohort: str = typer.Option("", help="A cohort folder to use in place of the phantom."),
+    cohort: str = typer.Option("", help="A cohort folder to use instead of the phantom."),
     seed: int = typer.Option(0, help="Seed of the phantom cohort and of the training."),
 ) -> None:
     """Run every step on this machine: cohort, training, archive, TorchServe, S3, batch."""

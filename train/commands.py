@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 importers = typer.Typer(cls=CommandGroup, help="Make a cohort from a public or your own data set.")
 
-OUT = typer.Argument(help="Folder of the cohort; images stay where they are.")
-BOOTSTRAP = typer.Option(2000, min=100, help="Draws of patients behind each interval.")
-NAME = typer.Option("cohort", help="What cards and reports call it.")
+OUT = typer.Argument(help="Folder for the cohort; images stay where they are.")
+BOOTSTRAP = typer.Option(2000, min=100, help="Bootstrap draws of patients for each interval.")
+NAME = typer.Option("cohort", help="Name of the cohort in cards and reports.")
 DROP_FAULTY = typer.Option(
-    False, "--drop-faulty", help="Leave rows with faults out, and say which, instead of stopping."
+    False, "--drop-faulty", help="Leave out faulty rows and list them, instead of stopping."
 )
 
 COLUMN = typer.Option(
     [],
     metavar="NAME=KIND",
-    help="Whether a further column holds a `number` or a `label`; may be given several times.",
+    help="Whether an extra column is a `number` or a `label`; repeatable.",
 )
 
 
@@ -62,7 +62,7 @@ def phantom(
 @importers.command()
 def csv(
     source: Path = typer.Argument(
-        metavar="SRC", help="A .csv or .parquet with patient_id, image, and what else is known."
+        metavar="SRC", help="A .csv or .parquet with patient_id, image and any labels."
     ),
     out: Path = OUT,
     name: str = NAME,
@@ -159,7 +159,7 @@ def kinds_of(columns: list[str]) -> dict[str, str]:
 
 
 def report(cohort: Cohort) -> None:
-    """Say what a cohort holds; missing labels are counted, not hidden."""
+    """Print the size of a cohort and its labels, the missing ones too."""
     rows = cohort.table
     say(f"cohort of {cohort.patients}, {len(rows)} lesion boxes: {cohort.folder}")
     for column, labels in (
@@ -180,7 +180,7 @@ def report(cohort: Cohort) -> None:
 
 def describe(
     cohort: Path = typer.Argument(help="Folder of a cohort."),
-    csv: Path | None = typer.Option(None, help="Write the table here as well."),
+    csv: Path | None = typer.Option(None, help="Also write the table to this file."),
 ) -> None:
     """The paper's Table 1: patients by malignancy and by lymph nodes, with p-values."""
     from train.cohorts.cohort import load_cohort
@@ -227,7 +227,7 @@ def train(context: typer.Context) -> None:
         say(_TRAIN_HELP)
         return
     if arguments[0] not in ("fit", "validate", "test"):
-        raise UserError(f"train {arguments[0]}: no such step; give fit, validate or test")
+        raise UserError(f"train {arguments[0]}: unknown step; give fit, validate or test")
     from train.fitting.cli import run
 
     run(arguments)
@@ -235,9 +235,11 @@ def train(context: typer.Context) -> None:
 
 def ablate(
     cohort: Path = typer.Argument(help="Folder of a cohort with both labels."),
-    out: Path = typer.Argument(help="Folder of the runs; what is done there is not repeated."),
+    out: Path = typer.Argument(help="Folder for the runs; finished runs are not repeated."),
     seeds: int = typer.Option(5, min=2, help="Runs per variant."),
-    config: Path | None = typer.Option(None, help="YAML of each run; configs/ablation.yaml."),
+    config: Path | None = typer.Option(
+        None, help="YAML for each run; default: configs/ablation.yaml."
+    ),
 ) -> None:
     """Single tasks, multi-task, hierarchical loss, chain, max-constraint: the same split."""
     from train.evidence import ablation
@@ -249,12 +251,16 @@ def ablate(
 
 def margin(
     cohort: Path = typer.Argument(help="Folder of a cohort with both labels."),
-    out: Path = typer.Argument(help="Folder of the runs; what is done there is not repeated."),
-    margins: list[float] = typer.Option([0.0, 0.05, 0.1, 0.2, 0.3], min=0, max=1, help="The grid."),
+    out: Path = typer.Argument(help="Folder for the runs; finished runs are not repeated."),
+    margins: list[float] = typer.Option(
+        [0.0, 0.05, 0.1, 0.2, 0.3], min=0, max=1, help="Margins to try."
+    ),
     seeds: int = typer.Option(3, min=1, help="Runs per margin."),
-    config: Path | None = typer.Option(None, help="YAML of each run; configs/ablation.yaml."),
+    config: Path | None = typer.Option(
+        None, help="YAML for each run; default: configs/ablation.yaml."
+    ),
 ) -> None:
-    """Search the hierarchical loss's margin on the validation part."""
+    """Search the margin of the hierarchical loss on the validation part."""
     from train.evidence import ablation
 
     found = ablation.search_margin(
@@ -271,17 +277,17 @@ def margin(
 
 def radiomics(
     cohort: Path = typer.Argument(help="Folder of a cohort."),
-    out: Path = typer.Argument(help="A new folder for features, forests' record and report."),
+    out: Path = typer.Argument(help="A new folder for features, forests and report."),
     features: Literal["93", "102"] = typer.Option(
-        "93", help="102 adds the nine shape features, which see the box only."
+        "93", help="102 adds nine shape features, which depend on the box only."
     ),
-    split_seed: int = typer.Option(0, help="The split's seed; the same as of the network."),
+    split_seed: int = typer.Option(0, help="Seed of the split; the same as for the network."),
     seed: int = typer.Option(
         0, min=0, max=2**32 - 1, help="Seed of Boruta, the forests and the bootstrap."
     ),
     bootstrap: int = BOOTSTRAP,
     reuse: Path | None = typer.Option(
-        None, help="OUT of an earlier run, to take the features of equal boxes from."
+        None, help="OUT of a previous run; features of equal boxes are reused."
     ),
 ) -> None:
     """The paper's baseline: radiomics features, Boruta, a random forest per head; same report."""
@@ -303,7 +309,7 @@ def evaluate(
     cohort: Path = typer.Argument(help="Folder of the cohort."),
     out: Path = typer.Argument(help="A new folder for metrics, predictions and report."),
     part: Literal["val", "test", "all"] = typer.Option(
-        "test", help="Part of the training's split; all of another cohort."
+        "test", help="Part of the training's split; `all` for another cohort."
     ),
     seed: int = typer.Option(0, min=0, help="Seed of the bootstrap."),
     bootstrap: int = BOOTSTRAP,
@@ -324,9 +330,11 @@ def evaluate(
 
 def versus(
     first: Path = typer.Argument(help="OUT of `sonode evaluate` or `sonode radiomics`."),
-    second: Path = typer.Argument(help="Another, on the same images."),
-    json_file: Path | None = typer.Option(None, "--json", help="Write the comparison here, too."),
-    seed: int = typer.Option(0, min=0, help="Seed of the draws of patients."),
+    second: Path = typer.Argument(help="A second one, on the same images."),
+    json_file: Path | None = typer.Option(
+        None, "--json", help="Also write the comparison to this file."
+    ),
+    seed: int = typer.Option(0, min=0, help="Seed of the bootstrap."),
 ) -> None:
     """Compare two models on the same images: difference of AUCs, interval, p-value."""
     from train.evidence.versus import show, write

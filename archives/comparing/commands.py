@@ -39,7 +39,9 @@ def mount(app: typer.Typer) -> None:
 def compare(
     archive_a: str = typer.Argument(metavar="A", help="The present .mar; path or s3:// URI."),
     archive_b: str = typer.Argument(metavar="B", help="The new .mar."),
-    manifest: str = typer.Argument(help="As of `sonode score`; columns named like heads: labels."),
+    manifest: str = typer.Argument(
+        help="As for `sonode score`; columns named like heads are labels."
+    ),
     out: Path = typer.Argument(help="A new folder for report.html, compare.json and heat maps."),
     *,
     policy: Path | None = typer.Option(
@@ -47,16 +49,18 @@ def compare(
         help="YAML of limits for B, for example archives/comparing/compare-policy.yaml.",
     ),
     carry: list[str] = typer.Option(
-        [], help="A manifest column to name flips by, e.g. image_uri; repeatable. Else the row."
+        [], help="Manifest column that identifies flips, e.g. image_uri; default: the row's number."
     ),
-    pictures: int = typer.Option(12, min=0, help="Flips that are shown with both heat maps."),
-    explain: str = typer.Option(HEAT_MAPS, help="Their method; both archives must have it."),
-    timed: int = typer.Option(96, min=0, help="Images to time both on; 0 for none."),
+    pictures: int = typer.Option(12, min=0, help="Number of flips shown with both heat maps."),
+    explain: str = typer.Option(HEAT_MAPS, help="Heat map method; both archives must have it."),
+    timed: int = typer.Option(96, min=0, help="Number of images to time; 0: none."),
     inference_engine: str | None = typer.Option(
-        None, help="How both networks run, e.g. eager; else as `sonode serve` would choose."
+        None, help="Inference engine of both, e.g. eager; default: as for `sonode serve`."
     ),
-    seed: int = typer.Option(0, min=0, help="Seed of the draws behind intervals."),
-    bootstrap: int = typer.Option(2000, min=100, help="Draws of patients behind each interval."),
+    seed: int = typer.Option(0, min=0, help="Seed of the bootstrap."),
+    bootstrap: int = typer.Option(
+        2000, min=100, help="Bootstrap draws of patients for each interval."
+    ),
     as_json: bool = typer.Option(
         False, "--json", help="Print compare.json as one line, without the flips."
     ),
@@ -191,7 +195,7 @@ def _compare(
 
 
 def _primary(about: dict[str, About]) -> dict[str, tuple[str, str]]:
-    """The set that each head is measured on beside all rows, by its parents; A's goes first."""
+    """The set that each head is measured on besides all rows, by its parents; A's goes first."""
     from train.cohorts.labels import primary_sets
 
     found: dict[str, tuple[str, str]] = {}
@@ -216,7 +220,7 @@ def _truth(
     about: dict[str, About],
     primary: dict[str, tuple[str, str]],
 ) -> dict[str, Any]:
-    """NAME_truth of each head, what tells the primary sets, and patient_id: each row's own where
+    """NAME_truth of each head, the columns of the primary sets, and patient_id: the row's own where
     the manifest has none.
 
     The column that a head was trained on counts where it is the same for both. Of a head that only
