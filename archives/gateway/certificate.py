@@ -1,7 +1,7 @@
-"""The gateway's certificate with its key: nginx gets a copy of the last pair that it took.
+"""The gateway's certificate with its key: nginx gets a copy of the last good pair.
 
-A renewal may leave a pair in part, of two halves that do not fit, or none. nginx would then refuse
-every configuration, and with it each step of a rollout, the way back included.
+A renewal may leave half a pair, a pair that does not match, or none. nginx would then refuse every
+configuration, and with it each step of a rollout, a rollback included.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ http {{
 class Pair:
     """What `--certificate` and `--certificate-key` name, as far as nginx takes it.
 
-    `refusal` is what nginx has against a configuration (see `archives.gateway.nginx`).
+    `refusal` gives nginx's reason to refuse a configuration (see `archives.gateway.nginx`).
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Pair:
         self._told = fault
 
     def refuse_expired(self) -> None:
-        """Raise UserError where the pair in use has expired: a start with it would help nobody."""
+        """Raise UserError where the pair in use has expired: clients would refuse it."""
         if self.expires is not None and self.expires <= time.time():
             raise UserError(f"--certificate {self._certificate}: has expired; renew it")
 

@@ -143,7 +143,7 @@ def was_tried(row: Row) -> bool:
 
 
 def is_load(row: Row) -> bool:
-    """Whether it was refused, or not mirrored, since too much was under way: nobody's fault."""
+    """Whether it was refused, or not mirrored, because of overload: not a version's fault."""
     return bool(row["code"] == BUSY)
 
 
@@ -163,7 +163,7 @@ def failed_tries(row: Row) -> int:
 
 
 def is_signed_failure(row: Row) -> bool:
-    """Whether a handler says of itself that it has failed; else a worker or a node is away."""
+    """Whether a handler reports its own failure; else a worker or a node is missing."""
     return int(row["status"]) >= 500 and row["code"] not in OWN_CODES
 
 

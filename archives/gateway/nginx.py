@@ -1,4 +1,4 @@
-"""One nginx in the foreground of nobody: started, adopted, changed without losing a request, ended.
+"""One nginx: started, adopted, reconfigured without losing a request, ended.
 
 nginx outlives its supervisor (kill -9) and goes on with its last configuration; the next supervisor
 adopts it. It leads a process group of its own, so that its workers are found when it is killed
@@ -166,7 +166,7 @@ class Nginx:
         self._loaded = serial
 
     def refusal(self, text: str) -> str:
-        """What nginx has against a configuration, in its own words; empty where it takes it."""
+        """Why nginx refuses a configuration, as it reports it; empty where it accepts it."""
         with os.fdopen(os.memfd_create("nginx.conf"), "wb") as file:  # a full disk does not matter
             file.write(text.encode())
             file.flush()
@@ -201,8 +201,8 @@ class Nginx:
     def rotate(self, limit: int = LOG_BYTES, kept: int = LOGS_KEPT) -> list[Path]:
         """Move logs beyond `limit` bytes aside, NAME-TIME.SUFFIX; no line is lost.
 
-        Of each log the latest `kept` that were moved stay. One that somebody else has moved is
-        begun anew, too.
+        Of each log the latest `kept` moved files stay. A log that somebody else has moved is
+        started again as well.
         """
         moved, away = [], False
         for path in (self.folder / name for name in (*LOGS, "error.log")):

@@ -15,8 +15,8 @@ def configuration(sockets: Path) -> Path:
 def group_of(sockets: Path) -> int | None:
     """The process group of the nginx with these sockets: its master's process id.
 
-    None where another process has that number by now: a container that is started anew counts its
-    processes from the beginning, and may give an earlier nginx's number to the next one.
+    None where another process has that number by now: a restarted container counts its processes
+    from the beginning, and may give an old nginx's number to another one.
     """
     group = _number(sockets)
     if group is None:

@@ -213,7 +213,7 @@ class Supervisor:
         self._health.write_metrics(up, self._applied_seq)
 
     def _were_in(self) -> set[str]:
-        """Nodes that the supervisor before this one had taken in."""
+        """Nodes that the previous supervisor had in use."""
         nodes = last_applied(self.state).get("nodes", {})
         return {name for name, state in nodes.items() if state == "up"}
 

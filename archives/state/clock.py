@@ -1,4 +1,4 @@
-"""How long ago something was, whatever is done to the clock: within a boot by one that runs on."""
+"""How long ago something was, even if the clock is set: within a boot by the monotonic clock."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""What an operator asks of the rollout command that runs: a word in a file of the state folder.
+"""An operator's command to the running rollout, as a file in the state folder.
 
-The command alone writes the journal. It looks here several times a second, writes what it makes of
-the word, and removes it. `abort` is the removal of a file that a rollout under way has: that needs
-no room on the disk, no later word takes it back, and no step that comes to its end meanwhile
-forgets it.
+The rollout alone writes the journal. It reads this file several times a second, records the command
+and deletes the file. `abort` instead deletes a file that a running rollout has: that needs no disk
+space, no later command undoes it, and no step that ends meanwhile loses it.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def operator() -> str:
 def ask(state: Path, word: Word, step: int) -> None:
     """Ask. `step` is the seq of the step's entry: a command too late for it is ignored.
 
-    The later word counts, but nothing takes `abort` back.
+    The later command counts, but nothing undoes `abort`.
     """
     text = json.dumps({"word": word, "step": step, "by": operator()})
     if word == "abort":
@@ -71,7 +70,7 @@ def asked(state: Path, step: int) -> Asked | None:
 
 
 def clear(state: Path) -> None:
-    """Forget a word that is in the journal, or too late; `abort` stays."""
+    """Forget a command that is in the journal, or too late; `abort` stays."""
     (state / "control").unlink(missing_ok=True)
 
 

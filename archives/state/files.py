@@ -20,7 +20,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 def open_own(state: Path, path: Path, flags: int = os.O_APPEND) -> IO[bytes]:
     """Open a file of the state folder to read and write; it is made where there is none.
 
-    It is for its owner's eyes alone; one that root has made is the owner's, too. Root follows no
+    Only its owner can read it; one that root has made is the owner's, too. Root follows no
     link: the owner's processes, which clients reach, could have it lead to any file.
     """
     root = os.geteuid() == 0
@@ -42,7 +42,7 @@ def make_folder(state: Path, folder: Path) -> None:
 def alone(lock: IO[bytes], taken: str) -> Iterator[None]:
     """Hold the lock, an open file, until the block or the process ends; closes it.
 
-    Raises UserError with the words `taken` where another process holds it.
+    Raises UserError with the text `taken` where another process holds it.
     """
     with lock:
         try:
@@ -60,7 +60,7 @@ def owner(state: Path) -> int:
 
 
 def write_private(state: Path, path: Path, data: bytes) -> None:
-    """Write a file of the state folder in one step, for its owner's eyes alone; it stays written.
+    """Write a file of the state folder in one step, readable by its owner alone, and durably.
 
     What root writes is the owner's, too: nginx reads it as that user. On a full disk a file that is
     there is written over in place.

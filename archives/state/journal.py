@@ -1,8 +1,7 @@
 """The journal of a rollout: what the gateway and every node should do, and why, line by line.
 
-One JSON object a line, each on the disk before the act that it announces: whoever is killed finds
-out here what to go on with. Facts that are named like a field of `Desired` change it; all others
-are for the reader.
+One JSON object per line, on the disk before the act that it announces, so that a killed command can
+resume from it. Facts named like a field of `Desired` change it; all others are for the reader.
 """
 
 from __future__ import annotations
