@@ -86,7 +86,7 @@ def test_faults_of_bus_bra(source: Path, tmp_path: Path) -> None:
         import_bus_bra(source, tmp_path / "out")
     assert caught.value.details == [
         "bus_data.csv line 3, roi: mask_0001-r.png shows no lesion",
-        "bus_data.csv line 4, BBOX: give [x,y,w,h] in whole pixels",
+        "bus_data.csv line 4, BBOX: give [x,y,w,h] in integer pixels",
         "bus_data.csv line 4, Pathology: give benign, malignant or blank",
         "bus_data.csv line 5, image: absent",
         "bus_data.csv line 5, roi: no box",
