@@ -139,7 +139,7 @@ def _label_faults(index: int, malignant: object, alnm: object, n_nodes: object) 
     if not pd.isna(n_nodes) and n_nodes < 0:  # type: ignore[operator,call-overload]
         yield Fault(index, "n_nodes", f"{n_nodes} is negative")
     if malignant is False and (alnm or has_nodes):
-        yield Fault(index, "malignant", "malignant is benign, but nodes are positive")
+        yield Fault(index, "malignant", "benign with positive nodes")
     if alnm is not None and has_nodes is not None and alnm != has_nodes:
         yield Fault(index, "alnm", f"{alnm} contradicts n_nodes {n_nodes}")
 

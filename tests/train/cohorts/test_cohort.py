@@ -88,7 +88,7 @@ def test_all_faults_are_listed_at_once_with_their_rows(folder: Path) -> None:
         "row 5, n_nodes: -2 is negative",
         "row 6, image: same pixels as row 0, which is another patient",
         "row 6, roi: same image and box as row 0",
-        "row 7, image: no PNG, JPEG, BMP, TIFF or WebP of 8 or 16 bits",
+        "row 7, image: not a PNG, JPEG, BMP, TIFF or WebP of 8 or 16 bits",
         "row 8, image: absent",
         "row 9, roi: same image and box as row 1",
         "row 10, roi: same image and box as row 1",
@@ -181,7 +181,7 @@ def test_a_further_column_of_another_kind_is_refused(
 
 
 def test_an_infinite_covariate_and_a_null_patient_are_refused(folder: Path) -> None:
-    assert faults(folder, row(age=np.inf)) == ["row 0, age: no finite number"]
+    assert faults(folder, row(age=np.inf)) == ["row 0, age: must be a finite number"]
     load(folder, row())
     path = folder / "cohort.parquet"
     table = pq.read_table(path)
@@ -277,7 +277,7 @@ def test_the_limits_of_serving_hold_in_training(folder: Path) -> None:
         "row 0, image: 4001 x 4001 pixels; the limit is 16000000 in all",
         "row 1, image: 12000 x 12000 pixels; the limit is 16000000 in all",
         "row 2, image: 33554433 bytes; the limit is 33554432",
-        "row 3, image: a JPEG of 101 scans; the limit is 100",
+        "row 3, image: the JPEG has 101 scans; the limit is 100",
     ]
     for name in names:
         with pytest.raises(ImageTooLarge):

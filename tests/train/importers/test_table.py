@@ -146,7 +146,7 @@ def test_one_patient_in_two_spellings_and_damaged_ids(
     with pytest.raises(UserError) as caught:
         import_csv(write(folder, *rows), folder / "out", name="ours")
     assert caught.value.details == [
-        "table.csv line 2, patient_id: holds the invisible character U+200B; remove it",
+        "table.csv line 2, patient_id: has the invisible character U+200B; remove it",
         "table.csv line 3, patient_id: a number that Excel has shortened; export the ids as text",
         "table.csv line 4, patient_id: missing; the split needs it",
     ]
@@ -159,7 +159,7 @@ def test_a_path_that_names_no_file_is_a_fault(folder: Path, text: str) -> None:
     with pytest.raises(UserError) as caught:
         import_csv(folder / "table.parquet", folder / "out", name="ours")
     assert caught.value.details == [
-        "table.parquet row 1, image: names no file; give its path from the table's folder"
+        "table.parquet row 1, image: not a file; give its path relative to the table's folder"
     ]
 
 
