@@ -25,6 +25,6 @@ def test_an_archive_that_was_replaced_is_not_served_as_the_journals(
     with journal.lock():
         journal.append("deployed", rollout=None, model="m", stable=release, serves=[release])
     archive.write_bytes(archive_path.read_bytes() + b"!")
-    with pytest.raises(UserError, match=r"^--store .*m-1.0.mar is not the archive.*put back .*$"):
+    with pytest.raises(UserError, match=r"^--store .*m-1.0.mar is not the archive.*copy .*$"):
         serve(store, run_dir=tmp_path / "run", gateway=GatewaySettings(port=8443), state=state)
     assert not (tmp_path / "run").exists()

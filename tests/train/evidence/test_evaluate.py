@@ -341,7 +341,7 @@ def test_each_rate_says_its_own_reason() -> None:
     half = found["operating_points"]["0.5"]
     assert half["sensitivity"]["reason"] == "no positive label"
     assert half["precision"]["reason"] == "nothing is called positive"
-    assert half["f1"]["reason"] == "nothing is positive or called so"
+    assert half["f1"]["reason"] == "nothing is positive or called positive"
     assert half["specificity"]["value"] == 1
     assert half["wilson"]["sensitivity"] is None
 
