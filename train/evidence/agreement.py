@@ -1,7 +1,7 @@
 """Two models on the same images: where they agree, how far scores move, what that does to errors.
 
 Everything is paired: row by row the same image. Frames are as `Predictions.frame`, with the label
-that each head gave in NAME_label beside its probabilities. `a` is what is there, `b` what may take
+that each head gave in NAME_label beside its probabilities. `a` is the present archive, `b` the one that may replace
 its place; a difference is b minus a. Shapes in names: N rows, B draws.
 """
 

@@ -157,7 +157,7 @@ def test_an_interval_that_is_not_given_says_why() -> None:
     found = evaluate(small(rows), resamples=100)["heads"]["malignancy"]["sets"]["all"]["image"]
     for perfect in (found["roc_auc"], found["pr_auc"], found["operating_points"]["0.5"]["f1"]):
         assert (perfect["value"], perfect["low"], perfect["high"]) == (1.0, None, None)
-        assert perfect["no_interval"] == "all draws are alike"
+        assert perfect["no_interval"] == "all draws are equal"
 
 
 def test_a_burden_head_is_evaluated_on_the_malignant_and_on_its_parents_positives() -> None:
