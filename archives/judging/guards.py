@@ -1,15 +1,15 @@
-"""What sends a new version back: a step's guards, fed with the gateway's logs line by line.
+"""The guards of a step, which roll a new version back; fed with the gateway's logs line by line.
 
 Old and new version are compared at the same time, so what hits both (a slow network, a node that
-dies, broken images) is held against neither. A failure is the new version's where the old one does
-not fail the same request: in the shadow both get it, and later the gateway asks the old one what
+dies, broken images) counts against neither. A failure is the new version's where the old one does
+not fail the same request: in the shadow both get it, and later the gateway sends the old one what
 the new one has failed. The unit of every guard is the study (the client, where none is named) with
-the share of its requests: they resemble each other, and one broken study is one. A request that
-waits in the queue behind a slow one is not independent of the other either; for that the times are
-judged by one pair a second, and failures that nobody signs (a worker died) by one in five seconds,
-and by the share of each five seconds. Where the old version answers, too, a limit on failures is
-the larger of the policy's and what the old version does: both must be refuted, so neither test
-costs the other. What was refused for load says nothing about a version.
+the share of its requests, since requests of a study are alike. A request that waits behind a slow
+one is not independent of it either. So times are judged by one pair a second, and failures without
+a handler's code (a worker died) by one in five seconds and by the share of each five seconds. Where
+the old version answers, too, the limit on failures is the larger of the policy's and the old
+version's share: both must be refuted, so neither test costs the other. Refusals for load do not
+count.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ alone."""
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a guard says by now."""
+    """A guard's present verdict."""
 
     guard: str
     state: Literal["ok", "hold", "failed"]
@@ -58,7 +58,7 @@ class Verdict:
     n: int
     """Studies that it judges by, or what else it counts once."""
     evidence: float
-    """0 to 1: of what it takes to send the version back."""
+    """0 to 1: of the evidence that a rollback needs."""
     said: str
 
 
@@ -198,7 +198,7 @@ class Watch:
     # --- counting
 
     def _arm(self, row: Row) -> Literal["old", "new"] | None:
-        """Whose row it is, where chance or the step has sent it there: in a canary a study."""
+        """The version of a row, where chance or the step has sent it there: in a canary a study."""
         if row["version"] == self.new:
             return "new"
         compares = self.kind == "canary" and row["version"] == self.old and row["study"]

@@ -1,8 +1,8 @@
 """Two models on the same images: where they agree, how far scores move, what that does to errors.
 
 Everything is paired: row by row the same image. Frames are as `Predictions.frame`, with the label
-that each head gave in NAME_label beside its probabilities. `a` is the present archive, `b` the one that may replace
-its place; a difference is b minus a. Shapes in names: N rows, B draws.
+that each head gave in NAME_label beside its probabilities. `a` is the present archive, `b` the new
+one; a difference is b minus a. Shapes in names: N rows, B draws.
 """
 
 from __future__ import annotations
