@@ -50,7 +50,7 @@ def read(
     caller: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
-    """Settings of the archive's `handler:` section, overruled by the environment and the caller.
+    """Settings of the archive's `handler:` section, overridden by the environment and the caller.
 
     Raises:
         SettingsError: an unknown key or an invalid value, in one line.

@@ -58,7 +58,7 @@ class LocalS3:
             "NO_PROXY": direct,
             "no_proxy": direct,
             "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ENDPOINT_URL_S3": self.endpoint,  # it would overrule the one above
+            "AWS_ENDPOINT_URL_S3": self.endpoint,  # it would override the one above
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "AWS_REGION": "us-east-1",

@@ -1,4 +1,4 @@
-"""What lies in a node's model store: archives, copied there whole and known by their digest."""
+"""Archives in a node's model store: copied completely, and identified by their digest."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def is_other(release: Release, path: Path) -> bool:
 def remove_old(folder: Path, named: Collection[str], needed: Collection[str]) -> list[str]:
     """Remove the archives of `named` that are not `needed`, and copies that a kill has left.
 
-    Files that are not `named` are somebody else's. Returns the names that were removed.
+    Files that are not `named` are left alone. Returns the names that were removed.
     """
     old = sorted(name for name in set(named) - set(needed) if (folder / name).is_file())
     for name in old:

@@ -1,7 +1,7 @@
 """One node watched from the gateway: its token passed on, its versions kept as the journal says.
 
-A node that was away gets traffic again when it serves exactly those versions, from the releases'
-bytes and the stable one by default, not before.
+A node that was missing gets traffic again only when it serves exactly those versions, from the
+releases' bytes and with the stable one as default.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A file that is written beside its place, and takes it when it is whole and on the disk."""
+"""A file that is written under another name, and renamed when it is complete and on the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with an archive, for the person who gave it."""
+"""The error of an archive that a user gave."""
 
 from __future__ import annotations
 

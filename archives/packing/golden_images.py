@@ -1,4 +1,4 @@
-"""The images of the golden examples: deterministic speckle with a dark lesion, nobody's pixels."""
+"""The images of the golden examples: synthetic speckle with a dark lesion, always the same."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from archives.packing.loader import file_sha256, load_archive, read_members
 def inspect_archive(
     path: Path, *, verify: bool, inference_engine: str | None = None
 ) -> dict[str, Any]:
-    """Facts of the archive as plain data; with `verify`, every byte and the goldens are checked.
+    """Facts of the archive as plain data; with `verify`, every byte and golden example is checked.
 
-    The goldens are scored under `inference_engine` (see `archives.packing.loader.load_archive`).
+    Golden examples are scored under `inference_engine` (see `archives.packing.loader.load_archive`).
 
     Raises:
         ArchiveError: no archive, a damaged one, or (with `verify`) one that must not serve.

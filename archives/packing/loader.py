@@ -102,7 +102,7 @@ class LoadedArchive:
     def device_is_lost(self) -> bool:
         """Whether the service's device fails every call from now on, as a lost CUDA context does.
 
-        What a service makes of it online ends its process; here the caller has to.
+        Online the service ends its process; here the caller has to.
         """
         if hasattr(self.service, "device_is_lost"):
             return bool(self.service.device_is_lost())
@@ -133,7 +133,7 @@ def load_archive(
 ) -> Iterator[LoadedArchive]:
     """Verify the archive, unpack it, and start its own service until the block ends.
 
-    `settings` overrule those of the archive and of the environment, for example
+    `settings` override those of the archive and of the environment, for example
     `{"engine": "eager"}` (see `handlers.settings`).
 
     Every byte is checked, and the golden examples must reproduce. One archive at a time per

@@ -49,7 +49,7 @@ def pack(checkpoint: Path, name: str, version: str, store: Path) -> Path:
         with beside(target) as part:
             _prove_and_zip(unpacked, part)
             with load_archive(part, REFERENCE):
-                pass  # it imports, reproduces its goldens, and is in canonical form
+                pass  # it imports, reproduces its golden examples, and is in canonical form
             sync(part)
             _place(part, target, version)
             sync(store)

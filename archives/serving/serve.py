@@ -55,7 +55,7 @@ def serve(
     """Serve archives of a store until Ctrl-C, then return.
 
     `models` holds `NAME=FILE` items; empty: every archive of the store under its own name. Logs
-    and the token file go to `run_dir` (`runs/serve-PORT` if None). `engine` and `fallback` overrule
+    and the token file go to `run_dir` (`runs/serve-PORT` if None). `engine` and `fallback` override
     the archives' own settings (see `handlers.settings`). With `gateway` there is one before it, and
     `state` says what both serve (see `one_machine`). Raises UserError for a damaged
     archive or one that is not the journal's, and when the node cannot start or ends by itself.

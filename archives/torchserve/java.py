@@ -69,7 +69,7 @@ def environment(temp: Path) -> dict[str, str]:
 
     Raises UserError where there is no Java.
     """
-    # Out: what would overrule config.properties (TS_CONFIG_FILE does, whatever the settings) or
+    # Out: what would override config.properties (TS_CONFIG_FILE does, whatever the settings) or
     # move the logs, and PYTHONPATH, which would put its modules before the archive's own.
     out = re.compile(r"TS_.*|LOG_LOCATION|METRICS_LOCATION|PYTHONPATH")
     kept = {key: value for key, value in os.environ.items() if not out.fullmatch(key)}

@@ -1,4 +1,4 @@
-"""One TorchServe node: started from archives in a store, watched, and stopped without a trace."""
+"""One TorchServe node: started from archives in a store, watched, and stopped cleanly."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class TorchServeNode:
     `models` maps the name to serve under to an archive's file name in `store`. `run_dir` receives
     the configuration, the key file, `logs/` and, while the node runs, the unpacked archives. Ports
     left out are free ones; `inference_url` and `management_url` are bases, `metrics_url` is the
-    page. `settings` are lines that overrule config.properties, addresses apart; `handler` holds
-    settings of the archives' handlers that overrule their own (see `handlers.settings`).
+    page. `settings` are lines that override config.properties, addresses apart; `handler` holds
+    settings of the archives' handlers that override their own (see `handlers.settings`).
     Raises UserError when it cannot start; nothing of it is then left running.
     """
 

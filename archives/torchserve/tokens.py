@@ -19,7 +19,7 @@ NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 Kind = Literal["inference", "management", "api"]
 _KEYS = TypeAdapter(dict[str, dict[str, str]])
 MAX_BYTES = 10_000_000
-"""Of an answer of TorchServe's management; more is no answer of it."""
+"""Limit of an answer of TorchServe's management API."""
 
 
 class Keys:
