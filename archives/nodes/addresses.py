@@ -1,7 +1,7 @@
 """Addresses of the nodes' names: nginx would refuse a configuration with an unknown name.
 
-A name that cannot be looked up keeps its last addresses, also over a restart. One that never had any
-has none: its node counts as not answering, and the others go on.
+A name that cannot be looked up keeps its last addresses, also over a restart. One that never had
+any has none: its node counts as not answering, and the others go on.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ def inspect_archive(
 ) -> dict[str, Any]:
     """Facts of the archive as plain data; with `verify`, every byte and golden example is checked.
 
-    Golden examples are scored under `inference_engine` (see `archives.packing.loader.load_archive`).
+    They are scored under `inference_engine` (see `archives.packing.loader.load_archive`).
 
     Raises:
         ArchiveError: no archive, a damaged one, or (with `verify`) one that must not serve.
