@@ -100,9 +100,9 @@ def render(
 ) -> tuple[str, str]:
     """Return nginx's configuration and its serial, a digest that it answers at its own socket.
 
-    `ready` names the nodes that can answer for `stable` and `candidate`. Where none can, all are
-    asked but the `barred`: what is known of them may be wrong, and they say themselves what is the
-    matter.
+    `ready` names the nodes that can answer for `stable` and `candidate`. Where none can, those are
+    asked that can answer for `stable`, else all but the `barred`: what is known of them may be
+    wrong, and they say themselves what is the matter.
     `addresses` has what each node's HOST:PORT stands for, nothing where its name is unknown.
     `faults` of the gateway itself stand in the answer of `/health`. `module` is that of njs, where
     nginx has to load it. `draining`: clients are met no more, and what is under way still finds its
@@ -111,7 +111,8 @@ def render(
     names = [node.name for node in nodes if node.name not in barred]
     arms = {"stable": _twice(ready.get("stable") or names)}
     if desired.candidate:
-        arms["candidate"] = _twice(ready.get("candidate") or names)
+        # A moment after it was registered nobody is known to have it: not a node that is away.
+        arms["candidate"] = _twice(ready.get("candidate") or ready.get("stable") or names)
     releases = [it for it in (desired.stable, desired.candidate) if it]
     for name in [desired.model or "none", *(release.version for release in releases)]:
         assert NAME.fullmatch(name), "archives are packed with such names only"

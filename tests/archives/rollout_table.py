@@ -100,6 +100,7 @@ LINES = (
         "test_no_answer_of_a_node_ends_the_gateway", "test_a_node_that_hangs_is_taken_out",
         "test_a_node_comes_back_with_exactly_what_the_journal_says",
         "test_what_one_node_cannot_the_other_does",
+        "test_a_node_that_is_away_is_not_asked_for_a_version_that_nobody_is_known_to_have",
         "test_a_node_sends_clients_nowhere_and_asks_them_for_nothing",
         "test_of_an_answers_head_goes_on_what_is_named",
         "test_what_does_not_say_how_long_it_is_is_no_answer",

@@ -560,3 +560,22 @@ def test_a_node_with_other_bytes_is_not_asked_even_if_no_other_can_answer(
     )
     upstream = text.partition("upstream stable {")[2].partition("}")[0]
     assert re.findall(r"unix:/s/(.*)\.sock", upstream) == asked
+
+
+@pytest.mark.parametrize(
+    ("ready", "asked"),
+    [
+        ({"stable": ["a"], "candidate": []}, ["a", "a"]),  # just registered, and not seen yet
+        ({"stable": ["a", "b"], "candidate": ["b"]}, ["b", "b"]),
+        ({"stable": [], "candidate": []}, ["a", "b"]),
+    ],
+)
+def test_a_node_that_is_away_is_not_asked_for_a_version_that_nobody_is_known_to_have(
+    tmp_path: Path, nodes: list[StandIn], ready: dict[str, list[str]], asked: list[str]
+) -> None:
+    text, _ = render(
+        *(Desired(model="m", stable=V1, candidate=V2), [node.settings() for node in nodes]),
+        *(ready, [], {}, GatewaySettings(port=1), None, tmp_path, Path("/s")),
+    )
+    upstream = text.partition("upstream candidate {")[2].partition("}")[0]
+    assert re.findall(r"unix:/s/(.*)\.sock", upstream) == asked
