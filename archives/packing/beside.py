@@ -1,9 +1,14 @@
-"""A file that is written under another name, and renamed when it is complete and on the disk."""
+"""Temporary files and folders, and the removal of what a killed command has left of them.
+
+A file is written under another name, and renamed when it is complete and on the disk.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -38,6 +43,34 @@ def remove_abandoned(folder: Path, pattern: str = ".*.part") -> None:
         with suppress(FileNotFoundError):
             if time.time() - part.stat().st_mtime > ABANDONED_S:
                 part.unlink()
+
+
+@contextmanager
+def scratch(prefix: str) -> Iterator[Path]:
+    """Yield a temporary folder; it is gone at the end, and those that kills have left with it."""
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        with suppress(OSError):  # another user's, or another process's
+            age_s = time.time() - left.lstat().st_mtime
+            if age_s > ABANDONED_S and left.lstat().st_uid == os.geteuid():
+                with _lock(left):
+                    shutil.rmtree(left)
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        with _lock(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Raises BlockingIOError where another process has it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync(path: Path) -> None:

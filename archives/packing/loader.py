@@ -8,7 +8,6 @@ import importlib
 import json
 import math
 import re
-import shutil
 import sys
 import tempfile
 import zipfile
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from archives.packing.beside import scratch
 from archives.packing.errors import ArchiveError
 
 MANIFEST = "MAR-INF/MANIFEST.json"
@@ -143,15 +143,12 @@ def load_archive(
         ArchiveError: absent, damaged, altered, or unable to reproduce its golden examples.
     """
     check(path)
-    folder = Path(tempfile.mkdtemp(prefix="sonode-archive-"))
-    try:
+    with scratch("sonode-archive-") as folder:
         with zipfile.ZipFile(path) as archive:
             archive.extractall(folder)
         with load_folder(folder, settings) as loaded:
             assert loaded.sha256 == file_sha256(path)  # it is in every result
             yield loaded
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

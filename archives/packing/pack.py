@@ -8,10 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from archives.packing.beside import beside, sync
+from archives.packing.beside import beside, scratch, sync
 from archives.packing.errors import ArchiveError
 from archives.packing.golden_images import golden_images
 from archives.packing.loader import MANIFEST, NAME, file_sha256, load_archive, load_folder
@@ -42,8 +41,7 @@ def pack(checkpoint: Path, name: str, version: str, store: Path) -> Path:
             )
     store.mkdir(parents=True, exist_ok=True)
     target = store / f"{name}-{version}.mar"
-    work = Path(tempfile.mkdtemp(prefix="sonode-pack-"))
-    try:
+    with scratch("sonode-pack-") as work:
         _stage(checkpoint, work / "stage")
         unpacked = _archive(name, version, work)
         with beside(target) as part:
@@ -53,8 +51,6 @@ def pack(checkpoint: Path, name: str, version: str, store: Path) -> Path:
             sync(part)
             _place(part, target, version)
             sync(store)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return target
 
 

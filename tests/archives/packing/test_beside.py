@@ -4,8 +4,11 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from archives.nodes.stores import copy_whole, remove_old
-from archives.packing.beside import ABANDONED_S, beside
+from archives.packing.beside import ABANDONED_S, beside, scratch
+from tests.archives.killed import is_killed
 
 
 def test_two_at_once_keep_theirs_and_what_a_kill_left_is_removed(tmp_path: Path) -> None:
@@ -24,3 +27,24 @@ def test_two_at_once_keep_theirs_and_what_a_kill_left_is_removed(tmp_path: Path)
     assert target.read_bytes() == b"whole"
     assert target.stat().st_mode & 0o777 == 0o644
     assert sorted(it.name for it in tmp_path.iterdir()) == ["m-1.0.mar", "source"]
+
+
+def test_a_temporary_folder_that_a_kill_left_is_removed_and_one_in_use_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def use() -> None:
+        with scratch("sonode-archive-") as folder:
+            (folder / "weights").mkdir()
+
+    assert is_killed(use, tmp_path, 3)  # at its end
+    (left,) = tmp_path.iterdir()
+    with scratch("sonode-archive-") as in_use:
+        for folder in (left, in_use):
+            long_ago = time.time() - ABANDONED_S - 1
+            os.utime(folder, (long_ago, long_ago))
+        with scratch("sonode-archive-"), scratch("sonode-pack-"):
+            assert in_use.exists()
+            assert not left.exists()
+    assert not list(tmp_path.iterdir())
