@@ -179,7 +179,7 @@ def _counts(kind: str, watch: Watch, requests: list[Row], attempts: list[Row]) -
 
 def render(found: Json) -> str:
     """Lay it out; see `explain`."""
-    body = [] if found["steps"] else ["<p>No step of it was judged by guards.</p>"]
+    body = [] if found["steps"] else ["<p>No step was judged by guards.</p>"]
     for step in found["steps"]:
         body += _section(step)
     body += [NOTE] if found["steps"] else []

@@ -13,8 +13,8 @@ from batch.report.record import RunSummary
 from sonode.page import page, table
 
 _GIVEN = (
-    '<p class="note">A probability given malignant, for example, speaks only of malignant lesions, '
-    "not of others.</p>"
+    '<p class="note">A probability given malignant, for example, is about malignant lesions only.'
+    "</p>"
 )
 
 
@@ -106,10 +106,11 @@ def _drift(summary: RunSummary) -> str:
     return (
         (note if shifted else "")
         + table(("scores", "PSI", "by chance", "alarm from", "KS"), rows)
-        + '<p class="note">Of histograms of 20 bins. PSI: under 0.1 alike, over '
-        f"{drift.SHIFTED:g} shifted, beyond what chance gives as many scores; few scores show "
-        "only a large shift. Another share of malignant lesions is a shift, too. A training cohort "
-        "is not a screening population: the previous run is the sharper comparison.</p>"
+        + '<p class="note">Of histograms of 20 bins. PSI under 0.1 is usually read as no shift, '
+        f"over {drift.SHIFTED:g} as a shift. “By chance” is the mean PSI of as many scores without "
+        "a shift. Few scores show only a large shift. A change in the share of malignant lesions "
+        "is a shift, too. The previous run is the better comparison, since a training cohort is "
+        "not a screening population.</p>"
     )
 
 
@@ -126,5 +127,5 @@ def _costs(summary: RunSummary) -> str:
     ]
     return (
         table(("stage, slowest first", "all threads", "per row", "share"), rows)
-        + '<p class="note">Stages overlap, so these add up to more than the run took.</p>'
+        + '<p class="note">Stages overlap, so their sum is more than the time of the run.</p>'
     )

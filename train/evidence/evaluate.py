@@ -137,7 +137,7 @@ def _judged(
         quotient_N = np.divide(p_N, above_N, out=np.zeros_like(p_N), where=above_N > 0)
         return quotient_N.clip(0, 1), f"P({head.name} given {on.head.target})"
     of = f"lesions with {head.given} positive" if head.given else "all lesions"
-    return None, f"the probability speaks of {of}, and is judged there"
+    return None, f"the probability is about {of} only"
 
 
 def _evaluate_head(head: HeadSpec, predictions: Predictions, how: Resampling) -> Json:

@@ -69,7 +69,7 @@ def test_the_page_shows_the_run_and_no_one_in_it(
     assert text.count("<svg") == 2
     assert "<figcaption>malignancy: probability of 9 rows" in text
     assert "<figcaption>alnm given malignant: probability of 9 rows" in text
-    assert "speaks only of malignant lesions" in text
+    assert "is about malignant lesions only" in text
     assert "line: validation part of the training" in text
     assert "the card has no reference" in text  # of the other head
     assert "Scores have shifted" in text

@@ -227,7 +227,7 @@ def test_an_independent_head_that_masks_is_judged_where_its_condition_holds() ->
     on_all = metrics["sets"]["all"]["image"]
     assert (on_all["judged"], on_all["brier"]["value"], on_all["reliability"]) == (None, None, [])
     assert on_all["brier"]["reason"] == (
-        "the probability speaks of lesions with malignant positive, and is judged there"
+        "the probability is about lesions with malignant positive only"
     )
     assert on_all["decision_curve"] is None
     assert on_all["roc_auc"]["value"] is not None
