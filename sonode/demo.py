@@ -86,7 +86,7 @@ def run(out_folder: str, cohort_folder: str | None, seed: int) -> None:
     account.add("all of it", "", f"{time.monotonic() - started:.0f} s")
     say()
     table("What was made", ("what", "where", "figures"), account.rows)
-    say(f"paths are below {out_folder}; what lies in s3:// is kept in {out_folder}/s3/data")
+    say(f"paths are below {out_folder}; objects of s3:// are in {out_folder}/s3/data")
     for finding in account.findings:
         say(f"FINDING: {finding}")
     (out / "summary.json").write_text(
@@ -118,7 +118,7 @@ def _cohort(account: Account, out: Path, given: str | None, seed: int) -> Any:
     from train.cohorts.cohort import load_cohort
 
     if given is None:
-        account.begin("A synthetic phantom cohort: speckle images whose looks carry the labels")
+        account.begin("A synthetic cohort (phantom): speckle images that depend on their labels")
         _sonode("phantom", out / "cohort", "--seed", str(seed))
         cohort = load_cohort(out / "cohort")
     else:
@@ -314,7 +314,7 @@ def _score(account: Account, out: Path) -> Any:
     account.add("batch scores", f"{place} -> scores.parquet", f"{len(results)} rows")
     account.add("", "", f"{speed}, {len(failed)} failed with a code")
     if sorted(failed["study_id"]) != ["broken-0", "broken-1", "broken-2"]:
-        account.findings.append("other rows failed than the three broken ones")
+        account.findings.append("rows other than the three broken ones failed")
     manifest_rows = len(pd.read_parquet(out / "manifest.parquet"))
     if len(results) != manifest_rows or results["study_id"].duplicated().any():
         account.findings.append(f"{len(results)} result rows for {manifest_rows} manifest rows")

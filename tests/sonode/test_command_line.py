@@ -84,7 +84,7 @@ def test_no_line_of_any_help_is_cut_off() -> None:
         (["phantom", "s3://b/x"], "s3://b/x: only `sonode score` and `sonode compare` take s3://"),
         (["train", "fitt"], "train fitt: unknown step"),
         (["inspect", "no-such.mar"], "ARCHIVE no-such.mar: no such file; pack one"),
-        (["pack", ".", "--name", "n", "--version", "1"], "CHECKPOINT .: holds no model.json"),
+        (["pack", ".", "--name", "n", "--version", "1"], "CHECKPOINT .: has no model.json"),
         (["demo", "/proc/self/status/x"], "Not a directory"),
         (["phantom", "/proc/self/status/x"], "Not a directory"),
     ],
