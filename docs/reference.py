@@ -36,14 +36,15 @@ def codes() -> str:
     text = (
         "# Error codes\n\n"
         "Codes are stable. Messages name field, value and remedy. They never repeat what could\n"
-        "identify a patient.\n\n## Of a request, and of a row of the batch\n\n"
-        "| status | code | stage | what it says |\n|---|---|---|---|\n"
+        "identify a patient.\n\n## Requests, and rows of the batch\n\n"
+        "| status | code | stage | meaning |\n|---|---|---|---|\n"
     )
     for error in errors.RequestError.__subclasses__():
         text += f"| {error.status} | `{error.code}` | {error.stage} | {summary(error)} |\n"
-    text += "\n## Of a row of the batch alone\n\n| code | what it says |\n|---|---|\n"
+    text += "\n## Rows of the batch only\n\n| code | meaning |\n|---|---|\n"
     for fault in (storage_errors.StorageError, *storage_errors.StorageError.__subclasses__()):
-        text += f"| `{fault.code}` | {summary(fault)} |\n"
+        if "code" in vars(fault):  # else it has its parent's
+            text += f"| `{fault.code}` | {summary(fault)} |\n"
     text += (
         "| `preprocess_timeout` | The image was not decoded within `--row-timeout`. |\n"
         f"| `{results.NOT_REACHED}` | The run ended before the row's turn. |\n"

@@ -73,7 +73,7 @@ class MissingDecoder(RequestError):  # noqa: N818
 
 
 class UnreadableImage(RequestError):  # noqa: N818
-    """The image has a supported format and cannot be decoded."""
+    """The image has a supported format but cannot be decoded."""
 
     status, code = 422, "unreadable_image"
 
@@ -91,7 +91,7 @@ class InvalidFrame(RequestError):  # noqa: N818
 
 
 class PreprocessFailed(RequestError):  # noqa: N818
-    """An unexpected error; the other rows of the batch go on."""
+    """An unexpected error; the other rows of the batch continue."""
 
     status, code = 500, "preprocess_failed"
 

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 
 class StorageError(Exception):
-    """The store did not answer or refused; `code` is stable and written to the results."""
+    """The store did not answer, or refused."""
 
     code = "storage_unavailable"
+    """Stable, and written to the results."""
 
 
 class ObjectMissing(StorageError):  # noqa: N818 - reads as the state it reports
@@ -42,19 +43,19 @@ class ObjectArchived(StorageError):  # noqa: N818
 
 
 class ObjectChanged(StorageError):  # noqa: N818
-    """The object's etag is not the one that was asked for."""
+    """The object has changed since its ETag was read."""
 
     code = "object_changed"
 
 
 class ObjectExists(StorageError):  # noqa: N818
-    """There is an object already."""
+    """There is already an object."""
 
     code = "object_exists"
 
 
 class ObjectEncoded(StorageError):  # noqa: N818
-    """The object's Content-Encoding is not decoded here, or its bytes are not what it says."""
+    """The object has an unsupported Content-Encoding, or bytes that do not match it."""
 
     code = "object_encoded"
 
@@ -64,6 +65,6 @@ class ConditionUnknown(StorageError):  # noqa: N818
 
 
 class ObjectTooLarge(StorageError):  # noqa: N818
-    """The object holds more bytes than are taken."""
+    """The object is larger than the limit (an image: 256 MiB)."""
 
     code = "object_too_large"

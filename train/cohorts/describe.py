@@ -26,11 +26,11 @@ MOST_VALUES = 20  # a column of more is a number of a study or free text, and ma
 _NODES = ("0", "1", "2", "3", "4 or more")
 
 NOTES = (
-    "Patients are counted, % of those whose value is known; images and boxes by their patient.",
-    "A patient is malignant where one of its lesions is, ALN+ where one of its malignant ones is.",
+    "Counts and % are of patients with a known value. Images and boxes count for their patient.",
+    "A patient is malignant if any lesion is, and ALN+ if any of the malignant lesions is.",
     "Chi-square with Yates' correction where the table is 2 x 2; Student's t, equal variances; "
     "both two-sided.",
-    "* a cell expects fewer than 5 patients: the chi-square p is not to be relied on.",
+    "* A cell expects fewer than 5 patients: do not rely on the p of the chi-square test.",
 )
 
 
