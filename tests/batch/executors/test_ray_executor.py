@@ -270,7 +270,7 @@ def test_a_cluster_that_does_not_know_the_token_is_not_joined(cluster: Any, tmp_
     )
     assert done.returncode == 2, done.stderr
     last = done.stderr.splitlines()[-1]
-    assert last.startswith(f"error: Ray cluster {cluster[0].address}: not joined: ")
+    assert last.startswith(f"error: Ray cluster {cluster[0].address}: cannot connect: ")
     assert "Traceback" not in done.stderr
 
 
