@@ -11,8 +11,11 @@ OUT    ?= demo-out
 # versions of constraints.txt are asked for.
 LOCKED := $(shell $(PYTHON) -c 'import platform, sys; \
 	print((sys.version_info[:2], sys.platform, platform.machine()) == ((3, 11), "linux", "x86_64"))')
-PIP     = $(BIN)/python -m pip install --quiet
-ifeq ($(LOCKED),True)
+# For example an index of builds without CUDA, whose files are not those of requirements.txt: with
+# options of your own the versions of constraints.txt are asked for, too.
+PIP_OPTIONS ?=
+PIP     = $(BIN)/python -m pip install --quiet $(PIP_OPTIONS)
+ifeq ($(LOCKED)$(strip $(PIP_OPTIONS)),True)
 INSTALL = $(PIP) --require-hashes --no-deps --requirement requirements.txt && \
 	$(PIP) --no-deps --no-build-isolation --editable .
 else

@@ -43,7 +43,7 @@ def run(command: list[str] | str, cwd: Path, *, ending: int = 0) -> str:
     return done.stdout
 
 
-SMALL = ["--trainer.max_epochs", "1", "--model.preprocessing.size", "32"]  # the last one counts
+SMALL = ["--trainer.max_epochs=1", "--model.preprocessing.size=32", "--data.augmentation.size=32"]
 
 
 def small(line: str, cwd: Path) -> str:
@@ -160,6 +160,14 @@ def test_each_make_target_exists() -> None:
     named = set(re.findall(r"(?:^|`)make ([\w-]+)", PAGES, re.M))
     assert {"demo", "test", "docs", "check", "fuzz", "bench", "soak", "kills", "rollouts"} <= named
     assert named <= targets
+
+
+def test_pip_options_take_the_place_of_the_locked_files() -> None:
+    """Hashes are of one build of torch: with another index the versions alone are asked for."""
+    dry = ["make", "--dry-run", "--always-make", "demo"]
+    (install,) = re.findall(r".* -m pip install .*", run([*dry, "PIP_OPTIONS=--index-url X"], ROOT))
+    assert "--quiet --index-url X --constraint constraints.txt" in install
+    assert "--require-hashes" not in install
 
 
 def test_each_link_of_the_readme_and_each_file_that_a_page_names_exists() -> None:

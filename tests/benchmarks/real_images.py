@@ -24,7 +24,7 @@ from train.cohorts.split import SHARES
 from train.evidence.versus import versus
 
 CONFIG = Path("train/configs/small.yaml")
-PHANTOM_CONFIG = Path("train/configs/demo.yaml")
+PHANTOM_CONFIG = Path("train/configs/pretrain.yaml")
 CONTEXTS = (0.0, 0.2)
 
 
@@ -39,7 +39,7 @@ def run(arguments: list[str], log: Path) -> float:
 
 
 def pretrain(out: Path) -> Path:
-    """Weights of a network trained on the phantom as the demo does."""
+    """Weights of a network trained on the phantom."""
     folder = out / "phantom"
     if not (folder / "run" / "checkpoint").is_dir():
         run(["phantom", str(folder / "cohort")], folder / "phantom.log")

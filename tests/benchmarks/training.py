@@ -1,6 +1,6 @@
 """`sonode train fit` as shipped against a bare training loop, both in one run on one device.
 
-python -m tests.benchmarks.training [--config demo] [--patients N] [--epochs N] [any train flag]
+python -m tests.benchmarks.training [--config pretrain] [--patients N] [--epochs N] [any train flag]
 
 After each epoch of the real run, as many steps of a bare loop are timed: forward, backward and Adam
 of the same network, batch size and precision on one normalised batch that is in memory already. So
@@ -104,7 +104,7 @@ class BareLoop:
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--config", default="demo")
+    parser.add_argument("--config", default="pretrain")
     parser.add_argument("--patients", type=int, default=120)
     parser.add_argument("--epochs", type=int, default=5)
     arguments, flags = parser.parse_known_args()

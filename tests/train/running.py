@@ -14,20 +14,24 @@ SMALL = [
 ]
 
 
-def arguments(step: str, cohort: Path, out: Path, *more: object, config: str = "demo") -> list[str]:
+def arguments(
+    step: str, cohort: Path, out: Path, *more: object, config: str = "pretrain"
+) -> list[str]:
     """What follows `sonode train`."""
     given = ("--config", CONFIGS / f"{config}.yaml", "--data.cohort", cohort, "--out", out)
     return [step, *map(str, (*given, *SMALL, *more))]
 
 
-def command(step: str, cohort: Path, out: Path, *more: object, config: str = "demo") -> list[str]:
+def command(
+    step: str, cohort: Path, out: Path, *more: object, config: str = "pretrain"
+) -> list[str]:
     """All of the line, for a process."""
     line = arguments(step, cohort, out, *more, config=config)
     return [sys.executable, "-m", "sonode", "train", *line]
 
 
 def train(
-    step: str, cohort: Path, out: Path, *more: object, config: str = "demo"
+    step: str, cohort: Path, out: Path, *more: object, config: str = "pretrain"
 ) -> subprocess.CompletedProcess[str]:
     """Run it to its end, in this process."""
     return sonode("train", *arguments(step, cohort, out, *more, config=config))

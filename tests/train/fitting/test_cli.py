@@ -287,7 +287,7 @@ def test_the_precision_is_the_machines_unless_given(
     monkeypatch.setattr(sys, "argv", ["sonode"])
     monkeypatch.setattr("train.fitting.cli.best_precision", lambda accelerator: "64-true")
     out = tmp_path / "out"
-    line = ["--config", str(CONFIGS / "demo.yaml"), "--data.cohort", str(phantom.folder)]
+    line = ["--config", str(CONFIGS / "pretrain.yaml"), "--data.cohort", str(phantom.folder)]
     line += ["--model.preprocessing.size=32", "--data.split_seed=4", "--out", str(out)]
     line += [] if given is None else [f"--trainer.precision={given}"]
     with pytest.raises(UserError, match="the callback was called"):
