@@ -695,7 +695,7 @@ def test_what_cannot_be_rolled_out_here_is_refused_before_anything_is_written(
         " run_dir: a, store: a}]"
     )
     for archive, message in [
-        (archive_path, "is of model tiny, and m is served here"),
+        (archive_path, "its model is tiny, but m is served here"),
         (archives["1.0"], "version 1.0 is served with other content"),
         (tmp_path / "none.mar", "no such file"),
     ]:
