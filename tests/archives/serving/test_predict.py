@@ -123,7 +123,7 @@ def test_what_a_server_refuses_is_reported_in_one_line(
     ]
     assert said[0].startswith("Jane Doe.png: 422 invalid_roi: roi: [5, 5, 900, 60] is empty or")
     assert said[1].startswith("Jane Doe.png: 400 malformed_request: explain: unknown method")
-    assert said[2].endswith("refused: it does not serve model other")
+    assert "refused: it does not serve model other" in said[2]
     assert "the token is refused" in said[3]
     assert "large.dcm: 413 refused: " in said[4]
     assert "max_request_size" in said[4]
