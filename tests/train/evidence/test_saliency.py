@@ -43,7 +43,7 @@ def test_each_kind_of_case_is_shown_and_named(heads: tuple[HeadSpec, ...]) -> No
         "malignancy: false alarm, benign",
         "alnm: right, ALNM",
         "alnm: false alarm, no ALNM",
-        "alnm: incoherent with malignancy",
+        "alnm: inconsistent with malignancy",
     ]
     incoherent = found[-1]
     assert incoherent.caption == ("malignancy 0.20 (truth: malignant); alnm 0.60 (truth: no ALNM)")
