@@ -7,6 +7,7 @@ listens on loopback only.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
@@ -17,7 +18,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from archives.nodes.stores import deliver, is_other
+from archives.nodes.stores import deliver, is_other, unpacked_bytes
 from archives.state.journal import Release
 from archives.torchserve.plan import Plan, plan
 from archives.torchserve.tokens import Keys, Kind, ask
@@ -157,13 +158,15 @@ class Node:
 
         It is copied into the node's store first, where it is not there yet. For workers of one that
         is there it waits only as long as they are `wanted`.
-        Raises UserError for an archive that is not the release's or a store that cannot be written
-        to, NoWorkerError for one that is there and gets no worker, httpx.HTTPStatusError where its
-        workers do not start; it is then not registered.
+        Raises UserError for an archive that is not the release's, a store that cannot be written
+        to or a disk without space to unpack it, NoWorkerError for one that is there and gets no
+        worker, httpx.HTTPStatusError where its workers do not start; it is then not registered.
         """
         deliver(release, self.archives / release.file, self.settings.store, self.name)
         if not wanted():  # to deliver takes long on a slow mount
             return
+        if release.version not in self.versions(model):
+            self._check_space(release)
         parameters = self._plan().registration() | {
             "url": release.file,
             "model_name": model,
@@ -181,6 +184,21 @@ class Node:
             # TorchServe keeps a version whose workers did not start, and retries without end.
             self.unregister(model, release.version)
         answer.raise_for_status()
+
+    def _check_space(self, release: Release) -> None:
+        """Raise UserError where TorchServe could not unpack the archive.
+
+        It would fill the disk with what it can, and leave that there at each try until it is
+        restarted.
+        """
+        needed = unpacked_bytes(self.settings.store / release.file)
+        free = shutil.disk_usage(self.settings.run_dir).free
+        if free < needed:
+            raise UserError(
+                f"node {self.name}: {self.settings.run_dir} has {free / 1e6:.0f} MB free, but "
+                f"{release.version} needs {needed / 1e6:.0f} MB: free disk space there (a restart "
+                "of its TorchServe removes what it could not unpack)"
+            )
 
     def set_default(self, model: str, version: str) -> None:
         """Serve this version where a request names none."""

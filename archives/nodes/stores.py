@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zipfile
 from collections.abc import Collection
 from pathlib import Path
 
@@ -37,6 +38,15 @@ def deliver(release: Release, source: Path, store: Path, node: str) -> None:
         raise UserError(
             f"node {node}: its store cannot be written to ({error.strerror})"
         ) from error
+
+
+def unpacked_bytes(archive: Path) -> int:
+    """What its files take on a disk; of what is no archive, its own size."""
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            return sum(item.file_size for item in packed.infolist())
+    except (zipfile.BadZipFile, OSError):
+        return archive.stat().st_size
 
 
 def is_other(release: Release, path: Path) -> bool:

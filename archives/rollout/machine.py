@@ -11,10 +11,11 @@ import errno
 import os
 import re
 import shutil
-import zipfile
 from pathlib import Path
 
 import httpx
+
+from archives.nodes.stores import unpacked_bytes
 
 SPARE_BYTES = 32_000_000  # what a service may write beside its archive
 SHORT_OF = (
@@ -47,13 +48,8 @@ def lack(text: str) -> str:
 
 def no_space(archive: Path, folder: Path) -> str:
     """Why the archive cannot be unpacked in the folder; empty: it can."""
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            needed = sum(item.file_size for item in packed.infolist())
-    except (zipfile.BadZipFile, OSError):
-        needed = archive.stat().st_size
     # Unpacked, and zipped again for its digest.
-    needed, free = 2 * needed + SPARE_BYTES, shutil.disk_usage(folder).free
+    needed, free = 2 * unpacked_bytes(archive) + SPARE_BYTES, shutil.disk_usage(folder).free
     if free >= needed:
         return ""
     return f"{folder} has {free / 1e6:.0f} MB free, but needs {needed / 1e6:.0f} MB"

@@ -2,8 +2,10 @@
 
 import hashlib
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -116,6 +118,22 @@ def test_what_does_not_load_is_taken_off_again(standin: StandIn, node: Node) -> 
     with pytest.raises(httpx.HTTPStatusError):
         node.register("m", release("2.0"))
     assert standin.versions == {"1.0": 1}
+
+
+def test_torchserve_is_not_asked_to_unpack_what_its_disk_cannot_hold(
+    standin: StandIn, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would leave on the disk what it could unpack, at each try."""
+    archive = tmp_path / "archives" / "m-2.0.mar"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("weights", bytes(3_000_000))
+    two = release("2.0", archive.read_bytes())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2_900_000))
+    with pytest.raises(UserError, match=r"^node a: .* has 3 MB free, but 2\.0 needs 3 MB: free"):
+        node.register("m", two)
+    assert not [it for it in standin.asked if it.startswith("POST")]
+    standin.versions["2.0"] = 1
+    node.register("m", two)  # it has been unpacked
 
 
 def test_an_archive_that_is_another_one(standin: StandIn, node: Node) -> None:
