@@ -81,6 +81,7 @@ LINES = (
         "test_an_abort_needs_no_disk_space",
         "test_a_full_temporary_folder_or_a_kill_is_no_verdict_on_the_archive",
         "test_a_node_that_answers_slowly_about_itself_is_no_bad_version",
+        "test_torchserve_is_not_asked_to_unpack_what_its_disk_cannot_hold",
         "test_what_a_nodes_machine_lacks_is_no_verdict_on_the_archive",
         "test_what_a_nodes_machine_lacks_halts_it_and_the_same_command_resumes",
         "test_verify_that_does_not_end_is_ended_and_is_no_verdict_on_the_archive",
