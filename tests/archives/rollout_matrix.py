@@ -311,6 +311,8 @@ SCENARIOS = (
              partial(append, bad.HANGS_ONCE_THERE_IS.format(file=str(HANG))), at_step=hang,
              guards=("errors", "unanswered"), policy=SOON | {"min_requests": 60},
              patience_s=3.0, failed_at_most=60, exposed_at_most=150),
+)  # fmt: skip
+KILLS = (
     Scenario("kill -9 of the command at each step, tokens voided every six seconds",
              kill_command=True, all_along=renew_tokens, policy=SOON),
     Scenario("kill -9 of a worker at each step", at_step=kill_worker, policy=SOON),

@@ -1,9 +1,10 @@
 """The table of `make rollouts`: what can go wrong in a rollout or at a gateway, a row each.
 
 `python -m tests.archives.rollout_table [--out FILE]` runs the tests that show it and no others, two
-files at a time as `make test` does: the rollouts between two TorchServe nodes, and beside them all
-that needs none. Both wait far more than they work. The exit code is 1 where a row is judged wrong;
-it is judged right when each of its tests passed. What they measured is in `figures.py`.
+files at a time as `make test` does: the rollouts between two TorchServe nodes, and beside them
+those with kills, between two others, and all the rest. They wait far more than they work. The exit
+code is 1 where a row is judged wrong; it is judged right when each of its tests passed. What they
+measured is in `figures.py`.
 """
 
 from __future__ import annotations
@@ -184,8 +185,8 @@ HEADER = (
     "| | what goes wrong | tests | judged right | requests | unanswered | seconds to recover | "
     "tests took, s | measured |\n|---|---|---|---|---|---|---|---|---|"
 )
-FIRST = "test_rollout_live.py"
-"""The file that takes longest."""
+FIRST = ("test_rollout_live.py", "test_rollout_kills.py")
+"""The files that take longest."""
 FIGURES = "figures"
 
 
@@ -195,7 +196,7 @@ FIGURES = "figures"
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     kept = [it for it in items if any(belongs(it.name, test) for test in wanted())]
     config.hook.pytest_deselected(items=[it for it in items if it not in kept])
-    items[:] = sorted(kept, key=lambda it: it.path.name != FIRST)
+    items[:] = sorted(kept, key=lambda it: it.path.name not in FIRST)
 
 
 def pytest_runtest_setup() -> None:

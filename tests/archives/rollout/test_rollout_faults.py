@@ -141,7 +141,7 @@ def test_identical_versions_with_broken_studies() -> None:
     back = 0
     for seed in range(60):
         site = guards.Site(seed, errors=(0.0, 0.0), deaths_s=1e9)
-        back += bool(guards.step(site, "canary", 25, Policy())[0])
+        back += bool(guards.step(site, "canary", 25, Policy(), 2000)[0])
     figures.note(f"identical versions sent back in {back} of 60 simulated steps")
     assert back <= 1
 

@@ -1,6 +1,7 @@
 """Rollouts between two real TorchServe nodes and nginx, under a load that never stops.
 
-`make rollouts` runs every scenario of `rollout_matrix.py` and prints the table.
+`make rollouts` runs every scenario of `rollout_matrix.py`, those with kills beside the others and
+with two nodes of their own (`test_rollout_kills.py`).
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ def cluster(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     "scenario", SCENARIOS if ALL else QUICK, ids=lambda scenario: scenario.name
 )
 def test_a_rollout(cluster: Cluster, scenario: Scenario) -> None:
+    is_judged_right(cluster, scenario)
+
+
+def is_judged_right(cluster: Cluster, scenario: Scenario) -> None:
     outcome = run(cluster, scenario)
     cluster.lines.append(line(outcome))
     print(line(outcome), outcome.said, outcome.split, *outcome.broken, sep="\n")

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from tests.archives.figures import Figures
-from tests.archives.rollout_matrix import SCENARIOS
+from tests.archives.rollout_matrix import KILLS, SCENARIOS
 from tests.archives.rollout_table import LINES, LIVE, Line, Table, wanted
 
 TESTS = Path(__file__).parents[1]
@@ -15,7 +15,8 @@ TESTS = Path(__file__).parents[1]
 def test_each_line_names_tests_that_are_there():
     texts = [path.read_text() for path in TESTS.rglob("test_*.py")]
     there = {name for text in texts for name in re.findall(r"^def (test_\w+)\(", text, re.M)}
-    there |= {f"{LIVE}[{it.name}]" for it in SCENARIOS}
+    scenarios = {f"{LIVE}[{it.name}]" for it in (*SCENARIOS, *KILLS)}
+    there |= scenarios
     assert set(wanted()) - there == set()
     assert [line.name for line in LINES] == [
         *(f"A{number}" for number in range(1, 10)),
@@ -23,7 +24,7 @@ def test_each_line_names_tests_that_are_there():
         "C",
     ]
     # Each scenario is in a row.
-    assert {f"{LIVE}[{it.name}]" for it in SCENARIOS} <= set(wanted())
+    assert scenarios <= set(wanted())
 
 
 def test_a_row_by_hand():
