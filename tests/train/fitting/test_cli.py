@@ -303,7 +303,7 @@ def test_a_test_runs_in_float32_as_evaluate_does(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["sonode"])
     monkeypatch.setattr("train.fitting.cli.best_precision", lambda accelerator: "bf16-mixed")
-    line = ["--config", str(CONFIGS / "demo.yaml"), "--data.cohort", str(phantom.folder)]
+    line = ["--config", str(CONFIGS / "pretrain.yaml"), "--data.cohort", str(phantom.folder)]
     line += ["--data.split_seed=4", "--out", str(trained)]
     with pytest.raises(UserError, match="tested in 32-true"):
         run(["test", *line, "--trainer.callbacks+=tests.train.fitting.test_cli.Stop"])
