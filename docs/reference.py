@@ -8,9 +8,9 @@ from pathlib import Path
 import typer
 from typer.cli import get_docs_for_click
 
-from batch.results import schema as results
-from batch.storage import errors as storage_errors
-from handlers import errors
+from batch.results import schema
+from batch.storage.errors import StorageError
+from handlers.errors import RequestError
 from sonode import command_line
 
 GENERATED = "<!-- Generated from the code by docs/reference.py. -->\n\n"
@@ -39,15 +39,15 @@ def codes() -> str:
         "identify a patient.\n\n## Requests, and rows of the batch\n\n"
         "| status | code | stage | meaning |\n|---|---|---|---|\n"
     )
-    for error in errors.RequestError.__subclasses__():
+    for error in RequestError.__subclasses__():
         text += f"| {error.status} | `{error.code}` | {error.stage} | {summary(error)} |\n"
     text += "\n## Rows of the batch only\n\n| code | meaning |\n|---|---|\n"
-    for fault in (storage_errors.StorageError, *storage_errors.StorageError.__subclasses__()):
+    for fault in (StorageError, *StorageError.__subclasses__()):
         if "code" in vars(fault):  # else it has its parent's
             text += f"| `{fault.code}` | {summary(fault)} |\n"
     text += (
         "| `preprocess_timeout` | The image was not decoded within `--row-timeout`. |\n"
-        f"| `{results.NOT_REACHED}` | The run ended before the row's turn. |\n"
+        f"| `{schema.NOT_REACHED}` | The run ended before the row's turn. |\n"
     )
     return text
 
@@ -60,7 +60,7 @@ def columns() -> str:
         "more than two labels, heat maps only with `--explain`. The manifest's own columns\n"
         "come first.\n\n| column | type |\n|---|---|\n"
     )
-    for field in results.fields({"HEAD": ("a", "b", "c")}, with_heatmaps=True):
+    for field in schema.fields({"HEAD": ("a", "b", "c")}, with_heatmaps=True):
         text += f"| `{field.name}` | {field.type} |\n"
     return text
 
