@@ -30,7 +30,7 @@ def render(summary: RunSummary, reference: Mapping[str, Sequence[int]]) -> str:
                 ("rows", f"{summary.rows:,}"),
                 ("scored", f"{summary.by_status['ok']:,}"),
                 ("failed", f"{failed:,} ({share:.2%})"),
-                ("in this run", f"{summary.scored:,} scored or tried, {summary.carried:,} carried"),
+                ("in this run", f"{summary.scored:,} scored or failed, {summary.carried:,} reused"),
                 ("speed of this run", f"{summary.images_per_second:.1f} images/s"),
                 ("engine", summary.engine),
                 ("archive", f"sha256 {model['sha256']}"),
