@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from archives.gateway import certificate, configuration, nginx_processes
+from archives.gateway import certificate, nginx_processes
 from archives.gateway.configuration import GatewaySettings, workers_user
 from archives.gateway.health import Health
 from archives.gateway.logs import LogTail
@@ -537,10 +537,10 @@ def test_what_a_running_nginx_cannot_take_another_one_does(
     """As after an update of sonode, behind which the nginx of the one before goes on."""
     assert gateway.supervisor
     (before,) = (gateway.state / "gateway").glob("s[0-9]*")
-    master, render = nginx_processes.group_of(before), configuration.render
+    master, render = nginx_processes.group_of(before), gateway.supervisor._render
 
-    def newer(*given: Any, **more: Any) -> tuple[str, str]:
-        text, serial = render(*given, **more)
+    def newer(sockets: Path) -> tuple[str, str]:
+        text, serial = render(sockets)
         zone = 'limit_conn_zone "$client:$pid" zone=under_way'
         assert zone in text
         return text.replace(zone, 'limit_conn_zone "$pid:$client" zone=under_way').replace(
@@ -548,7 +548,7 @@ def test_what_a_running_nginx_cannot_take_another_one_does(
         ), f"{serial}-newer"
 
     monkeypatch.setattr("archives.gateway.nginx.START_TIMEOUT_S", 3.0)
-    monkeypatch.setattr(configuration, "render", newer)
+    monkeypatch.setattr(gateway.supervisor, "_render", newer)
     gateway.recovers(lambda: (gateway.supervisor.nginx.serial() or "").endswith("-newer"))
     gateway.wait(lambda: not nginx_processes.members(master))
     assert gateway.ask("1").status_code == 200
