@@ -12,7 +12,9 @@ import pytest
 
 from archives.nodes.nodes import read_nodes
 from archives.nodes.stores import copy_whole
+from archives.packing.beside import beside, sync
 from archives.packing.loader import file_sha256
+from archives.packing.pack import _place
 from archives.serving import one_machine
 from archives.state import secrets as clients
 from archives.state.journal import Journal
@@ -68,6 +70,22 @@ def archive(folder: Path) -> None:
     write_archive(folder / "m.mar", "m", ECHO)
 
 
+def place(folder: Path) -> None:
+    """The end of `sonode pack`."""
+    target = folder / "store" / "m-1.0.mar"
+    with beside(target) as part:
+        part.write_bytes((folder / "m.mar").read_bytes())
+        sync(part)
+        _place(part, target, "1.0")
+
+
+def placed(folder: Path) -> None:
+    there, whole = folder / "store" / "m-1.0.mar", (folder / "m.mar").read_bytes()
+    assert not there.exists() or there.read_bytes() == whole
+    place(folder)
+    assert there.read_bytes() == whole
+
+
 def begin(folder: Path) -> None:
     """As `sonode serve --gateway-port` where there was no gateway yet."""
     node = SimpleNamespace(
@@ -102,9 +120,10 @@ def add(*names: str) -> Act:
         (lambda _: None, clients.prepare, prepared, 4),
         (append, append, appended, 2),
         (archive, copy, copied, 4),
+        (archive, place, placed, 4),
         (archive, begin, begun, 12),
     ],
-    ids=["add", "remove", "prepare", "append", "copy", "begin"],
+    ids=["add", "remove", "prepare", "append", "copy", "place", "begin"],
 )
 def test_killed_before_each_act(
     tmp_path: Path, before: Act, act: Act, check: Act, acts: int
