@@ -74,7 +74,8 @@ def test_predictions_are_the_test_part_in_the_layout_of_the_network(
 def test_the_record_and_the_report_say_what_a_reviewer_asks(done: Path, phantom: Cohort) -> None:
     record = json.loads((done / "radiomics.json").read_text())
     frame = pd.read_parquet(done / "predictions.parquet")
-    assert record["cohort"] == {"name": "phantom", "sha256": phantom.sha256, "synthetic": True}
+    about = {"name": "phantom", "sha256": phantom.sha256, "synthetic": True, "patient_ids": True}
+    assert record["cohort"] == about
     assert record["split"]["seed"] == SPLIT_SEED
     sizes = [record["split"][part]["patients"] for part in ("train", "test")]
     assert (sum(sizes), sizes[1]) == (14, frame["patient_id"].nunique())
