@@ -96,8 +96,10 @@ class Supervisor:
                 self._pair.refuse_expired()
             self._say_where()
             self._thread.start()
-        except BaseException:
-            self._close(stop=not adopted)
+        except BaseException as fault:
+            # Behind a start that fails the nginx that went on still goes on; who stops the command
+            # (Ctrl-C, SIGTERM) stops the gateway.
+            self._close(stop=not adopted or isinstance(fault, KeyboardInterrupt))
             raise
         return self
 

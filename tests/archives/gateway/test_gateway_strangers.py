@@ -255,6 +255,29 @@ def test_a_start_that_fails_leaves_no_nginx(
     assert "gateway" not in [thread.name for thread in threading.enumerate()]
 
 
+@pytest.mark.live
+@pytest.mark.parametrize(("fault", "goes_on"), [(full, True), (KeyboardInterrupt, False)])
+def test_a_start_beside_an_nginx_that_went_on_stops_it_only_where_it_is_interrupted(
+    node: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Any, goes_on: bool
+) -> None:
+    add_client(tmp_path / "g", "clinic")
+    start_journal(tmp_path / "g")
+    settings = GatewaySettings(port=claim_ports({"gateway": None})["gateway"])
+    with monkeypatch.context() as killed:
+        killed.setattr(Nginx, "stop", lambda _: None)
+        killed.setattr(Nginx, "drain", lambda *_: None)
+        with Supervisor([node.settings()], tmp_path / "g", settings) as first:
+            assert first.nginx.running()
+    monkeypatch.setattr(
+        Supervisor, "_say_where", fault if fault is full else Mock(side_effect=fault)
+    )
+    second = Supervisor([node.settings()], tmp_path / "g", settings)
+    with pytest.raises((OSError, KeyboardInterrupt)):
+        second.__enter__()
+    assert second.nginx.running() == goes_on
+    first.nginx.stop()
+
+
 @pytest.mark.parametrize("fault", [full, KeyboardInterrupt])
 def test_an_nginx_that_is_not_started_leaves_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Any
