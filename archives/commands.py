@@ -174,7 +174,7 @@ def gateway_token(
     remove: bool = typer.Option(False, "--remove", help="Revoke the client's token."),
 ) -> None:
     """Print a new token for a client of the gateway; its previous token is revoked at once."""
-    from archives.state.secrets import add_client, remove_client
+    from archives.state.tokens_and_keys import add_client, remove_client
 
     if remove:
         remove_client(state, name)

@@ -18,7 +18,7 @@ from sonode.console import UserError, say
 
 if TYPE_CHECKING:
     from batch.executors.local import Executor
-    from batch.report.record import RunSummary
+    from batch.report.run_summary import RunSummary
     from batch.run import Plan
     from batch.scoring.job import Archive
 

@@ -22,7 +22,7 @@ from batch import layout
 from batch.executors.local import Executor, LocalExecutor
 from batch.manifest.read import Manifest, open_manifest, requests
 from batch.report import summary
-from batch.report.record import RunSummary
+from batch.report.run_summary import RunSummary
 from batch.results import carried_columns, run_registry
 from batch.results import schema as results
 from batch.results.previous_results import PreviousResults

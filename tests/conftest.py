@@ -1,4 +1,4 @@
-"""What several rooms test with: a small phantom cohort, a checkpoint, an archive of it."""
+"""What several folders test with: a small phantom cohort, a checkpoint, an archive of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from model_def.network import Network
 from model_def.preprocessing import Preprocessing
 from sonode.local_s3 import LocalS3
 from train.cohorts.cohort import Cohort, load_cohort
-from train.importers.every import import_voc
+from train.importers.all_importers import import_voc
 from train.importers.phantom import write_phantom
 
 HEADS = (

@@ -51,7 +51,7 @@ def phantom(
     seed: int = typer.Option(0, min=0, help="The same seed gives the same bytes."),
 ) -> None:
     """Make a synthetic cohort with every label; no patient is in it."""
-    from train.importers.every import import_voc
+    from train.importers.all_importers import import_voc
     from train.importers.phantom import write_phantom
 
     write_phantom(out, patients, seed)
@@ -70,7 +70,7 @@ def csv(
     column: list[str] = COLUMN,
 ) -> None:
     """One table; boxes in it, or LabelImg files beside the images."""
-    from train.importers.every import import_csv
+    from train.importers.all_importers import import_csv
 
     report(import_csv(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
 
@@ -86,7 +86,7 @@ def voc(
     column: list[str] = COLUMN,
 ) -> None:
     """LabelImg's Pascal VOC boxes with a table of labels."""
-    from train.importers.every import import_voc
+    from train.importers.all_importers import import_voc
 
     report(import_voc(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
 
@@ -102,7 +102,7 @@ def yolo(
     column: list[str] = COLUMN,
 ) -> None:
     """LabelImg's YOLO boxes with a table of labels."""
-    from train.importers.every import import_yolo
+    from train.importers.all_importers import import_yolo
 
     report(import_yolo(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
 
@@ -114,7 +114,7 @@ def busi(
     drop_faulty: bool = DROP_FAULTY,
 ) -> None:
     """BUSI: boxes from masks, malignancy by folder, ALNM missing."""
-    from train.importers.every import import_busi
+    from train.importers.all_importers import import_busi
 
     report(import_busi(source, out, drop_faulty=drop_faulty))
 
@@ -126,7 +126,7 @@ def bus_bra(
     drop_faulty: bool = DROP_FAULTY,
 ) -> None:
     """BUS-BRA: malignancy by biopsy, histology and BI-RADS, ALNM missing."""
-    from train.importers.every import import_bus_bra
+    from train.importers.all_importers import import_bus_bra
 
     report(import_bus_bra(source, out, drop_faulty=drop_faulty))
 
@@ -138,7 +138,7 @@ def breast(
     drop_faulty: bool = DROP_FAULTY,
 ) -> None:
     """BrEaST-Lesions-USG: boxes from tumour masks, age and BI-RADS, ALNM missing."""
-    from train.importers.every import import_breast
+    from train.importers.all_importers import import_breast
 
     report(import_breast(source, out, drop_faulty=drop_faulty))
 
@@ -337,8 +337,8 @@ def versus(
     seed: int = typer.Option(0, min=0, help="Seed of the bootstrap."),
 ) -> None:
     """Compare two models on the same images: difference of AUCs, interval, p-value."""
-    from train.evidence.versus import show, write
-    from train.evidence.versus import versus as run
+    from train.evidence.auc_difference import show, write
+    from train.evidence.auc_difference import versus as run
 
     found = run(first, second, seed=seed)
     show(found)

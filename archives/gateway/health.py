@@ -16,7 +16,7 @@ from pathlib import Path
 
 from archives.gateway.certificate import WARN_BEFORE_S, Pair
 from archives.state.files import FULL, open_own, write_private
-from archives.state.secrets import clients, study_key
+from archives.state.tokens_and_keys import clients, study_key
 from sonode.console import UserError
 
 logger = logging.getLogger(__name__)

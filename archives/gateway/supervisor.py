@@ -25,7 +25,7 @@ from archives.gateway.nginx import Nginx
 from archives.nodes.addresses import Addresses
 from archives.nodes.nodes import PROBE_TIMEOUT_S, Node, NodeSettings
 from archives.nodes.watch import NOT_YET, Seen, Watch
-from archives.state import secrets
+from archives.state import tokens_and_keys
 from archives.state.files import alone, make_folder, open_own, owner, write_private
 from archives.state.journal import Desired, Entry, Journal, fold
 from archives.torchserve.java import claim_ports
@@ -74,7 +74,7 @@ class Supervisor:
         self._read_journal()
         if 0 < self.desired.percent < 100 and not (self.state / "key").exists():
             logger.warning("%s: missing; the new key moves studies", self.state / "key")
-        secrets.prepare(self.state)
+        tokens_and_keys.prepare(self.state)
         if not self.nginx.running() and self.nginx.serial() is None:
             claim_ports({"gateway": self.settings.port}, self.settings.address)
         self._addresses.look()
@@ -226,7 +226,7 @@ class Supervisor:
         for watch in self.watches:
             say(f"  node {watch.node.name:<8} {'up' if watch.seen.up else watch.seen.why}")
         say(f"  clients     `sonode gateway-token NAME --state {self.state}` prints a token")
-        if not secrets.clients(self.state):
+        if not tokens_and_keys.clients(self.state):
             say("              there are NO TOKENS yet: every request is refused with 401")
         say(f"  logs        {self.nginx.folder}")
         if os.geteuid() == 0 and owner(self.state) == 0:

@@ -23,7 +23,7 @@ import numpy as np
 from archives.gateway import logs
 from archives.gateway.logs import LogTail, Row
 from archives.judging import ab_page
-from archives.judging.facts import Facts, last_facts, rollouts
+from archives.judging.journal_facts import Facts, last_facts, rollouts
 from archives.judging.sequential import ks, ks_by_chance
 from archives.state.journal import Entry, Journal, fold
 from sonode.console import UserError

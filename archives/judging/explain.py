@@ -21,8 +21,8 @@ from typing import Any
 
 from archives.gateway import logs
 from archives.gateway.logs import Logs, Row, seq
-from archives.judging.facts import JUDGED, judged_since, kind_of, last_facts, rollouts
 from archives.judging.guards import Watch
+from archives.judging.journal_facts import JUDGED, judged_since, kind_of, last_facts, rollouts
 from archives.state.journal import Entry, Journal, fold
 from sonode.console import UserError
 from sonode.page import page, table

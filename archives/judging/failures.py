@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from archives.gateway.logs import Row
+from archives.judging.fisher import EXCUSED_FROM_P, more_by_chance
 from archives.judging.sequential import MeanTest
 
 BURST_S = 5.0
@@ -141,16 +142,9 @@ class Against:
         """Whether the old version fails, too, and the new one in no larger share of its studies.
 
         By Fisher's exact test, one-sided: so many failing studies of the new version, or more, are
-        what chance gives more often than not where both fail alike (p > 1/2).
+        what chance gives more often than not where both fail alike.
         """
         (n, failed), (n_old, failed_old) = self._counts["new"], self._counts["old"]
         if not failed_old:
             return False
-        return more_by_chance(failed, n, failed_old, n_old) > 0.5
-
-
-def more_by_chance(failed: int, n: int, failed_old: int, n_old: int) -> float:
-    """Fisher's exact test: the probability of `failed` or more of `n`, all margins as they are."""
-    from scipy.stats import hypergeom
-
-    return float(hypergeom.sf(failed - 1, n + n_old, failed + failed_old, n))
+        return more_by_chance(failed, n, failed_old, n_old) > EXCUSED_FROM_P

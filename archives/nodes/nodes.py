@@ -20,8 +20,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from archives.nodes.stores import deliver, is_other, unpacked_bytes
 from archives.state.journal import Release
-from archives.torchserve.plan import Plan, plan
-from archives.torchserve.tokens import Keys, Kind, ask
+from archives.torchserve.key_file import Keys, Kind, ask
+from archives.torchserve.worker_cores import Plan, plan
 from sonode.console import UserError
 from sonode.settings_file import read_settings
 

@@ -19,7 +19,7 @@ import httpx
 
 from archives.nodes import owner
 from archives.nodes.nodes import Node, OtherBytesError
-from archives.state import secrets
+from archives.state import tokens_and_keys
 from archives.state.journal import Desired, Release
 from sonode.console import UserError
 
@@ -105,7 +105,7 @@ class Watch(threading.Thread):
             token = self.node.token()
             path = self._state / "gateway" / f"{self.node.name}.token"
             if token != self._token or not path.exists():
-                secrets.write_token(self._state, self.node.name, token)
+                tokens_and_keys.write_token(self._state, self.node.name, token)
                 self._token = token
 
     def _probe(self) -> Seen:

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from archives.packing.beside import scratch
 from archives.packing.errors import ArchiveError
+from sonode.atomic_files import scratch
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # what torch-model-archiver takes

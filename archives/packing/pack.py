@@ -10,10 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from archives.packing.beside import beside, scratch, sync
 from archives.packing.errors import ArchiveError
 from archives.packing.golden_images import golden_images
 from archives.packing.loader import MANIFEST, NAME, file_sha256, load_archive, load_folder
+from sonode.atomic_files import beside, scratch, sync
 from sonode.console import UserError
 
 CODE = Path(__file__).parents[2]  # holds `handlers` and `model_def`

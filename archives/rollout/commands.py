@@ -196,8 +196,8 @@ def _known(state: Path) -> Path:
 
 def _ask(state: Path, word: Word) -> None:
     """Pass the command to the running `start`; do it here where none runs."""
-    from archives.judging.facts import step_entry
-    from archives.rollout import release
+    from archives.judging.journal_facts import step_entry
+    from archives.rollout import traffic_permit
     from archives.rollout.start import go_on
     from archives.rollout.waiting import TOO_LATE
     from archives.state import control
@@ -215,7 +215,7 @@ def _ask(state: Path, word: Word) -> None:
 
     desired = now()
     if word == "abort":
-        release.take_back(state)  # before anything that takes disk space
+        traffic_permit.take_back(state)  # before anything that takes disk space
         control.ask(state, word, desired.seq)
     if journal.is_locked():
         if word != "abort":

@@ -15,9 +15,9 @@ import httpx
 
 from archives.gateway.logs import last_applied
 from archives.nodes.nodes import Node, NoWorkerError, OtherBytesError
-from archives.rollout import machine
+from archives.rollout import host_shortage
 from archives.state.journal import Release
-from archives.torchserve.tokens import ask
+from archives.torchserve.key_file import ask
 from sonode.console import UserError, run_sonode
 
 NOT_THERE = (httpx.TransportError, OSError, ValueError, KeyError)  # TorchServe ends, or starts
@@ -64,7 +64,7 @@ def verify(archive: Path) -> None:
         )
     if code:
         _check_space(archive)  # it may have been used up meanwhile
-        if machine.lack(last):
+        if host_shortage.lack(last):
             raise UserError(
                 f"verify: {last}: give this machine more of it; for disk space, or set TMPDIR"
             )
@@ -73,7 +73,7 @@ def verify(archive: Path) -> None:
 
 def _check_space(archive: Path) -> None:
     """Raise UserError where the archive cannot be unpacked here."""
-    if why := machine.no_space(archive, Path(tempfile.gettempdir())):
+    if why := host_shortage.no_space(archive, Path(tempfile.gettempdir())):
         raise UserError(f"verify: {why}: free disk space, or set TMPDIR")
 
 
@@ -97,7 +97,7 @@ def register_and_prove(node: Node, model: str, release: Release, tolerance: floa
             be, or its machine lacks disk space, memory or the like; not the version's fault, since
             `verify` has checked that the archive starts here and is intact.
     """
-    logs = machine.NodeLogs(node.settings.run_dir)
+    logs = host_shortage.NodeLogs(node.settings.run_dir)
     lacks = ""
     try:
         try:
@@ -108,7 +108,7 @@ def register_and_prove(node: Node, model: str, release: Release, tolerance: floa
     except NOT_THERE:  # nor is it the version's fault where the node takes long to answer
         return None
     except httpx.HTTPStatusError as error:
-        lacks = machine.refused_for(error.response)
+        lacks = host_shortage.refused_for(error.response)
         reason = (
             f"node {node.name} does not start {release.version} (TorchServe answers "
             f"{error.response.status_code}): see the node's logs/model_log.log"
@@ -120,7 +120,7 @@ def register_and_prove(node: Node, model: str, release: Release, tolerance: floa
         failed = error
     lacks = lacks or logs.lack()
     if not lacks and failed.guard == "register":
-        lacks = machine.no_space(node.archives / release.file, node.settings.run_dir)
+        lacks = host_shortage.no_space(node.archives / release.file, node.settings.run_dir)
     if lacks:
         raise UserError(f"{failed.reason}; the cause is its machine ({lacks}): fix that")
     raise failed

@@ -7,14 +7,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from archives.judging.facts import ALLOWED, TRIAL, begin, facts_of, rollouts, went_back
+from archives.judging.journal_facts import ALLOWED, TRIAL, begin, facts_of, rollouts, went_back
 from archives.judging.policy import Policy
 from archives.nodes import owner
 from archives.nodes.nodes import read_nodes
 from archives.nodes.stores import copy_whole
 from archives.packing.loader import file_sha256, read_members
-from archives.rollout.release import retry_while_full, take_back
 from archives.rollout.steps import Rollout
+from archives.rollout.traffic_permit import retry_while_full, take_back
 from archives.rollout.waiting import BACK
 from archives.state import control
 from archives.state.files import FULL, make_folder

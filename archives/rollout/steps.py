@@ -19,11 +19,11 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from archives.judging.facts import kind_of, named_archives, step_entry
-from archives.judging.view import StepView, answered_by
+from archives.judging.journal_facts import kind_of, named_archives, step_entry
+from archives.judging.step_log import StepView, answered_by
 from archives.nodes.nodes import Node, read_nodes
 from archives.nodes.stores import remove_old
-from archives.rollout import nodes, release
+from archives.rollout import nodes, traffic_permit
 from archives.rollout.nodes import Refused
 from archives.rollout.waiting import BACK, Waiting
 from archives.state import clock, control
@@ -178,7 +178,7 @@ class Rollout(Waiting):
                 changes = {"step": "idle", "paused": False}
         event = following.split()[0] if following else "done"
         if event in ("canary", "default"):
-            release.grant(self.state)
+            traffic_permit.grant(self.state)
         changes |= found
         self.journal.append(
             event, rollout=facts.rollout if following else None, after=step, **changes
@@ -199,14 +199,14 @@ class Rollout(Waiting):
 
     def _roll_back(self, desired: Desired, refused: Refused) -> None:
         old, new = self.facts.old, self.facts.new
-        release.take_back(self.state)  # at once, also where the disk is full
+        traffic_permit.take_back(self.state)  # at once, also where the disk is full
         entry = partial(
             self.journal.append, "rollback", rollout=self.facts.rollout, step="rollback",
             percent=0.0, shadow_percent=0.0, paused=False, stable=old,
             candidate=new if old else None, guard=refused.guard, said=refused.reason,
             at=desired.step, **refused.more,
         )  # fmt: skip
-        release.retry_while_full(self.state, entry, self._report)
+        traffic_permit.retry_while_full(self.state, entry, self._report)
         control.clear(self.state)
         self._report(f"ROLLBACK at {desired.step}, {refused.guard}: {refused.reason}")
 
@@ -257,18 +257,18 @@ class Rollout(Waiting):
 
     def _wait_for_disk(self, *, clients: bool) -> None:
         """Where the disk is full nothing is logged or judged: then the old version answers all."""
-        if not (why := release.disk_fault(self.state)):
+        if not (why := traffic_permit.disk_fault(self.state)):
             # A command before this one may have ended while there was none.
-            if clients and not release.granted(self.state):
-                release.grant(self.state)
+            if clients and not traffic_permit.granted(self.state):
+                traffic_permit.grant(self.state)
             return
-        release.take_back(self.state)
+        traffic_permit.take_back(self.state)
         self._report(f"{why}: guards cannot judge; the old version answers until space is freed")
-        while release.disk_fault(self.state):
+        while traffic_permit.disk_fault(self.state):
             self._control()
             time.sleep(RETRY_S)
         if clients:
-            release.grant(self.state)
+            traffic_permit.grant(self.state)
         self.journal.append("room", rollout=self.facts.rollout, why=f"disk space again; {why}")
         self._report("disk space again; going on")
 

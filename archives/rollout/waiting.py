@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from archives.judging.facts import JUDGED, facts_of, step_entry
+from archives.judging.journal_facts import JUDGED, facts_of, step_entry
 from archives.rollout import nodes
 from archives.rollout.nodes import Refused
 from archives.state import control

@@ -13,7 +13,7 @@ import httpx
 from archives.gateway.configuration import GatewaySettings
 from archives.gateway.supervisor import Supervisor
 from archives.packing.loader import NAME, read_members
-from archives.serving import one_machine
+from archives.serving import serve_with_gateway
 from archives.torchserve.node import TorchServeNode
 from sonode.console import UserError, say
 
@@ -60,14 +60,14 @@ def serve(
     `state` says what both serve (see `one_machine`). Raises UserError for a damaged
     archive or one that is not the journal's, and when the node cannot start or ends by itself.
     """
-    chosen = one_machine.journalled(state) if gateway else {}
+    chosen = serve_with_gateway.journalled(state) if gateway else {}
     if chosen and models:
         raise UserError(
             f"--models: the journal in {state} says what is served; leave it out, and change it "
             "with `sonode rollout`"
         )
     if chosen:
-        one_machine.check_bytes(state, store)
+        serve_with_gateway.check_bytes(state, store)
     else:
         chosen = _parse_models(store, models) if models else archives_in(store)
     node = TorchServeNode(
@@ -89,7 +89,7 @@ def serve(
             _say_how_to_call(node)
             parts: list[TorchServeNode | Supervisor] = [node]
             if gateway:
-                before = one_machine.gateway_before(node, gateway, state)
+                before = serve_with_gateway.gateway_before(node, gateway, state)
                 parts.append(running.enter_context(before))
             say("Ctrl-C stops it")
             while True:

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import get_ident
 from typing import IO
 
-from archives.packing.beside import sync
+from sonode.atomic_files import sync
 from sonode.console import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
-from archives.packing.beside import sync
 from archives.state import clock
 from archives.state.files import open_own, write_private
+from sonode.atomic_files import sync
 from sonode.console import UserError
 
 LOOK_S = 1.0  # for so long somebody may be looking whether it is locked

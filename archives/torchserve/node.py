@@ -22,9 +22,9 @@ import httpx
 from archives.packing.loader import MANIFEST
 from archives.state.files import alone
 from archives.torchserve.java import HOST, claim_ports, environment, worker_failure
-from archives.torchserve.plan import plan
+from archives.torchserve.key_file import Keys, Kind, ask
 from archives.torchserve.processes import living, signal_group
-from archives.torchserve.tokens import Keys, Kind, ask
+from archives.torchserve.worker_cores import plan
 from sonode.console import UserError
 
 HANDLER = "SONODE_HANDLER_"  # see handlers/settings.py
@@ -99,7 +99,7 @@ class TorchServeNode:
         self.stop()
 
     def token(self, kind: Kind = "inference") -> str:
-        """Return the token for this API; see `archives.torchserve.tokens.Keys.token`."""
+        """Return the token for this API; see `archives.torchserve.key_file.Keys.token`."""
         return self._keys.token(kind)
 
     def check_alive(self) -> None:

@@ -22,7 +22,8 @@ from typing import Any, cast
 import pyarrow as pa
 
 from batch.executors.local import AT_ONCE
-from batch.executors.ray_cluster import Fleet, fleet, joined
+from batch.executors.ray_cluster import joined
+from batch.executors.ray_resources import Fleet, fleet
 from batch.executors.ray_worker import Description, Opener, ShardReport, Worker, portable
 from batch.manifest.read import encoded
 from batch.scoring.archive_file import open_archive
@@ -257,7 +258,7 @@ def connected(
 
     `archive`: a path that every node has, or an s3:// URI; `settings` as in `loader`.
     `workers`, `cpus`, `gpus`: how many there are and what is reserved for each, see
-    `batch.executors.ray_cluster.fleet`. `opener`: what loads the archive there. Raises UserError.
+    `batch.executors.ray_resources.fleet`. `opener`: what loads the archive there. Raises UserError.
     """
     with joined(address) as nodes:
         size = fleet(nodes, workers, cpus, gpus)

@@ -9,7 +9,7 @@ import html
 from collections.abc import Mapping, Sequence
 
 from batch.report import drift
-from batch.report.record import RunSummary
+from batch.report.run_summary import RunSummary
 from sonode.page import page, table
 
 _GIVEN = (

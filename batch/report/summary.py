@@ -22,7 +22,7 @@ from batch import layout
 from batch.report import drift
 from batch.report import page as report
 from batch.report.drift import BINS
-from batch.report.record import RunSummary
+from batch.report.run_summary import RunSummary
 from batch.results import run_registry
 from batch.results import schema as results
 from batch.scoring.job import Job

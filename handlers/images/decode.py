@@ -19,15 +19,15 @@ from handlers.errors import (
 from handlers.images import dicom, quality
 from handlers.images.frame import Frame, refused
 from handlers.requests import Explain, ScoringRequest
-from model_def.limits import MAX_BYTES, MAX_PIXELS
-from model_def.preprocessing import Pixels, Preprocessing, RoI, crop, resize
-from model_def.stored_image import (
+from model_def.image_formats import (
     FORMATS,
     check_whole,
     opened,
     stored_pixels,
     unusable,
 )
+from model_def.limits import MAX_BYTES, MAX_PIXELS
+from model_def.preprocessing import Pixels, Preprocessing, RoI, crop, resize
 
 # Pillow logs the tags of a file and warns of odd metadata; neither may reach a worker's log.
 logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)

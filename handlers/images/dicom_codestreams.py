@@ -15,7 +15,7 @@ from typing import Literal
 
 from handlers.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
 from handlers.images.dicom_header import Header
-from model_def import jpeg
+from model_def import jpeg_checks
 from model_def.limits import MAX_SCANS
 
 MAX_J2K_TILES = 4096
@@ -103,7 +103,7 @@ def read_jpeg(data: bytes) -> Codestream:
         raise _damaged("JPEG")
     if len(body) < 6 or len(body) < 6 + 3 * body[5]:
         raise _damaged("JPEG")
-    if (scans := jpeg.count_scans(data)) > MAX_SCANS:
+    if (scans := jpeg_checks.count_scans(data)) > MAX_SCANS:
         raise ImageTooLarge(
             f"image: {scans} JPEG scans; the limit is {MAX_SCANS}; export it again", field="image"
         )

@@ -11,7 +11,7 @@ from PIL import Image
 
 from handlers.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
 from handlers.images import quality
-from model_def import jpeg, png
+from model_def import jpeg_checks, png_checks
 from model_def.preprocessing import Pixels, RoI
 
 
@@ -62,7 +62,7 @@ def check_jpeg(encoded: bytes) -> None:
         ImageTooLarge, UnreadableImage, UnsupportedImage.
     """
     with refused():
-        jpeg.check(encoded)
+        jpeg_checks.check(encoded)
 
 
 @contextmanager
@@ -70,9 +70,9 @@ def refused() -> Iterator[None]:
     """Turn what the checks of `model_def` raise into the request's error."""
     try:
         yield
-    except jpeg.TooManyScans as error:
+    except jpeg_checks.TooManyScans as error:
         raise ImageTooLarge(f"image: {error}", field="image") from None
-    except (jpeg.Damaged, png.BadChecksum) as error:
+    except (jpeg_checks.Damaged, png_checks.BadChecksum) as error:
         raise UnreadableImage(f"image: {error}; send the complete file", field="image") from None
-    except jpeg.Unverifiable as error:
+    except jpeg_checks.Unverifiable as error:
         raise UnsupportedImage(f"image: {error}", field="image") from None

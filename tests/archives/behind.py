@@ -19,7 +19,7 @@ from archives.gateway.configuration import GatewaySettings
 from archives.gateway.supervisor import Supervisor
 from archives.nodes.nodes import NodeSettings
 from archives.state.journal import Journal, Release
-from archives.state.secrets import add_client
+from archives.state.tokens_and_keys import add_client
 from archives.torchserve.java import claim_ports
 from tests.archives import figures
 

@@ -25,7 +25,7 @@ import yaml
 from archives.nodes.nodes import NodeSettings
 from archives.rollout.nodes import applied
 from archives.state.journal import Entry, Journal
-from archives.state.secrets import add_client
+from archives.state.tokens_and_keys import add_client
 from archives.torchserve.java import claim_ports
 from handlers.integrity import write_canonical_zip
 from tests.archives import figures

@@ -23,7 +23,7 @@ import httpx
 import numpy as np
 
 from archives.state.journal import Entry
-from archives.torchserve.tokens import ask
+from archives.torchserve.key_file import ask
 from tests.archives import bad_versions as bad
 from tests.archives import figures
 from tests.archives.bad_versions import append, nothing

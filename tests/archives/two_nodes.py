@@ -18,8 +18,8 @@ from archives.nodes.nodes import NodeSettings
 from archives.packing.loader import file_sha256
 from archives.state.journal import Desired, Journal, Release, fold
 from archives.torchserve.java import claim_ports
+from archives.torchserve.key_file import ask
 from archives.torchserve.node import TorchServeNode
-from archives.torchserve.tokens import ask
 from sonode.console import UserError
 from tests.archives.bad_versions import nothing
 from tests.archives.rolling import Site, repacked

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from model_def import jpeg
+from model_def import jpeg_checks
 
 KINDS = (
     ("L", {}),
@@ -59,15 +59,15 @@ def main(folder: Path) -> None:
             buffer = io.BytesIO()
             grey.convert(mode).save(buffer, "JPEG", quality=85, **options)
             data = buffer.getvalue()
-            jpeg.check(data)  # a sound one passes
+            jpeg_checks.check(data)  # a sound one passes
             begin = data.index(b"\xff\xda") + 14
             for _ in range(4):
                 total += 1
                 at = chance.randrange(begin, len(data) - 4096 - 2)
                 for name, damage in DAMAGE.items():
                     try:
-                        jpeg.check(damage(data, at))
-                    except jpeg.Damaged:
+                        jpeg_checks.check(damage(data, at))
+                    except jpeg_checks.Damaged:
                         refused[name] += 1
     for name in DAMAGE:
         print(f"{name}: {refused[name]} of {total} refused, {refused[name] / total:.0%}")

@@ -18,9 +18,9 @@ from pathlib import Path
 from archives.gateway.configuration import GatewaySettings
 from archives.gateway.supervisor import Supervisor
 from archives.packing.loader import file_sha256
-from archives.serving.one_machine import settings_of
+from archives.serving.serve_with_gateway import settings_of
 from archives.state.journal import Journal, Release
-from archives.state.secrets import add_client
+from archives.state.tokens_and_keys import add_client
 from archives.torchserve.java import claim_ports
 from archives.torchserve.node import TorchServeNode
 from sonode.console import say, table

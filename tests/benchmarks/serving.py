@@ -37,7 +37,7 @@ import torch
 from archives.packing.loader import load_archive
 from archives.torchserve.java import claim_ports
 from archives.torchserve.node import TorchServeNode
-from archives.torchserve.plan import plan
+from archives.torchserve.worker_cores import plan
 from sonode.console import say, table
 from tests.benchmarks.images import BUSI, encoded, frames
 from tests.benchmarks.load import Load, drive

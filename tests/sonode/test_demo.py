@@ -17,7 +17,7 @@ from model_def.overlay import CROP_SIDE
 from tests.command_line import ROOT, sonode
 from tests.processes import assert_no_process_about
 from train.cohorts.cohort import Cohort
-from train.importers.every import import_voc
+from train.importers.all_importers import import_voc
 from train.importers.phantom import write_phantom
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]

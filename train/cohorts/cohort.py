@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import UnidentifiedImageError
 
-from model_def import jpeg, png
+from model_def import jpeg_checks, png_checks
+from model_def.image_formats import check_whole, opened, to_grey, unusable
 from model_def.limits import MAX_BYTES, MAX_PIXELS
 from model_def.preprocessing import Pixels, RoI
-from model_def.stored_image import check_whole, opened, to_grey, unusable
 from sonode.console import UserError, progress, say
 from train.cohorts.checks import (
     ABSENT,
@@ -138,7 +138,12 @@ def _read_image(path: Path) -> tuple[Pixels, bool]:
             return to_grey(image)
     except ImageError:
         raise
-    except (jpeg.TooManyScans, jpeg.Damaged, jpeg.Unverifiable, png.BadChecksum) as error:
+    except (
+        jpeg_checks.TooManyScans,
+        jpeg_checks.Damaged,
+        jpeg_checks.Unverifiable,
+        png_checks.BadChecksum,
+    ) as error:
         raise ImageError(str(error)) from None
     except UnidentifiedImageError as error:
         raise ImageError(_what_else(data)) from error

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, norm
 
+from train.evidence.auc_difference import Versus, compare_head, read_score, scores_of
 from train.evidence.measures import Json, Resampling, as_json
-from train.evidence.versus import Versus, compare_head, read_score, scores_of
 from train.statistics import binary
 from train.statistics.binary import Bools, Floats, divide, share
 from train.statistics.bootstrap import bootstrap, bootstrap_difference

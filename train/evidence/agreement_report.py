@@ -11,8 +11,8 @@ import pandas as pd
 from sonode.console import table
 from train import pages
 from train.evidence import agreement_plots
+from train.evidence.auc_difference import read_score, shown
 from train.evidence.measures import Json
-from train.evidence.versus import read_score, shown
 
 MOST = 200
 """Rows that a list of the page shows; compare.json has them all."""

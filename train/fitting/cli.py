@@ -27,7 +27,7 @@ from model_def import checkpoint
 from sonode.console import UserError, say, table
 from sonode.yaml_keys import refuse_duplicate_keys
 from train.cohorts.split import Part, part_of
-from train.fitting import resuming
+from train.fitting import resume
 from train.fitting.calibration import calibrate, score_histograms
 from train.fitting.datamodule import CohortData, split_remarks
 from train.fitting.leakage import IMAGES, check_unseen, images_of, seen_before
@@ -119,7 +119,7 @@ class TrainCLI(LightningCLI):
             # Here, so that it stands in config.yaml: a run goes on in the precision it began with,
             # whatever the machine that it goes on on has.
             if self.config["subcommand"] == "fit":
-                begun = resuming.precision_of(self.settings.out)
+                begun = resume.precision_of(self.settings.out)
                 trainer.precision = begun or best_precision(trainer.accelerator)
             else:
                 trainer.precision = "32-true"  # as in `sonode evaluate`: one checkpoint, one figure
@@ -141,7 +141,7 @@ class TrainCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Point loggers and checkpoints below OUT."""
-        run = self.settings.out / resuming.RUN
+        run = self.settings.out / resume.RUN
         given = self.config_init[str(self.subcommand)].trainer
         if given.default_root_dir is not None:
             raise UserError("--trainer.default_root_dir: is below --out; give only --out")
@@ -149,7 +149,7 @@ class TrainCLI(LightningCLI):
         # A rule of its own: `save_last` writes only where a best one is written, too.
         latest = ModelCheckpoint(
             run,
-            Path(resuming.LAST).stem,
+            Path(resume.LAST).stem,
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
@@ -184,18 +184,18 @@ class TrainCLI(LightningCLI):
             else None
         )
         if self.trainer.is_global_zero:
-            self.held.enter_context(resuming.lock(out))
-        last = out / resuming.RUN / resuming.LAST
+            self.held.enter_context(resume.lock(out))
+        last = out / resume.RUN / resume.LAST
         if last.exists():
             if record.read_text() != text:
                 raise UserError(
                     f"--out {out}: holds an interrupted run of another configuration or cohort; "
                     "give another folder, or the original settings to resume it"
                 )
-            done = self.datamodule.epochs_done = resuming.epochs_of(last)
+            done = self.datamodule.epochs_done = resume.epochs_of(last)
             if self.trainer.is_global_zero:
                 say(f"resuming the interrupted run after epoch {done}")
-                resuming.keep_log(self.csv, done)
+                resume.keep_log(self.csv, done)
             # Not `settings`: what `fit` is called with is taken from the instantiated copy.
             arguments = self.config_init[str(self.subcommand)]
             arguments.ckpt_path, arguments.weights_only = str(last), True

@@ -33,10 +33,10 @@ from model_def.preprocessing import Preprocessing, normalise
 from sonode.console import UserError, say
 from train.cohorts.labels import absent_given, implied, label_codes, measured_on
 from train.fitting import losses
-from train.fitting.averaging import MovingAverage
 from train.fitting.calibration import OPERATING_POINT, calibrated_loss
 from train.fitting.datamodule import CohortData
-from train.fitting.weights import load_trunk
+from train.fitting.pretrained import load_trunk
+from train.fitting.weight_average import MovingAverage
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 OperatingPoint = restricted_string_type("OperatingPoint", OPERATING_POINT)

@@ -7,8 +7,8 @@ from pathlib import Path
 from model_def.preprocessing import RoI
 from sonode.console import UserError, progress
 from train.cohorts.cohort import Cohort
-from train.importers.draft import Draft
-from train.importers.notes import report_left_out
+from train.importers.cohort_builder import Draft
+from train.importers.import_warnings import report_left_out
 from train.importers.records import read_records
 from train.importers.texts import spelt_id, spelt_label
 from train.importers.values import bbox, malignancy

@@ -10,8 +10,8 @@ from pathlib import Path
 from model_def.preprocessing import RoI
 from sonode.console import UserError, progress, say
 from train.cohorts.cohort import Cohort
-from train.importers.draft import Draft
-from train.importers.notes import PICTURES, report_left_out
+from train.importers.cohort_builder import Draft
+from train.importers.import_warnings import PICTURES, report_left_out
 
 _NUMBERED = re.compile(r"(?:benign|malignant) \(([0-9]+)\)")
 

@@ -9,9 +9,9 @@ from pathlib import Path, PurePath
 from model_def.preprocessing import RoI
 from sonode.console import UserError
 from train.cohorts.cohort import ROI_COLUMNS, SCHEMA, Cohort
-from train.importers.draft import Draft
+from train.importers.cohort_builder import Draft
+from train.importers.import_warnings import PICTURES, report_left_out
 from train.importers.labelimg import AnnotationError, read_voc, read_yolo
-from train.importers.notes import PICTURES, report_left_out
 from train.importers.records import Records, read_records
 from train.importers.texts import spelt_id, spelt_label
 from train.importers.values import FormatError, file_path, identifier, number, truth, whole

@@ -16,7 +16,7 @@ from archives.gateway import certificate
 from archives.gateway.certificate import Pair
 from archives.gateway.configuration import GatewaySettings
 from archives.gateway.supervisor import Supervisor
-from archives.state import secrets
+from archives.state import tokens_and_keys
 from archives.torchserve.java import claim_ports
 from sonode.console import UserError
 from tests.archives.behind import V1, V2, Behind, start_journal
@@ -76,7 +76,7 @@ def test_with_a_broken_pair_the_way_back_stays_open(
     broken: Broken,
 ) -> None:
     assert settings.certificate and settings.certificate_key
-    gateway = Behind(short_path, settings.port, secrets.add_client(short_path, "clinic"))
+    gateway = Behind(short_path, settings.port, tokens_and_keys.add_client(short_path, "clinic"))
     start_journal(short_path, candidate=V2, serves=[V1, V2], percent=100.0)
     good = settings.certificate.read_bytes(), settings.certificate_key.read_bytes()
     with Supervisor([node.settings()], short_path, settings):

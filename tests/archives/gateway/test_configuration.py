@@ -22,7 +22,7 @@ from archives.gateway.configuration import GatewaySettings, render
 from archives.gateway.nginx import LOGS, SOCKET_PATH_MAX, Nginx
 from archives.gateway.supervisor import Supervisor, only_one
 from archives.judging.ab_report import measures
-from archives.state import secrets
+from archives.state import tokens_and_keys
 from archives.state.journal import Desired
 from archives.torchserve.java import claim_ports
 from sonode.console import UserError
@@ -114,14 +114,14 @@ def test_no_token_no_answer(gateway: Behind, nodes: list[StandIn], header: str |
 
 
 def test_a_client_comes_and_goes_while_the_gateway_runs(gateway: Behind) -> None:
-    token = secrets.add_client(gateway.state, "archive")
+    token = tokens_and_keys.add_client(gateway.state, "archive")
     bearer = {"Authorization": f"Bearer {token}"}
     assert gateway.ask(headers=bearer).status_code == 200
     assert gateway.ask().status_code == 200
-    again = secrets.add_client(gateway.state, "archive")
+    again = tokens_and_keys.add_client(gateway.state, "archive")
     assert gateway.ask(headers=bearer).status_code == 401
     assert gateway.ask(headers={"Authorization": f"Bearer {again}"}).status_code == 200
-    secrets.remove_client(gateway.state, "archive")
+    tokens_and_keys.remove_client(gateway.state, "archive")
     assert gateway.ask(headers={"Authorization": f"Bearer {again}"}).status_code == 401
     path = gateway.state / "clients.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -406,46 +406,46 @@ def test_without_a_client_nobody_may_ask_until_there_is_one(
         assert "NO TOKENS yet" in capsys.readouterr().out
         gateway = Behind(short_path, port, "of nobody")
         assert gateway.ask().status_code == 401
-        gateway.token = secrets.add_client(short_path, "clinic")
+        gateway.token = tokens_and_keys.add_client(short_path, "clinic")
         assert gateway.ask().status_code == 200
         gateway.client.close()
 
 
 def key_of_a_start(state: Path) -> bytes:
-    secrets.prepare(state)
-    return secrets.study_key(state)
+    tokens_and_keys.prepare(state)
+    return tokens_and_keys.study_key(state)
 
 
 def test_clients_and_keys_made_at_the_same_moment_are_all_kept(tmp_path: Path) -> None:
     names = [f"c{number}" for number in range(16)]
     with ThreadPoolExecutor(16) as pool:
         starts = [pool.submit(key_of_a_start, tmp_path) for _ in range(4)]
-        tokens = list(pool.map(partial(secrets.add_client, tmp_path), names))
+        tokens = list(pool.map(partial(tokens_and_keys.add_client, tmp_path), names))
         keys = {start.result() for start in starts}
-    assert keys == {secrets.study_key(tmp_path)}
+    assert keys == {tokens_and_keys.study_key(tmp_path)}
     assert len(set(tokens)) == 16
-    assert sorted(secrets.clients(tmp_path)) == sorted(names)
+    assert sorted(tokens_and_keys.clients(tmp_path)) == sorted(names)
 
 
 def test_secrets_that_others_can_read_are_refused(tmp_path: Path) -> None:
-    secrets.add_client(tmp_path, "clinic")
+    tokens_and_keys.add_client(tmp_path, "clinic")
     (tmp_path / "clients.json").chmod(0o640)
     with pytest.raises(UserError, match="chmod 600"):
-        secrets.clients(tmp_path)
+        tokens_and_keys.clients(tmp_path)
 
 
 def test_names_of_clients(tmp_path: Path) -> None:
     for name in ("", "a b", "-x", 'x"', "ä"):
         with pytest.raises(UserError, match="use letters"):
-            secrets.add_client(tmp_path, name)
+            tokens_and_keys.add_client(tmp_path, name)
     with pytest.raises(UserError, match="no such client; there is none"):
-        secrets.remove_client(tmp_path / "typo", "clinic")
+        tokens_and_keys.remove_client(tmp_path / "typo", "clinic")
     assert not (tmp_path / "typo").exists()
 
 
 def test_one_client_does_not_use_up_the_rate_of_another(free: StandIn, tmp_path: Path) -> None:
     with behind([free.settings()], tmp_path, rate=1, candidate=V2, serves=[V1, V2]) as slow:
-        other = {"Authorization": f"Bearer {secrets.add_client(tmp_path, 'other')}"}
+        other = {"Authorization": f"Bearer {tokens_and_keys.add_client(tmp_path, 'other')}"}
         answers = [slow.ask() for _ in range(40)]
         assert slow.ask(headers=other).status_code == 200
     assert answers[0].status_code == 200
@@ -461,7 +461,7 @@ def test_one_client_does_not_hold_all_of_the_memory(free: StandIn, tmp_path: Pat
 
     serves = {"candidate": V2, "serves": [V1, V2]}
     with behind([free.settings()], tmp_path, at_once=2, **serves) as slow:
-        other = secrets.add_client(tmp_path, "other")
+        other = tokens_and_keys.add_client(tmp_path, "other")
         before = len(free.calls)
         with free.behaving(hang), ThreadPoolExecutor(6) as pool:
             try:
@@ -484,7 +484,7 @@ def test_one_client_does_not_hold_all_of_the_memory(free: StandIn, tmp_path: Pat
 
 def test_tls(free: StandIn, tmp_path: Path) -> None:
     port = claim_ports({"gateway": None})["gateway"]
-    token = secrets.add_client(tmp_path, "clinic")
+    token = tokens_and_keys.add_client(tmp_path, "clinic")
     start_journal(tmp_path, candidate=V2, serves=[V1, V2])
     settings = GatewaySettings(
         port=port,
@@ -505,7 +505,7 @@ def test_tls(free: StandIn, tmp_path: Path) -> None:
 
 def test_a_gateway_before_its_first_deployment(nodes: list[StandIn], tmp_path: Path) -> None:
     port = claim_ports({"gateway": None})["gateway"]
-    secrets.add_client(tmp_path, "clinic")
+    tokens_and_keys.add_client(tmp_path, "clinic")
     with Supervisor([nodes[0].settings()], tmp_path, GatewaySettings(port=port)):
         base = f"http://127.0.0.1:{port}"
         assert httpx.get(f"{base}/health", trust_env=False).status_code == 503
@@ -531,7 +531,7 @@ def test_a_state_folder_that_nginx_cannot_work_in(nodes: list[StandIn], tmp_path
 
 
 def test_a_port_in_use(nodes: list[StandIn], gateway: Behind, tmp_path: Path) -> None:
-    secrets.add_client(tmp_path, "clinic")
+    tokens_and_keys.add_client(tmp_path, "clinic")
     # nginx would share the port of another gateway of this user (SO_REUSEPORT) without a word.
     for taken in (nodes[0].port, gateway.port):
         settings = GatewaySettings(port=taken)

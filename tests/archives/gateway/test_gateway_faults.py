@@ -22,7 +22,7 @@ import yaml
 
 from archives.nodes.watch import Watch
 from archives.state.journal import Journal
-from archives.state.secrets import add_client
+from archives.state.tokens_and_keys import add_client
 from archives.torchserve.java import claim_ports
 from handlers.responses import Outcome, headers
 from tests.archives.behind import V1, V2, Behind, behind, load, start_journal

@@ -14,7 +14,7 @@ import pytest
 from archives.nodes.nodes import Node, NodeSettings, read_nodes
 from archives.packing.loader import file_sha256
 from archives.state.journal import Release
-from archives.state.secrets import add_client
+from archives.state.tokens_and_keys import add_client
 from archives.torchserve.java import claim_ports
 from archives.torchserve.node import TorchServeNode
 from tests.archives.behind import Behind, behind, load

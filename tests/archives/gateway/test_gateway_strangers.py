@@ -31,10 +31,10 @@ from archives.gateway.health import Health
 from archives.gateway.logs import LogTail
 from archives.gateway.nginx import Nginx, find_nginx
 from archives.gateway.supervisor import Supervisor
-from archives.rollout import release
-from archives.state import secrets
+from archives.rollout import traffic_permit
+from archives.state import tokens_and_keys
 from archives.state.files import write_private
-from archives.state.secrets import add_client
+from archives.state.tokens_and_keys import add_client
 from archives.torchserve.java import claim_ports
 from sonode.console import UserError
 from tests.archives.behind import V1, V2, Behind, behind, load, start_journal
@@ -174,7 +174,7 @@ def test_a_disk_that_cannot_be_written_to_counts_as_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, reason: int
 ) -> None:
     """As one that was mounted anew for reading only, after a fault of its own."""
-    secrets.prepare(tmp_path)
+    tokens_and_keys.prepare(tmp_path)
 
     def refuses(*_: object, **__: object) -> None:
         raise OSError(reason, os.strerror(reason))
@@ -336,7 +336,7 @@ def test_started_by_root_its_workers_are_the_state_folders_owner(
         canary = {"candidate": V2, "serves": [V1, V2], "percent": 100.0, "shadow_percent": 0.0}
         with behind([node.settings()], state, **canary) as running:
             assert running.supervisor
-            release.grant(state)
+            traffic_permit.grant(state)
             running.journal(rollout="r", percent=100.0)
             (sockets,) = (state / "gateway").glob("s[0-9]*")
             master = nginx_processes.group_of(sockets)
@@ -351,7 +351,7 @@ def test_started_by_root_its_workers_are_the_state_folders_owner(
             running.wait((state / "gateway" / "requests.jsonl").exists)
             running.of(running.ask("4"), "requests")
         assert not caplog.records
-        assert not release.disk_fault(state)
+        assert not traffic_permit.disk_fault(state)
         # Whose it is can start it next.
         others = [it for it in state.rglob("*") if it.stat().st_uid != NOBODY]
         assert not others
@@ -455,7 +455,7 @@ def test_a_certificate_that_ends_soon_is_reported_once_a_day(
     both = HERE / "localhost.pem", HERE / "localhost-key.pem"
     pair = certificate.Pair(*both, tmp_path, lambda text: "")
     pair.look()
-    secrets.prepare(tmp_path)
+    tokens_and_keys.prepare(tmp_path)
     assert pair.expires
     monkeypatch.setattr("archives.gateway.health.LOOK_S", 0.0)
     for days, faults, said in ((31, (), 0), (29.5, (), 1), (29.2, (), 1), (28.5, (), 2)):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from archives.rollout import release
+from archives.rollout import traffic_permit
 from tests.archives.behind import V1, V2, Behind, behind
 from tests.archives.standin import Call, Handler, StandIn
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.live
 @pytest.fixture(params=["canary", "keep"])
 def trial(gateway: Behind, request: pytest.FixtureRequest) -> Behind:
     """2.0 answers all; in a canary of 100 %, and kept beside the old one."""
-    release.grant(gateway.state)
+    traffic_permit.grant(gateway.state)
     facts = (
         {"stable": V1, "candidate": V2, "percent": 100.0}
         if request.param == "canary"
@@ -83,7 +83,7 @@ def test_what_it_fails_is_asked_of_the_old_one_whose_answer_is_dropped(
 def test_what_the_old_one_fails_in_a_canary_is_asked_of_the_new_one(
     gateway: Behind, nodes: list[StandIn]
 ) -> None:
-    release.grant(gateway.state)
+    traffic_permit.grant(gateway.state)
     gateway.journal(
         rollout="r", stable=V1, candidate=V2, serves=[V1, V2], percent=1.0, shadow_percent=0.0
     )
@@ -106,7 +106,7 @@ def test_one_that_answers_is_not_asked_twice(trial: Behind, nodes: list[StandIn]
 def test_its_release_is_taken_back_at_once_and_no_configuration_is_written(trial: Behind) -> None:
     assert trial.ask("s").headers["X-Model-Version"] == "2.0"
     before = trial.applied()
-    release.take_back(trial.state)
+    traffic_permit.take_back(trial.state)
     answers = [trial.ask(f"s{number}") for number in range(20)]
     assert {it.headers["X-Model-Version"] for it in answers} == {"1.0"}
     assert {it.status_code for it in answers} == {200}

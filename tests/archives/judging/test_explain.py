@@ -7,7 +7,7 @@ import pytest
 from archives.judging.explain import explain
 from archives.state.journal import Journal
 from sonode.console import UserError
-from tests.archives.judging.test_view import NEW, row, steps  # noqa: F401 - a fixture
+from tests.archives.judging.test_step_log import NEW, row, steps  # noqa: F401 - a fixture
 from tests.archives.rollout.test_commands import run, state  # noqa: F401 - a fixture
 
 

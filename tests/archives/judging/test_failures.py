@@ -6,7 +6,8 @@ import random
 import numpy as np
 import pytest
 
-from archives.judging.failures import Against, Bursts, Units, Windows, more_by_chance
+from archives.judging.failures import Against, Bursts, Units, Windows
+from archives.judging.fisher import more_by_chance
 from archives.judging.sequential import BETS
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from archives.judging.facts import step_entry, went_back
+from archives.judging.journal_facts import step_entry, went_back
 from archives.judging.policy import Policy
 from archives.packing.loader import file_sha256
-from archives.rollout import machine, release
+from archives.rollout import host_shortage, traffic_permit
 from archives.rollout.start import Halted, go_on, start
 from archives.rollout.status import status
 from archives.rollout.steps import Rollout
@@ -206,7 +206,7 @@ def test_from_one_version_to_the_next(site, nodes, archives):
     ]
     after = desired(site)
     assert (after.stable.version, after.candidate, after.rollout) == ("2.0", None, None)
-    assert [release.version for release in after.serves] == ["2.0"]
+    assert [traffic_permit.version for release in after.serves] == ["2.0"]
     assert nodes.versions() == [{"2.0": 1}] * 2
     assert [node.default for node in nodes.nodes] == ["2.0"] * 2
     since = site.wait_for("default", taken=True).time
@@ -448,12 +448,12 @@ def test_where_the_disk_is_full_the_new_version_answers_no_client_until_there_is
     site, nodes, archives, monkeypatch
 ):
     full: list[str] = []
-    monkeypatch.setattr(release, "disk_fault", lambda state: full[0] if full else "")
+    monkeypatch.setattr(traffic_permit, "disk_fault", lambda state: full[0] if full else "")
     with load(site) as clients, running(site, archives["2.0"], canary=[50, 100]) as result:
         site.wait_for("canary 50 %", taken=True)
         full.append("no room")
         until = time.monotonic() + 20
-        while release.granted(site.state) and time.monotonic() < until:
+        while traffic_permit.granted(site.state) and time.monotonic() < until:
             time.sleep(0.01)
         since = time.time() + 0.2
         time.sleep(0.6)
@@ -471,7 +471,7 @@ def test_what_was_killed_while_the_disk_was_full_or_begun_by_an_earlier_sonode_g
         with canary, pytest.raises(KeyboardInterrupt):
             roll_out(site, archives["2.0"], canary=[100])
         site.wait_for("canary 100 %", taken=True)
-        release.take_back(site.state)  # as where there is no room
+        traffic_permit.take_back(site.state)  # as where there is no room
         # An earlier sonode knew neither file, nor the fact that tells of one.
         (site.state / control.UNDER_WAY).unlink()
         journal = site.state / "journal.jsonl"
@@ -554,7 +554,7 @@ def test_an_abort_needs_no_disk_space(site, nodes, archives, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(Path, "write_text", fail)
             patch.setattr(Journal, "append", full)
-            patch.setattr(release, "RETRY_S", 0.1)
+            patch.setattr(traffic_permit, "RETRY_S", 0.1)
             command_line.app(
                 ["rollout", "abort", "--state", str(site.state)], standalone_mode=False
             )
@@ -647,7 +647,7 @@ def test_what_a_nodes_machine_lacks_halts_it_and_the_same_command_resumes(
     stuck.refuses = ("POST",)
     with load(site) as clients:
         with monkeypatch.context() as patch:
-            patch.setattr(machine.NodeLogs, "lack", lambda _: "No space left on device")
+            patch.setattr(host_shortage.NodeLogs, "lack", lambda _: "No space left on device")
             with pytest.raises(
                 Halted,
                 match=r"^node b does not start 2\.0 .*space left on device\)",

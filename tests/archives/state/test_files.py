@@ -10,11 +10,11 @@ import pytest
 from archives.gateway.health import Health
 from archives.gateway.nginx import Nginx
 from archives.gateway.supervisor import only_one
-from archives.rollout import release
+from archives.rollout import traffic_permit
 from archives.state import control
 from archives.state.files import make_folder, write_private
 from archives.state.journal import Journal
-from archives.state.secrets import add_client
+from archives.state.tokens_and_keys import add_client
 
 OWNER = 10_001
 
@@ -28,8 +28,8 @@ OWNER = 10_001
         ("clients.lock", lambda state: add_client(state, "clinic")),
         ("under_way", control.begin),
         ("gateway/lock", lambda state: only_one(state).__enter__()),
-        ("gateway/released", release.grant),
-        ("gateway/room", release.disk_fault),
+        ("gateway/released", traffic_permit.grant),
+        ("gateway/room", traffic_permit.disk_fault),
         ("gateway/probe", lambda state: Health(state, None).look()),
         (
             "gateway/requests.jsonl",

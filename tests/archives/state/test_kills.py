@@ -12,12 +12,12 @@ import pytest
 
 from archives.nodes.nodes import read_nodes
 from archives.nodes.stores import copy_whole
-from archives.packing.beside import beside, sync
 from archives.packing.loader import file_sha256
 from archives.packing.pack import _place
-from archives.serving import one_machine
-from archives.state import secrets as clients
+from archives.serving import serve_with_gateway
+from archives.state import tokens_and_keys as clients
 from archives.state.journal import Journal
+from sonode.atomic_files import beside, sync
 from tests.archives.killed import is_killed
 from tests.archives.serving.test_serve import ECHO, write_archive
 
@@ -93,17 +93,17 @@ def begin(folder: Path) -> None:
         inference_url="http://127.0.0.1:1", management_url="http://127.0.0.1:2",
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one_machine, "Supervisor", lambda *_: nullcontext())
-        with one_machine.gateway_before(node, None, folder / "state"):  # type: ignore[arg-type]
+        patch.setattr(serve_with_gateway, "Supervisor", lambda *_: nullcontext())
+        with serve_with_gateway.gateway_before(node, None, folder / "state"):  # type: ignore[arg-type]
             pass
 
 
 def begun(folder: Path) -> None:
     state = folder / "state"
-    if one_machine.journalled(state):
+    if serve_with_gateway.journalled(state):
         assert file_sha256(state / "archives" / "m.mar") == file_sha256(folder / "m.mar")
     begin(folder)
-    assert one_machine.journalled(state) == {"m": "m.mar"}
+    assert serve_with_gateway.journalled(state) == {"m": "m.mar"}
     assert len(Journal(state).entries()) == 1
     assert read_nodes(state / "nodes.yaml")[0].store == folder
 

@@ -7,7 +7,8 @@ from contextlib import closing
 
 import pytest
 
-from batch.executors.ray_cluster import Fleet, fleet, joined
+from batch.executors.ray_cluster import joined
+from batch.executors.ray_resources import Fleet, fleet
 from sonode.console import UserError
 
 HEAD = {"memory": 1e9}  # a head that is given no work

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from batch.report import drift
+from train.fitting.calibration import SCORE_BINS
 
 
 def test_bins_are_closed_below_and_the_last_one_on_both_sides() -> None:
@@ -69,3 +70,8 @@ def test_ks_by_hand() -> None:
     assert drift.ks([1, 3], [3, 1]) == 0.5
     assert drift.ks([2, 2, 0], [20, 0, 20]) == 0.5
     assert drift.ks([1, 0], [0, 8]) == 1
+
+
+def test_scores_are_counted_in_the_bins_of_the_archives_reference() -> None:
+    """The batch reads no training code, so the number stands in both."""
+    assert drift.BINS == SCORE_BINS

@@ -23,6 +23,7 @@ from batch.scoring.fetching import Limits
 from batch.scoring.job import Job
 from batch.scoring.pipeline import Pipeline
 from batch.storage import objects
+from model_def.limits import MAX_DICOM_BYTES
 from sonode.console import UserError
 from tests.batch.conftest import FakeArchive
 from tests.batch.test_run import put_images, rows_of, run
@@ -406,3 +407,8 @@ def test_memory_and_first_score_do_not_depend_on_the_manifest(tmp_path: Path) ->
         for _ in range(100):
             next(shards)
             assert pa.total_allocated_bytes() - before < 8 << 20
+
+
+def test_what_no_handler_takes_is_not_fetched() -> None:
+    """The batch reaches the network through an archive alone, so the limit stands in both."""
+    assert Limits().object_bytes == MAX_DICOM_BYTES

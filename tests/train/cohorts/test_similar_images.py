@@ -14,7 +14,7 @@ from train.cohorts.near_duplicates import SAME, SIMILAR, thumbnail
 from train.cohorts.similar_images import SHEET
 from train.cohorts.split import part_of
 from train.fitting.datamodule import split_remarks
-from train.importers.every import import_csv
+from train.importers.all_importers import import_csv
 
 ROWS = [*zip("abcdef", "123455", "001111", strict=True)]  # image, patient, malignant
 COLUMNS = "image,patient_id,lesion_id,malignant,alnm,n_nodes,device,roi_x_min,roi_y_min,roi_x_max"

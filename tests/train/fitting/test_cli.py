@@ -18,7 +18,7 @@ from model_def import checkpoint
 from sonode.console import UserError
 from tests.train.running import CONFIGS, arguments, command, train, train_alone
 from train.cohorts.cohort import Cohort
-from train.fitting import resuming
+from train.fitting import resume
 from train.fitting.cli import run
 
 AVERAGED = ["--model.average_decay=0.9", "--model.weight_decay=0.05"]
@@ -179,7 +179,7 @@ def test_the_state_of_each_epoch_is_kept_not_of_the_best_alone(
 
 def test_two_trainings_do_not_write_into_one_folder(phantom: Cohort, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with resuming.lock(out):
+    with resume.lock(out):
         done = train("fit", phantom.folder, out)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"error: --out {out}: another training")

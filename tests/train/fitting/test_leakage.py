@@ -14,7 +14,7 @@ from train.cohorts.near_duplicates import SAME, SIMILAR, thumbnail
 from train.cohorts.split import PARTS, Part, part_of
 from train.fitting.datamodule import CohortData
 from train.fitting.leakage import IMAGES, check_unseen, images_of, seen_before
-from train.importers.every import import_voc
+from train.importers.all_importers import import_voc
 from train.importers.phantom import write_phantom
 
 

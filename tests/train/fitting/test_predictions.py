@@ -17,7 +17,7 @@ from train.cohorts.split import part_of
 from train.fitting.datamodule import CohortData
 from train.fitting.leakage import IMAGES, images_of
 from train.fitting.predictions import predict
-from train.importers.every import import_voc
+from train.importers.all_importers import import_voc
 from train.importers.phantom import write_phantom
 
 

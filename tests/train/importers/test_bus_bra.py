@@ -5,7 +5,7 @@ import pytest
 from sonode.console import UserError
 from tests.pictures import mask, picture
 from train.cohorts.cohort import read_image
-from train.importers.every import import_bus_bra, mask_box
+from train.importers.all_importers import import_bus_bra, mask_box
 from train.importers.records import read_records
 from train.importers.values import bbox
 

@@ -1,12 +1,12 @@
-"""archives/judging/view.py: which of the gateway's rows are a step's."""
+"""archives/judging/step_log.py: which of the gateway's rows are a step's."""
 
 import json
 
 import pytest
 
-from archives.judging.facts import facts_of, step_entry
+from archives.judging.journal_facts import facts_of, step_entry
 from archives.judging.policy import Policy
-from archives.judging.view import StepView, answered_by
+from archives.judging.step_log import StepView, answered_by
 from archives.rollout.status import status
 from archives.state.journal import Entry, Journal, Release
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from sonode.console import UserError, progress, say
 from train.cohorts.cohort import Cohort
-from train.importers.draft import Draft
-from train.importers.notes import PICTURES, report_left_out
+from train.importers.cohort_builder import Draft
+from train.importers.import_warnings import PICTURES, report_left_out
 from train.importers.texts import missing_words, spelt_label
 from train.importers.values import malignancy, number
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_def import jpeg, stored_image, tiff
+from model_def import image_formats, jpeg_checks, tiff_checks
 
 NOISE = np.random.default_rng(3).integers(0, 256, (300, 400), dtype=np.uint8)
 
@@ -18,8 +18,8 @@ def encode(compression: str, mode: str = "L") -> bytes:
 
 
 def check(data: bytes) -> None:
-    with stored_image.opened(data) as image:
-        stored_image.check_whole(image, data)
+    with image_formats.opened(data) as image:
+        image_formats.check_whole(image, data)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
@@ -31,12 +31,12 @@ def test_an_intact_file_passes(compression: str, mode: str) -> None:
 @pytest.mark.parametrize("compression", ["jpeg", "tiff_adobe_deflate"])
 def test_a_zeroed_stretch_is_damage_in_every_strip(compression: str) -> None:
     data = encode(compression)
-    with stored_image.opened(data) as image:
+    with image_formats.opened(data) as image:
         strips = list(zip(image.tag_v2[273], image.tag_v2[279], strict=True))  # type: ignore[attr-defined]
     assert len(strips) > 1
     for start, size in strips:
         at = start + size // 2
-        with pytest.raises(jpeg.Damaged):
+        with pytest.raises(jpeg_checks.Damaged):
             check(data[:at] + bytes(512) + data[at + 512 :])
 
 
@@ -68,14 +68,14 @@ def test_strips_that_would_take_minutes_are_refused_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     check(plain_tiff(8, [zlib.compress(bytes(64)), zlib.compress(b"a" * 64)]))
-    with pytest.raises(jpeg.Damaged, match="overlap"):
+    with pytest.raises(jpeg_checks.Damaged, match="overlap"):
         check(plain_tiff(8, [zlib.compress(bytes(64))] * 500))
-    monkeypatch.setattr(tiff, "MAX_TILE_PIXELS", 4096)
-    with pytest.raises(jpeg.Damaged, match="larger than the image"):
+    monkeypatch.setattr(tiff_checks, "MAX_TILE_PIXELS", 4096)
+    with pytest.raises(jpeg_checks.Damaged, match="larger than the image"):
         check(plain_tiff(8, [zlib.compress(bytes(3 * 2**20)), zlib.compress(b"a" * 64)]))
     buffer = io.BytesIO()
     Image.fromarray(NOISE).save(buffer, "JPEG")
-    with pytest.raises(jpeg.Damaged, match="larger than the image"):
+    with pytest.raises(jpeg_checks.Damaged, match="larger than the image"):
         check(plain_tiff(7, [buffer.getvalue(), b"another"]))
 
 
@@ -90,10 +90,10 @@ def test_a_jpeg_of_another_colour_space_than_its_tags_is_refused() -> None:
             strips.append(buffer.getvalue())
         return plain_tiff(7, strips, photometric=2)
 
-    with pytest.raises(jpeg.Unverifiable, match=r"RGB.*YCbCr"):
+    with pytest.raises(jpeg_checks.Unverifiable, match=r"RGB.*YCbCr"):
         check(encoded())  # JFIF's marker; by the tags alone it were (124, 75, 182)
     sound = encoded(keep_rgb=True)
     check(sound)
-    with stored_image.opened(sound) as image:
-        pixel = stored_image.stored_pixels(image)[0].getpixel((0, 0))
+    with image_formats.opened(sound) as image:
+        pixel = image_formats.stored_pixels(image)[0].getpixel((0, 0))
     assert pixel == pytest.approx((200, 100, 50), abs=1)

@@ -1,4 +1,4 @@
-"""one_machine.py: what TorchServe starts with behind a gateway of its own machine."""
+"""serve_with_gateway.py: what TorchServe starts with behind a gateway of its own machine."""
 
 from __future__ import annotations
 

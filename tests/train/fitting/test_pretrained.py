@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from model_def.network import Network
 from sonode.console import UserError
-from train.fitting.weights import load_trunk
+from train.fitting.pretrained import load_trunk
 
 
 @pytest.fixture(scope="module")

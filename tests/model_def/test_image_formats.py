@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from model_def.stored_image import to_grey, unusable
+from model_def.image_formats import to_grey, unusable
 
 
 def reopened(image: Image.Image, kind: str, **options: object) -> Image.Image:

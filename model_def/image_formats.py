@@ -18,7 +18,7 @@ import io
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from model_def import jpeg, png, tiff
+from model_def import jpeg_checks, png_checks, tiff_checks
 from model_def.limits import MAX_TILE_PIXELS
 from model_def.preprocessing import Pixels
 
@@ -52,8 +52,8 @@ def opened(data: bytes) -> Image.Image:
         UnidentifiedImageError: of another format.
         Exception: of many types, on damaged bytes.
     """
-    if data.startswith(png.SIGNATURE):
-        data = png.lean(data)
+    if data.startswith(png_checks.SIGNATURE):
+        data = png_checks.lean(data)
     return Image.open(io.BytesIO(data), formats=FORMATS)
 
 
@@ -63,12 +63,12 @@ def check_whole(image: Image.Image, data: bytes) -> None:
     `data` is the file that `image` was opened from.
 
     Raises:
-        jpeg.TooManyScans, jpeg.Damaged, jpeg.Unverifiable.
+        jpeg_checks.TooManyScans, jpeg_checks.Damaged, jpeg_checks.Unverifiable.
     """
     if image.format in ("JPEG", "MPO"):
-        jpeg.check(data)
+        jpeg_checks.check(data)
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
-        tiff.check(image, data)
+        tiff_checks.check(image, data)
 
 
 def unusable(image: Image.Image) -> str | None:

@@ -1,6 +1,6 @@
 """From what others store to the one cohort format: every importer under one name."""
 
-from train.importers.breast import import_breast
+from train.importers.breast_lesions_usg import import_breast
 from train.importers.bus_bra import import_bus_bra
 from train.importers.busi import import_busi
 from train.importers.table import import_csv, import_voc, import_yolo

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from archives.packing.beside import remove_abandoned
 from archives.packing.loader import NAME
 from archives.state.files import open_own, write_private
+from sonode.atomic_files import remove_abandoned
 from sonode.console import UserError
 
 TOKEN_BYTES = 32

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from PIL import TiffImagePlugin
 
-from model_def import jpeg
+from model_def import jpeg_checks
 from model_def.limits import MAX_TILE_PIXELS
 
 _COMPRESSION, _JPEG, _DEFLATE = 259, 7, (8, 32946)
@@ -29,7 +29,7 @@ def check(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
     """Make sure that the file `data`, which `image` was opened from, holds its whole picture.
 
     Raises:
-        jpeg.Damaged, jpeg.TooManyScans, jpeg.Unverifiable.
+        jpeg_checks.Damaged, jpeg_checks.TooManyScans, jpeg_checks.Unverifiable.
     """
     compression = image.tag_v2.get(_COMPRESSION)
     if compression != _JPEG and compression not in _DEFLATE:
@@ -38,15 +38,15 @@ def check(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
     allowed = 2 * pixels if compression == _JPEG else _BYTES_PER_PIXEL * pixels
     for piece in _pieces(image, data):
         if compression == _JPEG:
-            allowed -= jpeg.pixels(piece)
+            allowed -= jpeg_checks.pixels(piece)
         else:
             allowed -= _inflated_size(piece, allowed)
         if allowed < 0:
-            raise jpeg.Damaged("strips or tiles are larger than the image")
+            raise jpeg_checks.Damaged("strips or tiles are larger than the image")
         if compression == _JPEG:
-            jpeg.check(piece)
-            if image.tag_v2.get(_PHOTOMETRIC) == _RGB and jpeg.says_ycbcr(piece):
-                raise jpeg.Unverifiable(
+            jpeg_checks.check(piece)
+            if image.tag_v2.get(_PHOTOMETRIC) == _RGB and jpeg_checks.says_ycbcr(piece):
+                raise jpeg_checks.Unverifiable(
                     "the TIFF's tags say RGB, its JPEG data YCbCr; export it again"
                 )
 
@@ -58,7 +58,7 @@ def _pieces(image: TiffImagePlugin.TiffImageFile, data: bytes) -> Iterator[bytes
     starts = tags.get(_TILE_OFFSETS if tiled else _STRIP_OFFSETS, ())
     sizes = tags.get(_TILE_SIZES if tiled else _STRIP_SIZES, ())
     if len(starts) != len(sizes) or sum(sizes) > len(data):
-        raise jpeg.Damaged("strips or tiles overlap, or have no sizes")
+        raise jpeg_checks.Damaged("strips or tiles overlap, or have no sizes")
     tables = tags.get(_JPEG_TABLES, b"")[:-2]  # both are JPEG streams from SOI to EOI
     for start, size in zip(starts, sizes, strict=True):
         piece = data[start : start + size]
@@ -74,7 +74,7 @@ def _inflated_size(piece: bytes, allowed: int) -> int:
             piece = inflater.unconsumed_tail
             size += len(inflated)
             if not inflated and not inflater.eof:
-                raise jpeg.Damaged("a strip or tile ends early")
+                raise jpeg_checks.Damaged("a strip or tile ends early")
     except zlib.error as error:
-        raise jpeg.Damaged(f"a strip or tile ({error})") from None
+        raise jpeg_checks.Damaged(f"a strip or tile ({error})") from None
     return size

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from sonode.console import UserError
 from train.cohorts.checks import ROI_COLUMNS
-from train.evidence.versus import show, versus, write
+from train.evidence.auc_difference import show, versus, write
 
 
 def folder(path: Path, scores: np.ndarray, **changes: object) -> Path:

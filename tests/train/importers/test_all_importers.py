@@ -11,7 +11,7 @@ from sonode.console import UserError
 from tests.pictures import mask, picture
 from train.cohorts.checks import UNREADABLE
 from train.cohorts.cohort import load_cohort
-from train.importers.every import import_busi, import_voc, mask_box
+from train.importers.all_importers import import_busi, import_voc, mask_box
 from train.importers.labelimg import write_voc
 
 SHARED_BUSI = Path(__file__).parents[4] / "shared" / "busi"

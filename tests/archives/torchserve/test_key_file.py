@@ -1,10 +1,10 @@
-"""archives/torchserve/tokens.py: what a TorchServe may answer."""
+"""archives/torchserve/key_file.py: what a TorchServe may answer."""
 
 import gzip
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-from archives.torchserve.tokens import ask
+from archives.torchserve.key_file import ask
 
 
 class Bomb(BaseHTTPRequestHandler):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from archives.gateway.logs import Logs, LogTail, seq, was_tried
-from archives.judging.facts import Facts, judged_since
 from archives.judging.guards import Kind, Verdict, Watch
+from archives.judging.journal_facts import Facts, judged_since
 from archives.state.journal import Entry, Journal, fold
 
 

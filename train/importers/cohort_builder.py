@@ -36,7 +36,7 @@ from train.cohorts.similar_images import (
     patient_faults,
     write_sheet,
 )
-from train.importers.notes import report_alike, report_images
+from train.importers.import_warnings import report_alike, report_images
 from train.importers.values import (
     MASK_THRESHOLD,
     FormatError,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from archives.state import secrets
+from archives.state import tokens_and_keys
 from sonode.console import UserError
 
 SOMEBODY = 10_001
@@ -15,21 +15,21 @@ SOMEBODY = 10_001
 @pytest.mark.parametrize("theirs", ["state", "clients.json"])
 def test_what_root_writes_is_the_gateways(tmp_path: Path, theirs: str) -> None:
     state = tmp_path / "state"
-    secrets.add_client(state, "before")  # root's, which nginx could not read
+    tokens_and_keys.add_client(state, "before")  # root's, which nginx could not read
     os.chown({"state": state, "clients.json": state / "clients.json"}[theirs], SOMEBODY, -1)
-    secrets.add_client(state, "clinic")
-    secrets.prepare(state)
-    secrets.write_token(state, "a", "token")
+    tokens_and_keys.add_client(state, "clinic")
+    tokens_and_keys.prepare(state)
+    tokens_and_keys.write_token(state, "a", "token")
     for name in ("clients.json", "clients.lock", "key", "gateway/a.token"):
         assert (state / name).stat().st_uid == SOMEBODY, name
-    assert sorted(secrets.clients(state)) == ["before", "clinic"]
+    assert sorted(tokens_and_keys.clients(state)) == ["before", "clinic"]
 
 
 def test_another_user_learns_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    secrets.add_client(tmp_path, "clinic")
+    tokens_and_keys.add_client(tmp_path, "clinic")
     before = (tmp_path / "clients.json").read_bytes()
     monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY)
-    for change in (secrets.add_client, secrets.remove_client):
+    for change in (tokens_and_keys.add_client, tokens_and_keys.remove_client):
         with pytest.raises(UserError, match=r"belongs to .*: run this as that user, with `sudo -u"):
             change(tmp_path, "clinic")
     assert (tmp_path / "clients.json").read_bytes() == before
@@ -37,25 +37,25 @@ def test_another_user_learns_whose_it_is(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("left", [b"", bytes(31)])
 def test_a_damaged_key_is_reported(tmp_path: Path, left: bytes) -> None:
-    secrets.prepare(tmp_path)
-    key = secrets.study_key(tmp_path)
-    secrets.prepare(tmp_path)
-    assert secrets.study_key(tmp_path) == key
+    tokens_and_keys.prepare(tmp_path)
+    key = tokens_and_keys.study_key(tmp_path)
+    tokens_and_keys.prepare(tmp_path)
+    assert tokens_and_keys.study_key(tmp_path) == key
     (tmp_path / "key").write_bytes(left)
     with pytest.raises(UserError, match=rf"key: is damaged \({len(left)} bytes, not 32\)"):
-        secrets.prepare(tmp_path)
+        tokens_and_keys.prepare(tmp_path)
 
 
 @pytest.mark.parametrize("left", [b"", b"{", b"[]", b'"x"', b'{"pacs": 1}', b"\xff"])
 def test_a_damaged_list_of_clients_is_reported_and_stays_as_it_is(
     tmp_path: Path, left: bytes
 ) -> None:
-    secrets.add_client(tmp_path, "pacs")
+    tokens_and_keys.add_client(tmp_path, "pacs")
     listed = tmp_path / "clients.json"
     listed.write_bytes(left)
-    for change in (secrets.add_client, secrets.remove_client):
+    for change in (tokens_and_keys.add_client, tokens_and_keys.remove_client):
         with pytest.raises(UserError, match=r"clients\.json: is damaged: restore it"):
             change(tmp_path, "clinic")
     with pytest.raises(UserError, match="is damaged"):
-        secrets.prepare(tmp_path)
+        tokens_and_keys.prepare(tmp_path)
     assert listed.read_bytes() == left
