@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import sys
-import time
 import warnings
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 import yaml
 from jsonargparse import ArgumentError, get_loader, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -28,69 +24,14 @@ from sonode.console import UserError, say, table
 from sonode.yaml_keys import refuse_duplicate_keys
 from train.cohorts.split import Part, part_of
 from train.fitting import resume
-from train.fitting.calibration import calibrate, score_histograms
 from train.fitting.datamodule import CohortData, split_remarks
-from train.fitting.leakage import IMAGES, check_unseen, images_of, seen_before
-from train.fitting.losses import spoken_of
+from train.fitting.epoch_lines import EpochLines, shown
+from train.fitting.export import export
+from train.fitting.leakage import check_unseen, seen_before
 from train.fitting.precision import best_precision
-from train.fitting.predictions import logits_of
-from train.fitting.task import HeadAuc, MultiTask
+from train.fitting.task import MultiTask
 
 CHECKPOINT = "checkpoint"  # what is packed, inside OUT
-
-
-class EpochLines(Callback):
-    """One plain line an epoch: what a person needs to see whether it learns."""
-
-    def on_fit_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Say what the cached crops take: a cohort that does not fit is better known at once.
-
-        And what was chosen for this machine, unless it was given.
-        """
-        if trainer.is_global_zero:
-            data: CohortData = trainer.datamodule  # type: ignore[attr-defined]
-            sizes = [its.nbytes for part in data.parts.values() for its in part.crops]
-            say(f"{len(sizes)} crops as they were stored, {sum(sizes) / 2**20:.0f} MiB of memory")
-            say(f"precision {trainer.precision}, processes {trainer.world_size}")
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Start the epoch's clock."""
-        self.started = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Print losses, validation AUCs and seconds."""
-        values = trainer.callback_metrics
-        if "val_loss" not in values:
-            raise UserError(
-                "trainer: validation is switched off, and the checkpoint is chosen by its loss; "
-                "leave limit_val_batches and check_val_every_n_epoch as they are"
-            )
-        if not values["train_loss"].isfinite():
-            raise UserError(
-                f"training diverged in epoch {trainer.current_epoch + 1} (loss NaN or infinite); "
-                "give a smaller model.learning_rate and a new --out"
-            )
-        if not trainer.is_global_zero:
-            return
-        aucs = ", ".join(f"{name} {shown(found)}" for name, found in primary(module.aucs).items())
-        say(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: "
-            f"loss {values['train_loss']:.3f}, validation {values['val_loss']:.3f}, "
-            f"AUC {aucs} ({time.monotonic() - self.started:.0f} s)"
-        )
-
-
-def primary(aucs: Sequence[HeadAuc]) -> dict[str, HeadAuc]:
-    """Each head's main figure, its first: on its topmost parent's positives where it has one."""
-    first: dict[str, HeadAuc] = {}
-    for found in aucs:
-        first.setdefault(found.head, found)
-    return first
-
-
-def shown(found: HeadAuc) -> str:
-    """The AUC as text; `undefined` where it is, never a number."""
-    return "undefined" if found.auc is None else f"{found.auc:.3f}"
 
 
 class TrainCLI(LightningCLI):
@@ -210,82 +151,11 @@ class TrainCLI(LightningCLI):
                 "trainer: no epoch was finished, so there is no checkpoint; "
                 "give max_epochs of at least 1, and no fast_dev_run"
             )
-        best = torch.load(self.best.best_model_path, weights_only=True, map_location="cpu")
-        prefix = "network."
-        state = best["state_dict"].items()
-        self.model.network.load_state_dict(
-            {name.removeprefix(prefix): value for name, value in state}
+        epoch = export(
+            *(self.best.best_model_path, self.model, self.datamodule, self.trainer),
+            *(self.settings.seed_everything, self.seen_before, self.settings.out / CHECKPOINT),
         )
-        validation = self.datamodule.parts["val"]
-        logits_NL = logits_of(self.model.network.cpu(), validation, self.model.preprocessing)
-        table = self.datamodule.cohort.table
-        heads, account = calibrate(
-            logits_NL,
-            validation.labels_NK,
-            spoken_of(
-                self.model.heads,
-                self.model.hierarchy,
-                self.model.loss.parent_negative,
-                malignant_only=self.datamodule.malignant_only,
-            ),
-            self.model.hierarchy,
-            self.model.loss.parent_negative,
-            self.model.operating_point,
-            table["patient_id"].iloc[self.datamodule.indices["val"]].tolist(),
-        )
-        card = checkpoint.ModelCard(
-            architecture=self.model.architecture,
-            heads=heads,
-            hierarchy=self.model.hierarchy,
-            preprocessing=self.model.preprocessing,
-            training={
-                **self._provenance(int(best["epoch"])),
-                "temperatures": account,
-                # Of the validation part: what the batch's report holds its scores against.
-                "score_reference": score_histograms(logits_NL, heads, self.model.hierarchy),
-            },
-        )
-        images = {IMAGES: images_of(self.datamodule, self.seen_before)}
-        checkpoint.save(self.settings.out / CHECKPOINT, self.model.network.float(), card, images)
-        say(f"checkpoint of epoch {best['epoch'] + 1}: {self.settings.out / 'checkpoint'}")
-
-    def _provenance(self, best_epoch: int) -> dict[str, Any]:
-        """What a reader of the card must know to judge and repeat the training."""
-        cohort = self.datamodule.cohort
-        parts = {
-            name: {"patients": self.datamodule.patients(name), "images": len(part)}
-            for name, part in self.datamodule.parts.items()
-        }
-        return {
-            "cohort": {
-                "name": cohort.name,
-                "sha256": cohort.sha256,
-                "synthetic": cohort.synthetic,
-                "patient_ids": cohort.patient_ids,
-                "split_seed": self.datamodule.split_seed,
-                "malignant_only": self.datamodule.malignant_only,
-                **parts,
-            },
-            "labels": self.model.label_counts,
-            "seed": self.settings.seed_everything,
-            "best_epoch": best_epoch,
-            "epochs": self.trainer.max_epochs,
-            "batch_size": self.datamodule.batch_size,
-            "learning_rate": self.model.learning_rate,
-            "schedule": self.model.schedule,
-            "step_epochs": self.model.step_epochs,
-            "weight_decay": self.model.weight_decay,
-            "average_decay": self.model.average_decay,
-            "augmentation": self.datamodule.augmentation.model_dump(),
-            "precision": str(self.trainer.precision),
-            "processes": self.trainer.world_size,
-            "weights": self.model.weights_known_as,
-            "loss": self.model.loss.model_dump(),
-            "versions": {
-                name: importlib.metadata.version(name)
-                for name in ("sonode", "torch", "torchvision", "lightning")
-            },
-        }
+        say(f"checkpoint of epoch {epoch + 1}: {self.settings.out / CHECKPOINT}")
 
     def before_validate(self) -> None:
         """Evaluate the exported checkpoint, not fresh weights."""

@@ -1,0 +1,111 @@
+"""The checkpoint that is packed: the best epoch's weights, calibrated, with their model card."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pyarrow as pa
+import torch
+
+from model_def import checkpoint
+from train.fitting.calibration import calibrate, score_histograms
+from train.fitting.datamodule import CohortData
+from train.fitting.leakage import IMAGES, images_of
+from train.fitting.losses import spoken_of
+from train.fitting.predictions import logits_of
+from train.fitting.task import MultiTask
+
+
+def export(
+    best_path: str,
+    model: MultiTask,
+    data: CohortData,
+    trainer: lightning.Trainer,
+    seed: int,
+    seen_before: pa.Table | None,
+    folder: Path,
+) -> int:
+    """Write the checkpoint of Lightning's best one at `best_path`; returns its epoch, from 0.
+
+    `seed`: that of the training. `seen_before`: the images that the weights it began with had seen.
+    """
+    best = torch.load(best_path, weights_only=True, map_location="cpu")
+    prefix = "network."
+    state = best["state_dict"].items()
+    model.network.load_state_dict({name.removeprefix(prefix): value for name, value in state})
+    validation = data.parts["val"]
+    logits_NL = logits_of(model.network.cpu(), validation, model.preprocessing)
+    heads, account = calibrate(
+        logits_NL,
+        validation.labels_NK,
+        spoken_of(
+            model.heads,
+            model.hierarchy,
+            model.loss.parent_negative,
+            malignant_only=data.malignant_only,
+        ),
+        model.hierarchy,
+        model.loss.parent_negative,
+        model.operating_point,
+        data.cohort.table["patient_id"].iloc[data.indices["val"]].tolist(),
+    )
+    epoch = int(best["epoch"])
+    card = checkpoint.ModelCard(
+        architecture=model.architecture,
+        heads=heads,
+        hierarchy=model.hierarchy,
+        preprocessing=model.preprocessing,
+        training={
+            **provenance(model, data, trainer, seed, epoch),
+            "temperatures": account,
+            # Of the validation part: what the batch's report holds its scores against.
+            "score_reference": score_histograms(logits_NL, heads, model.hierarchy),
+        },
+    )
+    images = {IMAGES: images_of(data, seen_before)}
+    checkpoint.save(folder, model.network.float(), card, images)
+    return epoch
+
+
+def provenance(
+    model: MultiTask, data: CohortData, trainer: lightning.Trainer, seed: int, best_epoch: int
+) -> dict[str, Any]:
+    """What a reader of the card must know to judge and repeat the training."""
+    cohort = data.cohort
+    parts = {
+        name: {"patients": data.patients(name), "images": len(part)}
+        for name, part in data.parts.items()
+    }
+    return {
+        "cohort": {
+            "name": cohort.name,
+            "sha256": cohort.sha256,
+            "synthetic": cohort.synthetic,
+            "patient_ids": cohort.patient_ids,
+            "split_seed": data.split_seed,
+            "malignant_only": data.malignant_only,
+            **parts,
+        },
+        "labels": model.label_counts,
+        "seed": seed,
+        "best_epoch": best_epoch,
+        "epochs": trainer.max_epochs,
+        "batch_size": data.batch_size,
+        "learning_rate": model.learning_rate,
+        "schedule": model.schedule,
+        "step_epochs": model.step_epochs,
+        "weight_decay": model.weight_decay,
+        "average_decay": model.average_decay,
+        "augmentation": data.augmentation.model_dump(),
+        "precision": str(trainer.precision),
+        "processes": trainer.world_size,
+        "weights": model.weights_known_as,
+        "loss": model.loss.model_dump(),
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("sonode", "torch", "torchvision", "lightning")
+        },
+    }
