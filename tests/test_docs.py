@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from archives.judging.policy import read_policy
+from archives.judging.rollout_policy import read_policy
 from archives.nodes.nodes import read_nodes
 from archives.torchserve.java import claim_ports
 from tests.command_line import ROOT, sonode

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from archives.comparing.compare import Pair
-    from archives.comparing.policy import Policy
+    from archives.comparing.compare_policy import Policy
     from archives.comparing.process import About, Side
     from batch.manifest.read import Manifest
 
@@ -69,7 +69,7 @@ def compare(
 
     Exit code 1 if B breaks a limit of the policy, or a limit cannot be judged.
     """
-    from archives.comparing.policy import read
+    from archives.comparing.compare_policy import read
     from batch.manifest.read import open_manifest
 
     limits = read(policy) if policy is not None else None
@@ -128,7 +128,7 @@ def _compare(
 ) -> dict[str, Any]:
     """Score, measure, judge, and write all files into `out`; give the content of compare.json."""
     from archives.comparing import compare
-    from archives.comparing.policy import judge, outcome
+    from archives.comparing.compare_policy import judge, outcome
     from archives.comparing.process import process_of
     from archives.comparing.speed import measure
 

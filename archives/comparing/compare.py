@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from archives.comparing.policy import ONLY_IN_B
+from archives.comparing.compare_policy import ONLY_IN_B
 from archives.comparing.process import About, Side
 from batch.manifest.checks import ROI_COLUMNS
 from batch.manifest.read import Request, requests

@@ -25,7 +25,7 @@ import numpy as np
 from archives.gateway import logs
 from archives.gateway.logs import Row
 from archives.judging.failures import BURST_MOST, Against, Bursts, Unit, Units, Windows
-from archives.judging.policy import Policy
+from archives.judging.rollout_policy import Policy
 from archives.judging.sequential import FIRST_LOOK, MeanTest, ks, ks_by_chance, least_distance
 
 Kind = Literal["shadow", "canary", "alone"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from archives.judging.guards import Kind
-from archives.judging.policy import Policy
+from archives.judging.rollout_policy import Policy
 from archives.state import control
 from archives.state.journal import Desired, Entry, Journal, Release, fold
 

@@ -51,7 +51,7 @@ def start(
     Exit codes: 0: NEW serves. 1: it was rolled back. 2: refused, for example because it was rolled
     back here before. 75: a fault of the machine, for example a full disk; re-run to resume.
     """
-    from archives.judging.policy import read_policy
+    from archives.judging.rollout_policy import read_policy
     from archives.rollout.start import start as run
 
     chosen = read_policy(policy) if policy else None

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from archives.judging.journal_facts import ALLOWED, TRIAL, begin, facts_of, rollouts, went_back
-from archives.judging.policy import Policy
+from archives.judging.rollout_policy import Policy
 from archives.nodes import owner
 from archives.nodes.nodes import read_nodes
 from archives.nodes.stores import copy_whole

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from archives.judging.guards import Kind, Watch
-from archives.judging.policy import Policy
+from archives.judging.rollout_policy import Policy
 from tests.archives.rolling import QUICK
 from tests.archives.rollout_matrix import RATE, TURNS_BAD
 

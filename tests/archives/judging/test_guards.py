@@ -10,7 +10,7 @@ import pytest
 from archives.gateway import logs
 from archives.gateway.logs import OWN_CODES
 from archives.judging.guards import Watch, count_tests
-from archives.judging.policy import Policy
+from archives.judging.rollout_policy import Policy
 
 OLD, NEW = "1.0", "2.0"
 HEADS = ("malignancy", "alnm")

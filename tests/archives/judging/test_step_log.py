@@ -5,7 +5,7 @@ import json
 import pytest
 
 from archives.judging.journal_facts import facts_of, step_entry
-from archives.judging.policy import Policy
+from archives.judging.rollout_policy import Policy
 from archives.judging.step_log import StepView, answered_by
 from archives.rollout.status import status
 from archives.state.journal import Entry, Journal, Release

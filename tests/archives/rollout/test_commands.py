@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from archives.judging.ab_report import quantile, wilson
-from archives.judging.policy import Policy
+from archives.judging.rollout_policy import Policy
 from archives.state import control
 from archives.state.journal import Journal, Release, fold
 from sonode import command_line

@@ -15,7 +15,7 @@ import pytest
 
 from archives.gateway.logs import waited_ms
 from archives.judging.failures import Against
-from archives.judging.policy import Policy
+from archives.judging.rollout_policy import Policy
 from archives.state.journal import Journal
 from tests.archives import figures
 from tests.archives.behind import V1, V2, behind, load

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from archives.judging.journal_facts import step_entry, went_back
-from archives.judging.policy import Policy
+from archives.judging.rollout_policy import Policy
 from archives.packing.loader import file_sha256
 from archives.rollout import host_shortage, traffic_permit
 from archives.rollout.start import Halted, go_on, start

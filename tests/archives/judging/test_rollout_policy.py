@@ -1,8 +1,8 @@
-"""archives/judging/policy.py: what a policy file may say."""
+"""archives/judging/rollout_policy.py: what a policy file may say."""
 
 import pytest
 
-from archives.judging.policy import Policy, read_policy
+from archives.judging.rollout_policy import Policy, read_policy
 from sonode.console import UserError
 
 

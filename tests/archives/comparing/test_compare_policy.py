@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from archives.comparing.policy import Policy, judge, outcome, read
+from archives.comparing.compare_policy import Policy, judge, outcome, read
 from sonode.console import UserError
 from tests.command_line import ROOT
 
