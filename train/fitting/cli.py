@@ -95,7 +95,12 @@ class TrainCLI(LightningCLI):
             enable_version_counter=False,
         )
         self.csv = CSVLogger(run, name="", version="csv")
-        loggers = [self.csv, TensorBoardLogger(run, name="", version="tensorboard")]
+        # Of a training alone: a logger of `test` would begin the files anew.
+        loggers = (
+            [self.csv, TensorBoardLogger(run, name="", version="tensorboard")]
+            if self.subcommand == "fit"
+            else []
+        )
         kwargs = {
             "default_root_dir": run,
             # The user's own come first: what they do is theirs, what is logged is complete.

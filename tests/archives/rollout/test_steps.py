@@ -206,7 +206,7 @@ def test_from_one_version_to_the_next(site, nodes, archives):
     ]
     after = desired(site)
     assert (after.stable.version, after.candidate, after.rollout) == ("2.0", None, None)
-    assert [traffic_permit.version for release in after.serves] == ["2.0"]
+    assert [release.version for release in after.serves] == ["2.0"]
     assert nodes.versions() == [{"2.0": 1}] * 2
     assert [node.default for node in nodes.nodes] == ["2.0"] * 2
     since = site.wait_for("default", taken=True).time

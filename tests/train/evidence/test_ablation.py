@@ -216,7 +216,7 @@ def test_the_plan_is_written_whole_and_once(
     phantom: Cohort, tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ablation, "VARIANTS", {})
-    monkeypatch.setattr(ablation, "_summary", lambda runs: [])
+    monkeypatch.setattr(ablation, "summarise", lambda runs: [])
     out = tmp_path / "out"
     out.mkdir()
     (out / ".plan.json.partial").write_text('{"cohort": "')  # of a run killed as it began

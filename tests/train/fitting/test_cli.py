@@ -67,9 +67,13 @@ def test_the_card_says_what_a_reviewer_asks(trained: Path, phantom: Cohort) -> N
     }
 
 
-def test_test_reports_the_exported_checkpoint(trained: Path, phantom: Cohort) -> None:
+def test_test_reports_the_exported_checkpoint_and_leaves_the_log_of_the_training(
+    trained: Path, phantom: Cohort
+) -> None:
+    log = (trained / "run" / "csv" / "metrics.csv").read_bytes()
     done = train("test", phantom.folder, trained)
     assert done.returncode == 0, done.stderr
+    assert (trained / "run" / "csv" / "metrics.csv").read_bytes() == log
     found = json.loads((trained / "test.json").read_text())
     assert [(item["head"], item["on"]) for item in found] == [
         ("malignancy", "all"),
