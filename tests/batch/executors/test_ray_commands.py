@@ -50,6 +50,7 @@ def score(folder: Path, manifest: Path, archive: Path, out: Path, *words: str) -
     )
 
 
+@pytest.mark.slow
 @pytest.mark.live
 def test_a_cluster_of_its_own_interrupted_and_run_again(
     folder: Path, tmp_path: Path, archive_path: Path, phantom: Cohort

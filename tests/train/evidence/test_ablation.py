@@ -70,6 +70,7 @@ def test_variants_differ_whatever_the_file_says(
         ]
 
 
+@pytest.mark.slow
 def test_runs_are_made_once_and_counted(
     phantom: Cohort, tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
