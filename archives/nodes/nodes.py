@@ -7,7 +7,6 @@ listens on loopback only.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
@@ -18,7 +17,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from archives.nodes.stores import deliver, is_other, unpacked_bytes
+from archives.nodes.stores import deliver, is_other, no_space, unpacked_bytes
 from archives.state.journal import Release
 from archives.torchserve.key_file import Keys, Kind, ask
 from archives.torchserve.worker_cores import Plan, plan
@@ -192,12 +191,10 @@ class Node:
         restarted.
         """
         needed = unpacked_bytes(self.settings.store / release.file)
-        free = shutil.disk_usage(self.settings.run_dir).free
-        if free < needed:
+        if why := no_space(self.settings.run_dir, needed, f"{release.version} needs"):
             raise UserError(
-                f"node {self.name}: {self.settings.run_dir} has {free / 1e6:.0f} MB free, but "
-                f"{release.version} needs {needed / 1e6:.0f} MB: free disk space there (a restart "
-                "of its TorchServe removes what it could not unpack)"
+                f"node {self.name}: {why}: free disk space there (a restart of its TorchServe "
+                "removes what it could not unpack)"
             )
 
     def set_default(self, model: str, version: str) -> None:

@@ -49,6 +49,14 @@ def unpacked_bytes(archive: Path) -> int:
         return archive.stat().st_size
 
 
+def no_space(folder: Path, needed: int, what: str) -> str:
+    """Why `needed` bytes do not fit on the folder's disk; empty: they do. `what`: "2.0 needs"."""
+    free = shutil.disk_usage(folder).free
+    if free >= needed:
+        return ""
+    return f"{folder} has {free / 1e6:.0f} MB free, but {what} {needed / 1e6:.0f} MB"
+
+
 def is_other(release: Release, path: Path) -> bool:
     """Whether the file has other bytes than the release; False where it is missing."""
     return path.exists() and file_sha256(path) != release.sha256

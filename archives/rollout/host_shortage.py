@@ -10,12 +10,11 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 from pathlib import Path
 
 import httpx
 
-from archives.nodes.stores import unpacked_bytes
+from archives.nodes import stores
 
 SPARE_BYTES = 32_000_000  # what a service may write beside its archive
 SHORT_OF = (
@@ -49,10 +48,7 @@ def lack(text: str) -> str:
 def no_space(archive: Path, folder: Path) -> str:
     """Why the archive cannot be unpacked in the folder; empty: it can."""
     # Unpacked, and zipped again for its digest.
-    needed, free = 2 * unpacked_bytes(archive) + SPARE_BYTES, shutil.disk_usage(folder).free
-    if free >= needed:
-        return ""
-    return f"{folder} has {free / 1e6:.0f} MB free, but needs {needed / 1e6:.0f} MB"
+    return stores.no_space(folder, 2 * stores.unpacked_bytes(archive) + SPARE_BYTES, "needs")
 
 
 def refused_for(answer: httpx.Response) -> str:

@@ -21,17 +21,22 @@ def row(t: float, **facts: object) -> dict[str, object]:
     } | facts  # fmt: skip
 
 
+def begin(journal: Journal, step: str) -> None:
+    """The entries of a deployment and of a rollout that begins at `step`."""
+    journal.append("deployed", rollout=None, model="m", stable=OLD, serves=[OLD])
+    journal.append(
+        "start", rollout="x", model="m", stable=OLD, candidate=NEW, step=step,
+        heads=[], nodes="nodes.yaml", policy=Policy().model_dump(mode="json"),
+    )  # fmt: skip
+
+
 @pytest.fixture
 def steps(tmp_path) -> dict[str, Entry]:
     """The entries of a rollout that is being drained, each at its own time; one request in each."""
     journal = Journal(tmp_path)
     found = {}
     with journal.lock():
-        journal.append("deployed", rollout=None, model="m", stable=OLD, serves=[OLD])
-        journal.append(
-            "start", rollout="x", model="m", stable=OLD, candidate=NEW, step="verify",
-            heads=[], nodes="nodes.yaml", policy=Policy().model_dump(mode="json"),
-        )  # fmt: skip
+        begin(journal, "verify")
         for step in ("canary 100 %", "default", "drain"):
             split = {"drain": {}, "default": {"stable": NEW}}.get(step, {"percent": 100.0})
             found[step] = journal.append(step.split()[0], rollout="x", step=step, **split)
@@ -71,11 +76,7 @@ def test_other_steps_begin_with_themselves(steps, tmp_path):
 def test_a_canary_is_judged_by_its_own_percent(tmp_path):
     journal = Journal(tmp_path)
     with journal.lock():
-        journal.append("deployed", rollout=None, model="m", stable=OLD, serves=[OLD])
-        journal.append(
-            "start", rollout="x", model="m", stable=OLD, candidate=NEW, step="verify",
-            heads=[], nodes="nodes.yaml", policy=Policy().model_dump(mode="json"),
-        )  # fmt: skip
+        begin(journal, "verify")
         step = journal.append("canary", rollout="x", step="canary 25 %", percent=25.0)
         journal.append("canary", rollout="x", step="canary 50 %", percent=50.0)
     view = StepView(tmp_path, facts_of(journal.entries()), "canary", step)
@@ -88,11 +89,7 @@ def test_what_the_old_version_fails_counts_in_a_log_that_is_read_late(tmp_path):
     """Guards wait 300 s for the other half of a mirrored request; the logs have 490 s."""
     journal = Journal(tmp_path)
     with journal.lock():
-        journal.append("deployed", rollout=None, model="m", stable=OLD, serves=[OLD])
-        journal.append(
-            "start", rollout="x", model="m", stable=OLD, candidate=NEW, step="shadow",
-            heads=[], nodes="nodes.yaml", policy=Policy().model_dump(mode="json"),
-        )  # fmt: skip
+        begin(journal, "shadow")
     failed = {"version": "1.0", "status": 500, "code": "inference_failed", "seq": 2}
     requests, attempts = [], []
     for t in range(1000, 1500, 10):

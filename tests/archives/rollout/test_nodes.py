@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from archives.nodes.nodes import OtherBytesError
-from archives.rollout import host_shortage, nodes
+from archives.rollout import nodes
 from archives.rollout.nodes import Refused
 from sonode.console import UserError
 
@@ -99,9 +99,7 @@ def test_a_full_temporary_folder_or_a_kill_is_no_verdict_on_the_archive(
             log.write(said)
             return code
 
-        monkeypatch.setattr(
-            host_shortage.shutil, "disk_usage", lambda _: SimpleNamespace(free=free)
-        )
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
         monkeypatch.setattr(nodes, "run_sonode", run)
         nodes.verify(archive)
 
@@ -173,7 +171,7 @@ def test_what_a_nodes_machine_lacks_is_no_verdict_on_the_archive(
     settings = SimpleNamespace(run_dir=tmp_path)
     node: Any = SimpleNamespace(name="a", register=refuse, archives=tmp_path, settings=settings)
     release: Any = SimpleNamespace(version="2.0", file="m.mar")
-    monkeypatch.setattr(host_shortage.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
     with pytest.raises(
         UserError if lacks else Refused, match=lacks or "does not start 2.0"
     ) as told:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.archives.rollout.test_rollout_live import ALL, cluster, is_judged_right  # noqa: F401
+from tests.archives.rollout.test_rollout_live import ALL, is_judged_right
 from tests.archives.rollout_matrix import KILLS, Scenario
 from tests.archives.two_nodes import Cluster
 
@@ -14,5 +14,5 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("scenario", KILLS, ids=lambda scenario: scenario.name)
-def test_a_rollout(cluster: Cluster, scenario: Scenario) -> None:  # noqa: F811
+def test_a_rollout(cluster: Cluster, scenario: Scenario) -> None:
     is_judged_right(cluster, scenario)

@@ -8,41 +8,24 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.archives.rollout_matrix import (
     ESSENTIAL,
-    HANG,
-    HEADER,
     RATE,
     SCENARIOS,
-    TURN,
     Scenario,
     line,
     run,
 )
 from tests.archives.two_nodes import Cluster
-from tests.processes import assert_no_process_about
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 
 FIRST, *OTHERS = ESSENTIAL
 QUICK = [FIRST, *(pytest.param(its, marks=pytest.mark.slow) for its in OTHERS)]
 ALL = os.environ.get("SONODE_TEST_ROLLOUTS") == "all"
-
-
-@pytest.fixture(scope="module")
-def cluster(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("site")
-    with Cluster(folder, archive_path) as made:
-        yield made
-    for file in (TURN, HANG):
-        file.unlink(missing_ok=True)
-    assert_no_process_about(folder)
-    print(f"\n{HEADER}", *made.lines, sep="\n")
 
 
 @pytest.mark.parametrize(
