@@ -45,6 +45,10 @@ EXPLAIN_WITHIN_S = 20.0
 TorchServe ends a worker that has not answered within `responseTimeout`."""
 
 
+REASON_IS_READ_S = 1.0
+"""How long a worker that cannot serve waits for TorchServe to read its output."""
+
+
 class ScoringService:
     """Scores rows of breast-ultrasound images; one instance per worker process."""
 
@@ -60,6 +64,17 @@ class ScoringService:
             CheckpointError, GoldenMismatch, EngineUnavailable: the archive must not serve.
             SettingsError: an unknown setting, or an invalid value.
         """
+        try:
+            self._load(context)
+        except Exception:
+            if "server_name" in context.system_properties:  # TorchServe's
+                # It drops what a worker has written and it has not yet read, once it sees the
+                # worker fail. The reason is in its log before that.
+                logger.exception("the archive does not serve")
+                time.sleep(REASON_IS_READ_S)
+            raise
+
+    def _load(self, context: Any) -> None:
         properties = context.system_properties
         chosen = settings.read(context.model_yaml_config.get("handler"), properties.get("handler"))
         torch.set_num_threads(chosen.threads)

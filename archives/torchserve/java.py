@@ -90,14 +90,14 @@ def worker_failure(console: Sequence[str], versions: Collection[str]) -> str | N
 
     `versions` are those that count, as model_version: a gateway may register and unregister others
     while TorchServe starts. TorchServe itself goes on retrying for minutes, and its API does not
-    give the reason.
+    give the reason. A worker that gave no traceback is started once more: TorchServe closes a
+    failed worker's output, read or not, so the reason may be lost.
     """
-    # Written when a worker has closed its standard output, so all of its output is before it.
     ours = "|".join(map(re.escape, versions))
-    ended = re.search(rf"Stopped Scanner - (W-\d+-(?:{ours}))-stdout", "".join(console))
-    if ended is None:
+    ends = re.findall(rf"Stopped Scanner - (W-\d+-(?:{ours}))-stdout", "".join(console))
+    if not ends:
         return None
-    worker = ended[1]
+    worker = ends[0]
     output = [
         line.partition(" MODEL_LOG - ")[2].rstrip()
         for line in console
@@ -108,6 +108,8 @@ def worker_failure(console: Sequence[str], versions: Collection[str]) -> str | N
         # The first exception of a chain is the cause; TorchServe's own come after it.
         after = output[output.index(first) + 1 :]
         reason = next((line for line in after if line and line[0] != " "), reason)
+    elif ends.count(worker) < 2:
+        return None
     return f"worker {worker} ended while it loaded its model ({reason})"
 
 

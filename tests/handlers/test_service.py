@@ -72,6 +72,20 @@ class FakeContext:
         self.told[index][name] = value
 
 
+def test_a_worker_that_cannot_serve_logs_why_before_it_fails(
+    unpacked: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("handlers.service.REASON_IS_READ_S", 0)
+    context = context_of(unpacked, engine="unknown")
+    with pytest.raises(ValueError, match="setting engine"):
+        ScoringService().initialize(context)
+    assert not caplog.records
+    context.system_properties["server_name"] = "MMS"
+    with pytest.raises(ValueError, match="setting engine") as caught:
+        ScoringService().initialize(context)
+    assert str(caught.value) in caplog.text
+
+
 def test_a_mixed_batch_is_decided_row_by_row(service: ScoringService, frame: np.ndarray) -> None:
     png = encode(frame)
     rows = [
