@@ -176,6 +176,9 @@ def report(cohort: Cohort) -> None:
             say(
                 f"  {column}: {kind}, {values.nunique()} values, {int(values.isna().sum())} missing"
             )
+    for column in cohort.partitions:
+        use = "training uses it" if column == "split" else f"for --data.folds {column}"
+        say(f"  {column}: partition, {rows[column].nunique()} parts; {use}")
 
 
 def describe(

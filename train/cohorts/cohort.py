@@ -1,7 +1,8 @@
 """The cohort: one Parquet table of lesion boxes with labels, and images by reference.
 
 One row is one lesion in one image. After the fixed columns of `SCHEMA` a cohort may carry further
-ones: strings (categorical labels such as `subtype`) and float64 (covariates such as `age`).
+ones: strings (categorical labels such as `subtype`) and float64 (covariates such as `age`), and
+partitions (`split`, `fold`, `fold_5`), which are neither.
 Missing values are null and stay null.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -53,6 +55,7 @@ SCHEMA = pa.schema(
     ]
 )
 RESERVED = (*SCHEMA.names, "pixels_sha256")
+_PARTITION = re.compile(r"split|fold(_.*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +101,14 @@ class Cohort:
         """Names of the further columns that hold numbers: facts such as `age`."""
         return self._further(pa.float64())
 
+    @property
+    def partitions(self) -> list[str]:
+        """Names of the columns that say which part or fold a row belongs to."""
+        return [name for name in self.table.columns if _PARTITION.fullmatch(name)]
+
     def _further(self, kind: pa.DataType) -> list[str]:
-        names = [name for name in self.table.columns if name not in RESERVED]
+        taken = (*RESERVED, *self.partitions)
+        names = [name for name in self.table.columns if name not in taken]
         return [name for name in names if self.table[name].dtype == pd.ArrowDtype(kind)]
 
     def image_path(self, index: int) -> Path:

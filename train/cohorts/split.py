@@ -1,12 +1,18 @@
-"""The split by patient: a function of seed and patient id alone, so a cohort may grow."""
+"""The split by patient: a function of seed and patient id alone, so a cohort may grow.
+
+A cohort that brings its own split has it in its column `split`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
+
+from sonode.console import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +27,7 @@ SHARES: dict[Part, float] = {
     "test": TEST_SHARE,
 }
 PARTS = tuple(SHARES)
+SPLIT = "split"  # the column of a cohort that brings its own
 UNEVEN = 0.03
 """A split whose parts are off by more gets a warning."""
 
@@ -32,6 +39,34 @@ def part_of(patient_id: str, seed: int) -> Part:
     if position < TEST_SHARE:
         return "test"
     return "val" if position < TEST_SHARE + VAL_SHARE else "train"
+
+
+def parts_of(table: pd.DataFrame, seed: int) -> list[Part]:
+    """The part of each row of a cohort's table: of its column `split`, else by `part_of`.
+
+    Raises:
+        UserError: the column holds blanks or other values than `PARTS`, or a patient is in two.
+    """
+    if SPLIT not in table:
+        return [part_of(str(patient), seed) for patient in table["patient_id"]]
+    wrong = int((~table[SPLIT].isin(PARTS)).sum())
+    if wrong:
+        raise UserError(
+            f"COHORT: column `{SPLIT}` is none of {', '.join(PARTS)} in {wrong} rows; correct it "
+            "and import again, or leave the column out to split by data.split_seed"
+        )
+    one_for_each_patient(table, table[SPLIT], f"COHORT: column `{SPLIT}`", "parts")
+    return list(table[SPLIT])
+
+
+def one_for_each_patient(table: pd.DataFrame, of_row: Any, field: str, what: str) -> None:
+    """Raise UserError where a patient's rows have more than one value."""
+    values = pd.Series(np.asarray(of_row, dtype=object)).groupby(table["patient_id"].to_numpy())
+    if several := int((values.nunique() > 1).sum()):
+        raise UserError(
+            f"{field}: {several} patients lie in several {what}, so they would be trained on and "
+            "evaluated; give all rows of a patient one value"
+        )
 
 
 class Balance(NamedTuple):

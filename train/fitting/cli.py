@@ -22,7 +22,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from model_def import checkpoint
 from sonode.console import UserError, say, table
 from sonode.yaml_keys import refuse_duplicate_keys
-from train.cohorts.split import Part, part_of
+from train.cohorts.split import Part
 from train.fitting import resume
 from train.fitting.datamodule import CohortData, split_remarks
 from train.fitting.epoch_lines import EpochLines, shown
@@ -120,12 +120,18 @@ class TrainCLI(LightningCLI):
         cohort = self.datamodule.cohort
         text = f"# cohort sha256 {cohort.sha256}\n{self.parser.dump(self.config)}"
         if self.trainer.is_global_zero:
-            seed = self.datamodule.split_seed
-            for line in split_remarks(cohort, self.model.heads, seed):
-                say(f"data.split_seed {seed}: {line}")
+            which = f"data.split_seed {self.datamodule.split_seed}"
+            if self.datamodule.folds is not None:
+                which = f"data.fold {self.datamodule.fold}"
+            for line in split_remarks(self.datamodule, self.model.heads):
+                say(f"{which}: {line}")
         weights = Path(self.model.weights)
         self.seen_before = (
-            seen_before(weights, self.datamodule, {it: self._rows(it) for it in ("val", "test")})
+            seen_before(
+                weights,
+                self.datamodule,
+                {it: self.datamodule.rows_of(it) for it in ("val", "test")},
+            )
             if weights.is_file()
             else None
         )
@@ -177,20 +183,27 @@ class TrainCLI(LightningCLI):
             raise UserError(f"--out: {error}") from error
         # Not Lightning's table of numbers without their counts: `after_test` has one.
         self.config_init[str(self.subcommand)].verbose = False
-        trained_with = card.training["cohort"]["split_seed"]
-        if self.datamodule.split_seed != trained_with:
+        data = self.datamodule
+        for name, given in (
+            ("split_seed", data.split_seed),
+            ("folds", data.folds),
+            ("fold", data.fold),
+        ):
+            trained_with = card.training["cohort"].get(name)
+            if given != trained_with:
+                raise UserError(
+                    f"--data.{name} {given}: the checkpoint was trained with {trained_with}; "
+                    "another split would test it on patients that it was trained on"
+                )
+        rows = data.rows_of(part)
+        if not rows:
             raise UserError(
-                f"--data.split_seed {self.datamodule.split_seed}: the checkpoint was trained with "
-                f"{trained_with}; another split would test it on patients that it was trained on"
+                f"--out {self.settings.out}: no patient was kept aside as {part} part; figures are "
+                "those of `sonode train folds`, or of `sonode evaluate` on another cohort"
             )
-        check_unseen(self.settings.out / CHECKPOINT, self.datamodule, part, self._rows(part))
+        check_unseen(self.settings.out / CHECKPOINT, data, part, rows)
         self.model.network, self.model.heads = network, card.heads
         self.model.hierarchy, self.model.preprocessing = card.hierarchy, card.preprocessing
-
-    def _rows(self, part: Part) -> list[int]:
-        """The cohort's rows of a part."""
-        ids, seed = self.datamodule.cohort.table["patient_id"], self.datamodule.split_seed
-        return [index for index, its in enumerate(ids) if part_of(its, seed) == part]
 
     def after_validate(self) -> None:
         """Show the validation AUCs."""

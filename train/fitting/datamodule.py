@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,23 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt, restricted_number_type
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision.transforms import v2
 
 from model_def.heads import HeadSpec
 from model_def.preprocessing import Pixels, Preprocessing, crop, resize
-from sonode.console import UserError, progress
+from sonode.console import UserError, progress, say
 from train.cohorts.cohort import ROI_COLUMNS, Cohort, load_cohort, read_image
+from train.cohorts.folds import folds_of
 from train.cohorts.labels import UnknownLabelsError, label_codes
-from train.cohorts.split import UNEVEN, balance, closest_seed, part_of
+from train.cohorts.split import PARTS, SPLIT, UNEVEN, Part, balance, closest_seed, parts_of
 from train.fitting.augment import Augmentation, augmentation
 from train.fitting.losses import child_labels
 
 Sample = tuple[torch.Tensor, torch.Tensor]
+Folds = restricted_number_type("Folds", int, (">=", 2))
+ALL = "all"  # the fold of a network that is trained on every patient
 NOT_LABELS = ("patient_id", "lesion_id", "image", *ROI_COLUMNS, "pixels_sha256")
 
 
@@ -93,12 +97,17 @@ class CohortData(lightning.LightningDataModule):
         cohort: Path,
         batch_size: PositiveInt = 32,
         split_seed: NonNegativeInt = 0,
+        folds: Folds | str | None = None,  # type: ignore[valid-type]
+        fold: str | None = None,
         num_workers: NonNegativeInt | None = None,
         malignant_only: bool = False,
         augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
     ) -> None:
         """Take a cohort folder, images per batch, the split's seed, and loader processes.
 
+        A cohort with a column `split` (train, val, test) is split by it, any other by `split_seed`.
+        `folds`: a number of folds to draw by patient (with `split_seed`), or the column that holds
+        them. `fold`: the one that is kept aside as validation part; `sonode train folds` sets it.
         `num_workers`: by default none where the network runs on the CPU, whose cores it needs
         itself, and one for each core but one, up to 8, where it runs on a GPU.
         `malignant_only` leaves other lesions out of training and validation, as the paper's network
@@ -108,6 +117,8 @@ class CohortData(lightning.LightningDataModule):
         self.cohort_folder = cohort
         self.batch_size = int(batch_size)
         self.split_seed = int(split_seed)
+        self.folds = folds if folds is None or isinstance(folds, str) else int(folds)
+        self.fold = fold
         self.num_workers = num_workers
         self.malignant_only = malignant_only
         self.augmentation = augmentation
@@ -125,6 +136,35 @@ class CohortData(lightning.LightningDataModule):
             self._cohort = load_cohort(self.cohort_folder)
         return self._cohort
 
+    @cached_property
+    def part_of_row(self) -> list[Part]:
+        """The part of each of the cohort's rows, `malignant_only` aside.
+
+        Raises:
+            UserError: a partition that cannot be used, or `fold` and `folds` do not fit.
+        """
+        table = self.cohort.table
+        if self.fold == ALL:
+            return ["train"] * len(table)
+        if self.folds is None:
+            if self.fold is not None:
+                raise UserError(f"data.fold {self.fold}: give data.folds, too")
+            if SPLIT in table:
+                say(f"COHORT {self.cohort_folder}: its column `{SPLIT}` is the split")
+            return parts_of(table, self.split_seed)
+        fold_N = folds_of(self.cohort, self.folds, self.split_seed)
+        if self.fold not in set(fold_N):
+            names = ", ".join(fold_names(fold_N))
+            raise UserError(
+                f"data.fold {self.fold}: give the fold to keep aside ({names}), or train them all "
+                "with `sonode train folds`"
+            )
+        return ["val" if it == self.fold else "train" for it in fold_N]
+
+    def rows_of(self, part: Part) -> list[int]:
+        """The cohort's rows of a part, `malignant_only` aside."""
+        return [row for row, its in enumerate(self.part_of_row) if its == part]
+
     def setup_for(
         self, heads: Sequence[HeadSpec], facts: Preprocessing, *, may_lack: bool = False
     ) -> None:
@@ -137,7 +177,7 @@ class CohortData(lightning.LightningDataModule):
         """
         table = self.cohort.table
         labels_NK = label_matrix(table, heads)
-        part: list[str | None] = [part_of(it, self.split_seed) for it in table["patient_id"]]
+        part: list[str | None] = list(self.part_of_row)
         if self.malignant_only:
             malignant_N = (table["malignant"] == True).fillna(False)  # noqa: E712
             for index, is_malignant in enumerate(malignant_N):
@@ -150,9 +190,10 @@ class CohortData(lightning.LightningDataModule):
                 image = table["image"].iloc[index]
                 frame = read_image(self.cohort.image_path(index))
             crops.append(crop(frame, self.cohort.roi(index), facts).copy())
-        for name in ("train", "val", "test"):
+        wanted = PARTS if self.folds is None and self.fold is None else set(self.part_of_row)
+        for name in PARTS:
             chosen = [index for index, its in enumerate(part) if its == name]
-            if not chosen and not may_lack:
+            if not chosen and name in wanted and not may_lack:
                 learned_NK = child_labels(labels_NK, heads, "independent", "mask")
                 best = closest_seed(list(table["patient_id"]), learned_NK)
                 remedy = (
@@ -197,8 +238,13 @@ class CohortData(lightning.LightningDataModule):
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type != "cpu"
         return min(8, max(1, joblib.cpu_count() - 1)) if on_gpu else 0
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Validation batches in cohort order; of several processes each goes through all."""
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Validation batches in cohort order; of several processes each goes through all.
+
+        None where no patient is kept aside.
+        """
+        if not self.indices["val"]:
+            return []
         return DataLoader(self.parts["val"], self.batch_size, num_workers=self._workers())
 
     def test_dataloader(self) -> DataLoader[Any]:
@@ -206,16 +252,22 @@ class CohortData(lightning.LightningDataModule):
         return DataLoader(self.parts["test"], self.batch_size, num_workers=self._workers())
 
 
-def split_remarks(cohort: Cohort, heads: Sequence[HeadSpec], split_seed: int) -> Iterator[str]:
+def fold_names(fold_N: Iterable[str]) -> list[str]:
+    """Each fold once, in order: numbers by value."""
+    return sorted(set(fold_N), key=lambda it: (not it.isdecimal(), it.zfill(12)))
+
+
+def split_remarks(data: CohortData, heads: Sequence[HeadSpec]) -> Iterator[str]:
     """Similar images that it tears apart; what chance did to it, and the seed that helps.
 
     In a small cohort it may leave a part with one class, where an AUC is undefined, or with other
     shares of the labels than the cohort has. A head with a parent learns from the parent's
     positives and is measured there, so only their labels count.
     """
+    cohort, split_seed = data.cohort, data.split_seed
     labels_NK = child_labels(label_matrix(cohort.table, heads), heads, "independent", "mask")
     patients = list(cohort.table["patient_id"])
-    parts = np.array([part_of(patient, split_seed) for patient in patients])
+    parts = np.array(data.part_of_row)
     torn = [it for it in cohort.similar if parts[it.first[0]] != parts[it.second[0]]]
     if torn:
         shown = ", ".join(
@@ -228,11 +280,14 @@ def split_remarks(cohort: Cohort, heads: Sequence[HeadSpec], split_seed: int) ->
     found = [
         f"the {part} part of the split has no {label!r} of {head.name}"
         + (f" where {head.parent} holds" if head.parent else "")
-        for part in ("train", "val", "test")
+        for part in (PARTS if data.folds is None else ("train", "val"))
         for head, label_N in zip(heads, labels_NK.T, strict=True)
         for place, label in enumerate(head.labels)
         if (label_N == place).any() and not (label_N[parts == part] == place).any()
     ]
+    if data.folds is not None or SPLIT in cohort.table:
+        yield from found
+        return
     own = next(balance(patients, labels_NK, [split_seed]), None)
     if not found and own is not None and own.off <= UNEVEN:
         return

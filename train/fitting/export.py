@@ -86,6 +86,8 @@ def provenance(
             "synthetic": cohort.synthetic,
             "patient_ids": cohort.patient_ids,
             "split_seed": data.split_seed,
+            "folds": data.folds,
+            "fold": data.fold,
             "malignant_only": data.malignant_only,
             **parts,
         },

@@ -25,7 +25,7 @@ from train.cohorts.checks import LABELS
 from train.cohorts.cohort import ROI_COLUMNS, Cohort
 from train.cohorts.describe import table_one
 from train.cohorts.labels import implied, truth_of
-from train.fitting.datamodule import CohortData, Crops
+from train.fitting.datamodule import ALL, CohortData, Crops
 from train.fitting.leakage import check_unseen
 
 Part = Literal["val", "test", "all"]
@@ -90,15 +90,24 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
     except checkpoint.CheckpointError as error:
         raise UserError(f"CHECKPOINT {error}") from error
     trained_on = card.training["cohort"]
-    data = CohortData(cohort_folder, split_seed=trained_on["split_seed"])
+    partition = {name: trained_on.get(name) for name in ("folds", "fold")}
+    if part != "all" and partition["fold"] == ALL:
+        raise UserError(
+            f"CHECKPOINT {folder}: was trained on all {trained_on['train']['patients']} patients, "
+            "and no part was kept aside; its figures are those of its folds; give another cohort "
+            "with --part all"
+        )
+    if part == "all":
+        partition = {"fold": ALL}
+    data = CohortData(cohort_folder, split_seed=trained_on["split_seed"], **partition)
     data.setup_for(card.heads, card.preprocessing, may_lack=True)
     if part == "all" and data.cohort.sha256 == trained_on["sha256"]:
         raise UserError(
             f"--part all: {cohort_folder} is the cohort that the checkpoint was trained on; "
             "give --part test, or another cohort"
         )
-    names = ("train", "val", "test") if part == "all" else (part,)
-    rows = np.array([index for name in names for index in data.indices[name]], dtype=int)
+    name = "train" if part == "all" else part  # of `all` no row is kept aside
+    rows = np.array(data.indices[name], dtype=int)
     if not len(rows):
         raise UserError(
             f"COHORT {cohort_folder}: no patient falls into the {part} part of the checkpoint's "
@@ -111,28 +120,17 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
     logits: list[torch.Tensor] = []
     cams: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in binary}
     explained: dict[str, list[str]] = {name: [] for name in binary}
-    for name in names:
-        for logits_BL, features_BChw in _forward(network, data.parts[name], card.preprocessing):
-            logits.append(logits_BL)
-            for logits_L, features_Chw in zip(logits_BL, features_BChw, strict=True):
-                decides = deciding(logits_L, card.heads, card.hierarchy)
-                for head_name, found in cams.items():
-                    weight_C = weight_LC[slices[decides[head_name]].start]
-                    found.append(grad_cam(features_Chw, weight_C))
-                    explained[head_name].append(decides[head_name])
-    logits_NL = torch.cat(logits)
-    probability_NL = probabilities(logits_NL, card.heads, card.hierarchy).numpy()
-    labels = torch.cat([data.parts[name].labels_NK for name in names])
-    labels_NK = implied(labels, card.heads).numpy()
+    for logits_BL, features_BChw in _forward(network, data.parts[name], card.preprocessing):
+        logits.append(logits_BL)
+        for logits_L, features_Chw in zip(logits_BL, features_BChw, strict=True):
+            decides = deciding(logits_L, card.heads, card.hierarchy)
+            for head_name, found in cams.items():
+                weight_C = weight_LC[slices[decides[head_name]].start]
+                found.append(grad_cam(features_Chw, weight_C))
+                explained[head_name].append(decides[head_name])
     frame = facts_of(data.cohort, rows)
-    for k, head in enumerate(card.heads):
-        frame[f"{head.name}_truth"] = truth_of(labels_NK[:, k], head.labels)
-        own = probability_NL[:, slices[head.name]]
-        if head.categorical:
-            for place, label in enumerate(head.labels):
-                frame[f"{head.name}_probability_{label}"] = own[:, place]
-        else:
-            frame[f"{head.name}_probability"] = own[:, 0]
+    labels_NK = data.parts[name].labels_NK
+    frame = with_answers(frame, labels_NK, torch.cat(logits), card.heads, card.hierarchy)
     about = {
         "part": part,
         "cohort": {
@@ -153,10 +151,33 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
         hierarchy=card.hierarchy,
         about=about,
         characteristics=table_one(data.cohort),
-        crops=[crop for name in names for crop in data.parts[name].crops],
+        crops=data.parts[name].crops,
         cams={name: np.stack(found) for name, found in cams.items()},
         explained=explained,
     )
+
+
+def with_answers(
+    frame: pd.DataFrame,
+    labels_NK: torch.Tensor,
+    logits_NL: torch.Tensor,
+    heads: Sequence[HeadSpec],
+    hierarchy: Hierarchy,
+) -> pd.DataFrame:
+    """The rows of `facts_of` with truth and calibrated probability of every head."""
+    truth_NK = implied(labels_NK, heads).numpy()
+    probability_NL = probabilities(logits_NL, heads, hierarchy).numpy()
+    slices = logit_slices(heads)
+    found: dict[str, Any] = {}
+    for k, head in enumerate(heads):
+        found[f"{head.name}_truth"] = truth_of(truth_NK[:, k], head.labels)
+        own = probability_NL[:, slices[head.name]]
+        if head.categorical:
+            for place, label in enumerate(head.labels):
+                found[f"{head.name}_probability_{label}"] = own[:, place]
+        else:
+            found[f"{head.name}_probability"] = own[:, 0]
+    return frame.assign(**found)
 
 
 def facts_of(cohort: Cohort, rows: npt.NDArray[Any]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from train.importers.texts import spelt_id, spelt_label
 from train.importers.values import bbox, malignancy
 
 TABLE = "bus_data.csv"
+FOLDS = {"fold_5": "5-fold-cv.csv", "fold_10": "10-fold-cv.csv"}
 _COLUMNS = ("ID", "Case", "Histology", "Pathology", "BIRADS", "Device", "BBOX")
 
 
@@ -25,7 +26,9 @@ def import_bus_bra(source: Path, out: Path, *, drop_faulty: bool = False) -> Coh
     show one lesion (assumed; the set's 722 benign and 342 malignant tumours are its 1064 cases).
     The RoI is the bounding box of the mask, `Masks/mask_....png` for `bus_....png`; it is a fault
     where an edge lies more than a pixel off `BBOX`. Without a mask it is `BBOX`. `histology` and
-    `birads` are carried along; ALNM is not in the set and stays missing.
+    `birads` are carried along, and the official folds (`kFold` of `5-fold-cv.csv` and
+    `10-fold-cv.csv`, where they are there) as `fold_5` and `fold_10`; ALNM is not in the set and
+    stays missing.
 
     Raises:
         UserError: not the layout of BUS-BRA, or the cohort has faults.
@@ -33,7 +36,9 @@ def import_bus_bra(source: Path, out: Path, *, drop_faulty: bool = False) -> Coh
     if not (source / TABLE).is_file():
         raise UserError(f"SRC {source}: has no {TABLE}; give BUS-BRA's top folder")
     records = read_records(source / TABLE, _COLUMNS)
-    draft = Draft(out, {"histology": str, "birads": str})
+    folds = {column: _folds(source / name) for column, name in FOLDS.items()}
+    folds = {column: of_image for column, of_image in folds.items() if of_image}
+    draft = Draft(out, dict.fromkeys(("histology", "birads", *folds), str))
     both = list(zip(records.places, records.rows, strict=True))
     for place, record in progress(both, total=len(both), what="reading masks"):
         case = draft.parse("Case", spelt_id, record["Case"]) or ""
@@ -47,6 +52,7 @@ def import_bus_bra(source: Path, out: Path, *, drop_faulty: bool = False) -> Coh
             device=draft.parse("Device", spelt_label, record["Device"]),
             histology=draft.parse("Histology", spelt_label, record["Histology"]),
             birads=draft.parse("BIRADS", spelt_label, record["BIRADS"]),
+            **{column: of_image.get(record["ID"]) or None for column, of_image in folds.items()},
         )
     for folder, prefix in (("Images", "bus_"), ("Masks", "mask_")):
         named = {f"{record['ID'].replace('bus_', prefix, 1)}.png" for record in records.rows}
@@ -56,6 +62,13 @@ def import_bus_bra(source: Path, out: Path, *, drop_faulty: bool = False) -> Coh
             [path for path in found if path.name not in named and path.name[0] != "."],
         )
     return draft.finish(name="BUS-BRA", source="BUS-BRA", synthetic=False, drop_faulty=drop_faulty)
+
+
+def _folds(path: Path) -> dict[str, str]:
+    """The official fold of each image; none where there is no such file."""
+    if not path.is_file():
+        return {}
+    return {row["ID"]: row["kFold"] for row in read_records(path, ("ID", "kFold")).rows}
 
 
 def _boxes(draft: Draft, record: dict[str, str], masks: Path) -> list[RoI | None]:

@@ -18,7 +18,7 @@ from model_def.heads import HeadSpec, keep_heads
 from sonode.console import UserError, say
 from train.cohorts.cohort import Cohort
 from train.cohorts.labels import implied, truth_of
-from train.cohorts.split import part_of
+from train.cohorts.split import parts_of
 from train.fitting.datamodule import label_matrix
 from train.fitting.predictions import facts_of
 from train.radiomics.features import FeatureSet, feature_names
@@ -153,8 +153,7 @@ def fit(
 
 def in_test_part(cohort: Cohort, split_seed: int) -> npt.NDArray[np.bool_]:
     """Which rows are in the test part."""
-    parts = [part_of(patient, split_seed) for patient in cohort.table["patient_id"]]
-    return np.array([part == "test" for part in parts], dtype=bool)
+    return np.array([part == "test" for part in parts_of(cohort.table, split_seed)], dtype=bool)
 
 
 def predict(

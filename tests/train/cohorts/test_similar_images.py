@@ -13,7 +13,7 @@ from train.cohorts.cohort import load_cohort, write_cohort
 from train.cohorts.near_duplicates import SAME, SIMILAR, thumbnail
 from train.cohorts.similar_images import SHEET
 from train.cohorts.split import part_of
-from train.fitting.datamodule import split_remarks
+from train.fitting.datamodule import CohortData, split_remarks
 from train.importers.all_importers import import_csv
 
 ROWS = [*zip("abcdef", "123455", "001111", strict=True)]  # image, patient, malignant
@@ -112,10 +112,11 @@ def test_similar_images_of_two_patients_are_reported_and_stay(
 
     # Training tells of them where the split tears them apart.
     cohort = load_cohort(out)
-    remarks = {
-        seed: [it for it in split_remarks(cohort, HEADS[:1], seed) if "similar images" in it]
-        for seed in range(12)
-    }
+    remarks = {}
+    for seed in range(12):
+        data = CohortData(out, split_seed=seed)
+        data._cohort = cohort
+        remarks[seed] = [it for it in split_remarks(data, HEADS[:1]) if "similar images" in it]
     torn = {seed: part_of("a", seed) != part_of("b", seed) for seed in range(12)}
     assert set(torn.values()) == {True, False}
     assert {seed: bool(lines) for seed, lines in remarks.items()} == torn

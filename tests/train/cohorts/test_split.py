@@ -2,10 +2,12 @@ import math
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from train.cohorts.split import balance, closest_seed, part_of
+from sonode.console import UserError
+from train.cohorts.split import balance, closest_seed, part_of, parts_of
 
 
 def test_shares_and_seeds() -> None:
@@ -21,6 +23,19 @@ def test_a_patient_stays_where_it_was() -> None:
     assert [part_of(f"patient-{number}", 0) for number in range(8)] == [
         *("test", "test", "val", "test", "train", "val", "val", "train")
     ]
+
+
+def test_a_split_that_the_cohort_brings() -> None:
+    table = pd.DataFrame({"patient_id": ["a", "a", "b", "c"]})
+    assert parts_of(table, 0) == [part_of(it, 0) for it in ("a", "a", "b", "c")]
+    table["split"] = ["test", "test", "val", "train"]
+    assert parts_of(table, 0) == ["test", "test", "val", "train"]
+    for values, message in (
+        (["test", None, "val", "validation"], "is none of train, val, test in 2 rows"),
+        (["test", "train", "val", "val"], "1 patients lie in several parts"),
+    ):
+        with pytest.raises(UserError, match=message):
+            parts_of(table.assign(split=values), 0)
 
 
 def off_by_hand(patients: list[str], labels: torch.Tensor, seed: int) -> float | None:

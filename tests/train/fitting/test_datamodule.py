@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,8 @@ from model_def.preprocessing import Preprocessing
 from sonode.console import UserError
 from tests.conftest import HEADS
 from train.cohorts.cohort import Cohort
-from train.cohorts.split import balance, part_of
+from train.cohorts.folds import folds_of
+from train.cohorts.split import PARTS, balance, part_of
 from train.fitting.augment import Augmentation, augmentation
 from train.fitting.datamodule import CohortData, Crops, EpochSampler, label_matrix, split_remarks
 from train.fitting.losses import child_labels
@@ -51,8 +53,14 @@ def test_the_same_draw_gives_the_same_picture() -> None:
     assert plain[1].item() == 1
 
 
+def remarks(cohort: Cohort, seed: int) -> list[str]:
+    data = CohortData(cohort.folder, split_seed=seed)
+    data._cohort = cohort
+    return list(split_remarks(data, HEADS))
+
+
 def test_a_part_of_one_class_is_reported_with_the_seed_that_helps(phantom: Cohort) -> None:
-    *lines, remedy = split_remarks(phantom, HEADS, 0)
+    *lines, remedy = remarks(phantom, 0)
     table = phantom.table
     parts = np.array([part_of(patient, 0) for patient in table["patient_id"]])
     expected = [
@@ -71,13 +79,13 @@ def test_a_part_of_one_class_is_reported_with_the_seed_that_helps(phantom: Cohor
     found = re.fullmatch(r"with data\.split_seed (\d+) every part has every label .*", remedy)
     assert found is not None
     best = int(found[1])
-    assert list(split_remarks(phantom, HEADS, best)) == []
+    assert remarks(phantom, best) == []
 
     # A split that can be worked with, but is more uneven than need be.
     labels_NK = child_labels(label_matrix(table, HEADS), HEADS, "independent", "mask")
     off = {it.seed: it.off for it in balance(list(table["patient_id"]), labels_NK, range(200))}
     uneven = max(off, key=off.__getitem__)
-    (line,) = split_remarks(phantom, HEADS, uneven)
+    (line,) = remarks(phantom, uneven)
     assert line.startswith(f"the parts differ from the cohort by up to {off[uneven]:.3f} ")
     assert f"with data.split_seed {best} by " in line
 
@@ -125,3 +133,40 @@ def test_patients_of_a_part_are_those_whose_lesions_it_holds(
     train = table[[part_of(patient, 4) == "train" for patient in table["patient_id"]]]
     malignant = train[train["malignant"]]["patient_id"].nunique()
     assert data.patients("train") == malignant < train["patient_id"].nunique()
+
+
+def test_a_fold_is_kept_aside_or_none_is(phantom: Cohort, heads: tuple[HeadSpec, ...]) -> None:
+    data = CohortData(phantom.folder, folds=2, fold="2")
+    data._cohort = phantom
+    fold_N = folds_of(phantom, 2, 0)
+    assert data.rows_of("val") == [row for row, it in enumerate(fold_N) if it == "2"]
+    assert data.rows_of("train") == [row for row, it in enumerate(fold_N) if it == "1"]
+    data.setup_for(heads, Preprocessing(size=32))
+    assert [len(data.parts[part]) for part in PARTS] == [*map(len, map(data.rows_of, PARTS))]
+    assert data.rows_of("test") == []
+
+    everybody = CohortData(phantom.folder, folds=2, fold="all")
+    everybody._cohort = phantom
+    assert everybody.rows_of("train") == list(range(len(phantom.table)))
+    for folds, fold, message in (
+        (2, "3", r"data.fold 3: give the fold to keep aside \(1, 2\)"),
+        (2, None, r"data.fold None: .* `sonode train folds`"),
+        (None, "1", "data.fold 1: give data.folds, too"),
+    ):
+        data = CohortData(phantom.folder, folds=folds, fold=fold)
+        data._cohort = phantom
+        with pytest.raises(UserError, match=message):
+            data.rows_of("val")
+
+
+def test_a_cohort_that_brings_its_split_is_split_by_it(
+    phantom: Cohort, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = phantom.table["patient_id"]
+    brought = np.where(ids == ids.iloc[0], "test", np.where(ids == ids.iloc[-1], "val", "train"))
+    data = CohortData(phantom.folder, split_seed=4)
+    data._cohort = replace(phantom, table=phantom.table.assign(split=brought))
+    assert data.part_of_row == brought.tolist()
+    assert "its column `split` is the split" in capsys.readouterr().out
+    # What the seed of a drawn split would do says nothing of this one.
+    assert not any("split_seed" in line for line in split_remarks(data, HEADS))

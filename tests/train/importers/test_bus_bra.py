@@ -57,6 +57,16 @@ def test_bus_bra_by_hand(source: Path, tmp_path: Path, capsys: pytest.CaptureFix
     ]
 
 
+def test_the_official_folds_come_along(source: Path, tmp_path: Path) -> None:
+    lines = ["ID,Pathology,kFold,valid_1", "bus_0001-l,malignant,3,1", "bus_0002-s,benign,10,0"]
+    (source / "10-fold-cv.csv").write_text("\n".join(lines) + "\n")
+    cohort = import_bus_bra(source, tmp_path / "out")
+    assert cohort.partitions == ["fold_10"]
+    assert cohort.categorical == ["histology", "birads"]  # a fold is no label
+    assert cohort.table["fold_10"].isna().tolist() == [False, True, False]
+    assert cohort.table["fold_10"].dropna().tolist() == ["3", "10"]
+
+
 def test_a_mask_that_contradicts_its_bbox_is_a_fault(source: Path, tmp_path: Path) -> None:
     mask(source / "Masks" / "mask_0001-r.png", 5, 6, 17, 26)
     with pytest.raises(UserError) as caught:
