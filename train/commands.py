@@ -18,6 +18,9 @@ importers = typer.Typer(cls=CommandGroup, help="Make a cohort from a public or y
 
 OUT = typer.Argument(help="Folder for the cohort; images stay where they are.")
 BOOTSTRAP = typer.Option(2000, min=100, help="Bootstrap draws of patients for each interval.")
+AGGREGATE = typer.Option(
+    "mean", help="Score of a lesion or patient with several images: their mean or maximum."
+)
 NAME = typer.Option("cohort", help="Name of the cohort in cards and reports.")
 DROP_FAULTY = typer.Option(
     False, "--drop-faulty", help="Leave out faulty rows and list them, instead of stopping."
@@ -316,6 +319,7 @@ def evaluate(
     ),
     seed: int = typer.Option(0, min=0, help="Seed of the bootstrap."),
     bootstrap: int = BOOTSTRAP,
+    aggregate: Literal["mean", "max"] = AGGREGATE,
 ) -> None:
     """Measure a checkpoint on a cohort: intervals, plots and one HTML report."""
     from train.evidence.report import check_out, show, write_evaluation
@@ -325,7 +329,13 @@ def evaluate(
     check_out(out)
     found = predict(checkpoint, cohort, part)
     metrics = write_evaluation(
-        found, out, gallery(found), profile(found), bootstrap=bootstrap, seed=seed
+        found,
+        out,
+        gallery(found),
+        profile(found),
+        bootstrap=bootstrap,
+        seed=seed,
+        aggregation=aggregate,
     )
     show(metrics, f"{part} part")
     say(f"report: {out / 'report.html'}")

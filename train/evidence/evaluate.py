@@ -20,6 +20,15 @@ from train.evidence.measures import (
     measure_categorical,
     measure_subgroup,
 )
+from train.evidence.units import (
+    UNITS,
+    Aggregation,
+    any_of,
+    first_rows,
+    mixed,
+    score_of,
+    unit_codes,
+)
 from train.fitting.predictions import Predictions
 from train.statistics.binary import Bools, Floats, inconsistency, share
 from train.statistics.bootstrap import bootstrap
@@ -32,11 +41,18 @@ CHOSEN_HERE = (
 )
 
 
-def evaluate(predictions: Predictions, *, resamples: int = 2000, seed: int = 0) -> Json:
+def evaluate(
+    predictions: Predictions,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    aggregation: Aggregation = "mean",
+) -> Json:
     """The whole of `metrics.json`; no NaN in it, and nothing that names a patient or an image.
 
-    A patient's score is the mean over the patient's rows in the set; a patient is positive if any
-    of these rows is, and patients whose rows disagree are counted as `mixed_patients`.
+    The score of a lesion or patient is the mean (or maximum) over its rows in the set; it is
+    positive if any of these rows is, and those whose rows disagree are counted as `mixed`. Of a
+    categorical head it is always the mean, since the maxima of its labels do not sum to 1.
 
     Raises:
         UserError: a probability lies outside 0..1 or is not a number.
@@ -51,10 +67,15 @@ def evaluate(predictions: Predictions, *, resamples: int = 2000, seed: int = 0) 
         "about": predictions.about,
         "notes": [CHOSEN_HERE] if predictions.about.get("part") == "val" else [],
         "hierarchy": predictions.hierarchy,
-        "method": {"resamples": resamples, "seed": seed, "confidence": 0.95},
+        "method": {
+            "resamples": resamples,
+            "seed": seed,
+            "confidence": 0.95,
+            "aggregation": aggregation,
+        },
         "rows": len(frame),
         "patients": int(frame["patient_id"].nunique()),
-        "heads": {head.name: _evaluate_head(head, predictions, how) for head in heads},
+        "heads": {head.name: _evaluate_head(head, predictions, aggregation, how) for head in heads},
         "inconsistency": [
             _inconsistency(frame, parent, head, at, how)
             for head in heads
@@ -140,7 +161,9 @@ def _judged(
     return None, f"the probability is about {of} only"
 
 
-def _evaluate_head(head: HeadSpec, predictions: Predictions, how: Resampling) -> Json:
+def _evaluate_head(
+    head: HeadSpec, predictions: Predictions, aggregation: Aggregation, how: Resampling
+) -> Json:
     heads, frame = predictions.heads, predictions.frame
     sets = _sets(head, heads, frame)
     measured = {}
@@ -150,7 +173,7 @@ def _evaluate_head(head: HeadSpec, predictions: Predictions, how: Resampling) ->
             measured[name] = _measure_categorical(head, rows, how)
         else:
             judged = _judged(head, predictions.hierarchy, on, frame)
-            measured[name] = _measure_binary(head, rows, judged, how)
+            measured[name] = _measure_binary(head, rows, judged, aggregation, how)
     return {
         "kind": "categorical" if head.categorical else "binary",
         "target": head.target,
@@ -165,58 +188,57 @@ def _evaluate_head(head: HeadSpec, predictions: Predictions, how: Resampling) ->
 
 
 def _measure_binary(
-    head: HeadSpec, rows: pd.DataFrame, judged: tuple[Floats | None, str], how: Resampling
+    head: HeadSpec,
+    rows: pd.DataFrame,
+    judged: tuple[Floats | None, str],
+    aggregation: Aggregation,
+    how: Resampling,
 ) -> Json:
-    truth_N, p_N = _truth(rows, head), rows[f"{head.name}_probability"].to_numpy(np.float64)
+    truth_N, p_N = truth_of_rows(rows, head), rows[f"{head.name}_probability"].to_numpy(np.float64)
     points, patient_N = operating_points(head), rows["patient_id"].to_numpy(dtype=object)
     judged_N, words = judged
-    facts = {"truth": truth_N, "p": p_N}
-    if judged_N is not None:
-        facts["judged"] = judged_N
-    by = pd.DataFrame(facts).groupby(patient_N)
-    truth, share_positive = by["truth"].any(), by["truth"].mean()
-    of_patient = None if judged_N is None else by["judged"].mean().to_numpy(np.float64)
-    return {
-        "image": measure_binary(truth_N, p_N, (judged_N, words), patient_N, points, how),
-        "patient": {
-            "mixed_patients": int(share_positive.between(0, 1, inclusive="neither").sum()),
+    found: Json = {}
+    for unit in UNITS:
+        code_N = unit_codes(rows, unit)
+        found[unit] = {
+            "mixed": mixed(truth_N, code_N),
             **measure_binary(
-                truth.to_numpy(bool),
-                by["p"].mean().to_numpy(np.float64),
-                (of_patient, words),
-                truth.index.to_numpy(dtype=object),
+                any_of(truth_N, code_N),
+                score_of(p_N, code_N, aggregation),
+                (None if judged_N is None else score_of(judged_N, code_N, aggregation), words),
+                patient_N[first_rows(code_N)],
                 points,
                 how,
             ),
-        },
-    }
+        }
+    return found
 
 
 def _measure_categorical(head: HeadSpec, rows: pd.DataFrame, how: Resampling) -> Json:
-    """As for two labels, but a patient whose rows disagree has no one truth and is left out."""
+    """As for two labels, but a unit whose rows disagree has no one truth and is left out."""
     code_N = pd.Categorical(rows[f"{head.name}_truth"], categories=list(head.labels)).codes
     truth_N, patient_N = code_N.astype(np.int64), rows["patient_id"].to_numpy(dtype=object)
     assert (truth_N >= 0).all(), "a label that the head does not have"
     p_NL = rows[_probability_columns(head)].to_numpy(np.float64)
-    by_truth = pd.Series(truth_N).groupby(patient_N)
-    agreed = by_truth.nunique() == 1
-    p_patient = pd.DataFrame(p_NL).groupby(patient_N).mean()[agreed]
-    return {
-        "image": measure_categorical(truth_N, p_NL, patient_N, head.labels, how),
-        "patient": {
-            "mixed_patients": int((~agreed).sum()),
+    found: Json = {}
+    for unit in UNITS:
+        unit_N = unit_codes(rows, unit)
+        first_U = first_rows(unit_N)
+        differs_N = truth_N != truth_N[first_U][unit_N]
+        agreed_U = ~any_of(differs_N, unit_N)
+        p_UL = np.stack([score_of(p_N, unit_N, "mean") for p_N in p_NL.T], axis=1)
+        chosen_U = first_U[agreed_U]
+        found[unit] = {
+            "mixed": int((~agreed_U).sum()),
             **measure_categorical(
-                by_truth.first()[agreed].to_numpy(np.int64),
-                p_patient.to_numpy(np.float64),
-                p_patient.index.to_numpy(dtype=object),
-                head.labels,
-                how,
+                truth_N[chosen_U], p_UL[agreed_U], patient_N[chosen_U], head.labels, how
             ),
-        },
-    }
+        }
+    return found
 
 
-def _truth(rows: pd.DataFrame, head: HeadSpec) -> Bools:
+def truth_of_rows(rows: pd.DataFrame, head: HeadSpec) -> Bools:
+    """Truth (N,) of a binary head in rows that have it."""
     found: Bools = rows[f"{head.name}_truth"].to_numpy(dtype=bool)
     return found
 
@@ -286,7 +308,7 @@ def _subgroups(
             "on": on,
             "device": name,
             **measure_subgroup(
-                _truth(rows, head),
+                truth_of_rows(rows, head),
                 rows[f"{head.name}_probability"].to_numpy(np.float64),
                 rows["patient_id"].to_numpy(dtype=object),
                 head.threshold,

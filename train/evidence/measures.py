@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from train.statistics import binary, reliability
+from train.statistics import bands, binary, reliability
 from train.statistics.binary import Bools, Floats, Metric
 from train.statistics.bootstrap import Interval, bootstrap
 from train.statistics.delong import delong
@@ -30,7 +30,10 @@ _RATES: dict[str, Any] = {
     "sensitivity": binary.sensitivity,
     "specificity": binary.specificity,
     "precision": binary.precision,
+    "npv": binary.npv,
     "f1": binary.f1,
+    "lr_positive": binary.lr_positive,
+    "lr_negative": binary.lr_negative,
 }
 _AREAS: dict[str, Metric] = {
     "roc_auc": binary.roc_auc,
@@ -48,7 +51,10 @@ _REASONS = {
     "sensitivity": "no positive label",
     "specificity": "no negative label",
     "precision": "nothing is called positive",
+    "npv": "nothing is called negative",
     "f1": "nothing is positive or called positive",
+    "lr_positive": "no negative is called positive: it has no bound",
+    "lr_negative": "every negative is called positive: it has no bound",
     "calibration_slope": _NO_LINE,
     "calibration_intercept": _NO_LINE,
 }
@@ -122,7 +128,7 @@ def measure_binary(
     empty = None if len(truth_N) else classes
 
     def rate(point: str, name: str) -> Json:
-        reason = empty or _REASONS.get(name, "undefined")
+        reason = (classes if name.startswith("lr") else empty) or _REASONS.get(name, "undefined")
         counted_N = _counted_on(name, truth_N, p_N > points[point])
         patients = None if counted_N is None else patient_N[counted_N]
         return as_json(found[f"{point}/{name}"], reason, patients)
@@ -144,7 +150,7 @@ def measure_binary(
             }
             for point, threshold in points.items()
         },
-        "curves": None if classes else _curves(truth_N, p_N),
+        "curves": None if classes else _curves(truth_N, p_N, patient_N, how),
     }
 
 
@@ -159,11 +165,13 @@ def _calibration(
     if judged_N is None:
         nothing = Interval(value=None, low=None, high=None, resamples=0, undefined=0)
         none = {name: as_json(nothing, words) for name in (*_CALIBRATION, "ece")}
-        return {"judged": None, **none, "reliability": [], "decision_curve": None}
+        lines = {"calibration_curve": None, "decision_curve": None}
+        return {"judged": None, **none, "reliability": [], **lines}
     found = bootstrap(_CALIBRATION, truth_N, judged_N, patient_N, **vars(how))
     found |= bootstrap({"ece": reliability.ece}, truth_N, judged_N, patient_N, resamples=0)
     classes = why_undefined(truth_N)
     curve = reliability.decision_curve(truth_N, judged_N)
+    drawn = (truth_N, judged_N, patient_N)
     measures = {
         name: as_json(interval, classes or _REASONS.get(name, "undefined"))
         for name, interval in found.items()
@@ -174,8 +182,41 @@ def _calibration(
         "judged": words,
         **measures,
         "reliability": [asdict(it) for it in reliability.reliability_curve(truth_N, judged_N)],
-        "decision_curve": curve and asdict(curve),
+        "calibration_curve": None if classes else _calibration_curve(*drawn, how),
+        "decision_curve": curve
+        and {
+            **asdict(curve),
+            "band": _band(bands.net_benefit_at, *drawn, np.array(curve.threshold), how),
+        },
     }
+
+
+def _calibration_curve(
+    truth_N: Bools, p_N: Floats, patient_N: npt.NDArray[Any], how: Resampling
+) -> Json | None:
+    """The logistic calibration curve; None where there is no finite one."""
+    grid_G = bands.PROBABILITIES_AT
+    (value_G,) = bands.observed_at(truth_N, p_N, np.ones((1, len(p_N))), grid_G)
+    if np.isnan(value_G).any():
+        return None
+    band = _band(bands.observed_at, truth_N, p_N, patient_N, grid_G, how)
+    return {
+        "probability": grid_G.tolist(),
+        "observed": [round(float(it), _CURVE_DIGITS) for it in value_G],
+        "band": band,
+    }
+
+
+def _band(
+    curve: bands.Curve,
+    truth_N: Bools,
+    p_N: Floats,
+    patient_N: npt.NDArray[Any],
+    grid_G: Floats,
+    how: Resampling,
+) -> Json | None:
+    found = bands.band(curve, truth_N, p_N, patient_N, grid_G, **vars(how))
+    return None if found is None else asdict(found)
 
 
 def _counted_on(name: str, truth_N: Bools, called_N: Bools) -> Bools | None:
@@ -185,6 +226,7 @@ def _counted_on(name: str, truth_N: Bools, called_N: Bools) -> Bools | None:
         "sensitivity": truth_N,
         "specificity": ~truth_N,
         "precision": called_N,
+        "npv": ~called_N,
     }
     return rows.get(name)
 
@@ -273,7 +315,7 @@ def _delong(truth_N: Bools, p_N: Floats) -> Json:
 
 
 def _wilson(truth_N: Bools, p_N: Floats, threshold: float) -> dict[str, list[float] | None]:
-    """Score intervals of the proportions; F1 is none. They take rows as independent."""
+    """Score intervals of the proportions, rows as independent; F1 and LRs are none."""
     counts = binary.confusion(truth_N, p_N, threshold)
     hit, missed = counts.true_positive, counts.false_negative
     alarm, passed = counts.false_positive, counts.true_negative
@@ -282,13 +324,14 @@ def _wilson(truth_N: Bools, p_N: Floats, threshold: float) -> dict[str, list[flo
         "sensitivity": (hit, hit + missed),
         "specificity": (passed, passed + alarm),
         "precision": (hit, hit + alarm),
+        "npv": (passed, passed + missed),
     }
     intervals = {name: binary.wilson(*pair) for name, pair in proportions.items()}
     return {name: list(found) if found else None for name, found in intervals.items()}
 
 
-def _curves(truth_N: Bools, p_N: Floats) -> Json:
-    """Points of the ROC and PR curves, without those that lie on a line."""
+def _curves(truth_N: Bools, p_N: Floats, patient_N: npt.NDArray[Any], how: Resampling) -> Json:
+    """Points of the ROC and PR curves, without those that lie on a line, and their bands."""
     false_positive, true_positive, _ = roc_curve(truth_N, p_N)
     precision, recall, _ = precision_recall_curve(truth_N, p_N, drop_intermediate=True)
     # Where nothing is recalled precision has no meaning: the curve starts level with its first.
@@ -303,6 +346,11 @@ def _curves(truth_N: Bools, p_N: Floats) -> Json:
         "roc": {
             "false_positive_rate": points(false_positive),
             "true_positive_rate": points(true_positive),
+            "band": _band(bands.sensitivity_at, truth_N, p_N, patient_N, bands.RATES_AT, how),
         },
-        "pr": {"recall": points(recall), "precision": points(precision)},
+        "pr": {
+            "recall": points(recall),
+            "precision": points(precision),
+            "band": _band(bands.precision_at, truth_N, p_N, patient_N, bands.RATES_AT, how),
+        },
     }

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -16,7 +17,13 @@ from train.evidence.measures import Json
 
 # Okabe & Ito's palette: distinct to readers with any colour vision, and in grey print.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
-LEVELS = {"image": ("per image", BLUE, "-"), "patient": ("per patient", ORANGE, "--")}
+LEVELS = {
+    "image": ("per image", BLUE, "-"),
+    "lesion": ("per lesion", GREEN, "-."),
+    "patient": ("per patient", ORANGE, "--"),
+}
+BANDS = ("image", "patient")
+"""Whose bands are drawn: a third would hide them."""
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small, and searchable
     "svg.hashsalt": "sonode",  # the same figures give the same bytes
@@ -52,6 +59,15 @@ def unit_square(axes: Axes, x: str, y: str) -> None:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y)
 
 
+def shade(axes: Axes, band: Json | None, color: str) -> None:
+    """Fill a band of `measures`, where it is defined."""
+    if band is not None:
+        low, high = (
+            [np.nan if it is None else it for it in band[side]] for side in ("low", "high")
+        )
+        axes.fill_between(band["at"], low, high, color=color, alpha=0.15, lw=0)
+
+
 def _number(measure: Json) -> str:
     return "undefined" if measure["value"] is None else f"{measure['value']:.3f}"
 
@@ -69,6 +85,8 @@ def roc(levels: Mapping[str, Json]) -> str:
             label = f"{name}: AUC {_number(measures['roc_auc'])}"
             rates = curve["false_positive_rate"], curve["true_positive_rate"]
             axes.plot(*rates, color=color, ls=style, lw=1.6, label=label)
+            if level in BANDS:
+                shade(axes, curve["band"], color)
         for (point, found), marker in zip(
             levels["image"]["operating_points"].items(), "osD^v*" * 9, strict=False
         ):
@@ -101,6 +119,8 @@ def precision_recall(levels: Mapping[str, Json]) -> str:
                 lw=1.4,
                 label=label,
             )
+            if level in BANDS:
+                shade(axes, curve["band"], color)
             axes.axhline(measures["positive"] / measures["rows"], color=color, lw=0.8, ls=":")
         unit_square(axes, "recall (sensitivity)", "precision")
         axes.legend(loc="best")
@@ -108,7 +128,9 @@ def precision_recall(levels: Mapping[str, Json]) -> str:
 
 
 def calibration(measures: Json) -> str:
-    """Observed share over mean probability per bin with Wilson intervals; below, rows per bin."""
+    """Observed share over mean probability per bin with Wilson intervals, and the logistic curve
+    with its band; below, rows per bin.
+    """
     drawn: list[str] = []
     bins = measures["reliability"]
     with drawing(drawn, rows=(4, 1)) as (axes, counts):
@@ -117,6 +139,9 @@ def calibration(measures: Json) -> str:
         below = [one["observed"] - one["observed_low"] for one in bins]
         above = [one["observed_high"] - one["observed"] for one in bins]
         axes.errorbar(x, y, [below, above], color=BLUE, marker="o", ms=4, lw=1.2, capsize=2)
+        if line := measures["calibration_curve"]:
+            axes.plot(line["probability"], line["observed"], color=ORANGE, lw=1.2, label="logistic")
+            shade(axes, line["band"], ORANGE)
         slope, error = measures["calibration_slope"], measures["ece"]
         axes.set_title(f"slope {_number(slope)}, ECE {_number(error)}", fontsize=9, loc="left")
         unit_square(axes, "", "observed share")
@@ -133,6 +158,7 @@ def decision(measures: Json) -> str:
     with drawing(drawn) as (axes,):
         threshold = curve["threshold"]
         axes.plot(threshold, curve["model"], color=BLUE, lw=1.6, label="model")
+        shade(axes, curve["band"], BLUE)
         axes.plot(threshold, curve["treat_all"], color=ORANGE, lw=1.2, ls="--", label="treat all")
         axes.axhline(0, color=GREY, lw=1, label="treat none")
         top = max(measures["positive"] / measures["rows"], 0.05)

@@ -25,6 +25,7 @@ from train.cohorts import describe
 from train.evidence import plots
 from train.evidence.evaluate import evaluate
 from train.evidence.measures import Json
+from train.evidence.units import UNITS, Aggregation
 from train.fitting.predictions import Predictions
 
 FILES = ("metrics.json", "predictions.parquet", "report.html")
@@ -42,7 +43,16 @@ MEASURES = {
     "calibration_intercept": "Calibration intercept",
     "calibration_in_the_large": "Calibration in the large",
 }
-RATES = ("sensitivity", "specificity", "accuracy", "precision", "f1")
+RATES = {
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "accuracy": "Accuracy",
+    "precision": "PPV (precision)",
+    "npv": "NPV",
+    "f1": "F1",
+    "lr_positive": "LR+",
+    "lr_negative": "LR−",
+}
 
 # Frontiers in Physiology 2022, doi 10.3389/fphys.2022.882648: abstract and Results. (AUC,
 # sensitivity, specificity); the burden is "no less than N nodes".
@@ -75,6 +85,7 @@ def write_evaluation(
     bootstrap: int = 2000,
     seed: int = 0,
     more: Mapping[str, Callable[[Path], object]] = {},
+    aggregation: Aggregation = "mean",
 ) -> Json:
     """Evaluate and write `FILES` into `out`, complete or not at all; returns the metrics.
 
@@ -85,7 +96,7 @@ def write_evaluation(
     """
     if not more:
         check_out(out)
-    metrics = evaluate(predictions, resamples=bootstrap, seed=seed)
+    metrics = evaluate(predictions, resamples=bootstrap, seed=seed, aggregation=aggregation)
     page = render(metrics, gallery, cam_profile or {}, predictions.characteristics)
     out.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -133,6 +144,7 @@ def render(
         no_patient_ids=isinstance(cohort, dict) and cohort.get("patient_ids") is False,
         measures=MEASURES,
         rates=RATES,
+        units=tuple(UNITS),
         plots={name: _head_plots(name, head) for name, head in metrics["heads"].items()},
         paper={name: paper_figures(name, head) for name, head in metrics["heads"].items()},
         paper_radiomics=PAPER_RADIOMICS,

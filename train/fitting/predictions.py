@@ -21,6 +21,7 @@ from model_def.heads import HeadSpec, Hierarchy, deciding, logit_slices, probabi
 from model_def.network import Network
 from model_def.preprocessing import Pixels, Preprocessing, normalise
 from sonode.console import UserError, progress
+from train.cohorts.carried import carried_columns
 from train.cohorts.checks import LABELS
 from train.cohorts.cohort import ROI_COLUMNS, Cohort
 from train.cohorts.describe import table_one
@@ -38,9 +39,10 @@ class Predictions:
 
     The truth is the cohort's label, and where that is blank what follows from the parent's.
 
-    Columns of `frame`: patient_id, lesion_id, image, the RoI, the cohort's labels, device; of a
-    binary head NAME_truth (nullable boolean) and NAME_probability (float64); of a categorical one
-    NAME_truth (nullable text) and NAME_probability_LABEL for each label.
+    Columns of `frame`: patient_id, lesion_id, image, the RoI, the cohort's labels, device, its
+    further columns that name no patient (see `carried_columns`); of a binary head NAME_truth
+    (nullable boolean) and NAME_probability (float64); of a categorical one NAME_truth (nullable
+    text) and NAME_probability_LABEL for each label.
     """
 
     frame: pd.DataFrame
@@ -183,4 +185,5 @@ def with_answers(
 def facts_of(cohort: Cohort, rows: npt.NDArray[Any]) -> pd.DataFrame:
     """What the cohort knows of those rows: the first columns of `Predictions.frame`."""
     columns = ["patient_id", "lesion_id", "image", *ROI_COLUMNS, *LABELS, "device"]
+    columns += carried_columns(cohort)
     return cohort.table[columns].iloc[rows].reset_index(drop=True)

@@ -40,7 +40,7 @@ def divide(numerator: Floats, denominator: Floats) -> Floats:
     return out
 
 
-def _by_score(
+def by_score(
     truth_N: Bools, score_N: Floats, weight_BN: Floats, *, descending: bool
 ) -> tuple[Floats, Floats]:
     """Weight of positives and of negatives at each distinct score (B, U), in order of score."""
@@ -57,7 +57,7 @@ def roc_auc(truth_N: Bools, score_N: Floats, weight_BN: Floats) -> Floats:
 
     Undefined with one class only.
     """
-    positive_BU, negative_BU = _by_score(truth_N, score_N, weight_BN, descending=False)
+    positive_BU, negative_BU = by_score(truth_N, score_N, weight_BN, descending=False)
     below_BU = negative_BU.cumsum(axis=1) - negative_BU
     ordered_B = (positive_BU * (below_BU + negative_BU / 2)).sum(axis=1)
     return divide(ordered_B, positive_BU.sum(axis=1) * negative_BU.sum(axis=1))
@@ -69,7 +69,7 @@ def average_precision(truth_N: Bools, score_N: Floats, weight_BN: Floats) -> Flo
     Not interpolated (Davis & Goadrich 2006). Chance level is the prevalence. Undefined with one
     class only.
     """
-    positive_BU, negative_BU = _by_score(truth_N, score_N, weight_BN, descending=True)
+    positive_BU, negative_BU = by_score(truth_N, score_N, weight_BN, descending=True)
     hits_BU = positive_BU.cumsum(axis=1)
     called_BU = hits_BU + negative_BU.cumsum(axis=1)
     precision_BU = np.nan_to_num(divide(hits_BU, called_BU))  # nothing called: no recall gained
@@ -108,6 +108,31 @@ def f1(truth_N: Bools, p_N: Floats, weight_BN: Floats, *, threshold: float) -> F
     called_N = p_N > threshold
     return divide(
         2 * (weight_BN @ (truth_N & called_N)), weight_BN @ truth_N + weight_BN @ called_N
+    )
+
+
+def npv(truth_N: Bools, p_N: Floats, weight_BN: Floats, *, threshold: float) -> Floats:
+    """Share of those called negative that are; undefined where nothing is called negative."""
+    passed_N = p_N <= threshold
+    return divide(weight_BN @ (~truth_N & passed_N), weight_BN @ passed_N)
+
+
+def lr_positive(truth_N: Bools, p_N: Floats, weight_BN: Floats, *, threshold: float) -> Floats:
+    """Sensitivity / (1 - specificity): by how much a positive call raises the odds.
+
+    Undefined with one class only, and where no negative is called positive (it has no bound).
+    """
+    return divide(
+        sensitivity(truth_N, p_N, weight_BN, threshold=threshold),
+        divide(weight_BN @ (~truth_N & (p_N > threshold)), weight_BN @ ~truth_N),
+    )
+
+
+def lr_negative(truth_N: Bools, p_N: Floats, weight_BN: Floats, *, threshold: float) -> Floats:
+    """(1 - sensitivity) / specificity; undefined with one class only, and at a specificity of 0."""
+    return divide(
+        divide(weight_BN @ (truth_N & (p_N <= threshold)), weight_BN @ truth_N),
+        specificity(truth_N, p_N, weight_BN, threshold=threshold),
     )
 
 

@@ -45,12 +45,12 @@ def calibration_slope(truth_N: Bools, p_N: Floats, weight_BN: Floats) -> Floats:
     Below 1 the probabilities are too extreme. Undefined with one class only, where the score
     separates the classes perfectly (the slope grows without bound), or all scores are equal.
     """
-    return _calibration_line(truth_N, p_N, weight_BN)[:, 1]
+    return calibration_line(truth_N, p_N, weight_BN)[:, 1]
 
 
 def calibration_intercept(truth_N: Bools, p_N: Floats, weight_BN: Floats) -> Floats:
     """Intercept of the same regression, read together with its slope; ideal 0."""
-    return _calibration_line(truth_N, p_N, weight_BN)[:, 0]
+    return calibration_line(truth_N, p_N, weight_BN)[:, 0]
 
 
 def calibration_in_the_large(truth_N: Bools, p_N: Floats, weight_BN: Floats) -> Floats:
@@ -61,18 +61,19 @@ def calibration_in_the_large(truth_N: Bools, p_N: Floats, weight_BN: Floats) -> 
     fitted = (weight_BN @ truth_N > 0) & (weight_BN @ ~truth_N > 0)
     out_B = np.full(len(weight_BN), np.nan)
     ones_N1 = np.ones((len(p_N), 1))
-    out_B[fitted] = _logistic(ones_N1, _logit(p_N), truth_N, weight_BN[fitted])[:, 0]
+    out_B[fitted] = _logistic(ones_N1, logit_of(p_N), truth_N, weight_BN[fitted])[:, 0]
     return out_B
 
 
-def _logit(p_N: Floats) -> Floats:
+def logit_of(p_N: Floats) -> Floats:
+    """Log odds; of 0 and 1 those of 1e-7 and 1 - 1e-7."""
     found: Floats = logit(np.clip(p_N, _EPSILON, 1 - _EPSILON))
     return found
 
 
-def _calibration_line(truth_N: Bools, p_N: Floats, weight_BN: Floats) -> Floats:
+def calibration_line(truth_N: Bools, p_N: Floats, weight_BN: Floats) -> Floats:
     """Intercept and slope (B, 2); NaN where the regression has no finite solution."""
-    x_N = _logit(p_N)
+    x_N = logit_of(p_N)
     out_B2 = np.full((len(weight_BN), 2), np.nan)
     drawn_BN = weight_BN > 0
     # A finite solution needs the classes to overlap (Albert & Anderson 1984).

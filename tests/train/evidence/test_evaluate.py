@@ -21,6 +21,7 @@ def small(rows: list[tuple[object, ...]], heads: tuple[object, ...] = HEADS[:2])
     """(patient, device, malignancy truth, p, alnm truth, p) of each image."""
     columns = ["patient_id", "device", "malignancy_truth", "malignancy_probability"]
     frame = pd.DataFrame(rows, columns=[*columns, "alnm_truth", "alnm_probability"])
+    frame["lesion_id"] = "one"
     for name in ("malignancy_truth", "alnm_truth"):
         frame[name] = pd.array(frame[name], "boolean")
     for name in ("malignancy_probability", "alnm_probability"):
@@ -52,12 +53,33 @@ def test_images_and_patients_by_hand() -> None:
     # Positive .9 .3 .4 .8 against .45 .1 .6: 3 + 1 + 1 + 3 of 12.
     assert image["roc_auc"]["value"] == pytest.approx(8 / 12)
     # Means: a .6 (positive), b .4, c .275 (negative), e .7, which is positive by its first image.
-    assert (patient["rows"], patient["positive"], patient["mixed_patients"]) == (4, 3, 1)
+    assert (patient["rows"], patient["positive"], patient["mixed"]) == (4, 3, 1)
     assert patient["roc_auc"]["value"] == 1
     half = patient["operating_points"]["0.5"]
     assert (half["true_positive"], half["false_negative"]) == (2, 1)
     assert half["sensitivity"]["value"] == pytest.approx(2 / 3)
     assert half["wilson"]["specificity"] == pytest.approx([0.2065, 1], abs=1e-4)  # 1 of 1
+
+
+def test_lesions_and_the_maximum_by_hand() -> None:
+    lesions = ["l", "l", "l", "l", "r", "l", "l", "r"]  # c has two, and e
+    predictions = dataclasses.replace(BY_HAND, frame=BY_HAND.frame.assign(lesion_id=lesions))
+    metrics = evaluate(predictions, resamples=50, aggregation="max")
+    assert metrics["method"]["aggregation"] == "max"
+    both = metrics["heads"]["malignancy"]["sets"]["all"]
+    lesion, patient = both["lesion"], both["patient"]
+    assert (lesion["rows"], lesion["patients"], lesion["positive"], lesion["mixed"]) == (6, 4, 3, 0)
+    # Positive a .9, b .4, e .8 against c .45, c .1, e .6: 3 + 1 + 3 of 9.
+    assert lesion["roc_auc"]["value"] == pytest.approx(7 / 9)
+    # Patients: a .9, b .4, e .8 against c .45.
+    assert patient["roc_auc"]["value"] == pytest.approx(2 / 3)
+    half = lesion["operating_points"]["0.5"]
+    # Called: a and e rightly, e's other lesion wrongly; b missed, both of c passed.
+    assert half["npv"]["value"] == pytest.approx(2 / 3)
+    assert half["lr_positive"]["value"] == pytest.approx((2 / 3) / (1 / 3))
+    assert half["lr_negative"]["value"] == pytest.approx((1 / 3) / (2 / 3))
+    none = both["patient"]["operating_points"]["0.5"]["lr_positive"]
+    assert none["reason"] == "no negative is called positive: it has no bound"
 
 
 def test_sets_of_a_child_by_hand() -> None:
@@ -184,6 +206,7 @@ def honest(hierarchy: Hierarchy, given: str | None = None) -> Predictions:
     frame = pd.DataFrame(
         {
             "patient_id": np.arange(20_000).astype(str),
+            "lesion_id": "one",
             "device": None,
             "malignancy_truth": pd.array(malignant, "boolean"),
             "malignancy_probability": malignancy,
@@ -283,7 +306,7 @@ def test_patients_whose_categorical_labels_disagree_are_left_out() -> None:
         evaluate(one, resamples=0)["heads"]["subtype"]["sets"]["all"]["patient"]
         for one in (predictions, dataclasses.replace(predictions, frame=frame))
     )
-    assert (before["mixed_patients"], after["mixed_patients"]) == (0, 1)
+    assert (before["mixed"], after["mixed"]) == (0, 1)
     assert after["rows"] == before["rows"] - 1
 
 
@@ -343,6 +366,7 @@ def test_each_rate_says_its_own_reason() -> None:
     assert half["precision"]["reason"] == "nothing is called positive"
     assert half["f1"]["reason"] == "nothing is positive or called positive"
     assert half["specificity"]["value"] == 1
+    assert half["lr_negative"]["reason"] == "one class only: 0 positive, 2 negative"
     assert half["wilson"]["sensitivity"] is None
 
 

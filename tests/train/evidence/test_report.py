@@ -243,10 +243,16 @@ def test_the_command(
 
     monkeypatch.setattr("train.fitting.predictions.predict", predict)
     arguments = ["evaluate", "model", "cohort", str(tmp_path / "out"), "--part", "val"]
+    arguments += ["--aggregate", "max"]
     command_line.app([*arguments, "--bootstrap", "100", "--seed", "4"], standalone_mode=False)
     assert asked == [(Path("model"), Path("cohort"), "val")]
     written = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert written["method"] == {"resamples": 100, "seed": 4, "confidence": 0.95}
+    assert written["method"] == {
+        "resamples": 100,
+        "seed": 4,
+        "confidence": 0.95,
+        "aggregation": "max",
+    }
     said = capsys.readouterr().out
     assert all(one.name in said for one in HEADS)
     assert SECRET not in said

@@ -10,6 +10,9 @@ from train.statistics.binary import (
     choose_threshold,
     confusion,
     inconsistency,
+    lr_negative,
+    lr_positive,
+    npv,
     value,
     wilson,
 )
@@ -157,6 +160,25 @@ def test_no_threshold(truth: list[bool], score: list[float], rule: str) -> None:
 def test_an_unknown_rule() -> None:
     with pytest.raises(ValueError, match="use youden or sensitivity_S"):
         choose_threshold(TRUTH, SCORE, "sensitivity_90")
+
+
+def test_predictive_values_and_likelihood_ratios_by_hand() -> None:
+    truth = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0], bool)
+    p = np.array([0.9, 0.8, 0.7, 0.2, 0.6, 0.3, 0.2, 0.1, 0.1, 0.1])
+    # At .5: 3 true and 1 false positive, 1 false and 5 true negatives.
+    found = [
+        value(partial(metric, threshold=0.5), truth, p)
+        for metric in (npv, lr_positive, lr_negative)
+    ]
+    assert found == pytest.approx([5 / 6, (3 / 4) / (1 / 6), (1 / 4) / (5 / 6)])
+    # At .65 no negative is called positive, and at .05 every one is.
+    assert value(partial(lr_positive, threshold=0.65), truth, p) is None
+    assert value(partial(lr_negative, threshold=0.05), truth, p) is None
+    assert value(partial(npv, threshold=0.05), truth, p) is None
+    assert value(partial(lr_positive, threshold=0.5), truth[:4], p[:4]) is None
+    # The first negative drawn twice, the others once: 2 of 7 are false positives.
+    weight = np.array([[1.0, 1, 1, 1, 2, 1, 1, 1, 1, 1]])
+    assert lr_positive(truth, p, weight, threshold=0.5) == pytest.approx([(3 / 4) / (2 / 7)])
 
 
 def test_inconsistency_by_hand() -> None:

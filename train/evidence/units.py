@@ -1,0 +1,67 @@
+"""What is counted once: an image (one lesion box), a lesion, or a patient.
+
+A lesion or patient with several images has one score, their mean or their maximum, and is positive
+if any of them is.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from train.statistics.binary import Bools, Floats
+
+Aggregation = Literal["mean", "max"]
+UNITS: dict[str, list[str]] = {
+    "image": [],
+    "lesion": ["patient_id", "lesion_id"],
+    "patient": ["patient_id"],
+}
+"""The columns that tell a unit."""
+
+
+def unit_codes(rows: pd.DataFrame, unit: str) -> npt.NDArray[np.int64]:
+    """Number (N,) of the unit that each row belongs to: 0, 1, ... without gaps."""
+    if not UNITS[unit]:
+        return np.arange(len(rows))
+    found = rows.groupby(UNITS[unit], sort=True, dropna=False).ngroup()
+    return np.asarray(found, np.int64)
+
+
+def known_units(rows: pd.DataFrame) -> list[str]:
+    """The units that a table's columns tell apart."""
+    return [unit for unit, columns in UNITS.items() if set(columns) <= set(rows.columns)]
+
+
+def first_rows(code_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The first row of each unit, in order of code."""
+    found: npt.NDArray[np.int64] = np.unique(code_N, return_index=True)[1]
+    return found
+
+
+def any_of(event_N: Bools, code_N: npt.NDArray[np.int64]) -> Bools:
+    """Whether the event is true in any row of each unit."""
+    return np.bincount(code_N, weights=event_N, minlength=_count(code_N)) > 0
+
+
+def mixed(event_N: Bools, code_N: npt.NDArray[np.int64]) -> int:
+    """How many units have rows with the event and rows without."""
+    return int((any_of(event_N, code_N) & any_of(~event_N, code_N)).sum())
+
+
+def score_of(score_N: Floats, code_N: npt.NDArray[np.int64], how: Aggregation) -> Floats:
+    """The score of each unit."""
+    if how == "max":
+        found = np.full(_count(code_N), -np.inf)
+        np.maximum.at(found, code_N, score_N)
+        return found
+    count = _count(code_N)
+    total = np.bincount(code_N, weights=score_N, minlength=count)
+    return np.asarray(total / np.bincount(code_N, minlength=count), np.float64)
+
+
+def _count(code_N: npt.NDArray[np.int64]) -> int:
+    return int(code_N.max(initial=-1)) + 1
