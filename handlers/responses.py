@@ -66,6 +66,7 @@ def scored(
     """The outcome of a row with its scores by head name; a categorical head has no threshold.
 
     `given` says what must be positive for a head's probability to mean anything, null for nothing.
+    `uncertain` and `label_set` are null where the card has no bounds for the head.
     """
     return Outcome(
         200,
@@ -77,6 +78,8 @@ def scored(
                     "probability": scores[head.name].probability,
                     "label": scores[head.name].label,
                     "given": head.given,
+                    "uncertain": scores[head.name].uncertain,
+                    "label_set": _label_set(head, scores[head.name]),
                     **(
                         {"threshold": None, "distribution": scores[head.name].distribution}
                         if head.categorical
@@ -90,6 +93,14 @@ def scored(
             "heatmaps": {name: heatmap.body() for name, heatmap in heatmaps.items()},
         },
     )
+
+
+def _label_set(head: HeadSpec, score: Score) -> dict[str, Any] | None:
+    """The labels that the image may have, and what that promises (see `LabelSets`)."""
+    if head.label_sets is None or score.label_set is None:
+        return None
+    promise = head.label_sets.model_dump(include={"level", "given", "patients"})
+    return {"labels": list(score.label_set), **promise}
 
 
 def failed(error: RequestError) -> Outcome:

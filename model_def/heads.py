@@ -13,6 +13,8 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from model_def.label_sets import LabelSets
+
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
@@ -52,6 +54,8 @@ class HeadSpec(BaseModel):
     """What must be positive for the probability to speak of a lesion, as a `target`: `malignant`
     where an ALNM head learned from malignant lesions alone and is not multiplied with its parent's
     probability. None: it speaks of every lesion. Training sets it, from what it did."""
+    label_sets: LabelSets | None = None
+    """How sure a label is. Training sets it; cards of earlier versions have none."""
 
     @field_validator("labels")
     @classmethod
@@ -79,6 +83,13 @@ class Score(NamedTuple):
     label: str
     distribution: dict[str, float] | None
     """Probability of every label of a categorical head."""
+    label_set: tuple[str, ...] | None = None
+    """The labels that the image may have, see `LabelSets`; None where the card has no bounds."""
+
+    @property
+    def uncertain(self) -> bool | None:
+        """Whether the set is another than the label alone; None where there is no set."""
+        return None if self.label_set is None else self.label_set != (self.label,)
 
 
 def check_heads(heads: Sequence[HeadSpec]) -> None:
@@ -202,9 +213,12 @@ def read(probability_L: Sequence[float], heads: Sequence[HeadSpec]) -> dict[str,
         if head.categorical:
             distribution = dict(zip(head.labels, own, strict=True))
             label = max(distribution, key=lambda name: distribution[name])
-            scores[head.name] = Score(distribution[label], label, distribution)
+            score = Score(distribution[label], label, distribution)
         else:
-            scores[head.name] = Score(own[0], head.labels[is_positive(head, own[0])], None)
+            distribution = dict(zip(head.labels, (1 - own[0], own[0]), strict=True))
+            score = Score(own[0], head.labels[is_positive(head, own[0])], None)
+        within = None if head.label_sets is None else head.label_sets.holds(distribution)
+        scores[head.name] = score._replace(label_set=within)
     return scores
 
 

@@ -50,6 +50,7 @@ class LoadedArchive:
         self.given: dict[str, str | None] = {
             head.name: getattr(head, "given", None) for head in service.card.heads
         }
+        self.label_sets = {head.name: _promise(head) for head in service.card.heads}
         self.methods: list[str] = list(service.methods)
         self.score_reference: dict[str, list[int]] = dict(
             service.card.training.get("score_reference", {})  # cards of earlier versions have none
@@ -108,6 +109,14 @@ class LoadedArchive:
             return bool(self.service.device_is_lost())
         health = sys.modules.get("handlers.poison")  # an older archive has no such method
         return bool(health and health.is_poisoned(self.service.device))
+
+
+def _promise(head: Any) -> dict[str, Any] | None:
+    """What a head's label sets promise; None where the card has none, as older ones."""
+    sets = getattr(head, "label_sets", None)
+    if sets is None or sets.least is None:
+        return None
+    return {"level": sets.level, "given": sets.given, "patients": dict(sets.patients)}
 
 
 def file_sha256(path: Path) -> str:

@@ -187,7 +187,8 @@ def _show(path: Path, body: Mapping[str, Any]) -> None:
         if given := score.get("given"):  # older archives do not have it
             probability += f", given {given}"
         limit = "most probable" if threshold is None else f"above {100 * threshold:.1f} %"
-        rows.append((head, probability, score["label"], limit))
+        label = score["label"] + (", uncertain" if score.get("uncertain") else "")
+        rows.append((head, probability, label, limit))
         for label, probability in (score.get("distribution") or {}).items():
             rows.append(("", f"{100 * probability:.1f} %", f"  {label}", ""))
     table(path.name, ("head", "probability", "label", "threshold"), rows)

@@ -6,12 +6,13 @@ Spark read as it is; `batch.layout` has its folders.
 A row that failed has null scores; a row that was scored has null `code`, `stage`, `message`.
 Numbers are those of the online JSON, float64, not rounded. Which lesions a probability applies
 to is in each file's metadata, under the key `given`: JSON of head -> the label column that must be
-positive for it to mean anything, or null.
+positive for it to mean anything, or null. What label sets promise is there under `label_sets`:
+JSON of head -> {level, given, patients}, or null.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +27,9 @@ NOT_REACHED = "not_reached"  # the code of a row before whose turn the run ended
 
 STAGES = ("fetch", "preprocess", "inference")
 """What a row goes through, and may fail in."""
+
+LATER = ("_uncertain", "_label_set")
+"""How columns end that parts of earlier versions lack; there they are null."""
 
 Row = dict[str, Any]
 """The result columns of one row; a missing key is a null."""
@@ -45,6 +49,8 @@ def fields(heads: Mapping[str, Sequence[str]], *, with_heatmaps: bool) -> list[p
             pa.field(f"{head}_probability", pa.float64()),
             pa.field(f"{head}_label", pa.string()),
             pa.field(f"{head}_threshold", pa.float64()),
+            pa.field(f"{head}_uncertain", pa.bool_()),
+            pa.field(f"{head}_label_set", pa.list_(pa.string())),
         ]
         if len(labels) > 2:
             columns.append(pa.field(f"{head}_distribution", pa.map_(pa.string(), pa.float64())))
@@ -81,6 +87,9 @@ def scored(body: Mapping[str, Any], *, etag: str, heatmap_uris: Mapping[str, str
         row[f"{head}_probability"] = result["probability"]
         row[f"{head}_label"] = result["label"]
         row[f"{head}_threshold"] = result["threshold"]
+        row[f"{head}_uncertain"] = result.get("uncertain")  # older archives have none
+        if result.get("label_set") is not None:
+            row[f"{head}_label_set"] = result["label_set"]["labels"]
         if "distribution" in result:
             row[f"{head}_distribution"] = list(result["distribution"].items())
     for head, uri in heatmap_uris.items():
@@ -100,6 +109,14 @@ def failed(code: str, stage: str, message: str, *, etag: str | None = None) -> R
         "message": message,
         "image_etag": etag,
     }
+
+
+def with_later(table: pa.Table, columns: Iterable[pa.Field]) -> pa.Table:
+    """Add those of `columns` that a part of an earlier version lacks, as nulls."""
+    for field in columns:
+        if field.name.endswith(LATER) and field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table
 
 
 def table(shard: pa.Table, rows: Sequence[Row], columns: Sequence[pa.Field]) -> pa.Table:

@@ -50,6 +50,10 @@ class Archive(Protocol):
         """What must be positive for a head's probability to mean anything, as a label column."""
 
     @property
+    def label_sets(self) -> Mapping[str, Mapping[str, Any] | None]:
+        """What the label set of each head promises: level, given, patients; None without sets."""
+
+    @property
     def score_reference(self) -> Mapping[str, Sequence[int]]: ...  # noqa: D102
     @property
     def threads(self) -> int: ...  # noqa: D102

@@ -51,7 +51,8 @@ def load(uri: str, rows: int, columns: Sequence[pa.Field]) -> Part | None:
         return None
     try:
         file = results.parquet(found.data)
-        read = file.read(columns=[column.name for column in columns]).to_pylist()
+        there = file.read(columns=[column.name for column in columns])
+        read = results.with_later(there, columns).to_pylist()
     except (pa.ArrowException, OSError):
         read = []
     if len(read) != rows or any(len(row) != len(columns) for row in read):
@@ -113,7 +114,11 @@ def _encoded(shard: pa.Table, rows: list[results.Row], job: Job) -> bytes:
     table = results.table(shard, rows, job.columns)
     given = dict(job.archive.given)
     table = table.replace_schema_metadata(
-        {"sonode": json.dumps(made_by), "given": json.dumps(given)}
+        {
+            "sonode": json.dumps(made_by),
+            "given": json.dumps(given),
+            "label_sets": json.dumps(dict(job.archive.label_sets)),
+        }
     )
     sink = io.BytesIO()
     pq.write_table(table, sink, write_page_checksum=True)

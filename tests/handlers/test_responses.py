@@ -3,7 +3,8 @@
 from handlers import responses
 from handlers.errors import InvalidRoI
 from handlers.responses import ModelIdentity, Outcome
-from model_def.heads import HeadSpec, Score
+from model_def.heads import HeadSpec, Score, read
+from model_def.label_sets import LabelSets
 from model_def.preprocessing import RoI
 
 
@@ -28,6 +29,25 @@ def test_a_conditional_probability_says_what_it_is_given(heads: tuple[HeadSpec, 
     assert {name: head["given"] for name, head in body["heads"].items()} == {
         "malignancy": None,
         "alnm": "malignant",
+    }
+
+
+def test_a_label_set_comes_with_what_it_promises(heads: tuple[HeadSpec, ...]) -> None:
+    patients = {"no ALNM": 12, "ALNM": 9}
+    sets = LabelSets(
+        level=0.9, given="malignant", patients=patients, least={"no ALNM": 0.1, "ALNM": 0.2}
+    )
+    sure = (heads[0], heads[1].model_copy(update={"label_sets": sets}))
+    scores = read([0.2, 0.3], sure)
+    model = ModelIdentity(name="m", version="1", sha256="0", engine="eager")
+    body = responses.scored(model, RoI(0, 0, 9, 9), sure, scores, [], {}).body["heads"]
+    assert (body["malignancy"]["uncertain"], body["malignancy"]["label_set"]) == (None, None)
+    assert body["alnm"]["uncertain"] is True
+    assert body["alnm"]["label_set"] == {
+        "labels": ["no ALNM", "ALNM"],
+        "level": 0.9,
+        "given": "malignant",
+        "patients": patients,
     }
 
 

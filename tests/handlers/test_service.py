@@ -145,6 +145,8 @@ def test_probability_label_and_coherence_follow_from_the_logits(
         "probability": pytest.approx(0.2689414213699951),
         "label": "benign",
         "given": None,
+        "uncertain": None,
+        "label_set": None,
         "threshold": 0.5,
     }
     assert scored.body["heads"]["alnm"]["label"] == "ALNM"

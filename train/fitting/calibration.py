@@ -1,4 +1,4 @@
-"""Temperature and operating points of each head, from the validation part.
+"""Temperature, operating points and label sets of each head, from the validation part.
 
 Shapes in names: N images, K heads, L logits of all heads, n logits of one head.
 """
@@ -17,6 +17,7 @@ from sklearn.model_selection import GroupKFold
 
 from model_def.heads import HeadSpec, Hierarchy, logit_slices, probabilities, read
 from sonode.console import say
+from train.fitting.conformal import with_label_sets
 from train.fitting.losses import (
     ParentNegative,
     chain_likelihood,
@@ -60,7 +61,7 @@ def calibrate(
     operating_point: str,
     patient_N: Sequence[str],
 ) -> Calibrated:
-    """The heads with their temperature and operating points.
+    """The heads with their temperature, operating points and label sets.
 
     Each head is calibrated on the images that it learns from (see `child_labels`: its parent's
     positives, or all under max constraint and where `parent_negative` is `negative`), where its
@@ -96,7 +97,8 @@ def calibrate(
             say(f"head {head.name}: validation gives no {operating_point} threshold; 0.5 is kept")
         facts = {"operating_points": points, "threshold": points.get(operating_point, 0.5)}
         done.append(head.model_copy(update=facts))
-    return Calibrated(tuple(done), account)
+    sure = with_label_sets(done, hierarchy, probability_NL, learned_NK.numpy(), patient_N)
+    return Calibrated(sure, account)
 
 
 def score_histograms(

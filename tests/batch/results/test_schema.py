@@ -48,6 +48,8 @@ def test_the_row_contract() -> None:
         ("malignancy_probability", "double"),
         ("malignancy_label", "string"),
         ("malignancy_threshold", "double"),
+        ("malignancy_uncertain", "bool"),
+        ("malignancy_label_set", "list<item: string>"),
         ("consistent", "bool"),
         ("warnings", "list<item: string>"),
         ("model_name", "string"),
@@ -71,6 +73,8 @@ def test_the_row_contract() -> None:
         "malignancy_probability": 0.30000000000000004,  # not rounded
         "malignancy_label": "benign",
         "malignancy_threshold": 0.5,
+        "malignancy_uncertain": None,
+        "malignancy_label_set": None,
         "consistent": True,
         "warnings": ["whole_frame"],
         "model_name": "n",

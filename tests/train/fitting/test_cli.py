@@ -49,6 +49,9 @@ def test_the_card_says_what_a_reviewer_asks(trained: Path, phantom: Cohort) -> N
     assert card.architecture == "resnet18"
     assert [head.name for head in card.heads] == ["malignancy", "alnm"]
     assert (card.preprocessing.size, card.preprocessing.context) == (32, 0.2)
+    for head in card.heads:  # two patients validate
+        assert head.label_sets is not None
+        assert "too few calibration patients" in str(head.label_sets.why)
     training = card.training
     validation = training["cohort"]["val"]["images"]
     assert [sum(counts) for counts in training["score_reference"].values()] == [validation] * 2
