@@ -348,12 +348,13 @@ def versus(
         None, "--json", help="Also write the comparison to this file."
     ),
     seed: int = typer.Option(0, min=0, help="Seed of the bootstrap."),
+    aggregate: Literal["mean", "max"] = AGGREGATE,
 ) -> None:
-    """Compare two models on the same images: difference of AUCs, interval, p-value."""
-    from train.evidence.auc_difference import show, write
-    from train.evidence.auc_difference import versus as run
+    """Compare two models on the same images: AUC, sensitivity and specificity, with p-values."""
+    from train.evidence.versus import show, write
+    from train.evidence.versus import versus as run
 
-    found = run(first, second, seed=seed)
+    found = run(first, second, seed=seed, aggregation=aggregate)
     show(found)
     if json_file is not None:
         write(found, json_file)

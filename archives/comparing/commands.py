@@ -221,7 +221,7 @@ def _truth(
     primary: dict[str, tuple[str, str]],
 ) -> dict[str, Any]:
     """NAME_truth of each head, the columns of the primary sets, and patient_id: the row's own where
-    the manifest has none.
+    the manifest has none; and lesion_id where it has both, of every row.
 
     The column that a head was trained on counts where it is the same for both. Of a head that only
     one has, the truth is needed where another is measured on its positives.
@@ -248,7 +248,10 @@ def _truth(
     if "patient_id" in facts:
         known = facts["patient_id"].notna()
         patients = facts["patient_id"].astype(str).where(known, "row " + patients)
-    return {"patient_id": patients.to_numpy(), **truth}
+    units: dict[str, Any] = {"patient_id": patients.to_numpy()}
+    if {"patient_id", "lesion_id"} <= set(facts.columns) and facts["lesion_id"].notna().all():
+        units["lesion_id"] = facts["lesion_id"].astype(str).to_numpy()
+    return {**units, **truth}
 
 
 def _write(

@@ -15,13 +15,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, norm
+from scipy.stats import norm
 
-from train.evidence.auc_difference import Versus, compare_head, read_score, scores_of
+from train.evidence.auc_difference import (
+    Versus,
+    compare_head,
+    paired_sets,
+    read_score,
+    scores_of,
+)
 from train.evidence.measures import Json, Resampling, as_json
-from train.statistics import binary
+from train.evidence.paired import paired_rates, right_of_both, share_difference
+from train.evidence.units import distinct_units
 from train.statistics.binary import Bools, Floats, divide, share
-from train.statistics.bootstrap import bootstrap, bootstrap_difference
+from train.statistics.bootstrap import bootstrap
 
 
 def kappa(first_N: Floats, second_N: Floats, weight_BN: Floats) -> Floats:
@@ -53,15 +60,6 @@ def limits_of_agreement(difference_N: Floats, confidence: float = 0.95) -> tuple
     half = float(norm.ppf((1 + confidence) / 2) * difference_N.std(ddof=1))
     middle = float(difference_N.mean())
     return middle - half, middle + half
-
-
-def mcnemar(lost: int, gained: int) -> float | None:
-    """Exact two-sided p-value of as many lost as gained (McNemar 1947, by the binomial).
-
-    `lost`: rows that the first has right and the second has not; `gained`: the other way round.
-    None where there is neither. Rows are taken as independent.
-    """
-    return float(binomtest(lost, lost + gained).pvalue) if lost + gained else None
 
 
 def compare(
@@ -118,6 +116,11 @@ def _head(
             for found in compare_head(score, b, a, primary, how.resamples, how.seed)
         ],
         "right": _right(name, labels, a, called, how),
+        "units": {
+            unit: _unit(name, unit, a, b, how, primary)
+            for unit in distinct_units(a)
+            if unit != "image" and len(labels) == 2
+        },
     }
 
 
@@ -166,17 +169,46 @@ def _right(
 
 
 def _right_of(right: Sequence[Bools], patient_N: Any, how: Resampling) -> Json:
-    one_N, two_N = right
-    lost, gained = int((one_N & ~two_N).sum()), int((~one_N & two_N).sum())
+    return as_b_minus_a(right_of_both(right[1], right[0], patient_N, how))
+
+
+def as_b_minus_a(found: Json) -> Json:
+    """`right_of_both` of b, then a."""
     return {
-        "rows": len(one_N),
-        "a": binary.value(_mean, one_N, one_N.astype(np.float64)),
-        "b": binary.value(_mean, two_N, two_N.astype(np.float64)),
-        "difference": _difference(right, patient_N, how, "no row of that label"),
-        "lost": lost,
-        "gained": gained,
-        "mcnemar_p": mcnemar(lost, gained),
+        "rows": found["rows"],
+        "a": found["second"],
+        "b": found["first"],
+        "difference": found["difference"],
+        "lost": found["gained"],
+        "gained": found["lost"],
+        "mcnemar_p": found["mcnemar_p"],
     }
+
+
+def _unit(
+    name: str,
+    unit: str,
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    how: Resampling,
+    primary: tuple[str, str] | None,
+) -> Json:
+    """AUC and rates of a binary head per lesion or patient, whose score is the mean."""
+    found = compare_head(name, b, a, primary, how.resamples, how.seed, unit=unit)
+    column, rates = f"{name}_threshold", {}
+    if len(a) and all(column in frame for frame in (a, b)):
+        rows_N = paired_sets(name, a, b, None, told=False)["all"]
+        paired = paired_rates(
+            a[rows_N],
+            read_score(a, name)[0][rows_N] == 1,
+            [read_score(frame, name)[1][rows_N] for frame in (b, a)],
+            [float(frame[column].iloc[0]) for frame in (b, a)],
+            unit,
+            "mean",
+            how,
+        )
+        rates = {rate: as_b_minus_a(its) for rate, its in paired.items()}
+    return {"auc": [_auc(it) for it in found], "right": rates}
 
 
 def inconsistency(a: pd.DataFrame, b: pd.DataFrame, how: Resampling) -> Json:
@@ -187,24 +219,8 @@ def inconsistency(a: pd.DataFrame, b: pd.DataFrame, how: Resampling) -> Json:
         "rows": len(a),
         "a": int(bad[0].sum()),
         "b": int(bad[1].sum()),
-        "difference": _difference(bad, a["patient_id"], how, reason),
+        "difference": share_difference(bad[1], bad[0], a["patient_id"], how, reason),
     }
-
-
-def _difference(events: Sequence[Bools], patient_N: Any, how: Resampling, reason: str) -> Json:
-    """The share in which the event is true, b minus a.
-
-    Where no row has it in one alone, every draw is 0: in the interval's place is how far either
-    share can lie from the other, Wilson's upper bound of none among as many patients.
-    """
-    a_N, b_N = (event_N.astype(np.float64) for event_N in events)
-    found = as_json(bootstrap_difference(_mean, a_N, b_N, a_N, patient_N, **vars(how)), reason)
-    patients = len(set(patient_N))
-    if patients and not (a_N != b_N).any():
-        _, most = binary.wilson(0, patients) or (None, 1.0)
-        found |= {"low": -most, "high": most, "interval": f"Wilson, {patients} patients"}
-        found.pop("no_interval", None)
-    return found
 
 
 def _mean(_: Any, value_N: Floats, weight_BN: Floats) -> Floats:

@@ -36,6 +36,7 @@ def page(
         "Two archives on the same images",
         "evidence/agreement.html.j2",
         found=found,
+        units=list(dict.fromkeys(unit for it in found["heads"].values() for unit in it["units"])),
         plots={
             score: _plots(score, a, b, head)
             for head in found["heads"].values()

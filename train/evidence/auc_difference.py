@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from scipy.stats import rankdata
 
-from sonode.console import UserError, say, table
-from train.cohorts.checks import ROI_COLUMNS
-from train.cohorts.labels import primary_sets
+from sonode.console import UserError, say
+from train.evidence.units import Aggregation, any_of, first_rows, score_of, unit_codes
 from train.statistics.binary import Bools, Floats, roc_auc, value, wilson
 from train.statistics.bootstrap import bootstrap_difference
 from train.statistics.delong import delong_test, ranked_alike
 
-KEYS = ["patient_id", "lesion_id", "image"]
 SAME_ORDER = 6
 """Distinct scores from which on one order is no chance (1 in 6! = 720)."""
 
@@ -32,7 +27,11 @@ class Versus:
     """Its name; of a categorical head `NAME=LABEL`, that label against the rest."""
     on: str
     """`all`, or the head's primary set as `evaluate` has it: `malignancy positive`."""
+    per: str
+    """`image`, `lesion` or `patient`."""
     n_images: int
+    n: int
+    """Of such units: as many as images, or fewer."""
     n_positive: int
     first: float | None
     second: float | None
@@ -49,41 +48,6 @@ class Versus:
     """Of no difference, from the same draws."""
     delong_p: float | None
     """DeLong's test, which takes images for independent: beside the other, not in its place."""
-
-
-def versus(first: Path, second: Path, *, resamples: int = 2000, seed: int = 0) -> list[Versus]:
-    """Compare every head that both folders' predictions.parquet have; the others are reported.
-
-    Raises:
-        UserError: no predictions, other images, boxes or labels, or no head in common.
-    """
-    one, two = (_read(folder) for folder in (first, second))
-    if one[KEYS].to_numpy().tolist() != two[KEYS].to_numpy().tolist():
-        raise UserError(
-            f"{first} and {second}: predictions of different images ({len(one)} and {len(two)}); "
-            "make both on the same cohort, part and split"
-        )
-    rois = [frame[list(ROI_COLUMNS)].to_numpy(np.float64, na_value=np.nan) for frame in (one, two)]
-    if moved := int((rois[0] != rois[1]).any(axis=1).sum()):
-        raise UserError(
-            f"{first} and {second}: {moved} of {len(one)} images have another RoI; make both on "
-            "the same boxes"
-        )
-    ours, theirs = scores_of(one), scores_of(two)
-    for folder, own, other in ((first, ours, theirs), (second, theirs, ours)):
-        if alone := [head for head in own if head not in other]:
-            say(f"{folder} alone has {', '.join(alone)}: not compared")
-    shared = [head for head in ours if head in theirs]
-    if not shared:
-        raise UserError(f"{first} and {second}: no head in common")
-    sets = {**_sets(second), **_sets(first)}
-    return [
-        found
-        for score in shared
-        for found in compare_head(
-            score, one, two, sets.get(score.partition("=")[0]), resamples, seed
-        )
-    ]
 
 
 def scores_of(frame: pd.DataFrame) -> list[str]:
@@ -117,6 +81,9 @@ def compare_head(
     primary: tuple[str, str] | None,
     resamples: int,
     seed: int,
+    *,
+    unit: str = "image",
+    aggregation: Aggregation = "mean",
 ) -> list[Versus]:
     """Compare the AUCs of a head (or `HEAD=LABEL`) in two frames as `Predictions.frame`.
 
@@ -128,24 +95,14 @@ def compare_head(
     Raises:
         UserError: the two disagree about the truth.
     """
-    (label_N, score_N), (other_N, rival_N) = (read_score(frame, score) for frame in (one, two))
-    lacking_N = np.stack([np.isnan(label_N), np.isnan(other_N)])
-    if (label_N != other_N)[~lacking_N.any(axis=0)].any():
-        raise UserError(
-            f"{score}: the two predictions disagree about the truth; run the evaluations again"
-        )
-    if alone := int((lacking_N[0] != lacking_N[1]).sum()):
-        say(f"{score}: {alone} rows have a truth in one of the two alone: not compared")
-    known_N = ~(lacking_N.any(axis=0) | np.isnan(score_N) | np.isnan(rival_N))
-    sets = {"all": known_N}
-    if primary is not None:
-        name, column = primary
-        if known := [frame[column] for frame in (one, two) if column in frame]:
-            sets[name] = known_N & known[0].eq(True).fillna(False).to_numpy(bool)
     found = []
-    for on, rows in sets.items():
-        truth, first, second = label_N[rows] == 1, score_N[rows], rival_N[rows]
-        patients = one["patient_id"].to_numpy()[rows]
+    for on, rows_N in paired_sets(score, one, two, primary, told=unit == "image").items():
+        label_N, score_N = (its[rows_N] for its in read_score(one, score))
+        rival_N = read_score(two, score)[1][rows_N]
+        code_N = unit_codes(one[rows_N], unit)
+        truth = any_of(label_N == 1, code_N)
+        first, second = (score_of(its, code_N, aggregation) for its in (score_N, rival_N))
+        patients = one["patient_id"].to_numpy()[rows_N][first_rows(code_N)]
         aucs = [value(roc_auc, truth, scores) if len(truth) else None for scores in (first, second)]
         facts = dict.fromkeys(("difference", "low", "high", "interval", "p_value", "delong_p"))
         if None not in aucs:
@@ -162,12 +119,14 @@ def compare_head(
                 "delong_p": None if test is None else test.p_value,
             }
             if ranked_alike(truth, first, second):
-                facts |= _of_none(truth, first, second, patients)
+                facts |= _of_none(truth, first, second, patients, unit)
         found.append(
             Versus(
                 head=score,
                 on=on,
-                n_images=len(truth),
+                per=unit,
+                n_images=int(rows_N.sum()),
+                n=len(truth),
                 n_positive=int(truth.sum()),
                 first=aucs[0],
                 second=aucs[1],
@@ -177,76 +136,46 @@ def compare_head(
     return found
 
 
-def _of_none(truth_N: Bools, first_N: Floats, second_N: Floats, patient_N: Any) -> dict[str, Any]:
+def paired_sets(
+    score: str,
+    one: pd.DataFrame,
+    two: pd.DataFrame,
+    primary: tuple[str, str] | None,
+    *,
+    told: bool = True,
+) -> dict[str, Bools]:
+    """The rows that both have truth and score of, and those in the primary set: see `compare_head`.
+
+    `told`: whether rows that are left out are reported.
+    """
+    (label_N, score_N), (other_N, rival_N) = (read_score(frame, score) for frame in (one, two))
+    lacking_N = np.stack([np.isnan(label_N), np.isnan(other_N)])
+    if (label_N != other_N)[~lacking_N.any(axis=0)].any():
+        raise UserError(
+            f"{score}: the two predictions disagree about the truth; run the evaluations again"
+        )
+    alone = int((lacking_N[0] != lacking_N[1]).sum())
+    if alone and told:
+        say(f"{score}: {alone} rows have a truth in one of the two alone: not compared")
+    known_N = ~(lacking_N.any(axis=0) | np.isnan(score_N) | np.isnan(rival_N))
+    sets = {"all": known_N}
+    if primary is not None:
+        name, column = primary
+        if known := [frame[column] for frame in (one, two) if column in frame]:
+            sets[name] = known_N & known[0].eq(True).fillna(False).to_numpy(bool)
+    return sets
+
+
+def _of_none(
+    truth_N: Bools, first_N: Floats, second_N: Floats, patient_N: Any, unit: str
+) -> dict[str, Any]:
     """See `Versus.low`: a difference takes a positive, and a negative, that ranks otherwise."""
     ranks_N = rankdata(first_N)
     if len(set(ranks_N)) >= SAME_ORDER and np.array_equal(ranks_N, rankdata(second_N)):
-        return {"low": 0.0, "high": 0.0, "interval": f"same order of all {len(ranks_N)} images"}
+        return {"low": 0.0, "high": 0.0, "interval": f"same order of all {len(ranks_N)} {unit}s"}
     patients = min(len(set(patient_N[truth_N])), len(set(patient_N[~truth_N])))
     _, most = wilson(0, patients) or (None, 1.0)
     return {"low": -most, "high": most, "interval": f"Wilson, {patients} patients"}
-
-
-def show(found: list[Versus]) -> None:
-    """Print the table."""
-    columns = (
-        "head",
-        "images",
-        "n",
-        "positive",
-        "first",
-        "second",
-        "difference (95 %)",
-        "p",
-        "p ¹",
-    )
-    rows = []
-    for item in found:
-        interval = shown(item.difference, sign=True)
-        if item.low is not None and item.high is not None:
-            how = f"; {item.interval}" if item.interval else ""
-            interval += f" ({item.low:+.3f} to {item.high:+.3f}{how})"
-        numbers = [str(item.n_images), str(item.n_positive), shown(item.first)]
-        numbers += [shown(item.second), interval, p_shown(item.p_value), p_shown(item.delong_p)]
-        rows.append((item.head, item.on, *numbers))
-    table("ROC AUC, patients drawn with replacement; ¹ DeLong, images independent", columns, rows)
-
-
-def write(found: list[Versus], path: Path) -> None:
-    """Write the comparison as JSON."""
-    text = json.dumps([asdict(item) for item in found], indent=2, allow_nan=False)
-    path.write_text(text + "\n")
-
-
-def _sets(folder: Path) -> dict[str, tuple[str, str]]:
-    """The primary sets of the heads that were evaluated."""
-    path = folder / "metrics.json"
-    try:
-        heads = json.loads(path.read_text(encoding="utf-8"))["heads"]
-        return primary_sets(heads)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: missing, or not written by sonode; run the evaluation again"
-        ) from error
-
-
-def _read(folder: Path) -> pd.DataFrame:
-    path = folder / "predictions.parquet"
-    if not path.is_file():
-        raise UserError(
-            f"{folder}: has no predictions.parquet; give OUT of `sonode evaluate` or "
-            "`sonode radiomics`"
-        )
-    try:
-        frame = pd.read_parquet(path, dtype_backend="numpy_nullable")
-        absent = [column for column in (*KEYS, *ROI_COLUMNS) if column not in frame]
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a Parquet table; run the evaluation again") from error
-    if absent:
-        raise UserError(
-            f"{path}: not sonode's predictions (no column {', '.join(absent)}); evaluate again"
-        )
-    return frame
 
 
 def shown(number: float | None, *, sign: bool = False) -> str:

@@ -181,6 +181,7 @@ def _evaluate_head(
         "parent": head.parent,
         "given": head.given,
         "threshold": head.threshold,
+        "operating_points": {} if head.categorical else operating_points(head),
         "missing": int(frame[f"{head.name}_truth"].isna().sum()),
         "primary": next(iter(sets)),
         "sets": measured,

@@ -36,6 +36,17 @@ def known_units(rows: pd.DataFrame) -> list[str]:
     return [unit for unit, columns in UNITS.items() if set(columns) <= set(rows.columns)]
 
 
+def distinct_units(rows: pd.DataFrame) -> list[str]:
+    """The known units without those that tell the rows apart as the one before does."""
+    found, earlier = [], None
+    for unit in known_units(rows):
+        count = len(set(unit_codes(rows, unit).tolist()))
+        if count != earlier:
+            found.append(unit)
+        earlier = count
+    return found
+
+
 def first_rows(code_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The first row of each unit, in order of code."""
     found: npt.NDArray[np.int64] = np.unique(code_N, return_index=True)[1]

@@ -7,6 +7,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from train.evidence import agreement
 from train.evidence.measures import Resampling
+from train.evidence.paired import mcnemar
 from train.statistics.binary import value
 
 HOW = Resampling(resamples=200, seed=0)
@@ -44,9 +45,9 @@ def test_limits_of_agreement_by_hand() -> None:
 
 def test_mcnemar_by_hand() -> None:
     # Of 6 discordant pairs 1 was lost: 2 (C(6,0) + C(6,1)) / 2^6.
-    assert agreement.mcnemar(1, 5) == pytest.approx(14 / 64)
-    assert agreement.mcnemar(3, 3) == 1
-    assert agreement.mcnemar(0, 0) is None
+    assert mcnemar(1, 5) == pytest.approx(14 / 64)
+    assert mcnemar(3, 3) == 1
+    assert mcnemar(0, 0) is None
 
 
 def frame(malignancy: list[float], alnm: list[float], truth: list[bool | None]) -> pd.DataFrame:
@@ -107,6 +108,17 @@ def test_a_head_by_hand() -> None:
     assert (sensitivity["a"], sensitivity["b"]) == pytest.approx((2 / 3, 2 / 3))
     assert (sensitivity["lost"], sensitivity["gained"], sensitivity["mcnemar_p"]) == (1, 1, 1)
     assert right["specificity"]["difference"]["value"] == pytest.approx(0.5)
+
+
+def test_patients_by_hand() -> None:
+    a, b = (its.assign(malignancy_threshold=0.5) for its in (A, B))
+    found = agreement.compare(a, b, HEADS, HOW, PRIMARY)["malignancy"]["units"]["patient"]
+    # Means: p .85, q .25 (positive by one image), r .6 before; p .65, q .45, r .1 after.
+    (auc,) = found["auc"]
+    assert (auc["n"], auc["n_images"], auc["a"], auc["b"]) == (3, 5, 0.5, 1)
+    sensitivity, specificity = (found["right"][it] for it in ("sensitivity", "specificity"))
+    assert (sensitivity["a"], sensitivity["b"]) == (0.5, 0.5)
+    assert (specificity["a"], specificity["b"], specificity["gained"]) == (0, 1, 1)
 
 
 def test_without_labels_the_rest_stands() -> None:

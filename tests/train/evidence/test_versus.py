@@ -8,7 +8,14 @@ from sklearn.metrics import roc_auc_score
 
 from sonode.console import UserError
 from train.cohorts.checks import ROI_COLUMNS
-from train.evidence.auc_difference import show, versus, write
+from train.evidence.auc_difference import Versus
+from train.evidence.versus import show, versus, write
+
+POINTS = {"threshold": 0.4, "operating_points": {"0.5": 0.5}}
+
+
+def images(first: Path, second: Path, resamples: int) -> list[Versus]:
+    return [it for it in versus(first, second, resamples=resamples).aucs if it.per == "image"]
 
 
 def folder(path: Path, scores: np.ndarray, **changes: object) -> Path:
@@ -33,7 +40,7 @@ def folder(path: Path, scores: np.ndarray, **changes: object) -> Path:
     frame.to_parquet(path / "predictions.parquet")
     labels = {"malignancy": ["benign", "malignant"], "alnm": ["no ALNM", "ALNM"]}
     heads = {
-        name: {"labels": its, "target": name, "parent": parent, "given": None}
+        name: {"labels": its, "target": name, "parent": parent, "given": None, **POINTS}
         for (name, its), parent in zip(labels.items(), (None, "malignancy"), strict=True)
     }
     (path / "metrics.json").write_text(json.dumps({"heads": heads}))
@@ -51,7 +58,7 @@ def test_aucs_and_their_difference(
     tmp_path: Path, scores: tuple[np.ndarray, np.ndarray], capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = (folder(tmp_path / name, s) for name, s in zip("ab", scores, strict=True))
-    found = {(item.head, item.on): item for item in versus(first, second, resamples=500)}
+    found = {(item.head, item.on): item for item in images(first, second, 500)}
     assert set(found) == {("malignancy", "all"), ("alnm", "all"), ("alnm", "malignancy positive")}
     item = found["malignancy", "all"]
     truth = np.arange(60) % 2
@@ -65,10 +72,19 @@ def test_aucs_and_their_difference(
         found["alnm", "malignancy positive"].n_images,
         found["alnm", "malignancy positive"].n_positive,
     ) == (30, 15)
-    write(list(found.values()), tmp_path / "versus.json")
-    assert json.loads((tmp_path / "versus.json").read_text())[0]["head"] == "malignancy"
-    show(list(found.values()))
-    assert "malignancy" in capsys.readouterr().out
+    whole = versus(first, second, resamples=100)
+    write(whole, tmp_path / "versus.json")
+    written = json.loads((tmp_path / "versus.json").read_text())
+    assert written["aucs"][0]["head"] == written["rates"][0]["head"] == "malignancy"
+    # Three images a patient, each a lesion: per lesion is per image.
+    assert [(it.head, it.per) for it in whole.aucs] == [
+        *(("malignancy", "image"), ("malignancy", "patient")),
+        *[("alnm", "image")] * 2,
+        *[("alnm", "patient")] * 2,
+    ]
+    show(whole)
+    told = capsys.readouterr().out
+    assert "malignancy" in told and "McNemar" in told and "served" in told
 
 
 def test_the_primary_set_is_known_by_parents_and_conditions_not_by_names(
@@ -82,29 +98,80 @@ def test_the_primary_set_is_known_by_parents_and_conditions_not_by_names(
             table.columns = table.columns.str.replace(f"{old}_", f"{new}_")
         table.to_parquet(it / "predictions.parquet")
         heads = {
-            "tumour": {"labels": ["no", "yes"], "target": "cancer", "parent": None},
-            "axilla": {"labels": ["no", "yes"], "target": "alnm", "parent": "tumour"},
+            "tumour": {"labels": ["no", "yes"], "target": "cancer", "parent": None, **POINTS},
+            "axilla": {"labels": ["no", "yes"], "target": "alnm", "parent": "tumour", **POINTS},
         }
         (it / "metrics.json").write_text(json.dumps({"heads": heads}))
-    found = {(item.head, item.on): item for item in versus(first, second, resamples=100)}
+    found = {(item.head, item.on): item for item in images(first, second, 100)}
     assert set(found) == {("tumour", "all"), ("axilla", "all"), ("axilla", "tumour positive")}
     assert found["axilla", "tumour positive"].n_images == 30
     # A network for ALNM alone: by the label that its probability is given.
     for it in (first, second):
         table = pd.read_parquet(it / "predictions.parquet")
         table.assign(malignant=table["tumour_truth"]).to_parquet(it / "predictions.parquet")
-        alone = {"labels": ["no", "yes"], "target": "alnm", "parent": None, "given": "malignant"}
+        alone = {
+            "labels": ["no", "yes"],
+            "target": "alnm",
+            "parent": None,
+            "given": "malignant",
+            **POINTS,
+        }
         (it / "metrics.json").write_text(json.dumps({"heads": {"axilla": alone}}))
-    found = {(item.head, item.on): item for item in versus(first, second, resamples=100)}
+    found = {(item.head, item.on): item for item in images(first, second, 100)}
     assert found["axilla", "malignant positive"].n_images == 30
     (second / "metrics.json").unlink()
     with pytest.raises(UserError, match=r"b/metrics\.json: missing, or not written by sonode"):
         versus(first, second)
 
 
+def test_lesions_patients_and_rates_by_hand(tmp_path: Path) -> None:
+    truth = pd.array([True, True, True, False, False, False], dtype="boolean")
+    facts = {
+        "patient_id": ["a", "a", "b", "c", "c", "d"],
+        "lesion_id": ["l", "l", "l", "l", "r", "l"],
+        "malignant": truth,
+        "malignancy_truth": truth,
+        "alnm_truth": pd.array([None] * 6, dtype="boolean"),
+    }
+    first, second = (
+        folder(tmp_path / name, np.array(p), **facts)
+        for name, p in (
+            ("a", [0.9, 0.3, 0.2, 0.1, 0.8, 0.3]),
+            ("b", [0.6, 0.1, 0.9, 0.2, 0.4, 0.7]),
+        )
+    )
+    found = versus(first, second, resamples=50)
+    aucs = {it.per: it for it in found.aucs if (it.head, it.on) == ("malignancy", "all")}
+    # Means: lesions a .6, b .2 over c .1 .8, d .3, and a .35, b .9 over .2 .4 .7;
+    # patients a .6, b .2 over c .45, d .3, and a .35, b .9 over c .3, d .7.
+    assert (aucs["lesion"].first, aucs["lesion"].second) == pytest.approx((3 / 6, 4 / 6))
+    assert (aucs["patient"].first, aucs["patient"].second) == pytest.approx((2 / 4, 3 / 4))
+    assert (aucs["lesion"].n, aucs["lesion"].n_positive, aucs["lesion"].n_images) == (5, 2, 6)
+    rates = {
+        (it["per"], it["point"], it["rate"]): it for it in found.rates if it["head"] == "malignancy"
+    }
+    # At .5: the images of a .9 .3 and b .2 against .6 .1 and .9.
+    image = rates["image", "0.5", "sensitivity"]
+    assert (image["first"], image["second"]) == pytest.approx((1 / 3, 2 / 3))
+    assert (image["lost"], image["gained"], image["mcnemar_p"]) == (0, 1, 1)
+    assert image["difference"]["value"] == pytest.approx(-1 / 3)
+    patient = rates["patient", "0.5", "specificity"]  # c .45, d .3 against .3, .7
+    assert (patient["rows"], patient["first"], patient["second"]) == (2, 1, 0.5)
+    # At .4, where it is served: c .45 is called.
+    assert rates["patient", "served", "specificity"]["first"] == 0.5
+    highest = versus(first, second, resamples=50, aggregation="max")
+    (c,) = (
+        it
+        for it in highest.rates
+        if (it["head"], it["per"], it["point"], it["rate"])
+        == ("malignancy", "patient", "0.5", "specificity")
+    )
+    assert c["first"] == 0.5  # c .8
+
+
 def test_a_model_against_itself(tmp_path: Path, scores: tuple[np.ndarray, np.ndarray]) -> None:
     first, second = (folder(tmp_path / name, scores[0]) for name in "ab")
-    item = versus(first, second, resamples=200)[0]
+    item = images(first, second, 200)[0]
     assert item.difference == 0
     assert item.p_value == pytest.approx(1)
     assert item.delong_p is None
@@ -119,7 +186,7 @@ def test_scores_that_rank_alike_may_differ_in_other_patients(tmp_path: Path) -> 
         folder(tmp_path / name, s, patient_id=patients)
         for name, s in (("a", 0.2 + 0.6 * truth), ("b", 0.4 + 0.2 * truth + np.arange(60) / 1000))
     )
-    item = versus(first, second, resamples=200)[0]
+    item = images(first, second, 200)[0]
     assert (item.first, item.second, item.difference) == (1, 1, 0)
     # Wilson's upper bound of 0 of 10: z^2 / (10 + z^2).
     bound = 1.959964**2 / (10 + 1.959964**2)
@@ -134,7 +201,7 @@ def test_a_network_for_alnm_alone_against_one_that_knows_malignancy(
     alnm = pd.array([bool(i % 4 == 1) if i % 2 else False for i in range(60)], dtype="boolean")
     first = folder(tmp_path / "a", scores[0])
     second = folder(tmp_path / "b", scores[1], alnm_truth=alnm)
-    found = {(item.head, item.on): item for item in versus(first, second, resamples=100)}
+    found = {(item.head, item.on): item for item in images(first, second, 100)}
     truth, rows = np.arange(60) % 4 == 1, np.arange(60) % 2 == 1
     for on in ("all", "malignancy positive"):
         item = found["alnm", on]
@@ -149,7 +216,7 @@ def test_one_class_is_undefined(tmp_path: Path, scores: tuple[np.ndarray, np.nda
     first, second = (
         folder(tmp_path / name, s, alnm_truth=nothing) for name, s in zip("ab", scores, strict=True)
     )
-    item = versus(first, second, resamples=200)[1]
+    item = images(first, second, 200)[1]
     assert (item.n_images, item.first, item.difference, item.p_value) == (0, None, None, None)
 
 
@@ -168,7 +235,7 @@ def test_labels_of_a_categorical_head_against_the_rest(
         )
         for name, s in zip("ab", scores, strict=True)
     )
-    found = {(item.head, item.on): item for item in versus(first, second, resamples=200)}
+    found = {(item.head, item.on): item for item in images(first, second, 200)}
     item = found["subtype=B", "all"]
     known = np.arange(60) % 3 > 0
     is_b = np.arange(60)[known] % 3 == 2

@@ -1,0 +1,216 @@
+"""`sonode versus`: two evaluations of the same images, their AUCs and rates side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from sonode.console import UserError, say, table
+from train.cohorts.checks import ROI_COLUMNS
+from train.cohorts.labels import primary_sets
+from train.evidence.auc_difference import (
+    Versus,
+    compare_head,
+    p_shown,
+    paired_sets,
+    read_score,
+    scores_of,
+    shown,
+)
+from train.evidence.measures import Json, Resampling
+from train.evidence.paired import paired_rates
+from train.evidence.units import Aggregation, distinct_units
+
+KEYS = ["patient_id", "lesion_id", "image"]
+SHOWN = ("0.5", "served")
+"""Operating points that the terminal shows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What `versus` gives; a difference is the first minus the second."""
+
+    aggregation: Aggregation
+    """The score of a lesion or patient with several images."""
+    aucs: list[Versus]
+    rates: list[Json]
+    """Sensitivity and specificity of each binary head at each operating point that both have, by
+    name, each at its own threshold: see `paired_rates`."""
+
+
+def versus(
+    first: Path,
+    second: Path,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    aggregation: Aggregation = "mean",
+) -> Compared:
+    """Compare every head that both folders' predictions.parquet have; the others are reported.
+
+    A unit (lesion, patient) that is the same as the one before is left out.
+
+    Raises:
+        UserError: no predictions, other images, boxes or labels, or no head in common.
+    """
+    one, two = (_read(folder) for folder in (first, second))
+    if one[KEYS].to_numpy().tolist() != two[KEYS].to_numpy().tolist():
+        raise UserError(
+            f"{first} and {second}: predictions of different images ({len(one)} and {len(two)}); "
+            "make both on the same cohort, part and split"
+        )
+    rois = [frame[list(ROI_COLUMNS)].to_numpy(np.float64, na_value=np.nan) for frame in (one, two)]
+    if moved := int((rois[0] != rois[1]).any(axis=1).sum()):
+        raise UserError(
+            f"{first} and {second}: {moved} of {len(one)} images have another RoI; make both on "
+            "the same boxes"
+        )
+    ours, theirs = scores_of(one), scores_of(two)
+    for folder, own, other in ((first, ours, theirs), (second, theirs, ours)):
+        if alone := [head for head in own if head not in other]:
+            say(f"{folder} alone has {', '.join(alone)}: not compared")
+    shared = [head for head in ours if head in theirs]
+    if not shared:
+        raise UserError(f"{first} and {second}: no head in common")
+    sets = {**_sets(second), **_sets(first)}
+    points = [_points(folder) for folder in (first, second)]
+    how = Resampling(resamples=resamples, seed=seed)
+    aucs, rates = [], []
+    for score in shared:
+        name = score.partition("=")[0]
+        primary = sets.get(name)
+        for unit in distinct_units(one):
+            aucs += compare_head(
+                score, one, two, primary, resamples, seed, unit=unit, aggregation=aggregation
+            )
+            if score != name:
+                continue
+            for on, rows_N in paired_sets(score, one, two, primary, told=False).items():
+                scores = [read_score(frame, score)[1][rows_N] for frame in (one, two)]
+                truth_N = read_score(one, score)[0][rows_N] == 1
+                for point, pair in _shared_points(*(its.get(name, {}) for its in points)).items():
+                    found = paired_rates(one[rows_N], truth_N, scores, pair, unit, aggregation, how)
+                    rates += [
+                        {"head": name, "on": on, "per": unit, "point": point, "rate": rate, **its}
+                        for rate, its in found.items()
+                    ]
+    return Compared(aggregation=aggregation, aucs=aucs, rates=rates)
+
+
+def _shared_points(
+    one: Mapping[str, float], two: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    return {point: (one[point], two[point]) for point in one if point in two}
+
+
+def show(found: Compared) -> None:
+    """Print both tables."""
+    columns = ["head", "set", "per", "n", "positive", "first", "second", "difference (95 %)", "p"]
+    rows = []
+    for item in found.aucs:
+        interval = shown(item.difference, sign=True)
+        if item.low is not None and item.high is not None:
+            how = f"; {item.interval}" if item.interval else ""
+            interval += f" ({item.low:+.3f} to {item.high:+.3f}{how})"
+        numbers = [item.per, str(item.n), str(item.n_positive), shown(item.first)]
+        numbers += [shown(item.second), interval, p_shown(item.p_value), p_shown(item.delong_p)]
+        rows.append((item.head, item.on, *numbers))
+    table(
+        "ROC AUC, patients drawn with replacement; ¹ DeLong, rows independent",
+        [*columns, "p ¹"],
+        rows,
+    )
+    primary = {item.head: item.on for item in found.aucs}  # the last of each head
+    rows = [
+        (
+            *(its["head"], its["on"], its["per"], f"{its['rate']} at {its['point']}"),
+            *(str(its["rows"]), shown(its["first"]), shown(its["second"])),
+            _interval(its["difference"]),
+            *(p_shown(its["difference"].get("p_value")), p_shown(its["mcnemar_p"])),
+        )
+        for its in found.rates
+        if its["point"] in SHOWN and its["on"] == primary[its["head"]]
+    ]
+    columns = [
+        "head",
+        "set",
+        "per",
+        "rate",
+        "n",
+        "first",
+        "second",
+        "difference (95 %)",
+        "p",
+        "p ²",
+    ]
+    table("Each at its own threshold; ² McNemar, rows independent; p are unadjusted", columns, rows)
+    say(
+        f"The score of a lesion or patient is the {found.aggregation} over its images; a unit that "
+        "is the same as the one before is left out."
+    )
+
+
+def _interval(difference: Json) -> str:
+    if difference["value"] is None or difference["low"] is None:
+        return shown(difference["value"], sign=True)
+    how = f"; {difference['interval']}" if "interval" in difference else ""
+    low, high = (f"{difference[side]:+.3f}" for side in ("low", "high"))
+    return f"{difference['value']:+.3f} ({low} to {high}{how})"
+
+
+def write(found: Compared, path: Path) -> None:
+    """Write the comparison as JSON."""
+    text = json.dumps(asdict(found), indent=2, allow_nan=False)
+    path.write_text(text + "\n")
+
+
+def _sets(folder: Path) -> dict[str, tuple[str, str]]:
+    """The primary sets of the heads that were evaluated."""
+    return primary_sets(_heads(folder))
+
+
+def _points(folder: Path) -> dict[str, dict[str, float]]:
+    """The operating points of each binary head, with the one it is served at."""
+    return {
+        name: {**its["operating_points"], "served": its["threshold"]}
+        for name, its in _heads(folder).items()
+    }
+
+
+def _heads(folder: Path) -> dict[str, Json]:
+    path = folder / "metrics.json"
+    try:
+        heads: dict[str, Json] = json.loads(path.read_text(encoding="utf-8"))["heads"]
+        primary_sets(heads)
+        for its in heads.values():
+            its["operating_points"].items(), float(its["threshold"])
+        return heads
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: missing, or not written by sonode; run the evaluation again"
+        ) from error
+
+
+def _read(folder: Path) -> pd.DataFrame:
+    path = folder / "predictions.parquet"
+    if not path.is_file():
+        raise UserError(
+            f"{folder}: has no predictions.parquet; give OUT of `sonode evaluate` or "
+            "`sonode radiomics`"
+        )
+    try:
+        frame = pd.read_parquet(path, dtype_backend="numpy_nullable")
+        absent = [column for column in (*KEYS, *ROI_COLUMNS) if column not in frame]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a Parquet table; run the evaluation again") from error
+    if absent:
+        raise UserError(
+            f"{path}: not sonode's predictions (no column {', '.join(absent)}); evaluate again"
+        )
+    return frame
