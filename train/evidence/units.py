@@ -37,14 +37,15 @@ def known_units(rows: pd.DataFrame) -> list[str]:
 
 
 def distinct_units(rows: pd.DataFrame) -> list[str]:
-    """The known units without those that tell the rows apart as the one before does."""
-    found, earlier = [], None
-    for unit in known_units(rows):
-        count = len(set(unit_codes(rows, unit).tolist()))
-        if count != earlier:
-            found.append(unit)
-        earlier = count
-    return found
+    """The known units without those that are images, and without lesions that are patients."""
+    counts = {unit: len(set(unit_codes(rows, unit).tolist())) for unit in known_units(rows)}
+    of_patients = counts.get("patient")
+    return [
+        unit
+        for unit, count in counts.items()
+        if unit == "image"
+        or (count != counts["image"] and (unit == "patient" or count != of_patients))
+    ]
 
 
 def first_rows(code_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

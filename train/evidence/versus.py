@@ -54,7 +54,8 @@ def versus(
 ) -> Compared:
     """Compare every head that both folders' predictions.parquet have; the others are reported.
 
-    A unit (lesion, patient) that is the same as the one before is left out.
+    Lesions and patients are left out where each has one image, and lesions where each patient has
+    one.
 
     Raises:
         UserError: no predictions, other images, boxes or labels, or no head in common.
@@ -151,8 +152,8 @@ def show(found: Compared) -> None:
     ]
     table("Each at its own threshold; ² McNemar, rows independent; p are unadjusted", columns, rows)
     say(
-        f"The score of a lesion or patient is the {found.aggregation} over its images; a unit that "
-        "is the same as the one before is left out."
+        f"The score of a lesion or patient is the {found.aggregation} over its images; left out "
+        "where each has one image, and lesions where each patient has one."
     )
 
 

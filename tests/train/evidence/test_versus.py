@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 from sonode.console import UserError
 from train.cohorts.checks import ROI_COLUMNS
 from train.evidence.auc_difference import Versus
+from train.evidence.units import distinct_units
 from train.evidence.versus import show, versus, write
 
 POINTS = {"threshold": 0.4, "operating_points": {"0.5": 0.5}}
@@ -84,7 +85,7 @@ def test_aucs_and_their_difference(
     ]
     show(whole)
     told = capsys.readouterr().out
-    assert "malignancy" in told and "McNemar" in told and "served" in told
+    assert "ROC AUC, patients drawn" in told and "² McNemar, rows independent" in told
 
 
 def test_the_primary_set_is_known_by_parents_and_conditions_not_by_names(
@@ -167,6 +168,17 @@ def test_lesions_patients_and_rates_by_hand(tmp_path: Path) -> None:
         == ("malignancy", "patient", "0.5", "specificity")
     )
     assert c["first"] == 0.5  # c .8
+
+
+def test_units_that_tell_nothing_more_are_left_out() -> None:
+    rows = pd.DataFrame({"patient_id": list("aab"), "lesion_id": list("xyx")})
+    assert distinct_units(rows) == ["image", "patient"]  # each lesion has one image
+    rows["lesion_id"] = "x"
+    assert distinct_units(rows) == ["image", "patient"]  # each patient has one lesion
+    rows = pd.DataFrame({"patient_id": list("aaab"), "lesion_id": list("xxyx")})
+    assert distinct_units(rows) == ["image", "lesion", "patient"]
+    assert distinct_units(rows[2:]) == ["image"]
+    assert distinct_units(rows[["patient_id"]]) == ["image", "patient"]
 
 
 def test_a_model_against_itself(tmp_path: Path, scores: tuple[np.ndarray, np.ndarray]) -> None:
