@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from model_def.heads import HeadSpec, Hierarchy, check_heads
-from model_def.network import Architecture, Network
+from model_def.network import ArchitectureError, Network
 from model_def.preprocessing import Preprocessing
 
 WEIGHTS = "weights.safetensors"
@@ -32,8 +32,8 @@ class ModelCard(BaseModel):
 
     format: Literal[1] = 1
     """Version of this layout."""
-    architecture: Architecture
-    """Trunk of the network."""
+    architecture: str
+    """Trunk of the network, see `model_def.network`."""
     heads: tuple[HeadSpec, ...]
     """Heads in the order of the network's logits."""
     hierarchy: Hierarchy = "independent"
@@ -116,11 +116,15 @@ def load(folder: Path) -> tuple[Network, ModelCard]:
     """The network in evaluation mode, on the CPU, and its card.
 
     Raises:
-        CheckpointError: a file is absent or damaged, or weights and card do not fit.
+        CheckpointError: a file is absent or damaged, weights and card do not fit, or what the trunk
+            needs is not installed.
     """
     card = read_card(folder)
     path = folder / WEIGHTS
-    network = Network(card.architecture, sum(head.n_logits for head in card.heads))
+    try:
+        network = Network(card.architecture, sum(head.n_logits for head in card.heads))
+    except ArchitectureError as error:
+        raise CheckpointError(f"{folder.name}/{CARD}: {error}") from error
     try:
         network.load_state_dict(load_file(path), strict=True)
     except FileNotFoundError as error:

@@ -1,34 +1,51 @@
-"""A torchvision ResNet trunk with linear heads.
+"""A trunk that ends in a feature map, with linear heads.
 
 Shapes in names: B batch, L logits of all heads, C channels and h, w of the last feature map.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import difflib
 
 import torch
 import torchvision
 from torch import nn
 
-Architecture = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+"""Trunks of torchvision; every other name is one of timm's (`timm.list_models()`)."""
 
-TRUNK = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-"""torchvision's names of what the trunk is made of, in order."""
+RESNET_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+"""torchvision's names of what a ResNet's trunk is made of, in order."""
+
+
+class ArchitectureError(ValueError):
+    """A trunk that there is not, or that gives no feature map."""
 
 
 class Network(nn.Module):
-    """ResNet (He et al. 2016, https://arxiv.org/abs/1512.03385) with `n_logits` linear outputs.
+    """A convolutional trunk with `n_logits` linear outputs.
+
+    The trunks are ResNets (He et al. 2016, https://arxiv.org/abs/1512.03385) and what timm has, for
+    example `tf_efficientnet_lite0` (Tan & Le 2019, https://arxiv.org/abs/1905.11946, without the
+    parts that are slow on small devices), from all that lies before timm's pooling.
 
     The heads share one `Linear`, a row of its weight for each logit. Being linear on globally
     averaged features, each logit's Grad-CAM follows from its row (see `model_def.gradcam`).
+
+    Raises:
+        ArchitectureError: no such trunk here, or it gives no feature map.
     """
 
-    def __init__(self, architecture: Architecture, n_logits: int) -> None:
+    def __init__(self, architecture: str, n_logits: int) -> None:
         super().__init__()
-        resnet = torchvision.models.get_model(architecture, weights=None)
-        self.trunk = nn.Sequential(*(getattr(resnet, name) for name in TRUNK))
-        self.heads = nn.Linear(resnet.fc.in_features, n_logits)
+        if architecture in RESNETS:
+            resnet = torchvision.models.get_model(architecture, weights=None)
+            trunk: nn.Module = nn.Sequential(*(getattr(resnet, name) for name in RESNET_PARTS))
+            channels = resnet.fc.in_features
+        else:
+            trunk, channels = _timm_trunk(architecture)
+        self.trunk = trunk
+        self.heads = nn.Linear(channels, n_logits)
 
     def forward(self, images_B3SS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised images (B, 3, S, S) -> logits (B, L), last feature map (B, C, h, w)."""
@@ -42,6 +59,43 @@ class Network(nn.Module):
             kept.weight.copy_(self.heads.weight[indices])
             kept.bias.copy_(self.heads.bias[indices])
         self.heads = kept
+
+
+def _timm_trunk(architecture: str) -> tuple[nn.Module, int]:
+    """A network of timm, with random weights, up to its last feature map; and that map's channels.
+
+    Its name is looked up first: timm takes a path or an address, too, and would fetch from it.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise ArchitectureError(
+            f"architecture {architecture}: its network comes with timm, which is not installed; "
+            "run pip install timm"
+        ) from error
+    known = [*RESNETS, *timm.list_models()]
+    if architecture not in known:
+        near = difflib.get_close_matches(architecture, known) or [*RESNETS, "tf_efficientnet_lite0"]
+        raise ArchitectureError(
+            f"architecture {architecture}: unknown; give a name of timm.list_models(), for example "
+            f"{', '.join(near)}"
+        )
+    try:
+        trunk = timm.create_model(architecture, pretrained=False, num_classes=0, global_pool="")
+        with torch.no_grad():
+            shape = trunk.eval()(torch.zeros(1, 3, 64, 64)).shape
+    except Exception as error:  # of any kind: these are a thousand networks
+        raise ArchitectureError(
+            f"architecture {architecture}: gives no feature map of 64 x 64 pixels "
+            f"({' '.join(str(error).split())}); give a convolutional network that takes any size, "
+            "for example tf_efficientnet_lite0"
+        ) from error
+    if len(shape) != 4 or not 1 < shape[2] == shape[3]:  # tokens, or channels come last
+        raise ArchitectureError(
+            f"architecture {architecture}: gives no feature map (channels, height, width) but "
+            f"{tuple(shape[1:])}; give a convolutional network, for example tf_efficientnet_lite0"
+        )
+    return trunk.train(), shape[1]
 
 
 def cpu_has_bf16() -> bool:

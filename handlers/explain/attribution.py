@@ -201,7 +201,7 @@ def _guided_gradcam(
 ) -> torch.Tensor:
     from captum.attr import GuidedGradCam
 
-    method = GuidedGradCam(logits, logits.network.trunk[-1])
+    method = GuidedGradCam(logits, logits.network.trunk)
     with warnings.catch_warnings():
         # Captum warns that it sets and removes hooks; on the twin they do no harm.
         warnings.filterwarnings("ignore", "Setting backward hooks on ReLU", UserWarning)

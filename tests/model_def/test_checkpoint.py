@@ -65,6 +65,10 @@ def test_an_interrupted_replacement_keeps_the_old_one(
         (lambda card: card.pop("architecture"), "field `architecture`"),
         (lambda card: card["heads"].pop(), "does not fit a resnet18"),
         (lambda card: card.update(architecture="resnet34"), "does not fit a resnet34"),
+        (
+            lambda card: card.update(architecture="resnet19"),
+            "model.json: architecture resnet19: unknown",
+        ),
     ],
 )
 def test_a_card_that_cannot_be_true_is_refused(folder: Path, change: object, message: str) -> None:

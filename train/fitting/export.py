@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 
 from model_def import checkpoint
+from model_def.network import RESNETS
 from train.fitting.calibration import calibrate, score_histograms
 from train.fitting.datamodule import CohortData
 from train.fitting.leakage import IMAGES, images_of
@@ -108,6 +109,7 @@ def provenance(
         "loss": model.loss.model_dump(),
         "versions": {
             name: importlib.metadata.version(name)
-            for name in ("sonode", "torch", "torchvision", "lightning")
+            for name in ("sonode", "torch", "torchvision", "lightning", "timm")
+            if name != "timm" or model.architecture not in RESNETS
         },
     }

@@ -28,7 +28,7 @@ from model_def.heads import (
     logit_slices,
     probabilities,
 )
-from model_def.network import Architecture, Network
+from model_def.network import ArchitectureError, Network
 from model_def.preprocessing import Preprocessing, normalise
 from sonode.console import UserError, say
 from train.cohorts.labels import absent_given, implied, label_codes, measured_on
@@ -101,7 +101,7 @@ class MultiTask(lightning.LightningModule):
         self,
         heads: tuple[HeadSpec, ...],
         hierarchy: Hierarchy = "independent",
-        architecture: Architecture = "resnet50",
+        architecture: str = "resnet50",
         weights: str = "none",
         preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 - frozen
         loss: losses.LossSettings = losses.LossSettings(),  # noqa: B008 - frozen
@@ -114,7 +114,8 @@ class MultiTask(lightning.LightningModule):
     ) -> None:
         """Take the model's configuration; the defaults are the paper's, its heads in paper.yaml.
 
-        `weights`: what the trunk starts from, see `weights`. `operating_point`: the threshold
+        `architecture`: the trunk, see `model_def.network`. `weights`: what it starts from, see
+        `train.fitting.pretrained`. `operating_point`: the threshold
         to serve with, `0.5`, `youden` or `sensitivity_S` with S of your choice; all are chosen on
         validation and stand in the card.
         `schedule`: `step` divides the learning rate by 10 every `step_epochs` epochs; `one_cycle`
@@ -138,7 +139,11 @@ class MultiTask(lightning.LightningModule):
         self.weight_decay = float(weight_decay)
         self.average_decay = None if average_decay is None else float(average_decay)
         n_logits = sum(head.n_logits for head in heads)
-        self.network = Network(architecture, n_logits).to(memory_format=torch.channels_last)
+        try:
+            network = Network(architecture, n_logits)
+        except ArchitectureError as error:
+            raise UserError(f"model.{error}") from error
+        self.network = network.to(memory_format=torch.channels_last)
         self.weights_known_as = ""  # for the card, as they were when training began
         self.label_counts: dict[str, dict[str, int]] = {}
         self.aucs: list[HeadAuc] = []
@@ -156,7 +161,9 @@ class MultiTask(lightning.LightningModule):
         data.setup_for(self.heads, self.preprocessing)
         if stage != "fit":
             return
-        self.weights_known_as = load_trunk(self.network, self.architecture, self.weights)
+        self.weights_known_as = load_trunk(
+            self.network, self.architecture, self.weights, self.preprocessing
+        )
         kept, learned_NK = self._learnable(data.parts["train"].labels_NK)
         for k, label_N in zip(kept, learned_NK.T, strict=True):
             head = self.heads[k]
