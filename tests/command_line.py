@@ -52,8 +52,8 @@ def sonode(
     return subprocess.CompletedProcess(words, code, output.getvalue(), errors.getvalue())
 
 
-def run_here(arguments: Sequence[str], log: IO[str]) -> int:
+def run_here(arguments: Sequence[str], log: IO[str] | None = None) -> int:
     """In place of `sonode.console.run_sonode`."""
     done = sonode(*arguments)
-    log.write(done.stdout + done.stderr)
+    (log or sys.stdout).write(done.stdout + done.stderr)
     return done.returncode

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from model_def.overlay import CROP_SIDE
-from tests.command_line import ROOT, sonode
+from sonode import demo
+from tests.command_line import ROOT, run_here, sonode
 from tests.processes import assert_no_process_about
 from train.cohorts.cohort import Cohort
 from train.importers.all_importers import import_voc
@@ -31,23 +32,14 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     return import_voc(folder, folder, name="phantom", synthetic=True)
 
 
-def short_demo(out: Path, cohort: Cohort, before: str = "") -> list[str]:
-    """`sonode demo` with the least training, two epochs, after `before`; all else as it is."""
-    code = (
-        "import sys\nfrom sonode import command_line, demo\n"
-        f"demo.PASSES = 1\n{before}"
-        f"sys.argv = ['sonode', 'demo', {str(out)!r}, '--cohort', {str(cohort.folder)!r}]\n"
-        "command_line.main()\n"
-    )
-    return [sys.executable, "-c", code]
-
-
 @pytest.fixture(scope="module")
 def out(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All of it, with the least training, two epochs; its commands run in this process."""
     folder = tmp_path_factory.mktemp("demo") / "out"
-    done = subprocess.run(
-        short_demo(folder, cohort), cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "PASSES", 1)
+        patch.setattr(demo, "run_sonode", run_here)
+        done = sonode("demo", folder, "--cohort", cohort.folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "both have the same SHA-256" in done.stdout
     assert "without a token: refused with 400" in done.stdout
@@ -100,17 +92,22 @@ def test_a_folder_in_use_is_refused(out: Path) -> None:
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
 def test_cut_off_with_its_servers_up(
-    cohort: Cohort, checkpoint_folder: Path, tmp_path: Path, number: int
+    cohort: Cohort, archive_path: Path, tmp_path: Path, number: int
 ) -> None:
-    """Servers end with it, and nothing says that it was done; its training is left out here."""
+    """Servers end with it, and nothing says that it was done; an archive is there from the start."""
     out = tmp_path / "out"
-    trained = (
-        "import shutil\n"
-        "demo._train = lambda account, out, *_, **__: shutil.copytree(\n"
-        f"    {str(checkpoint_folder)!r}, out / 'training' / 'checkpoint')\n"
+    code = (
+        "import shutil, sys\nfrom sonode import command_line, demo\n"
+        "def pack(account, out):\n"
+        "    (out / 'store').mkdir()\n"
+        f"    shutil.copy({str(archive_path)!r}, out / 'store' / demo.MODEL)\n"
+        "demo._train = lambda *_, **__: None\n"
+        "demo._pack = pack\n"
+        f"sys.argv = ['sonode', 'demo', {str(out)!r}, '--cohort', {str(cohort.folder)!r}]\n"
+        "command_line.main()\n"
     )
     with subprocess.Popen(
-        short_demo(out, cohort, trained),
+        [sys.executable, "-c", code],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from archives.gateway.configuration import GatewaySettings
+from archives.gateway.supervisor import Supervisor
 from archives.judging.journal_facts import step_entry, went_back
 from archives.judging.rollout_policy import Policy
+from archives.nodes.nodes import read_nodes
 from archives.packing.loader import file_sha256
 from archives.rollout import host_shortage, traffic_permit
 from archives.rollout.start import Halted, go_on, start
@@ -36,11 +39,30 @@ Answers = Callable[[Handler, Call], bool]
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory, archive_path: Path) -> dict[str, Path]:
+    """Without weights, 45 MB that nobody loads here and each test copies several times."""
     store = tmp_path_factory.mktemp("packed")
+
+    def small(folder: Path) -> None:
+        (folder / "weights.safetensors").unlink()
+
     return {
-        version: repacked(archive_path, store / f"{version}.mar", name="m", version=version)
+        version: repacked(
+            archive_path, store / f"{version}.mar", name="m", version=version, change=small
+        )
         for version in ("1.0", "2.0", "3.0")
     }
+
+
+class SiteHere(Site):
+    """With its gateway in this process."""
+
+    def start_gateway(self) -> None:
+        settings = GatewaySettings(port=self.port, rate=10_000)
+        self.supervisor = Supervisor(read_nodes(self.nodes_file), self.state, settings)
+        self.supervisor.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self.supervisor.__exit__()
 
 
 class Nodes:
@@ -128,7 +150,7 @@ def site(
     """1.0 is served; the archive's own verification is left to test_loader.py."""
     monkeypatch.setattr("archives.rollout.nodes.verify", lambda archive: None)
     settings = [node.settings() for node in nodes.nodes]
-    made = Site(short_path / "state", settings, "m")
+    made = SiteHere(short_path / "state", settings, "m")
     (made.state / "archives").mkdir()
     old = Release("1.0", "m-1.0.mar", file_sha256(archives["1.0"]))
     (made.state / "archives" / old.file).write_bytes(archives["1.0"].read_bytes())
@@ -497,9 +519,7 @@ def test_what_does_not_come_about_is_a_fault_that_says_what_to_do(
     site, nodes, archives, monkeypatch
 ):
     monkeypatch.setattr("archives.rollout.waiting.GIVE_UP_S", 0.5)
-    assert site.gateway
-    site.gateway.kill()
-    site.gateway.wait()
+    site.__exit__()
     with pytest.raises(Halted, match=r"^waited 0\.5 s for the gateway to apply entry 4"):
         roll_out(site, archives["2.0"], canary=[100])
     assert desired(site).step == "shadow"
