@@ -38,7 +38,7 @@ from model_def import checkpoint, heads
 
 logger = logging.getLogger(__name__)
 
-Row = Mapping[str, Any]
+RequestRow = Mapping[str, Any]
 
 EXPLAIN_WITHIN_S = 20.0
 """What a batch may have taken when the last map of a slow method begins; a map takes seconds, and
@@ -113,7 +113,7 @@ class ScoringService:
             largest,
         )
 
-    def handle(self, rows: Sequence[Row], context: Any) -> list[bytes]:
+    def handle(self, rows: Sequence[RequestRow], context: Any) -> list[bytes]:
         """Answer TorchServe: one JSON body per row, in order, each with its own status."""
         if self._device_lost:
             cuda_health.end_process()
@@ -136,7 +136,7 @@ class ScoringService:
 
     def score(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[RequestRow],
         headers: Sequence[Mapping[str, str]] | None = None,
         times: StageTimes | None = None,
     ) -> list[Outcome]:
@@ -149,7 +149,7 @@ class ScoringService:
         deadline = time.monotonic() + (math.inf if headers is None else EXPLAIN_WITHIN_S)
         times = times or StageTimes()
 
-        def prepare(row: Row, of_row: Mapping[str, str]) -> Prepared | RequestError:
+        def prepare(row: RequestRow, of_row: Mapping[str, str]) -> Prepared | RequestError:
             with times.measure("preprocess"):
                 return self.preprocess(row, of_row)
 
@@ -175,7 +175,7 @@ class ScoringService:
             outcomes |= zip(indices, future.result(), strict=True)
         return [outcomes[index] for index in range(len(rows))]
 
-    def preprocess(self, row: Row, headers: Mapping[str, str]) -> Prepared | RequestError:
+    def preprocess(self, row: RequestRow, headers: Mapping[str, str]) -> Prepared | RequestError:
         """Parse, decode, crop and resize one row; thread-safe, CPU only."""
         try:
             request = requests.parse(row, headers, list(self.head_labels))

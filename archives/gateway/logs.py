@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 _log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
+LogRow = dict[str, Any]
 
 
 OWN_CODES = frozenset(
@@ -58,7 +58,7 @@ class LogTail:
         self._offsets: dict[bytes, int] = {}
         self._earlier: set[Path] = set()
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[LogRow]:
         """Yield what is new since the last call, the oldest first."""
         moved = set(self.path.parent.glob(f"{self.path.stem}-*{self.path.suffix}"))
         for path in [*sorted(moved - self._earlier), self.path]:
@@ -110,7 +110,7 @@ class Logs:
         self._attempts = LogTail(folder / "attempts.jsonl", since)
         self._requests = LogTail(folder / "requests.jsonl", since)
 
-    def rows(self) -> Iterator[tuple[bool, Row]]:
+    def rows(self) -> Iterator[tuple[bool, LogRow]]:
         """Yield what is new since the last call; with each row whether it is an attempt's."""
         both = merge(
             ((t, True, row) for t, row in _onwards(self._attempts.rows())),
@@ -120,7 +120,7 @@ class Logs:
         return ((is_attempt, row) for _, is_attempt, row in both)
 
 
-def _onwards(rows: Iterator[Row]) -> Iterator[tuple[float, Row]]:
+def _onwards(rows: Iterator[LogRow]) -> Iterator[tuple[float, LogRow]]:
     """With each row a time that goes on where the clock was set back."""
     lost, latest = 0.0, -math.inf
     for row in rows:
@@ -132,22 +132,22 @@ def _onwards(rows: Iterator[Row]) -> Iterator[tuple[float, Row]]:
         yield t, row
 
 
-def seq(row: Row) -> int:
+def seq(row: LogRow) -> int:
     """The entry of the journal whose split of the traffic a row was answered under."""
     return int(row.get("seq", 0))  # rows of earlier versions have none
 
 
-def was_tried(row: Row) -> bool:
+def was_tried(row: LogRow) -> bool:
     """Whether a client's request came to a version: what the gateway refuses itself does not."""
     return int(row["tries"]) > 0
 
 
-def is_load(row: Row) -> bool:
+def is_load(row: LogRow) -> bool:
     """Whether it was refused, or not mirrored, because of overload: not a version's fault."""
     return bool(row["code"] == BUSY)
 
 
-def waited_ms(row: Row) -> float:
+def waited_ms(row: LogRow) -> float:
     """How long nodes took for a client's request, all tries together.
 
     What the client takes for its body, or to close its connection, is not in it.
@@ -156,28 +156,28 @@ def waited_ms(row: Row) -> float:
     return 1000 * sum(map(float, parts)) if parts else float(row["ms"])
 
 
-def failed_tries(row: Row) -> int:
+def failed_tries(row: LogRow) -> int:
     """How many of the tries of a client's request at nodes ended with a 5xx."""
     tries = re.findall(r"\d{3}", str(row.get("statuses", "")))
     return sum(int(status) >= 500 for status in tries) if tries else int(row["status"] >= 500)
 
 
-def is_signed_failure(row: Row) -> bool:
+def is_signed_failure(row: LogRow) -> bool:
     """Whether a handler reports its own failure; else a worker or a node is missing."""
     return int(row["status"]) >= 500 and row["code"] not in OWN_CODES
 
 
-def other_fails_too(row: Row) -> bool:
+def other_fails_too(row: LogRow) -> bool:
     """Whether the other version, asked what this one had failed, has failed it as well."""
     return int(row.get("replay") or 0) >= 500
 
 
-def scores(row: Row) -> dict[str, float]:
+def scores(row: LogRow) -> dict[str, float]:
     """Probability by head; empty where there was no score."""
     return {head: float(value) for head, value in _pairs(row["scores"])}
 
 
-def labels(row: Row) -> dict[str, str]:
+def labels(row: LogRow) -> dict[str, str]:
     """Label by head; empty where there was no score."""
     return {head: unquote(label) for head, label in _pairs(row["labels"])}
 

@@ -80,7 +80,7 @@ class Nginx:
                 f"have at most {SOCKET_PATH_MAX} bytes)"
             )
 
-    def forget_unborn(self) -> None:
+    def remove_failed_starts(self) -> None:
         """Remove what kills have left of starts that came to no process; those before it count."""
         self._end_lost()
         for generation in self._generations():

@@ -70,7 +70,7 @@ class Supervisor:
 
     def __enter__(self) -> Self:
         self.nginx.check_folder(node.name for node in self._nodes)
-        self.nginx.forget_unborn()
+        self.nginx.remove_failed_starts()
         self._read_journal()
         if 0 < self.desired.percent < 100 and not (self.state / "key").exists():
             logger.warning("%s: missing; the new key moves studies", self.state / "key")

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from archives.gateway import logs
-from archives.gateway.logs import LogTail, Row
+from archives.gateway.logs import LogRow, LogTail
 from archives.judging import ab_page
 from archives.judging.journal_facts import Facts, last_facts, rollouts
 from archives.judging.sequential import ks, ks_by_chance
@@ -59,14 +59,14 @@ def analyse(state: Path, facts: Facts, entries: Sequence[Entry]) -> Json:
     versions = {"old": facts.old.version if facts.old else None, "new": facts.new.version}
     arm_of = {version: arm for arm, version in versions.items()}
     steps = _steps(entries)
-    arms: dict[str, list[Row]] = {"old": [], "new": []}
+    arms: dict[str, list[LogRow]] = {"old": [], "new": []}
     for row in _rows(state, "requests.jsonl", facts.since, until):
         if row["version"] in arm_of and logs.was_tried(row):
             arm, step = arm_of[row["version"]], _step_of(row, steps)
             step.requests[arm if row["study"] else "without_study"] += 1
             if step.compares and row["study"]:
                 arms[arm].append(row)
-    answers: list[tuple[str, Row]] = []
+    answers: list[tuple[str, LogRow]] = []
     rows = _rows(state, "attempts.jsonl", facts.since, until)
     scored = [
         row
@@ -135,7 +135,7 @@ def _steps(entries: Sequence[Entry]) -> dict[int, _Step]:
     return found
 
 
-def _step_of(row: Row, steps: dict[int, _Step]) -> _Step:
+def _step_of(row: LogRow, steps: dict[int, _Step]) -> _Step:
     return steps.setdefault(logs.seq(row), _Step("not in the journal"))
 
 
@@ -163,13 +163,13 @@ def quantile(values: Sequence[float], q: float) -> Json:
     }
 
 
-def _rows(state: Path, name: str, since: int, until: float) -> list[Row]:
+def _rows(state: Path, name: str, since: int, until: float) -> list[LogRow]:
     """The rows of a rollout, by the journal's entries and not by a clock that may be set."""
     rows = LogTail(state / "gateway" / name, since).rows()
     return [row for row in rows if since <= logs.seq(row) < until]
 
 
-def measures(rows: Sequence[Row]) -> Json:
+def measures(rows: Sequence[LogRow]) -> Json:
     """Count, share of 5xx with its 95 % interval, and times of one version's requests."""
     n = len(rows)
     failed = sum(row["status"] >= 500 for row in rows)
@@ -190,7 +190,7 @@ def measures(rows: Sequence[Row]) -> Json:
     }
 
 
-def _each(rows: Sequence[Row], key: str) -> list[Any]:
+def _each(rows: Sequence[LogRow], key: str) -> list[Any]:
     return [row[key] for row in rows]
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from archives.gateway import logs
-from archives.gateway.logs import Logs, Row, seq
+from archives.gateway.logs import LogRow, Logs, seq
 from archives.judging.guards import Watch
 from archives.judging.journal_facts import JUDGED, judged_since, kind_of, last_facts, rollouts
 from archives.state.journal import Entry, Journal, fold
@@ -104,8 +104,8 @@ def _step(state: Path, entries: list[Entry], step: Entry, end: Entry | None) -> 
         facts.policy, kind, old=facts.old.version if facts.old else None,
         new=facts.new.version, heads=facts.heads, since=since, percent=desired.percent,
     )  # fmt: skip
-    requests: list[Row] = []
-    attempts: list[Row] = []
+    requests: list[LogRow] = []
+    attempts: list[LogRow] = []
     for is_attempt, row in Logs(state, since).rows():
         if seq(row) >= until:
             continue
@@ -127,7 +127,7 @@ def _step(state: Path, entries: list[Entry], step: Entry, end: Entry | None) -> 
     }
 
 
-def _counts(kind: str, watch: Watch, requests: list[Row], attempts: list[Row]) -> Json:
+def _counts(kind: str, watch: Watch, requests: list[LogRow], attempts: list[LogRow]) -> Json:
     """By client and version, and the studies that failed; `other`: what the other version did."""
     tried = [row for row in requests if logs.was_tried(row)]
     if kind == "shadow":

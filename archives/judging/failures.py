@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from archives.gateway.logs import Row
+from archives.gateway.logs import LogRow
 from archives.judging.fisher import EXCUSED_FROM_P, more_by_chance
 from archives.judging.sequential import MeanTest
 
@@ -52,7 +52,7 @@ class Units:
         self._open: dict[str, Unit] = {}
         self._over: set[str] = set()
 
-    def take(self, row: Row) -> Unit | None:
+    def take(self, row: LogRow) -> Unit | None:
         """Return the unit of a row; None: it is over."""
         key = row["study"] or f"client {row['client']}"
         if key in self._over:

@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 
 from archives.gateway import logs
-from archives.gateway.logs import Row
+from archives.gateway.logs import LogRow
 from archives.judging.failures import BURST_MOST, Against, Bursts, Unit, Units, Windows
 from archives.judging.rollout_policy import Policy
 from archives.judging.sequential import FIRST_LOOK, MeanTest, ks, ks_by_chance, least_distance
@@ -101,13 +101,13 @@ class Watch:
             arm: {head: [] for head in heads} for arm in ("old", "new")
         }
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
-        self._halves: dict[str, dict[str, Row]] = {}
+        self._halves: dict[str, dict[str, LogRow]] = {}
         self._units = {arm: Units(policy.study_s) for arm in ("old", "new")}
         self._bursts = {arm: Bursts() for arm in ("old", "new")}
         self._signed: set[str] = set()
         """Requests that a handler has failed. If another node answers, only an attempt shows it."""
         self._seen: dict[str, set[str]] = {"old": set(), "new": set()}
-        self._timed: Row | None = None
+        self._timed: LogRow | None = None
         self._last_slow = -math.inf
 
     @property
@@ -115,7 +115,7 @@ class Watch:
         """Studies (clients, where none is named) of the new version that are judged by now."""
         return self._units["new"].closed
 
-    def add_request(self, row: Row) -> None:
+    def add_request(self, row: LogRow) -> None:
         """Take a line of requests.jsonl."""
         if logs.seq(row) < self.since or not logs.was_tried(row):
             return
@@ -144,7 +144,7 @@ class Watch:
             if not (ended and logs.other_fails_too(row)):
                 self._count(arm, unit, row, failed, ended, signed)
 
-    def add_attempt(self, row: Row) -> None:
+    def add_attempt(self, row: LogRow) -> None:
         """Take a line of attempts.jsonl."""
         if row["arm"] == "replay":
             return  # the old version, asked what the new one has failed
@@ -197,7 +197,7 @@ class Watch:
 
     # --- counting
 
-    def _arm(self, row: Row) -> Literal["old", "new"] | None:
+    def _arm(self, row: LogRow) -> Literal["old", "new"] | None:
         """The version of a row, where chance or the step has sent it there: in a canary a study."""
         if row["version"] == self.new:
             return "new"
@@ -213,7 +213,7 @@ class Watch:
         return float(np.percentile(list(self._latencies), 100 * (1 - SLOW)))
 
     def _count(
-        self, arm: str, unit: Unit, row: Row, failed: bool, ended: bool, signed: bool
+        self, arm: str, unit: Unit, row: LogRow, failed: bool, ended: bool, signed: bool
     ) -> None:
         """Take what a version made of a request; `ended`: without an answer."""
         if arm == "new":
@@ -224,7 +224,7 @@ class Watch:
         unit.add("errors", float(failed))
         unit.add("not ok", float(row["status"] != 200))
 
-    def _match(self, id_: str, half: str, row: Row) -> None:
+    def _match(self, id_: str, half: str, row: LogRow) -> None:
         """Put together what is known of a mirrored request; of the old version, its last try."""
         found = self._halves.setdefault(id_, {})
         found[half] = row
@@ -245,7 +245,7 @@ class Watch:
     def _began(self, id_: str) -> float:
         return float(next(iter(self._halves[id_].values()))["t"])
 
-    def _pair(self, new: Row, old: Row) -> None:
+    def _pair(self, new: LogRow, old: LogRow) -> None:
         """Two answers to one request."""
         self._close(new["t"])
         self.answered += new["status"] == 200
@@ -278,7 +278,7 @@ class Watch:
                 if head in x and head in y:
                     unit.add(f"difference {head}", abs(x[head] - y[head]))
 
-    def _collect(self, arm: Literal["old", "new"], row: Row) -> None:
+    def _collect(self, arm: Literal["old", "new"], row: LogRow) -> None:
         """Take an attempt of a canary: times and scores by the first of each study."""
         if not row["study"] or row["study"] in self._seen[arm] or logs.is_load(row):
             return
@@ -292,7 +292,7 @@ class Watch:
             if head in self._scores[arm]:
                 self._scores[arm][head].append(score)
 
-    def _count_slow(self, new: Row, old: Row) -> None:
+    def _count_slow(self, new: LogRow, old: LogRow) -> None:
         p95 = self._p95()
         if p95 is None or abs(new["t"] - self._last_slow) < 1:
             return

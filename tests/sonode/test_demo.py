@@ -94,7 +94,7 @@ def test_a_folder_in_use_is_refused(out: Path) -> None:
 def test_cut_off_with_its_servers_up(
     cohort: Cohort, archive_path: Path, tmp_path: Path, number: int
 ) -> None:
-    """Servers end with it, and nothing says that it was done; an archive is there from the start."""
+    """Servers end with it, and nothing says that it was done; its archive is there already."""
     out = tmp_path / "out"
     code = (
         "import shutil, sys\nfrom sonode import command_line, demo\n"
