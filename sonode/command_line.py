@@ -12,7 +12,7 @@ import archives.commands
 import batch.commands
 import train.commands
 from sonode.command_group import CommandGroup
-from sonode.console import UserError
+from sonode.console import UserError, end_with_parent
 
 EXTRA_OF = {
     **dict.fromkeys(("lightning", "jsonargparse", "torchmetrics", "tensorboard"), "train"),
@@ -62,6 +62,7 @@ def main() -> None:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
     try:
+        end_with_parent()
         arguments = sys.argv[1:] or ["--help"]
         remote = next((a for a in arguments if a.startswith("s3://")), None)
         if remote and arguments[0] not in ("score", "compare"):

@@ -5,6 +5,7 @@ Light on purpose (no torch, rich only when used): the command line imports it at
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -34,6 +35,8 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
+_PARENT = "SONODE_PARENT"  # names the process that `run_sonode` was called in
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 CLEANS_UP_S = 30.0  # what is stopped since its time is over has so long to remove its files
 
 
@@ -43,12 +46,16 @@ def run_sonode(
     """Run a command of sonode in a process of its own and return its exit code.
 
     Its output goes to `log`, or where this process's goes. A Ctrl-C reaches it once, from here, and
-    it has time to clean up. Raises subprocess.TimeoutExpired where it takes longer than `timeout_s`
-    (None: without a limit); it is ended then, with all that it has started.
+    it has time to clean up. It ends with this process, however this one ends. Raises
+    subprocess.TimeoutExpired where it takes longer than `timeout_s` (None: without a limit); it is
+    ended then, with all that it has started.
     """
     # -P: a user's folder that is named like a package of sonode must not replace it.
     command = [sys.executable, "-P", "-m", "sonode", *arguments]
-    with subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True) as child:
+    environment = {**os.environ, _PARENT: str(os.getpid())}
+    with subprocess.Popen(
+        command, stdout=log, stderr=log, start_new_session=True, env=environment
+    ) as child:
         try:
             return child.wait(timeout_s)
         except KeyboardInterrupt:
@@ -62,6 +69,20 @@ def run_sonode(
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             raise
+
+
+def end_with_parent() -> None:
+    """In a process of `run_sonode`: get SIGTERM when its parent ends, even by SIGKILL.
+
+    Else a training whose `ablate` was killed would go on, and the next one would meet it.
+    """
+    parent = os.environ.pop(_PARENT, None)
+    if parent is None:
+        return
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != int(parent):  # it ended before it could be watched
+        signal.raise_signal(signal.SIGTERM)
 
 
 def progress(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:

@@ -1,3 +1,11 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 
 from sonode.console import UserError, progress, table
@@ -36,3 +44,23 @@ def test_a_table_shows_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) 
 
 def test_an_error_keeps_its_details() -> None:
     assert UserError("two faults", ["a", "b"]).details == ["a", "b"]
+
+
+def test_a_command_ends_with_the_one_that_runs_it_even_if_that_is_killed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code = "from sys import argv; from sonode.console import run_sonode; run_sonode(argv[1:])"
+    long = ["phantom", str(out), "--patients", "5000"]
+    parent = subprocess.Popen([sys.executable, "-c", code, *long], stdout=subprocess.PIPE)
+    child = None
+    try:
+        while not list(out.glob("**/*.png")):
+            assert parent.poll() is None
+            time.sleep(0.1)
+        child = int(Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text())
+        parent.kill()
+        parent.communicate(timeout=60)  # until nobody holds its output
+    finally:
+        parent.kill()
+        if child is not None:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from scipy import stats
 
 from model_def.checkpoint import CARD
-from model_def.heads import Hierarchy
+from model_def.heads import HeadSpec, Hierarchy
 from sonode.console import UserError, progress, run_sonode, say, table
-from train.cohorts.cohort import Cohort, load_cohort
-from train.fitting.losses import LossSettings
+from train.cohorts.cohort import Cohort
+from train.fitting import cli
+from train.fitting.datamodule import CohortData, label_matrix, split_remarks
+from train.fitting.losses import LossSettings, child_labels
 from train.fitting.predictions import Part, predict
 from train.statistics.binary import inconsistency, roc_auc, share, value
 
@@ -67,8 +72,8 @@ def ablate(cohort_folder: Path, out: Path, *, seeds: int, config: Path) -> pd.Da
         those test images).
 
     Raises:
-        UserError: the cohort has faults, or a run fails; runs that are done stay and are not
-            repeated.
+        UserError: the cohort has faults or lacks labels that a variant learns from (before any
+            training), or a run fails; runs that are done stay and are not repeated.
     """
     runs = _runs(cohort_folder, out, VARIANTS, seeds=seeds, config=config, part="test")
     summary = pd.DataFrame(summarise(runs))
@@ -107,7 +112,7 @@ def _runs(
     part: Part,
 ) -> pd.DataFrame:
     """Train what is not trained yet; one row per variant and seed with its measures on `part`."""
-    cohort = load_cohort(cohort_folder)
+    cohort = _checked_cohort(cohort_folder, config)
     _record_plan(out, cohort, config, part, variants)
     plan = [(variant, seed) for variant in variants for seed in range(seeds)]
     found = []
@@ -126,6 +131,43 @@ def _runs(
         json.dumps({"cohort": cohort.sha256, "runs": found}, indent=2, allow_nan=False) + "\n"
     )
     return pd.DataFrame(found)
+
+
+def _checked_cohort(folder: Path, config: Path) -> Cohort:
+    """The cohort, if every variant can be trained on it; says what chance did to the split.
+
+    All variants learn ALNM from malignant lesions, one from these alone: it validates on them.
+
+    Raises:
+        UserError: it has faults or lacks labels, or `sonode train fit` refuses the configuration.
+    """
+    command = ["fit", "--config", str(config), "--data.cohort", str(folder), "--out", "-"]
+    with redirect_stdout(io.StringIO()) as printed, suppress(SystemExit):
+        cli.run([*command, *_HIERARCHICAL, "--print_config"])
+    settings = yaml.safe_load(printed.getvalue())
+    heads = [HeadSpec(**it) for it in settings["model"]["heads"]]
+    split = {name: settings["data"][name] for name in ("split_seed", "folds", "fold")}
+    data = CohortData(folder, **split)
+    labels_NK = label_matrix(data.cohort.table, heads)
+    learned_NK = child_labels(labels_NK, heads, "independent", "mask")
+    parts = np.array(data.part_of_row)
+    needed = [("train", head, place) for head in heads for place in (0, 1)]
+    needed.append(("val", heads[0], 1))
+    faults = [
+        f"the {part} part of the split has no {head.labels[place]!r} of {head.name}"
+        + (f" where {head.parent} holds" if head.parent else "")
+        for part, head, place in needed
+        if not (learned_NK[parts == part, heads.index(head)] == place).any()
+    ]
+    if faults:
+        raise UserError(
+            f"COHORT {folder}: some variant cannot be trained on it; label the cohort, or split it "
+            f"otherwise in --config (data.split_seed {data.split_seed})",
+            faults,
+        )
+    for line in split_remarks(data, heads):
+        say(f"data.split_seed {data.split_seed}: {line}")
+    return data.cohort
 
 
 def measure(checkpoint: Path, cohort_folder: Path, part: Part) -> dict[str, float | None]:

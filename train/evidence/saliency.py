@@ -23,10 +23,10 @@ RINGS = 14  # from the centre to the corner, at sqrt(2) half sides
 
 
 def gallery(predictions: Predictions) -> list[GalleryItem]:
-    """The most confident cases of each kind, per binary head with labels.
+    """The most confident cases of each kind, per binary head with labels; one a patient.
 
     Right and wrong on both sides, and the incoherent ones (a child called positive, its parent
-    not). A caption gives probabilities and truth; none names a patient or a file.
+    not). A caption gives probabilities, thresholds and truth; none names a patient or a file.
     """
     items = []
     for head in predictions.heads:
@@ -76,7 +76,9 @@ def _kinds(predictions: Predictions, head: HeadSpec) -> Iterator[tuple[str, list
 
     def most_sure(chosen_N: npt.NDArray[np.bool_]) -> list[int]:
         rows = np.flatnonzero(chosen_N)
-        return [int(row) for row in rows[np.argsort(-sure_N[rows], kind="stable")][:CASES]]
+        rows = rows[np.argsort(-sure_N[rows], kind="stable")]
+        first_of_patient = ~frame["patient_id"].iloc[rows].duplicated()
+        return [int(row) for row in rows[first_of_patient.to_numpy(bool)][:CASES]]
 
     yield f"{head.name}: right, {positive_label}", most_sure(is_N & positive_N)
     yield f"{head.name}: right, {negative_label}", most_sure(is_not_N & ~positive_N)
@@ -95,9 +97,18 @@ def _item(predictions: Predictions, head: HeadSpec, title: str, row: int) -> Gal
         if not other.categorical:
             truth = facts[f"{other.name}_truth"]
             known = "unknown" if pd.isna(truth) else other.labels[bool(truth)]
-            texts.append(f"{other.name} {facts[f'{other.name}_probability']:.2f} (truth: {known})")
+            p, threshold = _told_apart(facts[f"{other.name}_probability"], other.threshold)
+            texts.append(f"{other.name} {p} (threshold {threshold}, truth: {known})")
     explained = predictions.explained.get(head.name)
     if explained and explained[row] != head.name:
         texts.append(f"heat map of {explained[row]}, which decides {head.name}")
     png = overlay(predictions.crops[row], predictions.cams[head.name][row])
     return GalleryItem(title, png, "; ".join(texts))
+
+
+def _told_apart(p: float, threshold: float) -> tuple[str, str]:
+    """Both with two decimals, or as many as show on which side of the threshold `p` lies."""
+    decimals = 2
+    while p != threshold and f"{p:.{decimals}f}" == f"{threshold:.{decimals}f}":
+        decimals += 1
+    return f"{p:.{decimals}f}", f"{threshold:.{decimals}f}"

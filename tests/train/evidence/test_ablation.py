@@ -12,7 +12,9 @@ from model_def.checkpoint import read_card
 from sonode.console import UserError
 from tests.command_line import run_here
 from train.cohorts.cohort import Cohort
+from train.cohorts.split import part_of
 from train.evidence import ablation
+from train.fitting import datamodule
 from train.fitting.cli import run
 
 SETTINGS = {
@@ -70,6 +72,46 @@ def test_variants_differ_whatever_the_file_says(
         ]
 
 
+def lesions(**alnm: bool | None) -> pd.DataFrame:
+    """Of two malignant and one benign lesion in each part of the split: a patient each."""
+    rows = []
+    for part in ("train", "val", "test"):
+        ids = [it for it in map(str, range(60)) if part_of(it, 4) == part][:3]
+        for place, patient in enumerate(ids):
+            rows.append((patient, place < 2, alnm.get(part) if place == 0 else False))
+    table = pd.DataFrame(rows, columns=["patient_id", "malignant", "alnm"])
+    return table.astype({"malignant": "boolean", "alnm": "boolean"})
+
+
+@pytest.mark.parametrize(
+    ("table", "lacks"),
+    [
+        (lesions().assign(alnm=pd.Series(pd.NA, range(9), "boolean")), ["'no ALNM'", "'ALNM'"]),
+        (lesions(val=True, test=True), ["'ALNM'"]),
+    ],
+    ids=["no label of ALNM", "none in training"],
+)
+def test_a_cohort_that_some_variant_cannot_learn_from_is_refused_before_any_training(
+    tmp_path: Path,
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    table: pd.DataFrame,
+    lacks: list[str],
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("trained")
+
+    cohort = Cohort(name="c", synthetic=True, folder=tmp_path, table=table)
+    monkeypatch.setattr(datamodule, "load_cohort", lambda _: cohort)
+    monkeypatch.setattr(ablation, "_train", refuse)
+    with pytest.raises(UserError, match="some variant cannot be trained on it") as caught:
+        ablation.ablate(tmp_path, tmp_path / "out", seeds=2, config=config)
+    assert caught.value.details == [
+        f"the train part of the split has no {it} of alnm where malignancy holds" for it in lacks
+    ]
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_runs_are_made_once_and_counted(
     phantom: Cohort, tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
@@ -124,7 +166,7 @@ def test_runs_are_made_once_and_counted(
 
 
 def test_the_margin_is_searched_on_validation(
-    phantom: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    phantom: Cohort, tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
     aucs = {"margin_0.3-0": 0.8, "margin_0.1-0": 0.9, "margin_0.2-0": 0.9}
@@ -140,7 +182,7 @@ def test_the_margin_is_searched_on_validation(
     monkeypatch.setattr(ablation, "_train", train)
     monkeypatch.setattr(ablation, "measure", measure)
     found = ablation.search_margin(
-        phantom.folder, tmp_path / "out", [0.3, 0.2, 0.1], seeds=1, config=ablation.CONFIG
+        phantom.folder, tmp_path / "out", [0.3, 0.2, 0.1], seeds=1, config=config
     )
     assert trained == [f"--model.loss.margin={it}" for it in (0.3, 0.2, 0.1)]
     assert found["margin"].tolist() == [0.1, 0.2, 0.3]

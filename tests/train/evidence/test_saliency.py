@@ -46,9 +46,36 @@ def test_each_kind_of_case_is_shown_and_named(heads: tuple[HeadSpec, ...]) -> No
         "alnm: inconsistent with malignancy",
     ]
     incoherent = found[-1]
-    assert incoherent.caption == ("malignancy 0.20 (truth: malignant); alnm 0.60 (truth: no ALNM)")
-    assert found[1].caption.endswith("alnm 0.10 (truth: unknown)")
+    assert incoherent.caption == (
+        "malignancy 0.20 (threshold 0.50, truth: malignant); "
+        "alnm 0.60 (threshold 0.50, truth: no ALNM)"
+    )
+    assert found[1].caption.endswith("alnm 0.10 (threshold 0.50, truth: unknown)")
     assert Image.open(io.BytesIO(incoherent.png_bytes)).size == (288, 192 + STRIP_HEIGHT)
+
+
+def test_a_patient_is_shown_once_by_the_surest_image(heads: tuple[HeadSpec, ...]) -> None:
+    made = predictions(heads, np.ones((4, 4)))
+    made.frame["patient_id"] = ["a", "b", "a", "a", "b"]
+    made.frame["malignancy_truth"] = pd.array([True] * 5, dtype="boolean")
+    made.frame["malignancy_probability"] = [0.9, 0.6, 0.95, 0.8, 0.7]
+    shown = [it.caption for it in gallery(made) if it.title == "malignancy: right, malignant"]
+    assert [it.partition(";")[0] for it in shown] == [
+        "malignancy 0.95 (threshold 0.50, truth: malignant)",
+        "malignancy 0.70 (threshold 0.50, truth: malignant)",
+    ]
+
+
+def test_a_caption_shows_on_which_side_of_the_threshold_a_case_lies(
+    heads: tuple[HeadSpec, ...],
+) -> None:
+    made = predictions(heads, np.ones((4, 4)))
+    made.frame["malignancy_probability"] = [0.5004, 0.1, 0.4996, 0.5, 0.3]
+    made.frame["malignancy_truth"] = pd.array([True, None, True, False, None], dtype="boolean")
+    found = {it.title: it.caption for it in gallery(made)}
+    assert found["malignancy: right, malignant"].startswith("malignancy 0.5004 (threshold 0.5000,")
+    assert found["malignancy: missed, malignant"].startswith("malignancy 0.4996 (threshold 0.5000,")
+    assert found["malignancy: right, benign"].startswith("malignancy 0.50 (threshold 0.50,")
 
 
 def test_a_flat_map_has_a_flat_profile(heads: tuple[HeadSpec, ...]) -> None:
