@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from handlers.errors import RequestError
 from model_def.heads import HeadSpec, Score, is_consistent
+from model_def.outliers import OutlierLimit
 from model_def.preprocessing import RoI
 
 
@@ -101,6 +102,19 @@ def _label_set(head: HeadSpec, score: Score) -> dict[str, Any] | None:
         return None
     promise = head.label_sets.model_dump(include={"level", "given", "patients"})
     return {"labels": list(score.label_set), **promise}
+
+
+def with_distance(outcome: Outcome, distance: float | None, limit: OutlierLimit | None) -> Outcome:
+    """A score with whether its image is unlike the training's; null where the card has no limit."""
+    said: dict[str, Any] | None = None
+    warnings = outcome.body["warnings"]
+    if distance is not None and limit is not None and limit.limit is not None:
+        flagged = distance > limit.limit
+        promise = limit.model_dump(include={"limit", "false_alarms", "patients"})
+        said = {"flagged": flagged, "distance": distance, **promise}
+        warnings = [*warnings, *(["out_of_distribution"] if flagged else [])]
+    body = {**outcome.body, "warnings": warnings, "out_of_distribution": said}
+    return Outcome(outcome.status, body)
 
 
 def failed(error: RequestError) -> Outcome:

@@ -34,7 +34,8 @@ from handlers.images import decode
 from handlers.images.decode import Prepared
 from handlers.responses import Heatmap, ModelIdentity, Outcome
 from handlers.telemetry import StageTimes
-from model_def import checkpoint, heads
+from model_def import checkpoint, heads, outliers
+from model_def.network import average
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class ScoringService:
         torch.set_num_threads(chosen.threads)
         folder = Path(properties["model_dir"])
         network, self.card = checkpoint.load(folder)
+        self.distance = outliers.load(folder, self.card.out_of_distribution)
         self.device = choose.choose_device(properties.get("gpu_id"))
         self.attributor = attribution.Attributor(network, self.card)
         self.head_labels = {head.name: head.labels for head in self.card.heads}
@@ -247,12 +249,15 @@ class ScoringService:
         forward: Forward,
         explained: Sequence[Mapping[str, Heatmap] | RequestError],
     ) -> list[Outcome]:
-        """Calibrated probabilities, labels and coherence of each row."""
+        """Calibrated probabilities, labels, coherence and the distance of each row."""
         card = self.card
         probability_BL = heads.probabilities(forward.logits_BL, card.heads, card.hierarchy)
+        unlike: list[float | None] = [None] * len(prepared)
+        if self.distance is not None:
+            unlike = self.distance.scores(average(forward.features_BChw)).tolist()
         outcomes = []
-        rows = probability_BL.tolist()
-        for item, probability_L, maps in zip(prepared, rows, explained, strict=True):
+        rows = zip(prepared, probability_BL.tolist(), explained, unlike, strict=True)
+        for item, probability_L, maps, distance in rows:
             if not np.isfinite(probability_L).all():
                 failure = InferenceFailed(
                     "model output is NaN or infinite; check the archive with "
@@ -264,9 +269,8 @@ class ScoringService:
                 outcomes.append(responses.failed(maps))
                 continue
             scores = heads.read(probability_L, card.heads)
-            outcomes.append(
-                responses.scored(self.model, item.roi, card.heads, scores, item.warnings, maps)
-            )
+            found = responses.scored(self.model, item.roi, card.heads, scores, item.warnings, maps)
+            outcomes.append(responses.with_distance(found, distance, card.out_of_distribution))
         return outcomes
 
     def _explain_row(

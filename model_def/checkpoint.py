@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from model_def.heads import HeadSpec, Hierarchy, check_heads
 from model_def.network import ArchitectureError, Network
+from model_def.outliers import OutlierLimit
 from model_def.preprocessing import Preprocessing
 
 WEIGHTS = "weights.safetensors"
@@ -40,6 +41,8 @@ class ModelCard(BaseModel):
     """How heads depend on their parents."""
     preprocessing: Preprocessing
     """How a RoI becomes the network's input."""
+    out_of_distribution: OutlierLimit | None = None
+    """When an image is unlike the training's; cards of earlier versions have none."""
     training: dict[str, Any]
     """Provenance: seed, cohort, labels per head, configuration, library versions."""
 
@@ -54,7 +57,7 @@ def save(
 ) -> None:
     """Write the checkpoint to `folder`, complete or not at all; an older one is replaced.
 
-    `beside`: further files by name, for the training's own use.
+    `beside`: further files by name, for the training's own use or for `model_def.outliers`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import difflib
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torchvision
 from torch import nn
@@ -96,6 +98,12 @@ def _timm_trunk(architecture: str) -> tuple[nn.Module, int]:
             f"{tuple(shape[1:])}; give a convolutional network, for example tf_efficientnet_lite0"
         )
     return trunk.train(), shape[1]
+
+
+def average(features_BChw: torch.Tensor) -> npt.NDArray[np.float32]:
+    """The averaged features (B, C) that the heads see, on the CPU."""
+    features_BC: npt.NDArray[np.float32] = features_BChw.mean(dim=(2, 3)).cpu().numpy()
+    return features_BC
 
 
 def cpu_has_bf16() -> bool:

@@ -50,7 +50,7 @@ class LoadedArchive:
         self.given: dict[str, str | None] = {
             head.name: getattr(head, "given", None) for head in service.card.heads
         }
-        self.label_sets = {head.name: _promise(head) for head in service.card.heads}
+        self.promises = _promises(service.card)
         self.methods: list[str] = list(service.methods)
         self.score_reference: dict[str, list[int]] = dict(
             service.card.training.get("score_reference", {})  # cards of earlier versions have none
@@ -111,12 +111,21 @@ class LoadedArchive:
         return bool(health and health.is_poisoned(self.service.device))
 
 
-def _promise(head: Any) -> dict[str, Any] | None:
-    """What a head's label sets promise; None where the card has none, as older ones."""
-    sets = getattr(head, "label_sets", None)
-    if sets is None or sets.least is None:
-        return None
-    return {"level": sets.level, "given": sets.given, "patients": dict(sets.patients)}
+def _promises(card: Any) -> dict[str, Any]:
+    """What label sets and the flag promise; null where the card has none, as older ones."""
+    sets = {head.name: getattr(head, "label_sets", None) for head in card.heads}
+    limit = getattr(card, "out_of_distribution", None)
+    return {
+        "label_sets": {
+            name: None
+            if its is None or its.least is None
+            else its.model_dump(include={"level", "given", "patients"})
+            for name, its in sets.items()
+        },
+        "out_of_distribution": None
+        if limit is None or limit.limit is None
+        else limit.model_dump(include={"limit", "false_alarms", "patients"}),
+    }
 
 
 def file_sha256(path: Path) -> str:

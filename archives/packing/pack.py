@@ -17,6 +17,7 @@ from sonode.atomic_files import beside, scratch, sync
 from sonode.console import UserError
 
 CODE = Path(__file__).parents[2]  # holds `handlers` and `model_def`
+OUTLIERS = "outliers.safetensors"  # where the card has a limit; the service asks for it then
 REFERENCE = {"engine": "eager", "fallback": ()}  # float32, which the others are held against
 
 
@@ -78,6 +79,8 @@ def _stage(checkpoint: Path, stage: Path) -> None:
         shutil.copytree(CODE / package, stage / package, ignore=skip)
     for file in ("model.json", "weights.safetensors"):
         shutil.copyfile(checkpoint / file, stage / file)
+    if (checkpoint / OUTLIERS).exists():
+        shutil.copyfile(checkpoint / OUTLIERS, stage / OUTLIERS)
     golden = stage / "golden"
     golden.mkdir()
     for image in golden_images():

@@ -42,7 +42,7 @@ class Description:
     heads: Mapping[str, Sequence[str]]
     methods: Sequence[str]
     given: Mapping[str, str | None]
-    label_sets: Mapping[str, Mapping[str, Any] | None]
+    promises: Mapping[str, Any]
     score_reference: Mapping[str, Sequence[int]]
 
 

@@ -7,7 +7,8 @@ A row that failed has null scores; a row that was scored has null `code`, `stage
 Numbers are those of the online JSON, float64, not rounded. Which lesions a probability applies
 to is in each file's metadata, under the key `given`: JSON of head -> the label column that must be
 positive for it to mean anything, or null. What label sets promise is there under `label_sets`:
-JSON of head -> {level, given, patients}, or null.
+JSON of head -> {level, given, patients}, or null; the limit of the distance under
+`out_of_distribution`: JSON {limit, false_alarms, patients}, or null.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ NOT_REACHED = "not_reached"  # the code of a row before whose turn the run ended
 STAGES = ("fetch", "preprocess", "inference")
 """What a row goes through, and may fail in."""
 
-LATER = ("_uncertain", "_label_set")
+LATER = ("_uncertain", "_label_set", "out_of_distribution", "out_of_distribution_distance")
 """How columns end that parts of earlier versions lack; there they are null."""
 
 Row = dict[str, Any]
@@ -57,6 +58,8 @@ def fields(heads: Mapping[str, Sequence[str]], *, with_heatmaps: bool) -> list[p
     columns += [
         pa.field("consistent", pa.bool_()),
         pa.field("warnings", pa.list_(pa.string())),
+        pa.field("out_of_distribution", pa.bool_()),
+        pa.field("out_of_distribution_distance", pa.float64()),
         pa.field("model_name", pa.string()),
         pa.field("model_version", pa.string()),
         pa.field("model_sha256", pa.string()),
@@ -83,6 +86,9 @@ def scored(body: Mapping[str, Any], *, etag: str, heatmap_uris: Mapping[str, str
         "engine": body["model"]["engine"],
         "image_etag": etag,
     }
+    if (found := body.get("out_of_distribution")) is not None:  # older archives have none
+        row["out_of_distribution"] = found["flagged"]
+        row["out_of_distribution_distance"] = found["distance"]
     for head, result in body["heads"].items():
         row[f"{head}_probability"] = result["probability"]
         row[f"{head}_label"] = result["label"]

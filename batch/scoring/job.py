@@ -50,8 +50,8 @@ class Archive(Protocol):
         """What must be positive for a head's probability to mean anything, as a label column."""
 
     @property
-    def label_sets(self) -> Mapping[str, Mapping[str, Any] | None]:
-        """What the label set of each head promises: level, given, patients; None without sets."""
+    def promises(self) -> Mapping[str, Any]:
+        """What its label sets and its flag promise, by key of a part's metadata."""
 
     @property
     def score_reference(self) -> Mapping[str, Sequence[int]]: ...  # noqa: D102

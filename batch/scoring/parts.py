@@ -117,7 +117,7 @@ def _encoded(shard: pa.Table, rows: list[results.Row], job: Job) -> bytes:
         {
             "sonode": json.dumps(made_by),
             "given": json.dumps(given),
-            "label_sets": json.dumps(dict(job.archive.label_sets)),
+            **{key: json.dumps(its) for key, its in job.archive.promises.items()},
         }
     )
     sink = io.BytesIO()

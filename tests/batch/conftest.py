@@ -32,7 +32,7 @@ class FakeArchive:
     methods = ("gradcam",)
     given: ClassVar = {"malignancy": None, "alnm": "malignant"}
 
-    label_sets: ClassVar[dict[str, Any]] = {"malignancy": None}
+    promises: ClassVar[dict[str, Any]] = {"label_sets": {}, "out_of_distribution": None}
     score_reference: ClassVar[dict[str, list[int]]] = {"malignancy": [*[0] * 10, *[500] * 10]}
     threads = 2
     max_concurrency = 1

@@ -61,8 +61,8 @@ def label_sets(
     patient_N: npt.ArrayLike,
     labels: Sequence[str],
     *,
-    given: str | None = None,
-    level: float = LEVEL,
+    given: str | None,
+    level: float,
 ) -> LabelSets:
     """The bounds of a head from the probability of each of its labels on calibration images.
 
@@ -110,7 +110,8 @@ def with_label_sets(
             given = by_name[head.parent].target
         own_Nn = probability_NL[:, slices[head.name]]
         both_Nn = own_Nn if head.categorical else np.hstack([1 - own_Nn, own_Nn])
-        found = label_sets(both_Nn, learned_NK[:, k], patient_N, head.labels, given=given)
+        calibration = (both_Nn, learned_NK[:, k], patient_N)
+        found = label_sets(*calibration, head.labels, given=given, level=LEVEL)
         if found.why is not None:
             say(f"head {head.name}: no label sets: {found.why}")
         done.append(head.model_copy(update={"label_sets": found}))

@@ -10,13 +10,15 @@ import lightning
 import pyarrow as pa
 import torch
 
-from model_def import checkpoint
+from model_def import checkpoint, outliers
 from model_def.network import RESNETS
+from sonode.console import say
 from train.fitting.calibration import calibrate, score_histograms
 from train.fitting.datamodule import CohortData
 from train.fitting.leakage import IMAGES, images_of
 from train.fitting.losses import spoken_of
-from train.fitting.predictions import logits_of
+from train.fitting.outliers import flag
+from train.fitting.predictions import logits_and_features_of
 from train.fitting.task import MultiTask
 
 
@@ -38,7 +40,9 @@ def export(
     state = best["state_dict"].items()
     model.network.load_state_dict({name.removeprefix(prefix): value for name, value in state})
     validation = data.parts["val"]
-    logits_NL = logits_of(model.network.cpu(), validation, model.preprocessing)
+    patients = data.cohort.table["patient_id"].iloc[data.indices["val"]].tolist()
+    network, facts = model.network.cpu(), model.preprocessing
+    logits_NL, features_NC = logits_and_features_of(network, validation, facts)
     heads, account = calibrate(
         logits_NL,
         validation.labels_NK,
@@ -51,14 +55,22 @@ def export(
         model.hierarchy,
         model.loss.parent_negative,
         model.operating_point,
-        data.cohort.table["patient_id"].iloc[data.indices["val"]].tolist(),
+        patients,
     )
+    distance, limit = flag(
+        lambda: logits_and_features_of(network, data.parts["train"], facts)[1],
+        features_NC,
+        patients,
+    )
+    if limit.why is not None:
+        say(f"no out-of-distribution flag: {limit.why}")
     epoch = int(best["epoch"])
     card = checkpoint.ModelCard(
         architecture=model.architecture,
         heads=heads,
         hierarchy=model.hierarchy,
         preprocessing=model.preprocessing,
+        out_of_distribution=limit,
         training={
             **provenance(model, data, trainer, seed, epoch),
             "temperatures": account,
@@ -66,8 +78,10 @@ def export(
             "score_reference": score_histograms(logits_NL, heads, model.hierarchy),
         },
     )
-    images = {IMAGES: images_of(data, seen_before)}
-    checkpoint.save(folder, model.network.float(), card, images)
+    beside = {IMAGES: images_of(data, seen_before)}
+    if distance is not None:
+        beside[outliers.FILE] = distance.content()
+    checkpoint.save(folder, model.network.float(), card, beside)
     return epoch
 
 

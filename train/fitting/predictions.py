@@ -18,7 +18,7 @@ import torch
 from model_def import checkpoint
 from model_def.gradcam import grad_cam
 from model_def.heads import HeadSpec, Hierarchy, deciding, logit_slices, probabilities
-from model_def.network import Network
+from model_def.network import Network, average
 from model_def.preprocessing import Pixels, Preprocessing, normalise
 from sonode.console import UserError, progress
 from train.cohorts.carried import carried_columns
@@ -63,6 +63,17 @@ class Predictions:
 def logits_of(network: Network, crops: Crops, facts: Preprocessing) -> torch.Tensor:
     """Float32 logits (N, L) of a part's crops, without augmentation, in order."""
     return torch.cat([logits_BL for logits_BL, _ in _forward(network, crops, facts)])
+
+
+def logits_and_features_of(
+    network: Network, crops: Crops, facts: Preprocessing
+) -> tuple[torch.Tensor, npt.NDArray[np.float32]]:
+    """As `logits_of`, and the averaged features (N, C) that they come from."""
+    logits, features = [], []
+    for logits_BL, features_BChw in _forward(network, crops, facts):
+        logits.append(logits_BL)
+        features.append(average(features_BChw))
+    return torch.cat(logits), np.concatenate(features)
 
 
 def _forward(

@@ -52,6 +52,8 @@ def test_the_row_contract() -> None:
         ("malignancy_label_set", "list<item: string>"),
         ("consistent", "bool"),
         ("warnings", "list<item: string>"),
+        ("out_of_distribution", "bool"),
+        ("out_of_distribution_distance", "double"),
         ("model_name", "string"),
         ("model_version", "string"),
         ("model_sha256", "string"),
@@ -77,6 +79,8 @@ def test_the_row_contract() -> None:
         "malignancy_label_set": None,
         "consistent": True,
         "warnings": ["whole_frame"],
+        "out_of_distribution": None,
+        "out_of_distribution_distance": None,
         "model_name": "n",
         "model_version": "1",
         "model_sha256": "ab",
@@ -95,6 +99,24 @@ def test_the_row_contract() -> None:
         "message": "cut short",
         "image_etag": "e2",
     }
+
+
+def test_a_row_says_what_is_uncertain_and_what_is_unlike_the_training() -> None:
+    sure = {
+        "heads": {
+            "malignancy": {
+                **BODY["heads"]["malignancy"],
+                "uncertain": True,
+                "label_set": {"labels": ["benign", "malignant"], "level": 0.9},
+            }
+        },
+        "out_of_distribution": {"flagged": True, "distance": 3.5, "limit": 2.0},
+    }
+    row = results.scored({**BODY, **sure}, etag="e", heatmap_uris={})
+    assert row["malignancy_uncertain"] is True
+    assert row["malignancy_label_set"] == ["benign", "malignant"]
+    assert row["out_of_distribution"] is True
+    assert row["out_of_distribution_distance"] == 3.5
 
 
 def test_heatmap_columns_only_where_asked() -> None:

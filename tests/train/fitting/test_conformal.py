@@ -51,12 +51,14 @@ def test_bounds_of_each_label_from_its_own_patients() -> None:
     truth = np.repeat([0.0, 1.0], 9)
     both = np.column_stack([1 - positive, positive])
     patients = [f"p{it}" for it in range(18)]
-    found = label_sets(both, truth, patients, LABELS)
+    found = label_sets(both, truth, patients, LABELS, given=None, level=0.9)
     assert found.least == {"benign": 1 - 0.9, "malignant": 0.1}
     assert found.patients == {"benign": 9, "malignant": 9}
     assert (found.level, found.given, found.why) == (0.9, None, None)
     # Of a ninth malignant patient the label is missing.
-    found = label_sets(both, np.where(np.arange(18) == 17, NAN, truth), patients, LABELS)
+    found = label_sets(
+        both, np.where(np.arange(18) == 17, NAN, truth), patients, LABELS, given=None, level=0.9
+    )
     assert found.least is None
     assert found.why == ("too few calibration patients: 8 with malignant; a level of 0.9 needs 9")
 

@@ -1,0 +1,60 @@
+"""The out-of-distribution flag: a distance from training images, its limit from other patients.
+
+Shapes in names: N images, C features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model_def.outliers import Distance, Floats, OutlierLimit, of_length_one
+from train.fitting.conformal import bound, patients_needed
+
+FALSE_ALARMS = 0.05
+"""Ours. It needs 19 calibration patients; 0.01 would need 99."""
+AXES = 32
+"""Ours. Of 16, 32 and 64, 32 flagged the most of what is no breast ultrasound, by two networks that
+were trained on BUSI, in sum."""
+
+
+def fit(features_NC: Floats) -> Distance:
+    """The distance from training images, by their averaged features."""
+    unit_NC = of_length_one(features_NC).astype(np.float64)
+    mean_C = unit_NC.mean(axis=0)
+    off_NC = unit_NC - mean_C
+    _, size_n, axes_nC = np.linalg.svd(off_NC, full_matrices=False)
+    axes = min(AXES, len(features_NC) // 2)
+    variance_n = np.square(size_n) / len(features_NC)
+    rest = variance_n[axes:].sum() / (features_NC.shape[1] - axes)
+    return Distance(
+        mean_C=mean_C.astype(np.float32),
+        axes_rC=np.ascontiguousarray(axes_nC[:axes], np.float32),
+        variance_r=variance_n[:axes].astype(np.float32),
+        rest=float(rest),
+    )
+
+
+def flag(
+    training: Callable[[], Floats],
+    features_NC: Floats,
+    patient_N: npt.ArrayLike,
+) -> tuple[Distance | None, OutlierLimit]:
+    """The distance, and the score that at most a share `FALSE_ALARMS` of new images exceeds.
+
+    `training`: gives the features of training images; asked only where patients suffice.
+    `features_NC`: of calibration images, which the network did not learn from (see
+    `conformal.bound` for how a patient with several images counts).
+    """
+    patients = len(set(np.asarray(patient_N, dtype=str).tolist()))
+    needed = patients_needed(1 - FALSE_ALARMS)
+    facts: dict[str, Any] = {"false_alarms": FALSE_ALARMS, "patients": patients}
+    if patients < needed:
+        why = f"{patients} calibration patients are too few; {FALSE_ALARMS:g} needs {needed}"
+        return None, OutlierLimit(**facts, limit=None, why=why)
+    distance = fit(training())
+    limit = bound(distance.scores(features_NC), patient_N, 1 - FALSE_ALARMS)
+    return distance, OutlierLimit(**facts, limit=limit)
