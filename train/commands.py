@@ -44,7 +44,7 @@ def mount(app: typer.Typer) -> None:
         add_help_option=False,
     )(train)
     app.command(rich_help_panel="Train")(margin)
-    for command in (evaluate, ablate, radiomics, versus):
+    for command in (evaluate, external, ablate, radiomics, versus):
         app.command(rich_help_panel="Evidence")(command)
 
 
@@ -339,6 +339,37 @@ def evaluate(
     )
     show(metrics, f"{part} part")
     say(f"report: {out / 'report.html'}")
+
+
+def external(
+    checkpoint: Path = typer.Argument(help="The `checkpoint` folder of a training."),
+    cohort: Path = typer.Argument(help="Folder of the cohort that it was trained on."),
+    out: Path = typer.Argument(help="A new folder for numbers, predictions and the page."),
+    cohorts: list[str] = typer.Option(
+        [], "--cohort", metavar="NAME=FOLDER", help="An external cohort; repeatable."
+    ),
+    recalibrate: int = typer.Option(
+        50, min=1, help="Patients of each external cohort that a recalibration takes."
+    ),
+    seed: int = typer.Option(0, min=0, help="Seed of the bootstrap, the choice and the tests."),
+    bootstrap: int = BOOTSTRAP,
+    aggregate: Literal["mean", "max"] = AGGREGATE,
+) -> None:
+    """Measure a checkpoint on cohorts of other hospitals beside its own test part."""
+    from train.evidence.external_report import PAGE, named, run, show
+
+    found = run(
+        checkpoint,
+        cohort,
+        out,
+        named(cohorts),
+        recalibrate=recalibrate,
+        resamples=bootstrap,
+        seed=seed,
+        aggregation=aggregate,
+    )
+    show(found)
+    say(f"page: {out / PAGE}")
 
 
 def versus(

@@ -114,7 +114,7 @@ def operating_points(head: HeadSpec) -> dict[str, float]:
     return points if head.threshold in points.values() else {**points, "served": head.threshold}
 
 
-class _Set(NamedTuple):
+class Subset(NamedTuple):
     """Rows that a head is measured on; by default all that have its label."""
 
     rows: pd.Series[bool]
@@ -124,7 +124,7 @@ class _Set(NamedTuple):
     """What is positive in all of them, as a target."""
 
 
-def _sets(head: HeadSpec, heads: Sequence[HeadSpec], frame: pd.DataFrame) -> dict[str, _Set]:
+def sets_of(head: HeadSpec, heads: Sequence[HeadSpec], frame: pd.DataFrame) -> dict[str, Subset]:
     """The sets that a head is measured on; the first is its primary one, see `measured_on`."""
     by_name = {spec.name: spec for spec in heads}
     known = frame[f"{head.name}_truth"].notna()
@@ -134,15 +134,15 @@ def _sets(head: HeadSpec, heads: Sequence[HeadSpec], frame: pd.DataFrame) -> dic
 
     chosen = {}
     if head.given is not None and head.given == absent_given(heads):
-        chosen[f"{head.given} positive"] = _Set(positive(head.given), given=head.given)
+        chosen[f"{head.given} positive"] = Subset(positive(head.given), given=head.given)
     for name in measured_on(head, heads):
         above = by_name[name]
-        chosen[f"{name} positive"] = _Set(positive(f"{name}_truth"), above, above.target)
-    return {**chosen, "all": _Set(known)}
+        chosen[f"{name} positive"] = Subset(positive(f"{name}_truth"), above, above.target)
+    return {**chosen, "all": Subset(known)}
 
 
-def _judged(
-    head: HeadSpec, hierarchy: Hierarchy, on: _Set, frame: pd.DataFrame
+def judged_on(
+    head: HeadSpec, hierarchy: Hierarchy, on: Subset, frame: pd.DataFrame
 ) -> tuple[Floats | None, str]:
     """The probability whose calibration a set can judge, in words; None with the reason.
 
@@ -165,14 +165,14 @@ def _evaluate_head(
     head: HeadSpec, predictions: Predictions, aggregation: Aggregation, how: Resampling
 ) -> Json:
     heads, frame = predictions.heads, predictions.frame
-    sets = _sets(head, heads, frame)
+    sets = sets_of(head, heads, frame)
     measured = {}
     for name, on in sets.items():
         rows = frame[on.rows]
         if head.categorical:
             measured[name] = _measure_categorical(head, rows, how)
         else:
-            judged = _judged(head, predictions.hierarchy, on, frame)
+            judged = judged_on(head, predictions.hierarchy, on, frame)
             measured[name] = _measure_binary(head, rows, judged, aggregation, how)
     return {
         "kind": "categorical" if head.categorical else "binary",
@@ -300,7 +300,7 @@ def _subgroups(
     head: HeadSpec, heads: Sequence[HeadSpec], frame: pd.DataFrame, how: Resampling
 ) -> Iterator[Json]:
     """The head's primary set by device; rows without one are a group of their own."""
-    on, chosen = next((name, its.rows) for name, its in _sets(head, heads, frame).items())
+    on, chosen = next((name, its.rows) for name, its in sets_of(head, heads, frame).items())
     device = frame["device"].astype(object).where(frame["device"].notna(), NO_DEVICE)
     for name in sorted(set(device), key=lambda one: (one == NO_DEVICE, str(one))):
         rows = frame[chosen & (device == name)]

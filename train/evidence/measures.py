@@ -139,7 +139,7 @@ def measure_binary(
         "positive": int(truth_N.sum()),
         "negative": int((~truth_N).sum()),
         **{name: as_json(found[name], classes or "undefined") for name in _AREAS},
-        **_calibration(truth_N, judged, patient_N, how),
+        **measure_calibration(truth_N, judged, patient_N, how),
         "delong": _delong(truth_N, p_N),
         "operating_points": {
             point: {
@@ -154,7 +154,7 @@ def measure_binary(
     }
 
 
-def _calibration(
+def measure_calibration(
     truth_N: Bools,
     judged: tuple[Floats | None, str],
     patient_N: npt.NDArray[Any],

@@ -100,6 +100,25 @@ def roc(levels: Mapping[str, Json]) -> str:
     return drawn[0]
 
 
+def roc_of_cohorts(cohorts: Mapping[str, Json]) -> str:
+    """ROC curves of several cohorts, of the measures of one unit, with their bands."""
+    drawn: list[str] = []
+    styles = [(color, ls) for ls in ("-", "--", ":") for color in (BLUE, ORANGE, GREEN, GREY)]
+    with drawing(drawn) as (axes,):
+        axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
+        for (name, measures), (color, style) in zip(cohorts.items(), styles, strict=False):
+            if measures["curves"] is None:
+                continue
+            curve = measures["curves"]["roc"]
+            label = f"{name}: AUC {_number(measures['roc_auc'])}"
+            rates = curve["false_positive_rate"], curve["true_positive_rate"]
+            axes.plot(*rates, color=color, ls=style, lw=1.6, label=label)
+            shade(axes, curve["band"], color)
+        unit_square(axes, "1 − specificity", "sensitivity")
+        axes.legend(loc="lower right")
+    return drawn[0]
+
+
 def precision_recall(levels: Mapping[str, Json]) -> str:
     """Precision over recall; the dotted lines are the prevalences, which chance reaches."""
     drawn: list[str] = []

@@ -12,6 +12,7 @@ import lightning
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt, restricted_number_type
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -170,13 +171,14 @@ class CohortData(lightning.LightningDataModule):
     ) -> None:
         """Load the cohort and cut every crop once; decoding is the loader's whole cost.
 
-        `may_lack`: parts of the split may be empty, as in a small cohort to evaluate on.
+        `may_lack`: parts of the split may be empty, and targets absent, as in a cohort to evaluate
+        on: labels that are not there are missing, which is reported.
 
         Raises:
             UserError: the cohort has faults, or a part of the split is empty.
         """
         table = self.cohort.table
-        labels_NK = label_matrix(table, heads)
+        labels_NK = label_matrix(self._with_targets(heads) if may_lack else table, heads)
         part: list[str | None] = list(self.part_of_row)
         if self.malignant_only:
             malignant_N = (table["malignant"] == True).fillna(False)  # noqa: E712
@@ -210,6 +212,19 @@ class CohortData(lightning.LightningDataModule):
                 facts,
                 augmentation(self.augmentation, facts.size) if name == "train" else None,
             )
+
+    def _with_targets(self, heads: Sequence[HeadSpec]) -> pd.DataFrame:
+        """The cohort's table with an empty column for each target that it does not have."""
+        table = self.cohort.table
+        targets = {head.target.partition(">=")[0]: head.name for head in heads}
+        absent = [name for name in targets if name not in table]
+        for name in absent:
+            say(
+                f"COHORT {self.cohort_folder}: has no column `{name}`; head {targets[name]} is not "
+                "measured"
+            )
+        nothing = pd.Series([None] * len(table), table.index, dtype=pd.ArrowDtype(pa.float64()))
+        return table.assign(**dict.fromkeys(absent, nothing))
 
     def patients(self, name: str) -> int:
         """How many patients are in that part, of those whose lesions it holds."""
@@ -327,5 +342,6 @@ def _label_column(table: pd.DataFrame, head: HeadSpec) -> npt.NDArray[np.float32
     except UnknownLabelsError as error:
         raise UserError(
             f"heads: `{head.target}` holds labels that `{head.name}` does not list: "
-            f"{', '.join(error.others)}; list them, in {head.name}.labels"
+            f"{', '.join(error.others)}; list them, in {head.name}.labels, or rename them in the "
+            "cohort"
         ) from None

@@ -26,6 +26,7 @@ LEARNED: dict[str, tuple[Part, ...]] = {
     "val": ("train",),
     "test": ("train", "val"),
     "all": ("train", "val"),
+    "external": ("train", "val", "test"),  # what else is in that cohort is not external
 }
 """Parts of the training's split that an evaluated part must share no image with."""
 _SCHEMA = pa.schema(
@@ -96,9 +97,11 @@ def check_unseen(checkpoint: Path, data: CohortData, part: str, rows: Iterable[i
     if known is None:
         return
     if why := _seen(known, data, part, rows):
+        of = "of the cohort " if part == "external" else ""
         raise UserError(
             f"COHORT {data.cohort_folder}: {len(why)} rows of part {part} show images or patients "
-            f"that the checkpoint was trained on, so they are not evidence; remove them {_CHANCE}",
+            f"{of}that the checkpoint was trained on, so they are not evidence; remove them "
+            f"{_CHANCE}",
             why,
         )
 

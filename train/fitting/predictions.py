@@ -29,7 +29,9 @@ from train.cohorts.labels import implied, truth_of
 from train.fitting.datamodule import ALL, CohortData, Crops
 from train.fitting.leakage import check_unseen
 
-Part = Literal["val", "test", "all"]
+Part = Literal["val", "test", "all", "external"]
+"""`external`: all of a cohort that shares no image or patient with any part of the training's."""
+WHOLE = ("all", "external")
 BATCH = 32
 
 
@@ -93,7 +95,7 @@ def _forward(
 def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
     """Score a part of a cohort, under the split that the checkpoint was trained with.
 
-    `all` is for a cohort of other patients: it is refused for the one that was trained on.
+    `all` and `external` are for a cohort of other patients: the one that was trained on is refused.
 
     Raises:
         UserError: no checkpoint, a faulty cohort, an empty part, or images that were trained on.
@@ -104,22 +106,26 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
         raise UserError(f"CHECKPOINT {error}") from error
     trained_on = card.training["cohort"]
     partition = {name: trained_on.get(name) for name in ("folds", "fold")}
-    if part != "all" and partition["fold"] == ALL:
+    if part not in WHOLE and partition["fold"] == ALL:
         raise UserError(
             f"CHECKPOINT {folder}: was trained on all {trained_on['train']['patients']} patients, "
             "and no part was kept aside; its figures are those of its folds; give another cohort "
             "with --part all"
         )
-    if part == "all":
+    if part in WHOLE:
         partition = {"fold": ALL}
     data = CohortData(cohort_folder, split_seed=trained_on["split_seed"], **partition)
     data.setup_for(card.heads, card.preprocessing, may_lack=True)
-    if part == "all" and data.cohort.sha256 == trained_on["sha256"]:
-        raise UserError(
-            f"--part all: {cohort_folder} is the cohort that the checkpoint was trained on; "
-            "give --part test, or another cohort"
+    if part in WHOLE and data.cohort.sha256 == trained_on["sha256"]:
+        what, remedy = (
+            ("--part all", "give --part test, or another cohort")
+            if part == "all"
+            else ("external cohort", "give another one")
         )
-    name = "train" if part == "all" else part  # of `all` no row is kept aside
+        raise UserError(
+            f"{what}: {cohort_folder} is the cohort that the checkpoint was trained on; {remedy}"
+        )
+    name = "train" if part in WHOLE else part  # no row of the whole is kept aside
     rows = np.array(data.indices[name], dtype=int)
     if not len(rows):
         raise UserError(

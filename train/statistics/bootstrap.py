@@ -112,12 +112,47 @@ def bootstrap_difference(
         {"difference": difference}, truth_N, first_N, patient_N, **settings, confidence=confidence
     )["difference"]
     drawn = np.concatenate([*draws[1:], np.empty(0)])  # the first call is the value itself
-    drawn = drawn[np.isfinite(drawn)]
-    p_value = None
-    if interval.low is not None or interval.alike:
-        beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-        p_value = min(1.0, 2 * (beyond + 1) / (len(drawn) + 1))
-    return Difference(**vars(interval), p_value=p_value)
+    return Difference(**vars(interval), p_value=_p_value(interval, drawn))
+
+
+def bootstrap_unpaired(
+    metric: Metric,
+    first: tuple[Any, Floats, npt.ArrayLike],
+    second: tuple[Any, Floats, npt.ArrayLike],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Difference:
+    """Interval and p-value of metric(first) - metric(second) of other patients, drawn apart.
+
+    Each is truth (N,), score (N,) and patient (N,).
+    """
+    values = [value(metric, truth_N, score_N) for truth_N, score_N, _ in (first, second)]
+    if values[0] is None or values[1] is None:
+        return Difference(value=None, low=None, high=None, resamples=0, undefined=0, p_value=None)
+    draws = []
+    for order, (truth_N, score_N, patient_N) in enumerate((first, second)):
+        few = len(set(np.asarray(patient_N, dtype=str))) < 2
+        drawn = [
+            metric(truth_N, score_N, weight_BN)
+            for weight_BN in weights(patient_N, 0 if few else resamples, seed + order)
+        ]
+        draws.append(np.concatenate([*drawn, np.empty(0)]))
+    if not all(map(len, draws)):
+        draws = [np.empty(0), np.empty(0)]
+    drawn_B = draws[0] - draws[1]
+    interval = _interval(values[0] - values[1], drawn_B, confidence)
+    return Difference(**vars(interval), p_value=_p_value(interval, drawn_B))
+
+
+def _p_value(interval: Interval, drawn_B: Floats) -> float | None:
+    """See `Difference.p_value`."""
+    if interval.low is None and not interval.alike:
+        return None
+    defined = drawn_B[np.isfinite(drawn_B)]
+    beyond = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
+    return min(1.0, 2 * (beyond + 1) / (len(defined) + 1))
 
 
 def _interval(found: float | None, drawn_B: Floats, confidence: float) -> Interval:

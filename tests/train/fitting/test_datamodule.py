@@ -170,3 +170,21 @@ def test_a_cohort_that_brings_its_split_is_split_by_it(
     assert "its column `split` is the split" in capsys.readouterr().out
     # What the seed of a drawn split would do says nothing of this one.
     assert not any("split_seed" in line for line in split_remarks(data, HEADS))
+
+
+def test_a_target_that_a_cohort_to_evaluate_on_lacks_is_missing(
+    phantom: Cohort, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heads = [
+        HeadSpec(name="grade", target="grade", labels=("1", "2", "3")),
+        HeadSpec(name="many", target="mitoses>=2", labels=("few", "many")),
+        HeadSpec(name="her2", target="her2", labels=("negative", "positive")),
+    ]
+    data = CohortData(phantom.folder)
+    data.setup_for(heads, Preprocessing(size=32), may_lack=True)
+    assert torch.isnan(data.parts["train"].labels_NK).all()
+    assert data.parts["train"].labels_NK.shape[1] == 3
+    told = capsys.readouterr().out
+    assert "has no column `mitoses`; head many is not measured" in told
+    with pytest.raises(UserError, match="target `grade` of `grade` is not a label of this cohort"):
+        CohortData(phantom.folder).setup_for(heads, Preprocessing(size=32))

@@ -163,6 +163,12 @@ def test_images_that_were_stored_again_are_no_evidence(
     new = phantom.table[[part_of(it, 4) == "test" for it in phantom.table["patient_id"]]]
     stored_again(phantom, tmp_path / "new", new)
     assert len(predict(knowing, tmp_path / "new", "all").frame) == len(new)
+    # But it is not external: the cohort of the training has it.
+    message = f"{len(new)} rows of part external show images or patients of the cohort that"
+    with pytest.raises(UserError, match=message):
+        predict(knowing, tmp_path / "new", "external")
+    with pytest.raises(UserError, match=r"external cohort: .* is the cohort that the checkpoint"):
+        predict(knowing, phantom.folder, "external")
 
 
 def test_other_images_of_the_patients_are_no_evidence(

@@ -6,7 +6,12 @@ from scipy.stats import bootstrap as scipy_bootstrap
 
 from train.statistics import reliability
 from train.statistics.binary import roc_auc, share
-from train.statistics.bootstrap import bootstrap, bootstrap_difference, weights
+from train.statistics.bootstrap import (
+    bootstrap,
+    bootstrap_difference,
+    bootstrap_unpaired,
+    weights,
+)
 from train.statistics.delong import delong_test
 
 NONE = np.empty(0)
@@ -146,3 +151,20 @@ def test_no_difference_has_a_p_value_of_one_and_the_smallest_is_limited_by_the_d
     assert (same.value, same.low, same.high, same.p_value) == (0.0, None, None, 1.0)
     opposite = bootstrap_difference(roc_auc, truth, score, -score, patient, resamples=99)
     assert opposite.p_value == 2 / 100
+
+
+def test_an_unpaired_difference_by_hand() -> None:
+    event, none = np.array([1.0, 0.0]), np.array([0.0, 0.0])
+    first, second = (event, event, ["a", "b"]), (none, none, ["c", "d"])
+    found = bootstrap_unpaired(share, first, second, resamples=2000)
+    # Draws of the first are 0, 1/2, 1 with shares 1/4, 1/2, 1/4; of the second always 0.
+    assert (found.value, found.low, found.high) == (0.5, 0, 1)
+    assert found.p_value == pytest.approx(2 / 4, abs=0.05)
+    # Drawn apart: of the same rows the difference has twice the variance, and is not 0.
+    same = bootstrap_unpaired(share, first, (event, event, ["c", "d"]), resamples=2000)
+    assert (same.value, same.low, same.high) == (0, -1, 1)
+    alone = bootstrap_unpaired(share, first, (none, none, ["c", "c"]), resamples=100)
+    assert (alone.value, alone.low, alone.p_value) == (0.5, None, None)
+    truth, score = np.array([True, True]), np.array([0.2, 0.4])
+    one_class = bootstrap_unpaired(roc_auc, (truth, score, ["a", "b"]), (truth, score, ["c", "d"]))
+    assert (one_class.value, one_class.p_value) == (None, None)

@@ -1,0 +1,163 @@
+"""External validation as files: external.json, the predictions of each cohort, and one page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from model_def.checkpoint import replace_folder
+from sonode.console import UserError, say, table
+from train import pages
+from train.evidence import plots
+from train.evidence.external import DEVELOPMENT, external
+from train.evidence.measures import Json
+from train.evidence.units import UNITS, Aggregation
+from train.fitting.leakage import IMAGES
+from train.fitting.predictions import predict
+
+PAGE, NUMBERS = "external.html", "external.json"
+RATES = {"roc_auc": "ROC AUC", "sensitivity": "Sensitivity", "specificity": "Specificity"}
+CALIBRATION = {
+    "brier": "Brier score",
+    "ece": "ECE (10 bins)",
+    "calibration_slope": "Slope",
+    "calibration_intercept": "Intercept",
+    "calibration_in_the_large": "In the large",
+}
+
+
+def named(cohorts: Sequence[str]) -> dict[str, Path]:
+    """NAME=FOLDER, as given by --cohort, as name -> folder.
+
+    Raises:
+        UserError: none, or a name that is absent, given twice, or cannot be part of a file's name.
+    """
+    found: dict[str, Path] = {}
+    for text in cohorts:
+        name, _, folder = text.partition("=")
+        plain = name.replace("-", "").replace("_", "").replace(".", "").isalnum()
+        if not plain or not folder or name in found or name == DEVELOPMENT:
+            raise UserError(
+                f"--cohort {text}: give NAME=FOLDER, each name once, of letters, digits, - _ and ."
+            )
+        found[name] = Path(folder)
+    if not found:
+        raise UserError("--cohort: give at least one external cohort, NAME=FOLDER")
+    return found
+
+
+def run(
+    checkpoint: Path,
+    cohort: Path,
+    out: Path,
+    others: Mapping[str, Path],
+    *,
+    recalibrate: int,
+    resamples: int,
+    seed: int,
+    aggregation: Aggregation,
+) -> Json:
+    """Score all cohorts and write the files into `out`, complete or not at all.
+
+    Raises:
+        UserError: `out` is in use, a cohort shares images or patients with the training's, and as
+            `predict` and `evaluate`.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"OUT {out}: is not empty; give a new folder")
+    cohorts = {}
+    for name, folder in others.items():  # the cheapest refusals first
+        say(f"{name}: {folder}")
+        cohorts[name] = predict(checkpoint, folder, "external")
+    say(f"{DEVELOPMENT}: {cohort}")
+    development = predict(checkpoint, cohort, "test")
+    found = external(
+        development,
+        cohorts,
+        recalibrate=recalibrate,
+        resamples=resamples,
+        seed=seed,
+        aggregation=aggregation,
+    )
+    about = development.about
+    found["overlap_checked"] = (checkpoint / IMAGES).is_file()
+    found["same_cohort"] = about["cohort"]["sha256"] == about["trained_on"].get("sha256")
+    page = render(found)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        text = json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False)
+        (staged / NUMBERS).write_text(text + "\n", encoding="utf-8")
+        (staged / PAGE).write_text(page, encoding="utf-8")
+        for name, its in {DEVELOPMENT: development, **cohorts}.items():
+            its.frame.to_parquet(staged / f"predictions-{name}.parquet", index=False)
+        staged.chmod(0o755)
+        replace_folder(staged, out)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return found
+
+
+def render(found: Json) -> str:
+    """The page, from what external.json holds."""
+    development = found["cohorts"][DEVELOPMENT]
+    return pages.render(
+        "External validation",
+        "evidence/external.html.j2",
+        found=found,
+        development=DEVELOPMENT,
+        units=tuple(UNITS),
+        rates=RATES,
+        calibration=CALIBRATION,
+        heads={name: development["heads"][name] for name in found["compared"]},
+        served={name: served(development["heads"][name]) for name in found["compared"]},
+        plots={name: _plots(name, found) for name in found["compared"]},
+    )
+
+
+def served(head: Json) -> str:
+    """The name of the operating point that a head is served at."""
+    points: dict[str, float] = head["operating_points"]
+    return next(name for name, at in points.items() if at == head["threshold"])
+
+
+def _plots(head: str, found: Json) -> list[dict[str, str]]:
+    drawn = []
+    levels = {
+        name: its["heads"][head]["sets"][its["heads"][head]["primary"]]["image"]
+        for name, its in found["cohorts"].items()
+    }
+    if any(its["curves"] for its in levels.values()):
+        alt = f"ROC curves of {head} in each cohort, with 95 % bands"
+        drawn.append(("ROC, per image", alt, plots.roc_of_cohorts(levels)))
+    for name, its in found["compared"][head].items():
+        for way, after in its["recalibration"].get("after", {}).items():
+            if after.get("reliability"):
+                how = "before" if way == "none" else f"after: {way}"
+                title = f"Calibration in {name} {how}"
+                alt = f"{title}: observed share of {head} over predicted probability"
+                drawn.append((title, alt, plots.calibration(after)))
+    return [{"title": title, "alt": alt, "uri": pages.svg_uri(svg)} for title, alt, svg in drawn]
+
+
+def show(found: Json) -> None:
+    """Print the AUC of each head in each cohort, per image and per patient."""
+    rows = []
+    for head in found["compared"]:
+        for name, its in found["cohorts"].items():
+            of = its["heads"][head]
+            for unit in ("image", "patient"):
+                measures = of["sets"][of["primary"]][unit]
+                auc = measures["roc_auc"]
+                text = (
+                    f"undefined: {auc['reason']}" if auc["value"] is None else f"{auc['value']:.3f}"
+                )
+                if auc["low"] is not None:
+                    text += f" ({auc['low']:.3f} to {auc['high']:.3f})"
+                rows.append((head, of["primary"], name, unit, str(measures["rows"]), text))
+    table("External validation", ("head", "set", "cohort", "per", "n", "ROC AUC (95 %)"), rows)
+    if found["not_compared"]:
+        say(f"{', '.join(found['not_compared'])}: more than two labels, not on the page")
