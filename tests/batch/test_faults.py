@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from batch import run as scorer
+import batch.run
 from batch.results import schema as results
 from batch.scoring.fetching import Limits
 from batch.storage import objects
@@ -36,7 +36,7 @@ def in_s3(s3: str) -> str:
     return s3
 
 
-def night(folder: str, out: str) -> scorer.RunSummary:
+def night(folder: str, out: str) -> batch.run.RunSummary:
     return run(
         *(f"{folder}/m.parquet", out, FakeArchive()),
         explain="gradcam",

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch import run as scorer
+import batch.run
 from batch.executors import local as local_executor
 from batch.results import schema as results
 from batch.scoring import parts
@@ -39,8 +39,8 @@ def manifest(folder: str) -> str:
     return put_table(objects.join(folder, "m.parquet"), columns)
 
 
-def plan(manifest: str, out: str, archive: Any, **options: Any) -> scorer.Plan:
-    return scorer.plan(manifest, out, archive, explain=None, **options)
+def plan(manifest: str, out: str, archive: Any, **options: Any) -> batch.run.Plan:
+    return batch.run.plan(manifest, out, archive, explain=None, **options)
 
 
 def arrive(folder: str, row: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from batch import run as scorer
+import batch.run
 from batch.results import schema as results
 from batch.storage import objects
 from batch.storage.errors import AccessDenied
@@ -21,7 +21,7 @@ MODEL = {"name": "fake", "version": "1.0", "sha256": "ab" * 32}
 PLACE = "date=2026-11-22/model=fake-1.0"
 
 
-def run(manifest: str, out: str, archive: Any, **options: Any) -> scorer.RunSummary:
+def run(manifest: str, out: str, archive: Any, **options: Any) -> batch.run.RunSummary:
     options = {
         "explain": None,
         "batch_size": 2,
@@ -29,7 +29,7 @@ def run(manifest: str, out: str, archive: Any, **options: Any) -> scorer.RunSumm
         "date": "2026-11-22",
         **options,
     }
-    return scorer.score(manifest, out, archive, progress=console.progress, **options)
+    return batch.run.score(manifest, out, archive, progress=console.progress, **options)
 
 
 def put_images(folder: str, *images: bytes) -> list[str]:
@@ -228,7 +228,7 @@ def test_progress_is_told_of_every_row(tmp_path: Path, archive: Any, put_table: 
             seen.append((item, total, what))
             yield item
 
-    scorer.score(
+    batch.run.score(
         manifest, str(tmp_path / "out"), archive, explain=None, batch_size=9, progress=progress
     )
     assert sorted(str(item[0]) for item in seen) == [
@@ -305,7 +305,7 @@ def test_too_many_failures_stop_the_run(
     manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
     out = str(tmp_path / "out")
     if stops:
-        with pytest.raises(scorer.Stopped, match=f"--max-failures {allowed} .image_truncated 3."):
+        with pytest.raises(batch.run.Stopped, match=f"s {allowed} .image_truncated 3."):
             run(manifest, out, archive, max_failures=allowed)
         assert not list((tmp_path / "out").glob("_runs/*/*/run.json"))
     summary = run(manifest, out, archive, max_failures="3")

@@ -10,7 +10,6 @@ from pydicom.valuerep import PersonName
 
 from handlers.responses import to_json
 from handlers.service import ScoringService
-from tests.handlers.test_service import service, unpacked  # noqa: F401 - fixtures
 
 FILES = sorted((Path(pydicom.__file__).parent / "data").rglob("*.dcm"))
 assert len(FILES) > 80
@@ -34,7 +33,7 @@ def texts(file: Path) -> set[str]:
 
 
 def test_no_text_of_a_dicom_file_comes_out(
-    service: ScoringService,  # noqa: F811
+    service: ScoringService,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)

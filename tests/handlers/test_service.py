@@ -3,10 +3,8 @@ import json
 import shutil
 import subprocess
 import sys
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,58 +16,9 @@ from handlers.golden import GoldenMismatch
 from handlers.images.decode import Prepared
 from handlers.service import ScoringService
 from tests.conftest import encode
+from tests.handlers.contexts import FakeContext, context_of
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def context_of(folder: Path, **handler: object) -> SimpleNamespace:
-    return SimpleNamespace(
-        manifest=json.loads((folder / "MAR-INF" / "MANIFEST.json").read_text()),
-        model_yaml_config={},
-        system_properties={"model_dir": str(folder), "gpu_id": None, "handler": handler},
-    )
-
-
-@pytest.fixture(scope="module")
-def unpacked(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("unpacked")
-    with zipfile.ZipFile(archive_path) as archive:
-        archive.extractall(folder)
-    yield folder
-
-
-@pytest.fixture(scope="module")
-def service(unpacked: Path) -> ScoringService:
-    made = ScoringService()
-    made.initialize(context_of(unpacked))
-    return made
-
-
-class FakeContext:
-    """TorchServe's context as far as `handle` uses it."""
-
-    def __init__(self, headers: list[dict[str, str]]) -> None:
-        self.headers = headers
-        self.status: dict[int, int] = {}
-        self.content_type: dict[int, str] = {}
-        self.told: list[dict[str, str]] = [{} for _ in headers]
-
-    def get_all_request_header(self, index: int) -> dict[str, str]:
-        return self.headers[index]
-
-    def get_request_id(self, index: int) -> str:
-        return f"request {index}"
-
-    def set_response_status(self, code: int, phrase: str, index: int) -> None:
-        assert isinstance(phrase, str)
-        self.status[index] = code
-
-    def set_response_content_type(self, index: int, value: str) -> None:
-        self.content_type[index] = value
-
-    def set_response_header(self, index: int, name: str, value: str) -> None:
-        assert isinstance(value, str)  # or the worker dies
-        self.told[index][name] = value
 
 
 def test_a_worker_that_cannot_serve_logs_why_before_it_fails(
@@ -279,7 +228,9 @@ sys.path.insert(0, {str(unpacked)!r})
 import torch
 from handlers import cuda_health
 from tests.conftest import encode
-from tests.handlers.test_service import FakeContext, ScoringService, context_of
+from tests.handlers.contexts import FakeContext, context_of
+from handlers.service import ScoringService
+from tests.handlers.contexts import FakeContext, context_of
 from pathlib import Path
 import numpy as np
 

@@ -29,7 +29,8 @@ from archives.gateway import certificate, nginx_processes
 from archives.gateway.configuration import GatewaySettings, workers_user
 from archives.gateway.health import Health
 from archives.gateway.logs import LogTail
-from archives.gateway.nginx import Nginx, find_nginx
+from archives.gateway.nginx import Nginx
+from archives.gateway.nginx_program import find_nginx
 from archives.gateway.supervisor import Supervisor
 from archives.rollout import traffic_permit
 from archives.state import tokens_and_keys

@@ -7,11 +7,10 @@ import pytest
 from archives.judging.explain import explain
 from archives.state.journal import Journal
 from sonode.console import UserError
-from tests.archives.judging.test_step_log import NEW, row, steps  # noqa: F401 - a fixture
-from tests.archives.rollout.test_commands import run, state  # noqa: F401 - a fixture
+from tests.archives.states import NEW, row, run
 
 
-def test_each_judged_step_with_its_counts(state, tmp_path, capsys):  # noqa: F811
+def test_each_judged_step_with_its_counts(state, tmp_path, capsys):
     out = tmp_path / "out"
     assert run("rollout", "explain", out, "--state", state) == 0
     assert capsys.readouterr().out.strip() == str(out / "explain.html")
@@ -38,7 +37,7 @@ def test_each_judged_step_with_its_counts(state, tmp_path, capsys):  # noqa: F81
     assert "<script" not in page
 
 
-def test_a_rollback_is_reported_as_the_journal_has_it(state, tmp_path):  # noqa: F811
+def test_a_rollback_is_reported_as_the_journal_has_it(state, tmp_path):
     verdict = {"guard": "errors", "state": "failed", "value": 0.5, "limit": 0.01, "n": 7,
                "evidence": 1.0, "said": "errors: <b>"}  # fmt: skip
     journal = Journal(state)
@@ -53,7 +52,7 @@ def test_a_rollback_is_reported_as_the_journal_has_it(state, tmp_path):  # noqa:
     assert "<b>" not in page
 
 
-def test_refused_with_nothing_written(state, tmp_path):  # noqa: F811
+def test_refused_with_nothing_written(state, tmp_path):
     with pytest.raises(UserError, match=r"--state .*no rollout"):
         run("rollout", "explain", tmp_path / "out", "--state", tmp_path / "none")
     assert not (tmp_path / "out").exists()
@@ -62,7 +61,7 @@ def test_refused_with_nothing_written(state, tmp_path):  # noqa: F811
     assert not (state / "explain.json").exists()
 
 
-def test_what_comes_after_keep_is_not_counted_in_it(steps, tmp_path):  # noqa: F811
+def test_what_comes_after_keep_is_not_counted_in_it(steps, tmp_path):
     journal = Journal(tmp_path)
     with journal.lock():
         journal.append("keep", rollout="x", step="keep")
@@ -80,7 +79,7 @@ def test_what_comes_after_keep_is_not_counted_in_it(steps, tmp_path):  # noqa: F
     assert [it["study"] for it in keep["failing"]] == ["s1", "s2", "s3"]
 
 
-def test_a_failure_is_reported_with_what_the_other_version_did(state, tmp_path):  # noqa: F811
+def test_a_failure_is_reported_with_what_the_other_version_did(state, tmp_path):
     log = state / "gateway" / "requests.jsonl"
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     failed = [it for it in rows if it["status"] == 503]
@@ -92,7 +91,7 @@ def test_a_failure_is_reported_with_what_the_other_version_did(state, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_shadow_that_fails_is_reported_with_the_old_answer(state, tmp_path):  # noqa: F811
+def test_a_shadow_that_fails_is_reported_with_the_old_answer(state, tmp_path):
     log = state / "gateway" / "attempts.jsonl"
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     shadows = [it for it in rows if it["arm"] == "shadow"]

@@ -5,50 +5,10 @@ import json
 import pytest
 
 from archives.judging.journal_facts import facts_of, step_entry
-from archives.judging.rollout_policy import Policy
 from archives.judging.step_log import StepView, answered_by
 from archives.rollout.status import status
-from archives.state.journal import Entry, Journal, Release
-
-OLD, NEW = Release("1.0", "m-1.0.mar", "0" * 64), Release("2.0", "m-2.0.mar", "1" * 64)
-
-
-def row(t: float, **facts: object) -> dict[str, object]:
-    return {
-        "t": t, "id": f"r{t}", "client": "pacs", "study": "s", "arm": "stable", "version": "2.0",
-        "seq": int(t), "node": "a", "status": 200, "code": "ok", "ms": 0, "bytes": 1, "tries": 1,
-        "scores": "", "labels": "",
-    } | facts  # fmt: skip
-
-
-def begin(journal: Journal, step: str) -> None:
-    """The entries of a deployment and of a rollout that begins at `step`."""
-    journal.append("deployed", rollout=None, model="m", stable=OLD, serves=[OLD])
-    journal.append(
-        "start", rollout="x", model="m", stable=OLD, candidate=NEW, step=step,
-        heads=[], nodes="nodes.yaml", policy=Policy().model_dump(mode="json"),
-    )  # fmt: skip
-
-
-@pytest.fixture
-def steps(tmp_path) -> dict[str, Entry]:
-    """The entries of a rollout that is being drained, each at its own time; one request in each."""
-    journal = Journal(tmp_path)
-    found = {}
-    with journal.lock():
-        begin(journal, "verify")
-        for step in ("canary 100 %", "default", "drain"):
-            split = {"drain": {}, "default": {"stable": NEW}}.get(step, {"percent": 100.0})
-            found[step] = journal.append(step.split()[0], rollout="x", step=step, **split)
-    seqs = (found["canary 100 %"].seq, found["default"].seq, found["default"].seq)
-    rows = [row(seq, status=503, study=f"s{t}") | {"t": 10.0 * t} for t, seq in enumerate(seqs)]
-    rows.append(row(seqs[-1], version="1.0") | {"t": 100.0})
-    (tmp_path / "gateway").mkdir()
-    for name in ("requests", "attempts"):
-        (tmp_path / "gateway" / f"{name}.jsonl").write_text(
-            "".join(json.dumps(it) + "\n" for it in rows)
-        )
-    return found
+from archives.state.journal import Journal
+from tests.archives.states import begin, row
 
 
 def test_keep_answers_for_what_came_since_the_default_changed(steps, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from archives.packing import pack as build
+from archives.packing import pack as pack_module
 from archives.packing.errors import ArchiveError
 from archives.packing.loader import file_sha256, load_folder
 from archives.packing.pack import pack
@@ -122,14 +122,14 @@ def test_two_that_pack_one_version_at_once_do_not_share_a_file(
     other = shutil.copytree(checkpoint_folder, tmp_path / "other")
     network, card = checkpoint.load(checkpoint_folder)
     checkpoint.save(other, network, card.model_copy(update={"training": {"other": 1}}))
-    store, between = tmp_path / "store", build._prove_and_zip
+    store, between = tmp_path / "store", pack_module._prove_and_zip
 
     def meanwhile(unpacked: Path, target: Path) -> None:
-        monkeypatch.setattr(build, "_prove_and_zip", between)
+        monkeypatch.setattr(pack_module, "_prove_and_zip", between)
         between(unpacked, target)
         pack(other, "tiny", "1.0", store)  # begins later, ends first
 
-    monkeypatch.setattr(build, "_prove_and_zip", meanwhile)
+    monkeypatch.setattr(pack_module, "_prove_and_zip", meanwhile)
     with pytest.raises(UserError, match="exists with other content"):
         pack(checkpoint_folder, "tiny", "1.0", store)
     assert [path.name for path in store.iterdir()] == ["tiny-1.0.mar"]
@@ -198,7 +198,7 @@ def test_it_is_on_the_disk_before_it_has_its_name_wherever_the_temporary_folder_
 def test_an_archiver_that_fails_is_quoted(
     checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "CODE", tmp_path / "no-code")
+    monkeypatch.setattr(pack_module, "CODE", tmp_path / "no-code")
     (tmp_path / "no-code" / "handlers").mkdir(parents=True)
     (tmp_path / "no-code" / "model_def").mkdir()
     with pytest.raises(ArchiveError, match=r"torch-model-archiver failed: .*service\.py"):

@@ -12,46 +12,10 @@ from pathlib import Path
 import pytest
 
 from archives.judging.ab_report import quantile, wilson
-from archives.judging.rollout_policy import Policy
 from archives.state import control
-from archives.state.journal import Journal, Release, fold
-from sonode import command_line
+from archives.state.journal import Journal, fold
 from sonode.console import UserError
-
-OLD = Release("1.0", "m-1.0.mar", "0" * 64)
-NEW = Release("2.0", "m-2.0.mar", "1" * 64)
-BEGIN = 0.0
-
-
-def run(*words: object) -> int:
-    """As typed; the exit code, 2 for a user's mistake as in `command_line.main`."""
-    code = command_line.app([str(word) for word in words], standalone_mode=False)
-    return code if isinstance(code, int) else 0
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    """A rollout at its canary, with nobody who runs it; its logs have ten studies a version."""
-    journal = Journal(tmp_path / "state")
-    with journal.lock():
-        journal.append("deployed", rollout=None, model="m", stable=OLD, serves=[OLD])
-        journal.append(
-            "start", rollout="2.0-x", model="m", stable=OLD, candidate=NEW, serves=[OLD],
-            salt="2.0-x", percent=0.0, shadow_percent=0.0, paused=False, step="verify",
-            heads=["malignancy"], nodes="nodes.yaml", policy=Policy().model_dump(mode="json"),
-        )  # fmt: skip
-        journal.append("shadow", rollout="2.0-x", step="shadow", serves=[OLD, NEW],
-                       shadow_percent=100.0, after="register")  # fmt: skip
-        time.sleep(0.05)  # the shadow's requests lie between
-        journal.append("canary", rollout="2.0-x", step="canary 50 %", percent=50.0,
-                       shadow_percent=0.0, after="shadow", why="all guards hold")  # fmt: skip
-    start = next(entry for entry in journal.entries() if entry.event == "start")
-    canary = journal.entries()[-1]
-    write_logs(tmp_path / "state", start.time, canary.time)
-    told = {"seq": canary.seq, "time": canary.time, "nodes": {"a": "up", "b": "does not answer"}}
-    (tmp_path / "state" / "gateway" / "applied.json").write_text(json.dumps(told))
-    control.begin(tmp_path / "state")
-    return tmp_path / "state"
+from tests.archives.states import NEW, run
 
 
 def test_a_fault_under_way_is_no_refusal(
@@ -75,50 +39,6 @@ def test_a_fault_under_way_is_no_refusal(
     monkeypatch.setattr("archives.rollout.start.file_sha256", lambda path: NEW.sha256)
     assert run("rollout", "start", "m-2.0.mar", "--state", state) == 75
     assert "No space left on device; re-run the same command" in capsys.readouterr().err
-
-
-REFUSED = {"status": 429, "code": "too_many_requests"}
-
-
-def write_logs(state: Path, start: float, canary: float) -> None:
-    chance = random.Random(0)
-    requests, attempts = [], []
-
-    def add(
-        t: float,
-        study: str,
-        version: str,
-        arm: str,
-        status: int,
-        name: str | None = None,
-        seq: int = 4,
-    ) -> None:
-        code, ms = ("ok", chance.randrange(20, 60)) if status == 200 else ("unavailable", 3)
-        p = chance.betavariate(2, 2)
-        row = {"t": t + ms / 1000, "id": name or str(len(attempts)), "study": study, "arm": arm,
-               "version": version, "status": status, "code": code, "ms": ms,
-               "seq": seq}  # fmt: skip
-        scores = f"malignancy={p:.6f}" if status == 200 else ""
-        attempts.append(row | {"node": "a", "scores": scores, "labels": "malignancy=benign"})
-        if arm != "shadow":
-            requests.append(row | {"client": "pacs", "bytes": 1000, "tries": 1})
-
-    add(start - 10, "before", "1.0", "stable", 200, seq=1)
-    for number in range(40):
-        add(start + 0.01, f"s{number}", "1.0", "stable", 200, f"mirrored-{number}", 3)
-        if number < 30:  # the others' shadows were lost
-            add(start + 0.01, f"s{number}", "2.0", "shadow", 200, f"mirrored-{number}", 3)
-    for number in range(100):
-        new = number % 2
-        version, arm = ("2.0", "candidate") if new else ("1.0", "stable")
-        add(canary + 0.01, f"c{number % 20}", version, arm, 503 if number in (1, 3, 5) else 200)
-    for _ in range(7):
-        add(canary + 10, "", "1.0", "stable", 200)  # by then the studies are over
-        requests.append(requests[1] | {"t": canary + 1, "version": "2.0", "tries": 0} | REFUSED)
-    (state / "gateway").mkdir()
-    for name, rows in (("requests", requests), ("attempts", attempts)):
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (state / "gateway" / f"{name}.jsonl").write_text(lines)
 
 
 def test_status_as_text(state, capsys):

@@ -15,7 +15,7 @@ from archives.nodes.stores import copy_whole
 from archives.packing.loader import file_sha256
 from archives.packing.pack import _place
 from archives.serving import serve_with_gateway
-from archives.state import tokens_and_keys as clients
+from archives.state import tokens_and_keys
 from archives.state.journal import Journal
 from sonode.atomic_files import beside, sync
 from tests.archives.killed import is_killed
@@ -25,20 +25,20 @@ Act = Callable[[Path], object]
 
 
 def added(folder: Path) -> None:
-    assert set(clients.clients(folder)) in ({"a"}, {"a", "b"})
-    token = clients.add_client(folder, "b")
-    assert clients.clients(folder)["b"] == hashlib.sha256(token.encode()).hexdigest()
+    assert set(tokens_and_keys.clients(folder)) in ({"a"}, {"a", "b"})
+    token = tokens_and_keys.add_client(folder, "b")
+    assert tokens_and_keys.clients(folder)["b"] == hashlib.sha256(token.encode()).hexdigest()
 
 
 def removed(folder: Path) -> None:
-    assert set(clients.clients(folder)) in ({"a", "b"}, {"b"})
+    assert set(tokens_and_keys.clients(folder)) in ({"a", "b"}, {"b"})
 
 
 def prepared(folder: Path) -> None:
-    clients.prepare(folder)
-    key = clients.study_key(folder)
-    clients.prepare(folder)
-    assert clients.study_key(folder) == key
+    tokens_and_keys.prepare(folder)
+    key = tokens_and_keys.study_key(folder)
+    tokens_and_keys.prepare(folder)
+    assert tokens_and_keys.study_key(folder) == key
 
 
 def append(folder: Path) -> None:
@@ -109,15 +109,15 @@ def begun(folder: Path) -> None:
 
 
 def add(*names: str) -> Act:
-    return lambda folder: [clients.add_client(folder, name) for name in names]
+    return lambda folder: [tokens_and_keys.add_client(folder, name) for name in names]
 
 
 @pytest.mark.parametrize(
     ("before", "act", "check", "acts"),
     [
         (add("a"), add("b"), added, 3),
-        (add("a", "b"), lambda folder: clients.remove_client(folder, "a"), removed, 3),
-        (lambda _: None, clients.prepare, prepared, 4),
+        (add("a", "b"), lambda folder: tokens_and_keys.remove_client(folder, "a"), removed, 3),
+        (lambda _: None, tokens_and_keys.prepare, prepared, 4),
         (append, append, appended, 2),
         (archive, copy, copied, 4),
         (archive, place, placed, 4),

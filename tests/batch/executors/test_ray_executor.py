@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from batch import run as scorer
+import batch.run
 from batch.executors.ray_executor import RayExecutor, connected
 from batch.executors.ray_worker import Worker, portable
 from batch.scoring.fetching import Limits
@@ -275,7 +275,7 @@ def test_a_cluster_that_does_not_know_the_token_is_not_joined(cluster: Any, tmp_
 
 
 def test_too_many_failures_stop_the_run(cluster: Any, night: Any, loads: Any) -> None:
-    with pytest.raises(scorer.Stopped, match="image_truncated 1"):
+    with pytest.raises(batch.run.Stopped, match="image_truncated 1"):
         on_ray(night({1: b"bad"}), cluster[0], max_failures="0")
     assert loads()
 
@@ -285,7 +285,7 @@ def test_a_plan_is_measured_on_a_worker(cluster: Any, night: Any) -> None:
     with connected(
         cluster[0].address, str(tonight.fakes), {}, opener=fake_opened, **TWO_NODES
     ) as executor:
-        plan = scorer.plan(
+        plan = batch.run.plan(
             tonight.manifest, tonight.out, executor.archive, explain=None, executor=executor
         )
     assert plan.rows_to_score == ROWS

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch import run as scorer
+import batch.run
 from batch.manifest import read as manifest
 from batch.results import carried_columns as carried
 from batch.storage import objects
@@ -24,7 +24,7 @@ from tests.batch.conftest import FakeArchive, put_table
 from tests.batch.test_run import put_images, run
 
 
-def night(folder: Path, day: int, column: pa.Array, name: str = "age") -> scorer.RunSummary:
+def night(folder: Path, day: int, column: pa.Array, name: str = "age") -> batch.run.RunSummary:
     """Score as many images as `column` has values, with it beside them."""
     uris = put_images(str(folder / str(day)), *[b"p=0.5"] * len(column))
     given = put_table(str(folder / f"{day}.parquet"), pa.table({"image_uri": uris, name: column}))

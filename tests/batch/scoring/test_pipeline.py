@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from batch import run as scorer
+import batch.run
 from batch.manifest.read import Request
 from batch.results import schema as results
 from batch.scoring.budget import Budget
@@ -259,7 +259,7 @@ def test_too_many_that_hang_end_the_run_which_then_goes_on_without_them(
         assert left > 0
         patient = FakeArchive()  # a plan measures
         patient.released.set()
-        planned = scorer.plan(
+        planned = batch.run.plan(
             *(manifest, out, patient), explain=None, date="2026-11-22", retry_failed=False
         )
         assert (planned.rows_failed, planned.rows_to_score) == (3, left)
@@ -396,14 +396,14 @@ def test_those_that_come_back_do_not_count_as_hanging() -> None:
 def test_memory_and_first_score_do_not_depend_on_the_manifest(tmp_path: Path) -> None:
     """Shards are read as they are due: of a long manifest no more than a few are in memory."""
     table = pa.table({"image_uri": [f"{number}.png" for number in range(200_000)]})
-    from batch import run as scorer
+    import batch.run
     from batch.manifest import read as manifest
     from tests.batch.conftest import put_table
 
     uri = put_table(str(tmp_path / "m.parquet"), table)
     before = pa.total_allocated_bytes()
     with manifest.open_manifest(uri, reserved=()) as found:
-        shards = scorer._shards(found, 1024)
+        shards = batch.run._shards(found, 1024)
         for _ in range(100):
             next(shards)
             assert pa.total_allocated_bytes() - before < 8 << 20

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+import batch.run
 from batch import layout
-from batch import run as scorer
 from batch.executors.ray_worker import Worker, portable
 from batch.manifest.read import encoded
 from batch.scoring import parts, shards
@@ -51,9 +51,9 @@ def test_what_was_found_is_written_and_the_rest_is_done_by_the_next_run(
     try:
         if how == "Ctrl-C":
             with pytest.raises(KeyboardInterrupt):
-                scorer.score(manifest, out, archive, progress=interrupted, **options)
+                batch.run.score(manifest, out, archive, progress=interrupted, **options)
         else:
-            with pytest.raises(scorer.Stopped, match="the results so far are written"):
+            with pytest.raises(batch.run.Stopped, match="the results so far are written"):
                 run(manifest, out, archive, shard_rows=50, max_failures="2")
     finally:
         archive.released.set()
@@ -64,7 +64,7 @@ def test_what_was_found_is_written_and_the_rest_is_done_by_the_next_run(
     ]
     objects.write(str(tmp_path / "images" / f"{ROWS - 1}.png"), b"p=0.75")
     again = FakeArchive()
-    planned = scorer.plan(manifest, out, again, explain=None, retry_failed=False)
+    planned = batch.run.plan(manifest, out, again, explain=None, retry_failed=False)
     assert (planned.shards_done, planned.rows_ok, planned.rows_failed) == (0, 8, 3)
     assert planned.rows_to_score == 1
     again.calls.clear()

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+import batch.run
 from batch import layout
-from batch import run as scorer
 from batch.results import schema as results
 from batch.storage import checks as storage_checks
 from batch.storage import objects
@@ -68,7 +68,7 @@ def test_a_plan_writes_nothing_and_asks_nothing_of_the_store(
         "s3://studies/m.parquet", {"image_uri": put_images("s3://studies", b"p=1")}
     )
     stub.requests.clear()
-    assert scorer.plan(manifest, OUT, archive, explain=None).rows_to_score == 1
+    assert batch.run.plan(manifest, OUT, archive, explain=None).rows_to_score == 1
     assert not [request for request in stub.requests if request.startswith("PUT")]
 
 

@@ -30,7 +30,7 @@ from model_def.heads import HeadSpec, logit_slices
 from model_def.network import Network
 from model_def.preprocessing import Preprocessing, normalise
 from tests.conftest import encode
-from tests.handlers.test_service import FakeContext, context_of
+from tests.handlers.contexts import FakeContext, context_of
 from train.cohorts.cohort import Cohort
 
 ALL = ("malignancy", "alnm", "subtype")
