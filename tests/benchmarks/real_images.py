@@ -1,11 +1,13 @@
 """Malignancy on real images: the network with and without context beside radiomics, five splits.
 
-python -m tests.benchmarks.real_images COHORT OUT [--config YAML] [--splits 5]
+python -m tests.benchmarks.real_images COHORT OUT [--config YAML] [--splits 5] [--other COHORT]
+    [any train flag]
 
 Each split has a seed of its own, for the patients of the test part and for the training alike: five
 repeated hold-outs, which say more of a small cohort than five trainings on one test part. What is
 done in OUT is not repeated. The trunk starts from a network trained on the phantom, without any
-patient: from random weights a few hundred images do not carry it as far (`--from-scratch`).
+patient: from random weights a few hundred images do not carry it as far (`--weights none`).
+`--other`: each network is measured on all of another hospital's cohort, too.
 """
 
 from __future__ import annotations
@@ -21,11 +23,10 @@ from scipy import stats
 
 from sonode.console import UserError, run_sonode, say, table
 from train.cohorts.split import SHARES
-from train.evidence.auc_difference import versus
+from train.evidence.versus import versus
 
 CONFIG = Path("train/configs/small.yaml")
 PHANTOM_CONFIG = Path("train/configs/pretrain.yaml")
-CONTEXTS = (0.0, 0.2)
 
 
 def run(arguments: list[str], log: Path) -> float:
@@ -51,15 +52,14 @@ def pretrain(out: Path) -> Path:
 
 
 def train_and_evaluate(
-    cohort: Path, out: Path, config: Path, weights: str, context: float, seed: int
+    cohort: Path, out: Path, flags: list[str], context: float, seed: int
 ) -> Path:
     """Train with that context on that split; the folder of the evaluation."""
     folder = out / f"context-{context:g}-{seed}"
     record = folder / "seconds.json"
     if not record.is_file():
-        command = ["train", "fit", "--config", str(config), "--data.cohort", str(cohort)]
-        command += ["--out", str(folder / "run"), f"--model.weights={weights}"]
-        command += [f"--model.preprocessing.context={context}"]
+        command = ["train", "fit", *flags, "--data.cohort", str(cohort)]
+        command += ["--out", str(folder / "run"), f"--model.preprocessing.context={context}"]
         command += [f"--data.split_seed={seed}", f"--seed_everything={seed}"]
         seconds = run(command, folder / "train.log")
         evaluated = folder / "evidence"
@@ -67,6 +67,18 @@ def train_and_evaluate(
         run(["evaluate", str(checkpoint), str(cohort), str(evaluated)], folder / "evaluate.log")
         record.write_text(json.dumps(seconds))
     return folder / "evidence"
+
+
+def aucs_on(other: Path, folder: Path) -> dict[str, float]:
+    """Malignancy AUC per image and per patient on all of a cohort, of the network in a folder."""
+    evaluated = folder / "other"
+    if not evaluated.is_dir():
+        checkpoint = folder / "run" / "checkpoint"
+        command = ["evaluate", str(checkpoint), str(other), str(evaluated), "--part", "all"]
+        run(command, folder / "other.log")
+    head = json.loads((evaluated / "metrics.json").read_text())["heads"]["malignancy"]
+    levels = head["sets"][head["primary"]]
+    return {per: levels[per]["roc_auc"]["value"] for per in ("image", "patient")}
 
 
 def radiomics(cohort: Path, out: Path, seed: int) -> Path:
@@ -99,23 +111,34 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--config", type=Path, default=CONFIG)
     parser.add_argument("--splits", type=int, default=5)
-    parser.add_argument("--from-scratch", action="store_true")
-    given = parser.parse_args()
-    weights = "none" if given.from_scratch else str(pretrain(given.out))
+    parser.add_argument("--contexts", type=float, nargs="+", default=[0.0, 0.2])
+    parser.add_argument("--weights", default="phantom", help="none, imagenet, or phantom")
+    parser.add_argument("--other", type=Path)
+    given, flags = parser.parse_known_args()
+    weights = str(pretrain(given.out)) if given.weights == "phantom" else given.weights
+    flags = ["--config", str(given.config), f"--model.weights={weights}", *flags]
+    elsewhere: dict[tuple[str, str], list[float]] = {}
     auc: dict[str, list[float]] = {}
     within: dict[str, list[str]] = {}
     seconds: list[float] = []
     for seed in range(given.splits):
         baseline = radiomics(given.cohort, given.out, seed)
-        for context in CONTEXTS:
+        for context in given.contexts:
             name = f"context {context:g}"
-            own = train_and_evaluate(given.cohort, given.out, given.config, weights, context, seed)
+            own = train_and_evaluate(given.cohort, given.out, flags, context, seed)
             seconds.append(json.loads((own.parent / "seconds.json").read_text()))
-            (found,) = (it for it in versus(own, baseline) if it.head == "malignancy")
+            (found,) = (
+                it
+                for it in versus(own, baseline).aucs
+                if (it.head, it.per) == ("malignancy", "image")
+            )
             assert found.first is not None and found.second is not None
             auc.setdefault(name, []).append(found.first)
             within.setdefault(name, []).append(f"{found.p_value:.2f}")
             say(f"split {seed}, {name}: {found.first:.3f}, radiomics {found.second:.3f}")
+            if given.other is not None:
+                for per, value in aucs_on(given.other, own.parent).items():
+                    elsewhere.setdefault((name, per), []).append(value)
         auc.setdefault("radiomics", []).append(found.second)
     rows, record = [], []
     for name, values in auc.items():
@@ -136,6 +159,10 @@ def main() -> None:
     (given.out / "real_images.json").write_text(json.dumps(record, indent=2) + "\n")
     columns = ("model", "AUC", "each split", "to radiomics", "p", "p within each split")
     table(f"Test parts of {given.splits} splits", columns, rows)
+    for (name, per), values in elsewhere.items():
+        spread = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+        each = " ".join(f"{it:.3f}" for it in values)
+        say(f"{name}, other cohort, AUC per {per}: {spread} ({each})")
     say(f"a training takes {min(seconds):.0f} to {max(seconds):.0f} s")
 
 

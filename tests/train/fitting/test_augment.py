@@ -3,6 +3,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from model_def.preprocessing import Preprocessing, resize
 from train.fitting.augment import Augmentation, augmentation
 
 # Nothing but the flip is left to chance.
@@ -32,6 +33,15 @@ def test_with_everything_off_only_the_flip_is_left(ramp: torch.Tensor) -> None:
         torch.equal(it, ramp[0]) or mirror for it, mirror in zip(pictures, flipped, strict=True)
     )
     assert 4 <= sum(flipped) <= 16
+
+
+@pytest.mark.parametrize("shape", [(300, 500), (40, 20), (96, 96)])
+def test_with_everything_off_training_sees_what_serving_sees(shape: tuple[int, int]) -> None:
+    crop_HW = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    served = resize(crop_HW, Preprocessing(size=32)).astype(int)
+    for picture in drawn(Augmentation(**STILL), torch.from_numpy(crop_HW)[None], 5).numpy():
+        apart = [np.abs(served - it).max() for it in (picture, picture[:, ::-1])]
+        assert min(apart) <= 1  # torchvision and Pillow round otherwise
 
 
 @pytest.mark.parametrize("shape", [(40, 160), (160, 40), (64, 64)], ids=["wide", "tall", "square"])
