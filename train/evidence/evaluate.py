@@ -12,6 +12,7 @@ import pandas as pd
 from model_def.heads import HeadSpec, Hierarchy
 from sonode.console import UserError
 from train.cohorts.labels import absent_given, measured_on
+from train.evidence.coherence import price
 from train.evidence.measures import (
     Json,
     Resampling,
@@ -62,6 +63,14 @@ def evaluate(
     how = Resampling(resamples=resamples, seed=seed)
     for head in heads:
         _check_probabilities(frame, head)
+    measured = {head.name: _evaluate_head(head, predictions, aggregation, how) for head in heads}
+    pairs = [
+        (head, _inconsistency(frame, parent, head, at, how))
+        for head in heads
+        for parent in heads
+        if head.parent == parent.name and not head.categorical
+        for at in _pairs_of_thresholds(parent, head)
+    ]
     return {
         "format": 1,
         "about": predictions.about,
@@ -75,13 +84,9 @@ def evaluate(
         },
         "rows": len(frame),
         "patients": int(frame["patient_id"].nunique()),
-        "heads": {head.name: _evaluate_head(head, predictions, aggregation, how) for head in heads},
+        "heads": measured,
         "inconsistency": [
-            _inconsistency(frame, parent, head, at, how)
-            for head in heads
-            for parent in heads
-            if head.parent == parent.name and not head.categorical
-            for at in _pairs_of_thresholds(parent, head)
+            {**pair, "price": price(pair, measured, head, predictions, how)} for head, pair in pairs
         ],
         "subgroups": [
             found
@@ -245,9 +250,17 @@ def truth_of_rows(rows: pd.DataFrame, head: HeadSpec) -> Bools:
 
 
 def _pairs_of_thresholds(parent: HeadSpec, child: HeadSpec) -> dict[str, tuple[float, float]]:
-    """The paper's 0.5 for both, and the thresholds that are served where they differ from it."""
+    """The paper's 0.5 for both, the thresholds that are served, and those of a rule that both have.
+
+    Each pair of thresholds once.
+    """
+    above, below = (operating_points(head) for head in (parent, child))
     pairs = {"0.5": (0.5, 0.5), "served": (parent.threshold, child.threshold)}
-    return pairs if pairs["served"] != pairs["0.5"] else {"0.5": (0.5, 0.5)}
+    pairs |= {name: (above[name], below[name]) for name in above if name in below}
+    names = {
+        thresholds: name for name, thresholds in reversed(pairs.items())
+    }  # the first of equals
+    return {name: thresholds for name, thresholds in pairs.items() if names[thresholds] == name}
 
 
 def _inconsistency(

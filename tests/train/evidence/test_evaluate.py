@@ -94,7 +94,7 @@ def test_sets_of_a_child_by_hand() -> None:
 
 
 def test_inconsistency_by_hand() -> None:
-    half, served = evaluate(BY_HAND, resamples=50)["inconsistency"]
+    half, served, chosen = evaluate(BY_HAND, resamples=50)["inconsistency"]
     # ALNM above .5 with malignancy at or below: a's second image, c's first, d, whose truth is
     # missing.
     assert (half["parent"], half["child"], half["at"]) == ("malignancy", "alnm", "0.5")
@@ -110,6 +110,33 @@ def test_inconsistency_by_hand() -> None:
     # At .41 for both, c's first image is called malignant too.
     assert (served["at"], served["thresholds"]) == ("served", {"parent": 0.41, "child": 0.41})
     assert (served["type_1"]["count"], served["type_2"]["count"]) == (0, 1)
+    # At .2: c's second, whose ALNM is .1, is none; d is, whose malignancy of .2 is not above.
+    assert (chosen["at"], chosen["thresholds"]) == (
+        "sensitivity_0.90",
+        {"parent": 0.2, "child": 0.2},
+    )
+    assert (chosen["type_1"]["count"], chosen["type_2"]["count"], chosen["unknown"]) == (0, 0, 1)
+    # ALNM at .5 in malignant lesions: .7 .6 of .7 .6 .1, and .2 is passed.
+    price = half["price"]
+    assert price["child"]["on"] == "malignancy positive"
+    assert price["child"]["sensitivity"]["value"] == pytest.approx(2 / 3)
+    assert price["child"]["specificity"]["value"] == 1
+    # Malignancy: .9 .8 of .9 .3 .4 .8.
+    assert price["parent"]["sensitivity"]["value"] == pytest.approx(2 / 4)
+    assert price["conditional"] is None
+
+
+def test_the_price_of_a_chain_by_hand() -> None:
+    # P(malignant) .6, P(ALNM given it) .6: the product is .36, and at .5 it misses what the
+    # conditional probability finds.
+    rows = [("a", "x", True, 0.6, True, 0.36), ("b", "x", True, 0.9, False, 0.36)]
+    rows += [("c", "x", True, 0.6, True, 0.24), ("d", "x", False, 0.1, False, 0.05)]
+    chain = dataclasses.replace(small(rows), hierarchy="chain")
+    half, *others = evaluate(chain, resamples=50)["inconsistency"]
+    assert half["price"]["child"]["sensitivity"]["value"] == 0
+    assert half["price"]["conditional"]["sensitivity"]["value"] == 0.5  # .6 and .4
+    assert half["price"]["conditional"]["specificity"]["value"] == 1  # .4
+    assert all(it["price"]["conditional"] is None for it in others)
 
 
 def test_subgroups_by_hand() -> None:
@@ -137,7 +164,7 @@ def none_or_all(found: dict[str, object], n: int, *, events: bool) -> bool:
 
 def test_none_and_all_have_a_wilson_interval_of_patients_everywhere() -> None:
     metrics = evaluate(BY_HAND, resamples=50)
-    half, served = metrics["inconsistency"]
+    half, served, _ = metrics["inconsistency"]
     # No image is a type 1 error at the served points: of a, b, c, e whose malignancy is known, and
     # of c and e, who have benign images.
     assert none_or_all(served["type_1"]["of_all"], 4, events=False)
