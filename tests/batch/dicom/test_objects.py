@@ -1,0 +1,226 @@
+"""The SR, the Secondary Capture and the presentation state of real ultrasound files."""
+
+import io
+import time
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
+
+from batch.dicom import objects, source
+from batch.dicom.errors import CannotWrite
+from handlers.images.decode import decode
+from tests.batch.dicom import ultrasound
+
+
+def made(data: bytes, **changed: object) -> dict[str, Dataset]:
+    read = source.read(data)
+    result = ultrasound.result(**changed)
+    files = objects.make(read, decode(data, result.frame).grey_HW, result)
+    return {kind: pydicom.dcmread(io.BytesIO(file)) for kind, file in files.items()}
+
+
+def items(container: Dataset, *names: str) -> list[Dataset]:
+    """The content items below one whose concept has a meaning of `names`, at any depth."""
+    found = []
+    for item in container.get("ContentSequence", ()):
+        if item.get("ConceptNameCodeSequence", [Dataset()])[0].get("CodeMeaning") in names:
+            found.append(item)
+        found += items(item, *names)
+    return found
+
+
+def meanings(found: list[Dataset]) -> list[str]:
+    return [item.ConceptCodeSequence[0].CodeMeaning for item in found]
+
+
+@pytest.mark.parametrize("name", ultrasound.NAMES)
+def test_every_object_is_valid_and_belongs_to_the_study(name: str, tmp_path: Path) -> None:
+    data = ultrasound.data_of(name)
+    original = pydicom.dcmread(io.BytesIO(data))
+    frame = 7 if "NumberOfFrames" in original else None
+    result = ultrasound.result(frame=frame)
+    read = source.read(data)
+    files = objects.make(read, decode(data, frame).grey_HW, result)
+    assert list(files) == ["sr", "sc", "pr"]
+    for kind, file in files.items():
+        assert ultrasound.check(tmp_path / f"{kind}.dcm", file) == []
+        it = pydicom.dcmread(io.BytesIO(file))
+        assert it.StudyInstanceUID == original.StudyInstanceUID
+        assert str(it.PatientName) == str(original.get("PatientName", ""))
+        assert it.PatientID == original.get("PatientID", "")
+        assert it.SeriesInstanceUID != original.SeriesInstanceUID
+        assert UID(it.SOPInstanceUID).is_valid
+        assert not [element for element in it if element.tag.is_private]
+    assert b"2.25." in files["sr"]
+
+
+def test_the_report_tells_all_that_the_result_says() -> None:
+    report = made(ultrasound.data_of("examples_ybr_color.dcm"), frame=7)["sr"]
+    groups = items(report, "Measurement Group")
+    assert [meanings(items(group, "Finding")) for group in groups] == [
+        ["malignancy"],
+        ["alnm"],
+        ["kind"],
+    ]
+    first, second, third = groups
+    (number,) = items(first, "Probability of cancer")
+    assert float(number.MeasuredValueSequence[0].NumericValue) == 0.832146
+    (threshold,) = items(first, "Decision threshold")
+    assert float(threshold.MeasuredValueSequence[0].NumericValue) == 0.41
+    (level,) = items(second, "Level of the label set")
+    assert float(level.MeasuredValueSequence[0].NumericValue) == 0.9
+    assert meanings(items(first, "Label")) == ["Malignant"]
+    assert meanings(items(first, "Uncertain")) == ["No"]
+    assert meanings(items(second, "Uncertain")) == ["Yes"]
+    assert meanings(items(second, "Label that the image may have")) == ["no ALNM", "ALNM"]
+    assert meanings(items(second, "Probability holds given")) == ["malignant"]
+    assert meanings(items(second, "Label set holds given")) == ["malignant"]
+    assert meanings(items(first, "Warning")) == ["small_roi"]
+    assert [
+        float(items(third, f"Probability of {label}")[0].MeasuredValueSequence[0].NumericValue)
+        for label in "abc"
+    ] == [0.1, 0.2, 0.7]
+    assert not items(third, "Decision threshold", "Uncertain", "Label that the image may have")
+    assert {item.TextValue for item in items(first, "Algorithm Name")} == {"net"}
+    assert {item.TextValue for item in items(first, "Algorithm Version")} == {"1.0"}
+    parameters = {item.TextValue for item in items(first, "Algorithm Parameters")}
+    assert parameters == {"sha256=" + "ab" * 32, "engine=eager"}
+    uids = {items(group, "Tracking Unique Identifier")[0].UID for group in groups}
+    assert len(uids) == 3
+    (region,) = items(first, "Image Region")
+    assert list(region.GraphicData) == [10, 20, 50, 20, 50, 45, 10, 45, 10, 20]
+    reference = region.ContentSequence[0].ReferencedSOPSequence[0]
+    assert reference.ReferencedFrameNumber == 8  # counts from 1
+
+
+def test_the_presentation_state_draws_the_box_on_its_frame() -> None:
+    data = ultrasound.data_of("examples_ybr_color.dcm")
+    state = made(data, frame=7)["pr"]
+    (annotation,) = state.GraphicAnnotationSequence
+    (box,) = annotation.GraphicObjectSequence
+    assert list(box.GraphicData) == [10, 20, 50, 20, 50, 45, 10, 45, 10, 20]
+    assert annotation.ReferencedImageSequence[0].ReferencedFrameNumber == 8
+    text = annotation.TextObjectSequence[0].UnformattedTextValue
+    assert "RESEARCH USE ONLY" in text and "P(malignant) = 0.832" in text
+    assert pydicom.uid.UID(state.SOPClassUID).name.startswith("Color Softcopy")
+
+
+def test_a_grey_image_has_a_grayscale_state_with_its_window() -> None:
+    data = (ultrasound.FILES / "CT_small.dcm").read_bytes()
+    state = made(data, roi=(10, 10, 60, 60))["pr"]
+    assert UID(state.SOPClassUID).name.startswith("Grayscale Softcopy")
+    original = pydicom.dcmread(io.BytesIO(data))
+    assert state.RescaleIntercept == original.RescaleIntercept
+
+
+def test_the_picture_has_the_box_where_the_roi_is() -> None:
+    data = ultrasound.data_of("examples_rgb_color.dcm")
+    picture = made(data)["sc"].pixel_array
+    grey = decode(data, None).grey_HW
+    rows, columns = grey.shape
+    frame = picture[32 : 32 + rows, 8 : 8 + columns]
+    outlined = np.argwhere((frame == (255, 210, 0)).all(axis=2))
+    assert outlined.min(axis=0).tolist() == [20, 10]
+    assert outlined.max(axis=0).tolist() == [44, 49]  # half-open
+    outside = frame[:20, :, 0]
+    assert np.array_equal(outside, grey[:20])
+
+
+def test_another_time_makes_the_same_bytes() -> None:
+    data = ultrasound.data_of("examples_rgb_color.dcm")
+    read, frame = source.read(data), decode(data, None).grey_HW
+    first = objects.make(read, frame, ultrasound.result())
+    time.sleep(1.1)  # the clock of DICOM's times
+    assert objects.make(source.read(data), frame, ultrasound.result()) == first
+
+
+def test_another_box_frame_or_model_makes_other_objects() -> None:
+    read = source.read(ultrasound.data_of("examples_ybr_color.dcm"))
+    other = ultrasound.Model(name="net", version="1.0", sha256="cd" * 32, engine="eager")
+    results = [
+        ultrasound.result(frame=0),
+        ultrasound.result(frame=1),
+        ultrasound.result(frame=0, roi=(10, 20, 50, 46)),
+        ultrasound.result(frame=0, model=other),
+    ]
+    uids = {objects.sop_instance_uid(kind, read, it) for it in results for kind in objects.KINDS}
+    assert len(uids) == 12
+    explained = ultrasound.result(frame=0, explain="gradcam")
+    assert objects.sop_instance_uid("sc", read, explained) not in uids
+    assert objects.sop_instance_uid("sr", read, explained) in uids
+
+
+@pytest.mark.parametrize(
+    ("character_set", "name"),
+    [
+        (["ISO 2022 IR 6", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        ("ISO_IR 192", "Wang^XiaoDong=王^小東"),
+        ("ISO_IR 100", "Müller^Ännchen"),
+        ("ISO_IR 144", "Люкceмбypг"),
+    ],
+)
+def test_names_keep_their_letters(
+    character_set: str | list[str], name: str, tmp_path: Path
+) -> None:
+    data = ultrasound.data_of(
+        "examples_rgb_color.dcm", SpecificCharacterSet=character_set, PatientName=name
+    )
+    for kind, dataset in made(data).items():
+        assert str(dataset.PatientName) == name
+        assert ultrasound.check(tmp_path / f"{kind}.dcm", ultrasound.encoded(dataset)) == []
+
+
+def test_letters_of_an_unknown_set_are_not_guessed() -> None:
+    data = ultrasound.data_of(
+        "examples_rgb_color.dcm", SpecificCharacterSet="ISO_IR 100", PatientName="Müller"
+    ).replace(b"ISO_IR 100", b"          ")
+    with pytest.raises(CannotWrite, match="SpecificCharacterSet") as raised:
+        source.read(data)
+    assert "ller" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("elements", "code"),
+    [
+        ({"StudyInstanceUID": None}, "uid_missing"),
+        ({"SeriesInstanceUID": ""}, "uid_missing"),
+        ({"SOPInstanceUID": "1.02.3"}, "uid_missing"),
+    ],
+)
+def test_what_cannot_be_referred_to_is_named(elements: dict[str, object], code: str) -> None:
+    data = ultrasound.data_of("examples_rgb_color.dcm", **elements)
+    with pytest.raises(CannotWrite) as raised:
+        source.read(data)
+    assert raised.value.code == code
+    assert next(iter(elements)) in str(raised.value)
+
+
+def test_dates_and_sexes_that_are_none_stay_empty(tmp_path: Path) -> None:
+    data = ultrasound.data_of(
+        "examples_rgb_color.dcm",
+        StudyDate="1997.04.24",
+        StudyTime="10:20:30",
+        PatientBirthDate="unknown",
+        PatientSex="W",
+    )
+    report = made(data)["sr"]
+    assert (report.StudyDate, report.StudyTime) == ("19970424", "102030")
+    assert (report.PatientBirthDate, report.PatientSex) == ("", "")
+
+
+def test_times_are_of_the_zone_of_the_image() -> None:
+    data = ultrasound.data_of("examples_rgb_color.dcm", TimezoneOffsetFromUTC="+0900")
+    report = made(data)["sr"]
+    assert (report.ContentDate, report.ContentTime) == ("20261127", "150000")
+    assert report.TimezoneOffsetFromUTC == "+0900"
+
+
+def test_labels_that_no_concept_holds_are_named() -> None:
+    heads = {"malignancy": ("benign", "malignant"), "kind": ("x" * 50, "y" * 49)}
+    assert objects.check_text(heads) == ["kind: " + "x" * 50]
