@@ -86,10 +86,12 @@ def write_evaluation(
     seed: int = 0,
     more: Mapping[str, Callable[[Path], object]] = {},
     aggregation: Aggregation = "mean",
+    jitter: Sequence[Json] = (),
 ) -> Json:
     """Evaluate and write `FILES` into `out`, complete or not at all; returns the metrics.
 
-    `more`: further files by name, each with what writes it at a path.
+    `more`: further files by name, each with what writes it at a path. `jitter`: what
+    `jitter.jitter` found.
 
     Raises:
         UserError: `out` holds other things, or a probability is not one.
@@ -97,6 +99,7 @@ def write_evaluation(
     if not more:
         check_out(out)
     metrics = evaluate(predictions, resamples=bootstrap, seed=seed, aggregation=aggregation)
+    metrics["roi_jitter"] = list(jitter)
     page = render(metrics, gallery, cam_profile or {}, predictions.characteristics)
     out.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
