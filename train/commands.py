@@ -215,9 +215,11 @@ def describe(
 
 
 _TRAIN_HELP = """\
-Usage: sonode train {fit,validate,test} --config YAML --data.cohort DIR --out DIR
+Usage: sonode train {fit,folds,validate,test} --config YAML --data.cohort DIR --out DIR
 
   fit       train; the same command resumes an interrupted run
+  folds     measure by folds of patients (--data.folds K or COLUMN; 5 unless given);
+            --refit trains one more network on every patient
   validate  metrics of OUT's checkpoint on the validation part
   test      metrics of OUT's checkpoint on the test part
 
@@ -227,13 +229,19 @@ Configurations: train/configs/paper.yaml, train/configs/demo.yaml"""
 
 
 def train(context: typer.Context) -> None:
-    """Train a network by a YAML configuration, validate it, or test it."""
+    """Train a network by a YAML configuration, by folds of patients too, validate or test it."""
     arguments = context.args
     if not arguments or arguments[0] in ("--help", "-h"):
         say(_TRAIN_HELP)
         return
+    if arguments[0] == "folds":
+        from train.evidence.folds import train_folds
+
+        refit = "--refit" in arguments
+        train_folds([it for it in arguments[1:] if it != "--refit"], refit=refit)
+        return
     if arguments[0] not in ("fit", "validate", "test"):
-        raise UserError(f"train {arguments[0]}: unknown step; give fit, validate or test")
+        raise UserError(f"train {arguments[0]}: unknown step; give fit, folds, validate or test")
     from train.fitting.cli import run
 
     run(arguments)

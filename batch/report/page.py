@@ -79,7 +79,7 @@ def _histogram(what: str, counts: Sequence[int], reference: Sequence[int] | None
     )
     line = f'<polyline points="{steps}" fill="none" stroke="currentColor"/>' if others else ""
     side = width * len(counts)
-    legend = "line: validation part of the training" if others else "the card has no reference"
+    legend = "line: what the training was judged on" if others else "the card has no reference"
     return (
         f'<figure><svg width="{side}" height="{height + 18}" role="img">{bars}{line}'
         f'<text x="0" y="{height + 15}" font-size="12" fill="currentColor">0</text>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -42,12 +43,21 @@ def folds_of(cohort: Cohort, folds: int | str, seed: int) -> Texts:
     drawn = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)
     stratum_P = _strata(table, of_row_N)
     fold_P = np.empty(len(patients_P), dtype=object)
+    if folds > np.bincount(stratum_P).max():
+        raise UserError(
+            f"data.folds {folds}: no {folds} patients share malignancy and ALNM; give fewer folds"
+        )
     with warnings.catch_warnings():
         # A stratum of fewer patients than folds is in some folds alone, as it must be.
         warnings.filterwarnings("ignore", ".*least populated class.*")
         for number, (_, kept_aside) in enumerate(drawn.split(fold_P, stratum_P, group_P), start=1):
             fold_P[kept_aside] = str(number)
     return fold_P[of_row_N]
+
+
+def fold_names(fold_N: Iterable[str]) -> list[str]:
+    """Each fold once, in order: numbers by value."""
+    return sorted(set(fold_N), key=lambda it: (not it.isdecimal(), it.zfill(12)))
 
 
 def groups_of(cohort: Cohort) -> npt.NDArray[np.int_]:
@@ -74,7 +84,7 @@ def _of_column(cohort: Cohort, name: str) -> Texts:
         has = ", ".join(cohort.partitions) or "none"
         raise UserError(
             f"data.folds {name}: the cohort has no such column (columns of folds: {has}); give "
-            "one of its columns, or a number of folds to draw"
+            "one of its columns, or a number from 2 on to draw so many"
         )
     if blank := int(table[name].isna().sum()):
         raise UserError(f"data.folds {name}: the column is blank in {blank} rows; fill it in")

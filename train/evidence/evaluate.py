@@ -13,6 +13,7 @@ from model_def.heads import HeadSpec, Hierarchy
 from sonode.console import UserError
 from train.cohorts.labels import absent_given, measured_on
 from train.evidence.coherence import price
+from train.evidence.fold_figures import FOLD, measure_folds
 from train.evidence.measures import (
     Json,
     Resampling,
@@ -85,6 +86,12 @@ def evaluate(
         "rows": len(frame),
         "patients": int(frame["patient_id"].nunique()),
         "heads": measured,
+        "folds": {
+            head.name: {"on": on, **measure_folds(head, frame[its.rows], aggregation, how)}
+            for head in heads
+            if FOLD in frame and not head.categorical
+            for on, its in list(sets_of(head, heads, frame).items())[:1]
+        },
         "inconsistency": [
             {**pair, "price": price(pair, measured, head, predictions, how)} for head, pair in pairs
         ],

@@ -94,7 +94,7 @@ def calibrate(
         chosen = {rule: choose_threshold(truth_N, p_N, rule) for rule in rules}
         points = {"0.5": 0.5, **{rule: at for rule, at in chosen.items() if at is not None}}
         if operating_point not in points:
-            say(f"head {head.name}: validation gives no {operating_point} threshold; 0.5 is kept")
+            say(f"head {head.name}: no {operating_point} threshold in the data; 0.5 is kept")
         facts = {"operating_points": points, "threshold": points.get(operating_point, 0.5)}
         done.append(head.model_copy(update=facts))
     sure = with_label_sets(done, hierarchy, probability_NL, learned_NK.numpy(), patient_N)
@@ -237,14 +237,14 @@ def _chosen(rows: _Rows, patient_N: npt.NDArray[Any]) -> tuple[float, str]:
     )
     if patients < FEWEST_PATIENTS or fewest < FEWEST_OF_A_LABEL:
         return 1.0, (
-            f"{patients} validation patients, {fewest} of the rarest label, are too few; "
+            f"{patients} labelled patients, {fewest} of the rarest label, are too few; "
             f"calibration needs {FEWEST_PATIENTS} and {FEWEST_OF_A_LABEL}"
         )
     temperature, _ = rows.fit()
     for bound in TEMPERATURES:
         if math.isclose(temperature, bound, rel_tol=0.01):
             return 1.0, (
-                f"the fit ran into the bound {bound:.2g}: the {patients} validation patients are "
+                f"the fit ran into the bound {bound:.2g}: the {patients} labelled patients are "
                 "too few or too easy to separate"
             )
     fitted = alone = 0.0

@@ -9,7 +9,7 @@ import warnings
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import yaml
@@ -24,14 +24,16 @@ from sonode.console import UserError, say, table
 from sonode.yaml_keys import refuse_duplicate_keys
 from train.cohorts.split import Part
 from train.fitting import resume
-from train.fitting.datamodule import CohortData, split_remarks
+from train.fitting.datamodule import ALL, CohortData, split_remarks
 from train.fitting.epoch_lines import EpochLines, shown
 from train.fitting.export import export
 from train.fitting.leakage import check_unseen, seen_before
 from train.fitting.precision import best_precision
 from train.fitting.task import MultiTask
 
+RECORD = "config.yaml"  # of a run, inside OUT
 CHECKPOINT = "checkpoint"  # what is packed, inside OUT
+Keep = Literal["loss", "last"]
 
 
 class TrainCLI(LightningCLI):
@@ -48,6 +50,19 @@ class TrainCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what Lightning does not have."""
         parser.add_argument("--out", type=Path, required=True, help="Folder of the checkpoint.")
+        parser.add_argument(
+            "--keep",
+            type=Keep,
+            default="loss",
+            help="Which epoch is exported: that of the lowest validation `loss` once temperatures "
+            "are fitted, or the `last`.",
+        )
+        parser.add_argument(
+            "--pooled",
+            type=Path | None,
+            default=None,
+            help="What `sonode train folds` found, for its last network on every patient.",
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Read YAML and flags."""
@@ -60,13 +75,20 @@ class TrainCLI(LightningCLI):
             # Here, so that it stands in config.yaml: a run goes on in the precision it began with,
             # whatever the machine that it goes on on has.
             if self.config["subcommand"] == "fit":
-                begun = resume.precision_of(self.settings.out)
-                trainer.precision = begun or best_precision(trainer.accelerator)
+                begun = self.begun()
+                trainer.precision = (begun and resume.precision_of(begun)) or best_precision(
+                    trainer.accelerator
+                )
             else:
                 trainer.precision = "32-true"  # as in `sonode evaluate`: one checkpoint, one figure
         seed = self.settings.seed_everything
         if isinstance(seed, bool) or seed < 0:
             raise UserError(f"--seed_everything {seed}: must be a non-negative integer")
+
+    def begun(self) -> Path | None:
+        """The record of the interrupted run that would go on; None where there is none."""
+        out: Path = self.settings.out
+        return out / RECORD if (out / resume.RUN / resume.LAST).exists() else None
 
     def instantiate_classes(self) -> None:
         """Build trainer, task and data from the settings."""
@@ -86,7 +108,7 @@ class TrainCLI(LightningCLI):
         given = self.config_init[str(self.subcommand)].trainer
         if given.default_root_dir is not None:
             raise UserError("--trainer.default_root_dir: is below --out; give only --out")
-        self.best = ModelCheckpoint(run, "best", monitor="val_calibrated_loss")
+        best = ModelCheckpoint(run, "best", monitor="val_calibrated_loss")
         # A rule of its own: `save_last` writes only where a best one is written, too.
         latest = ModelCheckpoint(
             run,
@@ -94,6 +116,7 @@ class TrainCLI(LightningCLI):
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
+        self.kept = best if self.settings.keep == "loss" else latest
         self.csv = CSVLogger(run, name="", version="csv")
         # Of a training alone: a logger of `test` would begin the files anew.
         loggers = (
@@ -104,8 +127,14 @@ class TrainCLI(LightningCLI):
         kwargs = {
             "default_root_dir": run,
             # The user's own come first: what they do is theirs, what is logged is complete.
-            "callbacks": [*_several(given.callbacks), self.best, latest, EpochLines()],
+            "callbacks": [
+                *_several(given.callbacks),
+                *([best] if self.settings.keep == "loss" else []),
+                latest,
+                EpochLines(self.settings.keep),
+            ],
             "logger": given.logger is not False and [*_several(given.logger), *loggers],
+            **({"limit_val_batches": 0} if self.datamodule.fold == ALL else {}),
             **kwargs,
         }
         return super().instantiate_trainer(**kwargs)
@@ -116,9 +145,14 @@ class TrainCLI(LightningCLI):
         out: Path = self.settings.out
         if (out / CHECKPOINT).exists():
             raise UserError(f"--out {out}: holds a finished checkpoint; give another folder")
-        record = out / "config.yaml"
-        cohort = self.datamodule.cohort
-        text = f"# cohort sha256 {cohort.sha256}\n{self.parser.dump(self.config)}"
+        record, text = out / RECORD, self.record()
+        if (self.datamodule.fold == ALL) != (self.settings.pooled is not None):
+            raise UserError(
+                f"data.fold {self.datamodule.fold}, pooled {self.settings.pooled}: a network on "
+                "every patient has figures of folds alone; give `sonode train folds --refit`"
+            )
+        if self.datamodule.fold == ALL and self.settings.keep != "last":
+            raise UserError("--keep loss: no patient is kept aside to choose by; give --keep last")
         if self.trainer.is_global_zero:
             which = f"data.split_seed {self.datamodule.split_seed}"
             if self.datamodule.folds is not None:
@@ -153,20 +187,28 @@ class TrainCLI(LightningCLI):
             arguments.ckpt_path, arguments.weights_only = str(last), True
         record.write_text(text)
 
+    def record(self) -> str:
+        """The cohort's digest and the settings: a run that goes on has the same."""
+        digest = self.datamodule.cohort.sha256
+        return f"# cohort sha256 {digest}\n{self.parser.dump(self.config)}"
+
     def after_fit(self) -> None:
-        """Export the weights of the best epoch by validation loss, calibrated, with their card."""
+        """Export the weights of the epoch that is kept, calibrated, with their card."""
         if not self.trainer.is_global_zero:
             return
-        if not self.best.best_model_path:
+        if not self.kept.best_model_path:
             raise UserError(
                 "trainer: no epoch was finished, so there is no checkpoint; "
                 "give max_epochs of at least 1, and no fast_dev_run"
             )
         epoch = export(
-            *(self.best.best_model_path, self.model, self.datamodule, self.trainer),
+            *(self.kept.best_model_path, self.model, self.datamodule, self.trainer),
             *(self.settings.seed_everything, self.seen_before, self.settings.out / CHECKPOINT),
+            keep=self.settings.keep,
+            pooled=self.settings.pooled,
         )
-        say(f"checkpoint of epoch {epoch + 1}: {self.settings.out / CHECKPOINT}")
+        why = "the last" if self.settings.keep == "last" else "lowest validation loss"
+        say(f"checkpoint of epoch {epoch + 1} ({why}): {self.settings.out / CHECKPOINT}")
 
     def before_validate(self) -> None:
         """Evaluate the exported checkpoint, not fresh weights."""
@@ -239,8 +281,8 @@ def _several(given: Any) -> list[Any]:
     return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
-def run(arguments: list[str]) -> None:
-    """Run `fit`, `validate` or `test` with Lightning's arguments.
+def run(arguments: list[str], kind: type[TrainCLI] = TrainCLI) -> TrainCLI:
+    """Run `fit`, `validate` or `test` with Lightning's arguments; `kind` may do another thing.
 
     Raises:
         UserError: an unknown or unreadable setting, named with the reason.
@@ -256,7 +298,7 @@ def run(arguments: list[str]) -> None:
     set_loader("yaml", _load_yaml, (yaml.YAMLError,))
     try:
         with ExitStack() as held:
-            TrainCLI(
+            return kind(
                 held,
                 MultiTask,
                 CohortData,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from model_def.heads import HeadSpec
 from model_def.preprocessing import Pixels, Preprocessing, crop, resize
 from sonode.console import UserError, progress, say
 from train.cohorts.cohort import ROI_COLUMNS, Cohort, load_cohort, read_image
-from train.cohorts.folds import folds_of
+from train.cohorts.folds import fold_names, folds_of
 from train.cohorts.labels import UnknownLabelsError, label_codes
 from train.cohorts.split import PARTS, SPLIT, UNEVEN, Part, balance, closest_seed, parts_of
 from train.fitting.augment import Augmentation, augmentation
@@ -185,13 +185,7 @@ class CohortData(lightning.LightningDataModule):
             for index, is_malignant in enumerate(malignant_N):
                 if part[index] != "test" and not is_malignant:
                     part[index] = None
-        crops: list[Pixels] = []
-        image, frame = "", np.empty((0, 0), np.uint8)
-        for index in progress(range(len(table)), total=len(table), what="cutting crops"):
-            if table["image"].iloc[index] != image:
-                image = table["image"].iloc[index]
-                frame = read_image(self.cohort.image_path(index))
-            crops.append(crop(frame, self.cohort.roi(index), facts).copy())
+        crops = self.crops_of(range(len(table)), facts)
         wanted = PARTS if self.folds is None and self.fold is None else set(self.part_of_row)
         for name in PARTS:
             chosen = [index for index, its in enumerate(part) if its == name]
@@ -226,6 +220,17 @@ class CohortData(lightning.LightningDataModule):
         nothing = pd.Series([None] * len(table), table.index, dtype=pd.ArrowDtype(pa.float64()))
         return table.assign(**dict.fromkeys(absent, nothing))
 
+    def crops_of(self, rows: Sequence[int], facts: Preprocessing) -> list[Pixels]:
+        """The crops of those rows at their own resolution; each image is read once in a row."""
+        crops: list[Pixels] = []
+        image, frame = "", np.empty((0, 0), np.uint8)
+        for row in progress(rows, total=len(rows), what="cutting crops"):
+            if self.cohort.table["image"].iloc[row] != image:
+                image = self.cohort.table["image"].iloc[row]
+                frame = read_image(self.cohort.image_path(row))
+            crops.append(crop(frame, self.cohort.roi(row), facts).copy())
+        return crops
+
     def patients(self, name: str) -> int:
         """How many patients are in that part, of those whose lesions it holds."""
         return int(self.cohort.table["patient_id"].iloc[self.indices[name]].nunique())
@@ -253,23 +258,13 @@ class CohortData(lightning.LightningDataModule):
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type != "cpu"
         return min(8, max(1, joblib.cpu_count() - 1)) if on_gpu else 0
 
-    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Validation batches in cohort order; of several processes each goes through all.
-
-        None where no patient is kept aside.
-        """
-        if not self.indices["val"]:
-            return []
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Validation batches in cohort order; of several processes each goes through all."""
         return DataLoader(self.parts["val"], self.batch_size, num_workers=self._workers())
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Test batches in cohort order."""
         return DataLoader(self.parts["test"], self.batch_size, num_workers=self._workers())
-
-
-def fold_names(fold_N: Iterable[str]) -> list[str]:
-    """Each fold once, in order: numbers by value."""
-    return sorted(set(fold_N), key=lambda it: (not it.isdecimal(), it.zfill(12)))
 
 
 def split_remarks(data: CohortData, heads: Sequence[HeadSpec]) -> Iterator[str]:
@@ -279,6 +274,8 @@ def split_remarks(data: CohortData, heads: Sequence[HeadSpec]) -> Iterator[str]:
     shares of the labels than the cohort has. A head with a parent learns from the parent's
     positives and is measured there, so only their labels count.
     """
+    if data.fold == ALL:
+        return
     cohort, split_seed = data.cohort, data.split_seed
     labels_NK = child_labels(label_matrix(cohort.table, heads), heads, "independent", "mask")
     patients = list(cohort.table["patient_id"])

@@ -17,6 +17,9 @@ from train.fitting.task import HeadAuc
 class EpochLines(Callback):
     """One plain line an epoch: what a person needs to see whether it learns."""
 
+    def __init__(self, keep: str) -> None:
+        self.keep = keep
+
     def on_fit_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Say what the cached crops take: a cohort that does not fit is better known at once.
 
@@ -27,6 +30,11 @@ class EpochLines(Callback):
             sizes = [its.nbytes for part in data.parts.values() for its in part.crops]
             say(f"{len(sizes)} crops as they were stored, {sum(sizes) / 2**20:.0f} MiB of memory")
             say(f"precision {trainer.precision}, processes {trainer.world_size}")
+            say(
+                "epoch to keep: the last; nothing is chosen on a validation part"
+                if self.keep == "last"
+                else "epoch to keep: the one whose validation loss, temperatures fitted, is lowest"
+            )
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Start the epoch's clock."""
@@ -35,7 +43,8 @@ class EpochLines(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """Print losses, validation AUCs and seconds."""
         values = trainer.callback_metrics
-        if "val_loss" not in values:
+        aside = len(trainer.datamodule.parts["val"])  # type: ignore[attr-defined]
+        if aside and "val_loss" not in values:
             raise UserError(
                 "trainer: validation is switched off, and the checkpoint is chosen by its loss; "
                 "leave limit_val_batches and check_val_every_n_epoch as they are"
@@ -47,11 +56,14 @@ class EpochLines(Callback):
             )
         if not trainer.is_global_zero:
             return
-        aucs = ", ".join(f"{name} {shown(found)}" for name, found in primary(module.aucs).items())
+        judged = ""
+        if aside:
+            aucs = (f"{name} {shown(found)}" for name, found in primary(module.aucs).items())
+            # The loss that decides, not the plain one: that one is in the CSV alone.
+            judged = f", validation {values['val_calibrated_loss']:.3f}, AUC {', '.join(aucs)}"
         say(
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: "
-            f"loss {values['train_loss']:.3f}, validation {values['val_loss']:.3f}, "
-            f"AUC {aucs} ({time.monotonic() - self.started:.0f} s)"
+            f"loss {values['train_loss']:.3f}{judged} ({time.monotonic() - self.started:.0f} s)"
         )
 
 

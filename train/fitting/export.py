@@ -1,4 +1,4 @@
-"""The checkpoint that is packed: the best epoch's weights, calibrated, with their model card."""
+"""The checkpoint that is packed: the kept epoch's weights, calibrated, with their model card."""
 
 from __future__ import annotations
 
@@ -12,75 +12,82 @@ import torch
 
 from model_def import checkpoint, outliers
 from model_def.network import RESNETS
+from model_def.outliers import Floats
 from sonode.console import say
-from train.fitting.calibration import calibrate, score_histograms
 from train.fitting.datamodule import CohortData
 from train.fitting.leakage import IMAGES, images_of
-from train.fitting.losses import spoken_of
-from train.fitting.outliers import flag
+from train.fitting.outliers import fit, flag
+from train.fitting.pooled import HELD_OUT, calibrated, held_out_bytes, read_pooled
 from train.fitting.predictions import logits_and_features_of
 from train.fitting.task import MultiTask
 
 
 def export(
-    best_path: str,
+    kept_path: str,
     model: MultiTask,
     data: CohortData,
     trainer: lightning.Trainer,
     seed: int,
     seen_before: pa.Table | None,
     folder: Path,
+    *,
+    keep: str,
+    pooled: Path | None = None,
 ) -> int:
-    """Write the checkpoint of Lightning's best one at `best_path`; returns its epoch, from 0.
+    """Write the checkpoint of Lightning's one at `kept_path`; returns its epoch, from 0.
 
     `seed`: that of the training. `seen_before`: the images that the weights it began with had seen.
+    `keep`: by which rule the epoch was chosen. `pooled`: of `train.fitting.pooled`, where no
+    patient was kept aside. A fold's checkpoint has what it says of the fold beside it, see
+    `HELD_OUT`.
+
+    Raises:
+        UserError: `pooled` is of other heads.
     """
-    best = torch.load(best_path, weights_only=True, map_location="cpu")
+    best = torch.load(kept_path, weights_only=True, map_location="cpu")
     prefix = "network."
     state = best["state_dict"].items()
     model.network.load_state_dict({name.removeprefix(prefix): value for name, value in state})
-    validation = data.parts["val"]
-    patients = data.cohort.table["patient_id"].iloc[data.indices["val"]].tolist()
     network, facts = model.network.cpu(), model.preprocessing
-    logits_NL, features_NC = logits_and_features_of(network, validation, facts)
-    heads, account = calibrate(
-        logits_NL,
-        validation.labels_NK,
-        spoken_of(
-            model.heads,
-            model.hierarchy,
-            model.loss.parent_negative,
-            malignant_only=data.malignant_only,
-        ),
-        model.hierarchy,
-        model.loss.parent_negative,
-        model.operating_point,
-        patients,
-    )
-    distance, limit = flag(
-        lambda: logits_and_features_of(network, data.parts["train"], facts)[1],
-        features_NC,
-        patients,
-    )
-    if limit.why is not None:
-        say(f"no out-of-distribution flag: {limit.why}")
+
+    def training() -> Floats:
+        return logits_and_features_of(network, data.parts["train"], facts)[1]
+
+    beside = {IMAGES: images_of(data, seen_before)}
+    distance = None
+    if pooled is not None:
+        found = read_pooled(pooled, [head.name for head in model.heads])
+        if found.out_of_distribution.limit is not None:
+            distance = fit(training())
+    else:
+        aside, rows = data.parts["val"], data.indices["val"]
+        logits_NL, features_NC = logits_and_features_of(network, aside, facts)
+        patients = data.cohort.table["patient_id"].iloc[rows].tolist()
+        distance, limit = flag(training, features_NC, patients)
+        found = calibrated(model, data, logits_NL, aside.labels_NK, rows, limit)
+        if data.fold is not None:
+            scores_N = (distance or fit(training())).scores(features_NC)
+            beside[HELD_OUT] = held_out_bytes(rows, logits_NL, scores_N)
+    if found.out_of_distribution.why is not None:
+        say(f"no out-of-distribution flag: {found.out_of_distribution.why}")
+    if distance is not None:
+        beside[outliers.FILE] = distance.content()
     epoch = int(best["epoch"])
     card = checkpoint.ModelCard(
         architecture=model.architecture,
-        heads=heads,
+        heads=found.heads,
         hierarchy=model.hierarchy,
         preprocessing=model.preprocessing,
-        out_of_distribution=limit,
+        out_of_distribution=found.out_of_distribution,
         training={
             **provenance(model, data, trainer, seed, epoch),
-            "temperatures": account,
-            # Of the validation part: what the batch's report holds its scores against.
-            "score_reference": score_histograms(logits_NL, heads, model.hierarchy),
+            "keep": keep,
+            "temperatures": found.temperatures,
+            # Of the validation part or the folds: what the batch's report holds its scores against.
+            "score_reference": found.score_reference,
+            **({} if found.figures is None else {"figures": found.figures}),
         },
     )
-    beside = {IMAGES: images_of(data, seen_before)}
-    if distance is not None:
-        beside[outliers.FILE] = distance.content()
     checkpoint.save(folder, model.network.float(), card, beside)
     return epoch
 

@@ -6,7 +6,6 @@ Shapes in names: N images, C features.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,12 +48,27 @@ def flag(
     `features_NC`: of calibration images, which the network did not learn from (see
     `conformal.bound` for how a patient with several images counts).
     """
-    patients = len(set(np.asarray(patient_N, dtype=str).tolist()))
-    needed = patients_needed(1 - FALSE_ALARMS)
-    facts: dict[str, Any] = {"false_alarms": FALSE_ALARMS, "patients": patients}
-    if patients < needed:
-        why = f"{patients} calibration patients are too few; {FALSE_ALARMS:g} needs {needed}"
-        return None, OutlierLimit(**facts, limit=None, why=why)
+    if (limit := _too_few(patient_N)) is not None:
+        return None, limit
     distance = fit(training())
-    limit = bound(distance.scores(features_NC), patient_N, 1 - FALSE_ALARMS)
-    return distance, OutlierLimit(**facts, limit=limit)
+    return distance, limit_of(distance.scores(features_NC), patient_N)
+
+
+def limit_of(score_N: npt.NDArray[np.float64], patient_N: npt.ArrayLike) -> OutlierLimit:
+    """The limit from the scores of calibration images, of one network or of a network a fold."""
+    if (limit := _too_few(patient_N)) is not None:
+        return limit
+    found = bound(score_N, patient_N, 1 - FALSE_ALARMS)
+    return OutlierLimit(false_alarms=FALSE_ALARMS, patients=_count(patient_N), limit=found)
+
+
+def _too_few(patient_N: npt.ArrayLike) -> OutlierLimit | None:
+    patients, needed = _count(patient_N), patients_needed(1 - FALSE_ALARMS)
+    if patients >= needed:
+        return None
+    why = f"{patients} calibration patients are too few; {FALSE_ALARMS:g} needs {needed}"
+    return OutlierLimit(false_alarms=FALSE_ALARMS, patients=patients, limit=None, why=why)
+
+
+def _count(patient_N: npt.ArrayLike) -> int:
+    return len(set(np.asarray(patient_N, dtype=str).tolist()))

@@ -150,8 +150,10 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
     frame = facts_of(data.cohort, rows)
     labels_NK = data.parts[name].labels_NK
     frame = with_answers(frame, labels_NK, torch.cat(logits), card.heads, card.hierarchy)
+    figures = card.training.get("figures")
     about = {
         "part": part,
+        **({} if figures is None else {"statement": figures["statement"]}),
         "cohort": {
             "name": data.cohort.name,
             "sha256": data.cohort.sha256,

@@ -36,12 +36,10 @@ def lock(out: Path) -> IO[str]:
     return file
 
 
-def precision_of(out: Path) -> str | None:
-    """The precision that the interrupted run in `out` began with; None where there is no run."""
-    if not (out / RUN / LAST).exists():
-        return None
+def precision_of(record: Path) -> str | None:
+    """The precision that the run of this record began with; None where it does not say."""
     with suppress(OSError, yaml.YAMLError, KeyError, TypeError):  # refused later, by name
-        return str(yaml.safe_load((out / "config.yaml").read_text())["fit"]["trainer"]["precision"])
+        return str(yaml.safe_load(record.read_text())["fit"]["trainer"]["precision"])
     return None
 
 

@@ -70,7 +70,7 @@ def test_the_page_shows_the_run_and_no_one_in_it(
     assert "<figcaption>malignancy: probability of 9 rows" in text
     assert "<figcaption>alnm given malignant: probability of 9 rows" in text
     assert "is about malignant lesions only" in text
-    assert "line: validation part of the training" in text
+    assert "line: what the training was judged on" in text
     assert "the card has no reference" in text  # of the other head
     assert "Scores have shifted" in text
     record = (page.parent / "run.json").read_text()

@@ -151,7 +151,7 @@ def test_runs_are_made_once_and_counted(
         for head in card.heads:
             told = card.training["temperatures"][head.name]
             assert (head.temperature, told["temperature"]) == (1, 1)
-            assert f"{told['patients']} validation patients" in told["why"]
+            assert f"{told['patients']} labelled patients" in told["why"]
 
     def refuse(*_: Any) -> None:
         raise AssertionError("trained again")

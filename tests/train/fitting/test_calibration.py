@@ -146,10 +146,10 @@ def test_what_validation_cannot_decide_is_kept_and_reported(
     assert (alnm.temperature, alnm.threshold) == (1, 0.5)
     assert "youden" not in malignancy.operating_points
     said = capsys.readouterr().out
-    kept = "temperature 1 is kept: {} validation patients, 0 of the rarest label"
+    kept = "temperature 1 is kept: {} labelled patients, 0 of the rarest label"
     assert f"head malignancy: {kept.format(30)}, are too few" in said
     assert f"head alnm: {kept.format(0)}" in said
-    assert "head malignancy: validation gives no youden threshold" in said
+    assert "head malignancy: no youden threshold in the data" in said
 
 
 def test_a_categorical_head_has_a_temperature_and_no_threshold() -> None:
@@ -221,11 +221,11 @@ def test_patients_carry_a_temperature_not_their_images() -> None:
             assert told["a"]["why"].startswith("cross-validated cross entropy 0.")
         else:
             assert head.temperature == 1
-            assert "20 validation patients, 20 of the rarest label" in told["a"]["why"]
+            assert "20 labelled patients, 20 of the rarest label" in told["a"]["why"]
     labels[:] = 0
     labels[:4] = 1
     _, told = account(logits, labels, [str(row) for row in range(400)])
-    assert "400 validation patients, 4 of the rarest label" in told["a"]["why"]
+    assert "400 labelled patients, 4 of the rarest label" in told["a"]["why"]
 
 
 def test_without_a_gain_by_cross_validation_the_temperature_is_1() -> None:

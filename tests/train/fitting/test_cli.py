@@ -1,6 +1,7 @@
 import hashlib
 import itertools
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -182,6 +183,17 @@ def test_the_state_of_each_epoch_is_kept_not_of_the_best_alone(
         for name in ("best.ckpt", "last.ckpt")
     ]
     assert epochs == [0, 1]
+    # What decides is what is shown.
+    assert "epoch to keep: the one whose validation loss, temperatures fitted, is lowest" in (
+        done.stdout
+    )
+    assert "checkpoint of epoch 1 (lowest validation loss)" in done.stdout
+    shown = re.findall(r"epoch \d/2: .* validation (\d\.\d{3}),", done.stdout)
+    assert float(shown[1]) == float(shown[0]) + 1
+    done = train("fit", phantom.folder, tmp_path / "last", "--trainer.max_epochs=2", "--keep=last")
+    assert "epoch to keep: the last" in done.stdout
+    assert "checkpoint of epoch 2 (the last)" in done.stdout
+    assert not (tmp_path / "last" / "run" / "best.ckpt").exists()
 
 
 def test_two_trainings_do_not_write_into_one_folder(phantom: Cohort, tmp_path: Path) -> None:
@@ -213,6 +225,9 @@ def test_two_trainings_do_not_write_into_one_folder(phantom: Cohort, tmp_path: P
         (["--seed_everything=false"], "--seed_everything False: must be a non-negative integer"),
         (["--trainer.accelerator=gpu"], "No supported gpu backend found"),
         (["--trainer.enable_checkpointing=false"], "enable_checkpointing"),
+        (["--keep=best"], "keep"),
+        (["--data.folds=3", "--data.fold=4"], "data.fold 4: give the fold to keep aside (1, 2, 3)"),
+        (["--data.folds=3", "--data.fold=all"], "has figures of folds alone"),
         (["--trainer.default_root_dir=/tmp"], "default_root_dir: is below --out"),
     ],
 )

@@ -1,0 +1,59 @@
+"""ROC AUC of each fold beside the pooled one, and their mean with an interval."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from model_def.heads import HeadSpec
+from train.cohorts.folds import fold_names
+from train.evidence.measures import Json, Resampling, as_json, why_undefined
+from train.evidence.units import Aggregation, any_of, first_rows, score_of, unit_codes
+from train.statistics.binary import roc_auc
+from train.statistics.bootstrap import bootstrap
+from train.statistics.folds import mean_of_folds
+
+FOLD = "fold"  # the column of predictions that says which network scored a row
+UNITS = ("image", "patient")
+
+
+def measure_folds(
+    head: HeadSpec, rows: pd.DataFrame, aggregation: Aggregation, how: Resampling
+) -> Json:
+    """By unit: each fold's counts and AUC, and `mean_of_folds` of these.
+
+    `rows`: those of the head's primary set. The mean is undefined where the AUC of a fold is.
+    """
+    truth_N = rows[f"{head.name}_truth"].to_numpy(dtype=bool)
+    p_N = rows[f"{head.name}_probability"].to_numpy(np.float64)
+    found: Json = {}
+    for unit in UNITS:
+        folds = []
+        for name in fold_names(rows[FOLD]):
+            own_N = (rows[FOLD] == name).to_numpy()
+            own = rows[own_N]
+            code_N = unit_codes(own, unit)
+            truth = any_of(truth_N[own_N], code_N)
+            score = score_of(p_N[own_N], code_N, aggregation)
+            patient = own["patient_id"].to_numpy(dtype=object)[first_rows(code_N)]
+            auc = bootstrap({"": roc_auc}, truth, score, patient, **vars(how))[""]
+            folds.append(
+                {
+                    "fold": name,
+                    "rows": len(truth),
+                    "patients": len(set(patient)),
+                    "positive": int(truth.sum()),
+                    "roc_auc": as_json(auc, why_undefined(truth) or "undefined"),
+                }
+            )
+        found[unit] = {"folds": folds, "mean": _mean(folds)}
+    return found
+
+
+def _mean(folds: list[Json]) -> Json:
+    absent = [its["fold"] for its in folds if its["roc_auc"]["value"] is None]
+    if absent or len(folds) < 2:
+        reason = f"undefined in fold {', '.join(absent)}" if absent else "one fold only"
+        return {"value": None, "sd": None, "low": None, "high": None, "reason": reason}
+    values = [its["roc_auc"]["value"] for its in folds]
+    return mean_of_folds(values, [its["patients"] for its in folds])._asdict()
