@@ -9,7 +9,6 @@ import json
 import math
 import re
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from archives.packing.errors import ArchiveError
+from handlers.integrity import canonical_sha256
 from sonode.atomic_files import scratch
 
 MANIFEST = "MAR-INF/MANIFEST.json"
@@ -233,8 +233,10 @@ def check(path: Path) -> None:
                 raise ArchiveError(
                     f"ARCHIVE {path.name}: not an archive of sonode; pack one with `sonode pack`"
                 )
+            # No compiled code, which would stand in for what was checked.
+            names = [name for name in names if "__pycache__" not in name]
             same = _is_plain(archive, path.stat().st_size) and (
-                _canonical_sha256(archive) == file_sha256(path)
+                canonical_sha256(names, archive.read) == file_sha256(path)
             )
     except ArchiveError:
         raise
@@ -265,17 +267,3 @@ def _is_plain(archive: zipfile.ZipFile, size: int) -> bool:
         and len({*names}) == len(names)
         and not folders & {*names}
     )
-
-
-def _canonical_sha256(archive: zipfile.ZipFile) -> str:
-    with tempfile.TemporaryFile() as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as canonical:
-            for name in sorted(archive.namelist()):
-                if "__pycache__" in name:  # compiled code that would stand in for what was checked
-                    continue
-                entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-                entry.create_system = 3
-                entry.external_attr = 0o644 << 16
-                canonical.writestr(entry, archive.read(name))
-        file.seek(0)
-        return hashlib.file_digest(file, "sha256").hexdigest()

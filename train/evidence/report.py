@@ -87,11 +87,12 @@ def write_evaluation(
     more: Mapping[str, Callable[[Path], object]] = {},
     aggregation: Aggregation = "mean",
     jitter: Sequence[Json] = (),
+    title: str = "Evaluation",
 ) -> Json:
     """Evaluate and write `FILES` into `out`, complete or not at all; returns the metrics.
 
     `more`: further files by name, each with what writes it at a path. `jitter`: what
-    `jitter.jitter` found.
+    `jitter.jitter` found. `title`: the page's.
 
     Raises:
         UserError: `out` holds other things, or a probability is not one.
@@ -100,7 +101,7 @@ def write_evaluation(
         check_out(out)
     metrics = evaluate(predictions, resamples=bootstrap, seed=seed, aggregation=aggregation)
     metrics["roi_jitter"] = list(jitter)
-    page = render(metrics, gallery, cam_profile or {}, predictions.characteristics)
+    page = render(metrics, gallery, cam_profile or {}, predictions.characteristics, title)
     out.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -133,12 +134,13 @@ def render(
     gallery: Sequence[GalleryItem] = (),
     cam_profile: Mapping[str, Profile] = {},
     characteristics: pd.DataFrame | None = None,
+    title: str = "Evaluation",
 ) -> str:
     """The page, from what metrics.json holds, the pictures, and the cohort's Table 1."""
     cohort = metrics["about"].get("cohort", {})
     named = isinstance(cohort, dict) and "name" in cohort and "part" in metrics["about"]
     return pages.render(
-        "Evaluation",
+        title,
         "evidence/report.html.j2",
         metrics=metrics,
         about=list(_flat(metrics["about"])),

@@ -15,7 +15,7 @@ import lightning
 import yaml
 from jsonargparse import ArgumentError, get_loader, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -25,7 +25,7 @@ from sonode.yaml_keys import refuse_duplicate_keys
 from train.cohorts.split import Part
 from train.fitting import resume
 from train.fitting.datamodule import ALL, CohortData, split_remarks
-from train.fitting.epoch_lines import EpochLines, shown
+from train.fitting.epoch_lines import EpochBar, EpochLines, shown
 from train.fitting.export import export
 from train.fitting.leakage import check_unseen, seen_before
 from train.fitting.precision import best_precision
@@ -124,11 +124,14 @@ class TrainCLI(LightningCLI):
             if self.subcommand == "fit"
             else []
         )
+        own = _several(given.callbacks)
+        if given.enable_progress_bar and not any(isinstance(it, ProgressBar) for it in own):
+            own.append(EpochBar())
         kwargs = {
             "default_root_dir": run,
             # The user's own come first: what they do is theirs, what is logged is complete.
             "callbacks": [
-                *_several(given.callbacks),
+                *own,
                 *([best] if self.settings.keep == "loss" else []),
                 latest,
                 EpochLines(self.settings.keep),
@@ -287,7 +290,8 @@ def run(arguments: list[str], kind: type[TrainCLI] = TrainCLI) -> TrainCLI:
     Raises:
         UserError: an unknown or unreadable setting, named with the reason.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):  # the seed stands in a line of ours
+        logging.getLogger(name).setLevel(logging.WARNING)
     # Crops are cached in memory, so loader processes would only copy them about.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # so it is when resuming

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from sonode.console import UserError, say
 from train.fitting.datamodule import CohortData
@@ -29,7 +29,8 @@ class EpochLines(Callback):
             data: CohortData = trainer.datamodule  # type: ignore[attr-defined]
             sizes = [its.nbytes for part in data.parts.values() for its in part.crops]
             say(f"{len(sizes)} crops as they were stored, {sum(sizes) / 2**20:.0f} MiB of memory")
-            say(f"precision {trainer.precision}, processes {trainer.world_size}")
+            how = f"precision {trainer.precision}, processes {trainer.world_size}"
+            say(f"seed {data.seed}, {how}")
             say(
                 "epoch to keep: the last; nothing is chosen on a validation part"
                 if self.keep == "last"
@@ -64,6 +65,15 @@ class EpochLines(Callback):
         say(
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: "
             f"loss {values['train_loss']:.3f}{judged} ({time.monotonic() - self.started:.0f} s)"
+        )
+
+
+class EpochBar(RichProgressBar):
+    """Lightning's bar on a terminal, whose epochs count from 1 as those of the lines do."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}".ljust(
+            len(self.validation_description)
         )
 
 

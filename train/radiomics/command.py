@@ -167,6 +167,7 @@ def run(
             FEATURES: lambda at: pq.write_table(stored.replace_schema_metadata(_provenance()), at),
             RECORD: lambda at: at.write_text(text),
         },
+        title="Radiomics baseline: evaluation",
     )
     show(metrics, "test part")
     say(f"report: {out / 'report.html'}")

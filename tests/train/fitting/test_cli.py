@@ -33,6 +33,7 @@ def trained(phantom: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     said = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True).stdout
     assert "epoch 3/3: loss" in said
     assert "crops as they were stored" in said
+    assert "\nseed 0, precision 32-true, processes 1\n" in said
     return out
 
 
@@ -339,8 +340,10 @@ def test_the_weights_are_named_as_they_were_read(
     done = train(
         *("fit", phantom.folder, tmp_path / "out", "--trainer.max_epochs=1"),
         *(f"--model.weights={first}", "--trainer.callbacks+=tests.train.fitting.test_cli.Remove"),
+        "--trainer.enable_progress_bar=true",
     )
     assert done.returncode == 0, done.stderr
+    assert re.search(r"^epoch 1/1 +━", done.stdout, re.M), done.stdout  # its bar
     assert not first.exists()
     card = checkpoint.read_card(tmp_path / "out" / "checkpoint")
     assert card.training["weights"] == f"sha256 {digest}"
