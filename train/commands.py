@@ -44,7 +44,7 @@ def mount(app: typer.Typer) -> None:
         add_help_option=False,
     )(train)
     app.command(rich_help_panel="Train")(margin)
-    for command in (evaluate, external, ablate, radiomics, versus):
+    for command in (evaluate, external, checklists, ablate, radiomics, versus):
         app.command(rich_help_panel="Evidence")(command)
 
 
@@ -389,6 +389,18 @@ def external(
         aggregation=aggregate,
     )
     show(found)
+    say(f"page: {out / PAGE}")
+
+
+def checklists(
+    evidence: Path = typer.Argument(help="OUT of `sonode evaluate`."),
+    out: Path = typer.Argument(help="A new folder for the page and a CSV of each guideline."),
+    external: Path | None = typer.Option(None, help="OUT of `sonode external`."),
+) -> None:
+    """CLAIM 2024, TRIPOD+AI and STARD-AI, filled in where the software knows."""
+    from train.evidence.checklists import PAGE, run
+
+    run(evidence, out, external)
     say(f"page: {out / PAGE}")
 
 

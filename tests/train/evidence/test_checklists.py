@@ -1,0 +1,98 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from sonode.console import UserError
+from tests.train.evidence.test_report import Page
+from tests.train.synthetic_predictions import synthetic
+from train.evidence.checklists import facts, guidelines, items_of, run
+from train.evidence.evaluate import evaluate
+
+MODEL = {"architecture": "resnet18", "preprocessing": {"size": 96, "context": 0.2}}
+PART = {"patients": 9, "images": 20}
+
+
+@pytest.fixture(scope="module")
+def metrics() -> dict[str, Any]:
+    found = evaluate(synthetic(), resamples=20)
+    about = found["about"]
+    sizes = {"patients": found["patients"], "images": found["rows"]}
+    trained_on = {**about["cohort"], "train": PART, "val": PART, "split_seed": 7}
+    return {
+        **found,
+        "about": {
+            "part": "test",
+            "cohort": {**about["cohort"], **sizes},
+            "trained_on": trained_on,
+            "model": MODEL,
+            "training": {"seed": 3, "versions": {"torch": "2.9"}},
+        },
+    }
+
+
+def folder(path: Path, metrics: dict[str, Any]) -> Path:
+    path.mkdir()
+    (path / "metrics.json").write_text(json.dumps(metrics))
+    return path
+
+
+def test_the_guidelines_are_whole() -> None:
+    claim, tripod, stard = guidelines()
+    assert [item[0] for item in claim["items"]] == [str(n) for n in range(1, 45)]
+    numbers = {int(item[0].rstrip("abcdefg")) for item in tripod["items"]}
+    assert numbers == set(range(1, 28)) and len(tripod["items"]) == 52
+    of_2015 = {item[0].rstrip("ab") for item in stard["items"] if item[0] != "AI"}
+    assert of_2015 == {str(n) for n in range(1, 31)}
+    assert all(it["source"].count("doi ") for it in (claim, tripod, stard))
+
+
+def test_every_fact_is_known_where_all_was_recorded(metrics: dict[str, Any]) -> None:
+    jitter = [{"head": "alnm", "kind": "moved", "amount": 0.05, "median": 0.012}]
+    development = {"heads": metrics["heads"], "about": metrics["about"]}
+    external = {
+        "overlap_checked": True,
+        "cohorts": {"development": development, "bra": development},
+        "compared": {"malignancy": {"bra": {}}},
+        "method": {"recalibration_patients": 50, "interaction_tests": 9},
+    }
+    known = facts({**metrics, "roi_jitter": jitter}, external)
+    wanted = {item[3] for it in guidelines() for item in it["items"] if item[3]}
+    assert wanted <= set(known)
+    assert known["disjoint"].startswith("Patients.")
+    assert "val 9 patients, 20 images" in known["partitions"] and "seed 7" in known["partitions"]
+    assert "9 permutation tests, adjusted by Holm" in known["heterogeneity"]
+    assert "alnm moved 5 %: 0.012" in known["robustness"]
+    auc = metrics["heads"]["malignancy"]["sets"]["all"]["patient"]["roc_auc"]
+    assert f"malignancy in bra: ROC AUC per patient {auc['value']:.3f}" in known["external"]
+
+
+def test_what_is_not_known_is_blank(metrics: dict[str, Any], tmp_path: Path) -> None:
+    known = facts(metrics, None)
+    claim = {item.number: item for item in items_of(guidelines()[0], known)}
+    assert claim["8"].filled == claim["33"].filled == claim["30"].filled == ""
+    assert claim["19"].filled
+    run(folder(tmp_path / "e", metrics), tmp_path / "out", None)
+    table = pd.read_csv(tmp_path / "out" / "claim-2024.csv", dtype=str)
+    assert len(table) == 44
+    assert table["filled"].isna().sum() == sum(not item.filled for item in claim.values())
+    page = Page((tmp_path / "out" / "checklists.html").read_text())
+    assert "synthetic <b>numbers</b>" in page.text and not page.all("b")
+    with pytest.raises(UserError, match="is not empty; give a new folder"):
+        run(tmp_path / "e", tmp_path / "out", None)
+
+
+def test_what_it_cannot_be_made_from(metrics: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"metrics\.json: missing, or not written by sonode"):
+        run(tmp_path, tmp_path / "out", None)
+    forest = {**metrics, "about": {**metrics["about"], "model": "radiomics"}}
+    with pytest.raises(UserError, match="is not of a network"):
+        run(folder(tmp_path / "f", forest), tmp_path / "out", None)
+    own = folder(tmp_path / "e", metrics)
+    about = {**metrics["about"], "training": {"seed": 4}}
+    (own / "external.json").write_text(json.dumps({"cohorts": {"development": {"about": about}}}))
+    with pytest.raises(UserError, match=r"--external .*: is of another network than"):
+        run(own, tmp_path / "out", own)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,260 @@
+"""CLAIM 2024, TRIPOD+AI and STARD-AI as tables: filled where the software knows, else blank.
+
+What is filled in is what metrics.json (and external.json) say, in plain sentences. It is a start:
+the author reads every line, and writes the others.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import yaml
+
+from sonode.console import UserError
+from train import pages
+from train.evidence.external import DEVELOPMENT
+from train.evidence.external_report import NUMBERS
+from train.evidence.measures import Json
+
+GUIDELINES = Path(__file__).with_suffix(".yaml")
+PAGE = "checklists.html"
+
+
+class Item(NamedTuple):
+    """A line of a guideline, in our words."""
+
+    number: str
+    subject: str
+    report: str
+    filled: str
+    """Empty where the author must write."""
+
+
+def guidelines() -> list[dict[str, Any]]:
+    """Name, file, source, note and items of each."""
+    found: list[dict[str, Any]] = yaml.safe_load(GUIDELINES.read_text(encoding="utf-8"))
+    return found
+
+
+def items_of(guideline: dict[str, Any], known: dict[str, str]) -> list[Item]:
+    """The guideline's lines; a fact that an evaluation does not have is blank."""
+    return [
+        Item(number, subject, report, known.get(fact, "") if fact else "")
+        for number, subject, report, fact in guideline["items"]
+    ]
+
+
+def run(evidence: Path, out: Path, external: Path | None) -> None:
+    """Write one page and a CSV of each guideline into `out`.
+
+    Raises:
+        UserError: `out` is in use, no evaluation where one is named, or two of different networks.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"OUT {out}: is not empty; give a new folder")
+    metrics = _read(evidence / "metrics.json", "OUT of `sonode evaluate`")
+    if "model" not in metrics["about"] or not isinstance(metrics["about"]["model"], dict):
+        raise UserError(f"EVIDENCE {evidence}: is not of a network; give OUT of `sonode evaluate`")
+    other = None if external is None else _read(external / NUMBERS, "OUT of `sonode external`")
+    if other is not None:
+        theirs = other["cohorts"][DEVELOPMENT]["about"]
+        if any(theirs[part] != metrics["about"][part] for part in ("model", "training")):
+            raise UserError(
+                f"--external {external}: is of another network than {evidence}; make both with one "
+                "checkpoint"
+            )
+    known = facts(metrics, other)
+    tables = [(it, items_of(it, known)) for it in guidelines()]
+    page = render(metrics, tables)
+    out.mkdir(parents=True, exist_ok=True)
+    for guideline, items in tables:
+        pd.DataFrame(items).to_csv(out / guideline["file"], index=False)
+    (out / PAGE).write_text(page, encoding="utf-8")
+
+
+def _read(path: Path, what: str) -> Json:
+    try:
+        found: Json = json.loads(path.read_text(encoding="utf-8"))
+        found["cohorts" if path.name == NUMBERS else "about"]
+        return found
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: missing, or not written by sonode; give {what}") from error
+
+
+def render(metrics: Json, tables: list[tuple[dict[str, Any], list[Item]]]) -> str:
+    """The page."""
+    return pages.render(
+        "Reporting checklists",
+        "evidence/checklists.html.j2",
+        cohort=metrics["about"]["cohort"],
+        tables=[
+            (guideline, items, sum(bool(item.filled) for item in items))
+            for guideline, items in tables
+        ],
+    )
+
+
+def facts(metrics: Json, external: Json | None) -> dict[str, str]:
+    """What the items of checklists.yaml are filled with; absent where it is not known."""
+    about = metrics["about"]
+    model, training = about["model"], about["training"]
+    cohort, trained_on = about["cohort"], about["trained_on"]
+    heads = {name: head for name, head in metrics["heads"].items() if head["kind"] == "binary"}
+    method = metrics["method"]
+    found = {
+        "cohort": f"Cohort {cohort['name']} ({about['part']} part: {_size(cohort)}); trained on "
+        f"{trained_on['name']}. {'Synthetic: no patient is in it.' * bool(cohort['synthetic'])}",
+        "preprocessing": "The lesion box is widened, cut out of the grey image and resized to the "
+        "network's input; settings: "
+        + _list(f"{name} {value}" for name, value in model["preprocessing"].items())
+        + ".",
+        "region": "Input is one grey image and one box around the lesion; nothing else.",
+        "missing": "Images without a head's label are left out of that head's figures, never "
+        "counted as negative. Missing here: "
+        + _list(f"{name} {head['missing']} of {metrics['rows']}" for name, head in heads.items())
+        + ".",
+        "labels": _list(
+            f"{name}: column {head['target']}, {' or '.join(head['labels'])}"
+            for name, head in metrics["heads"].items()
+        )
+        + ". How each label was determined is the author's to say.",
+        "model": f"{model['architecture']}, shared by the heads {_list(metrics['heads'])}; "
+        f"hierarchy {metrics['hierarchy']}. Each head gives a calibrated probability.",
+        "weights": f"Weights to start from: {training.get('weights', 'not recorded')}.",
+        "measures": "ROC AUC, PR AUC, sensitivity, specificity, PPV, NPV, likelihood ratios, "
+        "accuracy, F1, Brier score, calibration slope and intercept, ECE, net benefit; per image, "
+        f"lesion and patient (score: {method['aggregation']} over the images).",
+        "statistics": f"95 % intervals are percentiles of {method['resamples']} bootstrap draws of "
+        f"whole patients (seed {method['seed']}); proportions of 0 or 1 have Wilson's interval; "
+        "DeLong's interval is given beside. Models are compared on the same draws.",
+        "explanation": "Grad-CAM heat maps of the last features, in report.html.",
+        "failures": "report.html shows the most certain wrong images of each head with heat maps; "
+        "why they are wrong is the author's to say.",
+        "flow": f"{_size(cohort)} in the part evaluated. Exclusions at import are the author's to "
+        "say.",
+        "characteristics": "Table 1 in report.html (the whole cohort); `sonode describe --csv`.",
+        "thresholds": "Positive is a probability above the threshold: "
+        + _list(f"{name} {head['threshold']:.3f}" for name, head in heads.items())
+        + ". None was chosen on what is evaluated here"
+        + (
+            ", except that this is the validation part, on which they were."
+            if about["part"] == "val"
+            else "."
+        ),
+        "imbalance": "No class is weighted or drawn more often; probabilities are at the cohort's "
+        "prevalence.",
+        "blinding": "The network sees the image and the box alone.",
+        "input": "Damaged images, wrong types, and boxes outside the image are refused with a "
+        "reason; no score is given.",
+        "digests": f"Cohort sha256 {cohort['sha256']}; trained on {trained_on['sha256']}.",
+        "software": _list(f"{k} {v}" for k, v in training.get("versions", {}).items()),
+        "performance": _list(
+            f"{name} ({head['primary']}, per patient): ROC AUC "
+            + _interval(head["sets"][head["primary"]]["patient"]["roc_auc"])
+            for name, head in heads.items()
+        ),
+        "rates": _list(map(_rates, heads, heads.values())),
+        "counts": _list(
+            f"{name}: {it['positive']} positive of {it['rows']} images, {it['patients']} patients"
+            for name, head in heads.items()
+            for it in [head["sets"][head["primary"]]["image"]]
+        ),
+        "crosstab": _list(map(_crosstab, heads, heads.values())),
+        "training": f"Seed {training.get('seed')}, {training.get('epochs')} epochs, batches of "
+        f"{training.get('batch_size')}, learning rate {training.get('learning_rate')} "
+        f"({training.get('schedule')}), weight decay {training.get('weight_decay')}; augmentation "
+        + _list(f"{k} {v}" for k, v in training.get("augmentation", {}).items())
+        + ".",
+    }
+    parts = {name: trained_on[name] for name in ("train", "val", "test") if name in trained_on}
+    if parts:
+        found["partitions"] = (
+            "Divided by patient: "
+            + _list(f"{name} {_size(its)}" for name, its in parts.items())
+            + f" (split seed {trained_on['split_seed']})."
+        )
+        if trained_on.get("val", {}).get("patients"):
+            found["selection"] = (
+                "The epoch with the smallest validation loss after temperatures are fitted; "
+                "temperatures and thresholds are of the validation part."
+            )
+        found["disjoint"] = "Patients. Similar images across parts are reported by the training."
+    devices = sorted({it["device"] for it in metrics["subgroups"]})
+    if devices and devices != ["not recorded"]:
+        found["devices"] = f"Devices: {_list(devices)}. Settings are the author's to say."
+        found["heterogeneity"] = "Subgroups by device in report.html."
+    if metrics.get("roi_jitter"):
+        found["robustness"] = "Box moved and grown by 5 and 10 %: median difference of a score " + (
+            _list(
+                f"{it['head']} {it['kind']} {100 * it['amount']:.0f} %: {it['median']:.3f}"
+                for it in metrics["roi_jitter"]
+            )
+        )
+    if external is not None:
+        found |= _external(external)
+    return {name: " ".join(text.split()) for name, text in found.items()}
+
+
+def _external(found: Json) -> dict[str, str]:
+    aucs = (
+        f"{head} in {name}: ROC AUC per patient "
+        + _interval(
+            found["cohorts"][name]["heads"][head]["sets"][
+                found["cohorts"][name]["heads"][head]["primary"]
+            ]["patient"]["roc_auc"]
+        )
+        for head, of in found["compared"].items()
+        for name in of
+    )
+    method = found["method"]
+    return {
+        "external": f"{_list(aucs)}. External cohorts share no image and no patient with the "
+        "training's, which was checked."
+        if found["overlap_checked"]
+        else f"{_list(aucs)}. Overlap with the training was not checked.",
+        "recalibration": "Calibration before and after recalibration (intercept; intercept and "
+        f"slope) on {method['recalibration_patients']} external patients, measured on the others: "
+        "external.html.",
+        "heterogeneity": "Subgroups by device, age, BI-RADS, histology and lesion size with "
+        f"{method['interaction_tests']} permutation tests, adjusted by Holm: external.html.",
+    }
+
+
+def _size(of: Json) -> str:
+    return f"{of['patients']} patients, {of['images']} images"
+
+
+def _list(texts: Any) -> str:
+    return "; ".join(str(text) for text in texts)
+
+
+def _interval(measure: Json) -> str:
+    if measure["value"] is None:
+        return f"undefined ({measure['reason']})"
+    if measure["low"] is None:
+        return f"{measure['value']:.3f} (no interval: {measure['no_interval']})"
+    return f"{measure['value']:.3f} ({measure['low']:.3f} to {measure['high']:.3f})"
+
+
+def _served(head: Json) -> Json:
+    points = head["sets"][head["primary"]]["patient"]["operating_points"].values()
+    found: Json = next(it for it in points if it["threshold"] == head["threshold"])
+    return found
+
+
+def _rates(name: str, head: Json) -> str:
+    point = _served(head)
+    return f"{name} per patient at {head['threshold']:.3f}: " + ", ".join(
+        f"{rate} {_interval(point[rate])}" for rate in ("sensitivity", "specificity")
+    )
+
+
+def _crosstab(name: str, head: Json) -> str:
+    counts = ("true_positive", "false_negative", "false_positive", "true_negative")
+    point = _served(head)
+    return f"{name} per patient: " + ", ".join(
+        f"{point[count]} {count.replace('_', ' ')}" for count in counts
+    )
