@@ -44,7 +44,7 @@ def mount(app: typer.Typer) -> None:
         add_help_option=False,
     )(train)
     app.command(rich_help_panel="Train")(margin)
-    for command in (evaluate, external, checklists, ablate, radiomics, versus):
+    for command in (evaluate, external, checklists, ablate, radiomics, versus, paper):
         app.command(rich_help_panel="Evidence")(command)
 
 
@@ -421,3 +421,29 @@ def versus(
     show(found)
     if json_file is not None:
         write(found, json_file)
+
+
+def paper(
+    cohort: Path = typer.Argument(help="Folder of a cohort."),
+    out: Path = typer.Argument(help="Folder for page and runs; finished runs are not repeated."),
+    config: Path | None = typer.Option(
+        None, help="YAML for each network; default: configs/ablation.yaml. The paper's: paper.yaml."
+    ),
+    seeds: int = typer.Option(5, min=1, help="Repeats of each model."),
+    quick: bool = typer.Option(
+        False, "--quick", help="Two repeats of small networks: shows that it works, in minutes."
+    ),
+    bootstrap: int = BOOTSTRAP,
+) -> None:
+    """The paper on your cohort: trains what it needs; one page of its tables and figures."""
+    from train.evidence import ablation
+    from train.paper.command import run
+
+    run(
+        cohort,
+        out,
+        config=config or ablation.CONFIG,
+        seeds=seeds,
+        bootstrap=bootstrap,
+        quick=quick,
+    )

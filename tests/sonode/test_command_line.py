@@ -14,7 +14,7 @@ from tests.command_line import ROOT, sonode
 GROUPS = {
     "Data": ["phantom", "describe", "import"],
     "Train": ["train", "margin"],
-    "Evidence": ["evaluate", "ablate", "radiomics", "versus"],
+    "Evidence": ["evaluate", "external", "ablate", "radiomics", "versus", "paper"],
     "Package": ["pack", "inspect"],
     "Serve": ["serve", "gateway", "gateway-token", "predict"],
     "Roll out": ["compare", "rollout"],

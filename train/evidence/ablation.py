@@ -113,14 +113,12 @@ def _runs(
 ) -> pd.DataFrame:
     """Train what is not trained yet; one row per variant and seed with its measures on `part`."""
     cohort = _checked_cohort(cohort_folder, config)
-    _record_plan(out, cohort, config, part, variants)
-    plan = [(variant, seed) for variant in variants for seed in range(seeds)]
     found = []
-    for variant, seed in progress(iter(plan), total=len(plan), what="training runs"):
-        folder = out / "runs" / f"{variant.replace(' ', '_')}-{seed}"
+    for variant, seed, folder in trained(
+        cohort, out, variants, seeds=seeds, config=config, part=part
+    ):
         result = folder / "result.json"
         if not result.is_file():
-            _train(cohort_folder, folder, config, variants[variant], seed)
             partial = result.with_suffix(".partial")
             partial.write_text(json.dumps(measure(folder / "checkpoint", cohort_folder, part)))
             partial.replace(result)
@@ -141,10 +139,7 @@ def _checked_cohort(folder: Path, config: Path) -> Cohort:
     Raises:
         UserError: it has faults or lacks labels, or `sonode train fit` refuses the configuration.
     """
-    command = ["fit", "--config", str(config), "--data.cohort", str(folder), "--out", "-"]
-    with redirect_stdout(io.StringIO()) as printed, suppress(SystemExit):
-        cli.run([*command, *_HIERARCHICAL, "--print_config"])
-    settings = yaml.safe_load(printed.getvalue())
+    settings = settings_of(config, folder, _HIERARCHICAL)
     heads = [HeadSpec(**it) for it in settings["model"]["heads"]]
     split = {name: settings["data"][name] for name in ("split_seed", "folds", "fold")}
     data = CohortData(folder, **split)
@@ -168,6 +163,49 @@ def _checked_cohort(folder: Path, config: Path) -> Cohort:
     for line in split_remarks(data, heads):
         say(f"data.split_seed {data.split_seed}: {line}")
     return data.cohort
+
+
+def settings_of(config: Path, cohort: Path, flags: Sequence[str]) -> dict[str, Any]:
+    """The settings that `sonode train fit` would train with.
+
+    Raises:
+        UserError: it refuses them.
+    """
+    line = ["fit", "--config", str(config), "--data.cohort", str(cohort), "--out", "-"]
+    with redirect_stdout(io.StringIO()) as printed, suppress(SystemExit):
+        cli.run([*line, *flags, "--print_config"])
+    settings: dict[str, Any] = yaml.safe_load(printed.getvalue())
+    return settings
+
+
+def trained(
+    cohort: Cohort,
+    out: Path,
+    variants: Mapping[str, Sequence[str]],
+    *,
+    seeds: int,
+    config: Path,
+    part: Part,
+) -> Iterator[tuple[str, int, Path]]:
+    """Yield each variant and seed with the folder of its `checkpoint`; train what is absent.
+
+    `variants`: the flags of each, over the file. `part`: what its networks will be measured on.
+
+    Raises:
+        UserError: `out` holds runs of another plan, or a run fails.
+    """
+    record_plan(out, cohort, config, part, variants)
+    plan = [(variant, seed) for variant in variants for seed in range(seeds)]
+    for variant, seed in progress(iter(plan), total=len(plan), what="training runs"):
+        folder = run_folder(out, variant, seed)
+        if not (folder / "checkpoint" / CARD).is_file() and not (folder / "result.json").is_file():
+            _train(cohort.folder, folder, config, variants[variant], seed)
+        yield variant, seed, folder
+
+
+def run_folder(out: Path, variant: str, seed: int) -> Path:
+    """Where the network of a variant and seed lies."""
+    return out / "runs" / f"{variant.replace(' ', '_')}-{seed}"
 
 
 def measure(checkpoint: Path, cohort_folder: Path, part: Part) -> dict[str, float | None]:
@@ -222,7 +260,7 @@ def show(summary: pd.DataFrame) -> None:
     table(f"Test part, mean ± SD over seeds; p against {REFERENCE}", columns, rows)
 
 
-def _record_plan(
+def record_plan(
     out: Path, cohort: Cohort, config: Path, part: Part, variants: Mapping[str, Sequence[str]]
 ) -> None:
     """Runs of different plans must not meet in one table; a variant more is no other plan."""
@@ -252,8 +290,6 @@ def _record_plan(
 
 def _train(cohort: Path, folder: Path, config: Path, flags: Sequence[str], seed: int) -> None:
     """`sonode train fit` in a process of its own, so that no run inherits another's state."""
-    if (folder / "checkpoint" / CARD).is_file():
-        return
     command = ["train", "fit", "--config", str(config)]
     command += ["--data.cohort", str(cohort), "--out", str(folder), f"--seed_everything={seed}"]
     log = folder.with_suffix(".log")

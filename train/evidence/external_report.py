@@ -132,7 +132,7 @@ def _plots(head: str, found: Json) -> list[dict[str, str]]:
     }
     if any(its["curves"] for its in levels.values()):
         alt = f"ROC curves of {head} in each cohort, with 95 % bands"
-        drawn.append(("ROC, per image", alt, plots.roc_of_cohorts(levels)))
+        drawn.append(("ROC, per image", alt, plots.roc_overlaid(levels)))
     for name, its in found["compared"][head].items():
         for way, after in its["recalibration"].get("after", {}).items():
             if after.get("reliability"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,11 @@ _STYLE: Any = {
 
 
 @contextmanager
-def drawing(into: list[str], *, rows: Sequence[int] = (1,)) -> Any:
-    """Yield axes one above the other with heights as `rows`; append their SVG to `into`."""
+def drawing(into: list[str], *, rows: Sequence[int] = (1,), png: Path | None = None) -> Any:
+    """Yield axes one above the other with heights as `rows`; append their SVG to `into`.
+
+    `png`: a file to write the same picture to.
+    """
     with rc_context(_STYLE):
         figure = Figure(figsize=(4.4, 3.9), layout="constrained")
         FigureCanvasSVG(figure)
@@ -52,6 +56,9 @@ def drawing(into: list[str], *, rows: Sequence[int] = (1,)) -> Any:
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
         into.append(buffer.getvalue())
+        if png is not None:
+            png.parent.mkdir(exist_ok=True)
+            figure.savefig(png, dpi=300)
 
 
 def unit_square(axes: Axes, x: str, y: str) -> None:
@@ -100,13 +107,13 @@ def roc(levels: Mapping[str, Json]) -> str:
     return drawn[0]
 
 
-def roc_of_cohorts(cohorts: Mapping[str, Json]) -> str:
-    """ROC curves of several cohorts, of the measures of one unit, with their bands."""
+def roc_overlaid(several: Mapping[str, Json], png: Path | None = None) -> str:
+    """ROC curves of several cohorts or models, of the measures of one unit, with their bands."""
     drawn: list[str] = []
     styles = [(color, ls) for ls in ("-", "--", ":") for color in (BLUE, ORANGE, GREEN, GREY)]
-    with drawing(drawn) as (axes,):
+    with drawing(drawn, png=png) as (axes,):
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
-        for (name, measures), (color, style) in zip(cohorts.items(), styles, strict=False):
+        for (name, measures), (color, style) in zip(several.items(), styles, strict=False):
             if measures["curves"] is None:
                 continue
             curve = measures["curves"]["roc"]

@@ -1,0 +1,118 @@
+"""The trainings of the paper, each made once, and what every one says of the test part."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sonode.console import UserError, say
+from train.cohorts.cohort import Cohort
+from train.evidence import ablation
+from train.evidence.versus import KEYS
+from train.fitting.predictions import predict
+from train.paper.variants import RADIOMICS, HeldOut
+from train.radiomics import command as radiomics
+from train.radiomics.features import require
+from train.statistics.binary import Floats
+
+NETWORKS, BASELINE, PREDICTIONS = "networks", "radiomics", "predictions.parquet"
+
+Scores = dict[str, dict[str, Floats]]
+"""Model -> head -> scores (N, R) by R repeats of the rows that its task is measured on."""
+
+
+def radiomics_absent() -> str | None:
+    """Why there are no radiomics models; None where there are."""
+    try:
+        require()
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def train_radiomics(
+    cohort: Cohort, out: Path, *, seeds: int, split_seed: int, bootstrap: int
+) -> None:
+    """Fit the baseline with each seed, where this is not done yet."""
+    for seed in range(seeds):
+        folder = _forest(out, seed)
+        if (folder / PREDICTIONS).is_file():
+            continue
+        radiomics.run(
+            cohort.folder,
+            folder,
+            split_seed=split_seed,
+            seed=seed,
+            feature_set="93",
+            reuse=_forest(out, 0) if seed else None,
+            bootstrap=bootstrap,
+        )
+
+
+def train_networks(
+    cohort: Cohort, out: Path, variants: Mapping[str, Sequence[str]], *, seeds: int, config: Path
+) -> None:
+    """Train each variant with each seed and predict the test part, where this is not done yet.
+
+    Raises:
+        UserError: a training fails; those that are done stay.
+    """
+    total, started, trainings = len(variants) * seeds, time.monotonic(), 0
+    runs = ablation.trained(
+        cohort, out / NETWORKS, variants, seeds=seeds, config=config, part="test"
+    )
+    for number, (variant, seed, folder) in enumerate(runs, start=1):
+        path = folder / PREDICTIONS
+        if not path.is_file():
+            partial = path.with_suffix(".partial")
+            frame = predict(folder / "checkpoint", cohort.folder, "test").frame
+            frame.to_parquet(partial, index=False)
+            partial.replace(path)
+            trainings += 1
+            each = (time.monotonic() - started) / trainings
+            say(
+                f"{variant}, seed {seed}: {number} of {total} networks; "
+                f"{spoken(each)} each, about {spoken(each * (total - number))} left"
+            )
+
+
+def scores_of(test: HeldOut, out: Path, variants: Sequence[str], *, seeds: int) -> Scores:
+    """What the networks and, where they were made, the radiomics models say of the test part."""
+    folders = {
+        variant: [ablation.run_folder(out / NETWORKS, variant, seed) for seed in range(seeds)]
+        for variant in variants
+    }
+    if (_forest(out, 0) / PREDICTIONS).is_file():
+        folders[RADIOMICS] = [_forest(out, seed) for seed in range(seeds)]
+    return {
+        model: _columns(test, [pd.read_parquet(it / PREDICTIONS) for it in its])
+        for model, its in folders.items()
+    }
+
+
+def _columns(test: HeldOut, frames: Sequence[pd.DataFrame]) -> dict[str, Floats]:
+    for frame in frames:
+        assert frame[KEYS].to_numpy().tolist() == test.rows[KEYS].to_numpy().tolist()
+    return {head: score_NR[test.known[head]] for head, score_NR in _heads(frames)}
+
+
+def _heads(frames: Sequence[pd.DataFrame]) -> Iterator[tuple[str, Floats]]:
+    for column in frames[0].columns:
+        head = str(column).removesuffix("_probability")
+        if head != column:
+            yield head, np.stack([it[column].to_numpy(np.float64) for it in frames], axis=1)
+
+
+def _forest(out: Path, seed: int) -> Path:
+    return out / BASELINE / f"seed-{seed}"
+
+
+def spoken(seconds: float) -> str:
+    """A duration in words."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
