@@ -75,6 +75,8 @@ class Cohort:
     """Of each image, as the table names it; of `near_duplicates.thumbnail`."""
     similar: Sequence[Similar] = field(default=(), repr=False)
     """Similar images of different patients, where it was loaded."""
+    mixed: bool = False
+    """Whether it is made of several, see `train.cohorts.mixed`."""
 
     @property
     def sha256(self) -> str:

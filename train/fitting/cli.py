@@ -277,6 +277,21 @@ def _load_yaml(text: str) -> Any:
     return _yaml_value(text)
 
 
+def joined_cohorts(arguments: list[str]) -> list[str]:
+    """Arguments in which several `--data.cohort` are one list; jsonargparse would take the last."""
+    rest, folders = [], []
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name == "--data.cohort":
+            folders.append(value if equals else next(words, ""))
+        else:
+            rest.append(word)
+    if len(folders) < 2:
+        return arguments
+    return [*rest, f"--data.cohort={json.dumps(folders)}"]
+
+
 def _several(given: Any) -> list[Any]:
     """What a setting that takes nothing, one thing or several was given."""
     if given is None or given is True:
@@ -306,7 +321,7 @@ def run(arguments: list[str], kind: type[TrainCLI] = TrainCLI) -> TrainCLI:
                 held,
                 MultiTask,
                 CohortData,
-                args=arguments,
+                args=joined_cohorts(arguments),
                 save_config_callback=None,  # before_fit keeps it, to compare on resuming
                 trainer_defaults={
                     "enable_progress_bar": sys.stderr.isatty(),

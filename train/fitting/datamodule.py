@@ -21,9 +21,10 @@ from torchvision.transforms import v2
 from model_def.heads import HeadSpec
 from model_def.preprocessing import Pixels, Preprocessing, crop, resize
 from sonode.console import UserError, progress, say
-from train.cohorts.cohort import ROI_COLUMNS, Cohort, load_cohort, read_image
+from train.cohorts.cohort import ROI_COLUMNS, Cohort, read_image
 from train.cohorts.folds import fold_names, folds_of
 from train.cohorts.labels import UnknownLabelsError, label_codes
+from train.cohorts.mixed import load_cohorts
 from train.cohorts.split import PARTS, SPLIT, UNEVEN, Part, balance, closest_seed, parts_of
 from train.fitting.augment import Augmentation, augmentation
 from train.fitting.losses import child_labels
@@ -95,7 +96,7 @@ class CohortData(lightning.LightningDataModule):
 
     def __init__(
         self,
-        cohort: Path,
+        cohort: list[Path] | Path,  # in this order: any text would do for a path
         batch_size: PositiveInt = 32,
         split_seed: NonNegativeInt = 0,
         folds: Folds | str | None = None,  # type: ignore[valid-type]
@@ -106,6 +107,8 @@ class CohortData(lightning.LightningDataModule):
     ) -> None:
         """Take a cohort folder, images per batch, the split's seed, and loader processes.
 
+        `cohort`: several mix their rows (`--data.cohort A --data.cohort B`), each image with the
+        same weight; a column `cohort` names where a row is from.
         A cohort with a column `split` (train, val, test) is split by it, any other by `split_seed`.
         `folds`: a number of folds to draw by patient (with `split_seed`), or the column that holds
         them. `fold`: the one that is kept aside as validation part; `sonode train folds` sets it.
@@ -115,7 +118,8 @@ class CohortData(lightning.LightningDataModule):
         for ALNM alone; the test part stays whole.
         """
         super().__init__()
-        self.cohort_folder = cohort
+        self.cohort_folders = cohort if isinstance(cohort, list) else [cohort]
+        self.cohort_folder = " + ".join(map(str, self.cohort_folders))  # for messages
         self.batch_size = int(batch_size)
         self.split_seed = int(split_seed)
         self.folds = folds if folds is None or isinstance(folds, str) else int(folds)
@@ -134,7 +138,7 @@ class CohortData(lightning.LightningDataModule):
     def cohort(self) -> Cohort:
         """The cohort, read and checked when it is first asked for; UserError if it has faults."""
         if self._cohort is None:
-            self._cohort = load_cohort(self.cohort_folder)
+            self._cohort = load_cohorts(self.cohort_folders)
         return self._cohort
 
     @cached_property

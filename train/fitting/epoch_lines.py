@@ -10,6 +10,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from sonode.console import UserError, say
+from train.cohorts.mixed import shares
 from train.fitting.datamodule import CohortData
 from train.fitting.task import HeadAuc
 
@@ -31,6 +32,11 @@ class EpochLines(Callback):
             say(f"{len(sizes)} crops as they were stored, {sum(sizes) / 2**20:.0f} MiB of memory")
             how = f"precision {trainer.precision}, processes {trainer.world_size}"
             say(f"seed {data.seed}, {how}")
+            for name, patients, images in shares(data.cohort, data.indices["train"]):
+                say(
+                    f"cohort {name}: {patients} patients, {images} images to train on, "
+                    f"{images / len(data.parts['train']):.0%}; each image weighs the same"
+                )
             say(
                 "epoch to keep: the last; nothing is chosen on a validation part"
                 if self.keep == "last"

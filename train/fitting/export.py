@@ -14,6 +14,7 @@ from model_def import checkpoint, outliers
 from model_def.network import RESNETS
 from model_def.outliers import Floats
 from sonode.console import say
+from train.cohorts.mixed import shares
 from train.fitting.datamodule import CohortData
 from train.fitting.leakage import IMAGES, images_of
 from train.fitting.outliers import fit, flag
@@ -101,6 +102,10 @@ def provenance(
         name: {"patients": data.patients(name), "images": len(part)}
         for name, part in data.parts.items()
     }
+    mixed_of = {
+        name: {"patients": patients, "images": images}
+        for name, patients, images in shares(cohort, data.indices["train"])
+    }
     return {
         "cohort": {
             "name": cohort.name,
@@ -112,6 +117,7 @@ def provenance(
             "fold": data.fold,
             "malignant_only": data.malignant_only,
             **parts,
+            **({"mixed_of": mixed_of} if mixed_of else {}),
         },
         "labels": model.label_counts,
         "seed": seed,

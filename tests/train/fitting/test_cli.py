@@ -18,9 +18,11 @@ from lightning.pytorch.callbacks import Callback
 from model_def import checkpoint
 from sonode.console import UserError
 from tests.train.running import CONFIGS, arguments, command, train, train_alone
-from train.cohorts.cohort import Cohort
+from train.cohorts.cohort import Cohort, write_cohort
 from train.fitting import resume
 from train.fitting.cli import run
+from train.importers.all_importers import import_voc
+from train.importers.phantom import write_phantom
 
 AVERAGED = ["--model.average_decay=0.9", "--model.weight_decay=0.05"]
 
@@ -195,6 +197,25 @@ def test_the_state_of_each_epoch_is_kept_not_of_the_best_alone(
     assert "epoch to keep: the last" in done.stdout
     assert "checkpoint of epoch 2 (the last)" in done.stdout
     assert not (tmp_path / "last" / "run" / "best.ckpt").exists()
+
+
+def test_several_cohorts_are_trained_on_with_their_shares_said(
+    phantom: Cohort, tmp_path: Path
+) -> None:
+    write_phantom(tmp_path / "more", 3, 7)
+    rows = import_voc(tmp_path / "more", tmp_path / "more", name="n", synthetic=True).table
+    rows = rows.drop(columns="pixels_sha256").assign(patient_id="more " + rows["patient_id"])
+    write_cohort(tmp_path / "more", rows, name="more", source="test", synthetic=True)
+    more = (f"--data.cohort={tmp_path / 'more'}", "--trainer.max_epochs=1")
+    done = train("fit", phantom.folder, tmp_path / "out", *more)
+    assert done.returncode == 0, done.stderr
+    card = checkpoint.read_card(tmp_path / "out" / "checkpoint").training["cohort"]
+    assert card["name"] == "phantom + more"
+    assert sum(its["images"] for its in card["mixed_of"].values()) == card["train"]["images"]
+    for name, its in card["mixed_of"].items():
+        said = f"cohort {name}: {its['patients']} patients, {its['images']} images to train on"
+        assert said in done.stdout
+    assert sum(its["patients"] for its in card["mixed_of"].values()) == card["train"]["patients"]
 
 
 def test_two_trainings_do_not_write_into_one_folder(phantom: Cohort, tmp_path: Path) -> None:
