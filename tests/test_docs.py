@@ -119,7 +119,7 @@ COMMANDS = sorted(set(re.findall(r"^sonode ([a-z-]+(?: [a-z]+\b(?= [A-Z]))?)", C
 def test_they_show_every_command() -> None:
     assert {command.split()[0] for command in COMMANDS} == {
         *("phantom", "import", "describe", "train", "evaluate", "ablate", "margin"),
-        *("radiomics", "versus", "paper"),
+        *("external", "checklists", "radiomics", "versus", "paper"),
         *("pack", "inspect", "serve", "gateway", "gateway-token", "predict"),
         *("compare", "score", "demo", "rollout"),
     }

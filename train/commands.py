@@ -218,7 +218,7 @@ _TRAIN_HELP = """\
 Usage: sonode train {fit,folds,validate,test} --config YAML --data.cohort DIR --out DIR
 
   fit       train; the same command resumes an interrupted run
-  folds     measure by folds of patients (--data.folds K or COLUMN; 5 unless given);
+  folds     measure by folds of patients (--data.folds K or COLUMN; else 5);
             --refit trains one more network on every patient
   validate  metrics of OUT's checkpoint on the validation part
   test      metrics of OUT's checkpoint on the test part

@@ -14,7 +14,9 @@ from tests.command_line import ROOT, sonode
 GROUPS = {
     "Data": ["phantom", "describe", "import"],
     "Train": ["train", "margin"],
-    "Evidence": ["evaluate", "external", "ablate", "radiomics", "versus", "paper"],
+    "Evidence": [
+        *("evaluate", "external", "checklists", "ablate", "radiomics", "versus", "paper"),
+    ],
     "Package": ["pack", "inspect"],
     "Serve": ["serve", "gateway", "gateway-token", "predict"],
     "Roll out": ["compare", "rollout"],
