@@ -104,7 +104,9 @@ class ScoringService:
                 return 0.0
             return golden.verify(folder / golden.FOLDER, self.score, self.engine)
 
-        largest = choose.first_that_holds(choose.candidates(chosen, self.device), use)
+        largest = choose.first_that_holds(
+            choose.candidates(chosen, self.device, self.card.architecture), use
+        )
         self.telemetry = telemetry.Telemetry(self.model, context)
         logger.info(
             "ready: %s %s sha256 %s engine %s, golden examples within %.2g",

@@ -19,7 +19,8 @@ def grad_cam(features_Chw: torch.Tensor, weight_C: torch.Tensor) -> npt.NDArray[
     LayerGradCam). Before the relu, the cells sum to the logit less its bias.
 
     The cells are drawn side by side, as is usual. A cell of a ResNet looks at a wide field around
-    input pixel 32 x its number, though: half a cell left of and above its own middle.
+    input pixel 32 x its number, though: half a cell left of and above its own middle. Other trunks
+    pad otherwise.
     """
     height, width = features_Chw.shape[1:]
     # One product of a vector and a matrix: einsum, which first copies, takes ten times as long.

@@ -12,7 +12,7 @@ the torch network in float32 again, through Captum, whatever engine scores; for 
   half its side: 49 forward passes at 256 pixels.
 * `guided_gradcam` (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391): magnitude, the finer
   structure within the Grad-CAM: guided backpropagation times Grad-CAM, one forward and backward
-  pass each.
+  pass each. It is defined for ReLUs (ReLU6 is one, cut at 6), and refused for a trunk without any.
 
 Shapes in names: S side of the input; L logits; C channels, h, w of a feature map or of a grid.
 """
@@ -156,6 +156,10 @@ def _twin(network: Network) -> Network:
     scores in another thread, and the weights are not held twice."""
     tensors = [*network.parameters(), *network.buffers()]
     twin: Network = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+    for module in [*twin.modules()]:
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU6):  # Captum guides through ReLUs alone
+                setattr(module, name, nn.Sequential(nn.ReLU(), nn.Hardtanh(0, 6)))
     # Gradients are taken with respect to the image alone; scoring needs none at all.
     return twin.eval().requires_grad_(False)
 
@@ -201,6 +205,12 @@ def _guided_gradcam(
 ) -> torch.Tensor:
     from captum.attr import GuidedGradCam
 
+    if not any(isinstance(module, nn.ReLU) for module in logits.modules()):
+        raise ExplanationFailed(
+            "explain: guided_gradcam is defined for networks with ReLUs, and this archive's has "
+            "none; use another method",
+            field="explain",
+        )
     method = GuidedGradCam(logits, logits.network.trunk)
     with warnings.catch_warnings():
         # Captum warns that it sets and removes hooks; on the twin they do no harm.

@@ -25,7 +25,7 @@ SLOW = ("guided_gradcam", "occlusion", "integrated_gradients")
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--architecture", default="resnet50", choices=("resnet18", "resnet50"))
+    parser.add_argument("--architecture", default="resnet50")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--frames", type=Path, default=BUSI, help="folder in the layout of BUSI")

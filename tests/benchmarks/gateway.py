@@ -71,7 +71,7 @@ def measure(
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--architecture", default="resnet50", choices=("resnet18", "resnet50"))
+    parser.add_argument("--architecture", default="resnet50")
     parser.add_argument("--frames", type=Path, default=BUSI, help="images in the layout of BUSI")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=5, help="of each load")

@@ -125,12 +125,18 @@ def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     auto = Settings()
     monkeypatch.setitem(sys.modules, "openvino", None)  # as where it is not installed
     monkeypatch.setattr("handlers.engines.choose.installed", lambda: False)
-    assert choose.candidates(auto, CPU) == ["eager"]
+    cuda = torch.device("cuda", 0)
+    for architecture in ("resnet50", "tf_efficientnet_lite0"):
+        assert choose.candidates(auto, CPU, architecture) == ["eager"]
     monkeypatch.setattr("handlers.engines.choose.installed", lambda: True)
-    assert choose.candidates(auto, CPU) == ["openvino"]
-    assert choose.candidates(auto, torch.device("cuda", 0)) == ["cuda"]
+    assert choose.candidates(auto, CPU, "resnet50") == ["openvino"]
+    assert choose.candidates(auto, cuda, "resnet50") == ["cuda"]
+    # bfloat16 is for ResNets, unless it is asked for.
+    assert choose.candidates(auto, CPU, "tf_efficientnet_lite0") == ["openvino-fp32"]
+    assert choose.candidates(auto, cuda, "tf_efficientnet_lite0") == ["eager"]
     both = Settings(engine="openvino", fallback=("openvino", "eager"))
-    assert choose.candidates(both, CPU) == ["openvino", "eager"]
+    for architecture in ("resnet50", "tf_efficientnet_lite0"):
+        assert choose.candidates(both, CPU, architecture) == ["openvino", "eager"]
 
 
 @pytest.mark.parametrize(

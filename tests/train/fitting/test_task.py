@@ -142,6 +142,11 @@ def test_one_class_or_no_labels_are_errors(heads: tuple[HeadSpec, ...]) -> None:
         task_for([[NAN, NAN]], heads)
 
 
+def test_an_unknown_trunk_is_refused(heads: tuple[HeadSpec, ...]) -> None:
+    with pytest.raises(UserError, match=r"^model\.architecture resnet19: unknown; .*resnet18"):
+        MultiTask(heads=heads, architecture="resnet19")
+
+
 def test_a_chain_without_its_middle_hangs_on_what_is_above(heads: tuple[HeadSpec, ...]) -> None:
     many = HeadSpec(name="n2", target="n_nodes>=2", labels=("n", "y"), parent="alnm")
     task = task_for([[0, NAN, NAN], [1, NAN, 0], [1, NAN, 1]], (*heads, many))
