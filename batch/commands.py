@@ -17,6 +17,7 @@ from sonode import console
 from sonode.console import UserError, say
 
 if TYPE_CHECKING:
+    from batch.dicom.beside_results import Written
     from batch.executors.local import Executor
     from batch.report.run_summary import RunSummary
     from batch.run import Plan
@@ -40,6 +41,12 @@ def score(
     ),
     explain: str = typer.Option(
         "", help="Make a heat map for each head by this method, e.g. gradcam."
+    ),
+    dicom: bool = typer.Option(
+        False,
+        "--dicom",
+        help="Make DICOM objects of each scored DICOM image: SR, Secondary Capture and "
+        "presentation state, in OUT/_dicom. Needs the extra `dicom`.",
     ),
     date: str | None = typer.Option(
         None,
@@ -125,6 +132,14 @@ def score(
         given := [name for name, value in cluster.items() if value is not None]
     ):
         raise UserError(f"{given[0]}: needs --executor ray; give both")
+    if dicom:
+        import highdicom  # noqa: F401 - before anything is scored
+
+        if executor == "ray":
+            raise UserError(
+                "--dicom: not with --executor ray; run the same command again without ray: what is "
+                "scored stays, and the objects are added"
+            )
     if len(archive) > 1:
         raise typer.Exit(_one_process_each(archive, out, None if dry_run else on_finish))
     from batch.report import notify
@@ -135,6 +150,7 @@ def score(
         dry_run=dry_run,
         single_writer=single_writer,
         as_json=as_json,
+        dicom=dicom,
         cluster=None if executor == "local" else (address, workers, worker_cpus, worker_gpus),
         explain=explain or None,
         date=date,
@@ -170,6 +186,7 @@ def _run_one(
     dry_run: bool,
     single_writer: bool,
     as_json: bool,
+    dicom: bool,
     cluster: tuple[str | None, int | None, int | None, float | None] | None,
     limits: dict[str, Any],
     **options: Any,
@@ -181,6 +198,10 @@ def _run_one(
     settings = {"engine": engine} if engine else {}
     with _started(archive, settings, cluster) as (loaded, executor):
         given = (manifest, out, loaded)
+        if dicom:
+            from batch.dicom import beside_results
+
+            beside_results.check_heads(loaded.heads)
         if dry_run:
             plan = run.plan(*given, executor=executor, **options)
         else:
@@ -196,15 +217,24 @@ def _run_one(
             except run.Stopped as stopped:
                 print(stopped, file=sys.stderr)
                 return 1, "stopped", {"message": str(stopped)}
+            if dicom:
+                written = beside_results.write(
+                    out, summary.dataset, loaded, options["explain"], console.progress
+                )
     if dry_run:
         _show_plan(plan, as_json)
         return 0, "done", {}
     facts = {"out": out, **dataclasses.asdict(summary)}
+    failed = summary.by_status["failed"]
+    if dicom:
+        facts["dicom"] = dataclasses.asdict(written)
+        failed += written.by_status[beside_results.FAILED]
     if as_json:
         say(json.dumps(facts))
     else:
         _show(summary, out)
-    failed = summary.by_status["failed"]
+        if dicom:
+            _show_dicom(written)
     return (1, "failed_rows", facts) if failed else (0, "done", facts)
 
 
@@ -297,6 +327,14 @@ def _show(summary: RunSummary, out: str) -> None:
         f"to read all of them: pandas.read_parquet({out!r}), or "
         f"polars.read_parquet({parts!r}, hive_partitioning=True)"
     )
+
+
+def _show_dicom(written: Written) -> None:
+    say("DICOM objects, of images:")
+    for status, count in written.by_status.items():
+        say(f"  {status:<24} {count}")
+    for code, count in written.by_code.items():
+        say(f"    {code:<22} {count}")
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:

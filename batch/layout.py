@@ -3,6 +3,9 @@
     date=YYYY-MM-DD/model=NAME-VERSION/         the results of one manifest, date and model
         part-INDEX-KEY.parquet                  one shard
     _heatmaps/KEY-HEAD.png
+    _dicom/date=YYYY-MM-DD/model=NAME-VERSION/
+        part-INDEX-KEY.parquet                  which objects each row of that part has
+        part-INDEX-KEY-ROW-KIND.dcm             an object: with the patient's name and id
     _runs/date=YYYY-MM-DD/model=NAME-VERSION/
         started.json                            which run owns the folder of results of that name
         run.json, report.html                   written last: the run is complete
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 PARTITIONS = ("date", "model")  # columns that readers add, from the names of the folders
 RUNS = "_runs"
+DICOM = "_dicom"
 COLUMN_TYPES = f"{RUNS}/columns.arrow"
 STORE_CHECK = f"{RUNS}/store-check"
 ALL_PARTS = "date=*/*/*.parquet"  # Polars does not pass over folders with a `_`
@@ -40,6 +44,16 @@ def is_part(uri: str) -> bool:
 def heat_map(key: str, head: str) -> str:
     """The heat map of a row and head."""
     return f"_heatmaps/{key}-{head}.png"
+
+
+def dicom_record(partition: str, part: str) -> str:
+    """Which DICOM objects the rows of a part have; `part` is its name without the ending."""
+    return f"{DICOM}/{partition}/{part}.parquet"
+
+
+def dicom_object(partition: str, row: str, kind: str) -> str:
+    """A DICOM object of a row, which is named by its part and its number there."""
+    return f"{DICOM}/{partition}/{row}-{kind}.dcm"
 
 
 def started(partition: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -72,7 +73,7 @@ def sop_instance_uid(kind: str, source: Source, result: Result) -> str:
     )
 
 
-def check_text(heads: dict[str, Any]) -> list[str]:
+def check_text(heads: Mapping[str, Any]) -> list[str]:
     """Name the labels that no coded concept can hold: (head, label) as text."""
     return [
         f"{head}: {label}"

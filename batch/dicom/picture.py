@@ -29,6 +29,8 @@ def lines(result: Result) -> list[str]:
         found += [f"{name}: {head.label}{_unsure(head)}", _numbers(head)]
     if not result.consistent:
         found.append("heads contradict each other")
+    if result.out_of_distribution:
+        found.append("unlike the images of the training")
     if result.warnings:
         found.append("warnings: " + ", ".join(result.warnings))
     return found

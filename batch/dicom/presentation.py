@@ -15,11 +15,17 @@ from highdicom.pr import (
 )
 from PIL import ImageCms
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
+from batch.dicom.errors import CannotWrite
 from batch.dicom.result import Result
 from batch.dicom.source import Source
 from batch.dicom.structured_report import corners
 
+_GROUPS = {
+    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept", "RescaleType"),
+    "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction"),
+}
 _CONTENT_LABEL = "SONODE"
 
 
@@ -51,7 +57,7 @@ def make(source: Source, result: Result, evidence: Dataset, text: str, **common:
     )
     grey = str(source.dataset.PhotometricInterpretation).startswith("MONOCHROME")
     kind = GrayscaleSoftcopyPresentationState if grey else ColorSoftcopyPresentationState
-    shown = _as_one_sees_it(evidence, grey)
+    shown = _for_highdicom(evidence, source, grey)
     if not grey:
         common["icc_profile"] = source.dataset.get("ICCProfile") or _srgb()
     made: Dataset = kind(
@@ -78,9 +84,28 @@ def _srgb() -> bytes:
     return bytes(made)
 
 
-def _as_one_sees_it(evidence: Dataset, grey: bool) -> Dataset:
-    """The image for highdicom, which counts samples: colours of a palette are three."""
+def _for_highdicom(evidence: Dataset, source: Source, grey: bool) -> Dataset:
+    """The image as highdicom reads one.
+
+    It counts samples: the colours of a palette are three. It looks for the window of a loop in its
+    functional groups, as of an enhanced image, where a loop of an ultrasound device has none.
+    """
     shown = Dataset()
     shown.update(evidence)
     shown.SamplesPerPixel = 1 if grey else 3
+    several = source.is_multi_frame or "Multi-frame" in UID(shown.SOPClassUID).name
+    if not several or "SharedFunctionalGroupsSequence" in shown:
+        return shown
+    if "VOILUTSequence" in shown or "ModalityLUTSequence" in shown:
+        raise CannotWrite("lut_of_loop", "a loop with a VOI LUT or modality LUT is not supported")
+    groups = Dataset()
+    for name, keywords in _GROUPS.items():
+        group = Dataset()
+        for keyword in keywords:
+            if keyword in shown:
+                group[keyword] = shown[keyword]
+        if len(group):
+            setattr(groups, name, [group])
+    shown.SharedFunctionalGroupsSequence = [groups]
+    shown.PerFrameFunctionalGroupsSequence = [Dataset()]
     return shown

@@ -49,6 +49,10 @@ class Result:
     heads: Mapping[str, HeadResult]
     consistent: bool
     warnings: Sequence[str]
+    out_of_distribution: bool | None = None
+    """Whether the image is unlike those of the training; None where the archive cannot say."""
+    distance: float | None = None
+    """To the training's images."""
     scored_at: datetime
     """With a time zone."""
     model: Model

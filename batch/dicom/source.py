@@ -58,6 +58,7 @@ _REFERENCE = [
     "ICCProfile",
     "VOILUTSequence",
     "ModalityLUTSequence",
+    "SharedFunctionalGroupsSequence",
 ]
 _EMPTY = [
     "PatientName",

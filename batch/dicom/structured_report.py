@@ -95,14 +95,14 @@ def _group(
             parameters=[f"sha256={result.model.sha256}", f"engine={result.model.engine}"],
             manufacturer="sonode",
         ),
-        measurements=list(_measurements(result.heads[name])),
+        measurements=list(_measurements(result, result.heads[name])),
         qualitative_evaluations=list(_evaluations(result, result.heads[name])),
     )
 
 
-def _measurements(head: HeadResult) -> Iterator[Measurement]:
+def _measurements(result: Result, head: HeadResult) -> Iterator[Measurement]:
     numbers = {own.probability(label): value for label, value in head.probabilities.items()}
-    further = {own.THRESHOLD: head.threshold, own.LEVEL: head.level}
+    further = {own.THRESHOLD: head.threshold, own.LEVEL: head.level, own.DISTANCE: result.distance}
     for concept, value in [*numbers.items(), *further.items()]:
         if value is not None:
             yield Measurement(name=concept, value=round(value, 6), unit=own.NO_UNITS)
@@ -121,5 +121,8 @@ def _evaluations(result: Result, head: HeadResult) -> Iterator[QualitativeEvalua
         given = own.own(f"target:{head.set_given}", head.set_given)
         yield QualitativeEvaluation(own.SET_GIVEN, given)
     yield QualitativeEvaluation(own.CONSISTENT, own.yes_or_no(result.consistent))
+    if result.out_of_distribution is not None:
+        answer = own.yes_or_no(result.out_of_distribution)
+        yield QualitativeEvaluation(own.OUT_OF_DISTRIBUTION, answer)
     for warning in result.warnings:
         yield QualitativeEvaluation(own.WARNING, own.own(f"warning:{warning}", warning))

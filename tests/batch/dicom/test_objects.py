@@ -119,6 +119,20 @@ def test_a_grey_image_has_a_grayscale_state_with_its_window() -> None:
     assert state.RescaleIntercept == original.RescaleIntercept
 
 
+def test_a_grey_loop_has_a_grayscale_state_with_its_window(tmp_path: Path) -> None:
+    loop = pydicom.dcmread(io.BytesIO(ultrasound.data_of("examples_ybr_color.dcm")))
+    loop.PhotometricInterpretation, loop.SamplesPerPixel = "MONOCHROME2", 1
+    del loop.PlanarConfiguration
+    pixels = np.arange(2 * 60 * 80, dtype=np.uint8).tobytes()
+    loop.Rows, loop.Columns, loop.NumberOfFrames, loop.PixelData = 60, 80, 2, pixels
+    loop.WindowCenter, loop.WindowWidth = 100, 50
+    loop.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    state = made(ultrasound.encoded(loop), frame=1)["pr"]
+    assert UID(state.SOPClassUID).name.startswith("Grayscale Softcopy")
+    assert state.SoftcopyVOILUTSequence[0].WindowCenter == 100
+    assert ultrasound.check(tmp_path / "pr.dcm", ultrasound.encoded(state)) == []
+
+
 def test_the_picture_has_the_box_where_the_roi_is() -> None:
     data = ultrasound.data_of("examples_rgb_color.dcm")
     picture = made(data)["sc"].pixel_array
