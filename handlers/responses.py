@@ -109,7 +109,7 @@ def with_distance(outcome: Outcome, distance: float | None, limit: OutlierLimit 
     said: dict[str, Any] | None = None
     warnings = outcome.body["warnings"]
     if distance is not None and limit is not None and limit.limit is not None:
-        flagged = distance > limit.limit
+        flagged = limit.exceeded_by(distance)
         promise = limit.model_dump(include={"limit", "false_alarms", "patients"})
         said = {"flagged": flagged, "distance": distance, **promise}
         warnings = [*warnings, *(["out_of_distribution"] if flagged else [])]

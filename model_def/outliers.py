@@ -43,6 +43,10 @@ class OutlierLimit(BaseModel):
     why: str | None = None
     """Why there is no limit."""
 
+    def exceeded_by(self, distance: float) -> bool:
+        """Whether an image of that score is flagged."""
+        return self.limit is not None and distance > self.limit
+
 
 def of_length_one(features_BC: Floats) -> Floats:
     """Features without their length, which differs among images of one kind more than their

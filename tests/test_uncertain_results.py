@@ -12,6 +12,7 @@ from tests.conftest import encode
 from tests.train.running import train
 from train.cohorts.cohort import Cohort
 from train.fitting import conformal, outliers
+from train.fitting.predictions import predict
 
 
 @pytest.fixture
@@ -31,6 +32,10 @@ def test_from_training_to_the_answer(trained: Path, phantom: Cohort, tmp_path: P
     assert sets.least is not None
     assert limit is not None
     assert limit.limit is not None
+    frame = predict(trained, phantom.folder, "test").frame
+    assert frame["malignancy_uncertain"].notna().all()
+    distances = frame["out_of_distribution_distance"]
+    assert frame["out_of_distribution"].tolist() == (distances > limit.limit).tolist()
     archive_path = pack(trained, "sure", "1.0", tmp_path / "store")
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
     images = [(phantom.folder / str(image)).read_bytes() for image in phantom.table["image"][:20]]

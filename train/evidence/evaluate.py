@@ -22,6 +22,7 @@ from train.evidence.measures import (
     measure_categorical,
     measure_subgroup,
 )
+from train.evidence.uncertainty import measure_uncertainty
 from train.evidence.units import (
     UNITS,
     Aggregation,
@@ -95,6 +96,7 @@ def evaluate(
         "inconsistency": [
             {**pair, "price": price(pair, measured, head, predictions, how)} for head, pair in pairs
         ],
+        "uncertainty": measure_uncertainty(predictions, how),
         "subgroups": [
             found
             for head in heads

@@ -15,9 +15,16 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from model_def import checkpoint
+from model_def import checkpoint, outliers
 from model_def.gradcam import grad_cam
-from model_def.heads import HeadSpec, Hierarchy, deciding, logit_slices, probabilities
+from model_def.heads import (
+    HeadSpec,
+    Hierarchy,
+    deciding,
+    logit_slices,
+    probabilities,
+    read,
+)
 from model_def.network import Network, average
 from model_def.preprocessing import Pixels, Preprocessing, normalise
 from sonode.console import UserError, progress
@@ -44,7 +51,8 @@ class Predictions:
     Columns of `frame`: patient_id, lesion_id, image, the RoI, the cohort's labels, device, its
     further columns that name no patient (see `carried_columns`); of a binary head NAME_truth
     (nullable boolean) and NAME_probability (float64); of a categorical one NAME_truth (nullable
-    text) and NAME_probability_LABEL for each label.
+    text) and NAME_probability_LABEL for each label. Where the card has them, NAME_uncertain,
+    NAME_label_set (list of text), out_of_distribution and out_of_distribution_distance.
     """
 
     frame: pd.DataFrame
@@ -102,7 +110,8 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
     """
     try:
         network, card = checkpoint.load(folder)
-    except checkpoint.CheckpointError as error:
+        distance = outliers.load(folder, card.out_of_distribution)
+    except ValueError as error:
         raise UserError(f"CHECKPOINT {error}") from error
     trained_on = card.training["cohort"]
     partition = {name: trained_on.get(name) for name in ("folds", "fold")}
@@ -137,10 +146,13 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
     binary = [head.name for head in card.heads if not head.categorical]
     weight_LC = network.heads.weight.detach()
     logits: list[torch.Tensor] = []
+    distances: list[float] = []
     cams: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in binary}
     explained: dict[str, list[str]] = {name: [] for name in binary}
     for logits_BL, features_BChw in _forward(network, data.parts[name], card.preprocessing):
         logits.append(logits_BL)
+        if distance is not None:
+            distances += distance.scores(average(features_BChw)).tolist()
         for logits_L, features_Chw in zip(logits_BL, features_BChw, strict=True):
             decides = deciding(logits_L, card.heads, card.hierarchy)
             for head_name, found in cams.items():
@@ -151,6 +163,11 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
     labels_NK = data.parts[name].labels_NK
     frame = with_answers(frame, labels_NK, torch.cat(logits), card.heads, card.hierarchy)
     figures = card.training.get("figures")
+    if (limit := card.out_of_distribution) is not None and distance is not None:
+        frame = frame.assign(
+            out_of_distribution=[limit.exceeded_by(its) for its in distances],
+            out_of_distribution_distance=distances,
+        )
     about = {
         "part": part,
         **({} if figures is None else {"statement": figures["statement"]}),
@@ -185,7 +202,7 @@ def with_answers(
     heads: Sequence[HeadSpec],
     hierarchy: Hierarchy,
 ) -> pd.DataFrame:
-    """The rows of `facts_of` with truth and calibrated probability of every head."""
+    """The rows of `facts_of` with truth, calibrated probability and label set of every head."""
     truth_NK = implied(labels_NK, heads).numpy()
     probability_NL = probabilities(logits_NL, heads, hierarchy).numpy()
     slices = logit_slices(heads)
@@ -198,6 +215,12 @@ def with_answers(
                 found[f"{head.name}_probability_{label}"] = own[:, place]
         else:
             found[f"{head.name}_probability"] = own[:, 0]
+    scores = [read(row, heads) for row in probability_NL.tolist()]
+    for head in heads:
+        if head.label_sets is not None and head.label_sets.least is not None:
+            of_head = [score[head.name] for score in scores]
+            found[f"{head.name}_uncertain"] = [its.uncertain for its in of_head]
+            found[f"{head.name}_label_set"] = [list(its.label_set or ()) for its in of_head]
     return frame.assign(**found)
 
 
