@@ -43,12 +43,18 @@ def pack(
     name: str = typer.Option(help="Model name, for example breast_us."),
     version: str = typer.Option(help="Version, for example 1.0; it can be packed only once."),
     store: Path = typer.Option(STORE, help="Folder for NAME-VERSION.mar."),
+    evidence: list[Path] = typer.Option(
+        [], help="OUT of `sonode evaluate`, repeatable: figures for the model card."
+    ),
+    statement: Path | None = typer.Option(
+        None, help="YAML for the model card: your text on intended_use, limits, data."
+    ),
 ) -> None:
-    """Pack a checkpoint with its serving code into one archive (.mar)."""
+    """Pack a checkpoint with its serving code and a model card into one archive (.mar)."""
     from archives.packing.loader import file_sha256
     from archives.packing.pack import pack as run
 
-    path = run(checkpoint, name, version, store)
+    path = run(checkpoint, name, version, store, evidence, statement)
     say(f"{path}  {path.stat().st_size / 2**20:.1f} MiB  sha256 {file_sha256(path)}")
 
 
@@ -57,6 +63,7 @@ def inspect(
     verify: bool = typer.Option(False, "--verify", help="Check every byte and golden example."),
     inference_engine: str | None = typer.Option(None, help=f"Engine to verify with: {ENGINES}"),
     as_json: bool = typer.Option(False, "--json", help="One JSON document."),
+    model_card: bool = typer.Option(False, "--model-card", help="Print the model card."),
 ) -> None:
     """Show what an archive holds; with --verify, check that it is complete and works here."""
     from archives.packing.inspect import inspect_archive
@@ -66,6 +73,9 @@ def inspect(
     facts = inspect_archive(archive, verify=verify, inference_engine=inference_engine)
     if as_json:
         say(json.dumps(facts, indent=2))
+        return
+    if model_card:
+        say(facts["model_card"] or f"{archive.name}: has no model card; pack its checkpoint again")
         return
     card = facts["card"]
     training = card["training"]
@@ -82,6 +92,12 @@ def inspect(
             "trained on images of "
             + (", ".join(f"{label} {count}" for label, count in counts.items()) or "not stated")
         )
+        if (sets := head.get("label_sets") or {}).get("least") is not None:
+            patients = ", ".join(f"{label} {count}" for label, count in sets["patients"].items())
+            say(f"    uncertain results at level {sets['level']:g}, from patients: {patients}")
+    if (limit := card.get("out_of_distribution") or {}).get("limit") is not None:
+        said = f"false alarms at most {limit['false_alarms']:g}, from {limit['patients']} patients"
+        say(f"unlike      images out of distribution are flagged, {said}")
     facts_of_input = card["preprocessing"]
     say(f"input       {facts_of_input['size']} pixels, context {facts_of_input['context']}")
     kind = "SYNTHETIC cohort, not for patients" if cohort.get("synthetic") else "cohort"

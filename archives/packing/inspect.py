@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from archives.packing.loader import file_sha256, load_archive, read_members
+from archives.packing import model_card
+from archives.packing.loader import file_sha256, load_archive, read_member, read_members
 
 
 def inspect_archive(
@@ -19,6 +20,7 @@ def inspect_archive(
         ArchiveError: no archive, a damaged one, or (with `verify`) one that must not serve.
     """
     manifest, card = read_members(path)
+    page = read_member(path, model_card.FILE)
     facts = {
         "file": path.name,
         "bytes": path.stat().st_size,
@@ -26,6 +28,7 @@ def inspect_archive(
         "name": manifest["model"]["modelName"],
         "version": manifest["model"]["modelVersion"],
         "card": card,
+        "model_card": None if page is None else page.decode(),  # earlier versions pack none
         "verified": False,
     }
     if verify:

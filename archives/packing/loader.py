@@ -145,6 +145,12 @@ def read_members(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return json.loads(archive.read(MANIFEST)), json.loads(archive.read("model.json"))
 
 
+def read_member(path: Path, name: str) -> bytes | None:
+    """A file of an archive that `read_members` has checked; None where it has none of that name."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(name) if name in archive.namelist() else None
+
+
 @contextmanager
 def load_archive(
     path: Path, settings: Mapping[str, object] | None = None

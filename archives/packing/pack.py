@@ -8,27 +8,40 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from archives.packing import model_card
 from archives.packing.errors import ArchiveError
 from archives.packing.golden_images import golden_images
 from archives.packing.loader import MANIFEST, NAME, file_sha256, load_archive, load_folder
 from sonode.atomic_files import beside, scratch, sync
 from sonode.console import UserError
+from sonode.settings_file import read_settings
 
 CODE = Path(__file__).parents[2]  # holds `handlers` and `model_def`
 OUTLIERS = "outliers.safetensors"  # where the card has a limit; the service asks for it then
 REFERENCE = {"engine": "eager", "fallback": ()}  # float32, which the others are held against
 
 
-def pack(checkpoint: Path, name: str, version: str, store: Path) -> Path:
+def pack(
+    checkpoint: Path,
+    name: str,
+    version: str,
+    store: Path,
+    evidence: Sequence[Path] = (),
+    statement: Path | None = None,
+) -> Path:
     """Build `store/name-version.mar` and prove that it loads; complete or not at all.
+
+    `evidence`: the OUT of evaluations, and `statement` the author's text, for the model card.
 
     Returns:
         The archive's path; an equal archive that is already there is left as it is.
 
     Raises:
-        UserError: a bad name, no checkpoint, or another archive of that name and version.
+        UserError: a bad name, no checkpoint, evidence of another one, or another archive of that
+            name and version.
         ArchiveError: the checkpoint does not load, or the archiver fails.
     """
     for option, value in (("--name", name), ("--version", version)):
@@ -40,10 +53,12 @@ def pack(checkpoint: Path, name: str, version: str, store: Path) -> Path:
                 f"CHECKPOINT {checkpoint}: has no {needed}; give the `checkpoint` folder that "
                 "`sonode train fit` wrote"
             )
+    page = _model_card(checkpoint, name, version, evidence, statement)
     store.mkdir(parents=True, exist_ok=True)
     target = store / f"{name}-{version}.mar"
     with scratch("sonode-pack-") as work:
         _stage(checkpoint, work / "stage")
+        (work / "stage" / model_card.FILE).write_text(page, encoding="utf-8")
         unpacked = _archive(name, version, work)
         with beside(target) as part:
             _prove_and_zip(unpacked, part)
@@ -53,6 +68,24 @@ def pack(checkpoint: Path, name: str, version: str, store: Path) -> Path:
             _place(part, target, version)
             sync(store)
     return target
+
+
+def _model_card(
+    checkpoint: Path, name: str, version: str, evidence: Sequence[Path], statement: Path | None
+) -> str:
+    try:
+        card = json.loads((checkpoint / "model.json").read_bytes())
+        measured = [model_card.read_evidence(folder, card) for folder in evidence]
+        text = model_card.Statement()
+        if statement is not None:
+            remedy = f"give any of {', '.join(model_card.ASKED)}, each a text"
+            text = read_settings(statement, model_card.Statement, "--statement", remedy)
+        return model_card.model_card(name, version, card, measured, text)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArchiveError(
+            "CHECKPOINT: its model.json, or an evaluation, lacks what a model card needs "
+            f"({type(error).__name__}: {error}); train or evaluate it again"
+        ) from error
 
 
 def _place(part: Path, target: Path, version: str) -> None:

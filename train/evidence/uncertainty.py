@@ -93,7 +93,7 @@ def _spoken_of(
 def _share(event_N: Bools, patient_N: pd.Series, reason: str, how: Resampling) -> Json:
     by_patient = pd.Series(event_N, dtype=float).groupby(patient_N.to_numpy(object)).mean()
     names, none = by_patient.index.to_numpy(object), np.empty(0)
-    of_each: Floats = by_patient.to_numpy(np.float64)
+    of_each: Floats = np.asarray(by_patient, np.float64)
     drawn = bootstrap({"": share}, of_each, none, names, **vars(how))
     return as_json(drawn[""], reason, names)
 

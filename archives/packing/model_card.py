@@ -1,0 +1,230 @@
+"""The model card: what a reader must know of a model, as a page in the archive.
+
+Its sections are those of Mitchell et al. 2019 (https://arxiv.org/abs/1810.03993). What the software
+knows is filled in, from the checkpoint and from evaluations of it; what only the author knows is
+the author's text, or marked as missing. It names no patient.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from sonode.console import UserError
+
+FILE = "MODEL_CARD.md"  # in the archive
+Json = Mapping[str, Any]
+
+
+class Statement(BaseModel):
+    """The author's own text, each key a paragraph."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    intended_use: str = ""
+    limits: str = ""
+    data: str = ""
+
+
+ASKED = {
+    "intended_use": "who uses it, for which patients and which decision, and what it is not for",
+    "limits": "patients, devices and findings that it was not tried on, and known failures",
+    "data": "hospitals, years, devices, inclusion and exclusion, reference standard, ethics",
+}
+
+
+def read_evidence(folder: Path, card: Json) -> Json:
+    """The metrics of an evaluation of that checkpoint.
+
+    Raises:
+        UserError: no evaluation, or one of another checkpoint.
+    """
+    path = folder / "metrics.json"
+    try:
+        metrics: Json = json.loads(path.read_bytes())
+        about = metrics["about"]
+        made_of = {
+            **about["model"],
+            "training": {**about["training"], "cohort": about["trained_on"]},
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"--evidence {folder}: has no metrics.json of a checkpoint; give the OUT of "
+            "`sonode evaluate`"
+        ) from None
+    if any(made_of.get(key) != its for key, its in card.items()):
+        raise UserError(
+            f"--evidence {folder}: is of another checkpoint; give the OUT of `sonode evaluate` "
+            "of this one"
+        )
+    return metrics
+
+
+def model_card(
+    name: str, version: str, card: Json, evidence: Sequence[Json], statement: Statement
+) -> str:
+    """The page, in Markdown."""
+    lines = [f"# Model card: {name} {version}", ""]
+    for title, section in (
+        ("Intended use", _use(card, statement)),
+        ("Limits", _limits(card, evidence, statement)),
+        ("Data", _data(card, statement)),
+        ("Training", _training(card)),
+        ("Certainty", _certainty(card)),
+        ("Performance", _performance(card, evidence)),
+        ("Subgroups", _subgroups(evidence)),
+    ):
+        lines += [f"## {title}", "", *section, ""]
+    return "\n".join(lines)
+
+
+def _authors(statement: Statement, key: str) -> str:
+    text: str = getattr(statement, key).strip()
+    return text or f"**TO BE WRITTEN BY THE AUTHOR**: {ASKED[key]}."
+
+
+def _use(card: Json, statement: Statement) -> Iterator[str]:
+    yield _authors(statement, "intended_use")
+    yield ""
+    yield "It scores one lesion in one B-mode ultrasound image of the breast, within a box:"
+    yield ""
+    for head in card["heads"]:
+        given = f", given that `{head['given']}` is positive" if head.get("given") else ""
+        labels = " or ".join(head["labels"])
+        yield f"- {head['name']}: {labels}{given}; threshold {head['threshold']:.3g}"
+
+
+def _limits(card: Json, evidence: Sequence[Json], statement: Statement) -> Iterator[str]:
+    yield _authors(statement, "limits")
+    yield ""
+    cohort = card["training"].get("cohort", {})
+    if cohort.get("synthetic"):
+        yield "- It was trained on a synthetic cohort and is not for patients."
+    if cohort.get("patient_ids") is False:
+        yield (
+            "- Its cohort has no patient ids: images of one patient may be in training and test."
+        )
+    if not any(_is_external(it) for it in evidence):
+        yield "- It was not evaluated on another cohort."
+    for head in card["heads"]:
+        sets = head.get("label_sets") or {}
+        if sets.get("least") is None:
+            why = sets.get("why") or "trained by an earlier version"
+            yield f"- {head['name']}: its results are never marked as uncertain ({why})."
+    limit = card.get("out_of_distribution") or {}
+    if limit.get("limit") is None:
+        why = limit.get("why") or "trained by an earlier version"
+        yield f"- Images unlike its training's are not flagged ({why})."
+    yield "- Thresholds, temperatures and the epoch were chosen on the validation part."
+
+
+def _data(card: Json, statement: Statement) -> Iterator[str]:
+    yield _authors(statement, "data")
+    yield ""
+    training = card["training"]
+    cohort = training.get("cohort", {})
+    yield f"Cohort {cohort.get('name', 'not stated')}, sha256 {cohort.get('sha256', 'not stated')}:"
+    yield ""
+    for part in ("train", "val", "test"):
+        if part in cohort:
+            yield f"- {part}: {cohort[part]['patients']} patients, {cohort[part]['images']} images"
+    for head, counts in training.get("labels", {}).items():
+        shown = ", ".join(f"{label} {count}" for label, count in counts.items())
+        yield f"- {head}, training images: {shown}"
+
+
+def _training(card: Json) -> Iterator[str]:
+    facts, size = card["preprocessing"], card["preprocessing"]["size"]
+    yield (
+        f"{card['architecture']} at {size} x {size} pixels, the box widened by "
+        f"{facts['context']:.0%} a side, heads {card['hierarchy']}."
+    )
+    yield ""
+    for key, value in card["training"].items():
+        if isinstance(value, (str, int, float)):
+            yield f"- {key}: {value}"
+    for name, version in card["training"].get("versions", {}).items():
+        yield f"- {name} {version}"
+
+
+def _certainty(card: Json) -> Iterator[str]:
+    for head in card["heads"]:
+        sets = head.get("label_sets") or {}
+        if sets.get("least") is not None:
+            patients = ", ".join(f"{label} {count}" for label, count in sets["patients"].items())
+            on = f" of lesions with `{sets['given']}` positive" if sets.get("given") else ""
+            yield (
+                f"- {head['name']}: label sets{on} at level {sets['level']:g}, per label, from "
+                f"calibration patients {patients}"
+            )
+    limit = card.get("out_of_distribution") or {}
+    if limit.get("limit") is not None:
+        yield (
+            f"- images unlike the training's are flagged, with false alarms of at most "
+            f"{limit['false_alarms']:g}, from {limit['patients']} calibration patients"
+        )
+
+
+def _is_external(metrics: Json) -> bool:
+    return bool(metrics["about"]["part"] == "all")
+
+
+def _where(metrics: Json) -> str:
+    about = metrics["about"]
+    kind = "another cohort" if _is_external(metrics) else f"{about['part']} part"
+    synthetic = ", synthetic" if about["cohort"].get("synthetic") else ""
+    return f"{about['cohort']['name']} ({kind}{synthetic})"
+
+
+def _performance(card: Json, evidence: Sequence[Json]) -> Iterator[str]:
+    if not evidence:
+        yield "Not measured here: pack it with `--evidence`, the OUT of `sonode evaluate`."
+        return
+    yield "With 95 % intervals, by patient; sensitivity and specificity at the served threshold."
+    yield ""
+    yield "| cohort | head | on | per | n | positive | ROC AUC | sensitivity | specificity |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    thresholds = {head["name"]: head["threshold"] for head in card["heads"]}
+    for metrics in evidence:
+        for name, head in metrics["heads"].items():
+            for unit, its in head["sets"][head["primary"]].items():
+                if head["kind"] == "binary":
+                    points = its["operating_points"].values()
+                    at = next(it for it in points if it["threshold"] == thresholds[name])
+                    figures = [its["roc_auc"], at["sensitivity"], at["specificity"]]
+                else:
+                    figures = [its["macro_roc_auc"], None, None]
+                cells = [_where(metrics), name, head["primary"], unit, its["rows"]]
+                cells += [its.get("positive", ""), *map(_figure, figures)]
+                yield _row(cells)
+
+
+def _subgroups(evidence: Sequence[Json]) -> Iterator[str]:
+    if not any(metrics["subgroups"] for metrics in evidence):
+        yield "Not measured here."
+        return
+    yield "| cohort | head | device | images | patients | positive | ROC AUC |"
+    yield "|---|---|---|---|---|---|---|"
+    for metrics in evidence:
+        for its in metrics["subgroups"]:
+            cells = [_where(metrics), its["head"], its["device"]]
+            cells += [its["rows"], its["patients"], its["positive"], _figure(its["roc_auc"])]
+            yield _row(cells)
+
+
+def _row(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
+
+
+def _figure(measure: Json | None) -> str:
+    if measure is None:
+        return ""
+    if measure["value"] is None:
+        return f"undefined: {measure['reason']}"
+    if measure["low"] is None:
+        return f"{measure['value']:.3f} (no interval)"
+    return f"{measure['value']:.3f} ({measure['low']:.3f} to {measure['high']:.3f})"

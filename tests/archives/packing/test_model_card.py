@@ -1,0 +1,117 @@
+"""The model card: what is known, what was measured, and what only the author can write."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archives.packing.inspect import inspect_archive
+from archives.packing.model_card import Statement, model_card, read_evidence
+from model_def.checkpoint import ModelCard
+from model_def.label_sets import LabelSets
+from model_def.outliers import OutlierLimit
+from sonode.console import UserError
+from tests.command_line import sonode
+from tests.train.synthetic_predictions import synthetic
+from train.evidence.evaluate import evaluate
+
+BLANK = "**TO BE WRITTEN BY THE AUTHOR**"
+
+
+def measured(card: ModelCard, part: str) -> dict[str, Any]:
+    """An evaluation as `sonode evaluate` writes it of a checkpoint with that card."""
+    training = dict(card.training)
+    about = {
+        "part": part,
+        "cohort": {"name": "second|hospital", "synthetic": False},
+        "trained_on": training.pop("cohort"),
+        "training": training,
+        "model": card.model_dump(mode="json", exclude={"training"}),
+    }
+    return evaluate(replace(synthetic(), heads=card.heads, about=about), resamples=50)
+
+
+def test_what_nobody_wrote_is_marked_and_what_is_known_is_there(card: ModelCard) -> None:
+    page = model_card("tiny", "1.0", card.model_dump(mode="json"), [], Statement())
+    assert page.startswith("# Model card: tiny 1.0\n")
+    assert page.count(BLANK) == 3
+    for said in (
+        "- alnm: no ALNM or ALNM; threshold 0.5",
+        "trained on a synthetic cohort and is not for patients",
+        "- It was not evaluated on another cohort.",
+        "- alnm: its results are never marked as uncertain (trained by an earlier version).",
+        "resnet18 at 64 x 64 pixels, the box widened by 10% a side",
+        "Not measured here: pack it with `--evidence`",
+    ):
+        assert said in page
+    sets = LabelSets(
+        level=0.9,
+        given=None,
+        patients={"benign": 42, "malignant": 20},
+        least={"benign": 0.2, "malignant": 0.4},
+    )
+    heads = (card.heads[0].model_copy(update={"label_sets": sets}), card.heads[1])
+    limit = OutlierLimit(false_alarms=0.05, patients=62, limit=3.0)
+    sure = card.model_copy(update={"heads": heads, "out_of_distribution": limit})
+    text = Statement(intended_use="A second reader.", limits="Not on men.")
+    page = model_card("tiny", "1.0", sure.model_dump(mode="json"), [], text)
+    assert (page.count(BLANK), "A second reader." in page, "Not on men." in page) == (1, True, True)
+    assert "at level 0.9, per label, from calibration patients benign 42, malignant 20" in page
+    assert "false alarms of at most 0.05, from 62 calibration patients" in page
+
+
+def test_figures_are_those_of_the_evaluations(card: ModelCard, tmp_path: Path) -> None:
+    facts = json.loads(card.model_dump_json())
+    found = []
+    for part in ("test", "all"):
+        (tmp_path / part).mkdir()
+        metrics = measured(card, part)
+        (tmp_path / part / "metrics.json").write_text(json.dumps(metrics))
+        found.append(read_evidence(tmp_path / part, facts))
+    page = model_card("tiny", "1.0", facts, found, Statement())
+    image = metrics["heads"]["malignancy"]["sets"]["all"]["image"]
+    auc, point = image["roc_auc"], image["operating_points"]["0.5"]
+    cells = [
+        f"{it['value']:.3f} ({it['low']:.3f} to {it['high']:.3f})"
+        for it in (auc, point["sensitivity"], point["specificity"])
+    ]
+    counts = f"{image['rows']} | {image['positive']}"
+    for where in ("second/hospital (test part)", "second/hospital (another cohort)"):
+        row = f"| {where} | malignancy | all | image | {counts} | {' | '.join(cells)} |"
+        assert row in page
+        assert f"| {where} | alnm | LOGIQ E9 |" in page
+    assert "was not evaluated on another cohort" not in page
+
+
+def test_an_evaluation_of_another_checkpoint_is_refused(card: ModelCard, tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text(json.dumps(measured(card, "test")))
+    facts = json.loads(card.model_dump_json())
+    facts["heads"][0]["temperature"] = 1.25
+    with pytest.raises(UserError, match=r"--evidence .*: is of another checkpoint"):
+        read_evidence(tmp_path, facts)
+    other = json.loads(card.model_dump_json())
+    other["training"]["seed"] = 7
+    with pytest.raises(UserError, match=r"--evidence .*: is of another checkpoint"):
+        read_evidence(tmp_path, other)
+    with pytest.raises(UserError, match=r"has no metrics\.json of a checkpoint"):
+        read_evidence(tmp_path / "nowhere", facts)
+
+
+def test_an_archive_has_its_card_and_inspect_shows_it(archive_path: Path) -> None:
+    page = inspect_archive(archive_path, verify=False)["model_card"]
+    assert page.startswith("# Model card: tiny 1.0\n")
+    done = sonode("inspect", archive_path, "--model-card")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert BLANK in done.stdout
+
+
+def test_a_statement_that_cannot_be_is_refused(checkpoint_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.yaml").write_text("intended: reading")
+    line = ("pack", checkpoint_folder, "--name", "a", "--version", "1", "--store", tmp_path / "s")
+    done = sonode(*line, "--statement", tmp_path / "text.yaml")
+    assert done.returncode == 2
+    assert "--statement" in done.stderr
+    assert "intended_use, limits, data" in " ".join(done.stderr.split())
+    assert not (tmp_path / "s").exists()
