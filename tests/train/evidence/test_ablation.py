@@ -14,8 +14,8 @@ from tests.command_line import run_here
 from train.cohorts.cohort import Cohort
 from train.cohorts.split import part_of
 from train.evidence import ablation
-from train.fitting import datamodule
 from train.fitting.cli import run
+from train.fitting.datamodule import CohortData
 
 SETTINGS = {
     "trainer": {"max_epochs": 1, "precision": "32-true"},
@@ -102,7 +102,7 @@ def test_a_cohort_that_some_variant_cannot_learn_from_is_refused_before_any_trai
         raise AssertionError("trained")
 
     cohort = Cohort(name="c", synthetic=True, folder=tmp_path, table=table)
-    monkeypatch.setattr(datamodule, "load_cohort", lambda _: cohort)
+    monkeypatch.setattr(CohortData, "cohort", cohort)
     monkeypatch.setattr(ablation, "_train", refuse)
     with pytest.raises(UserError, match="some variant cannot be trained on it") as caught:
         ablation.ablate(tmp_path, tmp_path / "out", seeds=2, config=config)
