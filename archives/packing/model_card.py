@@ -181,8 +181,14 @@ def _where(metrics: Json) -> str:
 
 
 def _performance(card: Json, evidence: Sequence[Json]) -> Iterator[str]:
+    figures = card["training"].get("figures")
+    if figures is not None:
+        yield from _of_folds(figures)
     if not evidence:
-        yield "Not measured here: pack it with `--evidence`, the OUT of `sonode evaluate`."
+        yield (
+            "Not measured here on patients kept aside: pack it with `--evidence`, the OUT of "
+            "`sonode evaluate`."
+        )
         return
     yield "With 95 % intervals, by patient; sensitivity and specificity at the served threshold."
     yield ""
@@ -201,6 +207,19 @@ def _performance(card: Json, evidence: Sequence[Json]) -> Iterator[str]:
                 cells = [_where(metrics), name, head["primary"], unit, its["rows"]]
                 cells += [its.get("positive", ""), *map(_figure, figures)]
                 yield _row(cells)
+
+
+def _of_folds(figures: Json) -> Iterator[str]:
+    yield f"{figures['statement'].capitalize()}. {figures['assumes']}"
+    yield ""
+    yield "| head | on | per | ROC AUC, folds pooled |"
+    yield "|---|---|---|---|"
+    for name, head in figures["roc_auc"].items():
+        for unit, its in head.items():
+            if unit != "on":
+                pooled = {"reason": "see the report of the folds", **its["pooled"]}
+                yield _row([name, head["on"], unit, _figure(pooled)])
+    yield ""
 
 
 def _subgroups(evidence: Sequence[Json]) -> Iterator[str]:

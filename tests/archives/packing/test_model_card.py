@@ -43,7 +43,7 @@ def test_what_nobody_wrote_is_marked_and_what_is_known_is_there(card: ModelCard)
         "- It was not evaluated on another cohort.",
         "- alnm: its results are never marked as uncertain (trained by an earlier version).",
         "resnet18 at 64 x 64 pixels, the box widened by 10% a side",
-        "Not measured here: pack it with `--evidence`",
+        "Not measured here on patients kept aside: pack it with `--evidence`",
     ):
         assert said in page
     sets = LabelSets(
@@ -83,6 +83,20 @@ def test_figures_are_those_of_the_evaluations(card: ModelCard, tmp_path: Path) -
         assert row in page
         assert f"| {where} | alnm | LOGIQ E9 |" in page
     assert "was not evaluated on another cohort" not in page
+
+
+def test_a_network_on_every_patient_has_the_figures_of_its_folds(card: ModelCard) -> None:
+    auc = {"value": 0.875, "low": 0.8, "high": 0.9375}
+    figures = {
+        "statement": "trained on all 60 patients; figures are of 5 folds",
+        "assumes": "The recipe is judged.",
+        "roc_auc": {"malignancy": {"on": "all", "image": {"pooled": auc}}},
+    }
+    facts = card.model_dump(mode="json")
+    facts["training"]["figures"] = figures
+    page = model_card("tiny", "1.0", facts, [], Statement())
+    assert "Trained on all 60 patients; figures are of 5 folds. The recipe is judged." in page
+    assert "| malignancy | all | image | 0.875 (0.800 to 0.938) |" in page
 
 
 def test_an_evaluation_of_another_checkpoint_is_refused(card: ModelCard, tmp_path: Path) -> None:
