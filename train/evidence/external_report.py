@@ -14,7 +14,7 @@ from train import pages
 from train.evidence import plots
 from train.evidence.external import DEVELOPMENT, external
 from train.evidence.measures import Json
-from train.evidence.units import UNITS, Aggregation
+from train.evidence.units import UNITS, Aggregation, units_to_show
 from train.fitting.leakage import IMAGES
 from train.fitting.predictions import predict
 
@@ -104,12 +104,14 @@ def run(
 def render(found: Json) -> str:
     """The page, from what external.json holds."""
     development = found["cohorts"][DEVELOPMENT]
+    shown = {unit for its in found["cohorts"].values() for unit in units_to_show(its["heads"])}
+    units = [unit for unit in UNITS if unit in shown]
     return pages.render(
         "External validation",
         "evidence/external.html.j2",
         found=found,
         development=DEVELOPMENT,
-        units=tuple(UNITS),
+        units=units,
         rates=RATES,
         calibration=CALIBRATION,
         heads={name: development["heads"][name] for name in found["compared"]},

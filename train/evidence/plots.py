@@ -85,8 +85,8 @@ def roc(levels: Mapping[str, Json]) -> str:
     with drawing(drawn) as (axes,):
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
         for level, (name, color, style) in LEVELS.items():
-            measures = levels[level]
-            if measures["curves"] is None:
+            measures = levels.get(level)
+            if measures is None or measures["curves"] is None:
                 continue
             curve = measures["curves"]["roc"]
             label = f"{name}: AUC {_number(measures['roc_auc'])}"
@@ -131,8 +131,8 @@ def precision_recall(levels: Mapping[str, Json]) -> str:
     drawn: list[str] = []
     with drawing(drawn) as (axes,):
         for level, (name, color, style) in LEVELS.items():
-            measures = levels[level]
-            if measures["curves"] is None:
+            measures = levels.get(level)
+            if measures is None or measures["curves"] is None:
                 continue
             curve = measures["curves"]["pr"]
             label = f"{name}: AP {_number(measures['pr_auc'])}"

@@ -25,7 +25,7 @@ from train.cohorts import describe
 from train.evidence import plots
 from train.evidence.evaluate import evaluate
 from train.evidence.measures import Json
-from train.evidence.units import UNITS, Aggregation
+from train.evidence.units import Aggregation, units_to_show
 from train.fitting.predictions import Predictions
 
 FILES = ("metrics.json", "predictions.parquet", "report.html")
@@ -138,6 +138,7 @@ def render(
 ) -> str:
     """The page, from what metrics.json holds, the pictures, and the cohort's Table 1."""
     cohort = metrics["about"].get("cohort", {})
+    units = units_to_show(metrics["heads"])
     named = isinstance(cohort, dict) and "name" in cohort and "part" in metrics["about"]
     return pages.render(
         title,
@@ -149,8 +150,8 @@ def render(
         no_patient_ids=isinstance(cohort, dict) and cohort.get("patient_ids") is False,
         measures=MEASURES,
         rates=RATES,
-        units=tuple(UNITS),
-        plots={name: _head_plots(name, head) for name, head in metrics["heads"].items()},
+        units=units,
+        plots={name: _head_plots(name, head, units) for name, head in metrics["heads"].items()},
         paper={name: paper_figures(name, head) for name, head in metrics["heads"].items()},
         paper_radiomics=PAPER_RADIOMICS,
         paper_inconsistency=PAPER_INCONSISTENCY,
@@ -207,17 +208,17 @@ def paper_figures(name: str, head: Json) -> tuple[float, float, float] | None:
     return None
 
 
-def _head_plots(name: str, head: Json) -> list[dict[str, str]]:
+def _head_plots(name: str, head: Json, units: Sequence[str]) -> list[dict[str, str]]:
     """Title, alt text and image of each plot: of the primary set, and where probabilities are
     judged of every set that can.
     """
     if head["kind"] != "binary":
         return []
-    levels = head["sets"][head["primary"]]
+    levels = {unit: head["sets"][head["primary"]][unit] for unit in units}
     image, what = levels["image"], f"{name}, {head['primary']}"
     found = []
     if image["curves"]:
-        auc = {level: levels[level]["roc_auc"]["value"] for level in plots.LEVELS}
+        auc = {level: its["roc_auc"]["value"] for level, its in levels.items()}
         aucs = ", ".join(
             f"area per {level} " + ("undefined" if area is None else f"{area:.3f}")
             for level, area in auc.items()

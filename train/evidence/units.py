@@ -6,7 +6,8 @@ if any of them is.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,20 @@ def distinct_units(rows: pd.DataFrame) -> list[str]:
         if unit == "image"
         or (count != counts["image"] and (unit == "patient" or count != of_patients))
     ]
+
+
+def units_to_show(heads: Mapping[str, Any]) -> list[str]:
+    """The units of metrics.json's heads; no lesions where everywhere they are images or patients.
+
+    As many of them are the same ones: a lesion is of one patient.
+    """
+    counts = [
+        {unit: levels[unit]["rows"] + levels[unit]["mixed"] for unit in UNITS}
+        for head in heads.values()
+        for levels in head["sets"].values()
+    ]
+    alike = any(all(it["lesion"] == it[unit] for it in counts) for unit in ("image", "patient"))
+    return [unit for unit in UNITS if unit != "lesion" or not alike]
 
 
 def first_rows(code_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

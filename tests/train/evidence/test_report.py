@@ -290,3 +290,13 @@ def test_the_part_that_chose_thresholds_is_no_evidence(
     assert capsys.readouterr().out.splitlines()[-1] == chosen["notes"][0]
     assert metrics["notes"] == []
     assert words not in page.text
+
+
+def test_lesions_are_shown_where_they_are_neither_images_nor_patients(metrics: dict) -> None:
+    said = "Lesions are not shown"
+    assert said in render(metrics) and "per lesion" not in render(metrics)
+    predictions = synthetic()
+    one_more = predictions.frame["lesion_id"].where(predictions.frame.index != 0, "another")
+    two = dataclasses.replace(predictions, frame=predictions.frame.assign(lesion_id=one_more))
+    page = render(evaluate(two, resamples=10))
+    assert said not in page and "per lesion" in page
