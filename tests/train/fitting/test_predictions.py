@@ -73,6 +73,25 @@ def test_all_of_the_training_cohort_is_refused(
     assert len(predict(tmp_path / "o", phantom.folder, "all").frame) == len(phantom.table)
 
 
+def test_a_network_on_every_patient_says_so_and_has_no_part_of_its_own(
+    trained: Path, phantom: Cohort, tmp_path: Path
+) -> None:
+    network, card = checkpoint.load(trained)
+    about = {"fold": "all", "folds": 2, "sha256": "0" * 64, "train": {"patients": 14}}
+    facts = {
+        "cohort": {**card.training["cohort"], **about},
+        "figures": {"statement": "trained on all 14 patients; figures are of 2 folds"},
+    }
+    card = card.model_copy(update={"training": {**card.training, **facts}})
+    checkpoint.save(tmp_path / "refit", network, card)
+    for part in ("val", "test"):
+        with pytest.raises(UserError, match="on all 14 patients, and no part was kept aside"):
+            predict(tmp_path / "refit", phantom.folder, part)  # type: ignore[arg-type]
+    found = predict(tmp_path / "refit", phantom.folder, "all")
+    assert found.about["statement"] == facts["figures"]["statement"]
+    assert found.frame["lesion_id"].tolist() == phantom.table["lesion_id"].tolist()
+
+
 def test_categorical_columns(phantom: Cohort, trained: Path, tmp_path: Path) -> None:
     network, card = checkpoint.load(trained)
     network.heads = torch.nn.Linear(network.heads.in_features, 4)
