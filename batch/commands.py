@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from batch import layout
+from batch.dicom import commands as dicom_commands
 from sonode import console
 from sonode.console import UserError, say
 
@@ -30,6 +31,7 @@ EXECUTORS = ("local", "ray")
 def mount(app: typer.Typer) -> None:
     """Add the commands of the batch to `app`."""
     app.command(rich_help_panel="Batch")(score)
+    app.add_typer(dicom_commands.dicom, name="dicom", rich_help_panel="Batch")
 
 
 def score(

@@ -6,6 +6,8 @@
     _dicom/date=YYYY-MM-DD/model=NAME-VERSION/
         part-INDEX-KEY.parquet                  which objects each row of that part has
         part-INDEX-KEY-ROW-KIND.dcm             an object: with the patient's name and id
+    _pushed/PACS/date=YYYY-MM-DD/model=NAME-VERSION/
+        part-INDEX-KEY.parquet                  what became of those objects at a PACS
     _runs/date=YYYY-MM-DD/model=NAME-VERSION/
         started.json                            which run owns the folder of results of that name
         run.json, report.html                   written last: the run is complete
@@ -21,6 +23,7 @@ from __future__ import annotations
 PARTITIONS = ("date", "model")  # columns that readers add, from the names of the folders
 RUNS = "_runs"
 DICOM = "_dicom"
+PUSHED = "_pushed"
 COLUMN_TYPES = f"{RUNS}/columns.arrow"
 STORE_CHECK = f"{RUNS}/store-check"
 ALL_PARTS = "date=*/*/*.parquet"  # Polars does not pass over folders with a `_`
@@ -54,6 +57,11 @@ def dicom_record(partition: str, part: str) -> str:
 def dicom_object(partition: str, row: str, kind: str) -> str:
     """A DICOM object of a row, which is named by its part and its number there."""
     return f"{DICOM}/{partition}/{row}-{kind}.dcm"
+
+
+def dicom_ledger(pacs: str, record_uri: str) -> str:
+    """What became of the objects of a record at a PACS."""
+    return f"{PUSHED}/{pacs}/{record_uri.rpartition(f'/{DICOM}/')[2]}"
 
 
 def started(partition: str) -> str:

