@@ -269,18 +269,21 @@ def margin(
     margins: list[float] = typer.Option(
         [0.0, 0.05, 0.1, 0.2, 0.3], min=0, max=1, help="Margins to try."
     ),
-    seeds: int = typer.Option(3, min=1, help="Runs per margin."),
+    weights: list[float] = typer.Option(
+        [0.05], min=0, help="Weights of the loss in the total to try, with each margin."
+    ),
+    seeds: int = typer.Option(3, min=1, help="Runs per margin and weight."),
     config: Path | None = typer.Option(
         None, help="YAML for each run; default: configs/ablation.yaml."
     ),
 ) -> None:
-    """Search the margin of the hierarchical loss on the validation part."""
+    """Search margin and weight of the hierarchical loss on the validation part."""
     from train.evidence import ablation
 
     found = ablation.search_margin(
-        cohort, out, margins, seeds=seeds, config=config or ablation.CONFIG
+        cohort, out, margins, seeds=seeds, config=config or ablation.CONFIG, weights=weights
     )
-    columns = ("margin", *ablation.MEASURES)
+    columns = ("margin", "weight", *ablation.MEASURES)
     rows = [
         ["undefined" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in columns]
         for row in found.to_dict("records")

@@ -31,7 +31,7 @@ _ALNM = "{name: alnm, target: alnm, labels: [no ALNM, ALNM]%s}"
 _BOTH = f"{_MALIGNANCY}, {_ALNM % ', parent: malignancy'}"
 
 
-def _variant(
+def flags_of(
     heads: str,
     *,
     hierarchy: Hierarchy = "independent",
@@ -47,15 +47,15 @@ def _variant(
     ]
 
 
-_HIERARCHICAL = _variant(_BOTH, weight=LossSettings().hierarchy_weight)
+HIERARCHICAL = flags_of(_BOTH, weight=LossSettings().hierarchy_weight)
 VARIANTS: dict[str, list[str]] = {
-    "single malignancy": _variant(_MALIGNANCY),
+    "single malignancy": flags_of(_MALIGNANCY),
     # As the paper: its ALNM set holds malignant lesions only.
-    "single alnm": _variant(_ALNM % "", malignant_only=True),
-    "multi-task": _variant(_BOTH),
-    "multi-task + HL": _HIERARCHICAL,
-    "chain": _variant(_BOTH, hierarchy="chain"),
-    "max-constraint": _variant(_BOTH, hierarchy="max_constraint"),
+    "single alnm": flags_of(_ALNM % "", malignant_only=True),
+    "multi-task": flags_of(_BOTH),
+    "multi-task + HL": HIERARCHICAL,
+    "chain": flags_of(_BOTH, hierarchy="chain"),
+    "max-constraint": flags_of(_BOTH, hierarchy="max_constraint"),
 }
 REFERENCE = "multi-task + HL"  # the paper's; p-values are against it
 MEASURES = ("malignancy_auc", "alnm_auc", "type_1", "type_2")
@@ -82,22 +82,51 @@ def ablate(cohort_folder: Path, out: Path, *, seeds: int, config: Path) -> pd.Da
 
 
 def search_margin(
-    cohort_folder: Path, out: Path, margins: Sequence[float], *, seeds: int, config: Path
+    cohort_folder: Path,
+    out: Path,
+    margins: Sequence[float],
+    *,
+    seeds: int,
+    config: Path,
+    weights: Sequence[float] = (LossSettings().hierarchy_weight,),
+    more: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """The paper's grid search of the hierarchical loss's margin, on the validation part alone.
+    """The paper's grid search of the hierarchical loss, on the validation part alone.
+
+    `weights`: of the loss in the total, the paper's lambda. `more`: flags of every run.
 
     Returns:
-        One row per margin, the best first: by mean validation AUC of ALNM, which the margin is
-        there for; at a tie the smaller margin. Also written as margins.csv.
+        One row per margin and weight, the best first: by mean validation AUC of ALNM, which the
+        loss is there for; at a tie the smaller margin, then weight. Also written as margins.csv.
 
     Raises:
         UserError: as `ablate`.
     """
-    variants = {f"margin {it:g}": [*_HIERARCHICAL, f"--model.loss.margin={it:g}"] for it in margins}
+    grid = {
+        f"margin {margin:g}"
+        + (f", weight {weight:g}" if weight != LossSettings().hierarchy_weight else ""): (
+            margin,
+            weight,
+        )
+        for margin in margins
+        for weight in weights
+    }
+    variants = {
+        name: [
+            *HIERARCHICAL,
+            *more,
+            f"--model.loss.hierarchy_weight={weight:g}",
+            f"--model.loss.margin={margin:g}",
+        ]
+        for name, (margin, weight) in grid.items()
+    }
     runs = _runs(cohort_folder, out, variants, seeds=seeds, config=config, part="val")
-    runs["margin"] = runs["variant"].map({f"margin {it:g}": it for it in margins})
-    found = runs.groupby("margin", as_index=False)[list(MEASURES)].mean()
-    found = found.sort_values(["alnm_auc", "margin"], ascending=[False, True], ignore_index=True)
+    for place, name in enumerate(("margin", "weight")):
+        runs[name] = runs["variant"].map({it: pair[place] for it, pair in grid.items()})
+    found = runs.groupby(["margin", "weight"], as_index=False)[list(MEASURES)].mean()
+    found = found.sort_values(
+        ["alnm_auc", "margin", "weight"], ascending=[False, True, True], ignore_index=True
+    )
     found.to_csv(out / "margins.csv", index=False)
     return found
 
@@ -139,7 +168,7 @@ def _checked_cohort(folder: Path, config: Path) -> Cohort:
     Raises:
         UserError: it has faults or lacks labels, or `sonode train fit` refuses the configuration.
     """
-    settings = settings_of(config, folder, _HIERARCHICAL)
+    settings = settings_of(config, folder, HIERARCHICAL)
     heads = [HeadSpec(**it) for it in settings["model"]["heads"]]
     split = {name: settings["data"][name] for name in ("split_seed", "folds", "fold")}
     data = CohortData(folder, **split)

@@ -26,7 +26,7 @@ from train.fitting.cli import CHECKPOINT, RECORD
 from train.fitting.datamodule import ALL, label_matrix
 from train.fitting.leakage import seen_before
 from train.fitting.outliers import limit_of
-from train.fitting.planned import FOLDS, Planned, check_classes, measured, planned
+from train.fitting.planned import FOLDS, Planned, check_classes, measured, planned, spoken
 from train.fitting.pooled import Pooled, calibrated, read_held_out
 from train.fitting.predictions import Predictions, facts_of, with_answers
 
@@ -143,7 +143,7 @@ class _Work:
             for epochs, kept in zip(left, aside, strict=True)
         )
         say(
-            f"time: about {_spoken(seconds)}, by steps of {step:.2f} s measured here; "
+            f"time: about {spoken(seconds)}, by steps of {step:.2f} s measured here; "
             f"{left.count(0)} of {len(left)} networks are done"
         )
 
@@ -166,12 +166,6 @@ class _Work:
                 )
         for state in (folder / resume.RUN).glob("*.ckpt"):  # what resuming needed
             state.unlink()
-
-
-def _spoken(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def _pooled(cli: Planned, work: _Work) -> tuple[Predictions, Pooled]:

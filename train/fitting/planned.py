@@ -149,3 +149,10 @@ def measured(cli: TrainCLI) -> Seconds:
     network.eval()
     images = [image() for _ in range(2)]
     return Seconds(statistics.median(steps[1:]), images[-1])
+
+
+def spoken(seconds: float) -> str:
+    """A duration in words."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sonode.console import UserError, say
 from train.cohorts.cohort import Cohort, load_cohort
 from train.evidence import ablation
+from train.evidence.ablation import REFERENCE
 from train.evidence.measures import Resampling
-from train.paper import performance
+from train.fitting.planned import Planned, measured, planned, spoken
+from train.paper import ablations, performance
+from train.paper.methods import methods_section
 from train.paper.runs import (
     BASELINE,
     NETWORKS,
@@ -20,9 +23,11 @@ from train.paper.runs import (
     train_radiomics,
 )
 from train.paper.sections import write_page
-from train.paper.variants import RADIOMICS, HeldOut, variants_of
+from train.paper.variants import QUICK, RADIOMICS, HeldOut, network_of, variants_of
 
-OURS = (NETWORKS, BASELINE, "tables", "figures", "paper.html", ".paper.html.partial")
+SEARCH = "search"
+START_S = 10.0  # until a training has read the cohort, and to write its checkpoint
+OURS = (NETWORKS, BASELINE, SEARCH, "tables", "figures", "paper.html", ".paper.html.partial")
 QUICK_SEEDS, QUICK_RESAMPLES = 2, 200
 
 
@@ -40,42 +45,92 @@ def run(
     if quick:
         seeds, bootstrap = min(seeds, QUICK_SEEDS), min(bootstrap, QUICK_RESAMPLES)
     cohort = load_cohort(cohort_folder)
-    variants = variants_of(quick)
-    settings = ablation.settings_of(config, cohort_folder, next(iter(variants.values())))
+    settings = ablation.settings_of(config, cohort_folder, QUICK if quick else ())
     if settings["data"]["folds"] is not None:
         raise UserError(
             f"--config {config}: data.folds keeps no test part, and the paper has one; take it out"
         )
     split_seed = int(settings["data"]["split_seed"])
     test = HeldOut(cohort, split_seed)
+    variants = variants_of(cohort, split_seed, quick)
+    network = network_of(variants)
     absent = radiomics_absent()
+    grid = _grid(quick) if REFERENCE in variants else None
+    line = ["--config", str(config), "--data.cohort", str(cohort_folder), "--out", str(out)]
+    line.append("--seed_everything=0")  # of the steps that are timed
+    plan = planned([*line, *variants[network]])
     ablation.record_plan(out / NETWORKS, cohort, config, "test", variants)
-    _say_plan(cohort, variants, settings, absent, seeds)
+    _say_plan(cohort, list(variants), plan, grid, absent, seeds, out)
     if absent is None:
         train_radiomics(cohort, out, seeds=seeds, split_seed=split_seed, bootstrap=bootstrap)
     train_networks(cohort, out, variants, seeds=seeds, config=config)
+    searched = None
+    if grid is not None:
+        searched = ablation.search_margin(
+            cohort_folder,
+            out / SEARCH,
+            grid.margins,
+            seeds=grid.seeds,
+            config=config,
+            weights=grid.weights,
+            more=QUICK if quick else (),
+        )
     scores = scores_of(test, out, list(variants), seeds=seeds)
     how = Resampling(resamples=bootstrap, seed=0)
     say("tables and figures")
-    sections = [performance.section(test, scores, how, absent, out)]
+    sections = [
+        performance.section(test, scores, network, how, absent, out),
+        ablations.variants_section(test, scores, searched, how, out),
+        ablations.burden_section(test, scores, how, out),
+        methods_section(cohort, test, settings, list(variants), seeds=seeds, bootstrap=bootstrap),
+    ]
     intro = _intro(cohort, test, settings, seeds, bootstrap, quick)
     say(f"page: {write_page(out, 'The paper on this cohort', intro, sections)}")
 
 
+class _Grid(NamedTuple):
+    margins: Sequence[float]
+    weights: Sequence[float]
+    seeds: int
+
+
+def _grid(quick: bool) -> _Grid:
+    """What is searched of the hierarchical loss, around the paper's margin 0.1 and weight 0.05."""
+    return _Grid((0.1,), (0.05, 0.2), 1) if quick else _Grid((0.0, 0.1, 0.3), (0.01, 0.05, 0.2), 2)
+
+
 def _say_plan(
     cohort: Cohort,
-    variants: Mapping[str, Sequence[str]],
-    settings: Mapping[str, Any],
+    variants: Sequence[str],
+    plan: Planned,
+    grid: _Grid | None,
     absent: str | None,
     seeds: int,
+    out: Path,
 ) -> None:
+    """Print what is trained, and how long the networks take by steps measured here."""
     say(f"cohort: {cohort.patients}, {len(cohort.table)} images")
-    say(f"network: {network_in_words(settings)}")
     say(f"plan: {len(variants)} x {seeds} networks: {', '.join(variants)}")
+    runs = len(variants) * seeds
+    if grid is not None:
+        more = len(grid.margins) * len(grid.weights) * grid.seeds
+        say(f"plan: {more} networks to search margin and weight of the loss, on validation")
+        runs += more
     if absent is None:
         say(f"plan: {seeds} models of {RADIOMICS}, made first")
     else:
         say(f"plan: no {RADIOMICS}: {absent}")
+    left = runs - len([*out.glob("*/runs/*/checkpoint")])
+    data = plan.datamodule
+    parts = [len(data.rows_of(it)) for it in ("train", "val")]
+    if left:
+        step, image = measured(plan)
+        steps = max(1, parts[0] // data.batch_size)
+        each = int(plan.settings.trainer.max_epochs) * (steps * step + parts[1] * image)
+        say(
+            f"time: about {spoken(left * (each + START_S))} for {left} networks that are not "
+            f"trained yet, by steps of {step:.2f} s measured here; radiomics comes on top"
+        )
     say("what is done already is not repeated; the same command goes on where it was interrupted")
 
 

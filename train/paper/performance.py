@@ -8,18 +8,18 @@ from pathlib import Path
 from train import pages
 from train.evidence import plots
 from train.evidence.measures import Json, Resampling
-from train.evidence.report import PAPER, PAPER_RADIOMICS
+from train.evidence.report import PAPER_RADIOMICS, paper_figures
 from train.paper.repeats import MEASURES, TITLES, TaskRows, differences, measured, roc_curve
 from train.paper.runs import Scores
 from train.paper.sections import Cell, Figure, Rows, Section, Table
-from train.paper.variants import NETWORK, PAPERS_TWO, RADIOMICS, TASKS, HeldOut
+from train.paper.variants import PAPERS_TWO, RADIOMICS, TASKS, HeldOut
 from train.statistics.binary import Floats
 
 TABLE, FIGURE = "tables/table-2.csv", "figures/figure-3-{}.png"
 
 
 def section(
-    test: HeldOut, scores: Scores, how: Resampling, absent: str | None, out: Path
+    test: HeldOut, scores: Scores, network: str, how: Resampling, absent: str | None, out: Path
 ) -> Section:
     """Both, and their files; `absent`: why there is no radiomics model, where there is none."""
     rows, numbers, figures = [], Rows(), []
@@ -28,20 +28,20 @@ def section(
         models = {
             model: heads[name]
             for model, heads in scores.items()
-            if model in (NETWORK, RADIOMICS) and name in heads
+            if model in (network, RADIOMICS) and name in heads
         }
         found = {model: measured(on, score_NR, how) for model, score_NR in models.items()}
         for model, its in found.items():
-            numbers.add(its, task=name, model=model, **_counts(on))
-            rows.append([*_names(name, on), model, *(its[it] for it in MEASURES)])
+            numbers.add(its, task=name, model=model, **counts(on))
+            rows.append([*names(name, on), model, *(its[it] for it in MEASURES)])
         if not found:
             why = "no training has labels of both classes: not trained"
-            rows.append([*_names(name, on), NETWORK, *[why] * len(MEASURES)])
+            rows.append([*names(name, on), network, *[why] * len(MEASURES)])
         if len(models) == 2:
-            apart = differences(on, models[NETWORK], models[RADIOMICS], how)
-            numbers.add(apart, task=name, model=f"{NETWORK} minus {RADIOMICS}", **_counts(on))
-            rows.append([*_names(name, on), "difference", *(apart[it] for it in MEASURES)])
-        rows.append([TASKS[name].title, "paper’s cohort", "paper’s network", *_papers(name)])
+            apart = differences(on, models[network], models[RADIOMICS], how)
+            numbers.add(apart, task=name, model=f"{network} minus {RADIOMICS}", **counts(on))
+            rows.append([*names(name, on), "difference", *(apart[it] for it in MEASURES)])
+        rows.append([TASKS[name].title, "paper’s cohort", "paper’s network", *papers(name)])
         figures.append(_figure(name, on, found, models, how, out))
     numbers.write(out / TABLE)
     return Section(
@@ -64,20 +64,21 @@ def section(
     )
 
 
-def _counts(on: TaskRows) -> Json:
+def counts(on: TaskRows) -> Json:
+    """On how many rows a task is measured."""
     return {"rows": len(on.truth_N), "positive": int(on.truth_N.sum()), "patients": on.patients}
 
 
-def _names(name: str, on: TaskRows) -> list[Cell]:
-    counts = _counts(on)
-    of = f"{counts['positive']} positive of {counts['rows']}; {counts['patients']} patients"
+def names(name: str, on: TaskRows) -> list[Cell]:
+    """The first cells of a row: the task, and on how many rows."""
+    of = "{positive} positive of {rows}; {patients} patients".format(**counts(on))
     return [TASKS[name].title, of]
 
 
-def _papers(name: str) -> Iterator[str]:
+def papers(name: str) -> Iterator[str]:
     """The paper's figures in the order of `MEASURES`; it gives three in its text."""
-    auc, sensitivity, specificity = PAPER[TASKS[name].head.target]
-    known = {"roc_auc": auc, "sensitivity": sensitivity, "specificity": specificity}
+    figures = paper_figures(name, {"target": TASKS[name].head.target}) or ()
+    known = dict(zip(("roc_auc", "sensitivity", "specificity"), figures, strict=False))
     for measure in MEASURES:
         yield f"{known[measure]:.3f}" if measure in known else "–"
 

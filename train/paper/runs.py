@@ -13,6 +13,7 @@ from sonode.console import UserError, say
 from train.cohorts.cohort import Cohort
 from train.evidence import ablation
 from train.evidence.versus import KEYS
+from train.fitting.planned import spoken
 from train.fitting.predictions import predict
 from train.paper.variants import RADIOMICS, HeldOut
 from train.radiomics import command as radiomics
@@ -109,10 +110,3 @@ def _heads(frames: Sequence[pd.DataFrame]) -> Iterator[tuple[str, Floats]]:
 
 def _forest(out: Path, seed: int) -> Path:
     return out / BASELINE / f"seed-{seed}"
-
-
-def spoken(seconds: float) -> str:
-    """A duration in words."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

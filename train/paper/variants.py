@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,15 +13,15 @@ from sonode.console import UserError
 from train.cohorts.cohort import Cohort
 from train.cohorts.labels import implied
 from train.cohorts.split import parts_of
-from train.evidence.ablation import REFERENCE, VARIANTS
+from train.evidence.ablation import REFERENCE, VARIANTS, flags_of
 from train.fitting.datamodule import label_matrix
+from train.fitting.losses import child_labels
 from train.paper.repeats import TaskRows
 from train.radiomics.forest import HEADS
 from train.statistics.binary import Bools
 
 QUICK = ("--trainer.max_epochs=2", "--model.preprocessing.size=64")
 """Of a quick run: figures of such networks show that the program works, and nothing else."""
-NETWORK = REFERENCE
 RADIOMICS = "radiomics"
 
 
@@ -44,10 +46,77 @@ TASKS = {
 PAPERS_TWO = ("malignancy", "alnm")
 
 
-def variants_of(quick: bool) -> dict[str, list[str]]:
-    """The networks to train, by name: their flags over the configuration."""
-    more = QUICK if quick else ()
-    return {name: [*VARIANTS[name], *more] for name in (NETWORK,)}
+_BURDEN = [head for head in HEADS if head.name.startswith("nodes")]
+CHAIN = "chain of the burden"
+_HEADS_OF = {
+    "single malignancy": HEADS[:1],
+    "single alnm": HEADS[1:2],
+    CHAIN: HEADS[:3],  # and those of more nodes where they have labels
+    **{f"single {head.name}": (head,) for head in _BURDEN},
+}
+"""The heads that a variant learns; of all others the paper's two."""
+
+
+def variants_of(cohort: Cohort, split_seed: int, quick: bool) -> dict[str, list[str]]:
+    """The networks that the cohort can train, by name: their flags over the configuration.
+
+    Of the burden: one chain, and a network for each number of nodes, as the paper's, on malignant
+    lesions. ">= 1" is `single alnm`. Left out is what has a head without labels of both classes.
+
+    Raises:
+        UserError: the cohort can train none.
+    """
+    known = _learnable(cohort, split_seed)
+    linked = list(itertools.takewhile(lambda head: head.name in known, HEADS))
+    every = {
+        **VARIANTS,
+        CHAIN: flags_of(", ".join(map(_in_yaml, linked)), hierarchy="chain"),
+        **{
+            f"single {head.name}": flags_of(
+                _in_yaml(head.model_copy(update={"parent": None})), malignant_only=True
+            )
+            for head in _BURDEN
+        },
+    }
+    found = {
+        name: [*flags, *(QUICK if quick else ())]
+        for name, flags in every.items()
+        if {head.name for head in _HEADS_OF.get(name, HEADS[:2])} <= known
+    }
+    if not found:
+        raise UserError(
+            f"COHORT {cohort.folder}: its training part (data.split_seed {split_seed}) has no "
+            "label of two classes; label the cohort, or give another seed in --config"
+        )
+    return found
+
+
+def network_of(variants: Iterable[str]) -> str:
+    """The network that stands for the paper's: with one task where the cohort has one."""
+    known = list(variants)
+    return REFERENCE if REFERENCE in known else known[0]
+
+
+def _in_yaml(head: HeadSpec) -> str:
+    parent = f", parent: {head.parent}" if head.parent else ""
+    labels = ", ".join(head.labels)
+    return f'{{name: {head.name}, target: "{head.target}", labels: [{labels}]{parent}}}'
+
+
+def _learnable(cohort: Cohort, split_seed: int) -> set[str]:
+    """The heads that training has labels of both classes of; those below malignancy on malignant
+    lesions, which must be in the validation part, too.
+    """
+    own_NK = label_matrix(cohort.table, HEADS)
+    learned_NK = child_labels(implied(own_NK, HEADS), HEADS, "independent", "mask").numpy()
+    parts = np.array(parts_of(cohort.table, split_seed))
+    found = set()
+    for k, head in enumerate(HEADS):
+        trained, validated = (learned_NK[parts == part, k] for part in ("train", "val"))
+        labels = [(trained == place).any() for place in (0, 1)]
+        if all(labels) and not own_NK[:, k].isnan().all() and not np.isnan(validated).all():
+            found.add(head.name)
+    return found
 
 
 class HeldOut:

@@ -1,9 +1,11 @@
 """`sonode paper` over runs that are made up: what a training costs is spent in other tests."""
 
-from collections.abc import Sequence
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,11 +14,18 @@ import pytest
 from sonode.console import UserError
 from tests.command_line import sonode
 from train.cohorts.cohort import Cohort, write_cohort
+from train.cohorts.split import parts_of
 from train.evidence import ablation
+from train.evidence.ablation import REFERENCE
 from train.fitting.datamodule import CohortData
+from train.fitting.planned import Seconds
 from train.fitting.predictions import facts_of
 from train.paper import command, runs
-from train.paper.variants import NETWORK
+from train.paper.variants import variants_of
+from train.radiomics.forest import HEADS
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own, as on the command line
+ALL = [head.name for head in HEADS]
 
 
 def scored(cohort: Cohort, heads: Sequence[str], seed: int) -> pd.DataFrame:
@@ -31,17 +40,15 @@ def scored(cohort: Cohort, heads: Sequence[str], seed: int) -> pd.DataFrame:
     return frame
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    path = tmp_path / "config.yaml"
-    path.write_text(
-        "trainer: {max_epochs: 3}\ndata: {split_seed: 4}\nmodel: {architecture: resnet18}\n"
-    )
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "config.yaml"
+    path.write_text("trainer: {max_epochs: 3}\ndata: {split_seed: 4}\n")
     return path
 
 
-@pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch, phantom: Cohort) -> list[str]:
+@pytest.fixture(scope="module")
+def trained(phantom: Cohort) -> Iterator[list[str]]:
     """In place of trainings: predictions. The list says which were made, in order."""
     made: list[str] = []
 
@@ -51,63 +58,82 @@ def trained(monkeypatch: pytest.MonkeyPatch, phantom: Cohort) -> list[str]:
         made.append(folder.name)
 
     def predicted(checkpoint: Path, *_: Any) -> Any:
-        heads = [it for it in ("malignancy", "alnm") if "single" not in str(checkpoint)]
+        variant = checkpoint.parent.name[:-2]
+        alone = variant.removeprefix("single_")
+        heads = [alone] if alone != variant else ALL if "burden" in variant else ALL[:2]
         frame = scored(phantom, heads, int(checkpoint.parent.name[-1]))
         return type("Predicted", (), {"frame": frame})
 
     def fit(_: Path, out: Path, *, seed: int, **__: Any) -> None:
         out.mkdir(parents=True)
-        scored(phantom, ("malignancy", "alnm"), 10 + seed).to_parquet(out / runs.PREDICTIONS)
+        scored(phantom, ALL, 10 + seed).to_parquet(out / runs.PREDICTIONS)
         made.append(f"radiomics-{seed}")
 
-    monkeypatch.setattr(ablation, "_train", train)
-    monkeypatch.setattr(runs, "predict", predicted)
-    monkeypatch.setattr(runs.radiomics, "run", fit)
-    monkeypatch.setattr(command, "radiomics_absent", lambda: None)
-    return made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ablation, "_train", train)
+        patch.setattr(runs, "predict", predicted)
+        patch.setattr(runs.radiomics, "run", fit)
+        patch.setattr(command, "radiomics_absent", lambda: None)
+        patch.setattr(command, "measured", lambda _: Seconds(0.5, 0.01))
+        patch.setattr(ablation, "measure", lambda *_: dict.fromkeys(ablation.MEASURES, 0.5))
+        yield made
 
 
-def paper(cohort: Cohort, out: Path, config: Path, **more: Any) -> None:
-    given = {"seeds": 2, "bootstrap": 100, "quick": False, **more}
-    command.run(cohort.folder, out, config=config, **given)
+def paper(cohort: Cohort, out: Path, config: Path, **more: Any) -> list[str]:
+    """Run it; the lines that it prints."""
+    given = {"seeds": 2, "bootstrap": 50, "quick": False, **more}
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        command.run(cohort.folder, out, config=config, **given)
+    return told.getvalue().splitlines()
 
 
-def test_what_is_done_is_not_repeated_and_the_plan_comes_first(
-    phantom: Cohort,
-    tmp_path: Path,
-    config: Path,
-    trained: list[str],
-    capsys: pytest.CaptureFixture[str],
+class Done(NamedTuple):
+    out: Path
+    told: list[str]
+    trained: list[str]
+
+
+@pytest.fixture(scope="module")
+def done(
+    phantom: Cohort, config: Path, trained: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Done:
+    out = tmp_path_factory.mktemp("paper") / "out"
+    told = paper(phantom, out, config)
+    return Done(out, told, list(trained))
+
+
+def test_the_plan_comes_first_and_what_is_done_is_not_repeated(
+    phantom: Cohort, config: Path, done: Done, trained: list[str]
 ) -> None:
-    out = tmp_path / "out"
-    paper(phantom, out, config)
-    network = NETWORK.replace(" ", "_")
-    assert trained == ["radiomics-0", "radiomics-1", f"{network}-0", f"{network}-1"]
-    told = capsys.readouterr().out.splitlines()
-    assert told[2].startswith("plan: ")
-    page = (out / "paper.html").read_text()
-    numbers = (out / "tables" / "table-2.csv").read_bytes()
-    assert (out / "figures" / "figure-3-alnm.png").read_bytes().startswith(b"\x89PNG")
+    assert done.trained[:2] == ["radiomics-0", "radiomics-1"]
+    for variant in ablation.VARIANTS:
+        name = variant.replace(" ", "_")
+        assert {f"{name}-0", f"{name}-1"} < set(done.trained)
+    assert len(done.trained) == len(set(done.trained))
+    grid = [it for it in done.trained if it.startswith("margin")]
+    assert len(grid) == 3 * 3 * 2 and done.trained[-1] == "margin_0.3,_weight_0.2-1"
+    assert [it.split(":")[0] for it in done.told[:5]] == ["cohort", *["plan"] * 3, "time"]
+    assert f"for {len(done.trained) - 2} networks that are not trained yet" in done.told[4]
+    page, table = done.out / "paper.html", done.out / "tables" / "table-2.csv"
+    before = page.read_text(), table.read_bytes()
     trained.clear()
-    paper(phantom, out, config)
-    assert trained == []
-    assert (out / "paper.html").read_text() == page
-    assert (out / "tables" / "table-2.csv").read_bytes() == numbers
-    assert all(f"{id_}" not in page for id_ in phantom.table["patient_id"])
+    told = paper(phantom, done.out, config)
+    assert trained == [] and not any(it.startswith("time") for it in told)
+    assert (page.read_text(), table.read_bytes()) == before
+    figure = done.out / "figures" / "figure-3-alnm.png"
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert all(str(it) not in before[0] for it in phantom.table["patient_id"])
 
 
-def test_table_2_has_every_measure_with_interval_and_p(
-    phantom: Cohort, tmp_path: Path, config: Path, trained: list[str]
-) -> None:
-    paper(phantom, tmp_path / "out", config)
-    table = pd.read_csv(tmp_path / "out" / "tables" / "table-2.csv")
+def test_table_2_has_every_measure_with_interval_and_p(done: Done, phantom: Cohort) -> None:
+    table = pd.read_csv(done.out / "tables" / "table-2.csv")
     measures = ["roc_auc", "accuracy", "sensitivity", "specificity", "precision", "f1"]
-    models = [NETWORK, "radiomics", f"{NETWORK} minus radiomics"]
+    models = [REFERENCE, "radiomics", f"{REFERENCE} minus radiomics"]
     assert list(zip(table["task"], table["model"], table["measure"], strict=True)) == [
         (task, model, it) for task in ("malignancy", "alnm") for model in models for it in measures
     ]
     first = table.iloc[0]
-    frames = [scored(phantom, ("malignancy", "alnm"), seed) for seed in (0, 1)]
+    frames = [scored(phantom, ALL[:2], seed) for seed in (0, 1)]
     truth = frames[0]["malignant"].to_numpy(bool)
     aucs = []
     for frame in frames:
@@ -117,30 +143,27 @@ def test_table_2_has_every_measure_with_interval_and_p(
     assert first["sd"] == pytest.approx(abs(aucs[0] - aucs[1]) / np.sqrt(2))
     assert (first["rows"], first["positive"]) == (len(truth), truth.sum())
     apart = table[table["model"] == models[2]]
-    few = apart["undefined_resamples"] > 5  # of 100 draws of a handful of patients
+    few = apart["undefined_resamples"] > 2  # of 50 draws of a handful of patients
     assert (apart["p_value"].between(0, 1) | few | apart["value"].isna()).all()
     assert apart["p_value"].notna().any()
 
 
-def test_a_cohort_without_a_label_has_an_empty_row_that_says_why(
-    phantom: Cohort, tmp_path: Path, config: Path, trained: list[str]
-) -> None:
-    table = phantom.table.drop(columns="pixels_sha256")
-    table["alnm"], table["n_nodes"] = None, None
-    (tmp_path / "c").mkdir()
-    for shared in phantom.folder.iterdir():
-        if shared.is_dir():
-            (tmp_path / "c" / shared.name).symlink_to(shared)
-    write_cohort(tmp_path / "c", table, name="bare", source="a test", synthetic=True)
-    paper(replace(phantom, folder=tmp_path / "c"), tmp_path / "out", config)
-    page = (tmp_path / "out" / "paper.html").read_text()
-    assert "undefined: no row of the test part has the label" in page
-    found = pd.read_csv(tmp_path / "out" / "tables" / "table-2.csv")
-    assert found.loc[found["task"] == "alnm", "value"].isna().all()
-    assert found.loc[found["task"] == "malignancy", "value"].notna().any()
+def test_every_pair_of_variants_has_p_as_it_is_and_adjusted(done: Done, phantom: Cohort) -> None:
+    pairs = pd.read_csv(done.out / "tables" / "table-s3.csv")
+    # 5 variants with malignancy and 5 with ALNM: 10 pairs each.
+    assert pairs.groupby(["task", "measure"]).size().tolist() == [10] * 12
+    one = pairs[(pairs["task"] == "malignancy") & (pairs["measure"] == "accuracy")]
+    raw = one["p_value"].dropna().to_numpy()
+    assert len(raw) and one["p_holm"].min() == pytest.approx(min(1, len(raw) * raw.min()))
+    grid = pd.read_csv(done.out / "tables" / "search.csv")
+    assert len(grid) == 9 and set(grid["weight"]) == {0.01, 0.05, 0.2}
+    burden = pd.read_csv(done.out / "tables" / "table-4.csv")
+    assert list(burden["task"].unique()) == ALL[1:]
+    assert "radiomics" in set(burden["model"])
+    assert f"SHA-256 {phantom.sha256}" in (done.out / "paper.html").read_text()
 
 
-def test_without_the_extra_the_page_says_so(
+def test_a_cohort_without_a_label_and_a_machine_without_radiomics(
     phantom: Cohort,
     tmp_path: Path,
     config: Path,
@@ -148,9 +171,21 @@ def test_without_the_extra_the_page_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(command, "radiomics_absent", lambda: "boruta is not installed")
-    paper(phantom, tmp_path / "out", config)
-    assert not [it for it in trained if it.startswith("radiomics")]
-    assert "no radiomics model" in (tmp_path / "out" / "paper.html").read_text()
+    table = phantom.table.drop(columns="pixels_sha256")
+    table["alnm"], table["n_nodes"] = None, None
+    (tmp_path / "c").mkdir()
+    for shared in phantom.folder.iterdir():
+        if shared.is_dir():
+            (tmp_path / "c" / shared.name).symlink_to(shared)
+    write_cohort(tmp_path / "c", table, name="bare", source="a test", synthetic=True)
+    trained.clear()
+    paper(replace(phantom, folder=tmp_path / "c"), tmp_path / "out", config)
+    assert trained == ["single_malignancy-0", "single_malignancy-1"]
+    page = (tmp_path / "out" / "paper.html").read_text()
+    assert "There is no radiomics model beside the network: boruta is not installed" in page
+    assert "single alnm: not trained, since the cohort lacks a label" in page
+    found = pd.read_csv(tmp_path / "out" / "tables" / "table-2.csv")
+    assert set(found["task"]) == {"malignancy"} and found["value"].notna().any()
 
 
 @pytest.mark.parametrize(
@@ -161,21 +196,39 @@ def test_without_the_extra_the_page_says_so(
     ],
 )
 def test_what_cannot_be_used_is_refused_before_any_training(
-    phantom: Cohort, tmp_path: Path, config: Path, trained: list[str], text: str, why: str
+    phantom: Cohort, tmp_path: Path, trained: list[str], text: str, why: str
 ) -> None:
-    config.write_text(text)
+    trained.clear()
+    (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(UserError, match=why):
-        paper(phantom, tmp_path / "out", config)
+        paper(phantom, tmp_path / "out", tmp_path / "config.yaml")
     assert trained == [] and not (tmp_path / "out").exists()
 
 
 def test_another_plan_and_other_files_are_refused(
-    phantom: Cohort, tmp_path: Path, config: Path, trained: list[str]
+    phantom: Cohort, tmp_path: Path, config: Path, done: Done
 ) -> None:
-    paper(phantom, tmp_path / "out", config)
     with pytest.raises(UserError, match="another cohort, configuration or variants"):
-        paper(phantom, tmp_path / "out", config, quick=True)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").touch()
-    done = sonode("paper", phantom.folder, tmp_path / "mine", "--quick")
-    assert done.returncode == 2 and "has other files" in done.stderr
+        paper(phantom, done.out, config, quick=True)
+    (tmp_path / "thesis.txt").touch()
+    refused = sonode("paper", phantom.folder, tmp_path, "--quick")
+    assert refused.returncode == 2 and "has other files" in refused.stderr
+
+
+def test_of_the_burden_a_chain_has_the_heads_that_have_labels(phantom: Cohort) -> None:
+    table = phantom.table.copy()
+    none = pd.array([None] * len(table), dtype=table["n_nodes"].dtype)
+    assert "chain of the burden" not in variants_of(
+        replace(phantom, table=table.assign(n_nodes=none)), 4, False
+    )
+    positive = table["alnm"].fillna(False).to_numpy(bool)
+    # Of the positive ones every second patient has 1 node, the others 2: no 3 and no 4.
+    second = table["patient_id"].map(lambda it: int(it[-1]) % 2 == 0).to_numpy(bool)
+    count = np.where(positive, np.where(second, 2, 1), 0)
+    table["n_nodes"] = pd.array(count, dtype=table["n_nodes"].dtype)
+    parts = np.array(parts_of(table, 4))
+    assert set(count[positive & (parts == "train")]) == {1, 2}
+    found = variants_of(replace(phantom, table=table), 4, False)
+    assert [it for it in found if it.startswith("single")][2:] == ["single nodes_2"]
+    (heads,) = (it for it in found["chain of the burden"] if it.startswith("--model.heads"))
+    assert "nodes_2" in heads and "nodes_3" not in heads

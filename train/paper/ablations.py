@@ -1,0 +1,148 @@
+"""Table 3, Supplementary Table S3 and Table 4: variants of the network, and the nodal burden."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from train.evidence.ablation import MEASURES as SEARCHED
+from train.evidence.ablation import VARIANTS
+from train.evidence.measures import Json, Resampling
+from train.paper.performance import counts, names, papers
+from train.paper.repeats import MEASURES, TITLES, differences, measured
+from train.paper.runs import Scores
+from train.paper.sections import Cell, Rows, Section, Table
+from train.paper.variants import CHAIN, PAPERS_TWO, RADIOMICS, TASKS, HeldOut
+from train.statistics.interaction import holm
+
+TABLE_3, TABLE_S3, TABLE_4 = (f"tables/table-{it}.csv" for it in ("3", "s3", "4"))
+GRID = "tables/search.csv"
+_UNITS = (
+    "Test part, per image, threshold 0.5: mean ± SD over the repeats, with the 95 % interval of "
+    "the mean over draws of whole patients."
+)
+
+
+def variants_section(
+    test: HeldOut, scores: Scores, searched: pd.DataFrame | None, how: Resampling, out: Path
+) -> Section:
+    """Table 3 and S3, with the grid of the loss where it was searched."""
+    rows: list[list[Cell]] = []
+    numbers = Rows()
+    for name in PAPERS_TWO:
+        on = test.tested[name]
+        models = [it for it in VARIANTS if name in scores.get(it, {})]
+        for model in models:
+            found = measured(on, scores[model][name], how)
+            numbers.add(found, task=name, model=model, **counts(on))
+            rows.append([*names(name, on), model, *(found[it] for it in MEASURES)])
+        if not models:
+            rows.append([*names(name, on), "none", *["not trained"] * len(MEASURES)])
+    numbers.write(out / TABLE_3)
+    table_3 = Table(
+        caption=f"Table 3. {_UNITS} ALNM is measured on malignant lesions.",
+        columns=["Task", "Rows", "Variant", *TITLES.values()],
+        rows=rows,
+        file=TABLE_3,
+    )
+    tables = [table_3, _pairs(test, scores, how, out)]
+    if searched is not None:
+        searched.to_csv(out / GRID, index=False)
+        tables.append(_grid(searched))
+    text = [
+        f"{name}: not trained, since the cohort lacks a label that it learns from."
+        for name in VARIANTS
+        if name not in scores
+    ]
+    return Section(title="Table 3 and S3: ablations", text=text, tables=tables)
+
+
+def _pairs(test: HeldOut, scores: Scores, how: Resampling, out: Path) -> Table:
+    """All pairs of variants with p as it is, and adjusted over the pairs of a task and measure."""
+    rows: list[list[Cell]] = []
+    numbers = Rows()
+    for name in PAPERS_TWO:
+        on = test.tested[name]
+        models = [it for it in VARIANTS if name in scores.get(it, {})]
+        found = {
+            pair: differences(on, scores[pair[0]][name], scores[pair[1]][name], how)
+            for pair in itertools.combinations(models, 2)
+        }
+        for measure in MEASURES:
+            _adjust([its[measure] for its in found.values()])
+        for (first, second), its in found.items():
+            numbers.add(its, task=name, first=first, second=second, **counts(on))
+            rows.append([TASKS[name].title, first, second, *(its[it] for it in MEASURES)])
+    numbers.write(out / TABLE_S3)
+    return Table(
+        caption="Table S3. First minus second, on the same draws of patients, with two-sided p of "
+        "no difference: as it is, and adjusted by Holm over all pairs of one task and measure.",
+        columns=["Task", "First", "Second", *TITLES.values()],
+        rows=rows,
+        file=TABLE_S3,
+    )
+
+
+def _adjust(found: list[Json]) -> None:
+    known = [it for it in found if it.get("p_value") is not None]
+    for it, adjusted in zip(known, holm([it["p_value"] for it in known]), strict=True):
+        it["p_holm"] = adjusted
+
+
+def _grid(searched: pd.DataFrame) -> Table:
+    def shown(value: float) -> str:
+        return "undefined" if pd.isna(value) else f"{value:.3f}"
+
+    return Table(
+        caption="Grid of margin and λ (weight of the hierarchical loss in the total), validation "
+        "part, best ALNM first; mean over its repeats. The networks above have the paper’s "
+        "margin 0.1 and λ 0.05, whatever is best here.",
+        columns=["Margin", "λ", "Malignancy AUC", "ALNM AUC", "Type 1", "Type 2"],
+        rows=[
+            [f"{it['margin']:g}", f"{it['weight']:g}", *(shown(it[name]) for name in SEARCHED)]
+            for it in searched.to_dict("records")
+        ],
+        file=GRID,
+    )
+
+
+def burden_section(test: HeldOut, scores: Scores, how: Resampling, out: Path) -> Section:
+    """Table 4: one chain, the paper's separate networks, and radiomics."""
+    rows: list[list[Cell]] = []
+    numbers = Rows()
+    for name, task in TASKS.items():
+        if task.head.parent is None:
+            continue
+        on = test.tested[name]
+        models: Mapping[str, str] = {
+            CHAIN: "one chain",
+            f"single {name}": "separate network",
+            RADIOMICS: RADIOMICS,
+        }
+        title = "1 node or more (ALNM)" if name == "alnm" else task.title
+        made = [it for it in models if name in scores.get(it, {})]
+        for model in made:
+            found = measured(on, scores[model][name], how)
+            numbers.add(found, task=name, model=model, **counts(on))
+            rows.append([title, names(name, on)[1], models[model], *(found[it] for it in MEASURES)])
+        if not made:
+            why = "not trained: the cohort lacks labels of both classes"
+            rows.append([title, names(name, on)[1], "none", why, *[""] * (len(MEASURES) - 1)])
+        rows.append([title, "paper’s cohort", "paper’s network", *papers(name)])
+    numbers.write(out / TABLE_4)
+    return Section(
+        title="Table 4: nodal burden",
+        tables=[
+            Table(
+                caption=f"{_UNITS} Malignant lesions. In the chain a probability is a product and "
+                "never above that of fewer nodes: at 0.5 it calls fewer lesions positive than a "
+                "separate network. The paper’s figures are of another cohort, as reference only.",
+                columns=["Burden", "Rows", "Model", *TITLES.values()],
+                rows=rows,
+                file=TABLE_4,
+            )
+        ],
+    )
