@@ -6,8 +6,6 @@ import os
 import subprocess
 from typing import NamedTuple
 
-import joblib
-
 
 class Plan(NamedTuple):
     """Workers of one model on one node."""
@@ -38,6 +36,8 @@ def plan() -> Plan:
     worker, whose batches are two micro-batches of the engine: TorchServe gives the workers of a
     model to its GPUs in turn.
     """
+    import joblib  # here: it imports numpy, which a gateway's other work does not need
+
     cores = joblib.cpu_count()  # within affinity and the container's CPU quota
     if gpus := count_gpus():
         return Plan(gpus, max(1, cores // gpus), batch_size=32, max_batch_delay_ms=2)

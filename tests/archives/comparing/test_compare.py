@@ -35,6 +35,16 @@ SHIFT = 6.0
 HEADS = {"malignancy": ("benign", "malignant"), "alnm": ("no ALNM", "ALNM")}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def torch_imported_once() -> Iterator[None]:
+    """Archives' processes are forked from one that has torch; an interrupted command's are not."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torchvision", "batch.run"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multiprocessing, "get_context", lambda method: context)
+        yield
+
+
 @pytest.fixture(scope="module")
 def shifted(
     checkpoint_folder: Path, card: checkpoint.ModelCard, tmp_path_factory: pytest.TempPathFactory

@@ -20,6 +20,7 @@ from archives.packing.errors import ArchiveError
 from archives.packing.inspect import inspect_archive
 from archives.packing.loader import file_sha256, load_archive, read_members
 from handlers.integrity import write_canonical_zip
+from tests.archives.rolling import repacked
 from tests.conftest import encode
 
 
@@ -53,23 +54,6 @@ def test_its_code_is_its_own_and_is_gone_afterwards(archive_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_a_lost_device_is_known_of_new_archives_and_of_earlier_ones(
-    archive_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with load_archive(archive_path) as archive:
-        assert not archive.device_is_lost()
-        monkeypatch.setattr(
-            sys.modules["handlers.cuda_health"], "context_is_lost", lambda device: True
-        )
-        assert archive.device_is_lost()
-        # An earlier service does not have the method; its package has the module of that time.
-        monkeypatch.delattr(type(archive.service), "device_is_lost")
-        assert not archive.device_is_lost()
-        earlier = SimpleNamespace(is_poisoned=lambda device: device == archive.service.device)
-        monkeypatch.setitem(sys.modules, "handlers.poison", earlier)
-        assert archive.device_is_lost()
-
-
 class Older:
     """A service of an archive that was packed before `score_prepared` was public."""
 
@@ -86,15 +70,12 @@ class Older:
         return self._service.score_prepared(prepared, deadline, times)
 
 
-@pytest.mark.parametrize("packed", ["now", "before score_prepared was public"])
 def test_a_decoded_row_that_fails_leaves_its_neighbours_their_scores(
-    archive_path: Path, frame: np.ndarray, monkeypatch: pytest.MonkeyPatch, packed: str
+    archive_path: Path, frame: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [{"image": encode(frame), "roi": [10, 10, 60 + row, 60]} for row in range(3)]
     with load_archive(archive_path, {"engine": "eager"}) as archive:
         service = archive.service
-        if packed != "now":
-            archive.service = Older(archive.service)
         prepared = [archive.preprocess(row) for row in rows]
         expected = archive.score_prepared(prepared)
         inference = service.inference
@@ -105,18 +86,35 @@ def test_a_decoded_row_that_fails_leaves_its_neighbours_their_scores(
             return inference(batch)
 
         monkeypatch.setattr(service, "inference", fail)
-        found = archive.score_prepared(prepared)
+        both = [archive.score_prepared(prepared)]
+        archive.service = Older(service)
+        both.append(archive.score_prepared(prepared))
     assert [outcome.status for outcome in expected] == [200] * 3
-    assert [outcome.status for outcome in found] == [200, 500, 200]
-    assert found[1].body["code"] == "inference_failed"
-    for row in (0, 2):
-        for head, score in expected[row].body["heads"].items():
-            probability = found[row].body["heads"][head]["probability"]
-            assert probability == pytest.approx(score["probability"], abs=1e-5)
+    for found in both:
+        assert [outcome.status for outcome in found] == [200, 500, 200]
+        assert found[1].body["code"] == "inference_failed"
+        for row in (0, 2):
+            for head, score in expected[row].body["heads"].items():
+                probability = found[row].body["heads"][head]["probability"]
+                assert probability == pytest.approx(score["probability"], abs=1e-5)
 
 
-def test_the_concurrency_of_an_older_archive_is_known_by_its_old_name(archive_path: Path) -> None:
+def test_an_earlier_archive_is_asked_by_the_names_of_its_time(
+    archive_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with load_archive(archive_path) as archive:
+        assert not archive.device_is_lost()
+        monkeypatch.setattr(
+            sys.modules["handlers.cuda_health"], "context_is_lost", lambda device: True
+        )
+        assert archive.device_is_lost()
+        # An earlier service does not have the method; its package has the module of that time.
+        monkeypatch.delattr(type(archive.service), "device_is_lost")
+        assert not archive.device_is_lost()
+        earlier = SimpleNamespace(is_poisoned=lambda device: device == archive.service.device)
+        monkeypatch.setitem(sys.modules, "handlers.poison", earlier)
+        assert archive.device_is_lost()
+
         assert archive.max_concurrency == archive.service.engine.max_concurrency
         archive.service.engine = SimpleNamespace(lanes=3)
         assert archive.max_concurrency == 3
@@ -194,8 +192,14 @@ def positions(path: Path) -> list[tuple[str, int]]:
 
 
 def test_one_altered_byte_is_refused(archive_path: Path, tmp_path: Path) -> None:
-    for where, position in positions(archive_path):
-        path = altered(archive_path, tmp_path / "altered.mar", position)
+    def cut(folder: Path) -> None:
+        weights = folder / "weights.safetensors"
+        weights.write_bytes(weights.read_bytes()[:100_000])
+
+    small = repacked(archive_path, tmp_path / "m.mar", name="m", version="1", change=cut)
+    read_members(small)
+    for where, position in positions(small):
+        path = altered(small, tmp_path / "altered.mar", position)
         for look in (read_members, lambda path: inspect_archive(path, verify=True)):
             with pytest.raises(ArchiveError, match=r"ARCHIVE altered\.mar: ") as caught:
                 look(path)

@@ -159,28 +159,15 @@ def test_weights_of_another_network(checkpoint_folder: Path, tmp_path: Path) -> 
     assert list((tmp_path / "store").iterdir()) == []
 
 
-def test_nothing_in_the_temporary_folder_is_touched(
+def test_it_is_on_the_disk_before_it_has_its_name_and_the_temporary_folder_is_left_as_it_was(
     checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # torch-model-archiver deletes a folder of the model's name there, whosever it is.
-    temp = tmp_path / "temp"
+    temp = tmp_path / "job 1,2; $x"
     (temp / "tiny").mkdir(parents=True)
     (temp / "tiny" / "thesis.txt").write_text("three years of work")
     monkeypatch.setattr("tempfile.tempdir", str(temp))
     monkeypatch.setenv("TMPDIR", str(temp))
-    pack(checkpoint_folder, "tiny", "1.0", tmp_path / "store")
-    assert [path.relative_to(temp).as_posix() for path in sorted(temp.rglob("*"))] == [
-        "tiny",
-        "tiny/thesis.txt",
-    ]
-
-
-def test_it_is_on_the_disk_before_it_has_its_name_wherever_the_temporary_folder_is(
-    checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    temp = tmp_path / "job 1,2; $x"
-    temp.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(temp))
     synced: list[int] = []
     fsync = os.fsync
 
@@ -192,7 +179,11 @@ def test_it_is_on_the_disk_before_it_has_its_name_wherever_the_temporary_folder_
     monkeypatch.setattr(os, "fsync", noted)
     made = pack(checkpoint_folder, "tiny", "1.0", tmp_path / "store")
     assert made.stat().st_ino in synced
-    assert [*tmp_path.joinpath("store").iterdir(), *temp.iterdir()] == [made]
+    assert [*tmp_path.joinpath("store").iterdir()] == [made]
+    assert [path.relative_to(temp).as_posix() for path in sorted(temp.rglob("*"))] == [
+        "tiny",
+        "tiny/thesis.txt",
+    ]
 
 
 def test_an_archiver_that_fails_is_quoted(
