@@ -11,6 +11,7 @@ import torch
 
 from handlers.engines import choose
 from handlers.engines.base import Engine, EngineUnavailable, Forward
+from handlers.engines.openvino_engine import trunk_graph
 from handlers.engines.torch_engines import AutocastEngine
 from handlers.settings import EngineName, Settings
 from model_def import checkpoint
@@ -105,6 +106,18 @@ def test_openvino_is_called_once_before_several_threads_may_call_it(
     monkeypatch.setattr(OpenVINOEngine, "forward", watched)
     made("openvino-fp32", checkpoint_folder)
     assert threads == [threading.get_ident()]
+
+
+class Bessel(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(images)
+
+
+def test_openvino_names_what_it_lacks() -> None:
+    pytest.importorskip("openvino")
+    with pytest.raises(EngineUnavailable, match=r"openvino: .*bessel_j0.*another engine") as error:
+        trunk_graph(Bessel(), 32)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("device", "tf32"), [("cuda", False), ("cpu", True)])
