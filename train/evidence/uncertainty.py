@@ -21,7 +21,8 @@ from train.statistics.bootstrap import bootstrap
 def measure_uncertainty(predictions: Predictions, how: Resampling) -> Json | None:
     """Coverage, uncertain results and flags on these rows; None where the card knows of neither."""
     heads, frame = predictions.heads, predictions.frame
-    limit = predictions.about.get("model", {}).get("out_of_distribution")
+    card = predictions.about.get("model")
+    limit = card.get("out_of_distribution") if isinstance(card, dict) else None  # forests have none
     found = {
         head.name: _of_head(head, heads, frame, how)
         for head in heads

@@ -55,7 +55,7 @@ def test_predictions_are_the_test_part_in_the_layout_of_the_network(
     record = json.loads((done / "radiomics.json").read_text())
     assert table.schema.names == [
         *("patient_id", "lesion_id", "image", *ROI_COLUMNS, "malignant", "alnm", "n_nodes"),
-        "device",
+        *("device", "age", "subtype"),
         *(f"{head}_{what}" for head in record["heads"] for what in ("truth", "probability")),
     ]
     rows = [part_of(patient, SPLIT_SEED) == "test" for patient in phantom.table["patient_id"]]
