@@ -134,14 +134,14 @@ def score(
         given := [name for name, value in cluster.items() if value is not None]
     ):
         raise UserError(f"{given[0]}: needs --executor ray; give both")
+    if dicom and executor == "ray":
+        raise UserError(
+            "--dicom: not with --executor ray; run the same command again without ray: what is "
+            "scored stays, and the objects are added"
+        )
     if dicom:
-        import highdicom  # noqa: F401 - before anything is scored
+        import highdicom  # noqa: F401 - is missed before anything is scored
 
-        if executor == "ray":
-            raise UserError(
-                "--dicom: not with --executor ray; run the same command again without ray: what is "
-                "scored stays, and the objects are added"
-            )
     if len(archive) > 1:
         raise typer.Exit(_one_process_each(archive, out, None if dry_run else on_finish))
     from batch.report import notify

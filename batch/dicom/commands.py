@@ -36,6 +36,9 @@ def push(
     SONODE_DICOM_PASSWORD; certificates from the files that SONODE_DICOM_CA, SONODE_DICOM_CERT and
     SONODE_DICOM_KEY name. Exit code 1: objects were refused or not sent; 75: no answer.
     """
+    import dicomweb_client  # noqa: F401 - named where the extra is missing
+    import highdicom  # noqa: F401
+
     from batch.dicom import push as pushing
     from batch.dicom.stow import Pacs
     from batch.storage import uris

@@ -73,6 +73,10 @@ def test_no_line_of_any_help_is_cut_off() -> None:
         (["pack"], "Missing argument 'checkpoint'."),
         (["pack", "x", "--name", "n"], "Missing option '--version'."),
         (["score", "m", "o", "--archive", "a", "--fast"], "No such option: --fast"),
+        (
+            ["score", "m", "o", "--archive", "a", "--dicom", "--executor", "ray"],
+            "--dicom: not with --executor ray",
+        ),
         (["phantom", "o", "--patients", "none"], "--patients': Input should be a valid integer"),
         (
             ["phantom", "o", "--patients", "0"],
@@ -143,6 +147,8 @@ def test_nohup_is_heeded_and_a_background_job_can_be_ended() -> None:
     ("module", "extra", "arguments"),
     [
         ("lightning", "train", ["train", "fit"]),
+        ("highdicom", "dicom", ["score", "m.parquet", "out", "--archive=a.mar", "--dicom"]),
+        ("dicomweb_client", "dicom", ["dicom", "push", "out", "--to=https://pacs.example"]),
         ("ray", "ray", ["score", "m.parquet", "out", "--archive=a.mar", "--executor=ray"]),
     ],
 )
