@@ -99,7 +99,7 @@ def test_the_record_and_the_report_say_what_a_reviewer_asks(done: Path, phantom:
     found = heads["alnm"]["sets"]["malignancy positive"]["image"]["roc_auc"]
     assert found["value"] == pytest.approx(roc_auc_score(on["alnm_truth"], on["alnm_probability"]))
     page = (done / "report.html").read_text()
-    assert "<title>Radiomics baseline: evaluation</title>" in page
+    assert "<title>sonode: Radiomics baseline: evaluation</title>" in page
     assert "Calibration of " in page
     assert "Table 1" in page
     assert "Heat maps" not in page
