@@ -13,6 +13,7 @@ from train.evidence.ablation import REFERENCE
 from train.evidence.measures import Resampling
 from train.fitting.planned import Planned, measured, planned, spoken
 from train.paper import ablations, performance
+from train.paper.cohort_table import cohort_section
 from train.paper.methods import methods_section
 from train.paper.runs import (
     BASELINE,
@@ -79,6 +80,7 @@ def run(
     how = Resampling(resamples=bootstrap, seed=0)
     say("tables and figures")
     sections = [
+        cohort_section(cohort, split_seed, out),
         performance.section(test, scores, network, how, absent, out),
         ablations.variants_section(test, scores, searched, how, out),
         ablations.burden_section(test, scores, how, out),

@@ -125,6 +125,15 @@ def test_the_plan_comes_first_and_what_is_done_is_not_repeated(
     assert all(str(it) not in before[0] for it in phantom.table["patient_id"])
 
 
+def test_table_1_has_each_patient_in_one_part(done: Done, phantom: Cohort) -> None:
+    counts = [
+        int(pd.read_csv(done.out / "tables" / f"table-1-{it}.csv").loc[0, "all"])
+        for it in ("training", "test")
+    ]
+    tested = phantom.table[np.array(parts_of(phantom.table, 4)) == "test"]
+    assert counts == [14 - tested["patient_id"].nunique(), tested["patient_id"].nunique()]
+
+
 def test_table_2_has_every_measure_with_interval_and_p(done: Done, phantom: Cohort) -> None:
     table = pd.read_csv(done.out / "tables" / "table-2.csv")
     measures = ["roc_auc", "accuracy", "sensitivity", "specificity", "precision", "f1"]
