@@ -129,7 +129,7 @@ def burden_section(test: HeldOut, scores: Scores, how: Resampling, out: Path) ->
             numbers.add(found, task=name, model=model, **counts(on))
             rows.append([title, names(name, on)[1], models[model], *(found[it] for it in MEASURES)])
         if not made:
-            why = "not trained: the cohort lacks labels of both classes"
+            why = "not trained: training lacks labels of both classes"
             rows.append([title, names(name, on)[1], "none", why, *[""] * (len(MEASURES) - 1)])
         rows.append([title, "paper’s cohort", "paper’s network", *papers(name)])
     numbers.write(out / TABLE_4)

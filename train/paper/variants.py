@@ -66,7 +66,7 @@ def variants_of(cohort: Cohort, split_seed: int, quick: bool) -> dict[str, list[
     Raises:
         UserError: the cohort can train none.
     """
-    known = _learnable(cohort, split_seed)
+    known, alone = (_learnable(cohort, split_seed, alone=it) for it in (False, True))
     linked = list(itertools.takewhile(lambda head: head.name in known, HEADS))
     every = {
         **VARIANTS,
@@ -81,7 +81,8 @@ def variants_of(cohort: Cohort, split_seed: int, quick: bool) -> dict[str, list[
     found = {
         name: [*flags, *(QUICK if quick else ())]
         for name, flags in every.items()
-        if {head.name for head in _HEADS_OF.get(name, HEADS[:2])} <= known
+        if {head.name for head in _HEADS_OF.get(name, HEADS[:2])}
+        <= (alone if name.startswith("single") else known)
     }
     if not found:
         raise UserError(
@@ -103,12 +104,18 @@ def _in_yaml(head: HeadSpec) -> str:
     return f'{{name: {head.name}, target: "{head.target}", labels: [{labels}]{parent}}}'
 
 
-def _learnable(cohort: Cohort, split_seed: int) -> set[str]:
-    """The heads that training has labels of both classes of; those below malignancy on malignant
-    lesions, which must be in the validation part, too.
+def _learnable(cohort: Cohort, split_seed: int, *, alone: bool) -> set[str]:
+    """The heads that training has labels of both classes of, and validation any.
+
+    On the lesions that they learn from: those positive for the parent; `alone`, in a network of
+    their own, all malignant ones.
     """
     own_NK = label_matrix(cohort.table, HEADS)
-    learned_NK = child_labels(implied(own_NK, HEADS), HEADS, "independent", "mask").numpy()
+    truth_NK = implied(own_NK, HEADS)
+    learned_NK = child_labels(truth_NK, HEADS, "independent", "mask").numpy()
+    if alone:
+        learned_NK = truth_NK.numpy().copy()
+        learned_NK[learned_NK[:, 0] != 1, 1:] = np.nan
     parts = np.array(parts_of(cohort.table, split_seed))
     found = set()
     for k, head in enumerate(HEADS):

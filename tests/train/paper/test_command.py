@@ -241,3 +241,8 @@ def test_of_the_burden_a_chain_has_the_heads_that_have_labels(phantom: Cohort) -
     assert [it for it in found if it.startswith("single")][2:] == ["single nodes_2"]
     (heads,) = (it for it in found["chain of the burden"] if it.startswith("--model.heads"))
     assert "nodes_2" in heads and "nodes_3" not in heads
+    # With 0 or 3 nodes, a network of its own learns "3 or more"; after "2 or more" nothing is left.
+    table["n_nodes"] = pd.array(np.where(positive, 3, 0), dtype=table["n_nodes"].dtype)
+    found = variants_of(replace(phantom, table=table), 4, False)
+    assert {"single nodes_2", "single nodes_3"} < set(found)
+    assert not {"single nodes_4", "chain of the burden"} & set(found)
