@@ -57,7 +57,8 @@ def test_aucs_are_of_the_sets_and_rows_that_the_evaluation_takes(
     labels[generator.random(labels.shape) < 0.2] = np.nan
     scores = generator.random((300, 4))
     known = implied(torch.from_numpy(labels), line).numpy()
-    frame = pd.DataFrame({"patient_id": [str(k) for k in range(300)], "device": None})
+    ids = [str(k) for k in range(300)]
+    frame = pd.DataFrame({"patient_id": ids, "lesion_id": ids, "device": None})
     for k, head in enumerate(line):
         frame[f"{head.name}_truth"] = truth_of(known[:, k], head.labels)
         frame[f"{head.name}_probability"] = scores[:, k]
