@@ -67,6 +67,7 @@ def test_a_sigterm_is_never_a_success(phantom: Cohort, tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_train_together(phantom: Cohort, tmp_path: Path) -> None:
     line = command(
         *("fit", phantom.folder, tmp_path / "out", "--trainer.max_epochs=2"),

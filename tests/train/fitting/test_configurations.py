@@ -34,7 +34,13 @@ def burdened(phantom: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("config", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if "resnet50" in name else [])
+        for name in sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+    ],
+)
 def test_every_shipped_configuration_runs(burdened: Path, tmp_path: Path, config: str) -> None:
     done = train(
         *("fit", burdened, tmp_path / "out", "--trainer.max_epochs=1"),
