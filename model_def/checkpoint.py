@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,22 +60,29 @@ def save(
 
     `beside`: further files by name, for the training's own use or for `model_def.outliers`.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with whole_folder(folder) as staged:
         tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
         save_file(tensors, staged / WEIGHTS)
         text = json.dumps(card.model_dump(mode="json"), indent=2, allow_nan=False)
         (staged / CARD).write_text(text + "\n")
         for name, content in (beside or {}).items():
             (staged / name).write_bytes(content)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which replaces `folder` at the end, or is removed on an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield staged
         staged.chmod(0o755)
-        replace_folder(staged, folder)
+        _replace(staged, folder)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def replace_folder(staged: Path, folder: Path) -> None:
+def _replace(staged: Path, folder: Path) -> None:
     """Put the complete folder `staged` where `folder` is, or may be; both have the same parent.
 
     Whatever interrupts it, one of the two stands at `folder`. Only a kill between two renames can

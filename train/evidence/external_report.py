@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from model_def.checkpoint import replace_folder
+from model_def.checkpoint import whole_folder
 from sonode.console import UserError, say, table
 from train import pages
 from train.evidence import plots
@@ -86,18 +84,12 @@ def run(
     found["overlap_checked"] = (checkpoint / IMAGES).is_file()
     found["same_cohort"] = about["cohort"]["sha256"] == about["trained_on"].get("sha256")
     page = render(found)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with whole_folder(out) as staged:
         text = json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False)
         (staged / NUMBERS).write_text(text + "\n", encoding="utf-8")
         (staged / PAGE).write_text(page, encoding="utf-8")
         for name, its in {DEVELOPMENT: development, **cohorts}.items():
             its.frame.to_parquet(staged / f"predictions-{name}.parquet", index=False)
-        staged.chmod(0o755)
-        replace_folder(staged, out)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     return found
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from model_def.checkpoint import replace_folder
+from model_def.checkpoint import whole_folder
 from sonode.console import UserError, say, table
 from train import pages
 from train.cohorts import describe
@@ -102,19 +100,13 @@ def write_evaluation(
     metrics = evaluate(predictions, resamples=bootstrap, seed=seed, aggregation=aggregation)
     metrics["roi_jitter"] = list(jitter)
     page = render(metrics, gallery, cam_profile or {}, predictions.characteristics, title)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with whole_folder(out) as staged:
         text = json.dumps(metrics, indent=1, allow_nan=False, ensure_ascii=False)
         (staged / "metrics.json").write_text(text + "\n", encoding="utf-8")
         predictions.frame.to_parquet(staged / "predictions.parquet", index=False)
         (staged / "report.html").write_text(page, encoding="utf-8")
         for name, write in more.items():
             write(staged / name)
-        staged.chmod(0o755)
-        replace_folder(staged, out)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     return metrics
 
 
