@@ -84,7 +84,7 @@ def compare(
             how={"resamples": bootstrap, "seed": seed},
             policy=limits,
         )
-    from train.evidence.agreement_report import show
+    from train.comparing.agreement_report import show
 
     if as_json:
         say(json.dumps({name: it for name, it in found.items() if name != "flips"}))
@@ -135,7 +135,7 @@ def _compare(
     (table,) = manifest.tables(max(manifest.rows, 1))
     facts = compare.columns(table, carry)
 
-    from train.evidence import agreement
+    from train.comparing import agreement
     from train.evidence.measures import Resampling
 
     work = out / ".work"  # what is left of it goes with it, whatever ends this
@@ -263,7 +263,7 @@ def _write(
     out: Path,
 ) -> None:
     from archives.comparing import compare
-    from train.evidence import agreement_report
+    from train.comparing import agreement_report
 
     compare.beside(pair, carried).to_parquet(out / "scores.parquet")
     text = json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False)

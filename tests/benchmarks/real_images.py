@@ -23,7 +23,7 @@ from scipy import stats
 
 from sonode.console import UserError, run_sonode, say, table
 from train.cohorts.split import SHARES
-from train.evidence.versus import versus
+from train.comparing.versus import versus
 
 CONFIG = Path("train/configs/small.yaml")
 PHANTOM_CONFIG = Path("train/configs/pretrain.yaml")

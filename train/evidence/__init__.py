@@ -1,5 +1,4 @@
-"""Predictions -> measures, comparisons and pages that a reviewer reads.
+"""Predictions -> measures, plots and the page that a reviewer reads.
 
-Start at `report` (one checkpoint), `external` (one, on other cohorts) and `versus` (two). May
-import all of `train` but `radiomics`.
+Start at `report` (one checkpoint on one cohort). May import `fitting` and what is below it.
 """

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from train.evidence.ablation import MEASURES as SEARCHED
-from train.evidence.ablation import VARIANTS
 from train.evidence.measures import Json, Resampling
+from train.experiments.ablation import MEASURES as SEARCHED
+from train.experiments.ablation import VARIANTS
 from train.paper.performance import counts, names, papers
 from train.paper.repeats import MEASURES, TITLES, differences, measured
 from train.paper.runs import Scores

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from sonode.console import UserError, say
 from train.cohorts.cohort import Cohort, load_cohort
-from train.evidence import ablation
-from train.evidence.ablation import REFERENCE
 from train.evidence.measures import Resampling
+from train.experiments import ablation
+from train.experiments.ablation import REFERENCE
 from train.fitting.planned import Planned, measured, planned, spoken
 from train.paper import ablations, performance
 from train.paper.cohort_table import cohort_section

@@ -11,8 +11,8 @@ import pandas as pd
 
 from sonode.console import UserError, say
 from train.cohorts.cohort import Cohort
-from train.evidence import ablation
-from train.evidence.versus import KEYS
+from train.comparing.versus import KEYS
+from train.experiments import ablation
 from train.fitting.planned import spoken
 from train.fitting.predictions import predict
 from train.paper.variants import RADIOMICS, HeldOut

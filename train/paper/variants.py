@@ -13,7 +13,7 @@ from sonode.console import UserError
 from train.cohorts.cohort import Cohort
 from train.cohorts.labels import implied
 from train.cohorts.split import parts_of
-from train.evidence.ablation import REFERENCE, VARIANTS, flags_of
+from train.experiments.ablation import REFERENCE, VARIANTS, flags_of
 from train.fitting.datamodule import label_matrix
 from train.fitting.losses import child_labels
 from train.paper.repeats import TaskRows

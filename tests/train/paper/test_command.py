@@ -15,8 +15,8 @@ from sonode.console import UserError
 from tests.command_line import sonode
 from train.cohorts.cohort import Cohort, write_cohort
 from train.cohorts.split import parts_of
-from train.evidence import ablation
-from train.evidence.ablation import REFERENCE
+from train.experiments import ablation
+from train.experiments.ablation import REFERENCE
 from train.fitting.datamodule import CohortData
 from train.fitting.planned import Seconds
 from train.fitting.predictions import facts_of

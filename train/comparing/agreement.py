@@ -17,15 +17,15 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from train.evidence.auc_difference import (
+from train.comparing.auc_difference import (
     Versus,
     compare_head,
     paired_sets,
     read_score,
     scores_of,
 )
+from train.comparing.paired import paired_rates, right_of_both, share_difference
 from train.evidence.measures import Json, Resampling, as_json
-from train.evidence.paired import paired_rates, right_of_both, share_difference
 from train.evidence.units import distinct_units
 from train.statistics.binary import Bools, Floats, divide, share
 from train.statistics.bootstrap import bootstrap

@@ -1,7 +1,7 @@
 import pytest
 
 from sonode.console import UserError
-from train.commands import kinds_of
+from train.commands.data import kinds_of
 
 
 def test_the_kinds_of_columns() -> None:

@@ -8,8 +8,8 @@ import pytest
 from sonode.console import UserError
 from tests.train.evidence.test_report import Page
 from tests.train.synthetic_predictions import synthetic
-from train.evidence.checklists import facts, guidelines, items_of, run
 from train.evidence.evaluate import evaluate
+from train.external.checklists import facts, guidelines, items_of, run
 
 MODEL = {"architecture": "resnet18", "preprocessing": {"size": 96, "context": 0.2}}
 PART = {"patients": 9, "images": 20}

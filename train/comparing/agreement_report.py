@@ -10,8 +10,8 @@ import pandas as pd
 
 from sonode.console import table
 from train import pages
-from train.evidence import agreement_plots
-from train.evidence.auc_difference import read_score, shown
+from train.comparing import agreement_plots
+from train.comparing.auc_difference import read_score, shown
 from train.evidence.measures import Json
 
 MOST = 200
@@ -34,7 +34,7 @@ def page(
     """
     return pages.render(
         "Two archives on the same images",
-        "evidence/agreement.html.j2",
+        "comparing/agreement.html.j2",
         found=found,
         units=list(dict.fromkeys(unit for it in found["heads"].values() for unit in it["units"])),
         plots={

@@ -8,9 +8,9 @@ from sklearn.metrics import roc_auc_score
 
 from sonode.console import UserError
 from train.cohorts.checks import ROI_COLUMNS
-from train.evidence.auc_difference import Versus
+from train.comparing.auc_difference import Versus
+from train.comparing.versus import show, versus, write
 from train.evidence.units import distinct_units
-from train.evidence.versus import show, versus, write
 
 POINTS = {"threshold": 0.4, "operating_points": {"0.5": 0.5}}
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from sonode.console import UserError, say, table
 from train.cohorts.checks import ROI_COLUMNS
 from train.cohorts.labels import primary_sets
-from train.evidence.auc_difference import (
+from train.comparing.auc_difference import (
     Versus,
     compare_head,
     p_shown,
@@ -23,8 +23,8 @@ from train.evidence.auc_difference import (
     scores_of,
     shown,
 )
+from train.comparing.paired import paired_rates
 from train.evidence.measures import Json, Resampling
-from train.evidence.paired import paired_rates
 from train.evidence.units import Aggregation, distinct_units
 
 KEYS = ["patient_id", "lesion_id", "image"]

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from train.evidence import agreement
+from train.comparing import agreement
+from train.comparing.paired import mcnemar
 from train.evidence.measures import Resampling
-from train.evidence.paired import mcnemar
 from train.statistics.binary import value
 
 HOW = Resampling(resamples=200, seed=0)

@@ -15,9 +15,9 @@ import yaml
 
 from sonode.console import UserError
 from train import pages
-from train.evidence.external import DEVELOPMENT
-from train.evidence.external_report import NUMBERS
 from train.evidence.measures import Json
+from train.external.report import NUMBERS
+from train.external.validation import DEVELOPMENT
 
 GUIDELINES = Path(__file__).with_suffix(".yaml")
 PAGE = "checklists.html"
@@ -88,7 +88,7 @@ def render(metrics: Json, tables: list[tuple[dict[str, Any], list[Item]]]) -> st
     """The page."""
     return pages.render(
         "Reporting checklists",
-        "evidence/checklists.html.j2",
+        "external/checklists.html.j2",
         cohort=metrics["about"]["cohort"],
         tables=[
             (guideline, items, sum(bool(item.filled) for item in items))

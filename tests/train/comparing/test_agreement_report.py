@@ -1,8 +1,8 @@
 import pytest
 
 from tests.conftest import encode
-from tests.train.evidence.test_agreement import HEADS, HOW, PRIMARY, A, B
-from train.evidence import agreement, agreement_report
+from tests.train.comparing.test_agreement import HEADS, HOW, PRIMARY, A, B
+from train.comparing import agreement, agreement_report
 from train.evidence.measures import Json
 
 

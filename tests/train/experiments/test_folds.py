@@ -11,7 +11,7 @@ from tests.command_line import sonode
 from tests.train.running import CONFIGS
 from train.cohorts.cohort import Cohort
 from train.cohorts.folds import folds_of
-from train.evidence import folds
+from train.experiments import folds
 from train.fitting import resume
 from train.fitting.pooled import read_held_out
 

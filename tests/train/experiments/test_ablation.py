@@ -13,7 +13,7 @@ from sonode.console import UserError
 from tests.command_line import run_here
 from train.cohorts.cohort import Cohort
 from train.cohorts.split import part_of
-from train.evidence import ablation
+from train.experiments import ablation
 from train.fitting.cli import run
 from train.fitting.datamodule import CohortData
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.train.synthetic_predictions import HEADS
 from train.evidence.measures import Resampling
-from train.evidence.subgroups import adjust, subgroups, variables
+from train.external.subgroups import adjust, subgroups, variables
 
 HOW = Resampling(resamples=20, seed=0)
 

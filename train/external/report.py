@@ -10,9 +10,9 @@ from model_def.checkpoint import whole_folder
 from sonode.console import UserError, say, table
 from train import pages
 from train.evidence import plots
-from train.evidence.external import DEVELOPMENT, external
 from train.evidence.measures import Json
 from train.evidence.units import UNITS, Aggregation, units_to_show
+from train.external.validation import DEVELOPMENT, external
 from train.fitting.leakage import IMAGES
 from train.fitting.predictions import predict
 
@@ -100,7 +100,7 @@ def render(found: Json) -> str:
     units = [unit for unit in UNITS if unit in shown]
     return pages.render(
         "External validation",
-        "evidence/external.html.j2",
+        "external/external.html.j2",
         found=found,
         development=DEVELOPMENT,
         units=units,

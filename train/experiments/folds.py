@@ -19,8 +19,8 @@ from sonode.console import UserError, run_sonode, say
 from train.cohorts.describe import table_one
 from train.cohorts.folds import Texts, fold_names, folds_of
 from train.evidence.fold_figures import FOLD
-from train.evidence.fold_report import ASSUMES, epochs_of, figures_of, show_folds
 from train.evidence.report import show, write_evaluation
+from train.experiments.fold_report import ASSUMES, epochs_of, figures_of, show_folds
 from train.fitting import resume
 from train.fitting.cli import CHECKPOINT, RECORD
 from train.fitting.datamodule import ALL, label_matrix

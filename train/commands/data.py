@@ -1,0 +1,193 @@
+"""Commands that make and describe a cohort."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from sonode.command_group import CommandGroup
+from sonode.console import UserError, say, table
+
+if TYPE_CHECKING:
+    from train.cohorts.cohort import Cohort
+
+importers = typer.Typer(cls=CommandGroup, help="Make a cohort from a public or your own data set.")
+
+OUT = typer.Argument(help="Folder for the cohort; images stay where they are.")
+NAME = typer.Option("cohort", help="Name of the cohort in cards and reports.")
+DROP_FAULTY = typer.Option(
+    False, "--drop-faulty", help="Leave out faulty rows and list them, instead of stopping."
+)
+COLUMN = typer.Option(
+    [],
+    metavar="NAME=KIND",
+    help="Whether an extra column is a `number` or a `label`; repeatable.",
+)
+
+
+def phantom(
+    out: Path = typer.Argument(help="A new folder for the cohort."),
+    patients: int = typer.Option(160, min=1, help="Number of patients, two to four images each."),
+    seed: int = typer.Option(0, min=0, help="The same seed gives the same bytes."),
+) -> None:
+    """Make a synthetic cohort with every label; no patient is in it."""
+    from train.importers.all_importers import import_voc
+    from train.importers.phantom import write_phantom
+
+    write_phantom(out, patients, seed)
+    cohort = import_voc(out, out, name=f"phantom-{patients}-{seed}", synthetic=True)
+    say(f"synthetic cohort of {patients} patients, {len(cohort.table)} images: {out}")
+
+
+@importers.command()
+def csv(
+    source: Path = typer.Argument(
+        metavar="SRC", help="A .csv or .parquet with patient_id, image and any labels."
+    ),
+    out: Path = OUT,
+    name: str = NAME,
+    drop_faulty: bool = DROP_FAULTY,
+    column: list[str] = COLUMN,
+) -> None:
+    """One table; boxes in it, or LabelImg files beside the images."""
+    from train.importers.all_importers import import_csv
+
+    report(import_csv(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
+
+
+@importers.command()
+def voc(
+    source: Path = typer.Argument(
+        metavar="SRC", help="Folder with images/, annotations/*.xml and labels.csv."
+    ),
+    out: Path = OUT,
+    name: str = NAME,
+    drop_faulty: bool = DROP_FAULTY,
+    column: list[str] = COLUMN,
+) -> None:
+    """LabelImg's Pascal VOC boxes with a table of labels."""
+    from train.importers.all_importers import import_voc
+
+    report(import_voc(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
+
+
+@importers.command()
+def yolo(
+    source: Path = typer.Argument(
+        metavar="SRC", help="Folder with images/, annotations/*.txt and labels.csv."
+    ),
+    out: Path = OUT,
+    name: str = NAME,
+    drop_faulty: bool = DROP_FAULTY,
+    column: list[str] = COLUMN,
+) -> None:
+    """LabelImg's YOLO boxes with a table of labels."""
+    from train.importers.all_importers import import_yolo
+
+    report(import_yolo(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
+
+
+@importers.command()
+def busi(
+    source: Path = typer.Argument(metavar="SRC", help="BUSI's top folder."),
+    out: Path = OUT,
+    drop_faulty: bool = DROP_FAULTY,
+) -> None:
+    """BUSI: boxes from masks, malignancy by folder, ALNM missing."""
+    from train.importers.all_importers import import_busi
+
+    report(import_busi(source, out, drop_faulty=drop_faulty))
+
+
+@importers.command()
+def bus_bra(
+    source: Path = typer.Argument(metavar="SRC", help="Folder with bus_data.csv, Images/, Masks/."),
+    out: Path = OUT,
+    drop_faulty: bool = DROP_FAULTY,
+) -> None:
+    """BUS-BRA: malignancy by biopsy, histology and BI-RADS, ALNM missing."""
+    from train.importers.all_importers import import_bus_bra
+
+    report(import_bus_bra(source, out, drop_faulty=drop_faulty))
+
+
+@importers.command()
+def breast(
+    source: Path = typer.Argument(metavar="SRC", help="Folder with the .xlsx and the PNGs."),
+    out: Path = OUT,
+    drop_faulty: bool = DROP_FAULTY,
+) -> None:
+    """BrEaST-Lesions-USG: boxes from tumour masks, age and BI-RADS, ALNM missing."""
+    from train.importers.all_importers import import_breast
+
+    report(import_breast(source, out, drop_faulty=drop_faulty))
+
+
+def describe(
+    cohort: Path = typer.Argument(help="Folder of a cohort."),
+    csv: Path | None = typer.Option(None, help="Also write the table to this file."),
+) -> None:
+    """The paper's Table 1: patients by malignancy and by lymph nodes, with p-values."""
+    from train.cohorts.cohort import load_cohort
+    from train.cohorts.describe import NOTES, table_one
+
+    loaded = load_cohort(cohort)
+    characteristics = table_one(loaded)
+    kind = "SYNTHETIC cohort, no patient in it" if loaded.synthetic else "cohort"
+    names = [
+        what + (", " if what and value else "" if what else "  ") + value
+        for what, value in zip(
+            characteristics["characteristic"], characteristics["value"], strict=True
+        )
+    ]
+    for title, columns in (
+        (f"{kind}: {loaded.name}", ["all", "benign", "malignant", "p malignancy"]),
+        ("malignant patients by axillary lymph nodes (ALN)", ["ALN-", "ALN+", "p ALN"]),
+    ):
+        cells = characteristics[columns].values.tolist()
+        rows = [[name, *row] for name, row in zip(names, cells, strict=True)]
+        table(title, ["", *columns], rows)
+    for note in NOTES:
+        say(note)
+    if csv is not None:
+        characteristics.to_csv(csv, index=False)
+
+
+def kinds_of(columns: list[str]) -> dict[str, str]:
+    """NAME=KIND, as given by --column, as name -> kind.
+
+    Raises:
+        UserError: no `number` or `label`, or a name twice.
+    """
+    kinds: dict[str, str] = {}
+    for text in columns:
+        name, _, kind = text.partition("=")
+        if kind not in ("number", "label") or name in kinds:
+            raise UserError(f"--column {text}: give each NAME=number or NAME=label once")
+        kinds[name] = kind
+    return kinds
+
+
+def report(cohort: Cohort) -> None:
+    """Print the size of a cohort and its labels, the missing ones too."""
+    rows = cohort.table
+    say(f"cohort of {cohort.patients}, {len(rows)} lesion boxes: {cohort.folder}")
+    for column, labels in (
+        *((name, rows[name]) for name in ("malignant", "alnm")),
+        ("n_nodes", rows["n_nodes"] > 0),
+    ):
+        say(
+            f"  {column}: {int((labels == True).sum())} positive, "  # noqa: E712
+            f"{int((labels == False).sum())} negative, {int(labels.isna().sum())} missing"  # noqa: E712
+        )
+    for kind, columns in (("number", cohort.covariates), ("label", cohort.categorical)):
+        for column in columns:
+            values = rows[column]
+            say(
+                f"  {column}: {kind}, {values.nunique()} values, {int(values.isna().sum())} missing"
+            )
+    for column in cohort.partitions:
+        use = "training uses it" if column == "split" else f"for --data.folds {column}"
+        say(f"  {column}: partition, {rows[column].nunique()} parts; {use}")
