@@ -72,7 +72,8 @@ def groups_of(cohort: Cohort) -> npt.NDArray[np.int_]:
 
 def _strata(table: pd.DataFrame, of_row_N: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """For each patient a number of its malignancy and ALNM, each the worst of its rows."""
-    code_N2 = table[["malignant", "alnm"]].to_numpy(dtype=float, na_value=-1)
+    code_N2 = table[["malignant", "alnm"]].to_numpy(dtype=float, na_value=np.nan)
+    code_N2[np.isnan(code_N2)] = -1  # by hand: Arrow's booleans take no other number
     worst_P2 = pd.DataFrame(code_N2).groupby(of_row_N).max().to_numpy()
     stratum_P: npt.NDArray[np.intp] = np.unique(worst_P2, axis=0, return_inverse=True)[1]
     return stratum_P

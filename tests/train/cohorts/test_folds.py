@@ -22,8 +22,8 @@ def cohort() -> Cohort:
     table = pd.DataFrame(
         {
             "patient_id": [f"p{it}" for it in patient],
-            "malignant": pd.array(malignant, dtype="boolean"),
-            "alnm": pd.array(alnm, dtype="boolean"),
+            "malignant": pd.array(malignant, dtype="bool[pyarrow]"),
+            "alnm": pd.array(alnm, dtype="bool[pyarrow]"),
         }
     )
     table = pd.concat([table, table], ignore_index=True)
@@ -38,7 +38,7 @@ def test_drawn_folds_are_by_patient_stratified_and_of_a_seed(cohort: Cohort) -> 
     assert Counter(fold_N[:60][~malignant_N]) == {"1": 16, "2": 16, "3": 16}
     positive_N = cohort.table["alnm"].fillna(False).to_numpy(dtype=bool)[:60]
     assert set(Counter(fold_N[:60][positive_N])) == {"1", "2", "3"}
-    blank = pd.array([None] * 120, dtype="boolean")
+    blank = pd.array([None] * 120, dtype="bool[pyarrow]")
     alone = replace(cohort, table=cohort.table.assign(alnm=blank))
     assert Counter(folds_of(alone, 3, 0)[:60][malignant_N]) == {"1": 4, "2": 4, "3": 4}
 

@@ -92,7 +92,7 @@ def test_a_part_of_one_class_is_reported_with_the_seed_that_helps(phantom: Cohor
 
 TABLE = pd.DataFrame(
     {
-        "malignant": pd.array([True, False, None], dtype="boolean"),
+        "malignant": pd.array([True, False, None], dtype="bool[pyarrow]"),
         "n_nodes": pd.array([0, 3, None], dtype="Int32"),
         "subtype": pd.array(["b", None, "a"], dtype="string"),
         "lesion_id": ["x", "y", "z"],

@@ -28,7 +28,7 @@ def test_classes_that_folds_cannot_be_made_of(phantom: Cohort) -> None:
     check_classes(settings(phantom, 3), fold_N)
 
     blank = replace(
-        phantom, table=table.assign(alnm=pd.array([None] * len(table), dtype="boolean"))
+        phantom, table=table.assign(alnm=pd.array([None] * len(table), dtype="bool[pyarrow]"))
     )
     check_classes(settings(blank, 3), fold_N)  # a head without labels is left out in training
     one = replace(phantom, table=table[table["malignant"]].reset_index(drop=True))
