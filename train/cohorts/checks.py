@@ -21,6 +21,13 @@ LABELS = ("malignant", "alnm", "n_nodes")
 ABSENT = "absent"
 DAMAGED = "damaged or truncated; download it again"
 UNREADABLE = "not a PNG, JPEG, BMP, TIFF or WebP of 8 or 16 bits"
+_REASONS = {
+    "image": "image absent, damaged or not accepted",
+    "roi": "no valid lesion box",
+    "patient_id": "no valid patient id",
+}
+CONTRADICTION = "labels contradict each other"
+SAME_PICTURE = "same picture under another patient"
 _PLAIN = re.compile(r"[a-z][a-z0-9_]*")
 _FURTHER_TYPES = (pa.string(), pa.float64())
 
@@ -50,6 +57,13 @@ class Fault:
     other: int | None = None
     spoils: tuple[int, ...] = ()
     """Further rows that cannot be trusted: nobody knows which of them is right."""
+    kind: str = ""
+    """What is wrong, in words that fit every such fault; "" where the field says it."""
+
+    @property
+    def reason(self) -> str:
+        """Why the row is left out, without anything of the row: to be counted."""
+        return self.kind or _REASONS.get(self.field, f"{self.field} is not valid")
 
     def line(self, place: Callable[[int], str]) -> str:
         """The fault as `ROW, FIELD: WHAT`; `place` names a row."""
@@ -100,10 +114,11 @@ def find_faults(frame: pd.DataFrame, scans: Mapping[str, Scan | str]) -> Iterato
         same = sharing[scan.sha256]
         if row.patient_id != rows[same[0]].patient_id:
             what = "same pixels as {other}, which is another patient"
-            yield Fault(index, "image", what, same[0], same)
+            yield Fault(index, "image", what, same[0], same, SAME_PICTURE)
         first = boxes.setdefault((scan.sha256, *_corners(row)), index)
         if first != index:
-            yield Fault(index, "roi", "same image and box as {other}", first)
+            what = "same image and box as {other}"
+            yield Fault(index, "roi", what, first, kind="same image and box as another row")
 
 
 def _together(keys: Sequence[K]) -> dict[K, tuple[int, ...]]:
@@ -139,9 +154,10 @@ def _label_faults(index: int, malignant: object, alnm: object, n_nodes: object) 
     if not pd.isna(n_nodes) and n_nodes < 0:  # type: ignore[operator,call-overload]
         yield Fault(index, "n_nodes", f"{n_nodes} is negative")
     if malignant is False and (alnm or has_nodes):
-        yield Fault(index, "malignant", "benign with positive nodes")
+        yield Fault(index, "malignant", "benign with positive nodes", kind=CONTRADICTION)
     if alnm is not None and has_nodes is not None and alnm != has_nodes:
-        yield Fault(index, "alnm", f"{alnm} contradicts n_nodes {n_nodes}")
+        what = f"{alnm} contradicts n_nodes {n_nodes}"
+        yield Fault(index, "alnm", what, kind=CONTRADICTION)
 
 
 def _first_known(rows: list[Any], lesion: Sequence[int]) -> dict[str, int]:
@@ -162,4 +178,4 @@ def _lesion_faults(
         value, known = getattr(rows[index], field), getattr(rows[first], field)
         if not pd.isna(value) and value != known:
             what = f"{value} contradicts {{other}} ({known}), same lesion"
-            yield Fault(index, field, what, first, lesion)
+            yield Fault(index, field, what, first, lesion, CONTRADICTION)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from train.cohorts.checks import LABELS, Fault, Scan
+from train.cohorts.checks import LABELS, SAME_PICTURE, Fault, Scan
 from train.cohorts.near_duplicates import SAME, SIMILAR, Pair, groups, similar_pairs, stack
 from train.pages import data_uri, render
 
@@ -74,7 +74,7 @@ def patient_faults(found: Iterable[Similar]) -> Iterator[Fault]:
             "patient; give both one patient_id, or leave them out"
         )
         spoilt = {*its[0].second, *(other for pair in its for other in pair.first)}
-        yield Fault(row, "image", what, its[0].first[0], tuple(sorted(spoilt)))
+        yield Fault(row, "image", what, its[0].first[0], tuple(sorted(spoilt)), SAME_PICTURE)
 
 
 def label_faults(frame: pd.DataFrame, found: Sequence[Similar]) -> Iterator[tuple[Similar, Fault]]:
@@ -92,7 +92,8 @@ def label_faults(frame: pd.DataFrame, found: Sequence[Similar]) -> Iterator[tupl
                     f"a similar image ({pair.similarity:.3f})"
                 )
                 both = (*pair.first, *pair.second)
-                yield pair, Fault(pair.second[0], field, what, pair.first[0], both)
+                kind = "similar images with contradicting labels"
+                yield pair, Fault(pair.second[0], field, what, pair.first[0], both, kind)
                 break
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
-from sonode.console import UserError, progress, say
+from sonode.console import UserError, progress
 from train.cohorts.cohort import Cohort
 from train.importers.cohort_builder import Draft
-from train.importers.import_warnings import PICTURES, report_left_out
+from train.importers.import_warnings import PICTURES
 from train.importers.texts import missing_words, spelt_label
 from train.importers.values import malignancy, number
 
+_MASK = re.compile(r"_(tumor|other)\d*$")
 _COLUMNS = ("Image_filename", "Mask_tumor_filename", "Classification", "Age", "BIRADS", "Diagnosis")
 
 
@@ -69,9 +71,11 @@ def import_breast(source: Path, out: Path, *, drop_faulty: bool = False) -> Coho
         for column in ("Mask_tumor_filename", "Mask_other_filename")
         for name in str(row.get(column, "")).split("&")
     }
-    report_left_out("images are not in the sheet", [it for it in pictures if it.name not in named])
-    if normal:
-        say(f"{normal} normal images have no lesion and are left out")
+    unnamed = [it for it in pictures if it.name not in named]
+    masks = [it for it in unnamed if _MASK.search(it.stem)]
+    draft.left_out.files("masks are not in the sheet", masks)
+    draft.left_out.images("images are not in the sheet", set(unnamed) - set(masks))
+    draft.left_out.counted("normal images have no lesion", normal, patients=normal)
     return draft.finish(
         name="BrEaST-Lesions-USG",
         source="BrEaST-Lesions-USG",

@@ -8,7 +8,6 @@ from model_def.preprocessing import RoI
 from sonode.console import UserError, progress
 from train.cohorts.cohort import Cohort
 from train.importers.cohort_builder import Draft
-from train.importers.import_warnings import report_left_out
 from train.importers.records import read_records
 from train.importers.texts import spelt_id, spelt_label
 from train.importers.values import bbox, malignancy
@@ -54,10 +53,13 @@ def import_bus_bra(source: Path, out: Path, *, drop_faulty: bool = False) -> Coh
             birads=draft.parse("BIRADS", spelt_label, record["BIRADS"]),
             **{column: of_image.get(record["ID"]) or None for column, of_image in folds.items()},
         )
-    for folder, prefix in (("Images", "bus_"), ("Masks", "mask_")):
+    for folder, prefix, report in (
+        ("Images", "bus_", draft.left_out.images),
+        ("Masks", "mask_", draft.left_out.files),
+    ):
         named = {f"{record['ID'].replace('bus_', prefix, 1)}.png" for record in records.rows}
         found = (source / folder).iterdir() if (source / folder).is_dir() else ()
-        report_left_out(
+        report(
             f"files of {folder} have no row in {TABLE}",
             [path for path in found if path.name not in named and path.name[0] != "."],
         )

@@ -8,10 +8,11 @@ from collections import defaultdict
 from pathlib import Path
 
 from model_def.preprocessing import RoI
-from sonode.console import UserError, progress, say
+from sonode.console import UserError, progress
 from train.cohorts.cohort import Cohort
 from train.importers.cohort_builder import Draft
-from train.importers.import_warnings import PICTURES, report_left_out
+from train.importers.import_warnings import PICTURES
+from train.importers.left_out import LeftOut
 
 _NUMBERED = re.compile(r"(?:benign|malignant) \(([0-9]+)\)")
 
@@ -32,11 +33,11 @@ def import_busi(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"SRC {source}: no folder `{folder.name}`; give BUSI's top folder")
-    images, masks_of = _pictures(source, folders)
     draft = Draft(out)
+    images, masks_of = _pictures(source, folders, draft.left_out)
     first_of: dict[tuple[bool, str], str] = {}
     seen: set[tuple[str, bool, RoI]] = set()
-    repeated = 0
+    repeated = skipped = 0
     for path in progress(images, total=len(images), what="reading masks"):
         numbered = _NUMBERED.fullmatch(path.stem)
         stem = f"busi_{path.parent.name}_{numbered.group(1) if numbered else path.stem}"
@@ -51,6 +52,7 @@ def import_busi(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort
         seen.update((patient, malignant, box) for box in boxes)
         if boxes and not new and len(boxes) == len(drawn):
             draft.skip()
+            skipped += 1
             continue
         draft.add(
             path.name,
@@ -61,17 +63,19 @@ def import_busi(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort
             malignant=malignant,
         )
     if repeated:
-        say(
-            f"{repeated} images repeat the pixels of another and share its patient id; "
-            "a duplicate lesion is kept once"
+        draft.note(
+            "images repeat the pixels of another and share its patient id; a duplicate lesion is "
+            "kept once",
+            repeated,
         )
+    draft.left_out.counted("images repeat pixels and lesions of another", skipped, patients=0)
     return draft.finish(
         name="BUSI", source="BUSI", synthetic=False, drop_faulty=drop_faulty, patient_ids=False
     )
 
 
 def _pictures(
-    source: Path, folders: list[Path]
+    source: Path, folders: list[Path], left_out: LeftOut
 ) -> tuple[list[Path], dict[tuple[str, str], list[Path]]]:
     """The images of the class folders, and the masks of each by its folder and stem.
 
@@ -82,7 +86,7 @@ def _pictures(
     for folder in folders:
         files = sorted(folder.iterdir())
         pictures = [it for it in files if it.suffix.lower() in PICTURES and it.name[0] != "."]
-        report_left_out(
+        left_out.files(
             f"files of {folder.name} do not have the name of an image", set(files) - set(pictures)
         )
         masks = [it for it in pictures if "_mask" in it.stem]
@@ -90,19 +94,19 @@ def _pictures(
         stems = {image.stem for image in mine}
         for mask in masks:
             masks_of[folder.name, mask.stem.rpartition("_mask")[0]].append(mask)
-        report_left_out(
+        left_out.files(
             f"masks of {folder.name} have no image",
             [mask for mask in masks if mask.stem.rpartition("_mask")[0] not in stems],
         )
         images += mine
     normal = source / "normal"
     others = [it for it in source.iterdir() if it.is_dir() or it.suffix.lower() in PICTURES]
-    report_left_out(
+    left_out.files(
         "files or folders are not one of BUSI's three",
         [it for it in others if it not in (*folders, normal) and it.name[0] != "."],
     )
     if normal.is_dir():
         lesionless = [it for it in normal.iterdir() if it.suffix.lower() in PICTURES]
         count = sum("_mask" not in it.stem for it in lesionless)
-        say(f"{count} normal images have no lesion and are left out")
+        left_out.counted("normal images have no lesion", count, patients=None)
     return images, masks_of

@@ -26,6 +26,7 @@ from train.cohorts.cohort import (
     to_table,
     write_cohort,
 )
+from train.cohorts.import_record import counts_of, write_record
 from train.cohorts.near_duplicates import MOST, SIMILAR
 from train.cohorts.similar_images import (
     SHEET,
@@ -37,6 +38,7 @@ from train.cohorts.similar_images import (
     write_sheet,
 )
 from train.importers.import_warnings import report_alike, report_images
+from train.importers.left_out import LeftOut, of_checks
 from train.importers.values import (
     MASK_THRESHOLD,
     FormatError,
@@ -72,6 +74,7 @@ class Draft:
         self._box_files: list[tuple[Path, tuple[int | None, int | None]]] = []
         self.classes: dict[str, Counter[str]] = defaultdict(Counter)
         """How many boxes have which class that says no label, by the kind of box file."""
+        self.left_out = LeftOut()
         self._notes: Counter[str] = Counter()
 
     def parse(self, field: str, parser: Callable[[str], T], text: str) -> T | None:
@@ -209,6 +212,7 @@ class Draft:
             if (fault.row, fault.field) in known or (boxless and fault.row in doubtful):
                 continue  # the cause is listed already
             self.faults.append(fault)
+        read, exclusions = counts_of(frame), list(self.left_out.exclusions)
         if self.faults:
             faults = sorted(self.faults, key=lambda fault: fault.row)
             lines = [fault.line(self.places.__getitem__) for fault in faults]
@@ -225,11 +229,20 @@ class Draft:
             for line in lines:
                 say(f"  {line}")
             say("rows left out: " + ", ".join(self.places[row] for row in spoilt))
+            exclusions += of_checks(frame, faults, spoilt)
             frame = frame.drop(index=spoilt).reset_index(drop=True)
         if frame.empty:
             raise UserError("SRC: no row is left for a cohort")
         about: dict[str, Any] = {"name": name, "synthetic": synthetic, "patient_ids": patient_ids}
-        write_cohort(self.out, frame, source=source, **about)
+        write_record(
+            write_cohort(self.out, frame, source=source, **about),
+            source=source,
+            read=read,
+            kept=counts_of(frame),
+            exclusions=exclusions,
+            other_files=dict(self.left_out.other_files),
+            notes=dict(self._notes),
+        )
         report_images({image: scans[image] for image in frame["image"].unique()})
         return checked_cohort(self.out, frame, scans, **about)
 
@@ -271,6 +284,8 @@ class Draft:
             f"of {SIMILAR} or more) {meaning}: "
             f"{sheet} shows them"
         )
+        more = " (or more)" * (len(found) == MOST)
+        self._notes[f"pairs of similar images {meaning}{more}"] = len(found)
         return frame
 
     def _box_file_faults(self, scans: Mapping[str, Scan | str]) -> Iterator[Fault]:
@@ -287,14 +302,17 @@ class Draft:
                     f"{its.path.name} was drawn on a frame of {width} x {height}, and the image is "
                     f"{scan.width} x {scan.height}; draw it again on this one"
                 )
-                yield Fault(row, "roi", what, spoils=its.rows)
+                kind = "box was drawn on an image of another size"
+                yield Fault(row, "roi", what, spoils=its.rows, kind=kind)
             other = first.setdefault(its.path, its)
             if other.image != its.image:
                 what = (
                     f"{its.path.name} has the boxes of {{other}}, too; give each image a name and "
                     "a box file of its own"
                 )
-                yield Fault(row, "roi", what, other.rows[0], (*other.rows, *its.rows))
+                both = (*other.rows, *its.rows)
+                kind = "one box file for several images"
+                yield Fault(row, "roi", what, other.rows[0], both, kind)
 
 
 def _reference(image: Path, out: Path) -> str:

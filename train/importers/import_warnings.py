@@ -1,4 +1,4 @@
-"""What an import reports beside faults: files left out, odd ids, odd images."""
+"""What an import reports beside faults and what it leaves out: odd ids, odd images."""
 
 from __future__ import annotations
 
@@ -17,12 +17,6 @@ DARK = 64
 _NAMED = 50
 
 
-def report_left_out(what: str, paths: Iterable[Path]) -> None:
-    """Say which files are left out, as "N WHAT and are left out:", if there are any."""
-    names = sorted(path.name for path in paths)
-    _report(f"{len(names)} {what} and are left out:", names)
-
-
 def report_alike(
     rows: Sequence[Mapping[str, object]], places: Sequence[str], columns: Iterable[str]
 ) -> None:
@@ -32,7 +26,7 @@ def report_alike(
     """
     for column in columns:
         found = alike(cast("str | None", row.get(column)) for row in rows)
-        _report(
+        report(
             f"{column} differs by case, blanks, leading zeros or .0 alone and counts as different:",
             [" and ".join(places[row] for row in same) for same in found],
         )
@@ -47,7 +41,7 @@ def report_images(scans: Mapping[str, Scan | str]) -> None:
     """Warn of images that are nearly black, and of orientations that are not applied."""
     known = {image: scan for image, scan in scans.items() if isinstance(scan, Scan)}
     dark = [Path(image).name for image, scan in known.items() if scan.brightest < DARK]
-    _report(
+    report(
         f"{len(dark)} images are nearly black (no pixel reaches {DARK} of 255), as 12-bit greys in "
         "a 16-bit file are; scale them to the full range:",
         dark,
@@ -59,8 +53,8 @@ def report_images(scans: Mapping[str, Scan | str]) -> None:
         )
 
 
-def _report(heading: str, lines: Sequence[str]) -> None:
-    """The heading and the first of the lines; nothing where there are none."""
+def report(heading: str, lines: Sequence[str]) -> None:
+    """Print the heading and the first of the lines; nothing where there are none."""
     if lines:
         say(heading)
         for line in lines[:_NAMED]:

@@ -10,8 +10,9 @@ from model_def.preprocessing import RoI
 from sonode.console import UserError
 from train.cohorts.cohort import ROI_COLUMNS, SCHEMA, Cohort
 from train.importers.cohort_builder import Draft
-from train.importers.import_warnings import PICTURES, report_left_out
+from train.importers.import_warnings import PICTURES
 from train.importers.labelimg import AnnotationError, read_voc, read_yolo
+from train.importers.left_out import LeftOut
 from train.importers.records import Records, read_records
 from train.importers.texts import spelt_id, spelt_label
 from train.importers.values import FormatError, file_path, identifier, number, truth, whole
@@ -55,6 +56,7 @@ def import_csv(
         out,
         name=name,
         source="table",
+        left_out=LeftOut(),
         drop_faulty=drop_faulty,
         kinds=kinds,
     )
@@ -79,17 +81,20 @@ def import_voc(
         UserError: a file or column is absent, or the cohort has faults.
     """
 
+    left_out = LeftOut()
+
     def boxes(draft: Draft, record: dict[str, str], image: Path) -> list[RoI]:
         path = source / "annotations" / f"{image.stem}.xml"
         return _voc(draft, path, record, image, report=not synthetic)
 
     return _import(
-        _labels(source, ".xml"),
+        _labels(source, ".xml", left_out),
         source / "images",
         boxes,
         out,
         name=name,
         source="LabelImg VOC",
+        left_out=left_out,
         synthetic=synthetic,
         drop_faulty=drop_faulty,
         kinds=kinds,
@@ -110,22 +115,25 @@ def import_yolo(
         UserError: a file or column is absent, or the cohort has faults.
     """
 
+    left_out = LeftOut()
+
     def boxes(draft: Draft, record: dict[str, str], image: Path) -> list[RoI]:
         return _yolo(draft, source / "annotations" / f"{image.stem}.txt", record, image)
 
     return _import(
-        _labels(source, ".txt"),
+        _labels(source, ".txt", left_out),
         source / "images",
         boxes,
         out,
         name=name,
         source="LabelImg YOLO",
+        left_out=left_out,
         drop_faulty=drop_faulty,
         kinds=kinds,
     )
 
 
-def _labels(source: Path, suffix: str) -> Records:
+def _labels(source: Path, suffix: str, left_out: LeftOut) -> Records:
     """`labels.csv` of a LabelImg folder, where the boxes lie in files of their own.
 
     Box files without a row in it are left out, and reported.
@@ -139,16 +147,16 @@ def _labels(source: Path, suffix: str) -> Records:
     listed = {Path(record["image"]).stem for record in records.rows} | _NO_IMAGE
     folder = source / "annotations"
     found = sorted(folder.iterdir()) if folder.is_dir() else []
-    report_left_out(
+    left_out.files(
         f"box files have no row in {LABELS}",
         [path for path in found if path.suffix.lower() == suffix and path.stem not in listed],
     )
-    report_left_out(
+    left_out.files(
         f"files in annotations are no {suffix}", [path for path in found if path.suffix != suffix]
     )
     images = source / "images"
     rows = {PurePath(record["image"]) for record in records.rows}
-    report_left_out(
+    left_out.images(
         f"images have no row in {LABELS}",
         [
             path
@@ -167,12 +175,14 @@ def _import(
     *,
     name: str,
     source: str,
+    left_out: LeftOut,
     synthetic: bool = False,
     drop_faulty: bool,
     kinds: Mapping[str, str] | None,
 ) -> Cohort:
     further = records.further(SCHEMA.names, kinds)
     draft = Draft(out, {column: float if it is number else str for column, it in further.items()})
+    draft.left_out = left_out
     boxes_of: Counter[str] = Counter()
     for place, row in zip(records.places, records.rows, strict=True):
         record = row | {it: _spelt_id(draft, records, row, it) for it in _IDS if it in row}
