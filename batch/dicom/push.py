@@ -5,8 +5,9 @@ A ledger lies beside each record (`beside_results`), one for each PACS. An objec
 does not have the image that was scored, so nothing of it is sent there.
 
 An object that is not in the ledger is asked for before it is sent: a push that was killed behind
-an object and before its ledger finds it `present`. So nothing is sent twice. The ledger has no
-name and no UID.
+an object and before its ledger finds it `present`. So nothing is sent twice, but for what was on
+its way when a push was killed or an answer got lost: it is the same object, of the same UID and
+bytes. The ledger has no name and no UID.
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pydicom
 
 from batch import layout
+from batch.dicom.connections import Identity, NoAnswer, Web, address
+from batch.dicom.cstore import Peer
+from batch.dicom.destination import AlreadyThere, Destination, Instance, Refused
 from batch.dicom.objects import KINDS
-from batch.dicom.stow import Instance, NoAnswer, Refused
+from batch.dicom.stow import Service
 from batch.results import schema as results
 from batch.storage import objects
 from batch.storage.errors import ObjectMissing, StorageError
@@ -40,16 +45,6 @@ Ledger = dict[str, Entry]
 """By the name of the object below OUT."""
 
 
-class Destination(Protocol):
-    """A PACS; `stow.Pacs` is one."""
-
-    def has(self, it: Instance) -> bool:
-        """Whether it has an object. Raises NoAnswer."""
-
-    def store(self, file: bytes) -> None:
-        """Store an object. Raises Refused, NoAnswer."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Pushed:
     """What the ledgers of a PACS say after a push."""
@@ -61,9 +56,42 @@ class Pushed:
     """Why it ended before its end: the PACS did not answer."""
 
 
+def push_to(
+    out: str,
+    to: str,
+    *,
+    title: str,
+    plain: bool,
+    unknown_images: bool,
+    progress: Callable[..., Iterator[Any]],
+) -> Pushed:
+    """Send what the PACS at an address lacks of the objects in OUT.
+
+    Args:
+        out: results with DICOM objects.
+        to: as `connections.address` reads it.
+        title: the AE title to call as, for DIMSE.
+        plain: without TLS.
+        unknown_images: send also where the PACS does not have the image.
+        progress: as `console.progress`.
+
+    Raises:
+        UserError: for the address or the credentials, where the PACS takes nothing from sonode, or
+            where OUT cannot be read or written, or has no objects.
+    """
+    where, identity = address(to, "--to", plain=plain), Identity.of_environment()
+    pacs: Destination = (
+        Service(where, identity)
+        if isinstance(where, Web)
+        else Peer(where, title, identity, plain=plain, blind=unknown_images)
+    )
+    with closing(pacs):
+        return push(out, to, pacs, unknown_images=unknown_images, progress=progress)
+
+
 def push(
     out: str,
-    url: str,
+    to: str,
     pacs: Destination,
     *,
     unknown_images: bool,
@@ -71,11 +99,11 @@ def push(
 ) -> Pushed:
     """Send what a PACS lacks of the objects in OUT.
 
-    `url` names the ledger. `unknown_images`: send also where the PACS does not have the image.
+    `to` names the ledger. `unknown_images`: send also where the PACS does not have the image.
     Raises UserError where OUT cannot be read or written, or has no objects.
     """
     statuses = Counter(dict.fromkeys((ACCEPTED, PRESENT, REFUSED, IMAGE_UNKNOWN), 0))
-    sender = _Sender(out, hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16], pacs)
+    sender = _Sender(out, hashlib.sha256(to.rstrip("/").encode()).hexdigest()[:16], pacs)
     sender.unknown_images = unknown_images
     stopped = None
     try:
@@ -151,15 +179,33 @@ class _Sender:
         if not image_there:
             return entry
         file = objects.read(objects.join(self._out, name)).data
-        it = pydicom.dcmread(io.BytesIO(file), stop_before_pixels=True)
-        if self._pacs.has(Instance(it.StudyInstanceUID, it.SeriesInstanceUID, it.SOPInstanceUID)):
+        read = pydicom.dcmread(io.BytesIO(file), stop_before_pixels=True)
+        it = Instance(read.StudyInstanceUID, read.SeriesInstanceUID, read.SOPInstanceUID)
+        if self._pacs.has(it):
             return {**entry, "status": PRESENT}
         try:
-            self._pacs.store(file)
+            remark = self._store(it, file)
+        except AlreadyThere:
+            return {**entry, "status": PRESENT}
         except Refused as refusal:
             return {**entry, "status": REFUSED, "message": str(refusal)}
         self.sent += 1
-        return {**entry, "status": ACCEPTED}
+        return {**entry, "status": ACCEPTED, "message": remark}
+
+    def _store(self, it: Instance, file: bytes) -> str | None:
+        """Store an object; where no answer comes, ask for it and send it once again."""
+        try:
+            return self._pacs.store(file)
+        except NoAnswer as first:
+            if self._pacs.has(it):
+                return f"it has arrived; its answer was lost ({first})"
+        try:
+            return self._pacs.store(file)
+        except NoAnswer as second:
+            # A PACS that answers this question is there: it is the object that it stumbles over.
+            if self._pacs.has(it):
+                return f"it has arrived; its answer was lost ({second})"
+            raise Refused(f"no answer to this object ({second})") from None
 
     def _read(self, name: str) -> pydicom.Dataset:
         return pydicom.dcmread(io.BytesIO(objects.read(objects.join(self._out, name)).data))

@@ -19,7 +19,9 @@ from batch import layout
 from batch.dicom import objects as dicom_objects
 from batch.dicom import push as pushing
 from batch.dicom import source
-from batch.dicom.stow import Instance, NoAnswer, Pacs, Refused
+from batch.dicom.connections import Identity, NoAnswer, Web, address
+from batch.dicom.destination import Destination, Instance, Refused
+from batch.dicom.stow import Service
 from handlers.images.decode import decode
 from sonode.console import UserError, progress
 from tests.batch.dicom import orthanc, ultrasound
@@ -68,9 +70,15 @@ class Told:
         self.has_uids = {it.SOPInstanceUID for it in images}
         self.stored: list[str] = []
         self.answer = answer
+        self.gone = False
 
     def has(self, it: Instance) -> bool:
+        if self.gone:
+            raise NoAnswer("ConnectionError")
         return it.instance in self.has_uids
+
+    def close(self) -> None:
+        pass
 
     def store(self, file: bytes) -> None:
         uid = pydicom.dcmread(io.BytesIO(file)).SOPInstanceUID
@@ -79,8 +87,12 @@ class Told:
         self.stored.append(uid)
 
 
-def pushed(out: Path, pacs: pushing.Destination, *, unknown: bool = False) -> pushing.Pushed:
+def pushed(out: Path, pacs: Destination, *, unknown: bool = False) -> pushing.Pushed:
     return pushing.push(str(out), URL, pacs, unknown_images=unknown, progress=progress)
+
+
+def service_at(url: str) -> Service:
+    return Service(Web(url), Identity.of_environment())
 
 
 def ledgers(out: Path) -> list[Path]:
@@ -99,12 +111,13 @@ def test_a_second_push_sends_nothing(out: Path) -> None:
 def test_a_pacs_that_stops_is_sent_the_rest_later(out: Path, after: int) -> None:
     def answer(uid: str) -> None:
         if len(pacs.stored) == after:
+            pacs.gone = True
             raise NoAnswer("ConnectionError")
 
     pacs = Told(answer)
     done = pushed(out, pacs)
     assert (done.sent, done.stopped) == (after, "ConnectionError")
-    pacs.answer = lambda uid: None
+    pacs.answer, pacs.gone = (lambda uid: None), False
     assert pushed(out, pacs).by_status == {**NONE, "accepted": 6}
     assert len(pacs.stored) == 6
 
@@ -148,14 +161,14 @@ def test_nothing_goes_where_the_image_is_not(out: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("pacs.example", "give https://HOST/PATH"),
+        ("pacs.example", "give https://HOST/PATH .*AETITLE@HOST:PORT"),
         ("https://me:word@pacs.example/", "SONODE_DICOM_USER"),
-        ("http://pacs.example/dicom-web", "--plain-http"),
+        ("http://pacs.example/dicom-web", "--plain "),
     ],
 )
 def test_urls_that_are_not_used(url: str, says: str) -> None:
     with pytest.raises(UserError, match=says) as raised:
-        Pacs(url)
+        address(url, "--to", plain=False)
     assert "word" not in str(raised.value).replace("PASSWORD", "").replace("password", "")
 
 
@@ -181,7 +194,7 @@ def test_orthanc_has_each_object_once_and_gives_it_back(
         return subprocess.run(command, check=False, capture_output=True, env=os.environ)
 
     url = f"{pacs}/dicom-web"
-    service = Pacs(url)
+    service = service_at(url)
     service.store(ultrasound.data_of(NAMES[0]))
     said = []
     done = sonode()
@@ -227,7 +240,7 @@ def test_orthanc_has_each_object_once_and_gives_it_back(
 
 @pytest.mark.live
 def test_an_orthanc_that_is_gone_is_no_answer(pacs: str) -> None:
-    gone = Pacs("http://127.0.0.1:9/dicom-web")
+    gone = service_at("http://127.0.0.1:9/dicom-web")
     with pytest.raises(NoAnswer):
         gone.has(Instance("1.2", "1.3", "1.4"))
-    assert not Pacs(f"{pacs}/dicom-web").has(Instance("1.2", "1.3", "1.4"))
+    assert not service_at(f"{pacs}/dicom-web").has(Instance("1.2", "1.3", "1.4"))
