@@ -42,13 +42,19 @@ _STYLE: Any = {
 
 
 @contextmanager
-def drawing(into: list[str], *, rows: Sequence[int] = (1,), png: Path | None = None) -> Any:
+def drawing(
+    into: list[str],
+    *,
+    rows: Sequence[int] = (1,),
+    png: Path | None = None,
+    size: tuple[float, float] = (4.4, 3.9),
+) -> Any:
     """Yield axes one above the other with heights as `rows`; append their SVG to `into`.
 
-    `png`: a file to write the same picture to.
+    `png`: a file to write the same picture to. `size`: width and height in inches.
     """
     with rc_context(_STYLE):
-        figure = Figure(figsize=(4.4, 3.9), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
         yield figure.subplots(
             len(rows), sharex=True, squeeze=False, gridspec_kw={"height_ratios": rows}

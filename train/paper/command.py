@@ -14,6 +14,7 @@ from train.experiments.ablation import REFERENCE
 from train.fitting.planned import Planned, measured, planned, spoken
 from train.paper import ablations, performance
 from train.paper.cohort_table import cohort_section
+from train.paper.flow import flow_section
 from train.paper.methods import methods_section
 from train.paper.runs import (
     BASELINE,
@@ -80,6 +81,7 @@ def run(
     how = Resampling(resamples=bootstrap, seed=0)
     say("tables and figures")
     sections = [
+        flow_section(cohort, split_seed, out),
         cohort_section(cohort, split_seed, out),
         performance.section(test, scores, network, how, absent, out),
         ablations.variants_section(test, scores, searched, how, out),

@@ -36,6 +36,8 @@ class Figure:
     uri: str
     file: str
     """The same as PNG, below OUT."""
+    wide: bool = False
+    """Whether it takes the width of the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
