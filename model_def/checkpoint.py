@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -36,6 +36,8 @@ class ModelCard(BaseModel):
     """Version of this layout."""
     architecture: str
     """Trunk of the network, see `model_def.network`."""
+    members: Annotated[int, Field(ge=1)] = 1
+    """Networks of that trunk whose logits are averaged; cards of earlier versions have one."""
     heads: tuple[HeadSpec, ...]
     """Heads in the order of the network's logits."""
     hierarchy: Hierarchy = "independent"
@@ -133,7 +135,8 @@ def load(folder: Path) -> tuple[Network, ModelCard]:
     card = read_card(folder)
     path = folder / WEIGHTS
     try:
-        network = Network(card.architecture, sum(head.n_logits for head in card.heads))
+        n_logits = sum(head.n_logits for head in card.heads)
+        network = Network(card.architecture, n_logits, card.members)
     except ArchitectureError as error:
         raise CheckpointError(f"{folder.name}/{CARD}: {error}") from error
     try:

@@ -18,6 +18,12 @@ def grad_cam(features_Chw: torch.Tensor, weight_C: torch.Tensor) -> npt.NDArray[
     (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391; a test compares it with Captum's
     LayerGradCam). Before the relu, the cells sum to the logit less its bias.
 
+    Of several members (see `model_def.network`) the logit is the mean of theirs, so its gradient
+    with respect to member m's feature map is `weight_m / (M * h * w)`, and the members' feature
+    maps, one after the other, are the channels here. The map is then the relu of the mean over the
+    members of what each has before its own relu: exact for the mean logit, where a mean of the
+    members' rectified maps would show what one member sees and another one speaks against.
+
     The cells are drawn side by side, as is usual. A cell of a ResNet looks at a wide field around
     input pixel 32 x its number, though: half a cell left of and above its own middle. Other trunks
     pad otherwise.

@@ -69,7 +69,12 @@ class Distance:
     """The variance along every other direction."""
 
     def scores(self, features_BC: Floats) -> npt.NDArray[np.float64]:
-        """Score averaged features (B,): 1 on average for training images, more for others."""
+        """Score averaged features (B,): 1 on average for training images, more for others.
+
+        Of several members, whose features lie one after the other, the first one's count: so the
+        distance costs what it costs with one, and the limit comes from first members, too.
+        """
+        features_BC = features_BC[:, : len(self.mean_C)]
         off_BC = of_length_one(features_BC) - self.mean_C
         along_Br = off_BC @ self.axes_rC.T
         beside_B = np.square(off_BC).sum(axis=1) - np.square(along_Br).sum(axis=1)

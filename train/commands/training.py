@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from argparse import ArgumentError, ArgumentParser
 from pathlib import Path
 
 import typer
@@ -14,7 +15,8 @@ Usage: sonode train {fit,folds,validate,test} --config YAML --data.cohort DIR --
 
   fit       train; the same command resumes an interrupted run
   folds     measure by folds of patients (--data.folds K or COLUMN; else 5);
-            --refit trains one more network on every patient
+            --refit trains one more network on every patient;
+            --members M averages M networks of other seeds, in each fold and at last
   validate  metrics of OUT's checkpoint on the validation part
   test      metrics of OUT's checkpoint on the test part
 
@@ -32,8 +34,14 @@ def train(context: typer.Context) -> None:
     if arguments[0] == "folds":
         from train.experiments.folds import train_folds
 
-        refit = "--refit" in arguments
-        train_folds([it for it in arguments[1:] if it != "--refit"], refit=refit)
+        own = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        own.add_argument("--refit", action="store_true")
+        own.add_argument("--members", type=int, default=1)
+        try:
+            given, rest = own.parse_known_args(arguments[1:])
+        except ArgumentError as error:
+            raise UserError(f"train folds: {error}; give --members a number") from error
+        train_folds(rest, refit=given.refit, members=given.members)
         return
     if arguments[0] not in ("fit", "validate", "test"):
         raise UserError(f"train {arguments[0]}: unknown step; give fit, folds, validate or test")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
+from model_def.heads import logit_slices, probabilities
 from sonode.console import table
+from train.evidence.evaluate import sets_of, truth_of_rows
 from train.evidence.fold_figures import UNITS
 from train.evidence.measures import Json
+from train.evidence.units import any_of, score_of, unit_codes
+from train.fitting.predictions import Predictions
+from train.statistics.binary import roc_auc, value
 
 ASSUMES = (
     "Temperatures, thresholds, label sets and the out-of-distribution limit come from what the "
@@ -21,7 +28,7 @@ ASSUMES = (
 )
 
 
-def figures_of(metrics: Json, folds: int) -> dict[str, Any]:
+def figures_of(metrics: Json, folds: int, members: int) -> dict[str, Any]:
     """What the card of the network on every patient says of its evidence."""
     found = {
         name: {
@@ -43,6 +50,7 @@ def figures_of(metrics: Json, folds: int) -> dict[str, Any]:
     return {
         "statement": (
             f"trained on all {metrics['patients']} patients; figures are of {folds} folds"
+            + (f" of {members} networks each, as many as here" if members > 1 else "")
         ),
         "assumes": ASSUMES,
         "intervals": (
@@ -71,6 +79,48 @@ def show_folds(metrics: Json) -> None:
             ]
             rows.append((name, unit, "mean", "", text(of[unit]["mean"])))
     table("By fold", ("head", "per", "fold", "n", "ROC AUC (95 %)"), rows)
+
+
+def show_members(found: Predictions, logits_MNL: torch.Tensor) -> pd.DataFrame:
+    """ROC AUC by how many of the M members are averaged, as the mean over all choices of them.
+
+    Of the binary heads, on what each is first judged on; `logits_MNL` are of `found`'s rows.
+    """
+    rows = []
+    for count in range(1, len(logits_MNL) + 1):
+        some = [list(its) for its in itertools.combinations(range(len(logits_MNL)), count)]
+        answers = [
+            probabilities(logits_MNL[its].mean(dim=0), found.heads, found.hierarchy).numpy()
+            for its in some
+        ]
+        for head in found.heads:
+            if head.categorical:
+                continue
+            on, its = next(iter(sets_of(head, found.heads, found.frame).items()))
+            chosen = found.frame[its.rows]
+            truth_N = truth_of_rows(chosen, head)
+            place = logit_slices(found.heads)[head.name].start
+            for unit in UNITS:
+                code_N = unit_codes(chosen, unit)
+                truth_U = any_of(truth_N, code_N)
+                aucs = [
+                    value(roc_auc, truth_U, score_of(p_NL[its.rows, place], code_N, "mean"))
+                    for p_NL in answers
+                ]
+                known = [auc for auc in aucs if auc is not None]  # undefined for one is so for all
+                mean = sum(known) / len(known) if known else None
+                rows.append((head.name, on, unit, count, len(some), mean))
+    columns = ("head", "on", "per", "members", "choices", "roc_auc")
+    shown = [
+        (head, unit, str(count), "undefined" if auc is None else f"{auc:.3f}")
+        for head, _, unit, count, _, auc in rows
+    ]
+    table(
+        "By members averaged: ROC AUC of all folds, mean over all choices of so many",
+        ("head", "per", "members", "ROC AUC"),
+        shown,
+    )
+    return pd.DataFrame(rows, columns=columns)
 
 
 def epochs_of(logs: Mapping[str, Path], metrics: Json) -> pd.DataFrame:

@@ -1,13 +1,17 @@
 """`sonode train folds`: networks by folds measure a recipe; one on every patient goes into service.
 
 Each network is trained in a process of its own; the same command goes on where it was interrupted.
+With several members, a fold is scored by the mean logit of as many networks as go into service.
+
+Shapes in names: N rows of the cohort, M members, L logits of all heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,25 +24,34 @@ from train.cohorts.describe import table_one
 from train.cohorts.folds import Texts, fold_names, folds_of
 from train.evidence.fold_figures import FOLD
 from train.evidence.report import show, write_evaluation
-from train.experiments.fold_report import ASSUMES, epochs_of, figures_of, show_folds
+from train.experiments.fold_report import (
+    ASSUMES,
+    epochs_of,
+    figures_of,
+    show_folds,
+    show_members,
+)
 from train.fitting import resume
 from train.fitting.cli import CHECKPOINT, RECORD
 from train.fitting.datamodule import ALL, label_matrix
 from train.fitting.leakage import seen_before
+from train.fitting.members import check_alike, join
 from train.fitting.outliers import limit_of
 from train.fitting.planned import FOLDS, Planned, check_classes, measured, planned, spoken
 from train.fitting.pooled import Pooled, calibrated, read_held_out
 from train.fitting.predictions import Predictions, facts_of, with_answers
 
-EVIDENCE, POOLED, EPOCHS = "evidence", "pooled.json", "epochs.csv"
+EVIDENCE, POOLED, EPOCHS, MEMBERS = "evidence", "pooled.json", "epochs.csv", "members.csv"
+REFITS = "refits"  # of several members, inside OUT, until they are one checkpoint
 DEFAULTS = ("--data.folds=5", "--keep=last")  # a setting that is given comes after them
 
 
-def train_folds(arguments: Sequence[str], *, refit: bool) -> None:
+def train_folds(arguments: Sequence[str], *, refit: bool, members: int = 1) -> None:
     """Train what is not trained yet; write the evidence, and with `refit` the last network.
 
-    In OUT: `folds/` (a network each), `evidence/` (report, metrics and the pooled predictions), and
-    with `refit` `checkpoint/`, the network on every patient.
+    In OUT: `folds/` (the networks), `evidence/` (report, metrics and the pooled predictions), and
+    with `refit` `checkpoint/`, the network on every patient. `members`: how many networks, of
+    seeds that follow the one given, are averaged in each fold and in the last one.
 
     Raises:
         UserError: settings or cohort cannot be used, another command uses OUT, or a training fails;
@@ -47,18 +60,8 @@ def train_folds(arguments: Sequence[str], *, refit: bool) -> None:
     given = [*DEFAULTS, *arguments]
     cli = planned(given)
     out, data = cli.settings.out, cli.datamodule
-    if cli.settings.keep != "last":
-        raise UserError(
-            f"--keep {cli.settings.keep}: a fold's own patients would choose the epoch that they "
-            "are scored with; folds keep the last one, and show what other epochs gave"
-        )
-    if data.folds is None or data.fold is not None:
-        raise UserError(
-            f"data.folds {data.folds}, data.fold {data.fold}: give data.folds alone; each fold is "
-            "kept aside in turn"
-        )
-    if (out / CHECKPOINT).exists() and not (out / FOLDS).exists():
-        raise UserError(f"--out {out}: holds a finished checkpoint; give another folder")
+    _check(cli, members)
+    assert data.folds is not None
     fold_N = folds_of(data.cohort, data.folds, data.split_seed)
     check_classes(cli, fold_N)
     weights = Path(cli.model.weights)
@@ -72,107 +75,186 @@ def train_folds(arguments: Sequence[str], *, refit: bool) -> None:
         )
     with resume.lock(out / FOLDS):
         record.write_text(text)
-        work = _Work(cli, given, fold_N)
+        work = _Work(cli, given, fold_N, members)
         work.say_plan(refit=refit)
-        for number, name in enumerate(work.names, start=1):
-            work.train(work.folder(number), name, f"fold {name} ({number} of {len(work.names)})")
-        found, pooled = _pooled(cli, work)
+        in_folds = [job for jobs in work.of_folds for job in jobs]
+        for job in in_folds:
+            work.train(job)
+        found, logits_MNL, pooled = _pooled(cli, work)
         evidence = out / EVIDENCE
         metrics = write_evaluation(found, evidence, seed=cli.settings.seed_everything)
-        show(metrics, f"Out-of-fold predictions of {len(work.names)} networks")
+        show(metrics, f"Out-of-fold predictions of {len(work.names)} folds")
         show_folds(metrics)
-        logs = {
-            name: work.folder(number) / resume.RUN / "csv" / "metrics.csv"
-            for number, name in enumerate(work.names, start=1)
-        }
+        if members > 1:
+            show_members(found, logits_MNL).to_csv(out / FOLDS / MEMBERS, index=False)
+        logs = {job.what: job.out / resume.RUN / "csv" / "metrics.csv" for job in in_folds}
         epochs_of(logs, metrics).to_csv(out / FOLDS / EPOCHS, index=False)
         say(f"report: {evidence / 'report.html'}")
         say(f"predictions of networks that never saw the patient: {evidence}/predictions.parquet")
-        if not refit:
+        if refit:
+            figures = figures_of(metrics, len(work.names), members)
+            _refit(work, pooled.model_copy(update={"figures": figures}))
+            say(f"{out / CHECKPOINT}: {figures['statement']}")
+        else:
             say("no network was trained on all patients: `--refit` with the same command does it")
-            return
-        figures = figures_of(metrics, len(work.names))
-        target, partial = out / FOLDS / POOLED, out / FOLDS / f".{POOLED}.partial"
-        partial.write_text(pooled.model_copy(update={"figures": figures}).model_dump_json(indent=1))
-        partial.replace(target)
-        work.train(out, ALL, "all patients", f"--pooled={target}")
-        say(f"{out / CHECKPOINT}: {figures['statement']}")
+
+
+def _check(cli: Planned, members: int) -> None:
+    out, data = cli.settings.out, cli.datamodule
+    if members < 1:
+        raise UserError(f"--members {members}: give 1 or more; 3 to 5 are usual")
+    if cli.settings.keep != "last":
+        raise UserError(
+            f"--keep {cli.settings.keep}: a fold's own patients would choose the epoch that they "
+            "are scored with; folds keep the last one, and show what other epochs gave"
+        )
+    if data.folds is None or data.fold is not None:
+        raise UserError(
+            f"data.folds {data.folds}, data.fold {data.fold}: give data.folds alone; each fold is "
+            "kept aside in turn"
+        )
+    done = out / CHECKPOINT
+    if done.exists() and not (out / FOLDS).exists():
+        raise UserError(f"--out {out}: holds a finished checkpoint; give another folder")
+    if done.exists() and (its := read_card(done).members) != members:
+        raise UserError(
+            f"--members {members}: {done} has {its}; give --members {its}, or another folder"
+        )
+
+
+def _refit(work: _Work, pooled: Pooled) -> None:
+    """Train on every patient what goes into service."""
+    out: Path = work.cli.settings.out
+    target, partial = out / FOLDS / POOLED, out / FOLDS / f".{POOLED}.partial"
+    partial.write_text(pooled.model_dump_json(indent=1))
+    partial.replace(target)
+    if not (out / CHECKPOINT / CARD).is_file():
+        for job in work.of_refit:
+            work.train(job, f"--pooled={target}")
+        if len(work.of_refit) > 1:
+            join([job.checkpoint for job in work.of_refit], pooled, out / CHECKPOINT)
+    # What is averaged is in the checkpoint; its temperatures are of none of them alone.
+    shutil.rmtree(out / REFITS, ignore_errors=True)
+
+
+class _Job(NamedTuple):
+    """A network to train."""
+
+    fold: str
+    seed: int
+    out: Path
+    what: str
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.out / CHECKPOINT
+
+    @property
+    def is_done(self) -> bool:
+        return (self.checkpoint / CARD).is_file()
 
 
 class _Work:
     """The networks to train: settings, folds, and where each lies."""
 
-    def __init__(self, cli: Planned, arguments: Sequence[str], fold_N: Texts) -> None:
+    def __init__(self, cli: Planned, arguments: Sequence[str], fold_N: Texts, members: int) -> None:
         self.cli, self.arguments, self.fold_N = cli, list(arguments), fold_N
         self.names = fold_names(fold_N)
-        self.out: Path = cli.settings.out
         self.epochs = int(cli.settings.trainer.max_epochs)
+        out, first = cli.settings.out, int(cli.settings.seed_everything)
+        self.seeds = range(first, first + members)
 
-    def folder(self, number: int) -> Path:
-        """Of the fold of that number, from 1; its name may be any text."""
-        return self.out / FOLDS / str(number)
+        def jobs(fold: str, what: str, folder: Callable[[int], Path]) -> list[_Job]:
+            seeded = "" if members == 1 else ", seed {}"
+            return [_Job(fold, it, folder(it), what + seeded.format(it)) for it in self.seeds]
+
+        def of_fold(number: int) -> Callable[[int], Path]:
+            """By its number, from 1, as its name may be any text; more members may come later."""
+            return lambda seed: out / FOLDS / (f"{number}" + f"-seed{seed}" * (seed > first))
+
+        count = len(self.names)
+        self.of_folds = [
+            jobs(name, f"fold {name} ({number} of {count})", of_fold(number))
+            for number, name in enumerate(self.names, start=1)
+        ]
+        self.of_refit = jobs(
+            ALL, "all patients", lambda seed: out if members == 1 else out / REFITS / f"seed{seed}"
+        )
 
     def say_plan(self, *, refit: bool) -> None:
         """Print what is trained, what decides, and how long it takes by steps measured here."""
-        data = self.cli.datamodule
+        data, members = self.cli.datamodule, len(self.seeds)
         everyone = data.cohort.table["patient_id"]
         sizes = [everyone[self.fold_N == name].nunique() for name in self.names]
         say(
-            f"plan: {len(self.names)} folds of {' '.join(map(str, sizes))} patients; a network "
-            f"for each is trained on the others, {self.epochs} epochs"
+            f"plan: {len(self.names)} folds of {' '.join(map(str, sizes))} patients; "
+            f"{_networks(members)} for each, trained on the others, {self.epochs} epochs"
         )
+        if members > 1:
+            seeds = " ".join(map(str, self.seeds))
+            say(f"members: their logits are averaged; they differ by their seeds {seeds}")
         say("epoch to keep: the last; no patient who is scored chooses anything in training")
         if refit:
             say(
-                f"then one network is trained on all {everyone.nunique()} patients for as many "
-                "epochs, so that it sees each image as often as the folds did; its temperatures "
+                f"then {_networks(members)} on all {everyone.nunique()} patients for as many "
+                "epochs, to see each image as often as the folds did; temperatures "
                 "and thresholds come from the folds"
             )
-        folders = [self.folder(number) for number in range(1, len(self.names) + 1)]
-        aside = [int((self.fold_N == name).sum()) for name in self.names]
+        planned = [job for jobs in self.of_folds for job in jobs]
         if refit:
-            folders, aside = [*folders, self.out], [*aside, 0]
-        left = [self._epochs_left(folder) for folder in folders]
+            planned += self.of_refit
+        left = [self._epochs_left(job) for job in planned]
         if not any(left):
             say("time: none; all of it is done")
             return
         step, image = measured(self.cli)
         batch = data.batch_size * self.cli.trainer.world_size
-        seconds = sum(
-            epochs * (max(1, (len(self.fold_N) - kept) // batch) * step + kept * image)
-            for epochs, kept in zip(left, aside, strict=True)
-        )
+        seconds = 0.0
+        for epochs, job in zip(left, planned, strict=True):
+            kept = int((self.fold_N == job.fold).sum()) if job not in self.of_refit else 0
+            steps = max(1, (len(self.fold_N) - kept) // batch)
+            seconds += epochs * (steps * step + kept * image)
         say(
             f"time: about {spoken(seconds)}, by steps of {step:.2f} s measured here; "
             f"{left.count(0)} of {len(left)} networks are done"
         )
 
-    def _epochs_left(self, folder: Path) -> int:
-        if (folder / CHECKPOINT / CARD).is_file():
+    def _epochs_left(self, job: _Job) -> int:
+        whole = self.cli.settings.out / CHECKPOINT / CARD
+        if job.is_done or (job in self.of_refit and whole.is_file()):
             return 0
-        last = folder / resume.RUN / resume.LAST
+        last = job.out / resume.RUN / resume.LAST
         return self.epochs - (resume.epochs_of(last) if last.exists() else 0)
 
-    def train(self, folder: Path, fold: str, what: str, *more: str) -> None:
+    def train(self, job: _Job, *more: str) -> None:
         """`sonode train fit` in a process of its own, so that no run inherits another's state."""
-        if not (folder / CHECKPOINT / CARD).is_file():
-            say(f"training: {what}")
-            flags = [f"--data.fold={fold}", f"--out={folder}", *more]
+        if not job.is_done:
+            say(f"training: {job.what}")
+            flags = [f"--data.fold={job.fold}", f"--out={job.out}", *more]
+            flags.append(f"--seed_everything={job.seed}")
             flags.append(f"--trainer.precision={self.cli.settings.trainer.precision}")
             if code := run_sonode(["train", "fit", *self.arguments, *flags]):
                 raise UserError(
-                    f"{what}: its training ended with exit code {code}, see above; the same "
+                    f"{job.what}: its training ended with exit code {code}, see above; the same "
                     "command goes on from there"
                 )
-        for state in (folder / resume.RUN).glob("*.ckpt"):  # what resuming needed
+        for state in (job.out / resume.RUN).glob("*.ckpt"):  # what resuming needed
             state.unlink()
 
 
-def _pooled(cli: Planned, work: _Work) -> tuple[Predictions, Pooled]:
-    """Each row as the network scored it that never saw the patient, calibrated together."""
+def _networks(count: int) -> str:
+    return "a network" if count == 1 else f"{count} networks"
+
+
+def _pooled(cli: Planned, work: _Work) -> tuple[Predictions, torch.Tensor, Pooled]:
+    """Each row by the networks that never saw the patient, calibrated together.
+
+    The logits (M, N, L) are each member's own, in the order of the rows.
+    """
     data, model = cli.datamodule, cli.model
-    folders = [work.folder(number) / CHECKPOINT for number in range(1, len(work.names) + 1)]
-    cards = [read_card(folder) for folder in folders]
+    for jobs in work.of_folds:
+        check_alike({f"{FOLDS}/{job.out.name}": read_card(job.checkpoint) for job in jobs})
+    cards = [read_card(jobs[0].checkpoint) for jobs in work.of_folds]
     names = [head.name for head in cards[0].heads]
     for name, card in zip(work.names, cards, strict=True):
         if (own := [head.name for head in card.heads]) != names:
@@ -181,18 +263,27 @@ def _pooled(cli: Planned, work: _Work) -> tuple[Predictions, Pooled]:
                 f"{work.names[0]} {', '.join(names)}; take the others out of model.heads"
             )
     model.heads = keep_heads(model.heads, names)
-    aside = [read_held_out(folder) for folder in folders]
-    row_N = np.concatenate([its.rows for its in aside]).astype(int)
+    aside = [[read_held_out(job.checkpoint) for job in jobs] for jobs in work.of_folds]
+    row_N = np.concatenate([its[0].rows for its in aside]).astype(int)
     order = np.argsort(row_N)
     rows = row_N[order]
-    logits_NL = torch.cat([its.logits_NL for its in aside])[torch.from_numpy(order)]
+    logits_MNL = torch.cat([torch.stack([it.logits_NL for it in its]) for its in aside], dim=1)
+    logits_MNL = logits_MNL[:, torch.from_numpy(order)]
+    logits_NL = logits_MNL.mean(dim=0)
     labels_NK = label_matrix(data.cohort.table, model.heads)[torch.from_numpy(rows)]
     patient_N = data.cohort.table["patient_id"].iloc[rows].tolist()
-    limit = limit_of(np.concatenate([its.outlier_N for its in aside])[order], patient_N)
+    # The first members', as in the checkpoint of all patients (see `model_def.outliers`).
+    distance_N = np.concatenate([its[0].outlier_N for its in aside])[order]
+    limit = limit_of(distance_N, patient_N)
     pooled = calibrated(model, data, logits_NL, labels_NK, rows.tolist(), limit)
     frame = with_answers(
         facts_of(data.cohort, rows), labels_NK, logits_NL, pooled.heads, model.hierarchy
     ).assign(**{FOLD: work.fold_N[rows]})
+    if limit.limit is not None:
+        frame = frame.assign(
+            out_of_distribution=[limit.exceeded_by(its) for its in distance_N],
+            out_of_distribution_distance=distance_N,
+        )
     found = Predictions(
         frame=frame,
         heads=pooled.heads,
@@ -200,19 +291,22 @@ def _pooled(cli: Planned, work: _Work) -> tuple[Predictions, Pooled]:
         about=_about(cli, work, frame, cards[0], pooled),
         characteristics=table_one(data.cohort),
     )
-    return found, pooled
+    return found, logits_MNL, pooled
 
 
 def _about(
     cli: Planned, work: _Work, frame: pd.DataFrame, card: ModelCard, pooled: Pooled
 ) -> dict[str, Any]:
     cohort = cli.datamodule.cohort
-    own = ("cohort", "labels", "best_epoch", "temperatures", "score_reference")  # of one fold
+    members = len(work.seeds)
+    # Of one fold, or of one member.
+    own = ["cohort", "labels", "best_epoch", "temperatures", "score_reference"]
+    own += ["seed"] if members > 1 else []
     return {
         "part": "out-of-fold",
         "statement": (
-            f"predictions of {len(work.names)} networks, each of the patients of one fold, which "
-            f"it never saw. {ASSUMES}"
+            f"predictions of {len(work.names)} folds, each by {_networks(members)}"
+            f"{', averaged,' if members > 1 else ''} that never saw its patients. {ASSUMES}"
         ),
         "cohort": {
             "name": cohort.name,
@@ -227,11 +321,16 @@ def _about(
             "seed": cli.datamodule.split_seed,
             "names": work.names,
         },
-        "model": card.model_copy(update={"heads": pooled.heads}).model_dump(
-            mode="json", exclude={"training"}
-        ),
+        "model": card.model_copy(
+            update={
+                "heads": pooled.heads,
+                "members": members,
+                "out_of_distribution": pooled.out_of_distribution,
+            }
+        ).model_dump(mode="json", exclude={"training"}),
         "training": {
             **{name: fact for name, fact in card.training.items() if name not in own},
             "temperatures": pooled.temperatures,
+            **({"seeds": list(work.seeds)} if members > 1 else {}),
         },
     }
