@@ -8,6 +8,7 @@ known rows; a patient with several values of a label (two devices, say) counts a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -81,40 +82,67 @@ def table_one(cohort: Cohort) -> pd.DataFrame:
     """The table as text, ready to be shown.
 
     Columns: characteristic (blank where the row goes on with the one above), value (`n (%)`, a
-    category, `mean ± SD`, or `missing`), the five `GROUPS`, `p malignancy` (benign against
+    category, `mean ± SD`, `range`, or `missing`), the five `GROUPS`, `p malignancy` (benign against
     malignant) and `p ALN` (ALN- against ALN+, both malignant).
     """
-    table = cohort.table
-    by_patient = table.groupby("patient_id")
-    groups = _groups(table)
+    groups = _groups(cohort.table)
+    pairs = {"p malignancy": (BENIGN, MALIGNANT), "p ALN": (NEGATIVE, POSITIVE)}
     rows = [
         _row("patients", "", [f"{len(ids)}" for ids in groups.values()]),
         *_unlabelled(groups),
+        *_characteristics(cohort, groups, list(pairs.values())),
     ]
+    return pd.DataFrame(rows, columns=["characteristic", "value", *groups, *pairs])
+
+
+def table_of_parts(cohort: Cohort, part_N: npt.NDArray[np.str_]) -> pd.DataFrame:
+    """Whom each of two parts holds, as text: the columns of the paper's Table 1.
+
+    `part_N`: the name of the part of each row, two in all. Columns: characteristic and value as in
+    `table_one`, the parts in order of appearance, and `p`, the one against the other.
+    """
+    ids = cohort.table["patient_id"]
+    groups = {str(it): pd.Index(ids[part_N == it].unique()) for it in pd.unique(part_N)}
+    (pair,) = itertools.combinations(groups, 2)
+    every = _groups(cohort.table)
+    rows = [_row("patients", "", [f"{len(its)}" for its in groups.values()], [""])]
+    for name, labels in (("malignancy", (BENIGN, MALIGNANT)), ("ALN", (NEGATIVE, POSITIVE))):
+        known = pd.concat([pd.Series(it, every[it], dtype=object) for it in labels])
+        of_whom = every[ALL] if name == "malignancy" else every[MALIGNANT]
+        mine = {part: its.intersection(of_whom) for part, its in groups.items()}
+        rows += _categorical(name, known.reindex(of_whom), list(labels), mine, [pair])
+    rows += _characteristics(cohort, groups, [pair])
+    return pd.DataFrame(rows, columns=["characteristic", "value", *groups, "p"])
+
+
+def _characteristics(
+    cohort: Cohort, groups: Groups, pairs: Sequence[tuple[str, str]]
+) -> list[list[str]]:
+    """All that is known of the patients but malignancy and ALN."""
+    table, none = cohort.table, [""] * len(pairs)
+    by_patient = table.groupby("patient_id")
+    rows = []
     for what, column in (("images", "image"), ("lesion boxes", None)):
         mine = [table[table["patient_id"].isin(ids)] for ids in groups.values()]
-        rows.append(
-            _row(
-                what, "", [f"{len(it) if column is None else it[column].nunique()}" for it in mine]
-            )
-        )
+        cells = [f"{len(it) if column is None else it[column].nunique()}" for it in mine]
+        rows.append(_row(what, "", cells, none))
     for name in cohort.covariates:
-        rows += _covariate(name, by_patient[name].mean(), groups)
+        rows += _covariate(name, by_patient[name].mean(), groups, pairs)
     for name in ("device", *cohort.categorical):
         values = by_patient[name].agg(_one).astype(object)
         categories = sorted(set(values.dropna()), key=lambda value: (value == SEVERAL, value))
         if len(categories) > MOST_VALUES:
-            rows.append(_row(name, f"{len(categories)} values, not shown", [""] * len(GROUPS)))
+            shown = f"{len(categories)} values, not shown"
+            rows.append(_row(name, shown, [""] * len(groups), none))
             continue
-        rows += _categorical(name, values, categories, groups)
+        rows += _categorical(name, values, categories, groups, pairs)
     burden = by_patient["n_nodes"].max()
     nodes = pd.Series(
         [None if pd.isna(count) else _NODES[min(int(count), 4)] for count in burden],
         index=burden.index,
         dtype=object,
     )
-    rows += _categorical("positive nodes", nodes, list(_NODES), groups, test=False)
-    return pd.DataFrame(rows, columns=["characteristic", "value", *GROUPS, "p malignancy", "p ALN"])
+    return rows + _categorical("positive nodes", nodes, list(_NODES), groups, pairs, test=False)
 
 
 Groups = dict[str, "pd.Index[str]"]
@@ -159,21 +187,32 @@ def _unlabelled(groups: Groups) -> list[list[str]]:
     ]
 
 
-def _covariate(name: str, values: pd.Series, groups: Groups) -> list[list[str]]:
+def _covariate(
+    name: str, values: pd.Series, groups: Groups, pairs: Sequence[tuple[str, str]]
+) -> list[list[str]]:
     known = {group: values[ids].dropna().to_numpy(float) for group, ids in groups.items()}
-    cells = []
+    cells, ranges = [], []
     for sample in known.values():
         spread = f"{sample.std(ddof=1):.2f}" if len(sample) > 1 else UNDEFINED
         cells.append(f"{sample.mean():.2f} ± {spread}" if len(sample) else UNDEFINED)
-    p = [
-        str(student_t(list(known[a]), list(known[b])))
-        for a, b in ((BENIGN, MALIGNANT), (NEGATIVE, POSITIVE))
+        ranges.append(f"{sample.min():g} to {sample.max():g}" if len(sample) else UNDEFINED)
+    p = [str(student_t(list(known[a]), list(known[b]))) for a, b in pairs]
+    none = [""] * len(pairs)
+    return [
+        _row(name, "mean ± SD", cells, p),
+        _row("", "range", ranges, none),
+        _missing(values, groups, none),
     ]
-    return [_row(name, "mean ± SD", cells, p), _missing(values, groups)]
 
 
 def _categorical(
-    name: str, values: pd.Series, categories: list[str], groups: Groups, *, test: bool = True
+    name: str,
+    values: pd.Series,
+    categories: list[str],
+    groups: Groups,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    test: bool = True,
 ) -> list[list[str]]:
     counts = {
         group: [int((values[ids] == category).sum()) for category in categories]
@@ -181,18 +220,20 @@ def _categorical(
     }
     p = [
         str(chi_square(np.array([counts[a], counts[b]]).reshape(2, -1).T)) if test else ""
-        for a, b in ((BENIGN, MALIGNANT), (NEGATIVE, POSITIVE))
+        for a, b in pairs
     ]
-    rows = [_row(name, "n (%)", [""] * len(GROUPS), p)]
+    none = [""] * len(pairs)
+    rows = [_row(name, "n (%)", [""] * len(groups), p)]
     for order, category in enumerate(categories):
         cells = []
-        for group in GROUPS:
-            known = sum(counts[group])
-            share = f" ({100 * counts[group][order] / known:.1f})" if known else ""
-            cells.append(f"{counts[group][order]}{share}")
-        rows.append(_row("", category, cells))
-    return [*rows, _missing(values, groups)]
+        for found in counts.values():
+            known = sum(found)
+            share = f" ({100 * found[order] / known:.1f})" if known else ""
+            cells.append(f"{found[order]}{share}")
+        rows.append(_row("", category, cells, none))
+    return [*rows, _missing(values, groups, none)]
 
 
-def _missing(values: pd.Series, groups: Groups) -> list[str]:
-    return _row("", "missing", [f"{int(values[ids].isna().sum())}" for ids in groups.values()])
+def _missing(values: pd.Series, groups: Groups, none: Sequence[str]) -> list[str]:
+    cells = [f"{int(values[ids].isna().sum())}" for ids in groups.values()]
+    return _row("", "missing", cells, none)

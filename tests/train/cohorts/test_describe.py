@@ -8,7 +8,7 @@ from scipy import stats
 from tests.command_line import sonode
 from tests.pictures import picture
 from train.cohorts.cohort import SCHEMA, Cohort, load_cohort, write_cohort
-from train.cohorts.describe import GROUPS, chi_square, student_t, table_one
+from train.cohorts.describe import GROUPS, chi_square, student_t, table_of_parts, table_one
 
 
 def test_chi_square_by_hand() -> None:
@@ -94,6 +94,7 @@ def test_table_one_by_hand(cohort: Cohort) -> None:
             *("age", "mean ± SD", "50.40 ± 15.34", "36.00 ± 7.07", "55.00 ± 7.07"),
             *("50.00 ± undefined", "60.00 ± undefined", t, "undefined"),
         ],
+        ["", "range", "31 to 70", "31 to 41", "50 to 60", "50 to 50", "60 to 60", "", ""],
         ["", "missing", "1", "0", "1", "0", "0", "", ""],
         # b is X; a is on two devices; c and d are Y: three categories, all sparse.
         ["device", "n (%)", "", "", "", "", "", "0.135*", "undefined"],
@@ -113,6 +114,30 @@ def test_table_one_by_hand(cohort: Cohort) -> None:
     ]
     # The device: [X 1 0], [Y 0 2], [several 1 0] of 4 patients, chi-square 4 at 2 df.
     assert stats.chi2.sf(4, 2) == pytest.approx(0.135, abs=5e-4)
+
+
+def test_parts_beside_each_other_by_hand(cohort: Cohort) -> None:
+    of_patient = {it: "train" if it in "abcd" else "test" for it in "abcdef"}
+    part_N = cohort.table["patient_id"].map(of_patient).to_numpy(str)
+    table = table_of_parts(cohort, part_N)
+    assert list(table.columns) == ["characteristic", "value", "train", "test", "p"]
+    assert table.values.tolist()[:14] == [
+        ["patients", "", "4", "2", ""],
+        ["malignancy", "n (%)", "", "", "1.000*"],
+        ["", "benign", "2 (50.0)", "0 (0.0)", ""],
+        ["", "malignant", "2 (50.0)", "1 (100.0)", ""],
+        ["", "missing", "0", "1", ""],  # f
+        ["ALN", "n (%)", "", "", "undefined"],  # of malignant patients
+        ["", "ALN-", "1 (50.0)", "0", ""],
+        ["", "ALN+", "1 (50.0)", "0", ""],
+        ["", "missing", "0", "1", ""],  # e
+        ["images", "", "7", "2", ""],
+        ["lesion boxes", "", "7", "2", ""],
+        ["age", "mean ± SD", "45.50 ± 12.40", "70.00 ± undefined", table["p"][11]],
+        ["", "range", "31 to 60", "70 to 70", ""],
+        ["", "missing", "0", "1", ""],
+    ]
+    assert table["p"][11] == f"{stats.ttest_ind([31, 41, 50, 60], [70]).pvalue:.3f}"
 
 
 def test_one_class_and_no_further_column(cohort: Cohort, tmp_path: Path) -> None:

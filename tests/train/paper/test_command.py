@@ -130,6 +130,8 @@ def test_table_1_has_each_patient_in_one_part(done: Done, phantom: Cohort) -> No
         int(pd.read_csv(done.out / "tables" / f"table-1-{it}.csv").loc[0, "all"])
         for it in ("training", "test")
     ]
+    parts = pd.read_csv(done.out / "tables" / "table-1.csv", keep_default_na=False)
+    assert parts.loc[0, ["training and validation", "test"]].tolist() == [str(it) for it in counts]
     tested = phantom.table[np.array(parts_of(phantom.table, 4)) == "test"]
     assert counts == [14 - tested["patient_id"].nunique(), tested["patient_id"].nunique()]
 
