@@ -10,7 +10,7 @@ from typer.cli import get_docs_for_click
 
 from batch.results import schema
 from batch.storage.errors import StorageError
-from handlers.errors import RequestError
+from handlers.errors import RowError
 from sonode import command_line
 
 GENERATED = "<!-- Generated from the code by docs/reference.py. -->\n\n"
@@ -39,7 +39,7 @@ def codes() -> str:
         "identify a patient.\n\n## Requests, and rows of the batch\n\n"
         "| status | code | stage | meaning |\n|---|---|---|---|\n"
     )
-    for error in RequestError.__subclasses__():
+    for error in RowError.__subclasses__():
         text += f"| {error.status} | `{error.code}` | {error.stage} | {summary(error)} |\n"
     text += "\n## Rows of the batch only\n\n| code | meaning |\n|---|---|\n"
     for fault in (StorageError, *StorageError.__subclasses__()):

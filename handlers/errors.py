@@ -1,6 +1,6 @@
 """Why a row has no score.
 
-    RequestError                  status  code
+    RowError                      status  code
     ├── MalformedRequest          400     malformed_request     fields, JSON, base64, numbers
     ├── MissingImage              400     missing_image         no bytes in the image field
     ├── ImageTooLarge             413     image_too_large       bytes or pixels over the limit
@@ -15,102 +15,85 @@
     ├── ExplanationFailed         500     explanation_failed    send it again without `explain`
     └── ExplanationTooLong        503     explanation_too_long  the batch's time limit is reached
 
+Those about an image come from `model_def/images/errors.py`, since training reads images, too.
 Codes are stable: clients and nightly reports rely on them. Messages name field, value and remedy,
 and never repeat what could identify a patient.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from model_def.images.errors import (
+    ImageTooLarge,
+    InvalidFrame,
+    MissingDecoder,
+    RowError,
+    UnreadableImage,
+    UnsupportedImage,
+)
+
+__all__ = [
+    "ExplanationFailed",
+    "ExplanationTooLong",
+    "ImageTooLarge",
+    "InferenceFailed",
+    "InvalidFrame",
+    "InvalidRoI",
+    "MalformedRequest",
+    "MissingDecoder",
+    "MissingImage",
+    "PreprocessFailed",
+    "RowError",
+    "UnreadableImage",
+    "UnsupportedEncoding",
+    "UnsupportedImage",
+]
 
 
-class RequestError(Exception):
-    """One row's failure; its neighbours in the batch are unaffected."""
-
-    status: ClassVar[int]
-    code: ClassVar[str]
-    stage: ClassVar[Literal["preprocess", "inference", "explanation"]] = "preprocess"
-
-    def __init__(self, message: str, *, field: str | None = None) -> None:
-        super().__init__(message)
-        self.field = field
-
-
-class MalformedRequest(RequestError):  # noqa: N818 - the tree reads better so
+class MalformedRequest(RowError):  # noqa: N818 - the tree reads better so
     """The request cannot be understood."""
 
     status, code = 400, "malformed_request"
 
 
-class MissingImage(RequestError):  # noqa: N818
+class MissingImage(RowError):  # noqa: N818
     """There are no image bytes."""
 
     status, code = 400, "missing_image"
 
 
-class ImageTooLarge(RequestError):  # noqa: N818
-    """The image exceeds a limit that protects the worker."""
-
-    status, code = 413, "image_too_large"
-
-
-class UnsupportedImage(RequestError):  # noqa: N818
-    """The bytes are not an image of a supported format."""
-
-    status, code = 415, "unsupported_image"
-
-
-class UnsupportedEncoding(RequestError):  # noqa: N818
+class UnsupportedEncoding(RowError):  # noqa: N818
     """The body has a Content-Encoding that is not supported."""
 
     status, code = 415, "unsupported_encoding"
 
 
-class MissingDecoder(RequestError):  # noqa: N818
-    """The image's compression needs a package that is not installed."""
-
-    status, code = 415, "missing_decoder"
-
-
-class UnreadableImage(RequestError):  # noqa: N818
-    """The image has a supported format but cannot be decoded."""
-
-    status, code = 422, "unreadable_image"
-
-
-class InvalidRoI(RequestError):  # noqa: N818
+class InvalidRoI(RowError):  # noqa: N818
     """The box does not lie inside the frame."""
 
     status, code = 422, "invalid_roi"
 
 
-class InvalidFrame(RequestError):  # noqa: N818
-    """The file has several frames and the request names none, or it has no such frame."""
-
-    status, code = 422, "invalid_frame"
-
-
-class PreprocessFailed(RequestError):  # noqa: N818
+class PreprocessFailed(RowError):  # noqa: N818
     """An unexpected error; the other rows of the batch continue."""
 
     status, code = 500, "preprocess_failed"
 
 
-class InferenceFailed(RequestError):  # noqa: N818
+class InferenceFailed(RowError):  # noqa: N818
     """The forward pass failed, or its output is NaN or infinite."""
 
     status, code = 500, "inference_failed"
     stage = "inference"
 
 
-class ExplanationFailed(RequestError):  # noqa: N818
+class ExplanationFailed(RowError):  # noqa: N818
     """The heat map failed."""
 
     status, code = 500, "explanation_failed"
     stage = "explanation"
 
 
-class ExplanationTooLong(RequestError):  # noqa: N818
+class ExplanationTooLong(RowError):  # noqa: N818
     """The row's heat maps would delay the other rows of the batch for too long."""
 
     status, code = 503, "explanation_too_long"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from handlers.errors import RequestError
+from handlers.errors import RowError
 from model_def.heads import HeadSpec, Score, is_consistent
 from model_def.outliers import OutlierLimit
 from model_def.preprocessing import RoI
@@ -117,7 +117,7 @@ def with_distance(outcome: Outcome, distance: float | None, limit: OutlierLimit 
     return Outcome(outcome.status, body)
 
 
-def failed(error: RequestError) -> Outcome:
+def failed(error: RowError) -> Outcome:
     """The outcome of a row without a score."""
     return Outcome(
         error.status,

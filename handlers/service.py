@@ -27,11 +27,10 @@ from handlers.errors import (
     ExplanationFailed,
     InferenceFailed,
     PreprocessFailed,
-    RequestError,
+    RowError,
 )
 from handlers.explain import attribution, heatmaps
-from handlers.images import decode
-from handlers.images.decode import Prepared
+from handlers.images.prepare import Prepared, prepare
 from handlers.responses import Heatmap, ModelIdentity, Outcome
 from handlers.telemetry import StageTimes
 from model_def import checkpoint, heads, outliers
@@ -153,7 +152,7 @@ class ScoringService:
         deadline = time.monotonic() + (math.inf if headers is None else EXPLAIN_WITHIN_S)
         times = times or StageTimes()
 
-        def prepare(row: RequestRow, of_row: Mapping[str, str]) -> Prepared | RequestError:
+        def prepare(row: RequestRow, of_row: Mapping[str, str]) -> Prepared | RowError:
             with times.measure("preprocess"):
                 return self.preprocess(row, of_row)
 
@@ -179,12 +178,12 @@ class ScoringService:
             outcomes |= zip(indices, future.result(), strict=True)
         return [outcomes[index] for index in range(len(rows))]
 
-    def preprocess(self, row: RequestRow, headers: Mapping[str, str]) -> Prepared | RequestError:
+    def preprocess(self, row: RequestRow, headers: Mapping[str, str]) -> Prepared | RowError:
         """Parse, decode, crop and resize one row; thread-safe, CPU only."""
         try:
             request = requests.parse(row, headers, list(self.head_labels))
-            return decode.prepare(request, self.card.preprocessing)
-        except RequestError as error:
+            return prepare(request, self.card.preprocessing)
+        except RowError as error:
             return error
         except Exception as error:
             # Nothing that a row holds may fail its neighbours. Its text could be the row's own.
@@ -233,7 +232,7 @@ class ScoringService:
 
     def explain(
         self, prepared: Sequence[Prepared], forward: Forward, deadline: float = math.inf
-    ) -> list[dict[str, Heatmap] | RequestError]:
+    ) -> list[dict[str, Heatmap] | RowError]:
         """The heat maps that each row asks for, by head, or why it has none; decided row by row.
 
         After `deadline`, of `time.monotonic()`, only Grad-CAM maps are made.
@@ -249,7 +248,7 @@ class ScoringService:
         self,
         prepared: Sequence[Prepared],
         forward: Forward,
-        explained: Sequence[Mapping[str, Heatmap] | RequestError],
+        explained: Sequence[Mapping[str, Heatmap] | RowError],
     ) -> list[Outcome]:
         """Calibrated probabilities, labels, coherence and the distance of each row."""
         card = self.card
@@ -267,7 +266,7 @@ class ScoringService:
                 )
                 outcomes.append(responses.failed(failure))
                 continue
-            if isinstance(maps, RequestError):
+            if isinstance(maps, RowError):
                 outcomes.append(responses.failed(maps))
                 continue
             scores = heads.read(probability_L, card.heads)
@@ -281,12 +280,12 @@ class ScoringService:
         logits_L: torch.Tensor,
         features_Chw: torch.Tensor,
         deadline: float,
-    ) -> dict[str, Heatmap] | RequestError:
+    ) -> dict[str, Heatmap] | RowError:
         try:
             return heatmaps.of_row(
                 item, self.attributor, self.card.preprocessing, logits_L, features_Chw, deadline
             )
-        except RequestError as error:
+        except RowError as error:
             return error
         except Exception:  # of any kind: the other rows keep their scores
             logger.exception("explanation failed")

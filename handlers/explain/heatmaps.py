@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from handlers.explain.attribution import SIGNED, Attributor
-from handlers.images.decode import Prepared
+from handlers.images.prepare import Prepared
 from handlers.responses import Heatmap
 from model_def.overlay import Canvas, Map
 from model_def.preprocessing import Preprocessing, widen

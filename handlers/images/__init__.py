@@ -1,6 +1,6 @@
-"""An image's bytes -> grey pixels of the stored frame -> the crop of a RoI, within limits.
+"""A request's image -> the crop of its RoI, and warnings about it.
 
-Start at `decode`, which sorts out who decodes what; `dicom` and the files beside it are for DICOM
-alone; `quality` makes the warnings about a crop. May import `model_def` and, of `handlers`,
+Start at `prepare`; `quality` makes the warnings about a crop. How bytes become pixels is in
+`model_def.images`, since training reads them, too. May import `model_def` and, of `handlers`,
 `errors` and `requests`.
 """

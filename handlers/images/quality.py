@@ -1,4 +1,4 @@
-"""Warnings about a crop: it is small, flat, saturated or in colour.
+"""Warnings about a crop: it is small, flat or saturated.
 
 The thresholds are ours. They mark images whose score deserves a second look; no score is withheld.
 """
@@ -16,9 +16,6 @@ FLAT_SPREAD = 12
 """Grey levels between the 5th and 95th percentile: speckle alone spreads over more."""
 SATURATED_LEVEL, SATURATED_SHARE = 250, 0.25
 """A quarter of the crop at full scale: what was brighter is lost."""
-COLOUR_SPREAD, COLOUR_SHARE = 64, 0.01
-"""Largest minus smallest of R, G, B: a tinted grey map stays below, Doppler's red and blue do not;
-a hundredth of the crop leaves out a caliper or a letter."""
 
 
 def grey_warnings(roi: RoI, input_SS: Pixels) -> list[str]:
@@ -32,10 +29,3 @@ def grey_warnings(roi: RoI, input_SS: Pixels) -> list[str]:
     if 1 - share[SATURATED_LEVEL - 1] > SATURATED_SHARE:
         warnings.append("saturated_image")
     return warnings
-
-
-def is_coloured(frame: Image.Image, roi: RoI) -> bool:
-    """Whether an RGB frame has colour inside the RoI."""
-    red, green, blue = (np.asarray(band) for band in frame.crop(roi).split())
-    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    return bool(np.count_nonzero(spread >= COLOUR_SPREAD) > COLOUR_SHARE * spread.size)

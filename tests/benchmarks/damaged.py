@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from model_def import jpeg_checks
+from model_def.images import jpeg_checks
 
 KINDS = (
     ("L", {}),

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from handlers import errors, requests
-from handlers.images.decode import prepare
+from handlers.images.prepare import prepare
 from model_def.preprocessing import Preprocessing
 from tests.handlers import dicoms
 
@@ -32,7 +32,7 @@ HEADS = ["malignancy", "alnm"]
 FACTS = Preprocessing(size=32)
 ALLOWED = {
     (kind.code, kind.status)
-    for kind in errors.RequestError.__subclasses__()
+    for kind in errors.RowError.__subclasses__()
     if kind.status in (400, 413, 415, 422)
 }
 TOKENS = [b"\x00" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x00\x00\x00\x80"]
@@ -186,7 +186,7 @@ def attempt(row: dict[str, object], headers: dict[str, object]) -> str:
     try:
         request = requests.parse(row, headers, HEADS)  # type: ignore[arg-type]
         prepared = prepare(request, FACTS)
-    except errors.RequestError as error:
+    except errors.RowError as error:
         message = str(error)
         assert (error.code, error.status) in ALLOWED, error.code
         assert error.field, message

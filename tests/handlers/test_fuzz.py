@@ -3,8 +3,8 @@ import json
 import pytest
 
 from handlers import requests
-from handlers.errors import RequestError
-from handlers.images.decode import decode
+from handlers.errors import RowError
+from model_def.images.decode import decode
 from tests.handlers import fuzz
 
 
@@ -28,7 +28,7 @@ def test_intact_files_are_prepared_whatever_their_metadata_says() -> None:
 @pytest.mark.parametrize("field", ["image", "roi", "frame", "explain", "study_id", "other"])
 def test_a_hostile_value_in_any_field_of_a_body(token: bytes, field: str) -> None:
     body = b'{"image": "aWM=", ' + json.dumps(field).encode() + b": " + token + b"}"
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(RowError) as caught:
         requests.parse({"body": body}, {"content-type": "application/json"}, fuzz.HEADS)
         # What may be parsed is no image.
         decode(b"ic")

@@ -12,7 +12,7 @@ from handlers.errors import (
     InvalidRoI,
     MalformedRequest,
     MissingImage,
-    RequestError,
+    RowError,
     UnsupportedEncoding,
 )
 from handlers.requests import Explain, ScoringRequest
@@ -124,7 +124,7 @@ def test_a_form_with_a_content_encoding_is_refused(row: dict[str, object]) -> No
         (b"png", "gzip, gzip", UnsupportedEncoding),
     ],
 )
-def test_a_body_that_is_not_decoded(body: object, coding: str, error: type[RequestError]) -> None:
+def test_a_body_that_is_not_decoded(body: object, coding: str, error: type[RowError]) -> None:
     with pytest.raises(error) as caught:
         requests.parse({"body": body}, {"Content-Encoding": coding}, HEADS)
     assert caught.value.field == "body"
@@ -236,7 +236,7 @@ def test_the_explanations_endpoint_asks_for_all_heads_unless_the_row_says_otherw
         ),
     ],
 )
-def test_mistakes_are_named(row: dict[str, object], error: type[RequestError], field: str) -> None:
+def test_mistakes_are_named(row: dict[str, object], error: type[RowError], field: str) -> None:
     with pytest.raises(error) as caught:
         requests.parse(row, {}, HEADS)
     assert caught.value.field == field
@@ -275,7 +275,7 @@ def test_an_explanation_may_be_asked_for_by_text_or_by_an_object(
 
 def test_json_that_is_none() -> None:
     for body in (b"{", b"[" * 10**5, b'{"roi": ' + b"9" * 10**5 + b"}"):
-        with pytest.raises(RequestError):
+        with pytest.raises(RowError):
             requests.parse({"body": body}, {"content-type": "application/json"}, HEADS)
 
 
@@ -291,7 +291,7 @@ fields = st.dictionaries(st.sampled_from([*requests.FIELDS, "body", "data", "x"]
 def test_any_row_is_parsed_or_refused_with_a_coded_error(row: dict[str, object]) -> None:
     try:
         request = requests.parse(row, {}, HEADS)
-    except RequestError as error:
+    except RowError as error:
         assert error.code in ("malformed_request", "missing_image", "invalid_roi")
     else:
         assert request.image

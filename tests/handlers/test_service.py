@@ -13,7 +13,7 @@ import torch
 from handlers import cuda_health
 from handlers.engines.base import Forward
 from handlers.golden import GoldenMismatch
-from handlers.images.decode import Prepared
+from handlers.images.prepare import Prepared
 from handlers.service import ScoringService
 from tests.conftest import encode
 from tests.handlers.contexts import FakeContext, context_of

@@ -19,8 +19,6 @@ K = TypeVar("K")
 ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
 LABELS = ("malignant", "alnm", "n_nodes")
 ABSENT = "absent"
-DAMAGED = "damaged or truncated; download it again"
-UNREADABLE = "not a PNG, JPEG, BMP, TIFF or WebP of 8 or 16 bits"
 _REASONS = {
     "image": "image absent, damaged or not accepted",
     "roi": "no valid lesion box",

@@ -20,18 +20,16 @@ import joblib
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import UnidentifiedImageError
 
-from model_def import jpeg_checks, png_checks
-from model_def.image_formats import check_whole, opened, to_grey, unusable
-from model_def.limits import MAX_BYTES, MAX_PIXELS
+from model_def.images.decode import decode
+from model_def.images.errors import RowError
+from model_def.images.frame import Frame
+from model_def.limits import MAX_DICOM_BYTES
 from model_def.preprocessing import Pixels, RoI
 from sonode.console import UserError, progress, say
 from train.cohorts.checks import (
     ABSENT,
-    DAMAGED,
     ROI_COLUMNS,
-    UNREADABLE,
     Scan,
     column_faults,
     find_faults,
@@ -42,11 +40,13 @@ from train.cohorts.similar_images import Similar, find_similar, patient_faults
 __all__ = ["ROI_COLUMNS", "SCHEMA", "Cohort", "load_cohort", "read_image", "write_cohort"]
 
 TABLE = "cohort.parquet"
+FRAME = "#frame="
+"""In a reference to an image, between the path of a DICOM file and the number of a frame."""
 SCHEMA = pa.schema(
     [
         pa.field("patient_id", pa.string(), nullable=False),
         pa.field("lesion_id", pa.string(), nullable=False),
-        pa.field("image", pa.string(), nullable=False),  # relative to the table, or absolute
+        pa.field("image", pa.string(), nullable=False),  # PATH or PATH#frame=N, see `read_image`
         *(pa.field(column, pa.int32()) for column in ROI_COLUMNS),
         pa.field("malignant", pa.bool_()),
         pa.field("alnm", pa.bool_()),
@@ -114,7 +114,7 @@ class Cohort:
         return [name for name in names if self.table[name].dtype == pd.ArrowDtype(kind)]
 
     def image_path(self, index: int) -> Path:
-        """Where the image of row `index` lies."""
+        """Where the image of row `index` lies, for `read_image`."""
         return self.folder / str(self.table["image"].iloc[index])
 
     def roi(self, index: int) -> RoI:
@@ -123,49 +123,35 @@ class Cohort:
 
 
 class ImageError(OSError):
-    """An image that is not taken; says why, to be read after "the image is"."""
+    """An image that is not taken; the message says why."""
 
 
 def read_image(path: Path) -> Pixels:
-    """Grey pixels (H, W) of a stored image, of the kinds and within the limits of serving.
+    """Grey pixels (H, W) of a stored image, by the function that reads it in serving.
+
+    Of a DICOM file with several frames, `PATH#frame=N` is frame N, from 0.
 
     Raises:
         ImageError: it is absent, beyond a limit, damaged, or no image that is taken.
     """
-    return _read_image(path)[0]
+    return _read_frame(path).grey_HW
 
 
-def _read_image(path: Path) -> tuple[Pixels, bool]:
-    """The same, and whether the image has an EXIF orientation, which is not applied."""
-    data = _image_bytes(path)
+def _read_frame(path: Path) -> Frame:
+    name, _, number = path.name.partition(FRAME)
     try:
-        with opened(data) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ImageError(f"{width} x {height} pixels; the limit is {MAX_PIXELS} in all")
-            if why := unusable(image):
-                raise ImageError(why)
-            check_whole(image, data)
-            return to_grey(image)
-    except ImageError:
-        raise
-    except (
-        jpeg_checks.TooManyScans,
-        jpeg_checks.Damaged,
-        jpeg_checks.Unverifiable,
-        png_checks.BadChecksum,
-    ) as error:
-        raise ImageError(str(error)) from None
-    except UnidentifiedImageError as error:
-        raise ImageError(_what_else(data)) from error
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow's decoders raise on damage
-        raise ImageError(DAMAGED) from error
+        data = _image_bytes(path.with_name(name))
+        return decode(data, int(number) if number else None)
+    except RowError as error:
+        raise ImageError(str(error).removeprefix("image: ")) from None
 
 
 def _image_bytes(path: Path) -> bytes:
     try:
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise ImageError(f"{size} bytes; the limit is {MAX_BYTES}")
+        if (size := path.stat().st_size) > MAX_DICOM_BYTES:
+            raise ImageError(f"{size} bytes; the limit is {MAX_DICOM_BYTES}")
+        if size == 0:
+            raise ImageError("an empty file; copy it again")
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError(ABSENT) from error
@@ -173,18 +159,6 @@ def _image_bytes(path: Path) -> bytes:
         raise ImageError("a folder; give a file") from error
     except PermissionError as error:
         raise ImageError("not readable; change its permissions") from error
-
-
-def _what_else(data: bytes) -> str:
-    """What a file is that opens as none of the taken kinds."""
-    if not data:
-        return "an empty file; download it again"
-    if data[128:132] == b"DICM":
-        return "a DICOM file; export its frame as PNG"
-    if data.startswith(b"GIF8"):
-        return "a GIF; save it as PNG"
-    ours = (b"\x89PNG", b"\xff\xd8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
-    return DAMAGED if data.startswith(ours) else UNREADABLE
 
 
 def to_table(rows: pd.DataFrame) -> pa.Table:
@@ -315,9 +289,10 @@ def scan_images(folder: Path, frame: pd.DataFrame) -> dict[str, Scan | str]:
 
     def scan(image: str) -> Scan | str:
         try:
-            pixels, turned = _read_image(folder / image)
+            found = _read_frame(folder / image)
         except ImageError as error:
             return str(error)
+        pixels, turned = found.grey_HW, "exif_orientation_ignored" in found.warnings
         height, width = pixels.shape
         digest = hashlib.sha256(f"{width}x{height}:".encode() + pixels.tobytes())
         return Scan(digest.hexdigest(), width, height, thumbnail(pixels), turned, int(pixels.max()))

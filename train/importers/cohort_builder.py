@@ -94,7 +94,7 @@ class Draft:
         try:
             return read_image(path)
         except ImageError as error:
-            self.fault(field, f"{path.name} is {error}")
+            self.fault(field, f"{path.name}: {error}")
             return None
 
     def drawn_in(self, path: Path, size: tuple[int | None, int | None] = (None, None)) -> None:

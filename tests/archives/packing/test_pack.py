@@ -51,8 +51,9 @@ def test_what_is_in_an_archive(archive_path: Path, checkpoint_folder: Path) -> N
     assert {
         "service.py",
         "model-config.yaml",
-        "handlers/images/decode.py",
+        "handlers/images/prepare.py",
         "model_def/heads.py",
+        "model_def/images/dicom/decode.py",
     } <= names
     assert "handlers/service.py" not in names  # one copy of it, where TorchServe looks
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pt", ".pth"))]

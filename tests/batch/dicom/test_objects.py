@@ -14,7 +14,7 @@ pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
 
 from batch.dicom import objects, source
 from batch.dicom.errors import CannotWrite
-from handlers.images.decode import decode
+from model_def.images.decode import decode
 from tests.batch.dicom import ultrasound
 
 

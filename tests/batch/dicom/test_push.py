@@ -22,7 +22,7 @@ from batch.dicom import source
 from batch.dicom.connections import Identity, NoAnswer, Web, address
 from batch.dicom.destination import Destination, Instance, Refused
 from batch.dicom.stow import Service
-from handlers.images.decode import decode
+from model_def.images.decode import decode
 from sonode.console import UserError, progress
 from tests.batch.dicom import orthanc, ultrasound
 

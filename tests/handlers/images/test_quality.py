@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from PIL import Image
 
 from handlers.images import quality
 from model_def.preprocessing import RoI
@@ -37,14 +36,3 @@ def test_saturated_is_more_than_a_quarter_at_full_scale() -> None:
     assert quality.grey_warnings(BOX, pixels) == []
     pixels[64, 0] = 250
     assert quality.grey_warnings(BOX, pixels) == ["saturated_image"]
-
-
-def test_colour_is_a_spread_of_64_between_the_channels_in_a_hundredth_of_the_roi() -> None:
-    grey = np.repeat(TEXTURE[..., None], 3, axis=2)
-    tinted = grey.copy()
-    tinted[..., 2] -= np.minimum(tinted[..., 2], 40)
-    assert not quality.is_coloured(Image.fromarray(tinted), RoI(0, 0, 100, 100))
-    grey[:10, :10] = (220, 156, 220)  # 100 of 10,000 pixels: a caliper
-    assert not quality.is_coloured(Image.fromarray(grey), RoI(0, 0, 100, 100))
-    assert quality.is_coloured(Image.fromarray(grey), RoI(0, 0, 99, 100))
-    assert not quality.is_coloured(Image.fromarray(grey), RoI(10, 10, 99, 100))

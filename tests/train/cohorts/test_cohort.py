@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from handlers.errors import ImageTooLarge
-from handlers.images.decode import decode
+from model_def.images.decode import decode
 from model_def.limits import MAX_BYTES
 from sonode.console import UserError
 from train.cohorts.checks import Scan, find_faults
@@ -215,11 +215,11 @@ def test_an_image_that_is_not_taken_says_why(folder: Path) -> None:
     (folder / "frame.dcm").write_bytes(bytes(128) + b"DICM")
     (folder / "folder.png").mkdir()
     why = {
-        "torn.png": "damaged or truncated; download it again",
-        "header.png": "damaged or truncated; download it again",
-        "empty.png": "an empty file; download it again",
-        "frame.dcm": "a DICOM file; export its frame as PNG",
-        "other.gif": "a GIF; save it as PNG",
+        "torn.png": "damaged or truncated (OSError); give the complete file",
+        "header.png": "damaged or truncated (SyntaxError); give the complete file",
+        "empty.png": "an empty file; copy it again",
+        "frame.dcm": "DICOM file without pixels; give an image",
+        "other.gif": "unsupported format; give PNG, JPEG, BMP, TIFF, WEBP or DICOM",
         "folder.png": "a folder; give a file",
         "none/a.png": "absent",
     }
@@ -274,9 +274,9 @@ def test_the_limits_of_serving_hold_in_training(folder: Path) -> None:
     names = ("large.png", "huge.png", "bytes.png", "scans.jpg")
     rows = [row(image=name, lesion_id=name) for name in names]
     assert faults(folder, *rows) == [
-        "row 0, image: 4001 x 4001 pixels; the limit is 16000000 in all",
-        "row 1, image: 12000 x 12000 pixels; the limit is 16000000 in all",
-        "row 2, image: 33554433 bytes; the limit is 33554432",
+        "row 0, image: 4001 x 4001 pixels; the limit is 16000000 in total; crop it",
+        "row 1, image: 12000 x 12000 pixels; the limit is 16000000 in total; crop it",
+        "row 2, image: 33554433 bytes; the limit is 33554432; give only the lesion's frame",
         "row 3, image: the JPEG has 101 scans; the limit is 100",
     ]
     for name in names:

@@ -85,7 +85,7 @@ def test_faults_of_breast(source: Path, tmp_path: Path) -> None:
     assert caught.value.details == [
         "row 2 (case001.png), Classification: give benign, malignant or blank",
         "row 2 (case001.png), Age: give a number or blank",
-        f"row 3 (case002.png), roi: case002_tumor.png is {ABSENT}",
+        f"row 3 (case002.png), roi: case002_tumor.png: {ABSENT}",
         "row 4 (case003.png), roi: no box",
     ]
 

@@ -11,8 +11,8 @@ from itertools import pairwise
 
 from pydicom.encaps import parse_fragments
 
-from handlers.errors import UnreadableImage
-from handlers.images.dicom_file import Reader
+from model_def.images.dicom.file import Reader
+from model_def.images.errors import UnreadableImage
 
 _STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
 """Of JPEG and JPEG-LS (SOI), JPEG 2000 (SOC and SIZ), and JPEG 2000 in a file of its own."""
@@ -32,12 +32,12 @@ def frame_bytes(body: Reader, number: int, frames: int, extended: bytes, notes: 
         _, items = parse_fragments(body)
     except ValueError:
         raise UnreadableImage(
-            "image: PixelData has damaged fragments; send the complete file", field="image"
+            "image: PixelData has damaged fragments; give the complete file", field="image"
         ) from None
     spans = [(at + 8, at + 8 + struct.unpack("<I", data[at + 4 : at + 8])[0]) for at in items]
     if not spans or spans[-1][1] > len(data):
         raise UnreadableImage(
-            "image: PixelData is truncated; send the complete file", field="image"
+            "image: PixelData is truncated; give the complete file", field="image"
         )
     table, fragments = data[slice(*spans[0])], spans[1:]
     if bytes(table[:12]).startswith(_STARTS):  # there is no table: the first item is a fragment

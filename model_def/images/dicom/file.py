@@ -17,8 +17,8 @@ from pydicom.filereader import read_dataset, read_preamble
 from pydicom.tag import Tag
 from pydicom.valuerep import VR
 
-from handlers.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
-from handlers.images.dicom_header import KEYWORDS
+from model_def.images.dicom.header import KEYWORDS
+from model_def.images.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
 from model_def.limits import MAX_DICOM_BYTES, MAX_ELEMENT_BYTES, MAX_READS
 
 _UNDEFINED = 0xFFFFFFFF
@@ -108,7 +108,7 @@ def read(data: bytes, notes: list[str]) -> File:
     )
     _check_sizes(dataset)
     if "Rows" not in dataset or "Columns" not in dataset:
-        raise UnsupportedImage("image: DICOM file without pixels; send an image", field="image")
+        raise UnsupportedImage("image: DICOM file without pixels; give an image", field="image")
     size, words = _pixels(body, syntax)
     if stated == "" and size is None:
         raise UnsupportedImage(
@@ -125,15 +125,15 @@ def _inflated(data: bytes, start: int) -> bytes:
         body = inflater.decompress(memoryview(data)[start:], MAX_DICOM_BYTES)
     except zlib.error:
         raise UnreadableImage(
-            "image: deflated DICOM is damaged; send the complete file", field="image"
+            "image: deflated DICOM is damaged; give the complete file", field="image"
         ) from None
     if not inflater.eof:
         if len(body) < MAX_DICOM_BYTES:
             raise UnreadableImage(
-                "image: deflated DICOM is truncated; send the complete file", field="image"
+                "image: deflated DICOM is truncated; give the complete file", field="image"
             )
         raise ImageTooLarge(
-            f"image: more than {MAX_DICOM_BYTES} bytes when decompressed; send fewer frames",
+            f"image: more than {MAX_DICOM_BYTES} bytes when decompressed; give fewer frames",
             field="image",
         )
     return body
@@ -187,12 +187,12 @@ def _pixels(body: Reader, syntax: uid.UID) -> tuple[int | None, bool]:
     head = body.read(8)
     if len(head) < 8:
         raise UnreadableImage(
-            "image: PixelData is missing or truncated; send the complete file", field="image"
+            "image: PixelData is missing or truncated; give the complete file", field="image"
         )
     group, element = struct.unpack(f"{order}HH", head[:4])
     if group << 16 | element != _PIXEL_DATA:
         raise UnsupportedImage(
-            "image: pixel values are not integers; send 8 or 16 bits", field="image"
+            "image: pixel values are not integers; give 8 or 16 bits", field="image"
         )
     # Lengths are even, so these letters are none.
     explicit = head[4:] in (b"OB\0\0", b"OW\0\0", b"UN\0\0")

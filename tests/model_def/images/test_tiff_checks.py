@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_def import image_formats, jpeg_checks, tiff_checks
+from model_def.images import formats, jpeg_checks, tiff_checks
 
 NOISE = np.random.default_rng(3).integers(0, 256, (300, 400), dtype=np.uint8)
 
@@ -18,8 +18,8 @@ def encode(compression: str, mode: str = "L") -> bytes:
 
 
 def check(data: bytes) -> None:
-    with image_formats.opened(data) as image:
-        image_formats.check_whole(image, data)
+    with formats.opened(data) as image:
+        formats.check_whole(image, data)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
@@ -31,7 +31,7 @@ def test_an_intact_file_passes(compression: str, mode: str) -> None:
 @pytest.mark.parametrize("compression", ["jpeg", "tiff_adobe_deflate"])
 def test_a_zeroed_stretch_is_damage_in_every_strip(compression: str) -> None:
     data = encode(compression)
-    with image_formats.opened(data) as image:
+    with formats.opened(data) as image:
         strips = list(zip(image.tag_v2[273], image.tag_v2[279], strict=True))  # type: ignore[attr-defined]
     assert len(strips) > 1
     for start, size in strips:
@@ -94,6 +94,6 @@ def test_a_jpeg_of_another_colour_space_than_its_tags_is_refused() -> None:
         check(encoded())  # JFIF's marker; by the tags alone it were (124, 75, 182)
     sound = encoded(keep_rgb=True)
     check(sound)
-    with image_formats.opened(sound) as image:
-        pixel = image_formats.stored_pixels(image)[0].getpixel((0, 0))
+    with formats.opened(sound) as image:
+        pixel = formats.stored_pixels(image)[0].getpixel((0, 0))
     assert pixel == pytest.approx((200, 100, 50), abs=1)

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 from pydicom import uid
 
-from handlers.errors import RequestError
-from handlers.images.decode import decode
+from handlers.errors import RowError
 from model_def import limits
+from model_def.images.decode import decode
 from tests.handlers import dicoms
 from tests.handlers.dicoms import GREY, compressed, dataset, encoded, write
 
@@ -132,7 +132,7 @@ def test_a_bomb_is_refused_before_it_goes_off(
 ) -> None:
     data = make()
     monkeypatch.setattr(Image.Image, "convert", lambda self, mode: pytest.fail("decoded"))
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(RowError) as caught:
         decode(data, 0)
     assert (caught.value.code, caught.value.field) == (code, "image")
 
@@ -150,6 +150,6 @@ def test_a_bomb_in_metadata_does_not_go_off_and_leaves_the_pixels(
 
 def test_files_over_the_limits_on_bytes() -> None:
     for data in (bytes(limits.MAX_BYTES + 1), bytes(128) + b"DICM" + bytes(limits.MAX_DICOM_BYTES)):
-        with pytest.raises(RequestError, match="the limit is") as caught:
+        with pytest.raises(RowError, match="the limit is") as caught:
             decode(data)
         assert caught.value.code == "image_too_large"

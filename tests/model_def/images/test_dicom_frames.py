@@ -7,7 +7,7 @@ import pytest
 from pydicom import uid
 
 from handlers.errors import UnreadableImage
-from handlers.images.decode import decode
+from model_def.images.decode import decode
 from tests.handlers.dicom_frames import j2k, jpeg, rle
 from tests.handlers.dicoms import GREY, dataset, write
 

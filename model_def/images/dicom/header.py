@@ -12,7 +12,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from handlers.errors import ImageTooLarge, InvalidFrame, UnreadableImage, UnsupportedImage
+from model_def.images.errors import ImageTooLarge, InvalidFrame, UnreadableImage, UnsupportedImage
 from model_def.limits import MAX_FRAMES, MAX_PIXELS
 
 KEYWORDS = (
@@ -129,7 +129,7 @@ def _bits(dataset: Dataset, notes: list[str]) -> tuple[int, int]:
         stored = 8
     if allocated not in (8, 16) or not 8 <= stored <= allocated:
         raise UnsupportedImage(
-            f"image: BitsStored is {stored} and BitsAllocated is {allocated}; send 8 to 16 bits "
+            f"image: BitsStored is {stored} and BitsAllocated is {allocated}; give 8 to 16 bits "
             "stored in 8 or 16 allocated",
             field="image",
         )
@@ -150,11 +150,11 @@ def frame_number(header: Header, frame: int | None) -> int:
     count = header.frames
     if frame is None and count > 1:
         raise InvalidFrame(
-            f"frame: missing; the file has {count} frames; send 0 to {count - 1}", field="frame"
+            f"frame: missing; the file has {count} frames; give 0 to {count - 1}", field="frame"
         )
     if frame is not None and frame >= count:
         raise InvalidFrame(
-            f"frame: {frame} is out of range; the file has {count} frames; send 0 to {count - 1}",
+            f"frame: {frame} is out of range; the file has {count} frames; give 0 to {count - 1}",
             field="frame",
         )
     return frame or 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydicom import uid
 
-from handlers.images.decode import decode
+from model_def.images.decode import decode
 from tests.handlers import dicom_frames
 from tests.handlers.dicom_frames import FLOW, TABLES, encapsulated, halved, j2k, jpeg, planes, ybr
 from tests.handlers.dicoms import dataset, palette, write

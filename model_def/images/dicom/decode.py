@@ -1,7 +1,7 @@
 """A DICOM file's bytes -> one stored frame, within limits; only that frame is decoded.
 
 pydicom parses, and decodes where a frame is neither native, RLE nor JPEG of 8 bits. Of the header
-only the tags of `dicom_header` are kept: names and ids never leave the file's bytes, and neither
+only the tags of `header` are kept: names and ids never leave the file's bytes, and neither
 messages nor logs quote a value.
 
 An error that leaves one meaning is accepted with a warning that says what was assumed. What can be
@@ -17,16 +17,14 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-from handlers.errors import ImageTooLarge, RequestError, UnreadableImage
-from handlers.images.dicom_decoders import decode_frame
-from handlers.images.dicom_file import is_dicom, read
-from handlers.images.dicom_header import code, frame_number, read_header
-from handlers.images.dicom_values import displayed
-from handlers.images.frame import Frame
+from model_def.images.dicom.decoders import decode_frame
+from model_def.images.dicom.file import read
+from model_def.images.dicom.header import code, frame_number, read_header
+from model_def.images.dicom.values import displayed
+from model_def.images.errors import ImageTooLarge, RowError, UnreadableImage
+from model_def.images.frame import Frame
 from model_def.limits import MAX_DICOM_BYTES
 from model_def.preprocessing import RoI
-
-__all__ = ["decode", "is_dicom"]
 
 # Both quote values of the file, patients' names among them.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
@@ -42,16 +40,16 @@ def decode(data: bytes, frame: int | None) -> Frame:
     """
     if len(data) > MAX_DICOM_BYTES:
         raise ImageTooLarge(
-            f"image: {len(data)} bytes; the limit is {MAX_DICOM_BYTES}; send fewer frames",
+            f"image: {len(data)} bytes; the limit is {MAX_DICOM_BYTES}; give fewer frames",
             field="image",
         )
     try:
         return _decode(data, frame)
-    except RequestError:
+    except RowError:
         raise
     except Exception:  # pydicom raises many types on damaged files
         raise UnreadableImage(
-            "image: damaged or incomplete DICOM; send the complete file", field="image"
+            "image: damaged or incomplete DICOM; give the complete file", field="image"
         ) from None
 
 

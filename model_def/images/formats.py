@@ -18,9 +18,8 @@ import io
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from model_def import jpeg_checks, png_checks, tiff_checks
+from model_def.images import jpeg_checks, png_checks, tiff_checks
 from model_def.limits import MAX_TILE_PIXELS
-from model_def.preprocessing import Pixels
 
 # Who opens an image checks the header's size, before any pixel is decoded; Pillow would only warn.
 Image.MAX_IMAGE_PIXELS = None
@@ -80,7 +79,7 @@ def unusable(image: Image.Image) -> str | None:
         return f"unsupported pixel mode {image.mode}; use 8 or 16 bits a channel, unsigned"
     # n_frames would walk through the whole file
     if getattr(image, "is_animated", False) and image.format != "MPO":
-        return "several frames; send one"
+        return "several frames; give one"
     if image.format == "TIFF":
         return _unusable_tiff(image)
     return None
@@ -137,11 +136,3 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged metadata raises many types; the pixels do not depend on it
         return 1
-
-
-def to_grey(image: Image.Image) -> tuple[Pixels, bool]:
-    """Intensities, uint8 (H, W), of an opened image that is usable, colour by the ITU-R 601 luma
-    weights; and whether EXIF would turn it, as `stored_pixels` returns.
-    """
-    image, turned = stored_pixels(image)
-    return np.asarray(image if image.mode == "L" else image.convert("L")), turned

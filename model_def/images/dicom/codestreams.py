@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
-from handlers.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
-from handlers.images.dicom_header import Header
-from model_def import jpeg_checks
+from model_def.images import jpeg_checks
+from model_def.images.dicom.header import Header
+from model_def.images.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
 from model_def.limits import MAX_SCANS
 
 MAX_J2K_TILES = 4096
@@ -78,7 +78,7 @@ class Codestream:
 
 def _damaged(kind: str) -> UnreadableImage:
     return UnreadableImage(
-        f"image: the compressed frame is not valid {kind}; send the complete file", field="image"
+        f"image: the compressed frame is not valid {kind}; give the complete file", field="image"
     )
 
 
@@ -188,7 +188,7 @@ def _j2k_header(data: bytes) -> Codestream:
     depths = {sample[0] for sample in samples}
     if not styles or len(depths) != 1 or {sample[1:] for sample in samples} != {b"\1\1"}:
         raise UnsupportedImage(
-            "image: JPEG 2000 with subsampled components, or of several depths; send it "
+            "image: JPEG 2000 with subsampled components, or of several depths; give it "
             "uncompressed",
             field="image",
         )

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pydicom import uid
 
-from handlers.errors import RequestError, UnreadableImage, UnsupportedImage
-from handlers.images.decode import decode
+from handlers.errors import RowError, UnreadableImage, UnsupportedImage
+from model_def.images.decode import decode
 from tests.handlers.dicom_frames import planes, ybr
 from tests.handlers.dicoms import COLOUR, GREY, dataset, write
 
@@ -140,5 +140,5 @@ def test_a_file_without_preamble_or_meta_group(syntax: uid.UID) -> None:
 
 def test_what_is_no_dicom_is_not_taken_for_it() -> None:
     for data in (b"", b"\x08\0", b"\x08\0\x05\0\xff\xff\xff\xff", b"GIF89a-------"):
-        with pytest.raises(RequestError, match="unsupported format"):
+        with pytest.raises(RowError, match="unsupported format"):
             decode(data)

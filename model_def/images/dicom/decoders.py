@@ -17,13 +17,13 @@ from pydicom import uid
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 
-from handlers.errors import MissingDecoder, RequestError, UnreadableImage, UnsupportedImage
-from handlers.images.dicom_codestreams import Codestream, read_j2k, read_jpeg
-from handlers.images.dicom_file import File
-from handlers.images.dicom_frames import frame_bytes
-from handlers.images.dicom_header import Header
-from handlers.images.dicom_native import Values, native_frame, within
-from handlers.images.frame import check_jpeg
+from model_def.images.dicom.codestreams import Codestream, read_j2k, read_jpeg
+from model_def.images.dicom.file import File
+from model_def.images.dicom.frames import frame_bytes
+from model_def.images.dicom.header import Header
+from model_def.images.dicom.native import Values, native_frame, within
+from model_def.images.errors import MissingDecoder, RowError, UnreadableImage, UnsupportedImage
+from model_def.images.frame import check_jpeg
 
 
 def decode_frame(
@@ -53,11 +53,11 @@ def decode_frame(
             values = _jpeg(data, stream)
         else:
             values = _by_pydicom(data, file.syntax, header, stream)
-    except RequestError:
+    except RowError:
         raise
     except Exception:  # decoders raise many types on damaged bytes
         raise UnreadableImage(
-            "image: the compressed frame is damaged or truncated; send the complete file",
+            "image: the compressed frame is damaged or truncated; give the complete file",
             field="image",
         ) from None
     if header.signed:
@@ -122,7 +122,7 @@ def _check_decoder(syntax: uid.UID) -> None:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise UnsupportedImage(
-            "image: unsupported transfer syntax, such as video; send it uncompressed",
+            "image: unsupported transfer syntax, such as video; give it uncompressed",
             field="image",
         ) from None
     if not decoder.available_plugins:
@@ -132,7 +132,7 @@ def _check_decoder(syntax: uid.UID) -> None:
 def _missing(syntax: uid.UID) -> MissingDecoder:
     return MissingDecoder(
         f"image: {syntax.name} needs a package that is not installed; run "
-        "pip install 'pylibjpeg[all]' or pip install python-gdcm, or send it uncompressed",
+        "pip install 'pylibjpeg[all]' or pip install python-gdcm, or give it uncompressed",
         field="image",
     )
 
@@ -157,7 +157,7 @@ def _by_pydicom(data: bytes, syntax: uid.UID, header: Header, stream: Codestream
     pillow = "pillow" in installed
     if pillow and header.samples == 3 and stream.precision > 8:
         raise UnsupportedImage(
-            f"image: colour JPEG 2000 of {stream.precision} bits; send 8 bits", field="image"
+            f"image: colour JPEG 2000 of {stream.precision} bits; give 8 bits", field="image"
         )
     values, _ = decoder.as_array(
         encapsulate([data], has_bot=False),

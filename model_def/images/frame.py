@@ -9,10 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from handlers.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
-from handlers.images import quality
-from model_def import jpeg_checks, png_checks
+from model_def.images import jpeg_checks, png_checks
+from model_def.images.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
 from model_def.preprocessing import Pixels, RoI
+
+COLOUR_SPREAD, COLOUR_SHARE = 64, 0.01
+"""Largest minus smallest of R, G, B: a tinted grey map stays below, Doppler's red and blue do not;
+a hundredth of the crop leaves out a caliper or a letter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,7 @@ class Frame:
         """Whether the file states colour flow in the RoI, or its pixels there are coloured."""
         if any(roi.overlaps(region) for region in self.flow):
             return True
-        return self.colour is not None and quality.is_coloured(self.colour, roi)
+        return self.colour is not None and is_coloured(self.colour, roi)
 
 
 def check_jpeg(encoded: bytes) -> None:
@@ -67,12 +70,19 @@ def check_jpeg(encoded: bytes) -> None:
 
 @contextmanager
 def refused() -> Iterator[None]:
-    """Turn what the checks of `model_def` raise into the request's error."""
+    """Turn what the checks of a format raise into the row's error."""
     try:
         yield
     except jpeg_checks.TooManyScans as error:
         raise ImageTooLarge(f"image: {error}", field="image") from None
     except (jpeg_checks.Damaged, png_checks.BadChecksum) as error:
-        raise UnreadableImage(f"image: {error}; send the complete file", field="image") from None
+        raise UnreadableImage(f"image: {error}; give the complete file", field="image") from None
     except jpeg_checks.Unverifiable as error:
         raise UnsupportedImage(f"image: {error}", field="image") from None
+
+
+def is_coloured(frame: Image.Image, roi: RoI) -> bool:
+    """Whether an RGB frame has colour inside the RoI."""
+    red, green, blue = (np.asarray(band) for band in frame.crop(roi).split())
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    return bool(np.count_nonzero(spread >= COLOUR_SPREAD) > COLOUR_SHARE * spread.size)

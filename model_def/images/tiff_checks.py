@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from PIL import TiffImagePlugin
 
-from model_def import jpeg_checks
+from model_def.images import jpeg_checks
 from model_def.limits import MAX_TILE_PIXELS
 
 _COMPRESSION, _JPEG, _DEFLATE = 259, 7, (8, 32946)

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pydicom
 from pydicom.pixels.processing import apply_color_lut
 
-from handlers.errors import UnreadableImage, UnsupportedImage
-from handlers.images.dicom_codestreams import Codestream
-from handlers.images.dicom_colour import to_rgb
-from handlers.images.dicom_header import Header, code, number, values
+from model_def.images.dicom.codestreams import Codestream
+from model_def.images.dicom.colour import to_rgb
+from model_def.images.dicom.header import Header, code, number, values
+from model_def.images.errors import UnreadableImage, UnsupportedImage
 from model_def.preprocessing import Pixels
 
 Values = npt.NDArray[Any]
@@ -72,14 +72,14 @@ def _shown(
     palette = "RedPaletteColorLookupTableDescriptor"
     if values(dataset, "ModalityLUTSequence") or values(dataset, palette):
         raise UnsupportedImage(
-            f"image: ModalityLUTSequence, or {palette} on grey, is not supported; send the pixels "
+            f"image: ModalityLUTSequence, or {palette} on grey, is not supported; give the pixels "
             "as displayed",
             field="image",
         )
     bits = header.stored
     if bits > 8 and values(dataset, "SharedFunctionalGroupsSequence"):
         raise UnsupportedImage(
-            f"image: enhanced multi-frame with {bits} bits is not supported; send 8-bit pixels as "
+            f"image: enhanced multi-frame with {bits} bits is not supported; give 8-bit pixels as "
             "displayed",
             field="image",
         )
@@ -220,7 +220,7 @@ def _palette(index: Values, dataset: pydicom.Dataset, little: bool) -> Pixels:
     if colours.dtype == np.uint8:
         if entries > 256:
             raise UnsupportedImage(
-                f"image: 8-bit palette of {entries} entries; the limit is 256; send RGB",
+                f"image: 8-bit palette of {entries} entries; the limit is 256; give RGB",
                 field="image",
             )
         return colours
@@ -242,7 +242,7 @@ def _check_segments(table: bytes, order: str, depth: int) -> None:
         expanded += length
         if kind > 1 or expanded > 2**16:
             raise UnsupportedImage(
-                "image: segmented palette is indirect or has more than 65536 entries; send RGB",
+                "image: segmented palette is indirect or has more than 65536 entries; give RGB",
                 field="image",
             )
         at += 2 + (length if kind == 0 else 1)

@@ -18,10 +18,11 @@ from pydicom.encaps import get_frame
 from pydicom.filereader import dcmread, read_dataset
 from pydicom.sequence import Sequence
 
-from handlers.errors import ImageTooLarge, RequestError, UnreadableImage
-from handlers.images import dicom_decoders, dicom_file
-from handlers.images.decode import decode
+from handlers.errors import ImageTooLarge, RowError, UnreadableImage
 from model_def import limits
+from model_def.images.decode import decode
+from model_def.images.dicom import decoders as dicom_decoders
+from model_def.images.dicom import file as dicom_file
 from tests.handlers.dicom_frames import encapsulated, j2k, rle
 from tests.handlers.dicoms import GREY, dataset, encoded, write
 
@@ -247,6 +248,6 @@ def test_what_is_refused_names_no_exception() -> None:
                 broken[at] = rng.integers(256)
             try:
                 decode(bytes(broken), 0)
-            except RequestError as refused:
+            except RowError as refused:
                 assert "Error" not in str(refused)
                 assert "Exception" not in str(refused)

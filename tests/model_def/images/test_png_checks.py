@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from model_def import png_checks
+from model_def.images import png_checks
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from handlers.errors import UnreadableImage, UnsupportedImage
-from handlers.images.dicom_file import File
-from handlers.images.dicom_header import Header
+from model_def.images.dicom.file import File
+from model_def.images.dicom.header import Header
+from model_def.images.errors import UnreadableImage, UnsupportedImage
 
 Values = npt.NDArray[Any]
 
@@ -40,7 +40,7 @@ def native_frame(file: File, header: Header, number: int, notes: list[str]) -> V
     if len(data) < whole:
         raise UnreadableImage(
             f"image: PixelData has {len(data)} bytes, but NumberOfFrames, Rows and Columns need "
-            f"{whole}; send the complete file",
+            f"{whole}; give the complete file",
             field="image",
         )
     if len(data) > whole + whole % 2:

@@ -5,13 +5,17 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from model_def.image_formats import to_grey, unusable
+from model_def.images.formats import stored_pixels, unusable
 
 
 def reopened(image: Image.Image, kind: str, **options: object) -> Image.Image:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return Image.open(buffer)
+
+
+def grey_of(image: Image.Image) -> list[list[int]]:
+    return np.asarray(stored_pixels(image)[0].convert("L")).tolist()
 
 
 @pytest.mark.parametrize(
@@ -26,13 +30,13 @@ def reopened(image: Image.Image, kind: str, **options: object) -> Image.Image:
     ],
 )
 def test_grey_of_each_mode(mode: str, pixel: object, grey: int) -> None:
-    assert to_grey(Image.new(mode, (2, 2), pixel))[0].tolist() == [[grey, grey]] * 2  # type: ignore[arg-type]
+    assert grey_of(Image.new(mode, (2, 2), pixel)) == [[grey, grey]] * 2  # type: ignore[arg-type]
 
 
 def test_grey_of_a_palette_is_of_its_colours_not_of_its_indices() -> None:
     image = Image.new("P", (1, 1), 1)
     image.putpalette([0, 0, 0, 200, 200, 200])
-    assert to_grey(image)[0].tolist() == [[200]]
+    assert grey_of(image) == [[200]]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -40,9 +44,9 @@ def test_16_bits_keep_their_high_byte_whatever_the_image_holds(kind: str) -> Non
     values = np.array([[0, 255, 256, 257 * 90, 256 * 90, 65535]], np.uint16)
     image = reopened(Image.fromarray(values), kind)
     assert unusable(image) is None
-    assert to_grey(image)[0].tolist() == [[0, 0, 1, 90, 90, 255]]
+    assert grey_of(image) == [[0, 0, 1, 90, 90, 255]]
     dim = reopened(Image.fromarray(values // 16), kind)
-    assert to_grey(dim)[0].max() == 15
+    assert max(grey_of(dim)[0]) == 15
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.pixels.processing import convert_color_space
 
-from handlers.errors import UnreadableImage
-from handlers.images.dicom_codestreams import Codestream, Space
+from model_def.images.dicom.codestreams import Codestream, Space
+from model_def.images.errors import UnreadableImage
 from model_def.preprocessing import Pixels
 
 _STATED: dict[str, Space] = {"RGB": "RGB", "YBR_FULL": "YBR", "YBR_FULL_422": "YBR"}

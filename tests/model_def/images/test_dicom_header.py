@@ -5,8 +5,8 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from handlers.errors import RequestError, UnreadableImage, UnsupportedImage
-from handlers.images.decode import decode
+from handlers.errors import RowError, UnreadableImage, UnsupportedImage
+from model_def.images.decode import decode
 from tests.handlers.dicom_frames import encapsulated, j2k, jpeg
 from tests.handlers.dicoms import COLOUR, GREY, dataset, write
 
@@ -82,7 +82,7 @@ def test_what_is_plain_is_taken_and_reported(
     ],
 )
 def test_what_is_not_plain_is_refused_by_its_tag(elements: dict[str, object], tag: str) -> None:
-    with pytest.raises(RequestError, match=f"image: .*{tag}") as caught:
+    with pytest.raises(RowError, match=f"image: .*{tag}") as caught:
         shown([0, 83, 255], **elements)
     assert "Error" not in str(caught.value)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_def import jpeg_checks
+from model_def.images import jpeg_checks
 
 NOISE = np.random.default_rng(7).integers(0, 256, (90, 121), dtype=np.uint8)
 PICTURE = Image.fromarray(NOISE)
