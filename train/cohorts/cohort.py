@@ -55,6 +55,7 @@ SCHEMA = pa.schema(
     ]
 )
 RESERVED = (*SCHEMA.names, "pixels_sha256")
+_NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
 _PARTITION = re.compile(r"split|fold(_.*)?")
 
 
@@ -138,10 +139,11 @@ def read_image(path: Path) -> Pixels:
 
 
 def _read_frame(path: Path) -> Frame:
-    name, _, number = path.name.partition(FRAME)
+    name, mark, number = path.name.partition(FRAME)
+    if mark and not _NUMBER.fullmatch(number):
+        raise ImageError(f"without a number behind {FRAME}")
     try:
-        data = _image_bytes(path.with_name(name))
-        return decode(data, int(number) if number else None)
+        return decode(_image_bytes(path.with_name(name)), int(number) if mark else None)
     except RowError as error:
         raise ImageError(str(error).removeprefix("image: ")) from None
 

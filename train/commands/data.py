@@ -125,6 +125,38 @@ def breast(
     report(import_breast(source, out, drop_faulty=drop_faulty))
 
 
+@importers.command()
+def dicom(
+    source: Path = typer.Argument(metavar="SRC", help="Folder of DICOM files, at any depth."),
+    out: Path = OUT,
+    table: Path | None = typer.Option(
+        None,
+        help="A .csv or .parquet with instance_uid or file, frame of loops, box and labels; "
+        "default: labels.csv in SRC.",
+    ),
+    patient_key: Path | None = typer.Option(
+        None,
+        help="The patient_key of another cohort, so that a patient has the same id in both.",
+    ),
+    name: str = NAME,
+    drop_faulty: bool = DROP_FAULTY,
+    column: list[str] = COLUMN,
+) -> None:
+    """DICOM files, loops too; boxes in a table, an SR or a presentation state."""
+    from train.importers.all_importers import import_dicom
+
+    cohort = import_dicom(
+        source,
+        out,
+        name=name,
+        table=table,
+        patient_key=patient_key,
+        drop_faulty=drop_faulty,
+        kinds=kinds_of(column),
+    )
+    report(cohort)
+
+
 def describe(
     cohort: Path = typer.Argument(help="Folder of a cohort."),
     csv: Path | None = typer.Option(None, help="Also write the table to this file."),

@@ -3,6 +3,7 @@
 from train.importers.breast_lesions_usg import import_breast
 from train.importers.bus_bra import import_bus_bra
 from train.importers.busi import import_busi
+from train.importers.dicom import import_dicom
 from train.importers.table import import_csv, import_voc, import_yolo
 from train.importers.values import mask_box
 
@@ -11,6 +12,7 @@ __all__ = [
     "import_bus_bra",
     "import_busi",
     "import_csv",
+    "import_dicom",
     "import_voc",
     "import_yolo",
     "mask_box",

@@ -22,7 +22,7 @@ from train.importers.values import FormatError, code, number, whole
 
 Parser = Callable[[str], object]
 
-_TEXTS = ("patient_id", "lesion_id", "image", "device")
+_TEXTS = ("patient_id", "lesion_id", "image", "device", "instance_uid", "file")
 _SEPARATOR = re.compile(r'"?sep=(.)"?')  # a first line that Excel reads and writes
 
 
@@ -140,7 +140,7 @@ def _read_csv(path: Path, data: bytes, required: Collection[str]) -> Records:
     ):
         columns.pop()  # Excel writes columns of nothing behind the last one
         lines = [(number, line[: len(columns)]) for number, line in lines]
-    if columns and not set(required) & set(columns):
+    if columns and required and not set(required) & set(columns):
         raise UserError(
             f"SRC {path.name}: its first line has none of the columns {', '.join(required)}; write "
             "the header there, spelt so"

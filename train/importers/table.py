@@ -13,7 +13,7 @@ from train.importers.cohort_builder import Draft
 from train.importers.import_warnings import PICTURES
 from train.importers.labelimg import AnnotationError, read_voc, read_yolo
 from train.importers.left_out import LeftOut
-from train.importers.records import Records, read_records
+from train.importers.records import Parser, Records, read_records
 from train.importers.texts import spelt_id, spelt_label
 from train.importers.values import FormatError, file_path, identifier, number, truth, whole
 
@@ -45,10 +45,7 @@ def import_csv(
         UserError: no such table, a column is absent or of another type, or faults.
     """
     records = read_records(source, ("patient_id", "image"))
-    given = [column for column in ROI_COLUMNS if column in records.columns]
-    if given and len(given) < len(ROI_COLUMNS):
-        raise UserError(f"SRC {source.name}: {', '.join(given)} without the others; give all four")
-    boxes = _box_in_row if given else _boxes_beside
+    boxes = box_in_row if has_boxes(records, source) else _boxes_beside
     return _import(
         records,
         source.parent,
@@ -185,7 +182,7 @@ def _import(
     draft.left_out = left_out
     boxes_of: Counter[str] = Counter()
     for place, row in zip(records.places, records.rows, strict=True):
-        record = row | {it: _spelt_id(draft, records, row, it) for it in _IDS if it in row}
+        record = row | {it: read_id(draft, records, row, it) for it in _IDS if it in row}
         image = images / record["image"]
         found: list[RoI] = []
         try:
@@ -193,17 +190,7 @@ def _import(
                 found = boxes(draft, record, image)
         except AnnotationError as error:
             draft.fault("roi", str(error))
-        values: dict[str, object] = {
-            "malignant": draft.parse("malignant", truth, record.get("malignant", "")),
-            "alnm": draft.parse("alnm", truth, record.get("alnm", "")),
-            "n_nodes": draft.parse("n_nodes", whole, record.get("n_nodes", "")),
-            "device": draft.parse("device", spelt_label, record.get("device", "")),
-        }
-        if not record.get("alnm") and isinstance(nodes := values["n_nodes"], int):
-            values["alnm"] = nodes > 0
-            draft.note("rows have n_nodes and a blank alnm, which follows from it")
-        for column, parser in further.items():
-            values[column] = draft.parse(column, parser, record[column])
+        values = read_labels(draft, record, further)
         if not (lesion := record.get("lesion_id")):
             # Each box of an image is a lesion of its own, in a file beside it and in rows alike.
             times = boxes_of[record["image"]]
@@ -213,7 +200,25 @@ def _import(
     return draft.finish(name=name, source=source, synthetic=synthetic, drop_faulty=drop_faulty)
 
 
-def _spelt_id(draft: Draft, records: Records, row: dict[str, str], column: str) -> str:
+def read_labels(
+    draft: Draft, record: Mapping[str, str], further: Mapping[str, Parser]
+) -> dict[str, object]:
+    """The labels, the device and the further columns of a record that is added next."""
+    values: dict[str, object] = {
+        "malignant": draft.parse("malignant", truth, record.get("malignant", "")),
+        "alnm": draft.parse("alnm", truth, record.get("alnm", "")),
+        "n_nodes": draft.parse("n_nodes", whole, record.get("n_nodes", "")),
+        "device": draft.parse("device", spelt_label, record.get("device", "")),
+    }
+    if not record.get("alnm") and isinstance(nodes := values["n_nodes"], int):
+        values["alnm"] = nodes > 0
+        draft.note("rows have n_nodes and a blank alnm, which follows from it")
+    for column, parser in further.items():
+        values[column] = draft.parse(column, parser, record[column])
+    return values
+
+
+def read_id(draft: Draft, records: Records, row: Mapping[str, str], column: str) -> str:
     """An id in its one spelling, "" with a fault where it has none; an image's path as it is."""
     if column in records.floating:
         # The split depends on the id's text: 7 and 7.0 are one patient, whatever type held them.
@@ -221,7 +226,16 @@ def _spelt_id(draft: Draft, records: Records, row: dict[str, str], column: str) 
     return draft.parse(column, file_path if column == "image" else spelt_id, row[column]) or ""
 
 
-def _box_in_row(draft: Draft, record: dict[str, str], _: Path) -> list[RoI]:
+def has_boxes(records: Records, source: Path) -> bool:
+    """Whether a table has the columns of boxes. Raises UserError where it has some of them."""
+    given = [column for column in ROI_COLUMNS if column in records.columns]
+    if given and len(given) < len(ROI_COLUMNS):
+        raise UserError(f"SRC {source.name}: {', '.join(given)} without the others; give all four")
+    return bool(given)
+
+
+def box_in_row(draft: Draft, record: Mapping[str, str], _: Path | None = None) -> list[RoI]:
+    """The box of a row of the table, none where a corner is blank or wrong."""
     corners = [draft.parse(column, whole, record[column]) for column in ROI_COLUMNS]
     known = [corner for corner in corners if corner is not None]
     return [RoI(*known)] if len(known) == len(ROI_COLUMNS) else []
