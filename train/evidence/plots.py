@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
@@ -200,14 +200,28 @@ def decision(measures: Json) -> str:
     return drawn[0]
 
 
-def cam_over_distance(profiles: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str:
-    """Mean heat-map response over the distance to the crop's centre, one line a head."""
+class Profile(NamedTuple):
+    """How a head's heat maps respond over the distance to the centre of the crop."""
+
+    radius: Sequence[float]
+    """In half sides of the crop."""
+    mean: Sequence[float]
+    sd: Sequence[float] | None
+    """Over images; None of a single one."""
+    images: int
+
+
+def cam_over_distance(profiles: Mapping[str, Profile], png: Path | None = None) -> str:
+    """Mean heat-map response over the distance to the crop's centre ± SD, one line a head."""
     drawn: list[str] = []
-    with drawing(drawn) as (axes,):
+    with drawing(drawn, png=png) as (axes,):
         styles = [(color, ls) for ls in ("-", "--", ":") for color in (BLUE, ORANGE, GREEN, GREY)]
-        for (head, (radius, response)), (color, ls) in zip(profiles.items(), styles, strict=False):
-            axes.plot(radius, response, color=color, ls=ls, lw=1.6, label=head)
-        axes.set(xlabel="distance to the centre (half sides of the crop)", ylabel="mean response")
+        for (head, its), (color, ls) in zip(profiles.items(), styles, strict=False):
+            axes.plot(its.radius, its.mean, color=color, ls=ls, lw=1.6, label=head)
+            if its.sd is not None:
+                low, high = (np.add(its.mean, sign * np.array(its.sd)) for sign in (-1, 1))
+                axes.fill_between(its.radius, low, high, color=color, alpha=0.15, lw=0)
+        axes.set(xlabel="distance to the centre (half sides of the crop)", ylabel="response")
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         axes.legend()
     return drawn[0]

@@ -23,13 +23,12 @@ from train.cohorts import describe
 from train.evidence import plots
 from train.evidence.evaluate import evaluate
 from train.evidence.measures import Json
+from train.evidence.plots import Profile
 from train.evidence.units import Aggregation, units_to_show
 from train.fitting.predictions import Predictions
 
 FILES = ("metrics.json", "predictions.parquet", "report.html")
 _WORDS = ((None, "none"), (True, "yes"), (False, "no"))
-Profile = tuple[Sequence[float], Sequence[float]]
-"""(radius in half sides of the crop, mean response at it)."""
 
 MEASURES = {
     "roc_auc": "ROC AUC",

@@ -14,7 +14,8 @@ import torch
 
 from model_def.heads import HeadSpec
 from model_def.overlay import overlay
-from train.evidence.report import GalleryItem, Profile
+from train.evidence.plots import Profile
+from train.evidence.report import GalleryItem
 from train.fitting.predictions import Predictions
 
 CASES = 3  # pictures of each kind
@@ -37,7 +38,7 @@ def gallery(predictions: Predictions) -> list[GalleryItem]:
 
 
 def profile(predictions: Predictions) -> dict[str, Profile]:
-    """Mean Grad-CAM response over the distance to the crop's centre, per head.
+    """Grad-CAM response over the distance to the crop's centre, per head: mean and SD over images.
 
     The paper's Supplementary Figure S1. Each map is scaled by its maximum; distances are in half
     sides of the crop, whatever its aspect. Maps without any response are left out.
@@ -46,22 +47,32 @@ def profile(predictions: Predictions) -> dict[str, Profile]:
     distance_SS = np.hypot(centres[None], centres[:, None])
     ring_SS = np.minimum((distance_SS / np.sqrt(2) * RINGS).astype(int), RINGS - 1)
     radius = [(ring + 0.5) * np.sqrt(2) / RINGS for ring in range(RINGS)]
+    ring_RSS = np.stack([ring_SS == ring for ring in range(RINGS)])
     found: dict[str, Profile] = {}
     for name, cam_Nhw in predictions.cams.items():
         alive_Nhw = cam_Nhw[cam_Nhw.max(axis=(1, 2)) > 0]
         if len(alive_Nhw):
-            mean_SS = _mean_map(alive_Nhw)
-            response = [float(mean_SS[ring_SS == ring].mean()) for ring in range(RINGS)]
-            found[name] = (radius, response)
+            scaled_Nhw = alive_Nhw / alive_Nhw.max(axis=(1, 2), keepdims=True)
+            share_RP = _of_rings(ring_RSS, *alive_Nhw.shape[1:])
+            response_NR = scaled_Nhw.reshape(len(scaled_Nhw), -1) @ share_RP.T
+            found[name] = Profile(
+                radius=radius,
+                mean=response_NR.mean(axis=0).tolist(),
+                sd=response_NR.std(axis=0, ddof=1).tolist() if len(response_NR) > 1 else None,
+                images=len(response_NR),
+            )
     return found
 
 
-def _mean_map(cam_Nhw: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    scaled_Nhw = cam_Nhw / cam_Nhw.max(axis=(1, 2), keepdims=True)
-    # Resampling is linear: the mean may be taken first.
-    mean_11hw = torch.from_numpy(scaled_Nhw.mean(axis=0))[None, None]
-    resized = torch.nn.functional.interpolate(mean_11hw, (SIDE, SIDE), mode="bilinear")
-    return np.asarray(resized[0, 0].numpy())
+def _of_rings(ring_RSS: npt.NDArray[np.bool_], h: int, w: int) -> npt.NDArray[np.float32]:
+    """The share (R, h * w) that each place of a map has in a ring of the resampled map.
+
+    Resampling and the mean of a ring are linear, so that no map needs to be resampled itself.
+    """
+    unit_P1hw = torch.eye(h * w).reshape(h * w, 1, h, w)
+    resized = torch.nn.functional.interpolate(unit_P1hw, (SIDE, SIDE), mode="bilinear")
+    share_PSS = resized[:, 0].numpy()
+    return np.stack([share_PSS[:, ring_SS].mean(axis=1) for ring_SS in ring_RSS])
 
 
 def _kinds(predictions: Predictions, head: HeadSpec) -> Iterator[tuple[str, list[int]]]:

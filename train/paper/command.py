@@ -13,18 +13,21 @@ from train.experiments import ablation
 from train.experiments.ablation import REFERENCE
 from train.fitting.planned import Planned, measured, planned, spoken
 from train.paper import ablations, performance
+from train.paper.cam_profile import cam_section
 from train.paper.cohort_table import cohort_section
 from train.paper.flow import flow_section
 from train.paper.methods import methods_section
 from train.paper.runs import (
     BASELINE,
     NETWORKS,
+    folders_of,
     radiomics_absent,
     scores_of,
     train_networks,
     train_radiomics,
 )
 from train.paper.sections import write_page
+from train.paper.selection import selection_section
 from train.paper.variants import QUICK, RADIOMICS, HeldOut, network_of, variants_of
 
 SEARCH = "search"
@@ -86,6 +89,8 @@ def run(
         performance.section(test, scores, network, how, absent, out),
         ablations.variants_section(test, scores, searched, how, out),
         ablations.burden_section(test, scores, how, out),
+        cam_section(network, folders_of(out, network, seeds=seeds), out),
+        selection_section(folders_of(out, RADIOMICS, seeds=seeds), absent, out),
         methods_section(cohort, test, settings, list(variants), seeds=seeds, bootstrap=bootstrap),
     ]
     intro = _intro(cohort, test, settings, seeds, bootstrap, quick)

@@ -12,9 +12,11 @@ import pandas as pd
 from sonode.console import UserError, say
 from train.cohorts.cohort import Cohort
 from train.comparing.versus import KEYS
+from train.evidence.saliency import profile
 from train.experiments import ablation
 from train.fitting.planned import spoken
 from train.fitting.predictions import predict
+from train.paper.cam_profile import OF_A_RUN, write_profiles
 from train.paper.variants import RADIOMICS, HeldOut
 from train.radiomics import command as radiomics
 from train.radiomics.features import require
@@ -68,10 +70,11 @@ def train_networks(
     )
     for number, (variant, seed, folder) in enumerate(runs, start=1):
         path = folder / PREDICTIONS
-        if not path.is_file():
+        if not (path.is_file() and (folder / OF_A_RUN).is_file()):
             partial = path.with_suffix(".partial")
-            frame = predict(folder / "checkpoint", cohort.folder, "test").frame
-            frame.to_parquet(partial, index=False)
+            found = predict(folder / "checkpoint", cohort.folder, "test")
+            write_profiles(profile(found), folder / OF_A_RUN)
+            found.frame.to_parquet(partial, index=False)
             partial.replace(path)
             trainings += 1
             each = (time.monotonic() - started) / trainings
@@ -81,17 +84,21 @@ def train_networks(
             )
 
 
+def folders_of(out: Path, model: str, *, seeds: int) -> list[Path]:
+    """Where the repeats of a model lie; none where there are no radiomics models."""
+    if model != RADIOMICS:
+        return [ablation.run_folder(out / NETWORKS, model, seed) for seed in range(seeds)]
+    made = (_forest(out, 0) / PREDICTIONS).is_file()
+    return [_forest(out, seed) for seed in range(seeds)] if made else []
+
+
 def scores_of(test: HeldOut, out: Path, variants: Sequence[str], *, seeds: int) -> Scores:
     """What the networks and, where they were made, the radiomics models say of the test part."""
-    folders = {
-        variant: [ablation.run_folder(out / NETWORKS, variant, seed) for seed in range(seeds)]
-        for variant in variants
-    }
-    if (_forest(out, 0) / PREDICTIONS).is_file():
-        folders[RADIOMICS] = [_forest(out, seed) for seed in range(seeds)]
+    folders = {it: folders_of(out, it, seeds=seeds) for it in (*variants, RADIOMICS)}
     return {
         model: _columns(test, [pd.read_parquet(it / PREDICTIONS) for it in its])
         for model, its in folders.items()
+        if its
     }
 
 

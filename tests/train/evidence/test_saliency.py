@@ -79,7 +79,8 @@ def test_a_caption_shows_on_which_side_of_the_threshold_a_case_lies(
 
 
 def test_a_flat_map_has_a_flat_profile(heads: tuple[HeadSpec, ...]) -> None:
-    radius, response = profile(predictions(heads, np.full((4, 4), 3.0)))["alnm"]
+    radius, response, sd, images = profile(predictions(heads, np.full((4, 4), 3.0)))["alnm"]
+    assert sd == pytest.approx([0] * len(radius), abs=1e-6) and images == 5
     assert response == pytest.approx([1.0] * len(radius))
     assert 0 < radius[0] < radius[-1] < np.sqrt(2)
 
@@ -87,10 +88,22 @@ def test_a_flat_map_has_a_flat_profile(heads: tuple[HeadSpec, ...]) -> None:
 def test_a_central_map_falls_off(heads: tuple[HeadSpec, ...]) -> None:
     cam = np.zeros((4, 4))
     cam[1:3, 1:3] = 5
-    _, response = profile(predictions(heads, cam))["malignancy"]
+    response = profile(predictions(heads, cam))["malignancy"].mean
     assert response[0] == pytest.approx(1)
     assert response[-1] == pytest.approx(0)
     assert all(a >= b for a, b in pairwise(response))
+
+
+def test_the_spread_of_a_profile_is_that_of_images(heads: tuple[HeadSpec, ...]) -> None:
+    made = predictions(heads, np.ones((4, 4)))
+    central = np.zeros((4, 4), np.float32)
+    central[1:3, 1:3] = 7
+    made.cams["alnm"][2:4] = central  # type: ignore[index]
+    made.cams["alnm"][4] = 0  # no response: left out
+    its = profile(made)["alnm"]
+    # In the corner two of four respond with 1 and two with 0.
+    assert its.images == 4 and its.sd is not None
+    assert (its.mean[-1], its.sd[-1]) == (pytest.approx(0.5), pytest.approx(np.sqrt(1 / 3)))
 
 
 def test_dead_maps_have_no_profile(heads: tuple[HeadSpec, ...]) -> None:

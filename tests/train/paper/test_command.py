@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -62,11 +63,18 @@ def trained(phantom: Cohort) -> Iterator[list[str]]:
         alone = variant.removeprefix("single_")
         heads = [alone] if alone != variant else ALL if "burden" in variant else ALL[:2]
         frame = scored(phantom, heads, int(checkpoint.parent.name[-1]))
-        return type("Predicted", (), {"frame": frame})
+        cams = {head: np.ones((len(frame), 2, 2), np.float32) for head in heads}
+        return type("Predicted", (), {"frame": frame, "cams": cams})
 
     def fit(_: Path, out: Path, *, seed: int, **__: Any) -> None:
         out.mkdir(parents=True)
         scored(phantom, ALL, 10 + seed).to_parquet(out / runs.PREDICTIONS)
+        heads = {
+            "malignancy": {"selected": ["original_glcm_Contrast", f"original_ngtdm_{seed}"]},
+            "alnm": {"selected": None if seed else ["original_glcm_Contrast"]},
+        }
+        record = {"settings": {"feature_set": "93"}, "heads": heads}
+        (out / "radiomics.json").write_text(json.dumps(record))
         made.append(f"radiomics-{seed}")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -172,6 +180,21 @@ def test_every_pair_of_variants_has_p_as_it_is_and_adjusted(done: Done, phantom:
     assert list(burden["task"].unique()) == ALL[1:]
     assert "radiomics" in set(burden["model"])
     assert f"SHA-256 {phantom.sha256}" in (done.out / "paper.html").read_text()
+
+
+def test_s1_and_s2_are_of_all_repeats(done: Done) -> None:
+    profile = pd.read_csv(done.out / "tables" / "figure-s1.csv")
+    assert set(profile["task"]) == {"malignancy", "alnm"} and (profile["mean"] == 1).all()
+    assert (profile[["sd_over_images", "sd_over_repeats"]] == 0).all().all()
+    chosen = pd.read_csv(done.out / "tables" / "table-s2.csv")
+    assert chosen.values.tolist() == [
+        ["original_glcm_Contrast", 2, 1, 2],
+        ["original_ngtdm_0", 1, 0, 2],
+        ["original_ngtdm_1", 1, 0, 2],
+    ]
+    page = (done.out / "paper.html").read_text()
+    assert "ALNM: in 1 of 2 repeats Boruta confirmed no feature" in page
+    assert "4 nodes or more: no model, since" in page and "The 93 features of" in page
 
 
 def test_a_cohort_without_a_label_and_a_machine_without_radiomics(
