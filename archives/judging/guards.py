@@ -15,12 +15,9 @@ count.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal
-
-import numpy as np
 
 from archives.gateway import logs
 from archives.gateway.logs import LogRow
@@ -28,19 +25,12 @@ from archives.judging.failures import BURST_MOST, Against, Bursts, Unit, Units, 
 from archives.judging.mirrored import Half, Mirrored
 from archives.judging.rollout_policy import Policy
 from archives.judging.sequential import MeanTest
+from archives.judging.times import Times
 from archives.judging.verdicts import Verdict, of_mean, of_shift
 
 Kind = Literal["shadow", "canary", "alone"]
 """How the new version is used: beside the old one, for a part of the studies, or for all."""
 
-SLOW = 0.05
-"""Share of the old version's attempts that are slow, by the meaning of p95."""
-LATENCIES = 200
-"""Latest attempts of the old version from which its p95 is taken, and at least a tenth of them."""
-SLOW_MOST = 1.5
-"""What a slow second can multiply the evidence by: a restarted worker takes several."""
-PATIENCE_S = 1.0
-"""What a client gives up earlier, or within twice the old version's p95, is its own matter."""
 FEW_HOLD = 0.25
 """Evidence from which pairs and windows hold a step: a lone one that fails is no share, and stays
 alone."""
@@ -76,7 +66,7 @@ class Watch:
         self._windows = Windows(policy.max_error_rate)
         odds = policy.max_odds_ratio
         self._failing = Against(new_share, odds)
-        self._slow = MeanTest(odds / (1 + odds), SLOW_MOST)  # of pairs in which one of the two is
+        self._times = Times(odds, policy.slow_factor)
         self._unanswered = MeanTest(policy.max_unanswered, BURST_MOST)
         self._more_errors, self._more_unanswered = Against(new_share), Against(new_share)
         self._flips = {head: MeanTest(policy.max_flip_rate) for head in heads}
@@ -84,15 +74,12 @@ class Watch:
         self._scores: dict[str, dict[str, list[float]]] = {
             arm: {head: [] for head in heads} for arm in ("old", "new")
         }
-        self._latencies: deque[float] = deque(maxlen=LATENCIES)
         self._mirrored = Mirrored()
         self._units = {arm: Units(policy.study_s) for arm in ("old", "new")}
         self._bursts = {arm: Bursts() for arm in ("old", "new")}
         self._signed: set[str] = set()
         """Requests that a handler has failed. If another node answers, only an attempt shows it."""
         self._seen: dict[str, set[str]] = {"old": set(), "new": set()}
-        self._timed: LogRow | None = None
-        self._last_slow = -math.inf
 
     @property
     def studies(self) -> int:
@@ -117,7 +104,7 @@ class Watch:
         if arm == "new":
             self.answered += row["status"] == 200
         gave_up = row["status"] == 499
-        if gave_up and row["ms"] < self._patience_ms():
+        if gave_up and row["ms"] < self._times.patience_ms:
             return
         signed = row["id"] in self._signed or logs.is_signed_failure(row)
         self._signed.discard(row["id"])
@@ -133,7 +120,7 @@ class Watch:
         if row["arm"] == "replay":
             return  # the old version, asked what the new one has failed
         if row["version"] == self.old and row["status"] == 200:
-            self._latencies.append(row["ms"])
+            self._times.add_old(row["ms"])
         if logs.seq(row) < self.since:
             return
         if self.kind == "shadow":
@@ -168,7 +155,7 @@ class Watch:
             return found
         found += [
             rate(f"{what} against the old version", test, test.limit, holds_from=FEW_HOLD)
-            for what, test in (("failing", self._failing.test), ("slow", self._slow))
+            for what, test in (("failing", self._failing.test), ("slow", self._times.test))
         ]
         if self.kind == "shadow":
             for head in self.heads:
@@ -193,14 +180,6 @@ class Watch:
             return "new"
         compares = self.kind == "canary" and row["version"] == self.old and row["study"]
         return "old" if compares else None
-
-    def _patience_ms(self) -> float:
-        return max(1000 * PATIENCE_S, 2 * (self._p95() or 0.0))
-
-    def _p95(self) -> float | None:
-        if len(self._latencies) < LATENCIES // 10:
-            return None
-        return float(np.percentile(list(self._latencies), 100 * (1 - SLOW)))
 
     def _count(
         self, arm: str, unit: Unit, row: LogRow, failed: bool, ended: bool, signed: bool
@@ -227,7 +206,7 @@ class Watch:
         if unit is None:
             return
         if not unit.values:
-            self._count_slow(new, old)
+            self._times.compare(new, old)
         failed, old_failed = new["status"] >= 500, old["status"] >= 500
         if failed and old_failed:
             return
@@ -257,23 +236,10 @@ class Watch:
         if not row["study"] or row["study"] in self._seen[arm] or logs.is_load(row):
             return
         self._seen[arm].add(row["study"])
-        if arm == "new":
-            self._timed = row
-        elif self._timed:
-            self._count_slow(self._timed, row)
-            self._timed = None
+        self._times.pair(arm, row)
         for head, score in logs.scores(row).items():
             if head in self._scores[arm]:
                 self._scores[arm][head].append(score)
-
-    def _count_slow(self, new: LogRow, old: LogRow) -> None:
-        p95 = self._p95()
-        if p95 is None or abs(new["t"] - self._last_slow) < 1:
-            return
-        self._last_slow = new["t"]
-        slow = new["ms"] > self.policy.slow_factor * p95
-        if slow != (old["ms"] > p95):
-            self._slow.add(float(slow))
 
     # --- judging
 
