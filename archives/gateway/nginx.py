@@ -12,23 +12,27 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+from archives.gateway import rotation
 from archives.gateway.nginx_processes import (
+    CONFIGURATION,
     configuration,
+    end_lost,
+    finish,
     generation_of,
     group_of,
     masters,
     members,
+    serial_of,
 )
 from archives.gateway.nginx_program import Program, find_nginx
+from archives.gateway.rotation import LOG_BYTES, LOGS, LOGS_KEPT
 from archives.state.files import make_folder, open_own, write_private
 from archives.torchserve.node import SOCKET_PATH_MAX
 from archives.torchserve.processes import command, signal_group
@@ -36,13 +40,9 @@ from sonode.console import UserError
 
 STOP_TIMEOUT_S = 150.0  # the longest request; see worker_shutdown_timeout
 START_TIMEOUT_S = 10.0
-LOG_BYTES = 100_000_000
-LOGS_KEPT = 20  # of each log, besides the one that is written
 Render = Callable[[Path], tuple[str, str]]
 """The folder of its sockets -> a configuration, and the serial that it answers with."""
-CONFIGURATION = "_conf.sock"  # no node has a name that begins so
 SHADOW = "_copy.sock"
-LOGS = ("requests.jsonl", "attempts.jsonl")
 
 
 class Nginx:
@@ -81,7 +81,7 @@ class Nginx:
 
     def remove_failed_starts(self) -> None:
         """Remove what kills have left of starts that came to no process; those before it count."""
-        self._end_lost()
+        end_lost(self.folder)
         for generation in self._generations():
             if not members(group_of(self.folder / f"s{generation}")):
                 _remove(self.folder / f"s{generation}")
@@ -105,12 +105,12 @@ class Nginx:
                 _remove(sockets)
         self._children = [*(it for it in self._children if it.poll() is None), child]
         self._end_earlier()
-        self._end_lost()
+        end_lost(self.folder)
 
     def _launch(self, sockets: Path, render: Render) -> subprocess.Popen[bytes]:
         """Start it with these sockets, and return when it answers; else it is ended again."""
         make_folder(self.folder.parent, sockets)
-        for name in ("nginx.log", "error.log", *LOGS):  # else they would be root's
+        for name in ("nginx.log", *LOGS):  # else they would be root's
             open_own(self.folder.parent, self.folder / name).close()
         text, serial = render(sockets)
         config = configuration(sockets)
@@ -126,7 +126,7 @@ class Nginx:
             )
         until = time.monotonic() + START_TIMEOUT_S
         try:
-            while _serial(sockets) != serial:
+            while serial_of(sockets) != serial:
                 if child.poll() is not None or time.monotonic() > until:
                     raise UserError(f"nginx does not start ({self._last_words()}): see {log.name}")
                 time.sleep(0.02)
@@ -170,7 +170,7 @@ class Nginx:
 
     def serial(self) -> str | None:
         """Which configuration a new connection meets; None: nobody answers."""
-        return _serial(self._sockets())
+        return serial_of(self._sockets())
 
     def finishing(self) -> int:
         """How many processes of an earlier configuration still have requests to answer.
@@ -182,23 +182,13 @@ class Nginx:
         return left + max(0, len(latest) - 1 - self._workers)
 
     def rotate(self, limit: int = LOG_BYTES, kept: int = LOGS_KEPT) -> list[Path]:
-        """Move logs beyond `limit` bytes aside, NAME-TIME.SUFFIX; no line is lost.
+        """Move logs beyond `limit` bytes aside; those moved files are returned. No line is lost.
 
-        Of each log the latest `kept` moved files stay. A log that somebody else has moved is
-        started again as well.
+        Of each log the latest `kept` moved files stay.
         """
-        moved, away = [], False
-        for path in (self.folder / name for name in (*LOGS, "error.log")):
-            if not path.exists():
-                away = True
-            elif path.stat().st_size > limit:
-                now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-                # Workers write to the moved file until they open the new one.
-                moved.append(path.rename(path.with_stem(f"{path.stem}-{now}")))
-                for old in sorted(self.folder.glob(f"{path.stem}-*{path.suffix}"))[:-kept]:
-                    old.unlink(missing_ok=True)
-        if moved or away:
-            self._signal(signal.SIGUSR1)
+        moved = rotation.move(self.folder, limit, kept)
+        if moved or rotation.missing(self.folder):
+            self._signal(signal.SIGUSR1)  # open them anew
         return moved
 
     def drain(self, render: Render) -> None:
@@ -217,7 +207,7 @@ class Nginx:
         """Let it finish its requests, then end it; nothing of it is left."""
         try:
             for generation in self._generations():
-                self._end(generation)
+                finish(self.folder / f"s{generation}", STOP_TIMEOUT_S)
         finally:  # also at a second Ctrl-C
             for generation in self._generations():
                 sockets = self.folder / f"s{generation}"
@@ -263,7 +253,7 @@ class Nginx:
             if not members(group_of(earlier)):
                 _remove(earlier)
             elif not (earlier / CONFIGURATION).is_symlink():
-                takes_more = _serial(earlier) is not None
+                takes_more = serial_of(earlier) is not None
                 # What they have still has to reach a node: through the new one from now on.
                 for path in self._sockets().glob("*.sock"):
                     link = earlier / f"{path.name}.new"
@@ -272,38 +262,9 @@ class Nginx:
                 if takes_more:
                     signal_group(group_of(earlier), signal.SIGQUIT)
 
-    def _end_lost(self) -> None:
-        """Let nginxs whose folder somebody has removed take no more clients, and finish."""
-        for master, sockets in masters(self.folder).items():
-            if not sockets.exists():
-                with suppress(ProcessLookupError):
-                    os.kill(master, signal.SIGQUIT)
-
-    def _end(self, generation: int) -> None:
-        sockets = self.folder / f"s{generation}"
-        group = group_of(sockets)
-        master = group if group is not None and command(group) else None
-        if group is not None and (master or _serial(sockets) is not None):
-            if master:
-                os.kill(master, signal.SIGQUIT)
-            else:
-                signal_group(group, signal.SIGQUIT)
-            until = time.monotonic() + STOP_TIMEOUT_S
-            while members(group) and time.monotonic() < until:
-                time.sleep(0.05)
-
     def _last_words(self) -> str:
         lines = (self.folder / "nginx.log").read_text(errors="replace").splitlines()
         return lines[-1] if lines else "no output"
-
-
-def _serial(sockets: Path) -> str | None:
-    with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):
-        connection.settimeout(2.0)
-        connection.connect(str(sockets / CONFIGURATION))
-        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        return connection.makefile("rb").read().decode().rpartition("\r\n\r\n")[2]
-    return None
 
 
 def _remove(sockets: Path) -> None:

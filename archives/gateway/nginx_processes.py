@@ -1,10 +1,17 @@
-"""The processes of an nginx, found through the process group that its master leads."""
+"""The processes of an nginx: found through its master's process group, asked and ended."""
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import time
+from contextlib import suppress
 from pathlib import Path
 
-from archives.torchserve.processes import command, living
+from archives.torchserve.processes import command, living, signal_group
+
+CONFIGURATION = "_conf.sock"  # no node has a name that begins so
 
 
 def configuration(sockets: Path) -> Path:
@@ -59,3 +66,35 @@ def members(group: int | None) -> list[int]:
     """Processes of nginx in the group, its leader among them."""
     # A number that the system has given to others since is not nginx's.
     return [pid for pid in living(group) if "nginx" in command(pid)]
+
+
+def serial_of(sockets: Path) -> str | None:
+    """Which configuration a new connection to these sockets meets; None: nobody answers."""
+    with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):
+        connection.settimeout(2.0)
+        connection.connect(str(sockets / CONFIGURATION))
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        return connection.makefile("rb").read().decode().rpartition("\r\n\r\n")[2]
+    return None
+
+
+def finish(sockets: Path, most_s: float) -> None:
+    """Let the nginx with these sockets answer what it has, for `most_s` seconds at most."""
+    group = group_of(sockets)
+    master = group if group is not None and command(group) else None
+    if group is not None and (master or serial_of(sockets) is not None):
+        if master:
+            os.kill(master, signal.SIGQUIT)
+        else:
+            signal_group(group, signal.SIGQUIT)
+        until = time.monotonic() + most_s
+        while members(group) and time.monotonic() < until:
+            time.sleep(0.05)
+
+
+def end_lost(folder: Path) -> None:
+    """Let nginxs whose folder of sockets somebody has removed take no more clients, and finish."""
+    for master, sockets in masters(folder).items():
+        if not sockets.exists():
+            with suppress(ProcessLookupError):
+                os.kill(master, signal.SIGQUIT)

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from archives.gateway.configuration import GatewaySettings, render
-from archives.gateway.nginx import LOGS, SOCKET_PATH_MAX, Nginx
+from archives.gateway.nginx import SOCKET_PATH_MAX, Nginx
 from archives.gateway.supervisor import Supervisor, only_one
 from archives.judging.ab_report import measures
 from archives.state import tokens_and_keys
@@ -260,7 +260,7 @@ def test_logs_hold_a_keyed_hash_and_nothing_of_the_client(gateway: Behind) -> No
 
 def test_rotation_loses_no_line(gateway: Behind) -> None:
     assert gateway.supervisor
-    logs = [gateway.state / "gateway" / name for name in LOGS]
+    logs = [gateway.state / "gateway" / f"{name}.jsonl" for name in ("requests", "attempts")]
     gateway.of(gateway.ask(), "requests")  # and those before it are there
     before = len(gateway.lines("requests"))
     with load(gateway) as told:
