@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from batch import layout
+from batch import terminal
 from batch.dicom import commands as dicom_commands
 from sonode import console
 from sonode.console import UserError, say
 
 if TYPE_CHECKING:
-    from batch.dicom.beside_results import Written
     from batch.executors.local import Executor
-    from batch.report.run_summary import RunSummary
-    from batch.run import Plan
     from batch.scoring.job import Archive
 
 
@@ -143,7 +140,9 @@ def score(
         import highdicom  # noqa: F401 - is missed before anything is scored
 
     if len(archive) > 1:
-        raise typer.Exit(_one_process_each(archive, out, None if dry_run else on_finish))
+        from batch import several_archives
+
+        raise typer.Exit(several_archives.run(archive, out, None if dry_run else on_finish))
     from batch.report import notify
 
     run = partial(
@@ -224,7 +223,7 @@ def _run_one(
                     out, summary.dataset, loaded, options["explain"], console.progress
                 )
     if dry_run:
-        _show_plan(plan, as_json)
+        terminal.show_plan(plan, as_json)
         return 0, "done", {}
     facts = {"out": out, **dataclasses.asdict(summary)}
     failed = summary.by_status["failed"]
@@ -234,9 +233,9 @@ def _run_one(
     if as_json:
         say(json.dumps(facts))
     else:
-        _show(summary, out)
+        terminal.show_summary(summary, out)
         if dicom:
-            _show_dicom(written)
+            terminal.show_dicom(written)
     return (1, "failed_rows", facts) if failed else (0, "done", facts)
 
 
@@ -262,92 +261,3 @@ def _started(
         address, objects.absolute(archive), settings, workers=workers, cpus=cpus, gpus=gpus
     ) as executor:
         yield executor.archive, executor
-
-
-def _one_process_each(archives: list[str], out: str, on_finish: str | None) -> int:
-    """Run this process's command once per archive, all at once; give the largest exit code.
-
-    A process that a signal ended counts as shells count it, 128 and the signal's number. It could
-    not notify `--on-finish`; this process does.
-    """
-    import os
-    import signal
-    import subprocess
-
-    import joblib
-
-    words = iter(sys.argv[2:])  # behind `score`
-    options = [word for word in words if not (word == "--archive" and next(words))]
-    options = [word for word in options if not word.startswith("--archive=")]
-    # Cores are shared out, unless the user has done so.
-    threads = str(max(1, joblib.cpu_count() // len(archives)))
-    environment = {"SONODE_HANDLER_THREADS": threads, **os.environ}
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "sonode", "score", f"--archive={archive}", *options],
-            env=environment,
-            start_new_session=True,  # a Ctrl-C reaches each once, from here
-        )
-        for archive in archives
-    ]
-    try:
-        codes = [child.wait() for child in children]
-    except KeyboardInterrupt:
-        for child in children:
-            child.send_signal(signal.SIGINT)
-        for child in children:
-            child.wait()
-        raise
-    for archive, code in zip(archives, codes, strict=True):
-        if code < 0:
-            message = f"ended by signal {-code}"
-            print(
-                f"error: --archive {archive}: {message}; re-run the same command to resume",
-                file=sys.stderr,
-            )
-            if on_finish is not None:
-                from batch.report import notify
-
-                facts = {"out": out, "archive": archive, "message": message}
-                notify.report_end(on_finish, "error", facts)
-    return max(code if code >= 0 else 128 - code for code in codes)
-
-
-def _show(summary: RunSummary, out: str) -> None:
-    model = summary.model
-    say(f"{summary.rows} rows through {model['name']} {model['version']} on {summary.engine}")
-    for status, count in summary.by_status.items():
-        say(f"  {status:<24} {count}")
-    for code, count in summary.by_code.items():
-        say(f"    {code:<22} {count}")
-    took = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in summary.seconds.items())
-    say(f"scored now: {summary.scored}, reused from previous results: {summary.carried}")
-    say(f"{summary.images_per_second:.1f} images/s ({took})")
-    say(f"results: {out} ({summary.dataset})")
-    parts = f"{out.rstrip('/')}/{layout.ALL_PARTS}"
-    say(
-        f"to read all of them: pandas.read_parquet({out!r}), or "
-        f"polars.read_parquet({parts!r}, hive_partitioning=True)"
-    )
-
-
-def _show_dicom(written: Written) -> None:
-    say("DICOM objects, of images:")
-    for status, count in written.by_status.items():
-        say(f"  {status:<24} {count}")
-    for code, count in written.by_code.items():
-        say(f"    {code:<22} {count}")
-
-
-def _show_plan(plan: Plan, as_json: bool) -> None:
-    if as_json:
-        say(json.dumps(dataclasses.asdict(plan)))
-        return
-    say(f"{plan.rows} rows in {plan.shards} shards, date {plan.date}")
-    say(f"  shards done   {plan.shards_done}")
-    say(f"  rows done     {plan.rows_ok} scored, {plan.rows_failed} failed")
-    say(f"  to score      {plan.rows_to_score} rows")
-    if plan.rows_known:
-        say(f"  of these      {plan.rows_known} have previous scores, reused if unchanged")
-    if plan.estimated_seconds is not None:
-        say(f"  estimated     {plan.estimated_seconds / 60:.1f} min")

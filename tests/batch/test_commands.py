@@ -17,6 +17,7 @@ import pytest
 import typer
 
 import batch.commands
+from batch import several_archives
 from batch.results import schema as results
 from batch.storage import objects
 from sonode.console import UserError
@@ -260,7 +261,7 @@ def test_of_several_archives_none_ends_unheard(
     first, second = archives
     words = ["sonode", "score", "m", "--archive", first, "out", f"--archive={second}"]
     monkeypatch.setattr(sys, "argv", [*words, "--retry-failed", "--date=2026-11-22"])
-    found = batch.commands._one_process_each(archives, "out", f"cat >> {told}")
+    found = several_archives.run(archives, "out", f"cat >> {told}")
     assert found == code
     errors = capsys.readouterr().err
     if "killed" not in archives:

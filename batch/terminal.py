@@ -1,0 +1,58 @@
+"""What `sonode score` prints when it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+from batch import layout
+from sonode.console import say
+
+if TYPE_CHECKING:
+    from batch.dicom.beside_results import Written
+    from batch.report.run_summary import RunSummary
+    from batch.run import Plan
+
+
+def show_summary(summary: RunSummary, out: str) -> None:
+    """Print what a run did, and how its results are read."""
+    model = summary.model
+    say(f"{summary.rows} rows through {model['name']} {model['version']} on {summary.engine}")
+    for status, count in summary.by_status.items():
+        say(f"  {status:<24} {count}")
+    for code, count in summary.by_code.items():
+        say(f"    {code:<22} {count}")
+    took = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in summary.seconds.items())
+    say(f"scored now: {summary.scored}, reused from previous results: {summary.carried}")
+    say(f"{summary.images_per_second:.1f} images/s ({took})")
+    say(f"results: {out} ({summary.dataset})")
+    parts = f"{out.rstrip('/')}/{layout.ALL_PARTS}"
+    say(
+        f"to read all of them: pandas.read_parquet({out!r}), or "
+        f"polars.read_parquet({parts!r}, hive_partitioning=True)"
+    )
+
+
+def show_dicom(written: Written) -> None:
+    """Print how many DICOM objects were written, and why some were not."""
+    say("DICOM objects, of images:")
+    for status, count in written.by_status.items():
+        say(f"  {status:<24} {count}")
+    for code, count in written.by_code.items():
+        say(f"    {code:<22} {count}")
+
+
+def show_plan(plan: Plan, as_json: bool) -> None:
+    """Print what `--dry-run` finds, for a person or as one JSON line."""
+    if as_json:
+        say(json.dumps(dataclasses.asdict(plan)))
+        return
+    say(f"{plan.rows} rows in {plan.shards} shards, date {plan.date}")
+    say(f"  shards done   {plan.shards_done}")
+    say(f"  rows done     {plan.rows_ok} scored, {plan.rows_failed} failed")
+    say(f"  to score      {plan.rows_to_score} rows")
+    if plan.rows_known:
+        say(f"  of these      {plan.rows_known} have previous scores, reused if unchanged")
+    if plan.estimated_seconds is not None:
+        say(f"  estimated     {plan.estimated_seconds / 60:.1f} min")
