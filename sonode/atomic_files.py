@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sonode.console import UserError
+
 ABANDONED_S = 3600.0
 """Nobody has written for so long to what a kill has left; another process may write to the rest."""
 
@@ -60,6 +62,31 @@ def scratch(prefix: str) -> Iterator[Path]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_new(out: Path) -> None:
+    """Raise UserError unless the folder OUT of a command is new, or empty."""
+    if str(out).startswith("s3:"):
+        raise UserError(f"OUT {out}: give a local folder")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"OUT {out}: is not empty; give a new folder")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder that becomes `out` at the end of the block, or is removed where that fails.
+
+    Raises UserError where `out` is in use.
+    """
+    check_new(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        yield staged
+        staged.chmod(0o755)
+        os.replace(staged, out)  # noqa: PTH105 - an empty folder may be there
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sonode.atomic_files import check_new
 from sonode.console import UserError, run_sonode, say, table
 
 NAME, VERSION = "breast_us", "1.0"
@@ -60,8 +61,7 @@ def run(out_folder: str, cohort_folder: str | None, seed: int) -> None:
     from sonode.local_s3 import LocalS3, find_weed
 
     out = Path(out_folder).resolve()
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"OUT {out_folder}: is not empty; give a new folder")
+    check_new(out)
     find_java()  # before minutes of training, not after
     find_weed()
     out.mkdir(parents=True, exist_ok=True)

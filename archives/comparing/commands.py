@@ -6,18 +6,15 @@ As a part of the command line it may import `train`; nothing else in this folder
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from sonode.atomic_files import new_folder
 from sonode.console import UserError, say
 
 if TYPE_CHECKING:
@@ -74,7 +71,7 @@ def compare(
 
     limits = read(policy) if policy is not None else None
     settings: dict[str, object] = {"engine": inference_engine} if inference_engine else {}
-    with _staged(out) as staged, open_manifest(manifest, reserved=()) as checked:
+    with new_folder(out) as staged, open_manifest(manifest, reserved=()) as checked:
         found = _compare(
             *((archive_a, archive_b), settings, manifest, checked, staged),
             carry=list(dict.fromkeys(carry)),
@@ -93,23 +90,6 @@ def compare(
         say(f"report: {out / 'report.html'}")
     verdict = found["verdict"]
     raise typer.Exit(0 if verdict is None or verdict["outcome"] == "pass" else 1)
-
-
-@contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """A folder that becomes `out` at the end of the block, or is removed where that fails."""
-    if str(out).startswith("s3:"):
-        raise UserError(f"OUT {out}: give a local folder")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"OUT {out}: is not empty; give a new folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        yield staged
-        staged.chmod(0o755)
-        os.replace(staged, out)  # noqa: PTH105 - an empty folder may be there
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _compare(

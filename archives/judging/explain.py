@@ -10,9 +10,6 @@ from __future__ import annotations
 import html
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,6 +21,7 @@ from archives.gateway.logs import LogRow, Logs, seq
 from archives.judging.guards import Watch
 from archives.judging.journal_facts import JUDGED, judged_since, kind_of, last_facts, rollouts
 from archives.state.journal import Entry, Journal, fold
+from sonode.atomic_files import new_folder
 from sonode.console import UserError
 from sonode.page import page, table
 
@@ -44,18 +42,10 @@ def write(state: Path, out: Path) -> Path:
 
     Raises UserError where no rollout was started here, or `out` is in use.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"OUT {out}: is not empty; give a new folder")
-    found = explain(state)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with new_folder(out) as folder:
+        found = explain(state)
         (folder / "explain.json").write_text(json.dumps(found, indent=1) + "\n")
         (folder / "explain.html").write_text(render(found))
-        folder.chmod(0o755)
-        os.replace(folder, out)  # noqa: PTH105 - an empty folder may be there
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return out / "explain.html"
 
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from archives.nodes.stores import deliver, is_other, no_space, unpacked_bytes
+from archives.nodes.stores import deliver, is_other, no_space
 from archives.state.journal import Release
 from archives.torchserve.key_file import Keys, Kind, ask
 from archives.torchserve.worker_cores import Plan, plan
@@ -190,8 +190,8 @@ class Node:
         It would fill the disk with what it can, and leave that there at each try until it is
         restarted.
         """
-        needed = unpacked_bytes(self.settings.store / release.file)
-        if why := no_space(self.settings.run_dir, needed, f"{release.version} needs"):
+        archive = self.settings.store / release.file
+        if why := no_space(self.settings.run_dir, archive, release.version):
             raise UserError(
                 f"node {self.name}: {why}: free disk space there (a restart of its TorchServe "
                 "removes what it could not unpack)"

@@ -13,6 +13,8 @@ from archives.state.journal import Release
 from sonode.atomic_files import beside, remove_abandoned, sync
 from sonode.console import UserError
 
+SPARE_BYTES = 32_000_000  # what a service may write beside its unpacked archive
+
 
 def deliver(release: Release, source: Path, store: Path, node: str) -> None:
     """Copy the release's archive into the store of a node, if it is not there, in one step.
@@ -40,7 +42,7 @@ def deliver(release: Release, source: Path, store: Path, node: str) -> None:
         ) from error
 
 
-def unpacked_bytes(archive: Path) -> int:
+def _unpacked_bytes(archive: Path) -> int:
     """What its files take on a disk; of what is no archive, its own size."""
     try:
         with zipfile.ZipFile(archive) as packed:
@@ -49,12 +51,16 @@ def unpacked_bytes(archive: Path) -> int:
         return archive.stat().st_size
 
 
-def no_space(folder: Path, needed: int, what: str) -> str:
-    """Why `needed` bytes do not fit on the folder's disk; empty: they do. `what`: "2.0 needs"."""
+def no_space(folder: Path, archive: Path, what: str) -> str:
+    """Why the archive cannot be unpacked and started in the folder; empty: it can.
+
+    `what` names it in that text.
+    """
     free = shutil.disk_usage(folder).free
+    needed = _unpacked_bytes(archive) + SPARE_BYTES
     if free >= needed:
         return ""
-    return f"{folder} has {free / 1e6:.0f} MB free, but {what} {needed / 1e6:.0f} MB"
+    return f"{folder} has {free / 1e6:.0f} MB free, but {what} needs {needed / 1e6:.0f} MB"
 
 
 def is_other(release: Release, path: Path) -> bool:

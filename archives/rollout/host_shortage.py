@@ -14,9 +14,6 @@ from pathlib import Path
 
 import httpx
 
-from archives.nodes import stores
-
-SPARE_BYTES = 32_000_000  # what a service may write beside its archive
 SHORT_OF = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE),
     *(errno.ENFILE, errno.EADDRINUSE),
@@ -43,12 +40,6 @@ def lack(text: str) -> str:
     """What the machine lacked, as a text names it; empty: nothing."""
     found = LACK.search(text)
     return found[0] if found else ""
-
-
-def no_space(archive: Path, folder: Path) -> str:
-    """Why the archive cannot be unpacked in the folder; empty: it can."""
-    # Unpacked, and zipped again for its digest.
-    return stores.no_space(folder, 2 * stores.unpacked_bytes(archive) + SPARE_BYTES, "needs")
 
 
 def refused_for(answer: httpx.Response) -> str:

@@ -15,6 +15,7 @@ import httpx
 
 from archives.gateway.logs import last_applied
 from archives.nodes.nodes import Node, NoWorkerError, OtherBytesError
+from archives.nodes.stores import no_space
 from archives.rollout import host_shortage
 from archives.state.journal import Release
 from archives.torchserve.key_file import ask
@@ -73,7 +74,7 @@ def verify(archive: Path) -> None:
 
 def _check_space(archive: Path) -> None:
     """Raise UserError where the archive cannot be unpacked here."""
-    if why := host_shortage.no_space(archive, Path(tempfile.gettempdir())):
+    if why := no_space(Path(tempfile.gettempdir()), archive, archive.name):
         raise UserError(f"verify: {why}: free disk space, or set TMPDIR")
 
 
@@ -120,7 +121,8 @@ def register_and_prove(node: Node, model: str, release: Release, tolerance: floa
         failed = error
     lacks = lacks or logs.lack()
     if not lacks and failed.guard == "register":
-        lacks = host_shortage.no_space(node.archives / release.file, node.settings.run_dir)
+        archive = node.archives / release.file
+        lacks = no_space(node.settings.run_dir, archive, release.version)
     if lacks:
         raise UserError(f"{failed.reason}; the cause is its machine ({lacks}): fix that")
     raise failed

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
+from sonode.atomic_files import check_new
 from sonode.console import UserError
 from train import pages
 from train.evidence.measures import Json
@@ -53,8 +54,7 @@ def run(evidence: Path, out: Path, external: Path | None) -> None:
     Raises:
         UserError: `out` is in use, no evaluation where one is named, or two of different networks.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"OUT {out}: is not empty; give a new folder")
+    check_new(out)
     metrics = _read(evidence / "metrics.json", "OUT of `sonode evaluate`")
     if "model" not in metrics["about"] or not isinstance(metrics["about"]["model"], dict):
         raise UserError(f"EVIDENCE {evidence}: is not of a network; give OUT of `sonode evaluate`")

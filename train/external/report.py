@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from model_def.checkpoint import whole_folder
+from sonode.atomic_files import check_new
 from sonode.console import UserError, say, table
 from train import pages
 from train.evidence import plots
@@ -64,8 +65,7 @@ def run(
         UserError: `out` is in use, a cohort shares images or patients with the training's, and as
             `predict` and `evaluate`.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"OUT {out}: is not empty; give a new folder")
+    check_new(out)
     cohorts = {}
     for name, folder in others.items():  # the cheapest refusals first
         say(f"{name}: {folder}")

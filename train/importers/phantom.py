@@ -25,7 +25,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import expit
 
 from model_def.preprocessing import Pixels, RoI
-from sonode.console import UserError, progress
+from sonode.atomic_files import check_new
+from sonode.console import progress
 from train.importers.labelimg import write_voc
 
 Field = npt.NDArray[np.float64]
@@ -168,8 +169,7 @@ def write_phantom(out: Path, n_patients: int, seed: int) -> None:
     Raises:
         UserError: `out` already holds something.
     """
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"OUT {out}: is not empty; give a new folder")
+    check_new(out)
     (out / "images").mkdir(parents=True)
     (out / "annotations").mkdir()
     with ThreadPoolExecutor(joblib.cpu_count()) as pool:

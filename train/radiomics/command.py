@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model_def.preprocessing import Pixels, Preprocessing, crop
+from sonode.atomic_files import check_new
 from sonode.console import UserError, progress, say
 from train.cohorts.cohort import ROI_COLUMNS, Cohort, load_cohort, read_image
 from train.cohorts.describe import table_one
@@ -114,8 +115,7 @@ def run(
             `cohort_features` and `fit`.
     """
     require()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"OUT {out}: is not empty; give a new folder")
+    check_new(out)
     known = None if reuse is None else _read_features(reuse)
     cohort = load_cohort(cohort_folder)
     started = time.monotonic()

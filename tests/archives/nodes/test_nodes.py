@@ -128,8 +128,8 @@ def test_torchserve_is_not_asked_to_unpack_what_its_disk_cannot_hold(
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("weights", bytes(3_000_000))
     two = release("2.0", archive.read_bytes())
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2_900_000))
-    with pytest.raises(UserError, match=r"^node a: .* has 3 MB free, but 2\.0 needs 3 MB: free"):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=34_900_000))
+    with pytest.raises(UserError, match=r"^node a: .* has 35 MB free, but 2\.0 needs 35 MB: free"):
         node.register("m", two)
     assert not [it for it in standin.asked if it.startswith("POST")]
     standin.versions["2.0"] = 1
