@@ -188,7 +188,7 @@ class Nginx:
         """
         moved = rotation.move(self.folder, limit, kept)
         if moved or rotation.missing(self.folder):
-            self._signal(signal.SIGUSR1)  # open them anew
+            self._signal(signal.SIGUSR1)  # opens new ones
         return moved
 
     def drain(self, render: Render) -> None:

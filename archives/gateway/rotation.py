@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 LOGS = ("requests.jsonl", "attempts.jsonl", "error.log")
-"""What nginx writes to, and opens anew at a signal."""
+"""What nginx writes to, and opens again at a signal."""
 LOG_BYTES = 100_000_000
 LOGS_KEPT = 20  # of each log, besides the one that is written
 

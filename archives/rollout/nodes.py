@@ -148,12 +148,12 @@ def golden_difference(node: Node, model: str, release: Release, tolerance: float
             except httpx.ReadTimeout as error:
                 if is_there(node):
                     reason = f"{where}: no answer within {GOLDEN_TIMEOUT_S:g} s"
-                    raise Failed("goldens", reason) from error
+                    raise Failed("golden", reason) from error
                 raise
             if answer.status_code == httpx.codes.NOT_FOUND:
                 raise httpx.RemoteProtocolError(f"{where}: the node has restarted")
             if answer.status_code != 200:
-                raise Failed("goldens", f"{where}: answered {answer.status_code}")
+                raise Failed("golden", f"{where}: answered {answer.status_code}")
             try:
                 result = answer.json()
                 loaded = str(result["model"]["sha256"])
@@ -168,12 +168,12 @@ def golden_difference(node: Node, model: str, release: Release, tolerance: float
                     for head, expected in example["probabilities"].items()
                 }
             except (ValueError, KeyError, TypeError) as error:
-                raise Refused("goldens", f"{where}: its answer is not a sonode result") from error
+                raise Refused("golden", f"{where}: its answer is not a sonode result") from error
             differences += by_head.values()
             for head, difference in by_head.items():
                 if not difference <= tolerance:  # nor NaN
                     raise Refused(
-                        "goldens",
+                        "golden",
                         f"{where}, head {head}: probability differs by {difference:.2g}; the limit "
                         f"is {tolerance:g}",
                     )

@@ -197,7 +197,7 @@ def _unit(
     found = compare_head(name, b, a, primary, how.resamples, how.seed, unit=unit)
     column, rates = f"{name}_threshold", {}
     if len(a) and all(column in frame for frame in (a, b)):
-        rows_N = paired_sets(name, a, b, None, told=False)["all"]
+        rows_N = paired_sets(name, a, b, None, report=False)["all"]
         paired = paired_rates(
             a[rows_N],
             read_score(a, name)[0][rows_N] == 1,

@@ -96,7 +96,7 @@ def compare_head(
         UserError: the two disagree about the truth.
     """
     found = []
-    for on, rows_N in paired_sets(score, one, two, primary, told=unit == "image").items():
+    for on, rows_N in paired_sets(score, one, two, primary, report=unit == "image").items():
         label_N, score_N = (its[rows_N] for its in read_score(one, score))
         rival_N = read_score(two, score)[1][rows_N]
         code_N = unit_codes(one[rows_N], unit)
@@ -142,11 +142,11 @@ def paired_sets(
     two: pd.DataFrame,
     primary: tuple[str, str] | None,
     *,
-    told: bool = True,
+    report: bool = True,
 ) -> dict[str, Bools]:
     """The rows that both have truth and score of, and those in the primary set: see `compare_head`.
 
-    `told`: whether rows that are left out are reported.
+    `report`: whether rows that are left out are reported.
     """
     (label_N, score_N), (other_N, rival_N) = (read_score(frame, score) for frame in (one, two))
     lacking_N = np.stack([np.isnan(label_N), np.isnan(other_N)])
@@ -155,7 +155,7 @@ def paired_sets(
             f"{score}: the two predictions disagree about the truth; run the evaluations again"
         )
     alone = int((lacking_N[0] != lacking_N[1]).sum())
-    if alone and told:
+    if alone and report:
         say(f"{score}: {alone} rows have a truth in one of the two alone: not compared")
     known_N = ~(lacking_N.any(axis=0) | np.isnan(score_N) | np.isnan(rival_N))
     sets = {"all": known_N}

@@ -92,7 +92,7 @@ def versus(
             )
             if score != name:
                 continue
-            for on, rows_N in paired_sets(score, one, two, primary, told=False).items():
+            for on, rows_N in paired_sets(score, one, two, primary, report=False).items():
                 scores = [read_score(frame, score)[1][rows_N] for frame in (one, two)]
                 truth_N = read_score(one, score)[0][rows_N] == 1
                 for point, pair in _shared_points(*(its.get(name, {}) for its in points)).items():

@@ -118,7 +118,7 @@ class TrainCLI(LightningCLI):
         )
         self.kept = best if self.settings.keep == "loss" else latest
         self.csv = CSVLogger(run, name="", version="csv")
-        # Of a training alone: a logger of `test` would begin the files anew.
+        # Of a training alone: a logger of `test` would overwrite its files.
         loggers = (
             [self.csv, TensorBoardLogger(run, name="", version="tensorboard")]
             if self.subcommand == "fit"

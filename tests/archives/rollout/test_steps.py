@@ -256,7 +256,7 @@ def test_killed_after_each_entry_and_started_again(site, nodes, archives, monkey
 @pytest.mark.parametrize(
     ("worse", "guard", "at"),
     [(broken, "errors", "shadow"), (wrong, "flips of malignancy", "shadow"),
-     (off_the_goldens, "goldens", "register"), (dies_of_goldens, "goldens", "register")],
+     (off_the_goldens, "golden", "register"), (dies_of_goldens, "golden", "register")],
 )  # fmt: skip
 def test_a_bad_version_goes_back_before_a_client_meets_it(site, nodes, archives, worse, guard, at):
     nodes.worse = worse
@@ -331,7 +331,7 @@ def test_what_went_back_is_not_repeated_by_the_same_command(site, nodes, archive
     with pytest.raises(UserError) as refused:
         roll_out(site, archives["2.0"])
     assert re.match(
-        r"NEW 2\.0\.mar: was rolled back here \(goldens: node a, .*\); .* `sonode rollout allow`",
+        r"NEW 2\.0\.mar: was rolled back here \(golden: node a, .*\); .* `sonode rollout allow`",
         str(refused.value),
     )
     assert len(site.entries()) == before
