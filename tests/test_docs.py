@@ -15,6 +15,7 @@ from archives.judging.rollout_policy import read_policy
 from archives.nodes.nodes import read_nodes
 from archives.torchserve.java import claim_ports
 from tests.command_line import ROOT, sonode
+from tests.conftest import TRUNK
 
 README = (ROOT / "README.md").read_text()
 STEPS = (ROOT / "docs" / "get-started.md").read_text()
@@ -43,7 +44,12 @@ def run(command: list[str] | str, cwd: Path, *, ending: int = 0) -> str:
     return done.stdout
 
 
-SMALL = ["--trainer.max_epochs=1", "--model.preprocessing.size=32", "--data.augmentation.size=32"]
+SMALL = [
+    f"--model.architecture={TRUNK}",
+    "--trainer.max_epochs=1",
+    "--model.preprocessing.size=32",
+    "--data.augmentation.size=32",
+]
 
 
 def small(line: str, cwd: Path) -> str:
@@ -181,6 +187,15 @@ def test_each_link_of_the_readme_and_each_file_that_a_page_names_exists() -> Non
     built = ("docs/_build/", "docs/reference/")
     missing = {name for name in (*links, *files) if not (ROOT / name).exists()}
     assert missing - {*built} == set()
+
+
+def test_each_folder_says_where_to_start() -> None:
+    for folder in ("sonode", "model_def", "handlers", "train", "archives", "batch"):
+        for init in (ROOT / folder).rglob("__init__.py"):
+            (names,) = re.findall(r"Start at ((?:`\w+`[ ,]*(?:and |or )?)+)", init.read_text())
+            for name in re.findall(r"\w+(?=`)", names):
+                there = [init.parent / name, init.parent / f"{name}.py"]
+                assert any(it.exists() for it in there) or f"def {name}" in init.read_text(), init
 
 
 def test_the_reference_is_of_the_code() -> None:

@@ -183,12 +183,12 @@ def test_explanations_asks_for_every_head(
 
 
 def test_equal_numbers_under_openvino(
-    checkpoint_folder: Path,
+    resnet_folder: Path,
     studies: list[tuple[bytes, tuple[int, int, int, int]]],
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("openvino")
-    network, card = checkpoint.load(checkpoint_folder)
+    network, card = checkpoint.load(resnet_folder)
     with torch.no_grad():
         network.heads.weight.div_(8)  # logits as a trained network has them
     checkpoint.save(tmp_path / "checkpoint", network, card)

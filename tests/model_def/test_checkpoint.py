@@ -63,7 +63,7 @@ def test_an_interrupted_replacement_keeps_the_old_one(
         (lambda card: card["heads"][0].update(threshold=1.5), r"field `heads\.0\.threshold`"),
         (lambda card: card["heads"].reverse(), "list parents first"),
         (lambda card: card.pop("architecture"), "field `architecture`"),
-        (lambda card: card["heads"].pop(), "does not fit a resnet18"),
+        (lambda card: card["heads"].pop(), "does not fit a test_resnet"),
         (lambda card: card.update(architecture="resnet34"), "does not fit a resnet34"),
         (
             lambda card: card.update(architecture="resnet19"),

@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 from tests.command_line import sonode
+from tests.conftest import TRUNK
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 # Under split seed 4 every part of the 14 patients has both classes of both labels.
 SMALL = [
+    f"--model.architecture={TRUNK}",
     *("--model.preprocessing.size=32", "--trainer.precision=32-true"),
     *("--data.batch_size=8", "--data.split_seed=4"),
 ]

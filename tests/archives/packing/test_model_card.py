@@ -42,7 +42,7 @@ def test_what_nobody_wrote_is_marked_and_what_is_known_is_there(card: ModelCard)
         "trained on a synthetic cohort and is not for patients",
         "- It was not evaluated on another cohort.",
         "- alnm: its results are never marked as uncertain (trained by an earlier version).",
-        "resnet18 at 64 x 64 pixels, the box widened by 10% a side",
+        "test_resnet at 64 x 64 pixels, the box widened by 10% a side",
         "Not measured here on patients kept aside: pack it with `--evidence`",
     ):
         assert said in page

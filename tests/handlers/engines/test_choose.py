@@ -46,16 +46,16 @@ def made(name: str, folder: Path) -> Engine:
 
 
 @pytest.fixture(scope="module", params=["eager", "openvino", "openvino-fp32", "autocast"])
-def engine(request: pytest.FixtureRequest, checkpoint_folder: Path) -> Iterator[Engine]:
+def engine(request: pytest.FixtureRequest, resnet_folder: Path) -> Iterator[Engine]:
     if request.param.startswith("openvino"):
         pytest.importorskip("openvino")
-    yield made(request.param, checkpoint_folder)
+    yield made(request.param, resnet_folder)
 
 
 @pytest.fixture(scope="module")
-def reference(checkpoint_folder: Path, crops: torch.Tensor) -> Forward:
+def reference(resnet_folder: Path, crops: torch.Tensor) -> Forward:
     """Logits and features in float32, straight from the network."""
-    network, card = load(checkpoint_folder)
+    network, card = load(resnet_folder)
     with torch.no_grad():
         return Forward(*network(normalise(crops, card.preprocessing)))
 
@@ -91,7 +91,7 @@ def test_threads_may_call_it_at_once(engine: Engine, crops: torch.Tensor) -> Non
 
 
 def test_openvino_is_called_once_before_several_threads_may_call_it(
-    checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+    resnet_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two threads at once in the first call of a process hung it now and then."""
     from handlers.engines.openvino_engine import OpenVINOEngine
@@ -104,7 +104,7 @@ def test_openvino_is_called_once_before_several_threads_may_call_it(
         return forward(self, crops_BSS)
 
     monkeypatch.setattr(OpenVINOEngine, "forward", watched)
-    made("openvino-fp32", checkpoint_folder)
+    made("openvino-fp32", resnet_folder)
     assert threads == [threading.get_ident()]
 
 
@@ -122,14 +122,14 @@ def test_openvino_names_what_it_lacks() -> None:
 
 @pytest.mark.parametrize(("device", "tf32"), [("cuda", False), ("cpu", True)])
 def test_float32_is_not_tf32_on_a_gpu(
-    device: str, tf32: bool, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+    device: str, tf32: bool, resnet_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     monkeypatch.setattr(
         choose, "EagerEngine", lambda *_: found.append(torch.backends.cudnn.allow_tf32)
     )
-    network, card = load(checkpoint_folder)
+    network, card = load(resnet_folder)
     choose.build("eager", network, card.preprocessing, torch.device(device), SETTINGS)
     assert found == [tf32]
 
@@ -156,11 +156,11 @@ def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "needs"), [("openvino", r"sonode\[cpu\]"), ("cuda", "no CUDA device")]
 )
 def test_an_engine_that_cannot_run_names_what_it_needs(
-    name: EngineName, needs: str, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+    name: EngineName, needs: str, resnet_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(EngineUnavailable, match=f"engine {name}: .*{needs}"):
-        made(name, checkpoint_folder)
+        made(name, resnet_folder)
 
 
 def test_the_next_engine_is_taken_only_where_one_is_named(

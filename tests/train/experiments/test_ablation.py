@@ -11,6 +11,7 @@ import yaml
 from model_def.checkpoint import read_card
 from sonode.console import UserError
 from tests.command_line import run_here
+from tests.conftest import TRUNK
 from train.cohorts.cohort import Cohort
 from train.cohorts.split import part_of
 from train.experiments import ablation
@@ -19,7 +20,7 @@ from train.fitting.datamodule import CohortData
 
 SETTINGS = {
     "trainer": {"max_epochs": 1, "precision": "32-true"},
-    "model": {"architecture": "resnet18", "preprocessing": {"size": 32}, "learning_rate": 1e-3},
+    "model": {"architecture": TRUNK, "preprocessing": {"size": 32}, "learning_rate": 1e-3},
     "data": {"batch_size": 8, "split_seed": 4},
 }
 

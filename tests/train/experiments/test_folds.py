@@ -8,6 +8,7 @@ import torch
 from model_def.checkpoint import read_card
 from model_def.heads import probabilities
 from tests.command_line import sonode
+from tests.conftest import TRUNK
 from tests.train.running import CONFIGS
 from train.cohorts.cohort import Cohort
 from train.cohorts.folds import folds_of
@@ -19,8 +20,9 @@ from train.fitting.pooled import read_held_out
 def run(cohort: Cohort, out: Path, *more: str) -> tuple[int, str]:
     done = sonode(
         *("train", "folds", "--config", CONFIGS / "pretrain.yaml", "--data.cohort", cohort.folder),
-        *("--out", out, "--model.preprocessing.size=32", "--trainer.precision=32-true"),
-        *("--data.batch_size=8", "--data.folds=2", "--trainer.max_epochs=1", *more),
+        *("--out", out, f"--model.architecture={TRUNK}", "--model.preprocessing.size=32"),
+        *("--trainer.precision=32-true", "--data.batch_size=8"),
+        *("--data.folds=2", "--trainer.max_epochs=1", *more),
     )
     return done.returncode, done.stdout + done.stderr
 

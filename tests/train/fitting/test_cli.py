@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 
 from model_def import checkpoint
 from sonode.console import UserError
+from tests.conftest import TRUNK
 from tests.train.running import CONFIGS, arguments, command, train, train_alone
 from train.cohorts.cohort import Cohort, write_cohort
 from train.fitting import resume
@@ -50,7 +51,7 @@ def test_logs_and_the_images_of_the_split_are_kept(trained: Path, phantom: Cohor
 
 def test_the_card_says_what_a_reviewer_asks(trained: Path, phantom: Cohort) -> None:
     card = checkpoint.read_card(trained / "checkpoint")
-    assert card.architecture == "resnet18"
+    assert card.architecture == TRUNK
     assert [head.name for head in card.heads] == ["malignancy", "alnm"]
     assert (card.preprocessing.size, card.preprocessing.context) == (32, 0.2)
     for head in card.heads:  # two patients validate

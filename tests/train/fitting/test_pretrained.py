@@ -66,9 +66,9 @@ def test_a_state_dict_of_torchvision(tmp_path: Path, resnet: torch.nn.Module, ki
     assert torch.equal(network.heads.weight, before)
 
 
-def test_the_weights_of_a_checkpoint(checkpoint_folder: Path) -> None:
+def test_the_weights_of_a_checkpoint(resnet_folder: Path) -> None:
     network = Network("resnet18", 5)
-    load_trunk(network, "resnet18", str(checkpoint_folder / "weights.safetensors"), FACTS)
+    load_trunk(network, "resnet18", str(resnet_folder / "weights.safetensors"), FACTS)
     other = Network("resnet18", 5)
     other.trunk.load_state_dict(network.trunk.state_dict())
     assert not torch.equal(network.trunk[0].weight, Network("resnet18", 5).trunk[0].weight)
