@@ -1,1 +1,5 @@
-"""A manifest in object storage -> scored Parquet, through an archive."""
+"""A manifest in object storage -> scored Parquet, through an archive.
+
+Start at `run`; `layout` names every path below OUT, `commands` is `sonode score`. Imports `sonode`,
+and reaches a network through `archives.packing` alone.
+"""

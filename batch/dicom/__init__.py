@@ -1,5 +1,6 @@
 """Scored DICOM images as DICOM objects, and their way to a PACS.
 
-Of each image three objects are made (`objects`): a Comprehensive SR, a Secondary Capture, and a
-presentation state that draws the box on the original. Needs the extra `dicom`.
+Start at `beside_results`. Of each image three objects are made (`objects`): a Comprehensive SR, a
+Secondary Capture, and a presentation state that draws the box on the original. Needs the extra
+`dicom`.
 """
