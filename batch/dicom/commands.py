@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from datetime import datetime
 
 import typer
 
@@ -77,4 +78,78 @@ def push(
             file=sys.stderr,
         )
     if done.by_status[pushing.REFUSED] or done.by_status[pushing.IMAGE_UNKNOWN]:
+        raise typer.Exit(1)
+
+
+@dicom.command()
+def pull(
+    out: str = typer.Argument(help="Folder for images and manifest; path or s3:// URI."),
+    *,
+    source: str = typer.Option(
+        ..., "--from", help="The PACS: URL of its DICOMweb service, or AETITLE@HOST:PORT for C-GET."
+    ),
+    since: datetime = typer.Option(formats=["%Y-%m-%d"], help="The first day of the studies."),
+    modality: str = typer.Option("US", help="Modality of the images."),
+    boxes: str | None = typer.Option(
+        None, help="RoIs: a CSV or Parquet table, or a folder of LabelImg's XML files."
+    ),
+    connections: int = typer.Option(2, help="Connections to the PACS at once, 1 to 16."),
+    plain: bool = typer.Option(
+        False,
+        "--plain",
+        help="Without TLS: DIMSE, and http:// beyond this machine, in a network of your own.",
+    ),
+    title: str = typer.Option("SONODE", help="The AE title that sonode calls itself by DIMSE."),
+    as_json: bool = typer.Option(False, "--json", help="Print the outcome as one JSON line."),
+) -> None:
+    """Pull the images that OUT lacks from a PACS, and write a manifest for `sonode score`.
+
+    RoIs are those that an SR or a presentation state of the study draws, or --boxes. Credentials as
+    `sonode dicom push` has them. Exit code 1: the PACS refused objects; 75: no answer. Re-run for
+    the rest.
+    """
+    import dicomweb_client  # noqa: F401 - named where the extra is missing
+    import pynetdicom  # noqa: F401
+
+    from batch.dicom.pulling import pull as pulling
+    from batch.storage import uris
+
+    settings = pulling.Settings(
+        source=source,
+        out=uris.argument(out),
+        since=since.date(),
+        modality=modality,
+        boxes=boxes and uris.argument(boxes),
+        connections=connections,
+        title=title,
+        plain=plain,
+    )
+    done = pulling.pull(settings, console.progress)
+    if as_json:
+        say(json.dumps(dataclasses.asdict(done)))
+    else:
+        say(f"studies: {done.studies}, images pulled now: {done.pulled}")
+        for status, count in done.by_status.items():
+            say(f"  {status:<24} {count}")
+        if done.manifest is not None:
+            say(f"{done.manifest}: {done.rows} rows")
+        for title_, counts in (
+            ("RoI from", done.roi_sources),
+            ("without RoI:", done.without_roi),
+            ("boxes not used:", done.boxes_not_used),
+        ):
+            for name, count in counts.items():
+                say(f"  {f'{title_} {name}':<40} {count}")
+        if done.unknown_images:
+            say(f"  {'boxes of images not met':<40} {done.unknown_images}")
+    for reason, count in done.refusals.items():
+        print(f"the PACS refused {count} objects ({reason}); re-run to ask again", file=sys.stderr)
+    if done.stopped is not None:
+        print(
+            f"the PACS does not answer as it should ({done.stopped}); what it gave is kept, and "
+            "the manifest is written when all is there; re-run the same command for the rest",
+            file=sys.stderr,
+        )
+        raise typer.Exit(TRY_AGAIN)
+    if done.refusals:
         raise typer.Exit(1)

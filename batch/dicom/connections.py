@@ -35,7 +35,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _MAX_TITLE = 16  # PS3.5, 6.2: of an AE
 
 # They quote UIDs, and what was sent.
-for _name in ("dicomweb_client", "urllib3", "pynetdicom"):
+for _name in ("dicomweb_client", "retrying", "urllib3", "pynetdicom"):
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 
 

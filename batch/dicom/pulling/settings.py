@@ -1,0 +1,43 @@
+"""What a pull is asked for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date
+
+from batch.dicom.connections import OUR_TITLE
+from sonode.console import UserError
+
+DRAWING = {"SR": "sr", "PR": "pr"}
+"""Modalities of what draws boxes, and what the manifest calls the boxes of each."""
+_MODALITY = re.compile(r"[A-Z0-9_ ]{1,16}")  # PS3.5, 6.2: CS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What to pull, from where."""
+
+    source: str
+    """As `connections.address` reads it."""
+    out: str
+    since: date
+    """The first StudyDate."""
+    modality: str = "US"
+    boxes: str | None = None
+    """A table or folder of the user's boxes: `given_boxes`."""
+    connections: int = 2
+    """At once, from 1 to 16."""
+    title: str = OUR_TITLE
+    """The AE title to call as, for DIMSE."""
+    plain: bool = False
+    """Without TLS."""
+    waits_s: tuple[float, ...] = (1.0, 5.0, 15.0)
+    """Before a question is put again that the PACS did not answer."""
+
+    def __post_init__(self) -> None:
+        """Raise UserError for what is out of range; the others are checked where they are read."""
+        if not 1 <= self.connections <= 16:
+            raise UserError(f"--connections {self.connections}: give 1 to 16")
+        if not _MODALITY.fullmatch(self.modality) or self.modality in DRAWING:
+            raise UserError("--modality: not one of images; give a modality as DICOM has it, as US")

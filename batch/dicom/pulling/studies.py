@@ -1,0 +1,163 @@
+"""Completes study by study what OUT lacks of what the PACS names.
+
+Each connection works on one study at a time, and is of one thread. An object is written before its
+ledger: whenever a pull is killed, the next one asks for no object again that is in OUT.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from batch.dicom.connections import NoAnswer
+from batch.dicom.destination import Refused
+from batch.dicom.pulling import files, ledger
+from batch.dicom.pulling.ledger import Entries, Entry
+from batch.dicom.pulling.origin import Named, Origin
+from batch.dicom.pulling.settings import DRAWING, Settings
+from batch.storage import objects
+
+T = TypeVar("T")
+_WRITE_EACH = 32  # objects between two writes of a ledger
+
+
+@dataclass(kw_only=True)
+class Study:
+    """What became of the objects that the PACS names of a study."""
+
+    named: list[Named]
+    entries: Entries
+    pulled: int = 0
+    stopped: str | None = None
+
+
+class Puller:
+    """Pulls with a connection for each thread."""
+
+    def __init__(self, settings: Settings, opened: Callable[[], Origin]) -> None:
+        self._settings, self._opened = settings, opened
+        self._modalities = {settings.modality, *DRAWING}
+        self._end = threading.Event()
+        self._own = threading.local()
+        self._origins: list[Origin] = []
+
+    def run(self, progress: Callable[..., Iterator[Any]]) -> Iterator[tuple[str, Study]]:
+        """Complete each study in the order of their UIDs. Raises NoAnswer, and as `pull`."""
+        since, modality = self._settings.since, self._settings.modality
+        pool = ThreadPoolExecutor(self._settings.connections)
+        try:
+            asked = pool.submit(self._ask, lambda it: it.studies(since, modality))
+            studies = sorted(set(asked.result()))
+            works = [pool.submit(self._study, study) for study in studies]
+            found = ((study, it.result()) for study, it in zip(studies, works, strict=True))
+            yield from progress(found, total=max(1, len(studies)), what="studies")
+        finally:
+            self._end.set()  # where something was raised, no thread goes on
+            pool.shutdown(cancel_futures=True)
+            for origin in self._origins:
+                origin.close()
+
+    def _study(self, study: str) -> Study:
+        """Complete a study; once one was stopped, none is begun."""
+        its = Study(named=[], entries={})
+        if self._end.is_set():
+            return its
+        try:
+            its.named = self._ask(lambda it: it.objects(study, self._modalities))
+            its.entries, etag = ledger.read(self._settings.out, study)
+            self._complete(study, its, etag)
+        except NoAnswer as error:
+            self._end.set()
+            its.stopped = str(error)
+        return its
+
+    def _complete(self, study: str, its: Study, etag: str | None) -> None:
+        out = self._settings.out
+        lacking = [it for it in its.named if not ledger.is_done(its.entries.get(it.it.instance))]
+        if not lacking:
+            return
+        there = {
+            uri.rpartition("/")[2]
+            for uri in objects.list_files(objects.join(out, ledger.study_folder(study)))
+        }
+        unwritten = 0
+        try:
+            for it in lacking:
+                if self._end.is_set():
+                    return
+                its.entries[it.it.instance] = self._entry(it, its, there)
+                unwritten += 1
+                if unwritten == _WRITE_EACH:
+                    its.entries, etag = ledger.write(out, study, its.entries, etag)
+                    unwritten = 0
+        finally:  # also where the PACS stops answering
+            if unwritten:
+                its.entries, _ = ledger.write(out, study, its.entries, etag)
+
+    def _entry(self, named: Named, its: Study, there: Collection[str]) -> Entry:
+        """Pull an object, unless it is `there`; give its entry."""
+        study, series, uid = named.it
+        name = ledger.object_name(study, uid)
+        uri = objects.join(self._settings.out, name)
+        is_there = name.rpartition("/")[2] in there
+        try:
+            data = objects.read(uri).data if is_there else self._fetch(named)
+            facts = files.facts(data, named.it)
+            modality = named.modality or facts.modality
+            if source := DRAWING.get(modality):
+                drawings = files.drawings(data)
+                boxes = [
+                    {"instance": it.instance, "frame": it.frame}
+                    | dict(zip(("x_min", "y_min", "x_max", "y_max"), it.box, strict=True))
+                    for it in drawings.boxes
+                ]
+                more = {"not_boxes": drawings.not_boxes, "by_sonode": drawings.by_sonode}
+                return ledger.new(uid, series, ledger.READ, source=source, boxes=boxes, **more)
+        except Refused as refusal:
+            return ledger.new(uid, series, ledger.REFUSED, message=str(refusal))
+        if not facts.is_image or modality != self._settings.modality:
+            return ledger.new(uid, series, ledger.NO_IMAGE)
+        if not is_there:
+            objects.write(uri, data)
+            its.pulled += 1
+        return ledger.new(
+            *(uid, series, ledger.PULLED),
+            etag=objects.etag_of(uri),
+            frames=facts.frames,
+            width=facts.width,
+            height=facts.height,
+            device=facts.device,
+        )
+
+    def _fetch(self, named: Named) -> bytes:
+        """Take an object. Raises Refused, also where the PACS answers everything but this twice."""
+        try:
+            return self._origin().fetch(named)
+        except NoAnswer:
+            self._ask(lambda it: it.objects(named.it.study, self._modalities))
+        try:
+            return self._origin().fetch(named)
+        except NoAnswer as error:
+            self._ask(lambda it: it.objects(named.it.study, self._modalities))
+            raise Refused(f"no answer to this object ({error})") from None
+
+    def _ask(self, question: Callable[[Origin], T]) -> T:
+        """Put a question, again after each wait."""
+        for wait_s in self._settings.waits_s:
+            try:
+                return question(self._origin())
+            except NoAnswer:
+                if self._end.wait(wait_s):
+                    raise
+        return question(self._origin())
+
+    def _origin(self) -> Origin:
+        """This thread's connection."""
+        found: Origin | None = getattr(self._own, "origin", None)
+        if found is None:
+            found = self._own.origin = self._opened()
+            self._origins.append(found)
+        return found
