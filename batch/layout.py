@@ -8,6 +8,8 @@
         part-INDEX-KEY-ROW-KIND.dcm             an object: with the patient's name and id
     _pushed/PACS/date=YYYY-MM-DD/model=NAME-VERSION/
         part-INDEX-KEY.parquet                  what became of those objects at a PACS
+    _units/date=YYYY-MM-DD/model=NAME-VERSION/
+        lesion_id.parquet, study_id.parquet, ...    a row for each lesion, study, patient
     _runs/date=YYYY-MM-DD/model=NAME-VERSION/
         started.json                            which run owns the folder of results of that name
         run.json, report.html                   written last: the run is complete
@@ -24,6 +26,7 @@ PARTITIONS = ("date", "model")  # columns that readers add, from the names of th
 RUNS = "_runs"
 DICOM = "_dicom"
 PUSHED = "_pushed"
+UNITS = "_units"
 COLUMN_TYPES = f"{RUNS}/columns.arrow"
 STORE_CHECK = f"{RUNS}/store-check"
 ALL_PARTS = "date=*/*/*.parquet"  # Polars does not pass over folders with a `_`
@@ -42,6 +45,11 @@ def part(partition: str, index: int, key: str) -> str:
 def is_part(uri: str) -> bool:
     """Whether a file of a folder of results holds results."""
     return uri.endswith(".parquet")
+
+
+def units(partition: str, column: str) -> str:
+    """The scores per lesion, study or patient: of the rows that share a value of the column."""
+    return f"{UNITS}/{partition}/{column}.parquet"
 
 
 def heat_map(key: str, head: str) -> str:

@@ -143,6 +143,7 @@ def score(
                 "seconds": job.seconds,
             },
             manifest.rows,
+            manifest.schema.names,
         )
 
 

@@ -22,6 +22,8 @@ TYPES = {
     **dict.fromkeys(ROI_COLUMNS, pa.float64()),
 }
 """Of columns that hold no value; all others are text then."""
+UNITS = ("lesion_id", "study_id", "study_uid", "patient_id", "patient_key")
+"""Columns that say which rows are of one lesion, study or patient."""
 _ASKED = ("image_uri", "frame", "roi", *ROI_COLUMNS)
 _EXACT = 2.0**53
 
@@ -51,6 +53,9 @@ def schema_problems(schema: pa.Schema, reserved: Collection[str]) -> Iterator[st
         yield f"column 'etag' holds {schema.field('etag').type}; write it as string"
     if "frame" in names and not is_number(schema.field("frame").type, or_null=True):
         yield f"column 'frame' holds {schema.field('frame').type}; write it as an integer"
+    for name in UNITS:
+        if name in names and pa.types.is_nested(schema.field(name).type):
+            yield f"column {name!r} holds {schema.field(name).type}; write one id in each row"
     yield from _roi_schema_problems(schema)
 
 

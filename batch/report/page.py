@@ -48,6 +48,7 @@ def render(summary: RunSummary, reference: Mapping[str, Sequence[int]]) -> str:
             for head, counts in summary.scores.items()
         ),
         _GIVEN if any(summary.given.values()) else "",
+        *_units(summary),
         "<h2>Drift</h2>",
         _drift(summary),
         "<h2>Failures</h2>",
@@ -59,6 +60,27 @@ def render(summary: RunSummary, reference: Mapping[str, Sequence[int]]) -> str:
     ]
     title = f"{model['name']} {model['version']}, {summary.date}"
     return page(title, body)
+
+
+def _units(summary: RunSummary) -> list[str]:
+    """How many lesions, studies and patients there are; nothing where no column says which."""
+    if not summary.units:
+        return []
+    rows = [
+        (
+            column,
+            f"{told['units']:,}",
+            f"{told['units_with_failed_images']:,}",
+            f"{told['rows_without_id']:,}",
+        )
+        for column, told in summary.units.items()
+    ]
+    return [
+        "<h2>Lesions, studies, patients</h2>",
+        table(("by", "number", "with failed images", "rows without id"), rows),
+        '<p class="note">A file for each of these columns has the mean and the maximum of every '
+        "head over the images that were scored.</p>",
+    ]
 
 
 def _histogram(what: str, counts: Sequence[int], reference: Sequence[int] | None, rows: int) -> str:

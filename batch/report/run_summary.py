@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +50,6 @@ class RunSummary:
     started: str
     """UTC, ISO 8601; of this run."""
     finished: str
+    units: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By column of the manifest, the file with a row for each lesion, study or patient: how many
+    there are, how many have failed images, and how many rows have no id; see `units.told`."""

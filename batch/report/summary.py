@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -19,7 +19,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, NonNegativeInt
 
 from batch import layout
-from batch.report import drift
+from batch.manifest.checks import UNITS
+from batch.report import drift, units
 from batch.report import page as report
 from batch.report.drift import BINS
 from batch.report.run_summary import RunSummary
@@ -43,8 +44,11 @@ class _RunBefore(BaseModel):
     scores: dict[str, Annotated[list[NonNegativeInt], Field(min_length=BINS, max_length=BINS)]]
 
 
-def write(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> RunSummary:
-    """Count what the parts hold, write the report and then run.json beside it.
+def write(
+    job: Job, parts: Sequence[str], run: dict[str, Any], rows: int, columns: Collection[str]
+) -> RunSummary:
+    """Count what the parts hold, write units and report, and then run.json; `columns` are the
+    manifest's.
 
     Raises UserError where they cannot be written.
     """
@@ -52,7 +56,7 @@ def write(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> Run
     while True:
         with job.writing():
             etag = _etag(uri)
-            summary = _counted(job, parts, run, rows)
+            summary = _counted(job, parts, run, rows, columns)
             # Before run.json, which says that all is there; of two runs, the one that writes last
             # has counted last.
             html = report.render(summary, job.archive.score_reference)
@@ -72,13 +76,19 @@ def count(part_uri: str) -> Counter[str]:
     return counts + Counter({results.NOT_REACHED: codes.count(results.NOT_REACHED)})
 
 
-def _counted(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> RunSummary:
+def _counted(
+    job: Job, parts: Sequence[str], run: dict[str, Any], rows: int, columns: Collection[str]
+) -> RunSummary:
     by_status = {results.OK: 0, results.FAILED: 0}
     by_code: Counter[str] = Counter()
     scores = {head: [0] * drift.BINS for head in job.archive.heads}
-    for part in parts:
-        names = ["status", "code", *(f"{head}_probability" for head in scores)]
+    names = ["status", "code", *(f"{head}_probability" for head in scores)]
+    names += units.columns_of(columns, job.archive.heads)
+    kinds = [units.Unit(it, columns, job.archive.heads) for it in UNITS if it in columns]
+    for part in sorted(parts):  # in the manifest's order, whatever came first
         found = read_columns(objects.join(job.out, part), names)
+        for kind in kinds:
+            kind.add(found)
         for status, number in Counter(found["status"].to_pylist()).items():
             by_status[status] += number
         by_code.update(code for code in found["code"].to_pylist() if code is not None)
@@ -98,9 +108,16 @@ def _counted(job: Job, parts: Sequence[str], run: dict[str, Any], rows: int) -> 
         parts=len(parts),
         dataset=job.partition,
         versions=_versions(),
+        units={kind.unit: _write_units(job, kind) for kind in kinds},
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         **run,
     )
+
+
+def _write_units(job: Job, kind: units.Unit) -> dict[str, Any]:
+    table, name = kind.table(), layout.units(job.partition, kind.unit)
+    job.write(name, units.encoded(table, job.archive.given))
+    return units.told(kind, table, name)
 
 
 def _drift(job: Job, scores: Mapping[str, Sequence[int]]) -> dict[str, dict[str, dict[str, float]]]:

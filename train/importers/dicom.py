@@ -69,7 +69,7 @@ def import_dicom(
     draft = rows.draft
     draft.left_out.files("DICOM files cannot be read", folder.damaged)
     others = [path for path in folder.others if not path.samefile(table)]
-    draft.left_out.files("files are not DICOM", others)
+    draft.left_out.files("files are no DICOM image and draw no box", others)
     if folder.not_boxes:
         draft.note("drawings enclose nothing and are no boxes", folder.not_boxes)
     if elsewhere := sum(len(its) for it, its in folder.boxes.items() if it not in folder.images):

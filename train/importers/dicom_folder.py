@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pydicom
+from pydicom import uid
 from pydicom.dataset import Dataset
 
 from model_def.images.dicom.file import is_dicom
@@ -92,7 +93,7 @@ class DicomFolder:
     """How many drawings enclose nothing."""
     damaged: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
-    """Files that are no DICOM."""
+    """Files that are no image and draw no box."""
 
 
 def read_folder(source: Path) -> DicomFolder:
@@ -113,15 +114,27 @@ def read_folder(source: Path) -> DicomFolder:
                 found.images[str(header.get("SOPInstanceUID") or "")].append(
                     _instance(path, header)
                 )
-            else:
-                drawings = dicom_rois.read(pydicom.dcmread(path, force=True))
-                lines += drawings.not_boxes
-                for drawn in drawings.boxes:
-                    if drawn not in found.boxes[drawn.instance]:
-                        found.boxes[drawn.instance].append(drawn)
+                continue
+            whole = pydicom.dcmread(path, force=True)
+            if _is_cut_image(whole):
+                found.damaged.append(path)
+                continue
+            drawings = dicom_rois.read(whole)
+            lines += drawings.not_boxes
+            if not drawings.boxes and not drawings.by_sonode:
+                found.others.append(path)
+            for drawn in drawings.boxes:
+                if drawn not in found.boxes[drawn.instance]:
+                    found.boxes[drawn.instance].append(drawn)
         except Exception:  # pydicom raises many types on damaged files
             found.damaged.append(path)
     return DicomFolder(found.images, found.boxes, lines, found.damaged, found.others)
+
+
+def _is_cut_image(whole: Dataset) -> bool:
+    """Whether a data set that has no pixels should have some, or ends before it says what it is."""
+    kind = str(whole.get("SOPClassUID") or "")
+    return "Image Storage" in uid.UID(kind).name or not (kind or "DirectoryRecordSequence" in whole)
 
 
 def _instance(path: Path, header: Dataset) -> Instance:

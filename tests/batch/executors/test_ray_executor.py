@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import batch.run
+from batch import layout
 from batch.executors.ray_executor import RayExecutor, connected
 from batch.executors.ray_worker import Worker, portable
 from batch.scoring.fetching import Limits
@@ -79,7 +80,12 @@ def night(tmp_path: Path) -> Callable[..., Night]:
     def make(special: dict[int, bytes], folder: str = str(tmp_path)) -> Night:
         images = [special.get(row, b"p=0.%02d" % row) for row in range(ROWS)]
         uris = put_images(folder, *images)
-        columns = {"study_id": [f"s{row}" for row in range(ROWS)], "image_uri": uris}
+        ids = {
+            "study_id": [f"s{row}" for row in range(ROWS)],
+            "lesion_id": [f"l{row % 7}" for row in range(ROWS)],
+            "patient_id": ["p"] * ROWS,
+        }
+        columns = {**ids, "image_uri": uris}
         manifest = put_table(objects.join(folder, "m.parquet"), columns)
         return Night(folder, tmp_path, manifest, objects.join(folder, "out"))
 
@@ -132,6 +138,9 @@ def assert_the_same(night: Night, out: str) -> None:
                 row[f"{head}_heatmap"] = objects.read(uri).data
     assert found == expected
     assert len(found) == ROWS
+    for name in ("lesion_id", "study_id", "patient_id"):
+        one, other = (objects.join(it, layout.units(PLACE, name)) for it in (night.out, out))
+        assert objects.read(one).data == objects.read(other).data
     names = [
         [
             uri.removeprefix(place)

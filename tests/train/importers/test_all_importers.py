@@ -99,7 +99,7 @@ def test_busi_drops_an_image_whose_mask_is_damaged(
     (busi / "benign" / "benign (1)_mask_1.png").write_text("no image")
     with pytest.raises(UserError, match="1 faults") as caught:
         import_busi(busi, tmp_path / "out")
-    assert caught.value.details == ["benign (1).png, roi: benign (1)_mask_1.png: {UNSUPPORTED}"]
+    assert caught.value.details == [f"benign (1).png, roi: benign (1)_mask_1.png: {UNSUPPORTED}"]
     cohort = import_busi(busi, tmp_path / "out", drop_faulty=True)
     assert cohort.table["malignant"].tolist() == [False, True]
     said = capsys.readouterr().out
@@ -152,7 +152,7 @@ def test_the_fault_of_an_image_is_not_reported_for_the_next(busi: Path, tmp_path
     (busi / "benign" / "benign (10)_mask_1.png").write_text("no image")
     with pytest.raises(UserError) as caught:
         import_busi(busi, tmp_path / "out")
-    assert caught.value.details == ["benign (10).png, roi: benign (10)_mask_1.png: {UNSUPPORTED}"]
+    assert caught.value.details == [f"benign (10).png, roi: benign (10)_mask_1.png: {UNSUPPORTED}"]
     table = import_busi(busi, tmp_path / "out", drop_faulty=True).table
     assert table["lesion_id"].tolist() == ["busi_benign_1", "busi_benign_1_1", "busi_malignant_1"]
     # Without the damaged one it is skipped as a whole, and its masks are nobody else's.
