@@ -82,7 +82,10 @@ def inspect(
     cohort = training.get("cohort", {})
     say(f"{facts['file']}: {facts['name']} {facts['version']}, {facts['bytes']} bytes")
     say(f"sha256      {facts['sha256']}")
-    say(f"network     {card['architecture']}, heads {', '.join(h['name'] for h in card['heads'])}")
+    members = card.get("members", 1)  # cards of earlier versions have one
+    several = f"{members} x " if members > 1 else ""
+    names = ", ".join(head["name"] for head in card["heads"])
+    say(f"network     {several}{card['architecture']}, heads {names}")
     for head in card["heads"]:
         counts = training.get("labels", {}).get(head["name"], {})
         say(

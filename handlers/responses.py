@@ -67,7 +67,8 @@ def scored(
     """The outcome of a row with its scores by head name; a categorical head has no threshold.
 
     `given` says what must be positive for a head's probability to mean anything, null for nothing.
-    `uncertain` and `label_set` are null where the card has no bounds for the head.
+    `uncertain` and `label_set` are null where the card has no bounds for the head, `spread` where
+    there is one network alone.
     """
     return Outcome(
         200,
@@ -77,6 +78,7 @@ def scored(
             "heads": {
                 head.name: {
                     "probability": scores[head.name].probability,
+                    "spread": scores[head.name].spread,
                     "label": scores[head.name].label,
                     "given": head.given,
                     "uncertain": scores[head.name].uncertain,

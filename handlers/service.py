@@ -250,15 +250,19 @@ class ScoringService:
         forward: Forward,
         explained: Sequence[Mapping[str, Heatmap] | RowError],
     ) -> list[Outcome]:
-        """Calibrated probabilities, labels, coherence and the distance of each row."""
+        """Calibrated probabilities, labels, coherence, spread and distance of each row."""
         card = self.card
         probability_BL = heads.probabilities(forward.logits_BL, card.heads, card.hierarchy)
+        spreads: list[list[float] | None] = [None] * len(prepared)
+        if card.members > 1:
+            logits_MBL = self.attributor.network.member_logits(forward.features_BChw).cpu()
+            spreads = heads.spread(logits_MBL, card.heads, card.hierarchy).tolist()
         unlike: list[float | None] = [None] * len(prepared)
         if self.distance is not None:
             unlike = self.distance.scores(average(forward.features_BChw)).tolist()
         outcomes = []
-        rows = zip(prepared, probability_BL.tolist(), explained, unlike, strict=True)
-        for item, probability_L, maps, distance in rows:
+        rows = zip(prepared, probability_BL.tolist(), spreads, explained, unlike, strict=True)
+        for item, probability_L, spread_L, maps, distance in rows:
             if not np.isfinite(probability_L).all():
                 failure = InferenceFailed(
                     "model output is NaN or infinite; check the archive with "
@@ -269,7 +273,7 @@ class ScoringService:
             if isinstance(maps, RowError):
                 outcomes.append(responses.failed(maps))
                 continue
-            scores = heads.read(probability_L, card.heads)
+            scores = heads.read(probability_L, card.heads, spread_L)
             found = responses.scored(self.model, item.roi, card.heads, scores, item.warnings, maps)
             outcomes.append(responses.with_distance(found, distance, card.out_of_distribution))
         return outcomes

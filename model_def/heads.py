@@ -2,7 +2,8 @@
 
 The one place to add a head: a `HeadSpec` in the training configuration, no code.
 
-Shapes in names: B batch, K heads, L logits: one for a binary head, one per label for a categorical.
+Shapes in names: B batch, M members, K heads, L logits: one for a binary head, one per label for a
+categorical.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ class Score(NamedTuple):
     """Probability of every label of a categorical head."""
     label_set: tuple[str, ...] | None = None
     """The labels that the image may have, see `LabelSets`; None where the card has no bounds."""
+    spread: float | None = None
+    """How far the members disagree, see `spread`: of `probability`; None of one network alone."""
 
     @property
     def uncertain(self) -> bool | None:
@@ -173,6 +176,18 @@ def probabilities(
     return torch.cat([found[head.name] for head in heads], dim=1)
 
 
+def spread(
+    logits_MBL: torch.Tensor, heads: Sequence[HeadSpec], hierarchy: Hierarchy
+) -> torch.Tensor:
+    """Standard deviation (divisor M - 1) of the members' probabilities, float64 (B, L).
+
+    Of probabilities, not of logits: a reader knows what .05 is of a probability, and members whose
+    logits are 6 and 9 say the same of an image. Each is calibrated as the mean is.
+    """
+    found = [probabilities(logits_BL, heads, hierarchy) for logits_BL in logits_MBL]
+    return torch.stack(found).std(dim=0)
+
+
 def deciding(
     logits_L: torch.Tensor, heads: Sequence[HeadSpec], hierarchy: Hierarchy
 ) -> dict[str, str]:
@@ -201,8 +216,12 @@ def is_positive(head: HeadSpec, probability: float) -> bool:
     return probability > head.threshold
 
 
-def read(probability_L: Sequence[float], heads: Sequence[HeadSpec]) -> dict[str, Score]:
-    """What each head says, from one row of `probabilities`.
+def read(
+    probability_L: Sequence[float],
+    heads: Sequence[HeadSpec],
+    spread_L: Sequence[float] | None = None,
+) -> dict[str, Score]:
+    """What each head says, from one row of `probabilities`, and of `spread` with several members.
 
     A categorical head gives its most probable label (of equal ones the first).
     """
@@ -218,7 +237,11 @@ def read(probability_L: Sequence[float], heads: Sequence[HeadSpec]) -> dict[str,
             distribution = dict(zip(head.labels, (1 - own[0], own[0]), strict=True))
             score = Score(own[0], head.labels[is_positive(head, own[0])], None)
         within = None if head.label_sets is None else head.label_sets.holds(distribution)
-        scores[head.name] = score._replace(label_set=within)
+        apart = None
+        if spread_L is not None:
+            place = head.labels.index(score.label) if head.categorical else 0
+            apart = spread_L[slices[head.name]][place]
+        scores[head.name] = score._replace(label_set=within, spread=apart)
     return scores
 
 

@@ -19,37 +19,45 @@ from archives.packing.pack import pack
 from handlers.errors import ExplanationFailed
 from handlers.explain.attribution import Attributor
 from model_def import checkpoint
-from model_def.network import Network
+from model_def.network import Network, joined
 from model_def.preprocessing import normalise
 from tests.command_line import sonode
 from train.cohorts.cohort import Cohort
 
 HEADS = ("malignancy", "alnm")
-TRUNKS = ("tf_efficientnet_lite0", "test_convnext")
+TRUNKS = (("tf_efficientnet_lite0", 1), ("test_convnext", 1), ("test_convnext", 3))
+"""With how many members."""
 
 
-@pytest.fixture(scope="module", params=TRUNKS)
+@pytest.fixture(scope="module", params=TRUNKS, ids=lambda its: f"{its[1]}-{its[0]}")
 def archive(
     request: pytest.FixtureRequest,
     card: checkpoint.ModelCard,
     once: Callable[[str, Callable[[Path], object]], Path],
 ) -> Path:
     """An archive with random weights and features as a trained network has them."""
+    architecture, members = request.param
+    name = f"{architecture}-{members}"
 
-    def make(folder: Path) -> None:
-        torch.manual_seed(2)
-        network = Network(request.param, 2)
+    def one() -> Network:
+        network = Network(architecture, 2)
         shades = torch.linspace(0.2, 1, 8)[:, None, None]
         crops_BSS = (torch.rand(8, 64, 64) * shades * 255).to(torch.uint8)
         with torch.no_grad():
             for _ in range(20):  # else each layer's values are far from what the next one expects
                 network(normalise(crops_BSS, card.preprocessing))
             network.heads.weight.mul_(4)
-        changed = card.model_copy(update={"architecture": request.param})
-        checkpoint.save(folder / "checkpoint", network, changed)
-        pack(folder / "checkpoint", request.param, "1.0", folder)
+        return network
 
-    return once(request.param, make) / f"{request.param}-1.0.mar"
+    def make(folder: Path) -> None:
+        torch.manual_seed(2)
+        networks = [one() for _ in range(members)]
+        network = networks[0] if members == 1 else joined(architecture, networks)
+        changed = card.model_copy(update={"architecture": architecture, "members": members})
+        checkpoint.save(folder / "checkpoint", network, changed)
+        pack(folder / "checkpoint", name, "1.0", folder)
+
+    return once(name, make) / f"{name}-1.0.mar"
 
 
 @pytest.fixture(scope="module")
@@ -57,38 +65,68 @@ def rows(phantom: Cohort) -> list[dict[str, object]]:
     return [{"image": phantom.image_path(i).read_bytes(), "explain": "gradcam"} for i in range(4)]
 
 
-def scored(archive: Path, rows: list[dict[str, object]], engine: str) -> tuple[Any, Any, float]:
-    """Probabilities and Grad-CAM peaks, by row and head; what the engine allows."""
+Scored = tuple[Any, Any, Any, float]
+
+
+def scored(archive: Path, rows: list[dict[str, object]], engine: str) -> Scored:
+    """Probabilities, Grad-CAM peaks and spreads by row and head; what the engine allows."""
     with load_archive(archive, {"engine": engine, "fallback": [], "threads": 1}) as loaded:
         bodies = [outcome.body for outcome in loaded.score(rows)]
         tolerance = loaded.service.engine.tolerance
     scores = [[it["heads"][head]["probability"] for head in HEADS] for it in bodies]
     peaks = [[it["heatmaps"][head]["max"] for head in HEADS] for it in bodies]
-    return np.array(scores), np.array(peaks), tolerance
+    spreads = [[it["heads"][head]["spread"] for head in HEADS] for it in bodies]
+    return np.array(scores), np.array(peaks), np.array(spreads, float), tolerance
 
 
 @pytest.fixture(scope="module")
-def eager(archive: Path, rows: list[dict[str, object]]) -> tuple[Any, Any, float]:
+def eager(archive: Path, rows: list[dict[str, object]]) -> Scored:
     return scored(archive, rows, "eager")
 
 
 def test_auto_serves_it_as_plain_torch_does(
-    archive: Path, rows: list[dict[str, object]], eager: tuple[Any, Any, float]
+    archive: Path, rows: list[dict[str, object]], eager: Scored
 ) -> None:
     """Its golden examples hold, and scores and heat maps are those of plain torch."""
-    scores, peaks, tolerance = scored(archive, rows, "auto")
+    scores, peaks, spreads, tolerance = scored(archive, rows, "auto")
     assert tolerance == 1e-3  # float32
     assert np.abs(scores - eager[0]).max() <= tolerance
     assert eager[0].std(axis=0).max() > 2 * tolerance  # an exchange of rows would show
     assert eager[1].max() > 0
     assert np.abs(peaks - eager[1]).max() <= 1e-3 * eager[1].max()
+    np.testing.assert_allclose(spreads, eager[2], atol=2 * tolerance)  # NaN of one network alone
+
+
+def test_members_say_how_far_apart_they_are(
+    archive: Path, rows: list[dict[str, object]], eager: Scored
+) -> None:
+    with load_archive(archive, {"threads": 1}) as loaded:
+        card, service = loaded.service.card, loaded.service
+        prepared = [service.preprocess(row, {}) for row in rows]
+        with torch.inference_mode():
+            features_BChw = service.inference(prepared).features_BChw
+    if card.members == 1:
+        assert np.isnan(eager[2]).all()
+        return
+    # Each member by itself, with a third of the channels and of the weight.
+    network = service.attributor.network
+    weights = network.heads.weight.detach().chunk(3, dim=1)
+    logits = [
+        features.mean(dim=(2, 3)) @ (3 * weight).T + bias
+        for features, weight, bias in zip(
+            features_BChw.chunk(3, dim=1), weights, network.member_bias_ML, strict=True
+        )
+    ]
+    expected = torch.stack(logits).sigmoid().std(dim=0).numpy()
+    np.testing.assert_allclose(eager[2], expected, atol=1e-5)
+    assert expected.min() > 1e-3
 
 
 def test_bfloat16_is_within_its_tolerance_or_refused(
-    archive: Path, rows: list[dict[str, object]], eager: tuple[Any, Any, float]
+    archive: Path, rows: list[dict[str, object]], eager: Scored
 ) -> None:
     try:
-        scores, _, tolerance = scored(archive, rows, "openvino")
+        scores, _, _, tolerance = scored(archive, rows, "openvino")
     except ArchiveError as error:
         assert re.search(r"golden .* the limit is 0\.01; choose a float32 engine", str(error))
     else:

@@ -143,6 +143,9 @@ def _training(card: Json) -> Iterator[str]:
         f"{card['architecture']} at {size} x {size} pixels, the box widened by "
         f"{facts['context']:.0%} a side, heads {card['hierarchy']}."
     )
+    if (members := card.get("members", 1)) > 1:
+        seeds = ", ".join(map(str, card["training"].get("seeds", ["not stated"])))
+        yield f"The mean logit of {members} such networks, which differ by their seeds: {seeds}."
     yield ""
     for key, value in card["training"].items():
         if isinstance(value, (str, int, float)):

@@ -186,6 +186,8 @@ def _show(path: Path, body: Mapping[str, Any]) -> None:
         probability = f"{100 * score['probability']:.1f} %"
         if given := score.get("given"):  # older archives do not have it
             probability += f", given {given}"
+        if (spread := score.get("spread")) is not None:
+            probability += f", members' SD {100 * spread:.1f} %"
         limit = "most probable" if threshold is None else f"above {100 * threshold:.1f} %"
         label = score["label"] + (", uncertain" if score.get("uncertain") else "")
         rows.append((head, probability, label, limit))

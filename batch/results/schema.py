@@ -29,7 +29,13 @@ NOT_REACHED = "not_reached"  # the code of a row before whose turn the run ended
 STAGES = ("fetch", "preprocess", "inference")
 """What a row goes through, and may fail in."""
 
-LATER = ("_uncertain", "_label_set", "out_of_distribution", "out_of_distribution_distance")
+LATER = (
+    "_spread",
+    "_uncertain",
+    "_label_set",
+    "out_of_distribution",
+    "out_of_distribution_distance",
+)
 """How columns end that parts of earlier versions lack; there they are null."""
 
 Row = dict[str, Any]
@@ -48,6 +54,7 @@ def fields(heads: Mapping[str, Sequence[str]], *, with_heatmaps: bool) -> list[p
     for head, labels in heads.items():
         columns += [
             pa.field(f"{head}_probability", pa.float64()),
+            pa.field(f"{head}_spread", pa.float64()),
             pa.field(f"{head}_label", pa.string()),
             pa.field(f"{head}_threshold", pa.float64()),
             pa.field(f"{head}_uncertain", pa.bool_()),
@@ -91,6 +98,7 @@ def scored(body: Mapping[str, Any], *, etag: str, heatmap_uris: Mapping[str, str
         row["out_of_distribution_distance"] = found["distance"]
     for head, result in body["heads"].items():
         row[f"{head}_probability"] = result["probability"]
+        row[f"{head}_spread"] = result.get("spread")  # older archives have none
         row[f"{head}_label"] = result["label"]
         row[f"{head}_threshold"] = result["threshold"]
         row[f"{head}_uncertain"] = result.get("uncertain")  # older archives have none

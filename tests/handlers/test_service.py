@@ -92,6 +92,7 @@ def test_probability_label_and_coherence_follow_from_the_logits(
     scored, undefined = service.score([{"image": encode(frame)}] * 2)
     assert scored.body["heads"]["malignancy"] == {
         "probability": pytest.approx(0.2689414213699951),
+        "spread": None,
         "label": "benign",
         "given": None,
         "uncertain": None,

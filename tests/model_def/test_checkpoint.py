@@ -35,6 +35,18 @@ def test_saving_again_replaces_and_gives_the_same_bytes(folder: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
 
 
+def test_a_card_of_an_earlier_version_is_of_one_network(folder: Path) -> None:
+    path = folder / "model.json"
+    facts = json.loads(path.read_text())
+    assert facts.pop("members") == 1
+    path.write_text(json.dumps(facts))
+    network, card = checkpoint.load(folder)
+    assert (card.members, network.members) == (1, 1)
+    path.write_text(json.dumps({**facts, "members": 2}))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        checkpoint.load(folder)
+
+
 @pytest.mark.parametrize("interrupted", [1, 2])  # setting the old one aside; moving the new one in
 def test_an_interrupted_replacement_keeps_the_old_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch, interrupted: int

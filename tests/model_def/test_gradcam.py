@@ -4,7 +4,7 @@ import torch
 from captum.attr import LayerGradCam
 
 from model_def.gradcam import grad_cam
-from model_def.network import Network
+from model_def.network import Network, joined
 
 
 def test_grad_cam_by_hand() -> None:
@@ -32,6 +32,30 @@ def test_grad_cam_equals_captum(architecture: str) -> None:
             assert np.abs(ours - expected[index, 0].detach().numpy()).max() < 1e-5
             peak = max(peak, ours.max())
     assert peak > 0.001
+
+
+def test_of_members_it_is_the_mean_of_their_maps_before_the_relu() -> None:
+    """By Captum: of the mean logit, and of each member alone."""
+    torch.manual_seed(4)
+    members = [Network("resnet18", 2).eval() for _ in range(3)]
+    network = joined("resnet18", members)
+    image = torch.rand(1, 3, 96, 96)
+    _, features = network(image)
+
+    def captums(one: Network, *, relu: bool) -> torch.Tensor:
+        class Logit(torch.nn.Module):
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                return one(images)[0]
+
+        method = LayerGradCam(Logit(), one.trunk)
+        return method.attribute(image, target=1, relu_attributions=relu)[0, 0].detach()
+
+    ours = torch.from_numpy(grad_cam(features[0].detach(), network.heads.weight[1].detach()))
+    assert ours.max() > 0.001
+    torch.testing.assert_close(ours, captums(network, relu=True), rtol=1e-4, atol=1e-6)
+    signed_Mhw = torch.stack([captums(one, relu=False) for one in members])
+    torch.testing.assert_close(ours, signed_Mhw.mean(dim=0).clamp(min=0), rtol=1e-4, atol=1e-6)
+    assert (signed_Mhw < 0).any()  # else a mean of rectified maps would be the same
 
 
 def test_a_cell_of_a_resnet_looks_left_of_and_above_its_own_middle() -> None:

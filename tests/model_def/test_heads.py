@@ -16,6 +16,7 @@ from model_def.heads import (
     logit_slices,
     probabilities,
     read,
+    spread,
 )
 
 
@@ -41,6 +42,21 @@ def test_a_chain_multiplies_down() -> None:
     found = probabilities(torch.tensor([[LN3, 0.0, LN3]]), CHAIN, "chain")
     expected = torch.tensor([[0.75, 0.375, 0.28125]], dtype=torch.float64)
     torch.testing.assert_close(found, expected)
+
+
+def test_spread_is_the_standard_deviation_of_the_members_probabilities() -> None:
+    heads = (head("a"), head("b", "a"), SUBTYPE)
+    logits = torch.tensor([[[LN3, 0.0, 0, 0, LN3]], [[0.0, LN3, 0, 0, 0]]])  # of two members
+    found = spread(logits, heads, "chain")
+    # a: .75, .5; b: .75 x .5, .5 x .75; tn: .75 x 3/5, .5 x 1/3. Of x and y: abs(x - y) / 2 ** .5.
+    assert found.dtype == torch.float64
+    expected = torch.tensor([0.25, 0.0, 0.15 - 0.5 / 3, 0.15 - 0.5 / 3, 0.45 - 0.5 / 3]).abs()
+    torch.testing.assert_close(found[0], expected.double() / math.sqrt(2))
+    own = read([0.625, 0.375, 0.1, 0.1, 0.425], heads, found[0].tolist())
+    assert own["a"].spread == pytest.approx(0.25 / math.sqrt(2))
+    assert own["subtype"].label == "tn"
+    assert own["subtype"].spread == found[0, 4].item()  # of the label that it gives
+    assert read([0.625], heads[:1])["a"].spread is None
 
 
 def test_which_logit_decides_under_a_max_constraint() -> None:

@@ -1,5 +1,7 @@
 """Whether label sets and the out-of-distribution flag keep what the model card promises.
 
+And, of several members, whether their spread tells wrong results from right ones.
+
 Every share is the mean over patients of the share of a patient's images: what the card promises is
 about an image of a new patient.
 """
@@ -19,7 +21,7 @@ from train.statistics.bootstrap import bootstrap
 
 
 def measure_uncertainty(predictions: Predictions, how: Resampling) -> Json | None:
-    """Coverage, uncertain results and flags on these rows; None where the card knows of neither."""
+    """Coverage, uncertain results, flags and spread on these rows; None where there is none."""
     heads, frame = predictions.heads, predictions.frame
     card = predictions.about.get("model")
     limit = card.get("out_of_distribution") if isinstance(card, dict) else None  # forests have none
@@ -28,7 +30,12 @@ def measure_uncertainty(predictions: Predictions, how: Resampling) -> Json | Non
         for head in heads
         if head.label_sets is not None
     }
-    if not found and limit is None:
+    spreads = {
+        head.name: _of_spread(head, heads, frame, how)
+        for head in heads
+        if f"{head.name}_spread" in frame
+    }
+    if not found and not spreads and limit is None:
         return None
     flag = None
     if limit is not None:
@@ -36,7 +43,7 @@ def measure_uncertainty(predictions: Predictions, how: Resampling) -> Json | Non
         if limit["limit"] is not None:
             flagged = frame["out_of_distribution"].to_numpy(bool)
             flag["flagged"] = _share(flagged, frame["patient_id"], "no row", how)
-    return {"heads": found, "out_of_distribution": flag}
+    return {"heads": found, "spread": spreads, "out_of_distribution": flag}
 
 
 def _of_head(
@@ -76,6 +83,48 @@ def _of_head(
         else {
             "all": _auc(head, rows, how),
             "certain": _auc(head, rows[~uncertain_N], how),
+        },
+    }
+
+
+def _of_spread(
+    head: HeadSpec, heads: Sequence[HeadSpec], frame: pd.DataFrame, how: Resampling
+) -> Json:
+    """ROC AUC of wrong labels, by three scores that should be higher where the label is wrong.
+
+    The spread of the members; how near the probability is to the threshold, which one network knows
+    alone (of a categorical head: how small that of its label is); and whether the result is
+    uncertain. All on the rows that the probability speaks of.
+    """
+    sets = head.label_sets
+    rows = frame[_spoken_of(head, head.given if sets is None else sets.given, heads, frame)]
+    truth = rows[f"{head.name}_truth"]
+    if head.categorical:
+        columns = [f"{head.name}_probability_{label}" for label in head.labels]
+        p_NL = rows[columns].to_numpy(np.float64)
+        wrong_N = np.asarray(head.labels, object)[p_NL.argmax(axis=1)] != truth.to_numpy(object)
+        near_N = -p_NL.max(axis=1)
+    else:
+        p_N = rows[f"{head.name}_probability"].to_numpy(np.float64)
+        wrong_N = (p_N > head.threshold) != truth.to_numpy(bool)
+        near_N = -np.abs(p_N - head.threshold)
+    spread_N = rows[f"{head.name}_spread"].to_numpy(np.float64)
+    scores = {"spread": spread_N, "near_threshold": near_N}
+    if f"{head.name}_uncertain" in rows:
+        scores["uncertain"] = rows[f"{head.name}_uncertain"].to_numpy(np.float64)
+    patient_N, reason = rows["patient_id"].to_numpy(object), "all right, or all wrong"
+    return {
+        "rows": len(rows),
+        "wrong": int(wrong_N.sum()),
+        "median": {
+            name: float(np.median(spread_N[of_N])) if of_N.any() else None
+            for name, of_N in (("right", ~wrong_N), ("wrong", wrong_N))
+        },
+        "roc_auc_of_wrong": {
+            name: as_json(
+                bootstrap({"": roc_auc}, wrong_N, score_N, patient_N, **vars(how))[""], reason
+            )
+            for name, score_N in scores.items()
         },
     }
 

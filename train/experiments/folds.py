@@ -277,7 +277,12 @@ def _pooled(cli: Planned, work: _Work) -> tuple[Predictions, torch.Tensor, Poole
     limit = limit_of(distance_N, patient_N)
     pooled = calibrated(model, data, logits_NL, labels_NK, rows.tolist(), limit)
     frame = with_answers(
-        facts_of(data.cohort, rows), labels_NK, logits_NL, pooled.heads, model.hierarchy
+        facts_of(data.cohort, rows),
+        labels_NK,
+        logits_NL,
+        pooled.heads,
+        model.hierarchy,
+        logits_MNL if len(work.seeds) > 1 else None,
     ).assign(**{FOLD: work.fold_N[rows]})
     if limit.limit is not None:
         frame = frame.assign(

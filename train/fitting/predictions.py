@@ -24,6 +24,7 @@ from model_def.heads import (
     logit_slices,
     probabilities,
     read,
+    spread,
 )
 from model_def.network import Network, average
 from model_def.preprocessing import Pixels, Preprocessing, normalise
@@ -52,7 +53,8 @@ class Predictions:
     further columns that name no patient (see `carried_columns`); of a binary head NAME_truth
     (nullable boolean) and NAME_probability (float64); of a categorical one NAME_truth (nullable
     text) and NAME_probability_LABEL for each label. Where the card has them, NAME_uncertain,
-    NAME_label_set (list of text), out_of_distribution and out_of_distribution_distance.
+    NAME_label_set (list of text), out_of_distribution and out_of_distribution_distance; of several
+    members NAME_spread (see `model_def.heads.spread`).
     """
 
     frame: pd.DataFrame
@@ -146,11 +148,14 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
     binary = [head.name for head in card.heads if not head.categorical]
     weight_LC = network.heads.weight.detach()
     logits: list[torch.Tensor] = []
+    of_members: list[torch.Tensor] = []
     distances: list[float] = []
     cams: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in binary}
     explained: dict[str, list[str]] = {name: [] for name in binary}
     for logits_BL, features_BChw in _forward(network, data.parts[name], card.preprocessing):
         logits.append(logits_BL)
+        if card.members > 1:
+            of_members.append(network.member_logits(features_BChw))
         if distance is not None:
             distances += distance.scores(average(features_BChw)).tolist()
         for logits_L, features_Chw in zip(logits_BL, features_BChw, strict=True):
@@ -161,7 +166,10 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
                 explained[head_name].append(decides[head_name])
     frame = facts_of(data.cohort, rows)
     labels_NK = data.parts[name].labels_NK
-    frame = with_answers(frame, labels_NK, torch.cat(logits), card.heads, card.hierarchy)
+    logits_MNL = torch.cat(of_members, dim=1) if of_members else None
+    frame = with_answers(
+        frame, labels_NK, torch.cat(logits), card.heads, card.hierarchy, logits_MNL
+    )
     figures = card.training.get("figures")
     if (limit := card.out_of_distribution) is not None and distance is not None:
         frame = frame.assign(
@@ -201,8 +209,12 @@ def with_answers(
     logits_NL: torch.Tensor,
     heads: Sequence[HeadSpec],
     hierarchy: Hierarchy,
+    logits_MNL: torch.Tensor | None = None,
 ) -> pd.DataFrame:
-    """The rows of `facts_of` with truth, calibrated probability and label set of every head."""
+    """The rows of `facts_of` with truth, calibrated probability and label set of every head.
+
+    `logits_MNL`: of several members, for their spread.
+    """
     truth_NK = implied(labels_NK, heads).numpy()
     probability_NL = probabilities(logits_NL, heads, hierarchy).numpy()
     slices = logit_slices(heads)
@@ -215,8 +227,15 @@ def with_answers(
                 found[f"{head.name}_probability_{label}"] = own[:, place]
         else:
             found[f"{head.name}_probability"] = own[:, 0]
-    scores = [read(row, heads) for row in probability_NL.tolist()]
+    spreads: list[list[float] | None] = [None] * len(probability_NL)
+    if logits_MNL is not None:
+        spreads = spread(logits_MNL, heads, hierarchy).tolist()
+    scores = [
+        read(row, heads, apart) for row, apart in zip(probability_NL.tolist(), spreads, strict=True)
+    ]
     for head in heads:
+        if logits_MNL is not None:
+            found[f"{head.name}_spread"] = [score[head.name].spread for score in scores]
         if head.label_sets is not None and head.label_sets.least is not None:
             of_head = [score[head.name] for score in scores]
             found[f"{head.name}_uncertain"] = [its.uncertain for its in of_head]

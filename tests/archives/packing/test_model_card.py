@@ -46,6 +46,10 @@ def test_what_nobody_wrote_is_marked_and_what_is_known_is_there(card: ModelCard)
         "Not measured here on patients kept aside: pack it with `--evidence`",
     ):
         assert said in page
+    several = card.model_dump(mode="json") | {"members": 2}
+    several["training"] = {**several["training"], "seeds": [4, 5]}
+    page = model_card("tiny", "1.0", several, [], Statement())
+    assert "The mean logit of 2 such networks, which differ by their seeds: 4, 5." in page
     sets = LabelSets(
         level=0.9,
         given=None,

@@ -46,6 +46,7 @@ def test_the_row_contract() -> None:
         ("message", "string"),
         ("roi_used", "list<item: int32>"),
         ("malignancy_probability", "double"),
+        ("malignancy_spread", "double"),
         ("malignancy_label", "string"),
         ("malignancy_threshold", "double"),
         ("malignancy_uncertain", "bool"),
@@ -73,6 +74,7 @@ def test_the_row_contract() -> None:
         "message": None,
         "roi_used": [0, 1, 2, 3],
         "malignancy_probability": 0.30000000000000004,  # not rounded
+        "malignancy_spread": None,
         "malignancy_label": "benign",
         "malignancy_threshold": 0.5,
         "malignancy_uncertain": None,
@@ -106,6 +108,7 @@ def test_a_row_says_what_is_uncertain_and_what_is_unlike_the_training() -> None:
         "heads": {
             "malignancy": {
                 **BODY["heads"]["malignancy"],
+                "spread": 0.02,
                 "uncertain": True,
                 "label_set": {"labels": ["benign", "malignant"], "level": 0.9},
             }
@@ -113,6 +116,7 @@ def test_a_row_says_what_is_uncertain_and_what_is_unlike_the_training() -> None:
         "out_of_distribution": {"flagged": True, "distance": 3.5, "limit": 2.0},
     }
     row = results.scored({**BODY, **sure}, etag="e", heatmap_uris={})
+    assert row["malignancy_spread"] == 0.02
     assert row["malignancy_uncertain"] is True
     assert row["malignancy_label_set"] == ["benign", "malignant"]
     assert row["out_of_distribution"] is True

@@ -1,5 +1,6 @@
 """Coverage, uncertain results and flags of a few patients, counted by hand."""
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -84,6 +85,23 @@ def test_a_promise_is_judged_on_the_lesions_that_it_is_about(predictions: Predic
     assert alnm["labels"]["no ALNM"]["covered"]["value"] == 1
     assert alnm["labels"]["ALNM"]["covered"]["value"] == 0
     assert alnm["labels"]["ALNM"]["certain_and_wrong"]["value"] == 1
+
+
+def test_spread_is_judged_by_how_well_it_tells_wrong_labels(predictions: Predictions) -> None:
+    frame = predictions.frame.assign(malignancy_spread=[0.01, 0.3, 0.2, 0.04, 0.02])
+    several = replace(predictions, frame=frame)
+    found = measure_uncertainty(several, Resampling(resamples=50, seed=0))
+    assert found is not None
+    assert list(found["spread"]) == ["malignancy"]
+    its = found["spread"]["malignancy"]
+    assert (its["rows"], its["wrong"]) == (5, 1)  # .9 of a benign lesion
+    assert its["median"] == {"right": pytest.approx(0.03), "wrong": 0.3}
+    auc = {name: its["roc_auc_of_wrong"][name]["value"] for name in its["roc_auc_of_wrong"]}
+    # .9 is as far from .5 as .1 is, and farther than the other three.
+    assert auc == {"spread": 1.0, "near_threshold": 0.125, "uncertain": 0.375}
+    page = render(evaluate(several, resamples=50))
+    assert "Spread of the members, and wrong labels" in page
+    assert "Spread of the members" not in render(evaluate(predictions, resamples=50))
 
 
 def test_the_page_says_it(predictions: Predictions, heads: tuple[HeadSpec, ...]) -> None:

@@ -1,20 +1,23 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from model_def.checkpoint import read_card
+from model_def.checkpoint import ModelCard, load, read_card, save
 from model_def.heads import probabilities
+from model_def.network import Network
+from model_def.preprocessing import Preprocessing
 from tests.command_line import sonode
-from tests.conftest import TRUNK
+from tests.conftest import HEADS, TRUNK
 from tests.train.running import CONFIGS
-from train.cohorts.cohort import Cohort
+from train.cohorts.cohort import Cohort, load_cohort
 from train.cohorts.folds import folds_of
 from train.experiments import folds
-from train.fitting import resume
-from train.fitting.pooled import read_held_out
+from train.fitting import outliers, resume
+from train.fitting.pooled import HELD_OUT, held_out_bytes, read_held_out
 
 
 def run(cohort: Cohort, out: Path, *more: str) -> tuple[int, str]:
@@ -114,9 +117,102 @@ def test_folds_are_trained_once_pooled_and_followed_by_a_network_on_everybody(
     assert "another training uses it" in said
 
 
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """The fold and seed of each network; it has random weights in place of a training."""
+    monkeypatch.setattr(outliers, "FALSE_ALARMS", 0.2)  # a limit that 14 patients are enough for
+    found: list[tuple[str, int]] = []
+
+    def make(arguments: list[str]) -> int:
+        its = dict(word.split("=", 1) for word in arguments if "=" in word)
+        fold, seed, out = its["--data.fold"], int(its["--seed_everything"]), Path(its["--out"])
+        found.append((fold, seed))
+        cohort = load_cohort(Path(arguments[arguments.index("--data.cohort") + 1]))
+        rows = np.flatnonzero(folds_of(cohort, 2, 0) == fold)
+        torch.manual_seed(seed)
+        logits_NL = torch.randn(len(rows), 2)
+        facts = {"name": cohort.name, "sha256": cohort.sha256, "fold": fold}
+        card = ModelCard(
+            architecture=TRUNK,
+            heads=HEADS,
+            preprocessing=Preprocessing(size=32),
+            training={"seed": seed, "cohort": facts},
+        )
+        beside = {HELD_OUT: held_out_bytes(rows.tolist(), logits_NL, np.arange(len(rows)) + seed)}
+        save(out / "checkpoint", Network(card.architecture, 2), card, beside)
+        log = out / "run" / "csv" / "metrics.csv"
+        log.parent.mkdir(parents=True)
+        log.write_text("epoch,step,val_calibrated_loss,val_auc/malignancy/all\n0,5,0.7,0.6\n")
+        return 0
+
+    monkeypatch.setattr(folds, "run_sonode", make)
+    return found
+
+
+def test_members_are_averaged_in_each_fold_and_in_the_last_network(
+    phantom: Cohort, tmp_path: Path, made: list[tuple[str, int]]
+) -> None:
+    out = tmp_path / "out"
+    code, said = run(phantom, out, "--members", "2")
+    assert code == 0, said
+    assert "2 networks for each, trained on the others" in said
+    assert "they differ by their seeds 0 1" in said
+    # More of them: those that are there stay.
+    code, said = run(phantom, out, "--members=3", "--refit")
+    assert code == 0, said
+    assert made[:6] == [("1", 0), ("1", 1), ("2", 0), ("2", 1), ("1", 2), ("2", 2)]
+    assert made[6:] == [("all", 0), ("all", 1), ("all", 2)]
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoint", "evidence", "folds"]
+    network, card = load(out / "checkpoint")
+    assert (card.members, network.members, card.training["seeds"]) == (3, 3, [0, 1, 2])
+    statement = "trained on all 14 patients; figures are of 2 folds of 3 networks each"
+    assert card.training["figures"]["statement"].startswith(statement)
+
+    # A row's probability is of the mean logit, its spread of the three, its distance the first's.
+    frame = pd.read_parquet(out / "evidence" / "predictions.parquet")
+    for fold in ("1", "2"):
+        folders = [
+            out / "folds" / f"{fold}{its}" / "checkpoint" for its in ("", "-seed1", "-seed2")
+        ]
+        aside = [read_held_out(folder) for folder in folders]
+        logits_MNL = torch.stack([its.logits_NL for its in aside])
+        its = frame.iloc[aside[0].rows]
+        expected = probabilities(logits_MNL.mean(dim=0), card.heads, card.hierarchy)
+        np.testing.assert_allclose(its["alnm_probability"], expected[:, 1])
+        of_each = [probabilities(logits, card.heads, card.hierarchy) for logits in logits_MNL]
+        np.testing.assert_allclose(its["alnm_spread"], torch.stack(of_each).std(dim=0)[:, 1])
+        assert its["out_of_distribution_distance"].tolist() == aside[0].outlier_N.tolist()
+    assert card.out_of_distribution is not None
+    limit = card.out_of_distribution.limit
+    assert (
+        frame["out_of_distribution"].tolist()
+        == (frame["out_of_distribution_distance"] > limit).tolist()
+    )
+    metrics = json.loads((out / "evidence" / "metrics.json").read_text())
+    assert set(metrics["uncertainty"]["spread"]) == {"malignancy", "alnm"}
+    assert metrics["about"]["model"]["members"] == 3
+    by_count = pd.read_csv(out / "folds" / "members.csv").set_index(["head", "per", "members"])
+    assert by_count.loc[("malignancy", "image", 1), "choices"] == 3
+    pooled = metrics["heads"]["malignancy"]["sets"]["all"]["image"]["roc_auc"]["value"]
+    assert by_count.loc[("malignancy", "image", 3), "roc_auc"] == pytest.approx(pooled)
+
+    # Its figures are of three; and what another training left among them is no member.
+    code, said = run(phantom, out, "--members=2", "--refit")
+    assert code == 2
+    assert f"--members 2: {out / 'checkpoint'} has 3" in said
+    folder = out / "folds" / "1-seed1" / "checkpoint"
+    other = read_card(folder).model_copy(update={"preprocessing": Preprocessing(size=48)})
+    save(folder, load(folder)[0], other)
+    code, said = run(phantom, out, "--members=3")
+    assert code == 2
+    assert "folds/1-seed1: its preprocessing is not that of folds/1" in said.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (["--members=0"], "--members 0: give 1 or more"),
+        (["--members=few"], "argument --members: invalid int value: 'few'"),
         (["--keep=loss"], "--keep loss: a fold's own patients would choose"),
         (["--data.fold=1"], "data.folds 2, data.fold 1: give data.folds alone"),
         (["--data.folds=5"], "5 folds, and only 4 patients with 'no ALNM' of alnm"),

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 from archives.packing.loader import load_archive
 from model_def import checkpoint
 from model_def.heads import HeadSpec
+from model_def.network import joined
 from model_def.preprocessing import Preprocessing
 from sonode.console import UserError
 from tests.conftest import HEADS
@@ -90,6 +92,26 @@ def test_a_network_on_every_patient_says_so_and_has_no_part_of_its_own(
     found = predict(tmp_path / "refit", phantom.folder, "all")
     assert found.about["statement"] == facts["figures"]["statement"]
     assert found.frame["lesion_id"].tolist() == phantom.table["lesion_id"].tolist()
+
+
+def test_members_spread_is_that_of_their_own_probabilities(
+    trained: Path, phantom: Cohort, tmp_path: Path
+) -> None:
+    network, card = checkpoint.load(trained)
+    other, _ = checkpoint.load(trained)
+    torch.nn.init.normal_(other.heads.weight)
+    frames = []
+    for name, one in (("0", network), ("1", other)):
+        checkpoint.save(tmp_path / name, one, card)
+        frames.append(predict(tmp_path / name, phantom.folder, "test").frame)
+        assert "alnm_spread" not in frames[-1]
+    both = card.model_copy(update={"members": 2})
+    checkpoint.save(tmp_path / "2", joined(card.architecture, [network, other]), both)
+    frame = predict(tmp_path / "2", phantom.folder, "test").frame
+    p, q = (its["alnm_probability"].to_numpy() for its in frames)
+    np.testing.assert_allclose(frame["alnm_spread"], np.abs(p - q) / 2**0.5, atol=1e-6)
+    logit = (np.log(p / (1 - p)) + np.log(q / (1 - q))) / 2
+    np.testing.assert_allclose(frame["alnm_probability"], 1 / (1 + np.exp(-logit)), atol=1e-6)
 
 
 def test_categorical_columns(phantom: Cohort, trained: Path, tmp_path: Path) -> None:
