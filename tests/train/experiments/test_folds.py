@@ -1,4 +1,5 @@
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tests.conftest import HEADS, TRUNK
 from tests.train.running import CONFIGS
 from train.cohorts.cohort import Cohort, load_cohort
 from train.cohorts.folds import folds_of
+from train.evidence.report import write_evaluation
 from train.experiments import folds
 from train.fitting import outliers, resume
 from train.fitting.pooled import HELD_OUT, held_out_bytes, read_held_out
@@ -28,6 +30,12 @@ def run(cohort: Cohort, out: Path, *more: str) -> tuple[int, str]:
         *("--data.folds=2", "--trainer.max_epochs=1", *more),
     )
     return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the intervals, which other tests are about."""
+    monkeypatch.setattr(folds, "write_evaluation", partial(write_evaluation, bootstrap=50))
 
 
 @pytest.fixture
