@@ -220,7 +220,12 @@ def _run_one(
                 return 1, "stopped", {"message": str(stopped)}
             if dicom:
                 written = beside_results.write(
-                    out, summary.dataset, loaded, options["explain"], console.progress
+                    out,
+                    summary.dataset,
+                    loaded,
+                    options["explain"],
+                    console.progress,
+                    total=summary.rows,
                 )
     if dry_run:
         terminal.show_plan(plan, as_json)

@@ -77,17 +77,19 @@ def write(
     archive: Archive,
     explain: str | None,
     progress: Callable[..., Iterator[Any]],
+    *,
+    total: int,
 ) -> Written:
     """Make the objects that are missing beside the parts of a partition, or failed before.
 
     `archive` must be loaded here: its own code decodes the frames. `progress` as
-    `console.progress`. Raises UserError where OUT cannot be read or written.
+    `console.progress`; `total` rows are shown. Raises UserError where OUT cannot be read or
+    written.
     """
     try:
         folder = objects.join(out, partition)
         parts = [uri for uri in objects.list_files(folder) if layout.is_part(uri)]
         made = _Maker(out, partition, archive, explain)
-        total = sum(results.parquet(objects.read(uri).data).metadata.num_rows for uri in parts)
         codes: Counter[str] = Counter()
         statuses = Counter({WRITTEN: 0, NONE: 0, FAILED: 0})
         rows = (row for uri in parts for row in made.rows_of(uri))

@@ -277,9 +277,11 @@ def associate(
 
 def _unreached(node: Node, identity: Identity, option: str, *, plain: bool) -> Exception:
     """Why there is no association, found by one more connection."""
+    what = None
     try:
         with socket.create_connection((node.host, node.port), TIMEOUT_S[0]) as bare:
             if not plain:
+                what = "the connection was closed as TLS began"
                 with identity.tls().wrap_socket(bare, server_hostname=node.host) as inner:
                     # In TLS 1.3 a refused client certificate shows in the first answer.
                     inner.settimeout(2)
@@ -289,5 +291,5 @@ def _unreached(node: Node, identity: Identity, option: str, *, plain: bool) -> E
     except TimeoutError:
         return NoAnswer("association aborted")
     except OSError as error:
-        return NoAnswer(type(error).__name__)
+        return NoAnswer(what or type(error).__name__)
     return NoAnswer("association aborted")

