@@ -68,8 +68,9 @@ def out(made: list[Objects], tmp_path: Path) -> Path:
 def objects_of(name: str, roi: tuple[int, int, int, int]) -> Objects:
     """The objects of an image with a box; another box makes others."""
     pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
-    from batch.dicom import objects, source
     from handlers.images.decode import decode
+
+    from batch.dicom import objects, source
     from tests.batch.dicom import ultrasound
 
     data = ultrasound.data_of(name)
