@@ -82,8 +82,9 @@ def margin(
 ) -> None:
     """Search margin and weight of the hierarchical loss on the validation part."""
     from train.experiments import ablation
+    from train.experiments.margin import search_margin
 
-    found = ablation.search_margin(
+    found = search_margin(
         cohort, out, margins, seeds=seeds, config=config or ablation.CONFIG, weights=weights
     )
     columns = ("margin", "weight", *ablation.MEASURES)

@@ -1,7 +1,8 @@
-"""What coherence costs: rates of parent and child at one operating point beside their errors.
+"""Where parent and child contradict each other, and what it costs that they do not.
 
-In a chain a child's probability is a product, never above its parent's: at 0.5 it misses more than
-the conditional probability would, and needs a threshold of its own.
+The rates of both at one operating point stand beside their errors. In a chain a child's probability
+is a product, never above its parent's: at 0.5 it misses more than the conditional probability
+would, and needs a threshold of its own.
 """
 
 from __future__ import annotations
@@ -10,15 +11,67 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from model_def.heads import HeadSpec
 from train.evidence.measures import Json, Resampling, as_json, why_undefined
 from train.fitting.predictions import Predictions
 from train.statistics import binary
-from train.statistics.binary import Bools, Floats
+from train.statistics.binary import Bools, Floats, inconsistency, share
 from train.statistics.bootstrap import bootstrap
 
 RATES: dict[str, Any] = {"sensitivity": binary.sensitivity, "specificity": binary.specificity}
+
+
+def measure_inconsistency(
+    frame: pd.DataFrame,
+    parent: HeadSpec,
+    child: HeadSpec,
+    at: str,
+    thresholds: tuple[float, float],
+    how: Resampling,
+) -> Json:
+    """Both errors of one pair of heads, over the rows whose parent label is known, and by class.
+
+    `thresholds`: of parent and child; `at` names them. Where the parent's label is missing the type
+    of error is unknown: such rows are counted apart and are no part of either share.
+    """
+    at_parent, at_child = thresholds
+    truth_N = frame[f"{parent.name}_truth"].to_numpy(dtype=np.float64, na_value=np.nan)
+    found = inconsistency(
+        truth_N,
+        frame[f"{parent.name}_probability"].to_numpy(np.float64),
+        frame[f"{child.name}_probability"].to_numpy(np.float64),
+        parent_threshold=at_parent,
+        child_threshold=at_child,
+    )
+    patient_N = frame["patient_id"].to_numpy(dtype=object)
+
+    def of(event_N: Bools, rows_N: Bools, reason: str) -> Json:
+        none: Floats = np.empty(0)
+        drawn = bootstrap({"": share}, event_N[rows_N], none, patient_N[rows_N], **vars(how))
+        return as_json(drawn[""], reason, patient_N[rows_N])
+
+    def error(event_N: Bools, class_N: Bools) -> Json:
+        known_N = ~np.isnan(truth_N)
+        return {
+            "count": int(event_N.sum()),
+            "rows": int(known_N.sum()),
+            "of_all": of(event_N, known_N, f"no row whose {parent.name} is known"),
+            "class_rows": int(class_N.sum()),
+            "of_class": of(event_N, class_N, "no row of that class"),
+        }
+
+    return {
+        "parent": parent.name,
+        "child": child.name,
+        "at": at,
+        "thresholds": {"parent": at_parent, "child": at_child},
+        "type_1": error(found.type_1_N, truth_N == 0),
+        "type_2": error(found.type_2_N, truth_N == 1),
+        "parent_label_missing": int(np.isnan(truth_N).sum()),
+        "unknown": int(found.unknown_N.sum()),
+    }
 
 
 def price(

@@ -12,16 +12,11 @@ import pandas as pd
 from model_def.heads import HeadSpec, Hierarchy
 from sonode.console import UserError
 from train.cohorts.labels import absent_given, measured_on
-from train.evidence.coherence import price
+from train.evidence.coherence import measure_inconsistency, price
 from train.evidence.fold_figures import FOLD, measure_folds
-from train.evidence.measures import (
-    Json,
-    Resampling,
-    as_json,
-    measure_binary,
-    measure_categorical,
-    measure_subgroup,
-)
+from train.evidence.measures import Json, Resampling
+from train.evidence.measures_binary import measure_binary, measure_subgroup
+from train.evidence.measures_categorical import measure_categorical
 from train.evidence.uncertainty import measure_uncertainty
 from train.evidence.units import (
     UNITS,
@@ -33,8 +28,7 @@ from train.evidence.units import (
     unit_codes,
 )
 from train.fitting.predictions import Predictions
-from train.statistics.binary import Bools, Floats, inconsistency, share
-from train.statistics.bootstrap import bootstrap
+from train.statistics.binary import Bools, Floats
 
 NO_DEVICE = "not recorded"
 CHOSEN_HERE = (
@@ -67,11 +61,11 @@ def evaluate(
         _check_probabilities(frame, head)
     measured = {head.name: _evaluate_head(head, predictions, aggregation, how) for head in heads}
     pairs = [
-        (head, _inconsistency(frame, parent, head, at, how))
+        (head, measure_inconsistency(frame, parent, head, at, thresholds, how))
         for head in heads
         for parent in heads
         if head.parent == parent.name and not head.categorical
-        for at in _pairs_of_thresholds(parent, head)
+        for at, thresholds in _pairs_of_thresholds(parent, head).items()
     ]
     return {
         "format": 1,
@@ -270,52 +264,6 @@ def _pairs_of_thresholds(parent: HeadSpec, child: HeadSpec) -> dict[str, tuple[f
         thresholds: name for name, thresholds in reversed(pairs.items())
     }  # the first of equals
     return {name: thresholds for name, thresholds in pairs.items() if names[thresholds] == name}
-
-
-def _inconsistency(
-    frame: pd.DataFrame, parent: HeadSpec, child: HeadSpec, at: str, how: Resampling
-) -> Json:
-    """Both errors of one pair of heads, over the rows whose parent label is known, and by class.
-
-    Where the parent's label is missing the type of error is unknown: such rows are counted
-    apart and are no part of either share.
-    """
-    at_parent, at_child = _pairs_of_thresholds(parent, child)[at]
-    truth_N = frame[f"{parent.name}_truth"].to_numpy(dtype=np.float64, na_value=np.nan)
-    found = inconsistency(
-        truth_N,
-        frame[f"{parent.name}_probability"].to_numpy(np.float64),
-        frame[f"{child.name}_probability"].to_numpy(np.float64),
-        parent_threshold=at_parent,
-        child_threshold=at_child,
-    )
-    patient_N = frame["patient_id"].to_numpy(dtype=object)
-
-    def of(event_N: Bools, rows_N: Bools, reason: str) -> Json:
-        none: Floats = np.empty(0)
-        drawn = bootstrap({"": share}, event_N[rows_N], none, patient_N[rows_N], **vars(how))
-        return as_json(drawn[""], reason, patient_N[rows_N])
-
-    def error(event_N: Bools, class_N: Bools) -> Json:
-        known_N = ~np.isnan(truth_N)
-        return {
-            "count": int(event_N.sum()),
-            "rows": int(known_N.sum()),
-            "of_all": of(event_N, known_N, f"no row whose {parent.name} is known"),
-            "class_rows": int(class_N.sum()),
-            "of_class": of(event_N, class_N, "no row of that class"),
-        }
-
-    return {
-        "parent": parent.name,
-        "child": child.name,
-        "at": at,
-        "thresholds": {"parent": at_parent, "child": at_child},
-        "type_1": error(found.type_1_N, truth_N == 0),
-        "type_2": error(found.type_2_N, truth_N == 1),
-        "parent_label_missing": int(np.isnan(truth_N).sum()),
-        "unknown": int(found.unknown_N.sum()),
-    }
 
 
 def _subgroups(

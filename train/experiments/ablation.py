@@ -75,63 +75,13 @@ def ablate(cohort_folder: Path, out: Path, *, seeds: int, config: Path) -> pd.Da
         UserError: the cohort has faults or lacks labels that a variant learns from (before any
             training), or a run fails; runs that are done stay and are not repeated.
     """
-    runs = _runs(cohort_folder, out, VARIANTS, seeds=seeds, config=config, part="test")
+    runs = runs_of(cohort_folder, out, VARIANTS, seeds=seeds, config=config, part="test")
     summary = pd.DataFrame(summarise(runs))
     summary.to_csv(out / "ablation.csv", index=False)
     return summary
 
 
-def search_margin(
-    cohort_folder: Path,
-    out: Path,
-    margins: Sequence[float],
-    *,
-    seeds: int,
-    config: Path,
-    weights: Sequence[float] = (LossSettings().hierarchy_weight,),
-    more: Sequence[str] = (),
-) -> pd.DataFrame:
-    """The paper's grid search of the hierarchical loss, on the validation part alone.
-
-    `weights`: of the loss in the total, the paper's lambda. `more`: flags of every run.
-
-    Returns:
-        One row per margin and weight, the best first: by mean validation AUC of ALNM, which the
-        loss is there for; at a tie the smaller margin, then weight. Also written as margins.csv.
-
-    Raises:
-        UserError: as `ablate`.
-    """
-    grid = {
-        f"margin {margin:g}"
-        + (f", weight {weight:g}" if weight != LossSettings().hierarchy_weight else ""): (
-            margin,
-            weight,
-        )
-        for margin in margins
-        for weight in weights
-    }
-    variants = {
-        name: [
-            *HIERARCHICAL,
-            *more,
-            f"--model.loss.hierarchy_weight={weight:g}",
-            f"--model.loss.margin={margin:g}",
-        ]
-        for name, (margin, weight) in grid.items()
-    }
-    runs = _runs(cohort_folder, out, variants, seeds=seeds, config=config, part="val")
-    for place, name in enumerate(("margin", "weight")):
-        runs[name] = runs["variant"].map({it: pair[place] for it, pair in grid.items()})
-    found = runs.groupby(["margin", "weight"], as_index=False)[list(MEASURES)].mean()
-    found = found.sort_values(
-        ["alnm_auc", "margin", "weight"], ascending=[False, True, True], ignore_index=True
-    )
-    found.to_csv(out / "margins.csv", index=False)
-    return found
-
-
-def _runs(
+def runs_of(
     cohort_folder: Path,
     out: Path,
     variants: Mapping[str, Sequence[str]],

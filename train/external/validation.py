@@ -12,7 +12,8 @@ from scipy.special import expit
 
 from model_def.heads import HeadSpec
 from train.evidence.evaluate import evaluate, judged_on, sets_of, truth_of_rows
-from train.evidence.measures import Json, Resampling, as_json, measure_calibration
+from train.evidence.measures import Json, Resampling, as_json
+from train.evidence.measures_calibration import measure_calibration
 from train.evidence.units import UNITS, Aggregation, any_of, first_rows, score_of, unit_codes
 from train.external.subgroups import adjust, subgroups
 from train.fitting.predictions import Predictions

@@ -11,6 +11,7 @@ from train.cohorts.cohort import Cohort, load_cohort
 from train.evidence.measures import Resampling
 from train.experiments import ablation
 from train.experiments.ablation import REFERENCE
+from train.experiments.margin import search_margin
 from train.fitting.planned import Planned, measured, planned, spoken
 from train.paper import ablations, performance
 from train.paper.cam_profile import cam_section
@@ -71,7 +72,7 @@ def run(
     train_networks(cohort, out, variants, seeds=seeds, config=config)
     searched = None
     if grid is not None:
-        searched = ablation.search_margin(
+        searched = search_margin(
             cohort_folder,
             out / SEARCH,
             grid.margins,

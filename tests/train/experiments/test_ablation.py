@@ -15,6 +15,7 @@ from tests.conftest import TRUNK
 from train.cohorts.cohort import Cohort
 from train.cohorts.split import part_of
 from train.experiments import ablation
+from train.experiments.margin import search_margin
 from train.fitting.cli import run
 from train.fitting.datamodule import CohortData
 
@@ -182,9 +183,7 @@ def test_the_margin_is_searched_on_validation(
 
     monkeypatch.setattr(ablation, "_train", train)
     monkeypatch.setattr(ablation, "measure", measure)
-    found = ablation.search_margin(
-        phantom.folder, tmp_path / "out", [0.3, 0.2, 0.1], seeds=1, config=config
-    )
+    found = search_margin(phantom.folder, tmp_path / "out", [0.3, 0.2, 0.1], seeds=1, config=config)
     assert trained == [f"--model.loss.margin={it}" for it in (0.3, 0.2, 0.1)]
     assert found["margin"].tolist() == [0.1, 0.2, 0.3]
     assert (tmp_path / "out" / "margins.csv").is_file()

@@ -1,0 +1,84 @@
+"""The calibration of a probability on the rows that it is about."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from train.evidence.measures import (
+    CURVE_DIGITS,
+    Json,
+    Resampling,
+    as_json,
+    band_of,
+    why_undefined,
+)
+from train.statistics import bands, reliability
+from train.statistics.binary import Bools, Floats, Metric
+from train.statistics.bootstrap import Interval, bootstrap
+
+_CALIBRATION: dict[str, Metric] = {
+    "brier": reliability.brier,
+    "calibration_slope": reliability.calibration_slope,
+    "calibration_intercept": reliability.calibration_intercept,
+    "calibration_in_the_large": reliability.calibration_in_the_large,
+}
+_ECE_INTERVAL = "draws overstate it"
+_NO_LINE = "the scores separate the classes, or are all equal: no finite regression line"
+_REASONS = {"calibration_slope": _NO_LINE, "calibration_intercept": _NO_LINE}
+
+
+def measure_calibration(
+    truth_N: Bools,
+    judged: tuple[Floats | None, str],
+    patient_N: npt.NDArray[Any],
+    how: Resampling,
+) -> Json:
+    """Measures on the rows that a probability applies to; `judged` names these."""
+    judged_N, words = judged
+    if judged_N is None:
+        nothing = Interval(value=None, low=None, high=None, resamples=0, undefined=0)
+        none = {name: as_json(nothing, words) for name in (*_CALIBRATION, "ece")}
+        lines = {"calibration_curve": None, "decision_curve": None}
+        return {"judged": None, **none, "reliability": [], **lines}
+    found = bootstrap(_CALIBRATION, truth_N, judged_N, patient_N, **vars(how))
+    found |= bootstrap({"ece": reliability.ece}, truth_N, judged_N, patient_N, resamples=0)
+    classes = why_undefined(truth_N)
+    curve = reliability.decision_curve(truth_N, judged_N)
+    drawn = (truth_N, judged_N, patient_N)
+    measures = {
+        name: as_json(interval, classes or _REASONS.get(name, "undefined"))
+        for name, interval in found.items()
+    }
+    if "no_interval" in measures["ece"]:
+        measures["ece"]["no_interval"] = _ECE_INTERVAL
+    return {
+        "judged": words,
+        **measures,
+        "reliability": [asdict(it) for it in reliability.reliability_curve(truth_N, judged_N)],
+        "calibration_curve": None if classes else _calibration_curve(*drawn, how),
+        "decision_curve": curve
+        and {
+            **asdict(curve),
+            "band": band_of(bands.net_benefit_at, *drawn, np.array(curve.threshold), how),
+        },
+    }
+
+
+def _calibration_curve(
+    truth_N: Bools, p_N: Floats, patient_N: npt.NDArray[Any], how: Resampling
+) -> Json | None:
+    """The logistic calibration curve; None where there is no finite one."""
+    grid_G = bands.PROBABILITIES_AT
+    (value_G,) = bands.observed_at(truth_N, p_N, np.ones((1, len(p_N))), grid_G)
+    if np.isnan(value_G).any():
+        return None
+    band = band_of(bands.observed_at, truth_N, p_N, patient_N, grid_G, how)
+    return {
+        "probability": grid_G.tolist(),
+        "observed": [round(float(it), CURVE_DIGITS) for it in value_G],
+        "band": band,
+    }
