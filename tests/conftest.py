@@ -103,12 +103,18 @@ def card() -> checkpoint.ModelCard:
     )
 
 
-def untrained(folder: Path, card: checkpoint.ModelCard, spread: float) -> None:
-    """Write a checkpoint with seeded random weights whose scores differ from image to image."""
+def untrained(
+    folder: Path, card: checkpoint.ModelCard, spread: float, malignancy: float = 0.0
+) -> None:
+    """Write a checkpoint with seeded random weights whose scores differ from image to image.
+
+    `spread` multiplies the logits, `malignancy` is added to the first head's.
+    """
     torch.manual_seed(0)
     network = Network(card.architecture, sum(head.n_logits for head in card.heads))
     with torch.no_grad():
         network.heads.weight.mul_(spread)
+        network.heads.bias[0] += malignancy
     checkpoint.save(folder, network, card)
 
 
@@ -116,8 +122,8 @@ def untrained(folder: Path, card: checkpoint.ModelCard, spread: float) -> None:
 def checkpoint_folder(
     once: Callable[[str, Callable[[Path], object]], Path], card: checkpoint.ModelCard
 ) -> Path:
-    """A checkpoint of that card."""
-    return once("checkpoint", lambda folder: untrained(folder, card, spread=60))
+    """A checkpoint of that card; the phantom's lesions are malignant with 0.55 to 0.85."""
+    return once("checkpoint", lambda folder: untrained(folder, card, 60, malignancy=2.0))
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +132,7 @@ def resnet_folder(
 ) -> Path:
     """A checkpoint of a ResNet18: `auto` takes bfloat16 for torchvision's ResNets alone."""
     changed = card.model_copy(update={"architecture": "resnet18"})
-    return once("resnet18", lambda folder: untrained(folder, changed, spread=20))
+    return once("resnet18", lambda folder: untrained(folder, changed, 20))
 
 
 @pytest.fixture(scope="session")
