@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from batch import layout
 from batch.executors.local import Executor, LocalExecutor
+from batch.manifest.checks import count_none_found
 from batch.manifest.read import Manifest, open_manifest, requests
 from batch.report import summary
 from batch.report.run_summary import RunSummary
@@ -175,9 +176,10 @@ def plan(
             parts = set(objects.list_files(objects.join(job.out, job.partition)))
         sample: list[pa.Table] = []
         counts: Counter[str] = Counter()
-        shards = done = known = 0
+        shards = done = known = none_found = 0
         for shard in _shards(manifest, there["shard_rows"]):
             shards += 1
+            none_found += count_none_found(shard.table)
             uri = objects.join(job.out, shard.part(job))
             if uri in parts:
                 found = summary.count(uri)
@@ -190,7 +192,7 @@ def plan(
             if not sample:
                 sample.append(shard.table.slice(0, _REHEARSED))
         ok, failed = counts[results.OK], counts[results.FAILED] - counts[results.NOT_REACHED]
-        to_score = manifest.rows - ok - (0 if retry_failed else failed)
+        to_score = manifest.rows - none_found - ok - (0 if retry_failed else failed)
         return Plan(
             rows=manifest.rows,
             shards=shards,

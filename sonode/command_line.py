@@ -10,6 +10,7 @@ import typer
 
 import archives.commands
 import batch.commands
+import locating.commands
 import train.commands
 from sonode.command_group import CommandGroup
 from sonode.console import UserError, end_with_parent
@@ -35,6 +36,7 @@ app = typer.Typer(
 train.commands.mount(app)
 archives.commands.mount(app)
 batch.commands.mount(app)
+locating.commands.mount(app)
 
 
 @app.command(rich_help_panel="Demo")
@@ -66,9 +68,10 @@ def main() -> None:
         end_with_parent()
         arguments = sys.argv[1:] or ["--help"]
         remote = next((a for a in arguments if a.startswith("s3://")), None)
-        if remote and arguments[0] not in ("score", "compare", "dicom"):
+        if remote and arguments[0] not in ("score", "compare", "dicom", "locate"):
             raise UserError(
-                f"{remote}: only `sonode score`, `compare` and `dicom` take s3://; copy it here"
+                f"{remote}: only `sonode score`, `compare`, `dicom` and `locate` take s3://; copy "
+                "it here"
             )
         code = app(arguments, standalone_mode=False)
     except typer.TyperException as error:

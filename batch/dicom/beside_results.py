@@ -155,6 +155,7 @@ class _Maker:
         flagged, distance = (row.get(f"out_of_distribution{end}") for end in ("", "_distance"))
         result = Result(
             roi=tuple(row["roi_used"]),
+            roi_confidence=row.get("roi_confidence") if row.get("roi_proposed") else None,
             frame=int(asked.fields.get("frame", 0)) if read.is_multi_frame else None,
             heads={
                 head: _head(head, labels, row, archive.given[head], label_sets.get(head))

@@ -27,6 +27,8 @@ def lines(result: Result) -> list[str]:
     found: list[str] = []
     for name, head in result.heads.items():
         found += [f"{name}: {head.label}{_unsure(head)}", _numbers(head)]
+    if result.roi_confidence is not None:
+        found.append(f"region proposed by software, confidence {result.roi_confidence:.2f}")
     if not result.consistent:
         found.append("heads contradict each other")
     if result.out_of_distribution:

@@ -44,6 +44,8 @@ class Result:
 
     roi: tuple[int, int, int, int]
     """x_min, y_min, x_max, y_max in pixels of the stored frame, half-open."""
+    roi_confidence: float | None = None
+    """Of a RoI that `sonode locate` proposed; None for one that was drawn, and the whole frame."""
     frame: int | None
     """Of a file with several frames, from 0."""
     heads: Mapping[str, HeadResult]

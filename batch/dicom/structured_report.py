@@ -103,6 +103,7 @@ def _group(
 def _measurements(result: Result, head: HeadResult) -> Iterator[Measurement]:
     numbers = {own.probability(label): value for label, value in head.probabilities.items()}
     further = {own.THRESHOLD: head.threshold, own.LEVEL: head.level, own.DISTANCE: result.distance}
+    further[own.ROI_CONFIDENCE] = result.roi_confidence
     for concept, value in [*numbers.items(), *further.items()]:
         if value is not None:
             yield Measurement(name=concept, value=round(value, 6), unit=own.NO_UNITS)
@@ -120,6 +121,8 @@ def _evaluations(result: Result, head: HeadResult) -> Iterator[QualitativeEvalua
     if head.set_given is not None:
         given = own.own(f"target:{head.set_given}", head.set_given)
         yield QualitativeEvaluation(own.SET_GIVEN, given)
+    if result.roi_confidence is not None:
+        yield QualitativeEvaluation(own.PROPOSED, own.yes_or_no(True))
     yield QualitativeEvaluation(own.CONSISTENT, own.yes_or_no(result.consistent))
     if result.out_of_distribution is not None:
         answer = own.yes_or_no(result.out_of_distribution)

@@ -65,7 +65,11 @@ class LocalExecutor:
 
     def rehearse(self, table: pa.Table, job: Job) -> float:
         """Measure as `Executor` says."""
-        asked = dict(enumerate(requests(table, job.folder)))
+        asked = {
+            row: request
+            for row, request in enumerate(requests(table, job.folder))
+            if request.no_roi is None
+        }
         with Pipeline(job, Limits()) as pipeline:
             begin = time.perf_counter()
             rows = sum(1 for _ in pipeline.rows(asked))

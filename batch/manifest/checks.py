@@ -16,10 +16,16 @@ from pandas.util import hash_pandas_object
 from batch.storage import uris
 
 ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
+LOCATED, NONE_FOUND, NOT_LOCATED = "ok", "none_found", "failed"
+NO_ROI = (NONE_FOUND, NOT_LOCATED)
+"""What `locate_status` may be beside "ok": the locator found nothing, or could not look."""
+LOCATE_COLUMNS = ("locate_status", "locate_code")
 TYPES = {
     "frame": pa.int64(),
     "roi": pa.list_(pa.float64()),
     **dict.fromkeys(ROI_COLUMNS, pa.float64()),
+    "roi_proposed": pa.bool_(),
+    "roi_confidence": pa.float64(),
 }
 """Of columns that hold no value; all others are text then."""
 UNITS = ("lesion_id", "study_id", "study_uid", "patient_id", "patient_key")
@@ -56,6 +62,9 @@ def schema_problems(schema: pa.Schema, reserved: Collection[str]) -> Iterator[st
     for name in UNITS:
         if name in names and pa.types.is_nested(schema.field(name).type):
             yield f"column {name!r} holds {schema.field(name).type}; write one id in each row"
+    for name in LOCATE_COLUMNS:
+        if name in names and not is_text(schema.field(name).type, or_null=True):
+            yield f"column {name!r} holds {schema.field(name).type}; write it as string"
     yield from _roi_schema_problems(schema)
 
 
@@ -92,10 +101,20 @@ def row_problems(table: pa.Table, folder: str, first: int = 0) -> Iterator[str]:
     if "frame" in names and is_number(table["frame"].type, or_null=True):
         for row, fault in _broken(*_frame_rules(table["frame"])):
             yield f"row {first + row}: frame {fault}"
+    if "locate_status" in names and is_text(table["locate_status"].type, or_null=True):
+        for row, fault in _broken(_locate_rules(table), []):
+            yield f"row {first + row}: locate_status {fault}"
     four = any(name in names for name in ROI_COLUMNS)
     if ("roi" in names) != four and _rois_have_numbers(table):
         for row, fault in _broken(*_roi_rules(table)):
             yield f"row {first + row}: RoI {fault}"
+
+
+def count_none_found(table: pa.Table) -> int:
+    """How many rows have nothing to score since a locator found nothing."""
+    if "locate_status" not in table.column_names:
+        return 0
+    return sum(status == NONE_FOUND for status in table["locate_status"].to_pylist())
 
 
 def row_hashes(table: pa.Table, folder: str) -> npt.NDArray[np.uint64]:
@@ -161,6 +180,20 @@ def _frame_rules(column: pa.ChunkedArray) -> tuple[list[tuple[Mask, str]], list[
     frame, given = _floats(column), np.asarray(column.is_valid())
     sound = (frame >= 0) & (frame == np.floor(frame)) & np.isfinite(frame)
     return [(given & ~sound, "{0} must be a non-negative integer")], [frame]
+
+
+def _locate_rules(table: pa.Table) -> list[tuple[Mask, str]]:
+    """What a status must not be: a row with another one, or without, would be scored whole."""
+    status = table["locate_status"].cast(pa.string())
+    without = np.asarray(pc.is_in(status, pa.array(NO_ROI)))
+    known = without | np.asarray(pc.is_in(status, pa.array([LOCATED])))
+    names = [name for name in ("roi", *ROI_COLUMNS) if name in table.column_names]
+    has_roi = np.any([without & False, *(np.asarray(table[it].is_valid()) for it in names)], axis=0)
+    return [
+        (~known, f"must be {LOCATED}, {' or '.join(NO_ROI)}; run sonode locate propose again"),
+        (known & ~without & ~has_roi, f"is {LOCATED}, but there is no RoI; give it one"),
+        (without & has_roi, f"says that there is no RoI, but there is one; write {LOCATED} there"),
+    ]
 
 
 def _roi_rules(table: pa.Table) -> tuple[list[tuple[Mask, str]], list[Floats]]:

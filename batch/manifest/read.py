@@ -2,8 +2,10 @@
 
 Columns: `image_uri` (required); the RoI as `roi` (a list of four numbers) or as `roi_x_min`,
 `roi_y_min`, `roi_x_max`, `roi_y_max`, in pixels of the full frame, absent for the whole frame;
-`frame` of a multi-frame object; `etag` that the object must still have. Any other column
-(`study_id`, `patient_id`, ...) is carried through to the results.
+`frame` of a multi-frame object; `etag` that the object must still have; of `sonode locate propose`,
+`locate_status`: a row without a proposed RoI is not scored on its whole frame. Any other column
+(`study_id`, `patient_id`, ...) is carried through to the results, as all of `locate_...` and
+`roi_proposed` and `roi_confidence` are.
 
 It is read twice, to check it and to score it, a piece at a time: memory does not grow with it. What
 is read is a copy, made at once: whatever becomes of it meanwhile, what was checked is scored.
@@ -41,6 +43,9 @@ class Request(NamedTuple):
     etag: str | None
     fields: dict[str, str]
     """`roi` as "x0,y0,x1,y1" and `frame`, where given, as TorchServe hands them over."""
+    no_roi: tuple[str, str | None] | None = None
+    """Why the locator gave no RoI, so that there is nothing to score: of `checks.NO_ROI`, and the
+    code of what failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +70,7 @@ class Manifest:
 
 def requests(table: pa.Table, folder: str) -> list[Request]:
     """Give the requests of manifest rows."""
-    known = {"image_uri", "etag", "frame", "roi", *checks.ROI_COLUMNS}
+    known = {"image_uri", "etag", "frame", "roi", *checks.ROI_COLUMNS, *checks.LOCATE_COLUMNS}
     columns = [name for name in table.column_names if name in known]
     found = []
     for row in table.select(columns).to_pylist():
@@ -76,7 +81,9 @@ def requests(table: pa.Table, folder: str) -> list[Request]:
         if row.get("frame") is not None:
             fields["frame"] = str(int(row["frame"]))
         uri = uris.absolute(row["image_uri"], folder)
-        found.append(Request(uri, row.get("etag") or None, fields))
+        status = row.get("locate_status")
+        no_roi = (status, row.get("locate_code")) if status in checks.NO_ROI else None
+        found.append(Request(uri, row.get("etag") or None, fields, no_roi))
     return found
 
 

@@ -22,6 +22,7 @@ def render(summary: RunSummary, reference: Mapping[str, Sequence[int]]) -> str:
     """Lay out the report; `reference`: the training's histograms by head, where there are any."""
     model = summary.model
     failed = summary.by_status["failed"]
+    none_found = summary.by_status.get("none_found", 0)
     share = failed / summary.rows if summary.rows else 0.0
     body = [
         table(
@@ -30,6 +31,7 @@ def render(summary: RunSummary, reference: Mapping[str, Sequence[int]]) -> str:
                 ("rows", f"{summary.rows:,}"),
                 ("scored", f"{summary.by_status['ok']:,}"),
                 ("failed", f"{failed:,} ({share:.2%})"),
+                *(("no lesion found", f"{none:,}") for none in [none_found] if none),
                 ("in this run", f"{summary.scored:,} scored or failed, {summary.carried:,} reused"),
                 ("speed of this run", f"{summary.images_per_second:.1f} images/s"),
                 ("engine", summary.engine),

@@ -79,7 +79,7 @@ def count(part_uri: str) -> Counter[str]:
 def _counted(
     job: Job, parts: Sequence[str], run: dict[str, Any], rows: int, columns: Collection[str]
 ) -> RunSummary:
-    by_status = {results.OK: 0, results.FAILED: 0}
+    by_status = Counter({results.OK: 0, results.FAILED: 0})
     by_code: Counter[str] = Counter()
     scores = {head: [0] * drift.BINS for head in job.archive.heads}
     names = ["status", "code", *(f"{head}_probability" for head in scores)]
@@ -89,8 +89,7 @@ def _counted(
         found = read_columns(objects.join(job.out, part), names)
         for kind in kinds:
             kind.add(found)
-        for status, number in Counter(found["status"].to_pylist()).items():
-            by_status[status] += number
+        by_status.update(found["status"].to_pylist())
         by_code.update(code for code in found["code"].to_pylist() if code is not None)
         for head, counts in scores.items():
             probabilities = found[f"{head}_probability"].drop_null().to_pylist()
@@ -100,7 +99,7 @@ def _counted(
     assert sum(by_status.values()) == rows  # every manifest row exactly once
     return RunSummary(
         rows=rows,
-        by_status=by_status,
+        by_status=dict(by_status),
         by_code=dict(sorted(by_code.items())),
         scores=scores,
         given=dict(job.archive.given),

@@ -3,7 +3,8 @@
 The folder of the results is a Parquet dataset, partitioned as Hive does it, that pandas, DuckDB and
 Spark read as it is; `batch.layout` has its folders.
 
-A row that failed has null scores; a row that was scored has null `code`, `stage`, `message`.
+A row that failed has null scores; a row that was scored has null `code`, `stage`, `message`; in a
+row of status `none_found`, in whose image a locator found nothing, all of them are null.
 Numbers are those of the online JSON, float64, not rounded. Which lesions a probability applies
 to is in each file's metadata, under the key `given`: JSON of head -> the label column that must be
 positive for it to mean anything, or null. What label sets promise is there under `label_sets`:
@@ -24,6 +25,7 @@ from batch.storage import objects
 
 OK = "ok"
 FAILED = "failed"
+NONE_FOUND = "none_found"  # the locator found no RoI to score
 NOT_REACHED = "not_reached"  # the code of a row before whose turn the run ended
 
 STAGES = ("fetch", "preprocess", "inference")
@@ -123,6 +125,14 @@ def failed(code: str, stage: str, message: str, *, etag: str | None = None) -> R
         "message": message,
         "image_etag": etag,
     }
+
+
+def without_roi(why: str, code: str | None) -> Row:
+    """Make the row of an image that has no RoI; `why` of `batch.manifest.checks.NO_ROI`."""
+    if why == NONE_FOUND:
+        return {"status": NONE_FOUND}
+    message = "the locator could not read the image; run sonode locate propose again"
+    return failed(code or "not_located", "fetch", message)
 
 
 def with_later(table: pa.Table, columns: Iterable[pa.Field]) -> pa.Table:

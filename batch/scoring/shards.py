@@ -134,6 +134,9 @@ def _filled(
 ) -> tuple[int, int]:
     """Find the rows of `todo`; give how many were scored and how many carried."""
     asked = requests(shard.table, job.folder)
+    for row in (row for row in todo if asked[row].no_roi is not None):
+        part.found(row, results.without_roi(*(asked[row].no_roi or ())))
+    todo = [row for row in todo if asked[row].no_roi is None]
     carried = 0
     previous = pipeline.fetching.each(lambda row: _previous(asked[row], job, pipeline.limits), todo)
     left = []

@@ -320,3 +320,33 @@ def test_what_is_no_number_of_failures(
     with pytest.raises(UserError, match="give a number of rows, or a percentage such as 5%"):
         run(manifest, str(tmp_path / "out"), archive, max_failures=given)
     assert not (tmp_path / "out").exists()
+
+
+def test_where_no_roi_was_found_there_is_a_row_and_never_a_score(
+    tmp_path: Path, archive: Any, put_table: Any
+) -> None:
+    """The second image would score 0.5 on its whole frame, and so would the third."""
+    folder = str(tmp_path)
+    columns = {
+        "image_uri": put_images(folder, b"p=0.25", b"p=0.5", b"p=0.5"),
+        "roi": [[0, 0, 9, 9], None, None],
+        "roi_proposed": [True, False, False],
+        "roi_confidence": [0.7, None, None],
+        "locate_status": ["ok", "none_found", "failed"],
+        "locate_code": [None, None, "access_denied"],
+    }
+    manifest = put_table(objects.join(folder, "m.parquet"), columns)
+    out = objects.join(folder, "out")
+    options: dict[str, Any] = {"explain": None, "date": "2026-11-22"}
+    assert batch.run.plan(manifest, out, archive, **options).rows_to_score == 2
+    summary = run(manifest, out, archive)
+    assert summary.by_status == {"ok": 1, "failed": 1, "none_found": 1}
+    rows = results.read(out).to_pylist()
+    assert [row["status"] for row in rows] == ["ok", "none_found", "failed"]
+    assert [row["code"] for row in rows] == [None, None, "access_denied"]
+    assert [row["malignancy_probability"] for row in rows] == [0.25, None, None]
+    assert [row["roi_confidence"] for row in rows] == [0.7, None, None]
+    assert [row["roi_proposed"] for row in rows] == [True, False, False]
+    assert {len(batch) for batch in archive.calls} == {1}  # the plan's own sample, and the run
+    assert run(manifest, out, archive).by_status == summary.by_status
+    assert batch.run.plan(manifest, out, archive, **options).rows_to_score == 1

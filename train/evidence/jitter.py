@@ -7,9 +7,11 @@ Each box is moved by 5 and 10 % of its width and height in a direction drawn by 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from model_def import checkpoint
@@ -48,35 +50,52 @@ def changed_box(box: RoI, kind: str, amount: float, angle: float, width: int, he
     return RoI(box.x_min + x, box.y_min + y, box.x_max + x, box.y_max + y)
 
 
+def rescored(
+    folder: Path, cohort_folder: Path, frame: pd.DataFrame, box_of: Callable[[int, int, int], RoI]
+) -> dict[str, Floats]:
+    """The probability (N,) of each binary head on other boxes of the rows of `predict`.
+
+    `box_of`: the box of a row, by its number and its image's width and height.
+    """
+    network, card = checkpoint.load(folder)
+    crops: list[Pixels] = []
+    image, pixels = "", np.empty((0, 0), np.uint8)
+    for row, its in enumerate(frame["image"]):
+        if its != image:
+            image, pixels = its, read_image(cohort_folder / its)
+        box = box_of(row, pixels.shape[1], pixels.shape[0])
+        crops.append(crop(pixels, box, card.preprocessing).copy())
+    scored = Crops(crops, torch.empty((len(frame), 0)), card.preprocessing, None)
+    logits_NL = logits_of(network, scored, card.preprocessing)
+    probability_NL = probabilities(logits_NL, card.heads, card.hierarchy).numpy()
+    slices = logit_slices(card.heads)
+    binary = [head.name for head in card.heads if not head.categorical]
+    return {name: probability_NL[:, slices[name].start] for name in binary}
+
+
 def jitter(
     folder: Path, cohort_folder: Path, predictions: Predictions, how: Resampling
 ) -> list[Json]:
     """Score each row of `predict` with its box changed in each of `CHANGES`; see `of_head`."""
-    network, card = checkpoint.load(folder)
-    frame, slices = predictions.frame, logit_slices(card.heads)
+    frame = predictions.frame
+    heads = {head.name: head for head in predictions.heads}
+    boxes = [RoI(*map(int, its)) for its in frame[[*ROI_COLUMNS]].itertuples(index=False)]
     angle_N = np.random.default_rng(how.seed).uniform(0, 2 * math.pi, len(frame))
-    no_labels = torch.empty((len(frame), 0))
     found = []
     for kind, amount in CHANGES:
-        crops: list[Pixels] = []
         unchanged = 0
-        image, pixels = "", np.empty((0, 0), np.uint8)
-        boxes = frame[["image", *ROI_COLUMNS]].itertuples(index=False, name=None)
-        for (its, *corners), angle in zip(boxes, angle_N, strict=True):
-            if its != image:
-                image, pixels = its, read_image(cohort_folder / its)
-            box = RoI(*map(int, corners))
-            new = changed_box(box, kind, amount, angle, pixels.shape[1], pixels.shape[0])
-            unchanged += new == box
-            crops.append(crop(pixels, new, card.preprocessing).copy())
-        scored = Crops(crops, no_labels, card.preprocessing, None)
-        logits_NL = logits_of(network, scored, card.preprocessing)
-        probability_NL = probabilities(logits_NL, card.heads, card.hierarchy).numpy()
-        for head in card.heads:
-            if not head.categorical:
-                new_N = probability_NL[:, slices[head.name].start]
-                facts = {"kind": kind, "amount": amount, "unchanged_boxes": unchanged}
-                found.append({"head": head.name, **facts, **of_head(head, predictions, new_N, how)})
+
+        def change(
+            row: int, width: int, height: int, by: tuple[str, float] = (kind, amount)
+        ) -> RoI:
+            nonlocal unchanged
+            new = changed_box(boxes[row], *by, angle_N[row], width, height)
+            unchanged += new == boxes[row]
+            return new
+
+        for name, new_N in rescored(folder, cohort_folder, frame, change).items():
+            facts = {"kind": kind, "amount": amount, "unchanged_boxes": unchanged}
+            found.append({"head": name, **facts, **of_head(heads[name], predictions, new_N, how)})
     return found
 
 

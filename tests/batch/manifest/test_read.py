@@ -589,3 +589,22 @@ def test_any_path_is_an_image_uri_and_fails_as_a_row(path: str) -> None:
     assert uri == f"{folder}/{path}" or path.startswith("/")
     with pytest.raises(StorageError):
         objects.read(uri)
+
+
+def test_a_locate_status_and_its_roi_must_fit(tmp_path: Path, put_table: Any) -> None:
+    given = put_table(
+        str(tmp_path / "m.parquet"),
+        {
+            "image_uri": ["a.png", "b.png", "c.png", "d.png", "e.png"],
+            "roi": [[0, 0, 9, 9], None, [0, 0, 9, 9], None, None],
+            "locate_status": ["ok", "ok", "none_found", "maybe", None],
+        },
+    )
+    with pytest.raises(UserError) as raised, manifest.open_manifest(given, reserved=()):
+        pass
+    assert [line.partition(":")[0] for line in raised.value.details] == [
+        "row 1",
+        "row 2",
+        "row 3",
+        "row 4",
+    ]

@@ -1,0 +1,7 @@
+"""Images without boxes -> proposed RoIs: a detector that is trained on the boxes of a cohort.
+
+Start at `detector` (the network and its folder); `fit` and `evaluate` are the researcher's side of
+it, `propose` the night's. The first two may import all of `train`; `propose` may import
+`batch.manifest`, `batch.storage` and `handlers.images` (pixels as serving reads them), and nothing
+of `train`. Nothing imports `locating` but the command line.
+"""

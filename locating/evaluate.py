@@ -1,0 +1,168 @@
+"""How well a locator does on a cohort: IoU, FROC, and what its boxes do to a network's AUC.
+
+Shapes in names: N rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from locating.detector import Proposal, proposals, read
+from locating.froc import best_iou, measure
+from locating.images import Image, images_of
+from model_def.checkpoint import whole_folder
+from model_def.preprocessing import RoI
+from sonode.console import UserError, progress, say
+from train.cohorts.checks import ROI_COLUMNS
+from train.comparing.auc_difference import compare_head, shown
+from train.evidence.jitter import rescored
+from train.evidence.measures import Json
+from train.fitting.datamodule import ALL, CohortData
+from train.fitting.leakage import check_unseen
+from train.fitting.predictions import Predictions, predict
+
+NUMBERS, PROPOSALS = "locate.json", "proposals.parquet"
+Part = Literal["val", "test", "all"]
+
+
+def evaluate(
+    locator_folder: Path,
+    cohort_folder: Path,
+    out: Path,
+    *,
+    part: Part,
+    checkpoint: Path | None,
+    resamples: int,
+    seed: int,
+) -> Json:
+    """Write `locate.json` and `proposals.parquet` to OUT, whole or not at all; give the first.
+
+    `part` is of the locator's own split; `all` is for a cohort of other patients. With a
+    `checkpoint` the AUC of each of its binary heads on the proposed boxes minus that on the drawn
+    ones: of the same rows, those of images where something was found, patients drawn.
+
+    Raises:
+        UserError: OUT exists, no locator, the part is empty, or shows what either learned from.
+    """
+    if out.exists():
+        raise UserError(f"OUT {out}: exists; give a new folder")
+    locator = read(locator_folder)
+    training = locator.card.training
+    fold = ALL if part == "all" else None
+    data = CohortData(cohort_folder, split_seed=training["split_seed"], fold=fold)
+    name = "train" if part == "all" else part  # of the whole no row is kept aside
+    if part == "all" and data.cohort.sha256 == training["cohort"]["sha256"]:
+        raise UserError(
+            f"--part all: {cohort_folder} is the cohort that the locator was trained on; give "
+            "--part test, or another cohort"
+        )
+    images = images_of(data, name)
+    if not images:
+        raise UserError(
+            f"COHORT {cohort_folder}: no patient falls into the {part} part of the locator's "
+            "split; give --part all where these are patients that it was not trained on"
+        )
+    check_unseen(locator_folder, data, part, data.rows_of(name))
+    size, limit = locator.card.size, locator.card.min_confidence
+    found = [
+        proposals(locator.detector, image.pixels(), size)
+        for image in progress(images, total=len(images), what="proposing")
+    ]
+    truth = [image.boxes for image in images]
+    boxes = {
+        image.name: its[0].roi
+        for image, its in zip(images, found, strict=True)
+        if its and its[0].confidence >= limit
+    }
+    numbers: Json = {
+        "format": 1,
+        "part": part,
+        "cohort": {"name": data.cohort.name, "sha256": data.cohort.sha256},
+        "locator": {"sha256": locator.sha256, "min_confidence": limit, "trained_on": training},
+        "patients": len({image.patient for image in images}),
+        **measure(truth, found, limit),
+        "method": {"resamples": resamples, "seed": seed, "confidence": 0.95},
+        "auc_proposed_minus_drawn": [],
+    }
+    if checkpoint is not None:
+        predicted = predict(checkpoint, cohort_folder, part)
+        if missing := set(predicted.frame["image"]) - {image.name for image in images}:
+            raise UserError(
+                f"CHECKPOINT {checkpoint}: its {part} part has {len(missing)} images that are not "
+                "in the locator's; train both with the same split_seed"
+            )
+        numbers["auc_proposed_minus_drawn"] = _aucs(
+            checkpoint, cohort_folder, predicted, boxes, resamples, seed
+        )
+    with whole_folder(out) as folder:
+        text = json.dumps(numbers, indent=1, allow_nan=False, ensure_ascii=False)
+        (folder / NUMBERS).write_text(text + "\n", encoding="utf-8")
+        _table(images, found).to_parquet(folder / PROPOSALS, index=False)
+    return numbers
+
+
+def _aucs(
+    checkpoint: Path,
+    cohort_folder: Path,
+    predicted: Predictions,
+    boxes: Mapping[str, RoI],
+    resamples: int,
+    seed: int,
+) -> list[Json]:
+    """One for each binary head, as `sonode versus` gives them; the first is proposed."""
+    frame = predicted.frame
+    drawn = frame[frame["image"].isin(list(boxes))].reset_index(drop=True)
+    if drawn.empty:
+        say("nothing was found in any image: no AUC")
+        return []
+    box_N = [boxes[image] for image in drawn["image"]]
+    probability_N = rescored(checkpoint, cohort_folder, drawn, lambda row, *_: box_N[row])
+    proposed = drawn.assign(**{f"{name}_probability": its for name, its in probability_N.items()})
+    compared = []
+    for head in predicted.heads:
+        if not head.categorical:
+            both = compare_head(head.name, proposed, drawn, None, resamples, seed)
+            compared += [asdict(it) for it in both]
+    return compared
+
+
+def _table(images: list[Image], found: list[list[Proposal]]) -> pd.DataFrame:
+    """Each image's surest proposal, whatever its confidence, and its IoU with the drawn box."""
+    iou_N = best_iou([image.boxes for image in images], found)
+    rows = [
+        {
+            "image": image.name,
+            "patient_id": image.patient,
+            **dict(zip(ROI_COLUMNS, its[0].roi if its else (None,) * 4, strict=True)),
+            "confidence": its[0].confidence if its else None,
+            "iou": iou,
+        }
+        for image, its, iou in zip(images, found, iou_N.tolist(), strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def show(numbers: Json) -> None:
+    """Print what was measured."""
+    say(
+        f"{numbers['images']} images of {numbers['patients']} patients, {numbers['boxes']} boxes; "
+        f"none found in {numbers['none_found']}"
+    )
+    say(
+        f"IoU mean {numbers['iou_mean']:.3f}, median {numbers['iou_median']:.3f}; over 0.5 in "
+        f"{numbers['found']:.1%} of images"
+    )
+    for most, sensitivity in numbers["sensitivity_at_false_positives"].items():
+        say(f"  sensitivity {sensitivity:.3f} at {most} false positives an image")
+    for its in numbers["auc_proposed_minus_drawn"]:
+        interval = "" if its["low"] is None else f" ({its['low']:+.3f} to {its['high']:+.3f})"
+        say(
+            f"AUC {its['head']} ({its['n_images']} rows): proposed {shown(its['first'])}, drawn "
+            f"{shown(its['second'])}, difference {shown(its['difference'], sign=True)}{interval}"
+        )
