@@ -99,6 +99,23 @@ def test_the_report_tells_all_that_the_result_says() -> None:
     assert reference.ReferencedFrameNumber == 8  # counts from 1
 
 
+def test_a_proposed_region_is_told_with_its_confidence() -> None:
+    data = ultrasound.data_of("examples_palette.dcm")
+    proposed, drawn = (made(data, roi_confidence=it) for it in (0.8712, None))
+    for group in items(proposed["sr"], "Measurement Group"):
+        (number,) = items(group, "Confidence of the proposed region")
+        assert float(number.MeasuredValueSequence[0].NumericValue) == 0.8712
+        assert meanings(items(group, "Region proposed by software")) == ["Yes"]
+    names = ("Confidence of the proposed region", "Region proposed by software")
+    assert not items(drawn["sr"], *names)
+    text, other = (
+        it["pr"].GraphicAnnotationSequence[0].TextObjectSequence[0].UnformattedTextValue
+        for it in (proposed, drawn)
+    )
+    assert "proposed by software, confidence 0.87" in text
+    assert "proposed" not in other
+
+
 def test_the_presentation_state_draws_the_box_on_its_frame() -> None:
     data = ultrasound.data_of("examples_ybr_color.dcm")
     state = made(data, frame=7)["pr"]
