@@ -24,10 +24,10 @@ from batch.manifest.read import Manifest, Request, open_manifest, requests
 from batch.storage import checks as storage_checks
 from batch.storage import objects
 from batch.storage.errors import ObjectExists, StorageError
-from handlers.errors import PreprocessFailed, RequestError
-from handlers.images.decode import decode
-from handlers.images.frame import Frame
 from locating.detector import Locator, proposals, read
+from model_def.images.decode import decode
+from model_def.images.errors import RowError
+from model_def.images.frame import Frame
 from model_def.limits import MAX_DICOM_BYTES
 from model_def.preprocessing import RoI
 from sonode.console import UserError, progress
@@ -125,11 +125,11 @@ def _frame(request: Request) -> Frame | Row:
         return decode(data, None if frame is None else int(frame))
     except UserError:
         raise
-    except (StorageError, RequestError) as error:
+    except (StorageError, RowError) as error:
         return _row(checks.NOT_LOCATED, code=error.code, message=str(error))
     except Exception as error:  # of any kind: its text may hold anything
         message = f"reading the image raised {type(error).__name__}"
-        return _row(checks.NOT_LOCATED, code=PreprocessFailed.code, message=message)
+        return _row(checks.NOT_LOCATED, code="preprocess_failed", message=message)
 
 
 def _located(locator: Locator, frame: Frame, min_confidence: float) -> Row:

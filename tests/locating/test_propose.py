@@ -40,7 +40,9 @@ def manifest(tmp_path: Path) -> Path:
     """Images that are sure, unsure, empty, damaged and absent; and one with a drawn box."""
     (tmp_path / "images").mkdir()
     for name, data in {"a": image(255), "b": image(128), "c": image(0), "d": image(255)}.items():
-        (tmp_path / "images" / f"{name}.png").write_bytes(data[: len(data) // 2] if name == "d" else data)
+        (tmp_path / "images" / f"{name}.png").write_bytes(
+            data[: len(data) // 2] if name == "d" else data
+        )
     columns = {
         "image_uri": [f"images/{name}.png" for name in "abcdea"],
         "study_id": list("uvwxyz"),
