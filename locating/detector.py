@@ -78,8 +78,9 @@ class _Pyramid(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         levels = tuple(stride.bit_length() - 2 for stride in _STRIDES)  # timm counts halvings
-        self.trunk = timm.create_model(ARCHITECTURE, features_only=True, out_indices=levels)
-        self.pyramid = FeaturePyramidNetwork(self.trunk.feature_info.channels(), _CHANNELS)
+        trunk: Any = timm.create_model(ARCHITECTURE, features_only=True, out_indices=levels)
+        self.trunk = trunk
+        self.pyramid = FeaturePyramidNetwork(trunk.feature_info.channels(), _CHANNELS)
 
     def forward(self, images_B3HW: torch.Tensor) -> dict[str, torch.Tensor]:
         maps = self.trunk(images_B3HW)

@@ -135,8 +135,9 @@ def _train(detector: FCOS, images: Sequence[Image], recipe: Recipe) -> None:
     detector.train()
     for epoch in range(1, recipe.epochs + 1):
         losses = []
-        for indices in torch.randperm(len(samples)).split(BATCH):
-            batch = [augment(*samples[index]) for index in indices.tolist()]
+        order = torch.randperm(len(samples)).tolist()
+        for start in range(0, len(order), BATCH):
+            batch = [augment(*samples[index]) for index in order[start : start + BATCH]]
             pixels = [detectors.network_input(image) for image, _ in batch]
             targets = [
                 {
