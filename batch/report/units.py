@@ -49,9 +49,10 @@ class Unit:
         """Add the rows of a part, with the columns of `columns_of`."""
         known = part.filter(part[self.unit].is_valid())
         self.without_id += part.num_rows - known.num_rows
-        scored = pc.equal(known["status"], results.OK)
+        scored, failed = (pc.equal(known["status"], it) for it in (results.OK, results.FAILED))
         table = {name: _plain(known[name]) for name in self.keys}
         table |= {"n_images": pa.repeat(1, known.num_rows), "n_scored": scored.cast(pa.int64())}
+        table["n_failed"] = failed.cast(pa.int64())
         for number, values in enumerate(_values(known, self._heads)):
             table |= {f"sum {number}": values, f"max {number}": values}
         self._sums.append(pa.table(table))
@@ -62,8 +63,7 @@ class Unit:
     def table(self) -> pa.Table:
         """One row per unit, in the order of the ids."""
         sums = self._added_up().sort_by([(name, "ascending") for name in self.keys])
-        columns = {name: sums[name] for name in (*self.keys, "n_images", "n_scored")}
-        columns["n_failed"] = pc.subtract(sums["n_images"], sums["n_scored"])
+        columns = {name: sums[name] for name in (*self.keys, "n_images", "n_scored", "n_failed")}
         number = 0
         for head, labels in self._heads.items():
             numbers = range(number, number + (len(labels) if len(labels) > 2 else 1))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import batch.run
@@ -334,6 +335,7 @@ def test_where_no_roi_was_found_there_is_a_row_and_never_a_score(
         "roi_confidence": [0.7, None, None],
         "locate_status": ["ok", "none_found", "failed"],
         "locate_code": [None, None, "access_denied"],
+        "study_id": ["s", "s", "s"],
     }
     manifest = put_table(objects.join(folder, "m.parquet"), columns)
     out = objects.join(folder, "out")
@@ -347,6 +349,8 @@ def test_where_no_roi_was_found_there_is_a_row_and_never_a_score(
     assert [row["malignancy_probability"] for row in rows] == [0.25, None, None]
     assert [row["roi_confidence"] for row in rows] == [0.7, None, None]
     assert [row["roi_proposed"] for row in rows] == [True, False, False]
+    (unit,) = pq.read_table(next(tmp_path.glob("out/_units/*/*/study_id.parquet"))).to_pylist()
+    assert [unit[it] for it in ("n_images", "n_scored", "n_failed")] == [3, 1, 1]
     assert {len(batch) for batch in archive.calls} == {1}  # the plan's own sample, and the run
     assert run(manifest, out, archive).by_status == summary.by_status
     assert batch.run.plan(manifest, out, archive, **options).rows_to_score == 1
