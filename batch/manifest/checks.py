@@ -55,17 +55,22 @@ def schema_problems(schema: pa.Schema, reserved: Collection[str]) -> Iterator[st
         yield f"no column 'image_uri'; rename one of {names}, or add it"
     elif not is_text(schema.field("image_uri").type):
         yield f"column 'image_uri' holds {schema.field('image_uri').type}; write it as string"
-    if "etag" in names and not is_text(schema.field("etag").type, or_null=True):
-        yield f"column 'etag' holds {schema.field('etag').type}; write it as string"
-    if "frame" in names and not is_number(schema.field("frame").type, or_null=True):
-        yield f"column 'frame' holds {schema.field('frame').type}; write it as an integer"
-    for name in UNITS:
-        if name in names and pa.types.is_nested(schema.field(name).type):
-            yield f"column {name!r} holds {schema.field(name).type}; write one id in each row"
-    for name in LOCATE_COLUMNS:
-        if name in names and not is_text(schema.field(name).type, or_null=True):
-            yield f"column {name!r} holds {schema.field(name).type}; write it as string"
+    yield from _type_problems(schema)
     yield from _roi_schema_problems(schema)
+
+
+def _type_problems(schema: pa.Schema) -> Iterator[str]:
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        if name in ("etag", *LOCATE_COLUMNS) and not is_text(kind, or_null=True):
+            yield f"column {name!r} holds {kind}; write it as string"
+        if name == "frame" and not is_number(kind, or_null=True):
+            yield f"column 'frame' holds {kind}; write it as an integer"
+        if name == "roi_confidence" and not is_number(kind, or_null=True):
+            yield f"column 'roi_confidence' holds {kind}; write it as a number"
+        if name == "roi_proposed" and not (pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+            yield f"column 'roi_proposed' holds {kind}; write it as true or false"
+        if name in UNITS and pa.types.is_nested(kind):
+            yield f"column {name!r} holds {kind}; write one id in each row"
 
 
 def _roi_schema_problems(schema: pa.Schema) -> Iterator[str]:
