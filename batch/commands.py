@@ -14,6 +14,7 @@ import typer
 
 from batch import terminal
 from batch.dicom import commands as dicom_commands
+from batch.night_command import night
 from sonode import console
 from sonode.console import UserError, say
 
@@ -28,6 +29,7 @@ EXECUTORS = ("local", "ray")
 def mount(app: typer.Typer) -> None:
     """Add the commands of the batch to `app`."""
     app.command(rich_help_panel="Batch")(score)
+    dicom_commands.dicom.command()(night)
     app.add_typer(dicom_commands.dicom, name="dicom", rich_help_panel="Batch")
 
 

@@ -1,0 +1,56 @@
+"""The command `sonode dicom night`; heavy imports stay inside the function."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from sonode.console import say
+
+
+def night(
+    settings: Path = typer.Argument(help="A YAML file: pacs, archive, folder and more."),
+    *,
+    day: datetime | None = typer.Option(
+        None, "--date", formats=["%Y-%m-%d"], help="The night's date. Default: today (UTC)."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print the report as one JSON line."),
+) -> None:
+    """Pull the last days' images from a PACS, score them, and push the results back.
+
+    Re-run to do what is missing. Credentials come from the environment, as of `sonode dicom push`.
+    Exit code 1: images or objects failed or were refused; 75: the PACS does not answer.
+    """
+    import dicomweb_client  # noqa: F401 - named where the extra is missing
+    import highdicom  # noqa: F401
+    import pynetdicom  # noqa: F401
+
+    from batch import night as nights
+
+    report = nights.run(nights.read(settings), day.date() if day else datetime.now(UTC).date())
+    if as_json:
+        say(json.dumps(report))
+    else:
+        _show(report)
+    if code := report["exit_code"]:
+        print(f"re-run the same command to do what is missing: {report['why']}", file=sys.stderr)
+        raise typer.Exit(code)
+
+
+def _show(report: dict[str, Any]) -> None:
+    say(f"night of {report['date']}")
+    for name, counts in (
+        ("images", report["pull"].get("by_status")),
+        ("scores", report.get("score", {}).get("by_status")),
+        ("objects of images", report.get("dicom", {}).get("by_status")),
+        ("objects at the PACS", report.get("push", {}).get("by_status")),
+    ):
+        for status, count in (counts or {}).items():
+            say(f"  {name + ', ' + status:<40} {count}")
+    for name, took in report["stages"].items():
+        say(f"  {name + ':':<12} {took['seconds']:8.1f} s ({100 * took['share']:.0f} %)")

@@ -1,0 +1,134 @@
+"""`sonode dicom night`, as the pages tell it: a real Orthanc, real ultrasound files, one night."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import pydicom
+import pytest
+import yaml
+from PIL import Image
+
+pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
+pytest.importorskip("pynetdicom", reason="the extra `dicom` is not installed")
+
+from batch import night
+from sonode.console import UserError
+from tests.batch.dicom import ultrasound
+from tests.batch.dicom.conftest import (  # noqa: F401 - fixtures
+    BY_DIMSE,
+    orthanc,
+    running,
+    sockets_of_pynetdicom,
+)
+from tests.batch.dicom.pacs import Orthanc
+
+pytestmark = BY_DIMSE
+DAY = date(2026, 11, 27)
+BOXES = {  # of ultrasound.NAMES: box and frame; the last has none
+    "examples_rgb_color.dcm": (60, 60, 180, 150, ""),
+    "examples_palette.dcm": (200, 120, 420, 300, ""),
+    "examples_jpeg2k.dcm": (150, 100, 400, 300, ""),
+    "examples_ybr_color.dcm": (80, 60, 220, 180, 3),
+}
+
+
+def of_that_day(name: str) -> bytes:
+    return ultrasound.data_of(name, StudyDate=f"{DAY:%Y%m%d}")
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"folder": "x", "archive": "a.mar"}, "pacs: Field required"),
+        ({"pacs": "p", "folder": "x", "archive": "a.mar", "day": 2}, "day: Extra inputs"),
+        ({"pacs": "p", "folder": "x", "archive": "a.mar", "days": 0}, "days: "),
+    ],
+)
+def test_settings_that_are_not_understood(
+    tmp_path: Path, keys: dict[str, object], says: str
+) -> None:
+    (tmp_path / "night.yaml").write_text(yaml.safe_dump(keys))
+    with pytest.raises(UserError, match=says):
+        night.read(tmp_path / "night.yaml")
+
+
+@pytest.mark.live
+def test_a_night_and_the_next(orthanc: Orthanc, archive_path: Path, tmp_path: Path) -> None:  # noqa: F811
+    images = {name: pydicom.dcmread(io.BytesIO(of_that_day(name))) for name in ultrasound.NAMES}
+    for name in images:
+        orthanc.put(of_that_day(name))
+    lines = ["instance_uid,roi_x_min,roi_y_min,roi_x_max,roi_y_max,frame"]
+    lines += [
+        ",".join(map(str, (images[name].SOPInstanceUID, *box))) for name, box in BOXES.items()
+    ]
+    (tmp_path / "boxes.csv").write_text("\n".join(lines))
+    file = tmp_path / "night.yaml"
+    keys = {
+        "pacs": orthanc.dicomweb,
+        "archive": str(archive_path),
+        "folder": str(tmp_path / "night"),
+        "explain": "gradcam",
+        "boxes": str(tmp_path / "boxes.csv"),
+    }
+    file.write_text(yaml.safe_dump(keys))
+    done = subprocess.run(
+        [sys.executable, "-m", "sonode", "dicom", "night", str(file), "--date", str(DAY), "--json"],
+        check=False,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["pull"]["without_roi"] == {"no_box": 1}
+    assert report["score"]["by_status"] == {"ok": 4, "failed": 0}
+    assert report["push"]["by_status"]["accepted"] == report["push"]["sent"] == 12
+    assert {*report["stages"]} == {"pull", "score", "objects", "push"}
+    assert sum(it["share"] for it in report["stages"].values()) == pytest.approx(1)
+    assert json.loads((tmp_path / f"night/nights/{DAY}.json").read_text()) == report
+
+    kinds: dict[str, int] = {}
+    for number, data in enumerate(orthanc.instances()):
+        made = pydicom.dcmread(io.BytesIO(data))
+        if made.get("Manufacturer") != "sonode":
+            continue
+        kinds[made.Modality] = kinds.get(made.Modality, 0) + 1
+        assert ultrasound.check(tmp_path / "it.dcm", data) == []
+        image = next(it for it in images.values() if it.StudyInstanceUID == made.StudyInstanceUID)
+        assert made.PatientID == image.PatientID
+        if made.Modality == "OT":
+            picture = Image.fromarray(made.pixel_array)
+            picture.save(tmp_path / f"capture-{number}.png")
+            assert len(picture.getcolors(1 << 24) or ()) > 100  # a frame, and maps in colour
+    assert kinds == {"SR": 4, "OT": 4, "PR": 4}
+
+    settings = night.read(file)
+    again = night.run(settings, DAY)
+    assert (again["exit_code"], again["pull"], again["push"]["sent"]) == (0, {}, 0)
+    orthanc.put(ultrasound.data_of("ExplVR_BigEnd.dcm", StudyDate="20261128"))
+    by_dimse = settings.model_copy(update={"pacs": orthanc.node, "plain": True})
+    following = night.run(by_dimse, date(2026, 11, 28))
+    # Nothing new has a box: what sonode drew is none.
+    assert following["exit_code"] == 0
+    assert "score" not in following
+    assert following["push"]["by_status"]["present"] == 12
+
+    said = done.stdout + done.stderr
+    said += b"".join(path.read_bytes() for path in (tmp_path / "night/nights").iterdir())
+    for it in images.values():
+        for secret in (it.get("PatientName"), it.get("PatientID"), it.StudyInstanceUID):
+            assert len(str(secret)) < 5 or str(secret).encode() not in said
+
+
+@pytest.mark.live
+def test_a_pacs_that_is_gone_is_asked_again_later(archive_path: Path, tmp_path: Path) -> None:
+    settings = night.Settings(
+        pacs="http://127.0.0.1:9/dicom-web", archive=str(archive_path), folder=str(tmp_path / "x")
+    )
+    assert night.run(settings, DAY)["exit_code"] == 75
