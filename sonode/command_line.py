@@ -10,7 +10,7 @@ import typer
 
 import archives.commands
 import batch.commands
-import locating.commands
+import sonode.locating.commands
 import train.commands
 from sonode.command_group import CommandGroup
 from sonode.console import UserError, end_with_parent
@@ -36,7 +36,7 @@ app = typer.Typer(
 train.commands.mount(app)
 archives.commands.mount(app)
 batch.commands.mount(app)
-locating.commands.mount(app)
+sonode.locating.commands.mount(app)
 
 
 @app.command(rich_help_panel="Demo")

@@ -127,7 +127,7 @@ def test_they_show_every_command() -> None:
         *("phantom", "import", "describe", "train", "evaluate", "ablate", "margin"),
         *("external", "checklists", "radiomics", "versus", "paper"),
         *("pack", "inspect", "serve", "gateway", "gateway-token", "predict"),
-        *("compare", "score", "dicom", "demo", "rollout"),
+        *("compare", "score", "dicom", "locate", "demo", "rollout"),
     }
 
 
@@ -141,7 +141,7 @@ def test_each_option_of_a_shown_command_exists() -> None:
     shown = re.sub(r"\\\n\s*", "", CODE)
     for line in re.findall(r"^(?:\$ )?sonode ((?!train).*)", shown, re.M):
         words = line.split("  #")[0].split()
-        command = words[: 2 if words[0] in ("import", "rollout", "dicom") else 1]
+        command = words[: 2 if words[0] in ("import", "rollout", "dicom", "locate") else 1]
         known = sonode(*command, "--help").stdout
         options = [word for word in words if word.startswith("--")]
         assert [option for option in options if not re.search(rf"{option}\b", known)] == [], line
@@ -180,7 +180,8 @@ def test_each_link_of_the_readme_and_each_file_that_a_page_names_exists() -> Non
     """`make docs` checks the links among the pages."""
     links = re.findall(r"\]\((?!https?:)([^)#]+)", README)
     files = re.findall(
-        r"`((?:archives|batch|deploy|docs|handlers|model_def|sonode|tests|train)/[\w./@-]*)`", PAGES
+        r"`((?:archives|batch|deploy|docs|handlers|model_def|sonode|tests|train)/[\w./@-]*)`",
+        PAGES,
     )
     assert len(links) > 15
     assert len(files) > 20

@@ -20,7 +20,7 @@ GROUPS = {
     "Package": ["pack", "inspect"],
     "Serve": ["serve", "gateway", "gateway-token", "predict"],
     "Roll out": ["compare", "rollout"],
-    "Batch": ["score", "dicom"],
+    "Batch": ["score", "dicom", "locate"],
     "Demo": ["demo"],
 }
 COMMANDS = [name for names in GROUPS.values() for name in names]

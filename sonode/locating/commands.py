@@ -34,7 +34,7 @@ def fit(
     split_seed: int = typer.Option(0, min=0, help="Seed of the split by patient."),
 ) -> None:
     """Train a locator (a one-class detector) on the boxes of a cohort."""
-    from locating import fit as fitting
+    from sonode.locating import fit as fitting
 
     recipe = fitting.Recipe(size=size, epochs=epochs, weights=weights, seed=seed)
     card = fitting.fit(cohort, out, recipe, split_seed=split_seed)
@@ -62,7 +62,7 @@ def evaluate(
     seed: int = typer.Option(0, min=0, help="Seed of the bootstrap."),
 ) -> None:
     """Measure a locator: IoU, FROC, and the AUC of proposed against drawn boxes."""
-    from locating import evaluate as evaluating
+    from sonode.locating import evaluate as evaluating
 
     numbers = evaluating.evaluate(
         locator, cohort, out, part=part, checkpoint=checkpoint, resamples=bootstrap, seed=seed
@@ -83,7 +83,7 @@ def propose(
 ) -> None:
     """Propose a RoI for each row of a manifest that has none; ends with 1 if images failed."""
     from batch.storage import uris
-    from locating.propose import propose as run
+    from sonode.locating.propose import propose as run
 
     counts = run(locator, *map(uris.argument, (manifest, out)), min_confidence=min_confidence)
     for status, count in counts.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from locating import detector as detectors
+from sonode.locating import detector as detectors
 from tests.batch.conftest import s3
 
 __all__ = ["s3"]

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from locating.detector import Proposal
-from locating.froc import best_iou, froc, measure, threshold
 from model_def.preprocessing import RoI
+from sonode.locating.detector import Proposal
+from sonode.locating.froc import best_iou, froc, measure, threshold
 
 BOX = RoI(0, 0, 10, 10)
 NEAR = RoI(0, 0, 10, 8)  # IoU 80 / 100

@@ -13,12 +13,12 @@ from typing import Literal
 
 import pandas as pd
 
-from locating.detector import Proposal, proposals, read
-from locating.froc import best_iou, measure
-from locating.images import Image, images_of
 from model_def.checkpoint import whole_folder
 from model_def.preprocessing import RoI
 from sonode.console import UserError, progress, say
+from sonode.locating.detector import Proposal, proposals, read
+from sonode.locating.froc import best_iou, measure
+from sonode.locating.images import Image, images_of
 from train.cohorts.checks import ROI_COLUMNS
 from train.comparing.auc_difference import compare_head, shown
 from train.evidence.jitter import rescored

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from locating import detector as detectors
-from locating import evaluate as evaluating
-from locating.detector import Proposal
 from model_def import checkpoint
 from model_def.preprocessing import RoI
+from sonode.locating import detector as detectors
+from sonode.locating import evaluate as evaluating
+from sonode.locating.detector import Proposal
 from train.cohorts.cohort import Cohort, read_image
 
 

@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch.storage import objects
-from locating import propose as proposing
-from locating.detector import Proposal
 from model_def.preprocessing import RoI
 from sonode.console import UserError
+from sonode.locating import propose as proposing
+from sonode.locating.detector import Proposal
 from tests.batch.conftest import put_table
 from tests.conftest import encode
 

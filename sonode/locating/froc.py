@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torchvision.ops import box_iou
 
-from locating.detector import Proposal
 from model_def.preprocessing import RoI
+from sonode.locating.detector import Proposal
 
 FOUND_OVER = 0.5
 FALSE_POSITIVES = (0.25, 0.5, 1.0, 2.0)

@@ -24,13 +24,13 @@ from batch.manifest.read import Manifest, Request, open_manifest, requests
 from batch.storage import checks as storage_checks
 from batch.storage import objects
 from batch.storage.errors import ObjectExists, StorageError
-from locating.detector import Locator, proposals, read
 from model_def.images.decode import decode
 from model_def.images.errors import RowError
 from model_def.images.frame import Frame
 from model_def.limits import MAX_DICOM_BYTES
 from model_def.preprocessing import RoI
 from sonode.console import UserError, progress
+from sonode.locating.detector import Locator, proposals, read
 
 GIVEN = "given"
 """What a row counts as that has kept its RoI."""

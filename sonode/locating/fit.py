@@ -17,13 +17,13 @@ from torchvision import tv_tensors
 from torchvision.models.detection import FCOS
 from torchvision.transforms import v2
 
-from locating import detector as detectors
-from locating.froc import measure, threshold
-from locating.images import Image, images_of
 from model_def.checkpoint import whole_folder
 from model_def.network import Network
 from model_def.preprocessing import Preprocessing
 from sonode.console import UserError, say
+from sonode.locating import detector as detectors
+from sonode.locating.froc import measure, threshold
+from sonode.locating.images import Image, images_of
 from train.fitting.datamodule import CohortData
 from train.fitting.leakage import IMAGES
 from train.fitting.leakage import images_of as seen_images

@@ -10,8 +10,8 @@ import pytest
 from archives.packing.loader import load_archive
 from batch import run
 from batch.results import schema
-from locating import detector as detectors
 from sonode.console import progress
+from sonode.locating import detector as detectors
 from tests.batch.conftest import put_table
 from tests.command_line import sonode
 from train.cohorts.cohort import Cohort

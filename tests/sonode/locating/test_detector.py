@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from locating import detector as detectors
 from model_def.preprocessing import RoI
 from sonode.console import UserError
+from sonode.locating import detector as detectors
 
 
 class Fixed(nn.Module):
