@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from train.evidence.measures import Json, Resampling
+from train.evidence.measures import Resampling
 from train.experiments.ablation import MEASURES as SEARCHED
 from train.experiments.ablation import VARIANTS
 from train.paper.performance import counts, names, papers
-from train.paper.repeats import MEASURES, TITLES, differences, measured
+from train.paper.repeats import MEASURES, TITLES, adjust, differences, measured
 from train.paper.runs import Scores
 from train.paper.sections import Cell, Rows, Section, Table
 from train.paper.variants import CHAIN, PAPERS_TWO, RADIOMICS, TASKS, HeldOut
-from train.statistics.interaction import holm
 
 TABLE_3, TABLE_S3, TABLE_4 = (f"tables/table-{it}.csv" for it in ("3", "s3", "4"))
 GRID = "tables/search.csv"
@@ -72,7 +71,7 @@ def _pairs(test: HeldOut, scores: Scores, how: Resampling, out: Path) -> Table:
             for pair in itertools.combinations(models, 2)
         }
         for measure in MEASURES:
-            _adjust([its[measure] for its in found.values()])
+            adjust([its[measure] for its in found.values()])
         for (first, second), its in found.items():
             numbers.add(its, task=name, first=first, second=second, **counts(on))
             rows.append([TASKS[name].title, first, second, *(its[it] for it in MEASURES)])
@@ -84,12 +83,6 @@ def _pairs(test: HeldOut, scores: Scores, how: Resampling, out: Path) -> Table:
         rows=rows,
         file=TABLE_S3,
     )
-
-
-def _adjust(found: list[Json]) -> None:
-    known = [it for it in found if it.get("p_value") is not None]
-    for it, adjusted in zip(known, holm([it["p_value"] for it in known]), strict=True):
-        it["p_holm"] = adjusted
 
 
 def _grid(searched: pd.DataFrame) -> Table:

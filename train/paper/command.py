@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +16,17 @@ from train.experiments.margin import search_margin
 from train.fitting.planned import Planned, measured, planned, spoken
 from train.paper import ablations, performance
 from train.paper.cam_profile import cam_section
+from train.paper.coherence import coherence_section
 from train.paper.cohort_table import cohort_section
 from train.paper.flow import flow_section
+from train.paper.heat_maps import heat_maps_section
 from train.paper.methods import methods_section
 from train.paper.runs import (
     BASELINE,
     NETWORKS,
+    explained,
     folders_of,
+    networks_of,
     radiomics_absent,
     scores_of,
     train_networks,
@@ -89,7 +94,11 @@ def run(
         cohort_section(cohort, split_seed, out),
         performance.section(test, scores, network, how, absent, out),
         ablations.variants_section(test, scores, searched, how, out),
+        coherence_section(test, networks_of(out, list(variants), seeds=seeds), how, out),
         ablations.burden_section(test, scores, how, out),
+        heat_maps_section(
+            partial(explained, cohort, out), list(variants), out, synthetic=cohort.synthetic
+        ),
         cam_section(network, folders_of(out, network, seeds=seeds), out),
         selection_section(folders_of(out, RADIOMICS, seeds=seeds), absent, out),
         methods_section(cohort, test, settings, list(variants), seeds=seeds, bootstrap=bootstrap),

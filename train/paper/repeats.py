@@ -8,7 +8,7 @@ Shapes in names: N rows of the test part, R repeats, B draws, G places of a grid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -19,6 +19,7 @@ from train.evidence.measures import Json, Resampling, as_json, why_undefined
 from train.statistics import bands, binary
 from train.statistics.binary import Bools, Floats, Metric, value
 from train.statistics.bootstrap import bootstrap, bootstrap_difference
+from train.statistics.interaction import holm
 
 AT = 0.5  # the paper's threshold for both tasks
 MEASURES: dict[str, Metric] = {
@@ -105,6 +106,13 @@ def differences(
         )
         for name, metric in metrics.items()
     }
+
+
+def adjust(found: Sequence[Json]) -> None:
+    """Write `p_holm`, adjusted for their number (Holm), into those that have a p-value."""
+    known = [it for it in found if it.get("p_value") is not None]
+    for it, adjusted in zip(known, holm([it["p_value"] for it in known]), strict=True):
+        it["p_holm"] = adjusted
 
 
 def roc_curve(on: TaskRows, score_NR: Floats, how: Resampling) -> Json | None:

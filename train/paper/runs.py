@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from model_def.checkpoint import read_card
 from sonode.console import UserError, say
 from train.cohorts.cohort import Cohort
 from train.comparing.versus import KEYS
 from train.evidence.saliency import profile
 from train.experiments import ablation
 from train.fitting.planned import spoken
-from train.fitting.predictions import predict
+from train.fitting.predictions import Predictions, predict
 from train.paper.cam_profile import OF_A_RUN, write_profiles
 from train.paper.variants import RADIOMICS, HeldOut
 from train.radiomics import command as radiomics
@@ -92,6 +94,29 @@ def folders_of(out: Path, model: str, *, seeds: int) -> list[Path]:
     return [_forest(out, seed) for seed in range(seeds)] if made else []
 
 
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """One variant's repeats on all rows of the test part."""
+
+    p_NR: dict[str, Floats]
+    """Head -> probability (N, R)."""
+    points: dict[str, list[dict[str, float]]]
+    """Head -> operating points of each repeat's card, by name."""
+
+
+def networks_of(out: Path, variants: Sequence[str], *, seeds: int) -> dict[str, Network]:
+    """Probabilities and thresholds of each variant."""
+    found = {}
+    for variant in variants:
+        folders = folders_of(out, variant, seeds=seeds)
+        p_NR = dict(_heads([pd.read_parquet(it / PREDICTIONS) for it in folders]))
+        cards = [read_card(it / "checkpoint") for it in folders]
+        of_head = [{head.name: head.operating_points for head in card.heads} for card in cards]
+        points = {head: [its[head] for its in of_head] for head in p_NR}
+        found[variant] = Network(p_NR=p_NR, points=points)
+    return found
+
+
 def scores_of(test: HeldOut, out: Path, variants: Sequence[str], *, seeds: int) -> Scores:
     """What the networks and, where they were made, the radiomics models say of the test part."""
     folders = {it: folders_of(out, it, seeds=seeds) for it in (*variants, RADIOMICS)}
@@ -100,6 +125,12 @@ def scores_of(test: HeldOut, out: Path, variants: Sequence[str], *, seeds: int) 
         for model, its in folders.items()
         if its
     }
+
+
+def explained(cohort: Cohort, out: Path, variant: str) -> Predictions:
+    """What the variant's first repeat says of the test part, with its heat maps."""
+    folder = ablation.run_folder(out / NETWORKS, variant, 0)
+    return predict(folder / "checkpoint", cohort.folder, "test")
 
 
 def _columns(test: HeldOut, frames: Sequence[pd.DataFrame]) -> dict[str, Floats]:

@@ -18,7 +18,7 @@ from train.fitting.datamodule import label_matrix
 from train.fitting.losses import child_labels
 from train.paper.repeats import TaskRows
 from train.radiomics.forest import HEADS
-from train.statistics.binary import Bools
+from train.statistics.binary import Bools, Floats
 
 QUICK = ("--trainer.max_epochs=2", "--model.preprocessing.size=64")
 """Of a quick run: figures of such networks show that the program works, and nothing else."""
@@ -140,12 +140,15 @@ class HeldOut:
         self.rows = cohort.table[chosen_N].reset_index(drop=True)
         own_NK = label_matrix(cohort.table, HEADS)
         truth_NK = implied(own_NK, HEADS).numpy()[chosen_N]
-        patient_N = self.rows["patient_id"].to_numpy(dtype=object)
+        self.patient_N = patient_N = self.rows["patient_id"].to_numpy(dtype=object)
+        self.truth: dict[str, Floats] = {}
+        """1, 0, or NaN where neither the label nor another one tells (N,)."""
         self.known: dict[str, Bools] = {}
         """Which rows (N,) a task is measured on: truth and set are known."""
         self.tested: dict[str, TaskRows] = {}
         """Their truth and patients."""
         for k, head in enumerate(HEADS):
+            self.truth[head.name] = truth_NK[:, k].astype(np.float64)
             known_N = ~np.isnan(truth_NK[:, k])
             if head.parent is not None:
                 known_N &= truth_NK[:, 0] == 1

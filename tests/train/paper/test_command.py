@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from model_def.checkpoint import ModelCard
 from sonode.console import UserError
 from tests.command_line import sonode
 from train.cohorts.cohort import Cohort, write_cohort
@@ -20,7 +21,7 @@ from train.experiments import ablation
 from train.experiments.ablation import REFERENCE
 from train.fitting.datamodule import CohortData
 from train.fitting.planned import Seconds
-from train.fitting.predictions import facts_of
+from train.fitting.predictions import Predictions, facts_of
 from train.paper import command, runs
 from train.paper.variants import variants_of
 from train.radiomics.forest import HEADS
@@ -35,6 +36,8 @@ def scored(cohort: Cohort, heads: Sequence[str], seed: int) -> pd.DataFrame:
     frame = facts_of(cohort, np.array(data.rows_of("test")))
     chance = np.random.default_rng(seed)
     signal = frame["malignant"].to_numpy(float) - 0.5
+    frame["malignancy_truth"] = frame["malignant"]
+    frame["alnm_truth"] = frame["alnm"].where(frame["malignant"], False)
     for head in heads:
         noise = chance.normal(0, 1, len(frame))
         frame[f"{head}_probability"] = 1 / (1 + np.exp(-signal - noise))
@@ -48,23 +51,41 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def heads_of(folder: Path) -> list[str]:
+    """The heads of a run that is made up, by its folder's name."""
+    variant = folder.name[:-2]
+    alone = variant.removeprefix("single_")
+    return [alone] if alone != variant else ALL if "burden" in variant else ALL[:2]
+
+
 @pytest.fixture(scope="module")
-def trained(phantom: Cohort) -> Iterator[list[str]]:
+def trained(phantom: Cohort, card: ModelCard) -> Iterator[list[str]]:
     """In place of trainings: predictions. The list says which were made, in order."""
     made: list[str] = []
 
     def train(_: Path, folder: Path, __: Path, flags: Sequence[str], seed: int) -> None:
         (folder / "checkpoint").mkdir(parents=True)
-        (folder / "checkpoint" / ablation.CARD).touch()
+        points = {"0.5": 0.5, "sensitivity_0.90": 0.3 + seed / 10}
+        heads = [
+            it.model_copy(update={"operating_points": points, "parent": None})
+            for it in HEADS
+            if it.name in heads_of(folder)
+        ]
+        text = card.model_copy(update={"heads": tuple(heads)}).model_dump_json()
+        (folder / "checkpoint" / ablation.CARD).write_text(text)
         made.append(folder.name)
 
-    def predicted(checkpoint: Path, *_: Any) -> Any:
-        variant = checkpoint.parent.name[:-2]
-        alone = variant.removeprefix("single_")
-        heads = [alone] if alone != variant else ALL if "burden" in variant else ALL[:2]
+    def predicted(checkpoint: Path, *_: Any) -> Predictions:
+        heads = heads_of(checkpoint.parent)
         frame = scored(phantom, heads, int(checkpoint.parent.name[-1]))
-        cams = {head: np.ones((len(frame), 2, 2), np.float32) for head in heads}
-        return type("Predicted", (), {"frame": frame, "cams": cams})
+        return Predictions(
+            frame=frame,
+            heads=(),
+            hierarchy="independent",
+            about={},
+            crops=[np.full((20, 30), 90, np.uint8)] * len(frame),
+            cams={head: np.ones((len(frame), 2, 2), np.float32) for head in heads},
+        )
 
     def fit(_: Path, out: Path, *, seed: int, **__: Any) -> None:
         out.mkdir(parents=True)
@@ -197,6 +218,34 @@ def test_s1_and_s2_are_of_all_repeats(done: Done) -> None:
     assert "4 nodes or more: no model, since" in page and "The 93 features of" in page
 
 
+def test_inconsistency_and_its_price_are_those_of_the_repeats(done: Done, phantom: Cohort) -> None:
+    frames = [scored(phantom, ALL[:2], seed) for seed in (0, 1)]
+    malignant = frames[0]["malignant"].to_numpy(bool)
+    errors = [
+        ((it["alnm_probability"] > 0.5) & (it["malignancy_probability"] <= 0.5)) for it in frames
+    ]
+    type_2 = [int((it & malignant).sum()) for it in errors]
+    assert sum(type_2)
+    table = pd.read_csv(done.out / "tables" / "inconsistency.csv").set_index(["variant", "measure"])
+    of_all, of_class = (table.loc[("multi-task", f"type_2 of {it}")] for it in ("all", "malignant"))
+    assert of_all["counts"] == " ".join(map(str, type_2))
+    assert of_all["value"] == pytest.approx(np.mean(type_2) / len(malignant))
+    assert of_class["value"] == pytest.approx(np.mean(type_2) / malignant.sum())
+    apart = table.loc[("chain", "type_2 of all minus multi-task")]
+    assert apart["value"] == 0  # the same made-up scores
+    price = pd.read_csv(done.out / "tables" / "coherence.csv")
+    found = price[price["point"] == "sensitivity_0.90"].set_index(["variant", "measure"])["value"]
+    called = [it["alnm_probability"] > at for it, at in zip(frames, (0.3, 0.4), strict=True)]
+    alnm = frames[0]["alnm_truth"].to_numpy(bool)
+    assert found["chain", "alnm sensitivity"] == pytest.approx(np.mean([it[alnm] for it in called]))
+    assert "two single-task networks" in set(price["variant"])
+    assert (price["point"] == "0.5, ALNM given malignancy").sum() == 2
+    page = (done.out / "paper.html").read_text()
+    for number in ("5", "6"):
+        assert (done.out / "figures" / f"figure-{number}.png").is_file()
+    assert page.count("SYNTHETIC: no patient is in it.") >= 2
+
+
 def test_a_cohort_without_a_label_and_a_machine_without_radiomics(
     phantom: Cohort,
     tmp_path: Path,
@@ -218,6 +267,8 @@ def test_a_cohort_without_a_label_and_a_machine_without_radiomics(
     page = (tmp_path / "out" / "paper.html").read_text()
     assert "There is no radiomics model beside the network: boruta is not installed" in page
     assert "single alnm: not trained, since the cohort lacks a label" in page
+    assert "no variant has both heads" in page
+    assert all(f"Figure {number} is absent" in page for number in (4, 5, 6))
     found = pd.read_csv(tmp_path / "out" / "tables" / "table-2.csv")
     assert set(found["task"]) == {"malignancy"} and found["value"].notna().any()
 
