@@ -11,16 +11,14 @@ from model_def import checkpoint
 from tests.conftest import encode
 from tests.train.running import train
 from train.cohorts.cohort import Cohort
-from train.fitting import conformal, outliers
 from train.fitting.predictions import predict
 
 
 @pytest.fixture
-def trained(phantom: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def trained(phantom: Cohort, tmp_path: Path) -> Path:
     """A checkpoint, with promises that two calibration patients are enough for."""
-    monkeypatch.setattr(conformal, "LEVEL", 0.5)
-    monkeypatch.setattr(outliers, "FALSE_ALARMS", 0.5)
-    done = train("fit", phantom.folder, tmp_path / "out", "--trainer.max_epochs=1")
+    promises = ("--model.label_set_level=0.5", "--model.false_alarms=0.5")
+    done = train("fit", phantom.folder, tmp_path / "out", "--trainer.max_epochs=1", *promises)
     assert done.returncode == 0, done.stderr
     return tmp_path / "out" / "checkpoint"
 

@@ -51,10 +51,11 @@ def read_evidence(folder: Path, card: Json) -> Json:
             **about["model"],
             "training": {**about["training"], "cohort": about["trained_on"]},
         }
-    except (OSError, ValueError, KeyError, TypeError):
+        metrics["subgroups"].values()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"--evidence {folder}: has no metrics.json of a checkpoint; give the OUT of "
-            "`sonode evaluate`"
+            f"--evidence {folder}: has no metrics.json of a checkpoint, as this version writes it; "
+            "give the OUT of `sonode evaluate`"
         ) from None
     if any(made_of.get(key) != its for key, its in card.items()):
         raise UserError(
@@ -226,16 +227,29 @@ def _of_folds(figures: Json) -> Iterator[str]:
 
 
 def _subgroups(evidence: Sequence[Json]) -> Iterator[str]:
-    if not any(metrics["subgroups"] for metrics in evidence):
+    rows = [
+        [
+            *(_where(metrics), name, variable["variable"], its["group"]),
+            *(its["rows"], its["positive"], _figure(its["roc_auc"]), _holm(variable)),
+        ]
+        for metrics in evidence
+        for name, variables in metrics["subgroups"].items()
+        for variable in variables
+        for its in variable["groups"]
+    ]
+    if not rows:
         yield "Not measured here."
         return
-    yield "| cohort | head | device | images | patients | positive | ROC AUC |"
-    yield "|---|---|---|---|---|---|---|"
-    for metrics in evidence:
-        for its in metrics["subgroups"]:
-            cells = [_where(metrics), its["head"], its["device"]]
-            cells += [its["rows"], its["patients"], its["positive"], _figure(its["roc_auc"])]
-            yield _row(cells)
+    yield "Per patient. p of the same ROC AUC in all groups, adjusted for all tests (Holm)."
+    yield ""
+    yield "| cohort | head | by | group | patients | positive | ROC AUC | p |"
+    yield "|---|---|---|---|---|---|---|---|"
+    yield from map(_row, rows)
+
+
+def _holm(variable: Json) -> str:
+    test = variable["tests"]["roc_auc"]
+    return "no test" if test["p"] is None else f"{test['p_holm']:.3f}"
 
 
 def _row(cells: Sequence[object]) -> str:

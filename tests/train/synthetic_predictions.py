@@ -11,6 +11,7 @@ from train.fitting.predictions import Predictions
 
 SECRET = "patient-secret"
 POINTS = {"0.5": 0.5, "youden": 0.41, "sensitivity_0.90": 0.2}
+ROI = {"roi_x_min": 0, "roi_y_min": 0, "roi_x_max": 9, "roi_y_max": 9}
 LABELS = ("luminal", "HER2", "triple negative")
 
 
@@ -55,7 +56,7 @@ def synthetic(
             "lesion_id": [f"{SECRET}-{index}-l" for index in patient],
             "image": [f"images/{SECRET}-{index}.png" for index in range(n)],
             "device": pd.array(np.array(["Aixplorer", "LOGIQ E9", None])[patient % 3], "string"),
-            "roi_x_min": 0,
+            **ROI,
             "n_nodes": pd.array([None] * n, "Int32"),
         }
     )

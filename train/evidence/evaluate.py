@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,8 +15,9 @@ from train.cohorts.labels import absent_given, measured_on
 from train.evidence.coherence import measure_inconsistency, price
 from train.evidence.fold_figures import FOLD, measure_folds
 from train.evidence.measures import Json, Resampling
-from train.evidence.measures_binary import measure_binary, measure_subgroup
+from train.evidence.measures_binary import measure_binary
 from train.evidence.measures_categorical import measure_categorical
+from train.evidence.subgroups import adjust, subgroups
 from train.evidence.uncertainty import measure_uncertainty
 from train.evidence.units import (
     UNITS,
@@ -29,8 +30,8 @@ from train.evidence.units import (
 )
 from train.fitting.predictions import Predictions
 from train.statistics.binary import Bools, Floats
+from train.statistics.interaction import PERMUTATIONS
 
-NO_DEVICE = "not recorded"
 CHOSEN_HERE = (
     "Epoch, temperatures and thresholds were chosen on the validation part of the training: where "
     "its images are evaluated, calibration and operating points look better than they are. The "
@@ -67,6 +68,12 @@ def evaluate(
         if head.parent == parent.name and not head.categorical
         for at, thresholds in _pairs_of_thresholds(parent, head).items()
     ]
+    groups = {
+        head.name: subgroups(frame[on.rows], head, aggregation, how)
+        for head in heads
+        if not head.categorical
+        for on in list(sets_of(head, heads, frame).values())[:1]
+    }
     return {
         "format": 1,
         "about": predictions.about,
@@ -77,6 +84,8 @@ def evaluate(
             "seed": seed,
             "confidence": 0.95,
             "aggregation": aggregation,
+            "permutations": PERMUTATIONS,
+            "interaction_tests": adjust([groups]),
         },
         "rows": len(frame),
         "patients": int(frame["patient_id"].nunique()),
@@ -91,12 +100,7 @@ def evaluate(
             {**pair, "price": price(pair, measured, head, predictions, how)} for head, pair in pairs
         ],
         "uncertainty": measure_uncertainty(predictions, how),
-        "subgroups": [
-            found
-            for head in heads
-            if not head.categorical
-            for found in _subgroups(head, heads, frame, how)
-        ],
+        "subgroups": groups,
     }
 
 
@@ -264,25 +268,3 @@ def _pairs_of_thresholds(parent: HeadSpec, child: HeadSpec) -> dict[str, tuple[f
         thresholds: name for name, thresholds in reversed(pairs.items())
     }  # the first of equals
     return {name: thresholds for name, thresholds in pairs.items() if names[thresholds] == name}
-
-
-def _subgroups(
-    head: HeadSpec, heads: Sequence[HeadSpec], frame: pd.DataFrame, how: Resampling
-) -> Iterator[Json]:
-    """The head's primary set by device; rows without one are a group of their own."""
-    on, chosen = next((name, its.rows) for name, its in sets_of(head, heads, frame).items())
-    device = frame["device"].astype(object).where(frame["device"].notna(), NO_DEVICE)
-    for name in sorted(set(device), key=lambda one: (one == NO_DEVICE, str(one))):
-        rows = frame[chosen & (device == name)]
-        yield {
-            "head": head.name,
-            "on": on,
-            "device": name,
-            **measure_subgroup(
-                truth_of_rows(rows, head),
-                rows[f"{head.name}_probability"].to_numpy(np.float64),
-                rows["patient_id"].to_numpy(dtype=object),
-                head.threshold,
-                how,
-            ),
-        }

@@ -50,6 +50,11 @@ RATES = {
     "lr_positive": "LR+",
     "lr_negative": "LR−",
 }
+SUBGROUP_RATES = {
+    "roc_auc": "ROC AUC",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+}
 
 # Frontiers in Physiology 2022, doi 10.3389/fphys.2022.882648: abstract and Results. (AUC,
 # sensitivity, specificity); the burden is "no less than N nodes".
@@ -141,6 +146,7 @@ def render(
         no_patient_ids=isinstance(cohort, dict) and cohort.get("patient_ids") is False,
         measures=MEASURES,
         rates=RATES,
+        subgroup_rates=SUBGROUP_RATES,
         units=units,
         plots={name: _head_plots(name, head, units) for name, head in metrics["heads"].items()},
         paper={name: paper_figures(name, head) for name, head in metrics["heads"].items()},

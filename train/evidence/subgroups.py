@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -202,8 +202,13 @@ def _tests(
     return found
 
 
-def adjust(tests: Iterator[Json]) -> int:
-    """Write Holm's p of all tests that have one into them; gives their number."""
+def adjust(found: Iterable[Mapping[str, Sequence[Json]]]) -> int:
+    """Write Holm's p, for all tests of a page, into those that have a p; gives their number.
+
+    `found`: of each cohort its heads with what `subgroups` gave.
+    """
+    variables = [it for cohort in found for of_head in cohort.values() for it in of_head]
+    tests = [test for variable in variables for test in variable["tests"].values()]
     made = [test for test in tests if test["p"] is not None]
     for test, p in zip(made, holm([test["p"] for test in made]), strict=True):
         test["p_holm"] = p

@@ -274,7 +274,7 @@ def _pooled(cli: Planned, work: _Work) -> tuple[Predictions, torch.Tensor, Poole
     patient_N = data.cohort.table["patient_id"].iloc[rows].tolist()
     # The first members', as in the checkpoint of all patients (see `model_def.outliers`).
     distance_N = np.concatenate([its[0].outlier_N for its in aside])[order]
-    limit = limit_of(distance_N, patient_N)
+    limit = limit_of(distance_N, patient_N, model.false_alarms)
     pooled = calibrated(model, data, logits_NL, labels_NK, rows.tolist(), limit)
     frame = with_answers(
         facts_of(data.cohort, rows),

@@ -182,10 +182,14 @@ def facts(metrics: Json, external: Json | None) -> dict[str, str]:
                 "temperatures and thresholds are of the validation part."
             )
         found["disjoint"] = "Patients. Similar images across parts are reported by the training."
-    devices = sorted({it["device"] for it in metrics["subgroups"]})
-    if devices and devices != ["not recorded"]:
+    variables = [it for its in metrics["subgroups"].values() for it in its if it["groups"]]
+    by = sorted({it["variable"] for it in variables})
+    of_device = [it["groups"] for it in variables if it["variable"] == "device"]
+    devices = sorted({one["group"] for groups in of_device for one in groups})
+    if devices:
         found["devices"] = f"Devices: {_list(devices)}. Settings are the author's to say."
-        found["heterogeneity"] = "Subgroups by device in report.html."
+    if by:
+        found["heterogeneity"] = f"Subgroups by {_list(by)} in report.html, with tests (Holm)."
     if metrics.get("roi_jitter"):
         found["robustness"] = "Box moved and grown by 5 and 10 %: median difference of a score " + (
             _list(

@@ -12,13 +12,13 @@ from sonode.console import UserError, say, table
 from train import pages
 from train.evidence import plots
 from train.evidence.measures import Json
+from train.evidence.report import SUBGROUP_RATES
 from train.evidence.units import UNITS, Aggregation, units_to_show
 from train.external.validation import DEVELOPMENT, external
 from train.fitting.leakage import IMAGES
 from train.fitting.predictions import predict
 
 PAGE, NUMBERS = "external.html", "external.json"
-RATES = {"roc_auc": "ROC AUC", "sensitivity": "Sensitivity", "specificity": "Specificity"}
 CALIBRATION = {
     "brier": "Brier score",
     "ece": "ECE (10 bins)",
@@ -104,7 +104,7 @@ def render(found: Json) -> str:
         found=found,
         development=DEVELOPMENT,
         units=units,
-        rates=RATES,
+        rates=SUBGROUP_RATES,
         calibration=CALIBRATION,
         heads={name: development["heads"][name] for name in found["compared"]},
         served={name: served(development["heads"][name]) for name in found["compared"]},
@@ -154,4 +154,6 @@ def show(found: Json) -> None:
                 rows.append((head, of["primary"], name, unit, str(measures["rows"]), text))
     table("External validation", ("head", "set", "cohort", "per", "n", "ROC AUC (95 %)"), rows)
     if found["not_compared"]:
-        say(f"{', '.join(found['not_compared'])}: more than two labels, not on the page")
+        say(
+            f"{', '.join(found['not_compared'])}: more than two labels; its figures are on the page"
+        )

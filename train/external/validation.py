@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,12 @@ from model_def.heads import HeadSpec
 from train.evidence.evaluate import evaluate, judged_on, sets_of, truth_of_rows
 from train.evidence.measures import Json, Resampling, as_json
 from train.evidence.measures_calibration import measure_calibration
+from train.evidence.subgroups import adjust
 from train.evidence.units import UNITS, Aggregation, any_of, first_rows, score_of, unit_codes
-from train.external.subgroups import adjust, subgroups
 from train.fitting.predictions import Predictions
 from train.statistics import binary, reliability
 from train.statistics.binary import Bools, Floats, Metric, value
 from train.statistics.bootstrap import bootstrap_unpaired
-from train.statistics.interaction import PERMUTATIONS
 
 DEVELOPMENT = "development"
 FEWEST_OF_A_LABEL = 5
@@ -38,9 +37,10 @@ def external(
 ) -> Json:
     """The whole of `external.json`; nothing in it names a patient or an image.
 
-    Of each cohort what `evaluate` gives; of each binary head and external cohort the differences
-    from the development cohort (patients drawn apart), the calibration before and after a
-    recalibration on `recalibrate` of its patients, measured on the others, and subgroups.
+    Of each cohort what `evaluate` gives, with Holm's p of the subgroups adjusted for all external
+    cohorts; of each binary head and external cohort the differences from the development cohort
+    (patients drawn apart), and the calibration before and after a recalibration on `recalibrate` of
+    its patients, measured on the others.
 
     Raises:
         UserError: as `evaluate`.
@@ -59,26 +59,18 @@ def external(
         }
         for head in heads
     }
-    tests = adjust(_tests(compared))
+    tests = adjust(its["subgroups"] for name, its in found.items() if name != DEVELOPMENT)
     return {
         "format": 1,
         "method": {
             **found[DEVELOPMENT]["method"],
             "recalibration_patients": recalibrate,
-            "permutations": PERMUTATIONS,
             "interaction_tests": tests,
         },
         "cohorts": found,
         "compared": compared,
         "not_compared": [head.name for head in development.heads if head.categorical],
     }
-
-
-def _tests(compared: Json) -> Iterator[Json]:
-    for of_head in compared.values():
-        for its in of_head.values():
-            for variable in its["subgroups"]:
-                yield from variable["tests"].values()
 
 
 def _compare(
@@ -96,7 +88,6 @@ def _compare(
             unit: _differences(head, development, other, unit, aggregation, how) for unit in UNITS
         },
         "recalibration": _recalibration(head, other, recalibrate, how),
-        "subgroups": subgroups(_primary(head, other), head, aggregation, how),
     }
 
 

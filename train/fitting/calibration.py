@@ -60,6 +60,7 @@ def calibrate(
     parent_negative: ParentNegative,
     operating_point: str,
     patient_N: Sequence[str],
+    level: float,
 ) -> Calibrated:
     """The heads with their temperature, operating points and label sets.
 
@@ -69,7 +70,8 @@ def calibrate(
     thresholds are chosen there on the calibrated probability that is reported. What validation
     cannot decide stays as it is, with a message: temperature 1 with few patients, at a bound, or
     where a temperature fitted on the other patients does not lower the cross entropy of those that
-    were left out (5-fold cross-validation by patient); threshold 0.5.
+    were left out (5-fold cross-validation by patient); threshold 0.5. `level`: what label sets
+    promise.
     """
     learned_NK = child_labels(labels_NK, heads, hierarchy, parent_negative)
     slices = logit_slices(heads)
@@ -97,7 +99,7 @@ def calibrate(
             say(f"head {head.name}: no {operating_point} threshold in the data; 0.5 is kept")
         facts = {"operating_points": points, "threshold": points.get(operating_point, 0.5)}
         done.append(head.model_copy(update=facts))
-    sure = with_label_sets(done, hierarchy, probability_NL, learned_NK.numpy(), patient_N)
+    sure = with_label_sets(done, hierarchy, probability_NL, learned_NK.numpy(), patient_N, level)
     return Calibrated(sure, account)
 
 

@@ -26,7 +26,8 @@ from sonode.console import say
 from train.statistics.binary import Floats
 
 LEVEL = 0.9
-"""Ours. It needs 9 patients of each label; 0.95 would need 19, more than many a cohort has left."""
+"""Ours, where the configuration gives none. It needs 9 patients of each label; 0.95 would need 19,
+more than many a cohort has left."""
 _ROUNDING = 1e-9  # by which a sum of shares may miss the level
 
 
@@ -95,13 +96,15 @@ def with_label_sets(
     probability_NL: Floats,
     learned_NK: Floats,
     patient_N: npt.ArrayLike,
+    level: float,
 ) -> tuple[HeadSpec, ...]:
     """The heads with their label sets, calibrated on the images that each one learns from.
 
     `probability_NL`: as it is reported. `learned_NK`: as of `child_labels`. In a chain a head
     learns from its parent's positives, so the set of ALNM speaks of malignant lesions, although the
     probability that it is made from is that of ALNM in any lesion: of malignant lesions with ALNM,
-    90 % have it in their set, and so for those without. Of a benign lesion it promises nothing.
+    a share of `level` have it in their set, and so for those without. Of a benign lesion it
+    promises nothing.
     """
     by_name, slices, done = {head.name: head for head in heads}, logit_slices(heads), []
     for k, head in enumerate(heads):
@@ -111,7 +114,7 @@ def with_label_sets(
         own_Nn = probability_NL[:, slices[head.name]]
         both_Nn = own_Nn if head.categorical else np.hstack([1 - own_Nn, own_Nn])
         calibration = (both_Nn, learned_NK[:, k], patient_N)
-        found = label_sets(*calibration, head.labels, given=given, level=LEVEL)
+        found = label_sets(*calibration, head.labels, given=given, level=level)
         if found.why is not None:
             say(f"head {head.name}: no label sets: {found.why}")
         done.append(head.model_copy(update={"label_sets": found}))

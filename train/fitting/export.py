@@ -64,7 +64,7 @@ def export(
         aside, rows = data.parts["val"], data.indices["val"]
         logits_NL, features_NC = logits_and_features_of(network, aside, facts)
         patients = data.cohort.table["patient_id"].iloc[rows].tolist()
-        distance, limit = flag(training, features_NC, patients)
+        distance, limit = flag(training, features_NC, patients, model.false_alarms)
         found = calibrated(model, data, logits_NL, aside.labels_NK, rows, limit)
         if data.fold is not None:
             scores_N = (distance or fit(training())).scores(features_NC)

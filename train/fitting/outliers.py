@@ -14,7 +14,8 @@ from model_def.outliers import Distance, Floats, OutlierLimit, of_length_one
 from train.fitting.conformal import bound, patients_needed
 
 FALSE_ALARMS = 0.05
-"""Ours. It needs 19 calibration patients; 0.01 would need 99."""
+"""Ours, where the configuration gives none. It needs 19 calibration patients; 0.01 would need 99.
+"""
 AXES = 32
 """Ours. Of 16, 32 and 64, 32 flagged the most of what is no breast ultrasound, by two networks that
 were trained on BUSI, in sum."""
@@ -41,33 +42,36 @@ def flag(
     training: Callable[[], Floats],
     features_NC: Floats,
     patient_N: npt.ArrayLike,
+    false_alarms: float,
 ) -> tuple[Distance | None, OutlierLimit]:
-    """The distance, and the score that at most a share `FALSE_ALARMS` of new images exceeds.
+    """The distance, and the score that at most a share `false_alarms` of new images exceeds.
 
     `training`: gives the features of training images; asked only where patients suffice.
     `features_NC`: of calibration images, which the network did not learn from (see
     `conformal.bound` for how a patient with several images counts).
     """
-    if (limit := _too_few(patient_N)) is not None:
+    if (limit := _too_few(patient_N, false_alarms)) is not None:
         return None, limit
     distance = fit(training())
-    return distance, limit_of(distance.scores(features_NC), patient_N)
+    return distance, limit_of(distance.scores(features_NC), patient_N, false_alarms)
 
 
-def limit_of(score_N: npt.NDArray[np.float64], patient_N: npt.ArrayLike) -> OutlierLimit:
+def limit_of(
+    score_N: npt.NDArray[np.float64], patient_N: npt.ArrayLike, false_alarms: float
+) -> OutlierLimit:
     """The limit from the scores of calibration images, of one network or of a network a fold."""
-    if (limit := _too_few(patient_N)) is not None:
+    if (limit := _too_few(patient_N, false_alarms)) is not None:
         return limit
-    found = bound(score_N, patient_N, 1 - FALSE_ALARMS)
-    return OutlierLimit(false_alarms=FALSE_ALARMS, patients=_count(patient_N), limit=found)
+    found = bound(score_N, patient_N, 1 - false_alarms)
+    return OutlierLimit(false_alarms=false_alarms, patients=_count(patient_N), limit=found)
 
 
-def _too_few(patient_N: npt.ArrayLike) -> OutlierLimit | None:
-    patients, needed = _count(patient_N), patients_needed(1 - FALSE_ALARMS)
+def _too_few(patient_N: npt.ArrayLike, false_alarms: float) -> OutlierLimit | None:
+    patients, needed = _count(patient_N), patients_needed(1 - false_alarms)
     if patients >= needed:
         return None
-    why = f"{patients} calibration patients are too few; {FALSE_ALARMS:g} needs {needed}"
-    return OutlierLimit(false_alarms=FALSE_ALARMS, patients=patients, limit=None, why=why)
+    why = f"{patients} calibration patients are too few; {false_alarms:g} needs {needed}"
+    return OutlierLimit(false_alarms=false_alarms, patients=patients, limit=None, why=why)
 
 
 def _count(patient_N: npt.ArrayLike) -> int:

@@ -62,6 +62,7 @@ def calibrated(
         model.loss.parent_negative,
         model.operating_point,
         data.cohort.table["patient_id"].iloc[list(rows)].tolist(),
+        model.label_set_level,
     )
     reference = score_histograms(logits_NL, heads, model.hierarchy)
     return Pooled(

@@ -34,7 +34,9 @@ from sonode.console import UserError, say
 from train.cohorts.labels import absent_given, implied, label_codes, measured_on
 from train.fitting import losses
 from train.fitting.calibration import OPERATING_POINT, calibrated_loss
+from train.fitting.conformal import LEVEL
 from train.fitting.datamodule import CohortData
+from train.fitting.outliers import FALSE_ALARMS
 from train.fitting.pretrained import load_trunk
 from train.fitting.weight_average import MovingAverage
 
@@ -111,6 +113,8 @@ class MultiTask(lightning.LightningModule):
         weight_decay: NonNegativeFloat = 0.0,
         average_decay: OpenUnitInterval | None = None,
         operating_point: OperatingPoint = "0.5",  # type: ignore[valid-type]
+        label_set_level: OpenUnitInterval = LEVEL,
+        false_alarms: OpenUnitInterval = FALSE_ALARMS,
     ) -> None:
         """Take the model's configuration; the defaults are the paper's, its heads in paper.yaml.
 
@@ -123,6 +127,10 @@ class MultiTask(lightning.LightningModule):
         `weight_decay`: decoupled from the gradient (AdamW, Loshchilov & Hutter 2019); 0 is Adam.
         `average_decay`: keep a moving average of the weights with this decay a step, and validate
         and export it in their place (Polyak & Juditsky 1992); None: the weights themselves.
+        `label_set_level`: the share of lesions whose label is in its set, see
+        `train.fitting.conformal`. `false_alarms`: of new patients' images, at most this share is
+        flagged as out of distribution. Both are promised in the card; where validation has too few
+        patients for them, it says so and promises nothing.
         """
         super().__init__()
         try:
@@ -137,6 +145,7 @@ class MultiTask(lightning.LightningModule):
         self.loss, self.learning_rate = loss, float(learning_rate)
         self.schedule, self.step_epochs = schedule, int(step_epochs)
         self.weight_decay = float(weight_decay)
+        self.label_set_level, self.false_alarms = float(label_set_level), float(false_alarms)
         self.average_decay = None if average_decay is None else float(average_decay)
         n_logits = sum(head.n_logits for head in heads)
         try:

@@ -76,9 +76,9 @@ def coherence_section(
 
 def _pairs(networks: Mapping[str, Network]) -> Iterator[tuple[str, _Pair]]:
     """Of each variant with both heads, and of the two networks of one task each."""
-    singles = [networks.get(f"single {head}") for head in PAPERS_TWO]
-    if singles[0] is not None and singles[1] is not None:
-        yield ALONE, _pair(dict(zip(PAPERS_TWO, singles, strict=True)))
+    names = {head: f"single {head}" for head in PAPERS_TWO}
+    if all(name in networks for name in names.values()):
+        yield ALONE, _pair({head: networks[name] for head, name in names.items()})
     for name in VARIANTS:
         its = networks.get(name)
         if its is not None and all(head in its.p_NR for head in PAPERS_TWO):
@@ -163,8 +163,8 @@ def _price(test: HeldOut, pairs: Mapping[str, _Pair], how: Resampling, out: Path
         if name == CHAINED:
             found = _conditional(test, pair, how)
             numbers.add(found, variant=name, point="0.5, ALNM given malignancy")
-            cells = ("", "", *found.values(), "", "")
-            rows.append([name, "0.5, ALNM given malignancy", "0.500", *cells])
+            given = "0.5, ALNM given malignancy"
+            rows.append([name, given, "0.500", "", "", *found.values(), "", ""])
     numbers.write(out / PRICE)
     return Table(
         caption=f"The price of coherence. Each variant at 0.5 and at {CHOSEN}: the highest "
@@ -185,7 +185,7 @@ def _price(test: HeldOut, pairs: Mapping[str, _Pair], how: Resampling, out: Path
 
 def _at(test: HeldOut, pair: _Pair, point: str, how: Resampling) -> dict[str, Json]:
     """Rates of both heads and shares of both errors at one operating point."""
-    found = {}
+    found: dict[str, Json] = {}
     for head in PAPERS_TWO:
         found |= _rates(head, pair.called(head, point), test, how)
     truth_N = test.truth["malignancy"]

@@ -118,7 +118,7 @@ def _figure_4(networks: Mapping[str, _Network], out: Path, synthetic: bool) -> _
             )
             continue
         taken.append(without.said.frame["patient_id"].iloc[row])
-        rows = [
+        rows: list[list[Panel | None]] = [
             [_image(without, row, synthetic), *(it.map_of("malignancy", row) for it in shown)],
             [None, *(it.map_of("alnm", row) for it in shown)],
         ]
@@ -150,7 +150,10 @@ def _figure_5(networks: Mapping[str, _Network], out: Path, synthetic: bool) -> _
         yield f"Figure 5 is absent: {REFERENCE} was not trained."
         return
     sure_N = np.minimum(*(np.abs(network.p(head) - AT) for head in PAPERS_TWO))
-    rows, told, counts, taken = [], [], [], list[object]()
+    rows: list[list[Panel | None]] = []
+    told: list[str] = []
+    counts: list[str] = []
+    taken: list[object] = []
     for kind, malignant, alnm in (
         ("benign", 0, 0),
         ("malignant without ALNM", 1, 0),

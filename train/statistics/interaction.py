@@ -23,14 +23,11 @@ def shares_differ(event_N: Bools, group_N: npt.NDArray[np.int64], seed: int) -> 
     (Fisher's exact test, by simulation).
     """
     count_G = np.bincount(group_N)
-
-    def statistic(permuted_N: npt.NDArray[np.int64]) -> float:
-        share_G = np.bincount(permuted_N, weights=event_N, minlength=len(count_G)) / count_G
-        return float((count_G * (share_G - event_N.mean()) ** 2).sum())
-
-    generator = np.random.default_rng(seed)
-    drawn = [statistic(generator.permutation(group_N)) for _ in range(PERMUTATIONS)]
-    return _p_value(statistic(group_N), np.array(drawn))
+    drawn_BN = np.random.default_rng(seed).permuted(np.tile(group_N, (PERMUTATIONS, 1)), axis=1)
+    both_BN, own_N = np.vstack([group_N[None], drawn_BN]), event_N.astype(np.float64)
+    share_BG = np.stack([(both_BN == g) @ own_N for g in range(len(count_G))], axis=1) / count_G
+    apart_B = (count_G * (share_BG - own_N.mean()) ** 2).sum(axis=1)
+    return _p_value(float(apart_B[0]), apart_B[1:])
 
 
 def aucs_differ(

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from model_def.heads import Hierarchy
 from sonode.console import UserError
-from tests.train.synthetic_predictions import HEADS, LABELS, SECRET, synthetic
+from tests.train.synthetic_predictions import HEADS, LABELS, ROI, SECRET, synthetic
 from train.evidence.evaluate import evaluate
 from train.fitting.predictions import Predictions
 from train.statistics import binary, reliability
@@ -22,6 +22,7 @@ def small(rows: list[tuple[object, ...]], heads: tuple[object, ...] = HEADS[:2])
     columns = ["patient_id", "device", "malignancy_truth", "malignancy_probability"]
     frame = pd.DataFrame(rows, columns=[*columns, "alnm_truth", "alnm_probability"])
     frame["lesion_id"] = "one"
+    frame = frame.assign(**ROI)
     for name in ("malignancy_truth", "alnm_truth"):
         frame[name] = pd.array(frame[name], "boolean")
     for name in ("malignancy_probability", "alnm_probability"):
@@ -140,18 +141,28 @@ def test_the_price_of_a_chain_by_hand() -> None:
 
 
 def test_subgroups_by_hand() -> None:
-    found = [
-        (one["head"], one["device"], one["rows"], one["positive"])
-        for one in evaluate(BY_HAND, resamples=50)["subgroups"]
+    metrics = evaluate(BY_HAND, resamples=50)
+    found = {name: its[0] for name, its in metrics["subgroups"].items()}
+    assert {it["variable"] for it in found.values()} == {"device"}
+    # GE has a and b, Hitachi e (of d the label is missing): too few to stand alone. c has none.
+    for name, patients, positive, unknown in (("malignancy", 3, 3, 2), ("alnm", 3, 2, 0)):
+        (group,) = found[name]["groups"]
+        assert (group["rows"], group["positive"]) == (patients, positive)
+        assert group["group"] == "2 others, each of fewer than 10 patients"
+        assert found[name]["unknown_rows"] == unknown
+        assert found[name]["tests"]["roc_auc"]["p"] is None
+    assert metrics["method"]["interaction_tests"] == 0
+    both = evaluate(synthetic(), resamples=20)
+    tests = [
+        test
+        for its in both["subgroups"].values()
+        for variable in its
+        for test in variable["tests"].values()
+        if test["p"] is not None
     ]
-    assert found == [
-        ("malignancy", "GE", 3, 3),
-        ("malignancy", "Hitachi", 2, 1),
-        ("malignancy", "not recorded", 2, 0),
-        ("alnm", "GE", 3, 2),
-        ("alnm", "Hitachi", 1, 1),
-        ("alnm", "not recorded", 0, 0),
-    ]
+    assert len(tests) == both["method"]["interaction_tests"] > 3
+    smallest = min(tests, key=lambda it: it["p"])
+    assert smallest["p_holm"] == pytest.approx(min(1, len(tests) * smallest["p"]))
 
 
 def none_or_all(found: dict[str, object], n: int, *, events: bool) -> bool:
@@ -177,10 +188,10 @@ def test_none_and_all_have_a_wilson_interval_of_patients_everywhere() -> None:
     assert none_or_all(image["specificity"], 1, events=True)
     assert none_or_all(image["precision"], 1, events=True)  # both called are of a
     assert "interval" not in image["sensitivity"]
-    # Of the subgroup of GE at .41: a is called twice, b is not.
-    ge = next(it for it in metrics["subgroups"] if (it["head"], it["device"]) == ("alnm", "GE"))
-    assert none_or_all(ge["sensitivity"], 1, events=True)
-    assert none_or_all(ge["specificity"], 1, events=True)
+    # Of the patients with a device, at .41: a is called, e is not, nor is b, the one negative.
+    (group,) = metrics["subgroups"]["alnm"][0]["groups"]
+    assert group["sensitivity"]["value"] == 0.5
+    assert none_or_all(group["specificity"], 1, events=True)
     text = json.dumps(metrics)
     assert "Wilson" in text and SECRET not in text
 
@@ -234,6 +245,7 @@ def honest(hierarchy: Hierarchy, given: str | None = None) -> Predictions:
         {
             "patient_id": np.arange(20_000).astype(str),
             "lesion_id": "one",
+            **ROI,
             "device": None,
             "malignancy_truth": pd.array(malignant, "boolean"),
             "malignancy_probability": malignancy,

@@ -2,6 +2,7 @@ import pandas as pd
 import pytest
 
 from model_def.heads import HeadSpec
+from tests.train.synthetic_predictions import ROI
 from train.evidence.evaluate import evaluate
 from train.evidence.report import render
 from train.fitting.predictions import Predictions
@@ -15,6 +16,7 @@ def predictions(folds: list[str], truth: list[bool]) -> Predictions:
         {
             "patient_id": [f"p{number}" for number in range(8)],
             "lesion_id": "l",
+            **ROI,
             "image": [f"{number}.png" for number in range(8)],
             "device": "A",
             "malignancy_truth": pd.array(truth, dtype="boolean"),

@@ -4,7 +4,7 @@ import pytest
 
 from tests.train.synthetic_predictions import HEADS
 from train.evidence.measures import Resampling
-from train.external.subgroups import adjust, subgroups, variables
+from train.evidence.subgroups import adjust, subgroups, variables
 
 HOW = Resampling(resamples=20, seed=0)
 
@@ -82,8 +82,7 @@ def test_figures_and_tests_by_hand() -> None:
     assert size["p"] is None
     assert size["reason"] == "fewer than two groups have 5 patients with a negative label"
     assert found["age"]["groups"] == [] and found["age"]["tests"] == {}
-    tests = [test for it in found.values() for test in it["tests"].values()]
-    assert adjust(iter(tests)) == 3
+    assert adjust([{"malignancy": list(found.values())}]) == 3
     smallest = by_device["tests"]["roc_auc"]
     assert smallest["p_holm"] == pytest.approx(3 * smallest["p"])
 

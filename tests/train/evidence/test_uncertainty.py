@@ -8,6 +8,7 @@ import pytest
 
 from model_def.heads import HeadSpec
 from model_def.label_sets import LabelSets
+from tests.train.synthetic_predictions import ROI
 from train.evidence.evaluate import evaluate
 from train.evidence.measures import Resampling
 from train.evidence.report import render
@@ -41,6 +42,7 @@ def predictions(heads: tuple[HeadSpec, ...]) -> Predictions:
             "patient_id": ["p1", "p1", "p2", "p3", "p4"],
             "lesion_id": ["l1", "l1", "l2", "l3", "l4"],
             "image": list("abcde"),
+            **ROI,
             "device": None,
             "malignancy_truth": pd.array([False, False, False, True, True], "boolean"),
             "malignancy_probability": [0.1, 0.9, 0.2, 0.6, 0.8],

@@ -17,10 +17,7 @@ from train.fitting.predictions import Predictions
 
 def cohort(patients: int, seed: int, **columns: object) -> Predictions:
     found = synthetic(patients, seed)
-    roi = dict.fromkeys(("roi_y_min", "roi_x_min"), 0) | dict.fromkeys(
-        ("roi_x_max", "roi_y_max"), 9
-    )
-    return dataclasses.replace(found, frame=found.frame.assign(**roi, **columns))
+    return dataclasses.replace(found, frame=found.frame.assign(**columns))
 
 
 def flat(positive: int, patients: int = 100) -> Predictions:
@@ -86,7 +83,8 @@ def test_a_head_without_labels_says_so_and_the_rest_is_made(found: Json) -> None
         "it is undefined in one of the two cohorts"
     )
     assert alnm["recalibration"]["reason"] == "0 labelled patients: none is left to measure"
-    assert {it["source"] for it in alnm["subgroups"]} == {"no row has the label"}
+    groups = found["cohorts"]["b<r>a"]["subgroups"]["alnm"]
+    assert {it["source"] for it in groups} == {"no row has the label"}
     assert found["not_compared"] == ["subtype"]
     text = json.dumps(found, allow_nan=False)
     assert SECRET not in text
@@ -100,6 +98,7 @@ def test_the_page(found: Json) -> None:
     assert "The recalibration took 30 patients" in text
     assert "By device" in text and "Age" in text
     assert "undefined: no row has a label" in text
+    assert "subtype: luminal / HER2 / triple negative" in text and "HER2 against the rest" in text
     assert f"{found['method']['interaction_tests']} such tests are on this page" in text
     assert all(picture["alt"] for picture in page.all("img"))
     assert len(page.all("thead")) == len(page.all("table"))

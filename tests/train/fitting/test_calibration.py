@@ -26,7 +26,7 @@ def calibrate(
     """One image a patient."""
     patients = [str(row) for row in range(len(logits))]
     facts = (heads, hierarchy, parent_negative, point)
-    return calibration.calibrate(logits, labels, *facts, patients).heads
+    return calibration.calibrate(logits, labels, *facts, patients, 0.9).heads
 
 
 def sampled(n: int, scale: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -194,7 +194,7 @@ HEAD = HeadSpec(name="a", target="malignant", labels=("n", "y"))
 
 def account(logits: torch.Tensor, labels: torch.Tensor, patients: list[str]) -> Calibrated:
     facts = ([HEAD], "independent", "mask", "0.5")
-    return calibration.calibrate(logits[:, None], labels[:, None], *facts, patients)
+    return calibration.calibrate(logits[:, None], labels[:, None], *facts, patients, 0.9)
 
 
 def test_a_temperature_at_its_bound_is_1_and_the_account_says_so(

@@ -72,7 +72,7 @@ def test_the_set_of_a_chained_head_speaks_of_its_parents_positives(
     p = np.column_stack([np.r_[np.full(n, 0.2), np.full(2 * n, 0.8)], p_alnm])
     learned = np.column_stack([malignant, alnm])
     patients = [str(it) for it in range(3 * n)]
-    malignancy, found = with_label_sets(heads, "chain", p, learned, patients)
+    malignancy, found = with_label_sets(heads, "chain", p, learned, patients, 0.9)
     assert malignancy.label_sets is not None and found.label_sets is not None
     assert malignancy.label_sets.given is None
     assert found.label_sets.given == "malignant"
@@ -81,6 +81,6 @@ def test_the_set_of_a_chained_head_speaks_of_its_parents_positives(
     assert capsys.readouterr().out == ""
     # With one patient for all ALNM there are no sets, and training says so.
     patients[2 * n :] = ["one"] * n
-    _, refused = with_label_sets(heads, "chain", p, learned, patients)
+    _, refused = with_label_sets(heads, "chain", p, learned, patients, 0.9)
     assert refused.label_sets is not None and refused.label_sets.least is None
     assert "head alnm: no label sets: too few" in " ".join(capsys.readouterr().out.split())
