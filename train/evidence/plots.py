@@ -170,13 +170,16 @@ def calibration(measures: Json) -> str:
         x, y = ([one[key] for one in bins] for key in ("mean_probability", "observed"))
         below = [one["observed"] - one["observed_low"] for one in bins]
         above = [one["observed_high"] - one["observed"] for one in bins]
-        axes.errorbar(x, y, [below, above], color=BLUE, marker="o", ms=4, lw=1.2, capsize=2)
+        drawn_as = {"color": BLUE, "marker": "o", "ms": 4, "lw": 1.2, "capsize": 2}
+        axes.errorbar(x, y, [below, above], **drawn_as, label="bins, 95 % interval")
         if line := measures["calibration_curve"]:
-            axes.plot(line["probability"], line["observed"], color=ORANGE, lw=1.2, label="logistic")
+            label = "logistic" if line["band"] is None else "logistic, 95 % band"
+            axes.plot(line["probability"], line["observed"], color=ORANGE, lw=1.2, label=label)
             shade(axes, line["band"], ORANGE)
         slope, error = measures["calibration_slope"], measures["ece"]
         axes.set_title(f"slope {_number(slope)}, ECE {_number(error)}", fontsize=9, loc="left")
         unit_square(axes, "", "observed share")
+        axes.legend(loc="best", fontsize=8)
         middle = [(one["low"] + one["high"]) / 2 for one in bins]
         counts.bar(middle, [one["n"] for one in bins], width=0.09, color=BLUE)
         counts.set(xlabel="predicted probability", ylabel="images")

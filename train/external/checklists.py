@@ -78,10 +78,12 @@ def run(evidence: Path, out: Path, external: Path | None) -> None:
 def _read(path: Path, what: str) -> Json:
     try:
         found: Json = json.loads(path.read_text(encoding="utf-8"))
-        found["cohorts" if path.name == NUMBERS else "about"]
+        found["cohorts" if path.name == NUMBERS else "subgroups"].values()
         return found
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: missing, or not written by sonode; give {what}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: missing, or not written by this version of sonode; give {what}"
+        ) from error
 
 
 def render(metrics: Json, tables: list[tuple[dict[str, Any], list[Item]]]) -> str:

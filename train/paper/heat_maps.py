@@ -32,7 +32,8 @@ RULES = (
     "Which images are shown is decided by rule, among the test part, with the networks of seed 0 "
     "and both thresholds at 0.5; one image a patient in a figure, the first of equals. Heat maps "
     "are Grad-CAM of a head’s own logit; where another head decides a probability (in a chain), "
-    "the picture names it. Colours are relative to each map’s own maximum.",
+    "the picture names it. Colours are relative to each map’s own maximum; a map without colour "
+    "says that no place raises that logit.",
     "Figure 4 takes, of the images that the network without hierarchical loss calls ALNM and not "
     "malignant, the one with the largest gap between the two probabilities, whatever the other "
     "networks make of it: one of a benign lesion (type 1), one of a malignant one (type 2). "

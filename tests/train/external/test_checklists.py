@@ -85,7 +85,7 @@ def test_what_is_not_known_is_blank(metrics: dict[str, Any], tmp_path: Path) -> 
 
 
 def test_what_it_cannot_be_made_from(metrics: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"metrics\.json: missing, or not written by sonode"):
+    with pytest.raises(UserError, match=r"metrics\.json: missing, or not written by this version"):
         run(tmp_path, tmp_path / "out", None)
     forest = {**metrics, "about": {**metrics["about"], "model": "radiomics"}}
     with pytest.raises(UserError, match="is not of a network"):
