@@ -85,7 +85,7 @@ def test_figures_are_those_of_the_evaluations(card: ModelCard, tmp_path: Path) -
     for where in ("second/hospital (test part)", "second/hospital (another cohort)"):
         row = f"| {where} | malignancy | all | image | {counts} | {' | '.join(cells)} |"
         assert row in page
-        assert f"| {where} | alnm | LOGIQ E9 |" in page
+        assert f"| {where} | alnm | device | LOGIQ E9 |" in page
     assert "was not evaluated on another cohort" not in page
 
 
