@@ -86,7 +86,7 @@ def node(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def post(node: TorchServeNode, model: str, content: bytes, **headers: str) -> httpx.Response:
     bearer = {"Authorization": f"Bearer {node.token()}"}
     url = f"{node.inference_url}/predictions/{model}"
-    return httpx.post(url, content=content, headers=bearer | headers, timeout=60, trust_env=False)
+    return httpx.post(url, content=content, headers=bearer | headers, timeout=240, trust_env=False)
 
 
 def worker_pid(node: TorchServeNode, model: str) -> int:
@@ -227,7 +227,7 @@ def test_nothing_of_a_dicom_file_is_reported(node: TorchServeNode) -> None:
         bearer = {"Authorization": f"Bearer {node.token()}"}
         return [
             post(node, "tiny", path.read_bytes(), **{"content-type": "application/dicom"}),
-            httpx.post(url, files=form, headers=bearer, timeout=60, trust_env=False),
+            httpx.post(url, files=form, headers=bearer, timeout=240, trust_env=False),
         ]
 
     with ThreadPoolExecutor(8) as pool:
