@@ -39,7 +39,7 @@ Answers = Callable[[Handler, Call], bool]
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory, archive_path: Path) -> dict[str, Path]:
-    """Without weights, 45 MB that nobody loads here and each test copies several times."""
+    """Without weights, which nobody loads here and each test would copy several times."""
     store = tmp_path_factory.mktemp("packed")
 
     def small(folder: Path) -> None:
