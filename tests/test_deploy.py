@@ -21,7 +21,7 @@ from tests.command_line import ROOT, sonode
 DEPLOY = ROOT / "deploy"
 BIN = Path(sys.executable).parent
 DOCUMENTS: list[dict[str, Any]] = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
-UNITS = sorted(DEPLOY.glob("*.service"))
+UNITS = sorted([*DEPLOY.glob("*.service"), *DEPLOY.glob("*.timer")])
 
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:
@@ -142,19 +142,19 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize(("where", "words"), [*commands()])
 def test_sonode_has_these_options(where: str, words: list[str]) -> None:
-    command = words[:2] if words[0] == "rollout" else words[:1]
+    command = words[:2] if words[0] in ("dicom", "rollout") else words[:1]
     help_text = sonode(*command, "--help")
     if words[0] == "gateway" and "No such command" in help_text.stderr:
         pytest.skip("this tree has no gateway")
     assert help_text.returncode == 0, where
     options = {word.partition("=")[0] for word in words if word.startswith("--")}
-    assert options
+    assert options or words[0] == "dicom"  # which takes a file
     assert [name for name in options if not re.search(rf"{name}\b", help_text.stdout)] == []
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
-    assert len(UNITS) == 4
+    assert len(UNITS) == 6
     for unit in UNITS:
         text = unit.read_text()
         # The program has to be there; as on a machine where /opt/sonode is this tree.

@@ -14,6 +14,7 @@ import pytest
 from archives.judging.rollout_policy import read_policy
 from archives.nodes.nodes import read_nodes
 from archives.torchserve.java import claim_ports
+from batch import night
 from tests.command_line import ROOT, sonode
 from tests.conftest import TRUNK
 
@@ -148,17 +149,19 @@ def test_each_option_of_a_shown_command_exists() -> None:
 
 
 def test_the_settings_files_of_the_pages_are_accepted(tmp_path: Path) -> None:
-    """`nodes.yaml` and `policy.yaml` as a reader copies them; the bucket policy is JSON."""
+    """`nodes.yaml` and more, as a reader copies them; the bucket policy is JSON."""
     texts = {}
     for page in ("gateway", "rollout", "batch"):
         for language, text in blocks((ROOT / "docs" / f"{page}.md").read_text()):
             if language in ("yaml", "json"):
-                texts[page] = text
+                texts[page if language == "yaml" else "bucket"] = text
     (tmp_path / "nodes.yaml").write_text(texts["gateway"])
     (tmp_path / "policy.yaml").write_text(texts["rollout"])
     assert [node.name for node in read_nodes(tmp_path / "nodes.yaml")] == ["left"]
     assert read_policy(tmp_path / "policy.yaml").canary == (5, 25, 100)
-    assert json.loads(texts["batch"])["Version"] == "2012-10-17"
+    (tmp_path / "night.yaml").write_text(texts["batch"])
+    assert night.read(tmp_path / "night.yaml").days == 2
+    assert json.loads(texts["bucket"])["Version"] == "2012-10-17"
 
 
 def test_each_make_target_exists() -> None:
