@@ -120,7 +120,10 @@ def _limits(card: Json, evidence: Sequence[Json], statement: Statement) -> Itera
     if limit.get("limit") is None:
         why = limit.get("why") or "trained by an earlier version"
         yield f"- Images unlike its training's are not flagged ({why})."
-    yield "- Thresholds, temperatures and the epoch were chosen on the validation part."
+    if card["training"].get("figures") is None:
+        yield "- Thresholds, temperatures and the epoch were chosen on the validation part."
+    else:
+        yield "- Thresholds and temperatures were chosen on the predictions of the folds."
 
 
 def _data(card: Json, statement: Statement) -> Iterator[str]:

@@ -100,6 +100,8 @@ def test_a_network_on_every_patient_has_the_figures_of_its_folds(card: ModelCard
     facts["training"]["figures"] = figures
     page = model_card("tiny", "1.0", facts, [], Statement())
     assert "Trained on all 60 patients; figures are of 5 folds. The recipe is judged." in page
+    assert "were chosen on the predictions of the folds" in page
+    assert "validation part" not in page
     assert "| malignancy | all | image | 0.875 (0.800 to 0.938) |" in page
 
 
