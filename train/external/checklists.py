@@ -179,10 +179,12 @@ def facts(metrics: Json, external: Json | None) -> dict[str, str]:
             + f" (split seed {trained_on['split_seed']})."
         )
         if trained_on.get("val", {}).get("patients"):
-            found["selection"] = (
-                "The epoch with the smallest validation loss after temperatures are fitted; "
-                "temperatures and thresholds are of the validation part."
+            kept = (
+                "The last epoch"
+                if metrics["about"]["training"].get("keep") == "last"
+                else "The epoch with the smallest validation loss after temperatures are fitted"
             )
+            found["selection"] = f"{kept}; temperatures and thresholds are of the validation part."
         found["disjoint"] = "Patients. Similar images across parts are reported by the training."
     variables = [it for its in metrics["subgroups"].values() for it in its if it["groups"]]
     by = sorted({it["variable"] for it in variables})

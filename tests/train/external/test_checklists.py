@@ -65,6 +65,9 @@ def test_every_fact_is_known_where_all_was_recorded(metrics: dict[str, Any]) -> 
     assert "val 9 patients, 20 images" in known["partitions"] and "seed 7" in known["partitions"]
     assert "9 permutation tests, adjusted by Holm" in known["heterogeneity"]
     assert "alnm moved 5 %: 0.012" in known["robustness"]
+    assert known["selection"].startswith("The epoch with the smallest validation loss")
+    last = {**metrics["about"], "training": {**metrics["about"]["training"], "keep": "last"}}
+    assert facts({**metrics, "about": last}, None)["selection"].startswith("The last epoch;")
     auc = metrics["heads"]["malignancy"]["sets"]["all"]["patient"]["roc_auc"]
     assert f"malignancy in bra: ROC AUC per patient {auc['value']:.3f}" in known["external"]
 
