@@ -11,6 +11,7 @@ from pathlib import Path
 
 from model_def.preprocessing import RoI
 from sonode.console import UserError, say
+from sonode.dicom_rois import DrawnBox
 from train.cohorts.cohort import FRAME, SCHEMA, Cohort
 from train.importers.cohort_builder import Draft
 from train.importers.dicom_folder import DicomFolder, Instance, read_folder
@@ -123,6 +124,7 @@ class _Rows:
         self._patients: dict[str, str] = {}  # by PatientID the table's id
         self._images = {it.path: it for its in folder.images.values() for it in its}
         self._used: set[Path] = set()
+        self._taken: set[DrawnBox] = set()
         self._lesions: Counter[str] = Counter()
 
     def add(self, place: str, record: Mapping[str, str]) -> None:
@@ -169,6 +171,9 @@ class _Rows:
             self._check_single(image)
             self.draft.note("images have a drawn box and no row: their labels are missing")
             self._add(path.name, path, image, boxes or [(None, None)], {}, patient, "")
+        known = (its for uid, its in self._folder.boxes.items() if uid in self._folder.images)
+        if unused := sum(it not in self._taken for its in known for it in its):
+            self.draft.note("drawn boxes are not used: a row has a box or names a frame", unused)
         left_out = self.draft.left_out
         left_out.images("images have no row in the table and no box", no_box)
         left_out.images("images with a box have no row, which names the patient", no_patient)
@@ -210,6 +215,9 @@ class _Rows:
                 self.draft.fault("roi", what)
             elif frame is None or it.frame in (None, frame):
                 found.append((it.frame if frame is None else frame, RoI(*it.box)))
+            else:
+                continue
+            self._taken.add(it)
         return found
 
     def _keyed(self, image: Instance) -> str:
@@ -228,7 +236,7 @@ class _Rows:
         lesion: str,
     ) -> None:
         """Add a row for each box; all have the faults of the record."""
-        facts = [self._facts(image, box) for _, box in boxes]
+        facts = self._facts(image)
         pending = self.draft.pending
         on_frame: Counter[int | None] = Counter()
         for order, (frame, box) in enumerate(boxes, start=1):
@@ -247,14 +255,19 @@ class _Rows:
                 [] if box is None else [box],
                 patient_id=patient,
                 lesion_id=of_box + (f"_{times}" if times else ""),
-                **{**values, **facts[order - 1]},
+                **{**values, **facts, **self._sizes(image, box)},
             )
 
-    def _facts(self, image: Instance | None, box: RoI | None) -> dict[str, object]:
-        """What the header says and the table does not."""
-        if image is None:
-            return {}
-        width, height = (image.pixel_mm(box) if box else None) or (None, None)
-        device = self.draft.parse("device", spelt_label, image.device)
-        found = dict(zip(_FACTS, (device, image.age, width, height), strict=True))
-        return {name: found[name] for name in self._own}
+    def _facts(self, image: Instance | None) -> dict[str, object]:
+        """What the header says of the patient and the device, and the table does not."""
+        found: dict[str, object] = {}
+        if image and "device" in self._own:
+            found["device"] = self.draft.parse("device", spelt_label, image.device)
+        if image and "age" in self._own:
+            found["age"] = image.age
+        return found
+
+    def _sizes(self, image: Instance | None, box: RoI | None) -> dict[str, object]:
+        """The size of a pixel in a box, where the header says it and the table does not."""
+        sizes = image.pixel_mm(box) if image and box else None
+        return {it: v for it, v in zip(_FACTS[2:], sizes or (), strict=False) if it in self._own}

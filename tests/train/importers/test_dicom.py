@@ -150,13 +150,16 @@ def test_a_table_names_frames_of_loops(tmp_path: Path) -> None:
         assert np.array_equal(crop, served(path, frame, cohort.roi(0), facts_))
 
 
-def test_boxes_of_a_report_and_labels_of_a_table(tmp_path: Path) -> None:
+def test_boxes_of_a_report_and_labels_of_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     one, two, three = (put(tmp_path, f"{number}.dcm", number) for number in (1, 2, 3))
     report(
         tmp_path,
         (one, 1, (3, 2, 14, 10)),
         (one, 3, (4, 2, 14, 10)),
         (two, None, (1, 1, 9, 9)),
+        (two, 3, (2, 2, 9, 9)),
         (three, 2, (5, 5, 12, 11)),
         ("1.2.3.99", 1, (5, 5, 12, 11)),
     )
@@ -175,6 +178,9 @@ def test_boxes_of_a_report_and_labels_of_a_table(tmp_path: Path) -> None:
     assert rows["lesion_id"].tolist()[:3] == ["L", "L", "M"]
     assert rows["roi_x_min"].tolist() == [3, 4, 1, 5]
     assert rows["malignant"].to_numpy(object, na_value=None).tolist() == [False, False, True, None]
+    told = capsys.readouterr().out
+    assert "1 drawn boxes are not used" in told  # on a frame that its row does not name
+    assert "1 boxes are drawn on images that are not in SRC" in told
 
 
 def test_faults(tmp_path: Path) -> None:
