@@ -13,8 +13,8 @@ from typing import Literal
 
 import pandas as pd
 
-from model_def.checkpoint import whole_folder
 from model_def.preprocessing import RoI
+from sonode.atomic_files import check_new, new_folder
 from sonode.console import UserError, progress, say
 from sonode.locating.detector import Proposal, proposals, read
 from sonode.locating.froc import best_iou, measure
@@ -48,10 +48,9 @@ def evaluate(
     ones: of the same rows, those of images where something was found, patients drawn.
 
     Raises:
-        UserError: OUT exists, no locator, the part is empty, or shows what either learned from.
+        UserError: OUT is in use, no locator, the part is empty, or shows what either learned from.
     """
-    if out.exists():
-        raise UserError(f"OUT {out}: exists; give a new folder")
+    check_new(out)
     locator = read(locator_folder)
     training = locator.card.training
     fold = ALL if part == "all" else None
@@ -100,7 +99,7 @@ def evaluate(
         numbers["auc_proposed_minus_drawn"] = _aucs(
             checkpoint, cohort_folder, predicted, boxes, resamples, seed
         )
-    with whole_folder(out) as folder:
+    with new_folder(out) as folder:
         text = json.dumps(numbers, indent=1, allow_nan=False, ensure_ascii=False)
         (folder / NUMBERS).write_text(text + "\n", encoding="utf-8")
         _table(images, found).to_parquet(folder / PROPOSALS, index=False)

@@ -17,9 +17,9 @@ from torchvision import tv_tensors
 from torchvision.models.detection import FCOS
 from torchvision.transforms import v2
 
-from model_def.checkpoint import whole_folder
 from model_def.network import Network
 from model_def.preprocessing import Preprocessing
+from sonode.atomic_files import check_new, new_folder
 from sonode.console import UserError, say
 from sonode.locating import detector as detectors
 from sonode.locating.froc import measure, threshold
@@ -52,11 +52,10 @@ def fit(cohort_folder: Path, out: Path, recipe: Recipe, *, split_seed: int) -> d
     OUT has its name only when it is whole.
 
     Raises:
-        UserError: OUT exists, the cohort has faults (a row without a box is one), a part of the
+        UserError: OUT is in use, the cohort has faults (a row without a box is one), a part of the
             split is empty, or the weights cannot be had.
     """
-    if out.exists():
-        raise UserError(f"OUT {out}: exists; give a new folder")
+    check_new(out)
     data = CohortData(cohort_folder, split_seed=split_seed)
     parts = {part: images_of(data, part) for part in ("train", "val")}
     for part, images in parts.items():
@@ -92,7 +91,7 @@ def fit(cohort_folder: Path, out: Path, recipe: Recipe, *, split_seed: int) -> d
         measured=measure(truth, found, min_confidence),
     )
     data.indices = {part: data.rows_of(part) for part in ("train", "val", "test")}
-    with whole_folder(out) as folder:
+    with new_folder(out) as folder:
         detectors.write(folder, detector, card)
         (folder / IMAGES).write_bytes(seen_images(data))
     return card

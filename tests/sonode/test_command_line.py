@@ -89,7 +89,7 @@ def test_no_line_of_any_help_is_cut_off() -> None:
         (["serve", "--inference-port", "70000"], "--inference-port': Input should be less than"),
         (
             ["phantom", "s3://b/x"],
-            "s3://b/x: only `sonode score`, `compare` and `dicom` take s3://",
+            "s3://b/x: only `sonode score`, `compare`, `dicom` and `locate` take s3://",
         ),
         (["train", "fitt"], "train fitt: unknown step"),
         (["inspect", "no-such.mar"], "ARCHIVE no-such.mar: no such file; pack one"),

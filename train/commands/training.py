@@ -16,7 +16,7 @@ Usage: sonode train {fit,folds,validate,test} --config YAML --data.cohort DIR --
   fit       train; the same command resumes an interrupted run
   folds     measure by folds of patients (--data.folds K or COLUMN; else 5);
             --refit trains one more network on every patient;
-            --members M averages M networks of other seeds, in each fold and at last
+            --members M averages M networks of other seeds, per fold and at last
   validate  metrics of OUT's checkpoint on the validation part
   test      metrics of OUT's checkpoint on the test part
 

@@ -40,7 +40,7 @@ def test_a_second_fit_does_not_replace_the_first(fitted: Path, phantom: Cohort) 
     before = (fitted / detectors.WEIGHTS).read_bytes()
     done = sonode("locate", "fit", str(phantom.folder), str(fitted), *FIT)
     assert done.returncode == 2
-    assert "exists" in done.stderr
+    assert "is not empty" in done.stderr
     assert (fitted / detectors.WEIGHTS).read_bytes() == before
 
 
@@ -61,7 +61,7 @@ def test_evidence_of_the_test_part(
             | (table["confidence"] < numbers["locator"]["min_confidence"])
         ).sum()
     )
-    assert sonode(*given).returncode == 2  # it exists
+    assert sonode(*given).returncode == 2  # it is not empty
     refused = sonode(*given[:-1], str(tmp_path / "all"), "--part=all")
     assert refused.returncode == 2
     assert "was trained on" in refused.stderr
