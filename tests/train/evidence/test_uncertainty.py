@@ -107,7 +107,11 @@ def test_spread_is_judged_by_how_well_it_tells_wrong_labels(predictions: Predict
 
 
 def test_the_page_says_it(predictions: Predictions, heads: tuple[HeadSpec, ...]) -> None:
-    page = render(evaluate(predictions, resamples=50))
+    metrics = evaluate(predictions, resamples=50)
+    page = render(metrics)
+    assert "found on these same predictions" not in page
+    folds = {**metrics, "about": {**metrics["about"], "part": "out-of-fold"}}
+    assert "found on these same predictions" in render(folds)
     assert "Uncertain results and unlike images" in page
     assert "In the set (promised: 0.9)" in page
     assert "flagged 0.125" in page
