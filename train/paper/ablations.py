@@ -102,8 +102,18 @@ def _grid(searched: pd.DataFrame) -> Table:
     )
 
 
-def burden_section(test: HeldOut, scores: Scores, how: Resampling, out: Path) -> Section:
-    """Table 4: one chain, the paper's separate networks, and radiomics."""
+def burden_section(
+    test: HeldOut,
+    scores: Scores,
+    why: Mapping[tuple[str, str], str],
+    absent: str | None,
+    how: Resampling,
+    out: Path,
+) -> Section:
+    """Table 4: one chain, the paper's separate networks, and radiomics.
+
+    `why`: why a variant lacks a head; `absent`: why there is no radiomics model.
+    """
     rows: list[list[Cell]] = []
     numbers = Rows()
     for name, task in TASKS.items():
@@ -116,14 +126,19 @@ def burden_section(test: HeldOut, scores: Scores, how: Resampling, out: Path) ->
             RADIOMICS: RADIOMICS,
         }
         title = "1 node or more (ALNM)" if name == "alnm" else task.title
-        made = [it for it in models if name in scores.get(it, {})]
-        for model in made:
-            found = measured(on, scores[model][name], how)
-            numbers.add(found, task=name, model=model, **counts(on))
-            rows.append([title, names(name, on)[1], models[model], *(found[it] for it in MEASURES)])
-        if not made:
-            why = "not trained: training lacks labels of both classes"
-            rows.append([title, names(name, on)[1], "none", why, *[""] * (len(MEASURES) - 1)])
+        forest = absent or "training lacks labels of both classes"
+        for model, shown in models.items():
+            first: list[Cell] = [title, names(name, on)[1], shown]
+            if name in scores.get(model, {}):
+                found = measured(on, scores[model][name], how)
+                numbers.add(found, task=name, model=model, **counts(on))
+                rows.append([*first, *(found[it] for it in MEASURES)])
+            else:
+                reason = why.get((model, name), forest)
+                none = {it: {"value": None, "reason": reason} for it in MEASURES}
+                numbers.add(none, task=name, model=model, **counts(on))
+                lost: list[Cell] = [f"not trained: {reason}", *["–"] * (len(MEASURES) - 1)]
+                rows.append([*first, *lost])
         rows.append([title, "paper’s cohort", "paper’s network", *papers(name)])
     numbers.write(out / TABLE_4)
     return Section(

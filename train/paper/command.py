@@ -34,11 +34,12 @@ from train.paper.runs import (
 )
 from train.paper.sections import write_page
 from train.paper.selection import selection_section
-from train.paper.variants import QUICK, RADIOMICS, HeldOut, network_of, variants_of
+from train.paper.variants import QUICK, RADIOMICS, HeldOut, network_of, untrained, variants_of
 
 SEARCH = "search"
 START_S = 10.0  # until a training has read the cohort, and to write its checkpoint
 OURS = (NETWORKS, BASELINE, SEARCH, "tables", "figures", "paper.html", ".paper.html.partial")
+PAPERS_NETWORK = "resnet50 at 256 pixels, 200 epochs, learning rate 0.0001"  # of paper.yaml
 QUICK_SEEDS, QUICK_RESAMPLES = 2, 200
 
 
@@ -95,15 +96,22 @@ def run(
         performance.section(test, scores, network, how, absent, out),
         ablations.variants_section(test, scores, searched, how, out),
         coherence_section(test, networks_of(out, list(variants), seeds=seeds), how, out),
-        ablations.burden_section(test, scores, how, out),
+        ablations.burden_section(test, scores, untrained(cohort, split_seed), absent, how, out),
         heat_maps_section(
             partial(explained, cohort, out), list(variants), out, synthetic=cohort.synthetic
         ),
         cam_section(network, folders_of(out, network, seeds=seeds), out),
         selection_section(folders_of(out, RADIOMICS, seeds=seeds), absent, out),
-        methods_section(cohort, test, settings, list(variants), seeds=seeds, bootstrap=bootstrap),
+        methods_section(
+            cohort,
+            test,
+            settings,
+            {it: folders_of(out, it, seeds=seeds) for it in (*variants, RADIOMICS)},
+            bootstrap=bootstrap,
+            out=out,
+        ),
     ]
-    intro = _intro(cohort, test, settings, seeds, bootstrap, quick)
+    intro = _intro(cohort, test, settings, config, seeds, bootstrap, quick)
     say(f"page: {write_page(out, 'The paper on this cohort', intro, sections)}")
 
 
@@ -148,7 +156,8 @@ def _say_plan(
         each = int(plan.settings.trainer.max_epochs) * (steps * step + parts[1] * image)
         say(
             f"time: about {spoken(left * (each + START_S))} for {left} networks that are not "
-            f"trained yet, by steps of {step:.2f} s measured here; radiomics comes on top"
+            f"trained yet, by steps of {step:.2f} s measured here"
+            + ("; radiomics comes on top" if absent is None else "")
         )
     say("what is done already is not repeated; the same command goes on where it was interrupted")
 
@@ -166,6 +175,7 @@ def _intro(
     cohort: Cohort,
     test: HeldOut,
     settings: Mapping[str, Any],
+    config: Path,
     seeds: int,
     bootstrap: int,
     quick: bool,
@@ -189,8 +199,23 @@ def _intro(
         f"The tables and figures of Frontiers in Physiology 2022, doi 10.3389/fphys.2022.882648, "
         f"on cohort {cohort.name} ({cohort.patients}, {len(cohort.table)} images). Test part: "
         f"{rows['patient_id'].nunique()} patients, {len(rows)} images. Network: "
-        f"{network_in_words(settings)} (the paper’s: resnet50 at 256 pixels, 200 epochs, learning "
-        f"rate 0.0001; paper.yaml has it). {seeds} repeats of each model, with other seeds on the "
+        f"{network_in_words(settings)}. {seeds} repeats of each model, with other seeds on the "
         f"same split. Intervals are of 95 %, from {bootstrap} draws of whole patients."
     )
-    return [*found, {"text": text}]
+    return [*found, {"text": text}, _configuration(settings, config)]
+
+
+def _configuration(settings: Mapping[str, Any], config: Path) -> dict[str, Any]:
+    """Which configuration was used, and how it differs from the paper's."""
+    if network_in_words(settings) == PAPERS_NETWORK:
+        return {"text": f"Configuration: {config.name}. It is the network of the paper."}
+    default = (
+        "the default, which is smaller than the paper’s so that two CPU cores finish"
+        if config.resolve() == ablation.CONFIG.resolve()
+        else "as given by --config"
+    )
+    text = (
+        f"{config.name}, {default}. The paper’s is {PAPERS_NETWORK}: --config "
+        "train/configs/paper.yaml. Figures of the two do not compare."
+    )
+    return {"strong": "Configuration, not the paper’s:", "text": text}

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from model_def.checkpoint import CARD, WEIGHTS
 from train.cohorts.cohort import Cohort
 from train.cohorts.split import SPLIT
-from train.paper.sections import Section
-from train.paper.variants import HeldOut
+from train.paper.sections import Section, Table
+from train.paper.variants import RADIOMICS, HeldOut
+from train.radiomics.command import RECORD
 
 PACKAGES = ("sonode", "torch", "torchvision", "lightning", "scikit-learn", "scipy", "numpy")
+CHECKPOINTS = "tables/checkpoints.csv"
 
 
 def methods_section(
     cohort: Cohort,
     test: HeldOut,
     settings: Mapping[str, Any],
-    variants: Sequence[str],
+    runs: Mapping[str, Sequence[Path]],
     *,
-    seeds: int,
     bootstrap: int,
+    out: Path,
 ) -> Section:
-    """The paragraphs."""
+    """The paragraphs, and the digests; `runs`: the folders of the repeats of each model."""
     model, data, rows = settings["model"], settings["data"], test.rows
     split = (
         "as the cohort's own column says"
@@ -31,6 +40,8 @@ def methods_section(
         else f"by a hash of patient and seed {data['split_seed']} (30 % test, 15 % validation)"
     )
     size = model["preprocessing"]["size"]
+    variants = [it for it in runs if it != RADIOMICS]
+    seeds = len(runs[variants[0]])
     return Section(
         title="Methods, versions and digests",
         text=[
@@ -46,8 +57,51 @@ def methods_section(
             f"seeds. Intervals (95 %) and p-values come from {bootstrap} bootstrap draws of whole "
             "patients (seed 0), in which all seeds and both models of a comparison are measured "
             "on the same draw.",
+            *(_radiomics(its) for its in (runs[RADIOMICS],) if its),
             "Variants: " + "; ".join(variants) + ".",
-            "Versions: " + ", ".join(f"{name} {version(name)}" for name in PACKAGES) + ".",
+            f"Versions: Python {platform.python_version()}, "
+            + ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+            + ".",
             f"Cohort: {cohort.name}, SHA-256 {cohort.sha256}.",
         ],
+        tables=[_digests({it: runs[it] for it in variants}, out)],
     )
+
+
+def _radiomics(runs: Sequence[Path]) -> str:
+    record = json.loads((runs[0] / RECORD).read_text())
+    its, forest = record["settings"], record["settings"]["forest"]
+    versions = ", ".join(f"{name} {its}" for name, its in record["versions"].items())
+    return (
+        f"Radiomics: {its['feature_set']} features of the bare box, selected by Boruta (alpha "
+        f"{its['boruta']['alpha']:g}, at most {its['boruta']['max_iter']} rounds), and a random "
+        f"forest of {forest['n_estimators']} trees (max_depth {forest['max_depth']}) for each "
+        f"task, on training and validation part, with seeds 0 to {len(runs) - 1}; a fit is "
+        f"repeated by its seed and is not kept. Versions: {versions}."
+    )
+
+
+def _digests(runs: Mapping[str, Sequence[Path]], out: Path) -> Table:
+    found = [
+        {
+            "model": name,
+            "seed": seed,
+            "weights_sha256": _sha256(folder / "checkpoint" / WEIGHTS),
+            "card_sha256": _sha256(folder / "checkpoint" / CARD),
+        }
+        for name, folders in runs.items()
+        for seed, folder in enumerate(folders)
+    ]
+    pd.DataFrame(found).to_csv(out / CHECKPOINTS, index=False)
+    return Table(
+        caption=f"Checkpoints of the networks: SHA-256 of {WEIGHTS}. That of {CARD} is in the "
+        "file, too.",
+        columns=["Network", "Seed", "SHA-256"],
+        rows=[[str(it["model"]), str(it["seed"]), str(it["weights_sha256"])] for it in found],
+        file=CHECKPOINTS,
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -86,8 +86,9 @@ def variants_of(cohort: Cohort, split_seed: int, quick: bool) -> dict[str, list[
     }
     if not found:
         raise UserError(
-            f"COHORT {cohort.folder}: its training part (data.split_seed {split_seed}) has no "
-            "label of two classes; label the cohort, or give another seed in --config"
+            f"COHORT {cohort.folder}: nothing can be trained on it (data.split_seed {split_seed}); "
+            "give labels in its columns malignant, alnm and n_nodes, or another seed in --config",
+            [f"{TASKS[it].title}: {why}" for it, why in _why_not(cohort, split_seed).items()],
         )
     return found
 
@@ -104,8 +105,31 @@ def _in_yaml(head: HeadSpec) -> str:
     return f'{{name: {head.name}, target: "{head.target}", labels: [{labels}]{parent}}}'
 
 
+def untrained(cohort: Cohort, split_seed: int) -> dict[tuple[str, str], str]:
+    """Why the chain of the burden, or a network of its own, lacks a head: by variant and head."""
+    linked, alone = (_why_not(cohort, split_seed, alone=it) for it in (False, True))
+    found = {(f"single {name}", name): why for name, why in alone.items()}
+    end: str | None = None
+    for order, head in enumerate(HEADS):
+        if end is None and head.name in linked:
+            end = f"{TASKS[head.name].title}: {linked[head.name]}"
+            shorter = order < len(_HEADS_OF[CHAIN])
+            end = f"no such chain, since it is too short. {end}" if shorter else end
+            if shorter:
+                found |= {(CHAIN, it.name): end for it in HEADS[:order]}
+        if end is not None:
+            found[CHAIN, head.name] = end
+    return found
+
+
 def _learnable(cohort: Cohort, split_seed: int, *, alone: bool) -> set[str]:
-    """The heads that training has labels of both classes of, and validation any.
+    """The heads that can be trained, see `_why_not`."""
+    lacking = _why_not(cohort, split_seed, alone=alone)
+    return {head.name for head in HEADS if head.name not in lacking}
+
+
+def _why_not(cohort: Cohort, split_seed: int, *, alone: bool = False) -> dict[str, str]:
+    """The heads that training lacks a label of either class of, or validation any; and which.
 
     On the lesions that they learn from: those positive for the parent; `alone`, in a network of
     their own, all malignant ones.
@@ -117,12 +141,16 @@ def _learnable(cohort: Cohort, split_seed: int, *, alone: bool) -> set[str]:
         learned_NK = truth_NK.numpy().copy()
         learned_NK[learned_NK[:, 0] != 1, 1:] = np.nan
     parts = np.array(parts_of(cohort.table, split_seed))
-    found = set()
+    found = {}
     for k, head in enumerate(HEADS):
         trained, validated = (learned_NK[parts == part, k] for part in ("train", "val"))
-        labels = [(trained == place).any() for place in (0, 1)]
-        if all(labels) and not own_NK[:, k].isnan().all() and not np.isnan(validated).all():
-            found.add(head.name)
+        lacking = [label for place, label in enumerate(head.labels) if not (trained == place).any()]
+        if own_NK[:, k].isnan().all():
+            found[head.name] = f"the cohort has no label of {head.target.partition('>')[0]}"
+        elif lacking:
+            found[head.name] = f"no lesion to train on has the label {' or '.join(lacking)}"
+        elif np.isnan(validated).all():
+            found[head.name] = "no lesion of the validation part has the label"
     return found
 
 

@@ -1,6 +1,7 @@
 """`sonode paper` over runs that are made up: what a training costs is spent in other tests."""
 
 import contextlib
+import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model_def.checkpoint import ModelCard
+from model_def.checkpoint import WEIGHTS, ModelCard
 from sonode.console import UserError
 from tests.command_line import sonode
 from train.cohorts.cohort import Cohort, write_cohort
@@ -23,8 +24,8 @@ from train.fitting.datamodule import CohortData
 from train.fitting.planned import Seconds
 from train.fitting.predictions import Predictions, facts_of
 from train.paper import command, runs
-from train.paper.variants import variants_of
-from train.radiomics.forest import HEADS
+from train.paper.variants import untrained, variants_of
+from train.radiomics.forest import BORUTA, FOREST, HEADS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own, as on the command line
 ALL = [head.name for head in HEADS]
@@ -73,6 +74,7 @@ def trained(phantom: Cohort, card: ModelCard) -> Iterator[list[str]]:
         ]
         text = card.model_copy(update={"heads": tuple(heads)}).model_dump_json()
         (folder / "checkpoint" / ablation.CARD).write_text(text)
+        (folder / "checkpoint" / WEIGHTS).write_text(f"{folder.name}")
         made.append(folder.name)
 
     def predicted(checkpoint: Path, *_: Any) -> Predictions:
@@ -94,7 +96,8 @@ def trained(phantom: Cohort, card: ModelCard) -> Iterator[list[str]]:
             "malignancy": {"selected": ["original_glcm_Contrast", f"original_ngtdm_{seed}"]},
             "alnm": {"selected": None if seed else ["original_glcm_Contrast"]},
         }
-        record = {"settings": {"feature_set": "93"}, "heads": heads}
+        settings = {"feature_set": "93", "boruta": BORUTA, "forest": FOREST}
+        record = {"settings": settings, "heads": heads, "versions": {"Boruta": "1"}}
         (out / "radiomics.json").write_text(json.dumps(record))
         made.append(f"radiomics-{seed}")
 
@@ -200,7 +203,13 @@ def test_every_pair_of_variants_has_p_as_it_is_and_adjusted(done: Done, phantom:
     burden = pd.read_csv(done.out / "tables" / "table-4.csv")
     assert list(burden["task"].unique()) == ALL[1:]
     assert "radiomics" in set(burden["model"])
-    assert f"SHA-256 {phantom.sha256}" in (done.out / "paper.html").read_text()
+    page = (done.out / "paper.html").read_text()
+    assert f"SHA-256 {phantom.sha256}" in page
+    digests = pd.read_csv(done.out / "tables" / "checkpoints.csv").set_index(["model", "seed"])
+    assert len(digests) == len([it for it in done.trained if not it.startswith(("rad", "margin"))])
+    sha256 = digests.loc[("chain", 1), "weights_sha256"]
+    assert sha256 == hashlib.sha256(b"chain-1").hexdigest() and sha256 in page
+    assert "as given by --config" in page and "resnet50 at 256 pixels, 200 epochs" in page
 
 
 def test_s1_and_s2_are_of_all_repeats(done: Done) -> None:
@@ -255,23 +264,61 @@ def test_a_cohort_without_a_label_and_a_machine_without_radiomics(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(command, "radiomics_absent", lambda: "boruta is not installed")
-    table = phantom.table.drop(columns="pixels_sha256")
-    table["alnm"], table["n_nodes"] = None, None
-    (tmp_path / "c").mkdir()
-    for shared in phantom.folder.iterdir():
-        if shared.is_dir():
-            (tmp_path / "c" / shared.name).symlink_to(shared)
-    write_cohort(tmp_path / "c", table, name="bare", source="a test", synthetic=True)
+    table = phantom.table.assign(alnm=None, n_nodes=None)
     trained.clear()
-    paper(replace(phantom, folder=tmp_path / "c"), tmp_path / "out", config)
+    paper(written(phantom, table, tmp_path / "c"), tmp_path / "out", config)
     assert trained == ["single_malignancy-0", "single_malignancy-1"]
     page = (tmp_path / "out" / "paper.html").read_text()
     assert "There is no radiomics model beside the network: boruta is not installed" in page
     assert "single alnm: not trained, since the cohort lacks a label" in page
     assert "no variant has both heads" in page
     assert all(f"Figure {number} is absent" in page for number in (4, 5, 6))
+    burden = pd.read_csv(tmp_path / "out" / "tables" / "table-4.csv")
+    assert len(burden) == 3 * len(ALL[1:]) * 6 and burden["value"].isna().all()
+    assert set(burden["reason"][burden["model"] == "single nodes_3"]) == {
+        "the cohort has no label of n_nodes"
+    }
     found = pd.read_csv(tmp_path / "out" / "tables" / "table-2.csv")
     assert set(found["task"]) == {"malignancy"} and found["value"].notna().any()
+
+
+def written(phantom: Cohort, table: pd.DataFrame, folder: Path) -> Cohort:
+    folder.mkdir()
+    for shared in phantom.folder.iterdir():
+        if shared.is_dir():
+            (folder / shared.name).symlink_to(shared)
+    rows = table.drop(columns="pixels_sha256")
+    write_cohort(folder, rows, name="bare", source="a test", synthetic=True)
+    return replace(phantom, folder=folder)
+
+
+def test_a_cohort_of_malignant_lesions_alone(
+    phantom: Cohort, tmp_path: Path, config: Path, trained: list[str]
+) -> None:
+    malignant = phantom.table[phantom.table["malignant"]].reset_index(drop=True)
+    trained.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "radiomics_absent", lambda: "boruta is not installed")
+        cohort = written(phantom, malignant, tmp_path / "c")
+        known = scored
+        patch.setitem(globals(), "scored", lambda _, heads, seed: known(cohort, heads, seed))
+        paper(cohort, tmp_path / "out", config, seeds=1)
+    assert not [it for it in trained if "single" not in it]
+    found = pd.read_csv(tmp_path / "out" / "tables" / "table-2.csv")
+    assert set(found["task"]) == {"alnm"}
+    page = (tmp_path / "out" / "paper.html").read_text()
+    assert "no lesion to train on has the label benign" in page
+
+
+def test_a_cohort_of_one_class_is_one_line_and_why(
+    phantom: Cohort, tmp_path: Path, config: Path, trained: list[str]
+) -> None:
+    benign = phantom.table[~phantom.table["malignant"].astype(bool)].reset_index(drop=True)
+    trained.clear()
+    with pytest.raises(UserError, match="nothing can be trained on it") as caught:
+        paper(written(phantom, benign, tmp_path / "c"), tmp_path / "out", config)
+    assert caught.value.details[0] == "Malignancy: no lesion to train on has the label malignant"
+    assert trained == [] and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -318,6 +365,9 @@ def test_of_the_burden_a_chain_has_the_heads_that_have_labels(phantom: Cohort) -
     assert [it for it in found if it.startswith("single")][2:] == ["single nodes_2"]
     (heads,) = (it for it in found["chain of the burden"] if it.startswith("--model.heads"))
     assert "nodes_2" in heads and "nodes_3" not in heads
+    why = untrained(replace(phantom, table=table), 4)
+    assert why["chain of the burden", "nodes_4"].startswith("3 nodes or more: no lesion to train")
+    assert ("chain of the burden", "nodes_2") not in why and ("single nodes_3", "nodes_3") in why
     # With 0 or 3 nodes, a network of its own learns "3 or more"; after "2 or more" nothing is left.
     table["n_nodes"] = pd.array(np.where(positive, 3, 0), dtype=table["n_nodes"].dtype)
     found = variants_of(replace(phantom, table=table), 4, False)
