@@ -289,7 +289,7 @@ def written(phantom: Cohort, table: pd.DataFrame, folder: Path) -> Cohort:
             (folder / shared.name).symlink_to(shared)
     rows = table.drop(columns="pixels_sha256")
     write_cohort(folder, rows, name="bare", source="a test", synthetic=True)
-    return replace(phantom, folder=folder)
+    return replace(phantom, folder=folder, table=table)
 
 
 def test_a_cohort_of_malignant_lesions_alone(
