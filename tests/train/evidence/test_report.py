@@ -16,6 +16,7 @@ from sonode.console import UserError
 from tests.train.synthetic_predictions import HEADS, SECRET, synthetic
 from train.evidence import report
 from train.evidence.evaluate import evaluate
+from train.evidence.plots import Profile
 from train.evidence.report import FILES, GalleryItem, render, write_evaluation
 
 VOID = {"meta", "img", "link", "br"}
@@ -66,7 +67,7 @@ def page(metrics: dict) -> Page:
         render(
             metrics,
             [GalleryItem("Wrong <script>", png(), "alnm 0.3 & rising")],
-            {"malignancy": (radius, 1 - radius)},
+            {"malignancy": Profile(radius, 1 - radius, sd=radius / 9, images=3)},
         )
     )
 
