@@ -1,8 +1,9 @@
 """`sonode dicom night`: pull -> score -> push, with one report and one exit code.
 
-A night has a date. Its manifest is written once, when all images are there: those that no earlier
+A night has a date. Its manifest is written once, when all images are there: those that no other
 night has. So a re-run of the same date goes on where it ended, and each image and box is scored
-once. The push sends what is missing of all nights. Below the folder of the settings:
+once. A night that was killed is ended by the next one, and one that was missed is asked for. The
+push sends what is missing of all nights. Below the folder of the settings:
 
     images/                  what was pulled, and its ledgers
     images/night-DATE.parquet    the manifest of a night
@@ -16,6 +17,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 TRY_AGAIN = 75  # EX_TEMPFAIL
 _REMEDY = "correct the file; docs/batch.md has an example"
+_NIGHT = re.compile(r"/night-(\d{4}-\d{2}-\d{2})\.parquet$")
 _KEY = ("instance_uid", "frame", "roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
 
 
@@ -53,7 +56,8 @@ class Settings(BaseModel):
     title: str = "SONODE"
     """The AE title that sonode calls itself."""
     days: int = Field(default=2, ge=1, le=366)
-    """How many days' studies are asked for: the night's date and those before."""
+    """How many days' studies are asked for: the night's date and those before. Those of nights that
+    were missed since the last one are asked for, too."""
     modality: str = "US"
     boxes: str | None = None
     """As `--boxes` of `sonode dicom pull`."""
@@ -82,9 +86,6 @@ def run(settings: Settings, day: date) -> dict[str, Any]:
 
     Raises UserError, as pull, score and push do.
     """
-    from batch.storage import objects
-    from batch.storage.errors import StorageError
-
     stages = _Stages()
     report: dict[str, Any] = {"date": day.isoformat()}
     code, why = _run(settings, day, stages, report)
@@ -92,12 +93,18 @@ def run(settings: Settings, day: date) -> dict[str, Any]:
     for it in stages.took.values():
         it["share"] = it["seconds"] / total
     report |= {"stages": stages.took, "exit_code": code, "why": why}
+    _write_report(settings, day, report)
+    return report
+
+
+def _write_report(settings: Settings, day: date, report: dict[str, Any]) -> None:
+    from batch.storage import objects
+    from batch.storage.errors import StorageError
+
     try:
-        uri = objects.join(settings.folder, f"nights/{day}.json")
-        objects.write(uri, json.dumps(report, indent=1).encode())
+        objects.write(_report(settings, day), json.dumps(report, indent=1).encode())
     except StorageError as error:
         raise UserError(f"folder: {settings.folder}: {error}") from None
-    return report
 
 
 def _run(
@@ -115,11 +122,21 @@ def _run(
         return TRY_AGAIN, f"the PACS does not answer as it should ({pulled['stopped']})"
     faults = []
     if pulled.get("refusals"):
-        faults.append("the PACS refused to give images")
+        faults.append("the PACS refused to give images, which the next night asks for again")
+    works = _cut_short(settings)
     if manifest.rows:
-        report |= (scored := _score(settings, day, manifest.uri, results, stages))
+        works[day] = manifest.uri
+    for each, uri in sorted(works.items()):
+        scored = _score(settings, each, uri, results, stages)
+        if each == day:
+            report |= scored
+        else:
+            report.setdefault("earlier", {})[each.isoformat()] = scored
+            _write_report(
+                settings, each, {"date": each.isoformat(), "ended_by": day.isoformat()} | scored
+            )
         if scored["score"]["by_status"]["failed"] or scored["dicom"]["by_status"]["failed"]:
-            faults.append("images failed")
+            faults.append(f"images failed of the night of {each}")
     if not objects.list_files(objects.join(results, layout.DICOM), deep=True):
         return (1, ", ".join(faults)) if faults else (0, None)
     with stages.stage("push"):
@@ -161,14 +178,17 @@ def _manifest(settings: Settings, day: date) -> tuple[_Manifest | None, dict[str
     images = objects.join(settings.folder, "images")
     uri = objects.join(images, f"night-{day}.parquet")
     try:
-        nights = [it for it in objects.list_files(images) if "/night-" in it]
-        if uri in nights:
-            return _Manifest(uri, parquet(objects.read(uri).data).metadata.num_rows), {}
+        nights = _nights(settings)
+        if day in nights:
+            return _Manifest(uri, _rows(uri)), _last_report(settings, day).get("pull", {})
+        # The nights between the last one and this one did not come about.
+        first = min(day, max((it for it in nights if it < day), default=day) + timedelta(days=1))
+        since = first - timedelta(days=settings.days - 1)
         pulled = pulling.pull(
             pulling.Settings(
                 source=settings.pacs,
                 out=images,
-                since=day - timedelta(days=settings.days - 1),
+                since=since,
                 modality=settings.modality,
                 boxes=settings.boxes,
                 connections=settings.connections,
@@ -177,18 +197,68 @@ def _manifest(settings: Settings, day: date) -> tuple[_Manifest | None, dict[str
             ),
             console.progress,
         )
-        facts = dataclasses.asdict(pulled)
+        facts = {"since": since.isoformat(), **dataclasses.asdict(pulled)}
         if pulled.manifest is None:
             return None, facts
-        earlier = {key for it in nights for key in _keys(parquet(objects.read(it).data).read())}
+        others = {
+            key for it in nights.values() for key in _keys(parquet(objects.read(it).data).read())
+        }
         table = parquet(objects.read(pulled.manifest).data).read()
-        fresh = table.filter(pa.array([key not in earlier for key in _keys(table)], pa.bool_()))
+        fresh = table.filter(pa.array([key not in others for key in _keys(table)], pa.bool_()))
         sink = io.BytesIO()
         pq.write_table(fresh, sink, write_page_checksum=True)
-        objects.write(uri, sink.getvalue())
+        objects.update(uri, sink.getvalue(), None)  # where two run at once, one writes it
+        return _Manifest(uri, _rows(uri)), facts
     except StorageError as error:
         raise UserError(f"folder: {settings.folder}: {error}") from None
-    return _Manifest(uri, fresh.num_rows), facts
+
+
+def _nights(settings: Settings) -> dict[date, str]:
+    """The manifest of each night that there is."""
+    from batch.storage import objects
+
+    found = objects.list_files(objects.join(settings.folder, "images"))
+    names = {uri: _NIGHT.search(uri) for uri in found}
+    return {date.fromisoformat(name[1]): uri for uri, name in names.items() if name}
+
+
+def _rows(manifest: str) -> int:
+    from batch.results.schema import parquet
+    from batch.storage import objects
+
+    return int(parquet(objects.read(manifest).data).metadata.num_rows)
+
+
+def _cut_short(settings: Settings) -> dict[date, str]:
+    """The manifests of the nights whose images have not all been scored: they were killed."""
+    from batch.storage.errors import StorageError
+
+    try:
+        return {
+            day: uri
+            for day, uri in _nights(settings).items()
+            if "dicom" not in _last_report(settings, day) and _rows(uri)
+        }
+    except StorageError as error:
+        raise UserError(f"folder: {settings.folder}: {error}") from None
+
+
+def _last_report(settings: Settings, day: date) -> dict[str, Any]:
+    """What is written of a night, nothing where none has come to its end."""
+    from batch.storage import objects
+    from batch.storage.errors import ObjectMissing
+
+    try:
+        read: dict[str, Any] = json.loads(objects.read(_report(settings, day)).data)
+    except ObjectMissing:
+        return {}
+    return read
+
+
+def _report(settings: Settings, day: date) -> str:
+    from batch.storage import objects
+
+    return objects.join(settings.folder, f"nights/{day}.json")
 
 
 def _keys(table: pa.Table) -> list[tuple[Any, ...]]:

@@ -46,11 +46,15 @@ def _show(report: dict[str, Any]) -> None:
     say(f"night of {report['date']}")
     for name, counts in (
         ("images", report["pull"].get("by_status")),
+        ("images without a RoI", report["pull"].get("without_roi")),
+        ("boxes not used", report["pull"].get("boxes_not_used")),
         ("scores", report.get("score", {}).get("by_status")),
         ("objects of images", report.get("dicom", {}).get("by_status")),
         ("objects at the PACS", report.get("push", {}).get("by_status")),
     ):
         for status, count in (counts or {}).items():
             say(f"  {name + ', ' + status:<40} {count}")
+    for other, its in report.get("earlier", {}).items():
+        say(f"  scored of the night of {other}, which was cut short: {its['score']['rows']} images")
     for name, took in report["stages"].items():
         say(f"  {name + ':':<12} {took['seconds']:8.1f} s ({100 * took['share']:.0f} %)")

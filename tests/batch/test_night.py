@@ -110,7 +110,8 @@ def test_a_night_and_the_next(orthanc: Orthanc, archive_path: Path, tmp_path: Pa
 
     settings = night.read(file)
     again = night.run(settings, DAY)
-    assert (again["exit_code"], again["pull"], again["push"]["sent"]) == (0, {}, 0)
+    assert (again["exit_code"], again["pull"]) == (0, report["pull"])
+    assert (again["score"]["scored"], again["push"]["sent"]) == (0, 0)
     orthanc.put(ultrasound.data_of("ExplVR_BigEnd.dcm", StudyDate="20261128"))
     by_dimse = settings.model_copy(update={"pacs": orthanc.node, "plain": True})
     following = night.run(by_dimse, date(2026, 11, 28))
@@ -132,3 +133,40 @@ def test_a_pacs_that_is_gone_is_asked_again_later(archive_path: Path, tmp_path: 
         pacs="http://127.0.0.1:9/dicom-web", archive=str(archive_path), folder=str(tmp_path / "x")
     )
     assert night.run(settings, DAY)["exit_code"] == 75
+
+
+@pytest.mark.live
+def test_a_night_that_was_cut_short_or_missed_loses_no_image(
+    orthanc: Orthanc,  # noqa: F811
+    archive_path: Path,
+    tmp_path: Path,
+) -> None:
+    def put(number: int, day: str) -> None:
+        uids = {"StudyInstanceUID": f"2.25.1{number}", "SOPInstanceUID": f"2.25.2{number}"}
+        orthanc.put(ultrasound.data_of("examples_rgb_color.dcm", StudyDate=day, **uids))
+
+    lines = ["instance_uid,roi_x_min,roi_y_min,roi_x_max,roi_y_max"]
+    lines += [f"2.25.2{number},60,60,180,150" for number in (1, 2)]
+    (tmp_path / "boxes.csv").write_text("\n".join(lines))
+    settings = night.Settings(
+        pacs=orthanc.dicomweb,
+        archive=str(tmp_path / "not-there.mar"),
+        folder=str(tmp_path / "night"),
+        boxes=str(tmp_path / "boxes.csv"),
+        days=1,
+    )
+    put(1, "20261128")
+    with pytest.raises(UserError):  # after its images have come
+        night.run(settings, date(2026, 11, 28))
+    put(2, "20261201")
+
+    settings = settings.model_copy(update={"archive": str(archive_path)})
+    following = night.run(settings, date(2026, 12, 3))
+    assert following["exit_code"] == 0
+    assert following["pull"]["since"] == "2026-11-29"
+    assert following["score"]["by_status"] == {"ok": 1, "failed": 0}
+    assert following["earlier"]["2026-11-28"]["score"]["by_status"] == {"ok": 1, "failed": 0}
+    assert following["push"]["sent"] == 6
+
+    last = night.run(settings, date(2026, 12, 4))
+    assert (last["exit_code"], last["push"]["sent"], "earlier" in last) == (0, 0, False)
