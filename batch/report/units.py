@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batch.manifest.checks import UNITS
+from batch.manifest.checks import UNITS, is_text
 from batch.results import schema as results
 
 AGGREGATES = ("mean", "max")
@@ -47,7 +47,7 @@ class Unit:
 
     def add(self, part: pa.Table) -> None:
         """Add the rows of a part, with the columns of `columns_of`."""
-        known = part.filter(part[self.unit].is_valid())
+        known = part.filter(_all_given([_plain(part[name]) for name in self.keys]))
         self.without_id += part.num_rows - known.num_rows
         scored, failed = (pc.equal(known["status"], it) for it in (results.OK, results.FAILED))
         table = {name: _plain(known[name]) for name in self.keys}
@@ -122,6 +122,20 @@ def told(unit: Unit, table: pa.Table, name: str) -> dict[str, Any]:
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
     return column.cast(kind.value_type) if pa.types.is_dictionary(kind) else column
+
+
+def _all_given(ids: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """Which rows have an id in every column: null, NaN and white space are none.
+
+    Rows without one would else be one unit: lesion 1 of every patient that is not named, say.
+    """
+    found = pc.is_valid(ids[0])
+    for its in ids:
+        blank = pc.is_null(its, nan_is_null=True)
+        if is_text(its.type):
+            blank = pc.or_kleene(blank, pc.equal(pc.utf8_trim_whitespace(its), ""))
+        found = pc.and_not(found, blank)
+    return found
 
 
 def _values(part: pa.Table, heads: Mapping[str, Sequence[str]]) -> list[pa.ChunkedArray]:

@@ -112,6 +112,29 @@ def test_ids_in_lists_are_refused(tmp_path: Path, archive: Any) -> None:
     assert "lesion_id" in str(caught.value.details)
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pa.array(["a/ä", "a/ä", None, "", " \t"]),
+        pa.array(["a/ä", "a/ä", None, "", " \t"]).dictionary_encode(),
+        pa.array([7.0, 7.0, None, np.nan, np.nan]),
+    ],
+    ids=["text", "category", "number"],
+)
+def test_blank_ids_are_no_unit(ids: pa.Array) -> None:
+    """Nor are lesions of patients that are not named: two may have a lesion of the same id."""
+
+    def found(**columns: pa.Array) -> tuple[int, list[tuple[Any, ...]]]:
+        rows = {"status": ["ok"] * 5, "malignancy_probability": [0.1, 0.3, 0.5, 0.7, 0.9]}
+        unit = Unit("lesion_id", columns, TWO)
+        unit.add(pa.table({**columns, **rows}))
+        return unit.without_id, [tuple(row.values()) for row in unit.table().to_pylist()]
+
+    assert found(lesion_id=ids) == (3, [(ids[0].as_py(), 2, 2, 0, 0.2, 0.3)])
+    one = pa.array([1] * 5)
+    assert found(lesion_id=one, patient_id=ids) == (3, [(ids[0].as_py(), 1, 2, 2, 0, 0.2, 0.3)])
+
+
 def test_parts_are_added_up_as_they_come() -> None:
     """As pandas does with all rows at once; more rows than are held at a time."""
     rng = np.random.default_rng(3)
