@@ -33,6 +33,8 @@ def label_codes(
     Raises:
         UnknownLabelsError: the column holds other labels, or no counts.
     """
+    if column.isna().all():  # of any type: nothing says what it would have held
+        return np.full(len(column), np.nan, np.float32)
     column = _as_numbers(column, labels, bound)
     if bound is not None:
         if not pd.api.types.is_numeric_dtype(column):

@@ -45,6 +45,8 @@ def test_codes(values: list[Any], labels: tuple[str, ...], expected: list[float]
 def test_a_count_with_a_bound() -> None:
     codes = label_codes(column(0, 2, None, 5), ("<2", ">=2"), 2)
     np.testing.assert_array_equal(codes, [0, 1, np.nan, 1])
+    blank = column(None, "1")[:1]  # text, since nothing in it says that it would be counts
+    np.testing.assert_array_equal(label_codes(blank, ("<2", ">=2"), 2), [np.nan])
     codes = label_codes(column("0", "2", None, "5"), ("<2", ">=2"), 2)
     np.testing.assert_array_equal(codes, [0, 1, np.nan, 1])
 
