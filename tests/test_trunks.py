@@ -134,6 +134,7 @@ def test_bfloat16_is_within_its_tolerance_or_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a minute of CPU time, which a busy machine stretches to five
 def test_it_is_compared_with_a_resnet(
     archive: Path, archive_path: Path, phantom: Cohort, tmp_path: Path
 ) -> None:
