@@ -75,7 +75,7 @@ def refused() -> Iterator[None]:
         yield
     except jpeg_checks.TooManyScans as error:
         raise ImageTooLarge(f"image: {error}", field="image") from None
-    except (jpeg_checks.Damaged, png_checks.BadChecksum) as error:
+    except (jpeg_checks.Damaged, png_checks.Damaged) as error:
         raise UnreadableImage(f"image: {error}; give the complete file", field="image") from None
     except jpeg_checks.Unverifiable as error:
         raise UnsupportedImage(f"image: {error}", field="image") from None

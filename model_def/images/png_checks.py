@@ -16,8 +16,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _USED = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
 
 
-class BadChecksum(ValueError):  # noqa: N818 - reads as what it is
-    """A chunk's bytes are not those that were written."""
+class Damaged(ValueError):  # noqa: N818 - reads as what it is
+    """A chunk's bytes are not those that were written, or the end of the file is missing."""
 
 
 def lean(png: bytes) -> bytes:
@@ -26,24 +26,23 @@ def lean(png: bytes) -> bytes:
     Of the orientation, what `eXIf` says is kept, what a text says (as some tools write) is not.
 
     Raises:
-        BadChecksum: a chunk that is used has another CRC than is written beside it.
+        Damaged: a chunk that is used has another CRC than is written beside it, or the file ends
+            before the chunk that ends a PNG: Pillow asks for neither once it has all pixels.
     """
     return SIGNATURE + b"".join(_used_chunks(png))
 
 
 def _used_chunks(png: bytes) -> Iterator[bytes]:
     at = len(SIGNATURE)
-    while at < len(png):  # a truncated chunk is kept as it is: Pillow reports it
-        end = at + 12 + int.from_bytes(png[at : at + 4])
+    while (end := at + 12 + int.from_bytes(png[at : at + 4])) <= len(png):
         name = png[at + 4 : at + 8]
         if name[:1].isupper() or name in _USED:
-            if end <= len(png) and zlib.crc32(png[at + 4 : end - 4]) != int.from_bytes(
-                png[end - 4 : end]
-            ):
-                raise BadChecksum(
+            if zlib.crc32(png[at + 4 : end - 4]) != int.from_bytes(png[end - 4 : end]):
+                raise Damaged(
                     f"damaged: the checksum of a chunk {name.decode(errors='replace')} differs"
                 )
             yield png[at:end]
         if name == b"IEND":
             return
         at = end
+    raise Damaged("damaged or truncated: its end is missing")

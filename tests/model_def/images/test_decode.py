@@ -48,6 +48,14 @@ def test_a_file_cut_short_is_refused_not_filled_up(
         decode(data[: int(share * len(data))])
 
 
+@pytest.mark.parametrize("missing", [1, 8, 12, 20])
+def test_a_png_without_its_end_is_refused_though_all_pixels_are_there(
+    frame: np.ndarray, missing: int
+) -> None:
+    with pytest.raises(UnreadableImage, match="complete file"):
+        decode(encode(frame)[:-missing])
+
+
 def test_a_jpeg_that_libjpeg_fills_up_with_grey_is_refused(frame: np.ndarray) -> None:
     whole = encode(frame, "JPEG")
     cut_and_closed = whole[: 2 * len(whole) // 3] + b"\xff\xd9"
