@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import queue
+import sys
 import warnings
 from typing import Any
 
@@ -26,6 +27,10 @@ from handlers.engines.base import (
 )
 from model_def.network import Network
 from model_def.preprocessing import Preprocessing, normalise
+
+# `import openvino` tells Google Analytics of itself by this package, and writes an id into the home
+# folder; without it OpenVINO has a stub that sends nothing.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def installed() -> bool:
