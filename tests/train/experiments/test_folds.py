@@ -18,7 +18,7 @@ from train.cohorts.cohort import Cohort, load_cohort
 from train.cohorts.folds import folds_of
 from train.evidence.report import write_evaluation
 from train.experiments import folds
-from train.fitting import outliers, resume
+from train.fitting import resume
 from train.fitting.pooled import HELD_OUT, held_out_bytes, read_held_out
 
 
@@ -128,7 +128,6 @@ def test_folds_are_trained_once_pooled_and_followed_by_a_network_on_everybody(
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """The fold and seed of each network; it has random weights in place of a training."""
-    monkeypatch.setattr(outliers, "FALSE_ALARMS", 0.2)  # a limit that 14 patients are enough for
     found: list[tuple[str, int]] = []
 
     def make(arguments: list[str]) -> int:
@@ -161,12 +160,13 @@ def test_members_are_averaged_in_each_fold_and_in_the_last_network(
     phantom: Cohort, tmp_path: Path, made: list[tuple[str, int]]
 ) -> None:
     out = tmp_path / "out"
-    code, said = run(phantom, out, "--members", "2")
+    enough = "--model.false_alarms=0.2"  # of 14 patients
+    code, said = run(phantom, out, enough, "--members", "2")
     assert code == 0, said
     assert "2 networks for each, trained on the others" in said
     assert "they differ by their seeds 0 1" in said
     # More of them: those that are there stay.
-    code, said = run(phantom, out, "--members=3", "--refit")
+    code, said = run(phantom, out, enough, "--members=3", "--refit")
     assert code == 0, said
     assert made[:6] == [("1", 0), ("1", 1), ("2", 0), ("2", 1), ("1", 2), ("2", 2)]
     assert made[6:] == [("all", 0), ("all", 1), ("all", 2)]
@@ -205,13 +205,13 @@ def test_members_are_averaged_in_each_fold_and_in_the_last_network(
     assert by_count.loc[("malignancy", "image", 3), "roc_auc"] == pytest.approx(pooled)
 
     # Its figures are of three; and what another training left among them is no member.
-    code, said = run(phantom, out, "--members=2", "--refit")
+    code, said = run(phantom, out, enough, "--members=2", "--refit")
     assert code == 2
     assert f"--members 2: {out / 'checkpoint'} has 3" in said
     folder = out / "folds" / "1-seed1" / "checkpoint"
     other = read_card(folder).model_copy(update={"preprocessing": Preprocessing(size=48)})
     save(folder, load(folder)[0], other)
-    code, said = run(phantom, out, "--members=3")
+    code, said = run(phantom, out, enough, "--members=3")
     assert code == 2
     assert "folds/1-seed1: its preprocessing is not that of folds/1" in said.splitlines()[-1]
 

@@ -59,6 +59,7 @@ def test_aucs_are_of_the_sets_and_rows_that_the_evaluation_takes(
     known = implied(torch.from_numpy(labels), line).numpy()
     ids = [str(k) for k in range(300)]
     frame = pd.DataFrame({"patient_id": ids, "lesion_id": ids, "device": None})
+    frame = frame.assign(roi_x_min=0, roi_y_min=0, roi_x_max=30, roi_y_max=20)
     for k, head in enumerate(line):
         frame[f"{head.name}_truth"] = truth_of(known[:, k], head.labels)
         frame[f"{head.name}_probability"] = scores[:, k]
