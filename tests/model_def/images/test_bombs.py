@@ -28,7 +28,8 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 def png(*chunks: bytes, side: int = 8) -> bytes:
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     rows = chunk(b"IDAT", zlib.compress(bytes(9 * 8)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + rows
+    parts = (chunk(b"IHDR", header), *chunks, rows, chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def tiff(*entries: tuple[int, int, int, int]) -> bytes:

@@ -215,8 +215,8 @@ def test_an_image_that_is_not_taken_says_why(folder: Path) -> None:
     (folder / "frame.dcm").write_bytes(bytes(128) + b"DICM")
     (folder / "folder.png").mkdir()
     why = {
-        "torn.png": "damaged or truncated (OSError); give the complete file",
-        "header.png": "unsupported format; give PNG, JPEG, BMP, TIFF, WEBP or DICOM",
+        "torn.png": "damaged or truncated: its end is missing; give the complete file",
+        "header.png": "damaged or truncated: its end is missing; give the complete file",
         "empty.png": "an empty file; copy it again",
         "frame.dcm": "DICOM file without pixels; give an image",
         "other.gif": "unsupported format; give PNG, JPEG, BMP, TIFF, WEBP or DICOM",
