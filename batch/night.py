@@ -30,13 +30,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from batch import layout
 from batch.storage import uris
 from sonode import console
-from sonode.console import UserError
+from sonode.console import TRY_AGAIN, UserError
 from sonode.settings_file import read_settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TRY_AGAIN = 75  # EX_TEMPFAIL
 _REMEDY = "correct the file; docs/batch.md has an example"
 _NIGHT = re.compile(r"/night-(\d{4}-\d{2}-\d{2})\.parquet$")
 _KEY = ("instance_uid", "frame", "roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")

@@ -17,6 +17,9 @@ from typing import IO, TypeVar
 
 T = TypeVar("T")
 
+TRY_AGAIN = 75
+"""Exit code of a command that is to be run again, since somebody does not answer (EX_TEMPFAIL)."""
+
 
 class UserError(Exception):
     """A mistake that the user can fix: names the field, its value and the remedy.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from sonode.command_group import CommandGroup
-from sonode.console import UserError, say, table
+from sonode.console import TRY_AGAIN, UserError, say, table
 
 if TYPE_CHECKING:
     from archives.rollout.status import Status
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 rollout = typer.Typer(cls=CommandGroup, help="Move traffic from one version to the next, or back.")
 
-TRY_AGAIN = 75  # EX_TEMPFAIL
 HISTORY = ("at", "guard", "said", "why", "not_done", "reason")  # facts of an entry that are shown
 STATE = typer.Option(Path("runs/rollout"), help="The folder of the gateway and the journal.")
 AS_JSON = typer.Option(False, "--json", help="One JSON document.")

@@ -11,9 +11,15 @@ import typer
 
 from sonode import console
 from sonode.command_group import CommandGroup
-from sonode.console import say
+from sonode.console import TRY_AGAIN, say
 
-TRY_AGAIN = 75  # EX_TEMPFAIL
+PLAIN = typer.Option(
+    False,
+    "--plain",
+    help="Without TLS: DIMSE, and http:// beyond this machine, in a network of your own.",
+)
+TITLE = typer.Option("SONODE", help="The AE title that sonode calls itself by DIMSE.")
+AS_JSON = typer.Option(False, "--json", help="Print the outcome as one JSON line.")
 
 dicom = typer.Typer(cls=CommandGroup, help="The DICOM objects of a batch, and a PACS.")
 
@@ -28,13 +34,9 @@ def push(
     unknown_images: bool = typer.Option(
         False, "--unknown-images", help="Send also where the PACS does not have the scored image."
     ),
-    plain: bool = typer.Option(
-        False,
-        "--plain",
-        help="Without TLS: DIMSE, and http:// beyond this machine, in a network of your own.",
-    ),
-    title: str = typer.Option("SONODE", help="The AE title that sonode calls itself by DIMSE."),
-    as_json: bool = typer.Option(False, "--json", help="Print the outcome as one JSON line."),
+    plain: bool = PLAIN,
+    title: str = TITLE,
+    as_json: bool = AS_JSON,
 ) -> None:
     """Send the objects that a PACS lacks to it, by STOW-RS or C-STORE; re-run to send the rest.
 
@@ -94,13 +96,9 @@ def pull(
         None, help="RoIs: a CSV or Parquet table, or a folder of LabelImg's XML files."
     ),
     connections: int = typer.Option(2, help="Connections to the PACS at once, 1 to 16."),
-    plain: bool = typer.Option(
-        False,
-        "--plain",
-        help="Without TLS: DIMSE, and http:// beyond this machine, in a network of your own.",
-    ),
-    title: str = typer.Option("SONODE", help="The AE title that sonode calls itself by DIMSE."),
-    as_json: bool = typer.Option(False, "--json", help="Print the outcome as one JSON line."),
+    plain: bool = PLAIN,
+    title: str = TITLE,
+    as_json: bool = AS_JSON,
 ) -> None:
     """Pull the images that OUT lacks from a PACS, and write a manifest for `sonode score`.
 
