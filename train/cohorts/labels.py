@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
 
-from model_def.heads import HeadSpec, ancestors
+from model_def.heads import HeadSpec, Hierarchy, ancestors
 from sonode.console import UserError
+from train.cohorts.cohort import ROI_COLUMNS
+
+ParentNegative = Literal["mask", "negative"]
+NOT_LABELS = ("patient_id", "lesion_id", "image", *ROI_COLUMNS, "pixels_sha256")
 
 
 class UnknownLabelsError(ValueError):
@@ -66,6 +70,33 @@ def _as_numbers(column: pd.Series, labels: Sequence[str], bound: int | None) -> 
     return pd.to_numeric(column).astype("Int64") if counts else column
 
 
+def label_matrix(table: pd.DataFrame, heads: Sequence[HeadSpec]) -> torch.Tensor:
+    """Labels (N, K): 0 or 1, or the position of a textual label; NaN for missing.
+
+    Raises:
+        UserError: a head's target is no label column of the cohort, or holds other labels.
+    """
+    return torch.stack([torch.from_numpy(_label_column(table, head)) for head in heads], dim=1)
+
+
+def _label_column(table: pd.DataFrame, head: HeadSpec) -> npt.NDArray[np.float32]:
+    name, _, bound = head.target.partition(">=")
+    usable = [column for column in table.columns if column not in NOT_LABELS]
+    if name not in usable:
+        raise UserError(
+            f"heads: target `{head.target}` of `{head.name}` is not a label of this cohort; "
+            f"it has {', '.join(usable)}; add the column, blank where unknown"
+        )
+    try:
+        return label_codes(table[name], head.labels, int(bound) if bound else None)
+    except UnknownLabelsError as error:
+        raise UserError(
+            f"heads: `{head.target}` holds labels that `{head.name}` does not list: "
+            f"{', '.join(error.others)}; list them, in {head.name}.labels, or rename them in the "
+            "cohort"
+        ) from None
+
+
 def implied(labels_NK: torch.Tensor, heads: Sequence[HeadSpec]) -> torch.Tensor:
     """The labels (N, K) with those that follow: where a parent is negative, so is its child.
 
@@ -78,6 +109,34 @@ def implied(labels_NK: torch.Tensor, heads: Sequence[HeadSpec]) -> torch.Tensor:
         if head.parent is not None and not head.categorical:
             found[found[:, k].isnan() & (found[:, index[head.parent]] == 0), k] = 0
     return found
+
+
+def child_labels(
+    labels_BK: torch.Tensor,
+    heads: Sequence[HeadSpec],
+    hierarchy: Hierarchy,
+    parent_negative: ParentNegative,
+) -> torch.Tensor:
+    """The labels that each head learns from (B, K), NaN where it learns nothing.
+
+    Independent heads under `mask` skip samples whose parent label is 0. In a chain each head learns
+    the conditional probability: these are its labels where the parent is 1, which separate it from
+    the parent's (`chain_likelihood` takes what the other labels say as well). Other heads speak of
+    every lesion, so they learn from all labels, those that follow from a negative parent too (see
+    `implied`): from the parent's positives alone they would learn the conditional probability.
+    """
+    conditional = hierarchy == "chain" or (hierarchy == "independent" and parent_negative == "mask")
+    learned = labels_BK.clone() if conditional else implied(labels_BK, heads)
+    index = {head.name: k for k, head in enumerate(heads)}
+    for k, head in enumerate(heads):
+        if head.parent is None:
+            continue
+        parent_B = labels_BK[:, index[head.parent]]
+        if hierarchy == "chain":
+            learned[parent_B != 1, k] = torch.nan
+        elif hierarchy == "independent" and parent_negative == "mask":
+            learned[parent_B == 0, k] = torch.nan
+    return learned
 
 
 def measured_on(head: HeadSpec, heads: Sequence[HeadSpec]) -> tuple[str, ...]:

@@ -19,9 +19,10 @@ from model_def.checkpoint import CARD
 from model_def.heads import HeadSpec, Hierarchy
 from sonode.console import UserError, progress, run_sonode, say, table
 from train.cohorts.cohort import Cohort
+from train.cohorts.labels import child_labels, label_matrix
 from train.fitting import cli
-from train.fitting.datamodule import CohortData, label_matrix, split_remarks
-from train.fitting.losses import LossSettings, child_labels
+from train.fitting.datamodule import CohortData, split_remarks
+from train.fitting.losses import LossSettings
 from train.fitting.predictions import Part, predict
 from train.statistics.binary import inconsistency, roc_auc, share, value
 

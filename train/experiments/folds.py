@@ -22,6 +22,7 @@ from model_def.heads import keep_heads
 from sonode.console import UserError, run_sonode, say
 from train.cohorts.describe import table_one
 from train.cohorts.folds import Texts, fold_names, folds_of
+from train.cohorts.labels import label_matrix
 from train.evidence.fold_figures import FOLD
 from train.evidence.report import show, write_evaluation
 from train.experiments.fold_report import (
@@ -33,7 +34,7 @@ from train.experiments.fold_report import (
 )
 from train.fitting import resume
 from train.fitting.cli import CHECKPOINT, RECORD
-from train.fitting.datamodule import ALL, label_matrix
+from train.fitting.datamodule import ALL
 from train.fitting.leakage import seen_before
 from train.fitting.members import check_alike, join
 from train.fitting.outliers import limit_of

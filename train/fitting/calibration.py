@@ -17,13 +17,9 @@ from sklearn.model_selection import GroupKFold
 
 from model_def.heads import HeadSpec, Hierarchy, logit_slices, probabilities, read
 from sonode.console import say
+from train.cohorts.labels import ParentNegative, child_labels
 from train.fitting.conformal import with_label_sets
-from train.fitting.losses import (
-    ParentNegative,
-    chain_likelihood,
-    child_labels,
-    masked_cross_entropy,
-)
+from train.fitting.losses import chain_likelihood, masked_cross_entropy
 from train.statistics.binary import choose_threshold
 
 RULES = ("youden", "sensitivity_0.90")  # in every card; another sensitivity is, where it is served

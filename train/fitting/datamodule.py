@@ -10,7 +10,6 @@ from typing import Any
 import joblib
 import lightning
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import torch
@@ -21,18 +20,16 @@ from torchvision.transforms import v2
 from model_def.heads import HeadSpec
 from model_def.preprocessing import Pixels, Preprocessing, crop, resize
 from sonode.console import UserError, progress, say
-from train.cohorts.cohort import ROI_COLUMNS, Cohort, read_image
+from train.cohorts.cohort import Cohort, read_image
 from train.cohorts.folds import fold_names, folds_of
-from train.cohorts.labels import UnknownLabelsError, label_codes
+from train.cohorts.labels import child_labels, label_matrix
 from train.cohorts.mixed import load_cohorts
 from train.cohorts.split import PARTS, SPLIT, UNEVEN, Part, balance, closest_seed, parts_of
 from train.fitting.augment import Augmentation, augmentation
-from train.fitting.losses import child_labels
 
 Sample = tuple[torch.Tensor, torch.Tensor]
 Folds = restricted_number_type("Folds", int, (">=", 2))
 ALL = "all"  # the fold of a network that is trained on every patient
-NOT_LABELS = ("patient_id", "lesion_id", "image", *ROI_COLUMNS, "pixels_sha256")
 
 
 class Crops(Dataset[Sample]):
@@ -319,30 +316,3 @@ def split_remarks(data: CohortData, heads: Sequence[HeadSpec]) -> Iterator[str]:
             f"by chance; with data.split_seed {best.seed} by {best.off:.3f}. Choose a seed before "
             "the first training and keep it: then no patient changes part as the cohort grows"
         )
-
-
-def label_matrix(table: pd.DataFrame, heads: Sequence[HeadSpec]) -> torch.Tensor:
-    """Labels (N, K): 0 or 1, or the position of a textual label; NaN for missing.
-
-    Raises:
-        UserError: a head's target is no label column of the cohort, or holds other labels.
-    """
-    return torch.stack([torch.from_numpy(_label_column(table, head)) for head in heads], dim=1)
-
-
-def _label_column(table: pd.DataFrame, head: HeadSpec) -> npt.NDArray[np.float32]:
-    name, _, bound = head.target.partition(">=")
-    usable = [column for column in table.columns if column not in NOT_LABELS]
-    if name not in usable:
-        raise UserError(
-            f"heads: target `{head.target}` of `{head.name}` is not a label of this cohort; "
-            f"it has {', '.join(usable)}; add the column, blank where unknown"
-        )
-    try:
-        return label_codes(table[name], head.labels, int(bound) if bound else None)
-    except UnknownLabelsError as error:
-        raise UserError(
-            f"heads: `{head.target}` holds labels that `{head.name}` does not list: "
-            f"{', '.join(error.others)}; list them, in {head.name}.labels, or rename them in the "
-            "cohort"
-        ) from None

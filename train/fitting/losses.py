@@ -7,7 +7,7 @@ categorical head the position of its label; a missing one is NaN and never enter
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,9 +18,7 @@ from torch.nn.functional import (
 )
 
 from model_def.heads import HeadSpec, Hierarchy, logit_slices
-from train.cohorts.labels import implied
-
-ParentNegative = Literal["mask", "negative"]
+from train.cohorts.labels import ParentNegative, child_labels, implied
 
 
 class LossSettings(BaseModel):
@@ -36,34 +34,6 @@ class LossSettings(BaseModel):
     """Independent heads, samples whose parent label is negative: leave them out of the child's
     term, or use the child's label, which is negative where it is blank. The paper's ALNM set holds
     the malignant images only, hence `mask`."""
-
-
-def child_labels(
-    labels_BK: torch.Tensor,
-    heads: Sequence[HeadSpec],
-    hierarchy: Hierarchy,
-    parent_negative: ParentNegative,
-) -> torch.Tensor:
-    """The labels that each head learns from (B, K), NaN where it learns nothing.
-
-    Independent heads under `mask` skip samples whose parent label is 0. In a chain each head learns
-    the conditional probability: these are its labels where the parent is 1, which separate it from
-    the parent's (`chain_likelihood` takes what the other labels say as well). Other heads speak of
-    every lesion, so they learn from all labels, those that follow from a negative parent too (see
-    `implied`): from the parent's positives alone they would learn the conditional probability.
-    """
-    conditional = hierarchy == "chain" or (hierarchy == "independent" and parent_negative == "mask")
-    learned = labels_BK.clone() if conditional else implied(labels_BK, heads)
-    index = {head.name: k for k, head in enumerate(heads)}
-    for k, head in enumerate(heads):
-        if head.parent is None:
-            continue
-        parent_B = labels_BK[:, index[head.parent]]
-        if hierarchy == "chain":
-            learned[parent_B != 1, k] = torch.nan
-        elif hierarchy == "independent" and parent_negative == "mask":
-            learned[parent_B == 0, k] = torch.nan
-    return learned
 
 
 def spoken_of(

@@ -14,10 +14,11 @@ from torch.utils.data import default_collate
 from model_def.preprocessing import normalise
 from sonode.console import UserError
 from train.cohorts.folds import Texts, groups_of
+from train.cohorts.labels import child_labels, label_matrix
 from train.fitting import losses
 from train.fitting.augment import augmentation
 from train.fitting.cli import RECORD, TrainCLI, run
-from train.fitting.datamodule import Crops, label_matrix
+from train.fitting.datamodule import Crops
 
 FOLDS = "folds"  # the folder of the folds' networks, inside OUT
 TIMED = 3  # steps, after one that warms up
@@ -74,7 +75,7 @@ def check_classes(cli: TrainCLI, fold_N: Texts) -> None:
     labels_NK = label_matrix(table, model.heads)
     if data.malignant_only:
         labels_NK[(table["malignant"] != True).fillna(True).to_numpy(dtype=bool)] = torch.nan  # noqa: E712
-    learned_NK = losses.child_labels(
+    learned_NK = child_labels(
         labels_NK, model.heads, model.hierarchy, model.loss.parent_negative
     ).numpy()
     group_N, count = groups_of(data.cohort), len(set(fold_N))

@@ -31,7 +31,7 @@ from model_def.heads import (
 from model_def.network import ArchitectureError, Network
 from model_def.preprocessing import Preprocessing, normalise
 from sonode.console import UserError, say
-from train.cohorts.labels import absent_given, implied, label_codes, measured_on
+from train.cohorts.labels import absent_given, child_labels, implied, label_codes, measured_on
 from train.fitting import losses
 from train.fitting.calibration import OPERATING_POINT, calibrated_loss
 from train.fitting.conformal import LEVEL
@@ -204,7 +204,7 @@ class MultiTask(lightning.LightningModule):
         kept = list(range(len(self.heads)))
         while True:
             heads = keep_heads(self.heads, [self.heads[k].name for k in kept])
-            learned_NK = losses.child_labels(
+            learned_NK = child_labels(
                 labels_NK[:, kept], heads, self.hierarchy, self.loss.parent_negative
             )
             own_NK = labels_NK[:, kept]  # what follows from a parent alone teaches a head nothing

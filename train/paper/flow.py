@@ -15,10 +15,9 @@ from matplotlib.patches import Rectangle
 from train import pages
 from train.cohorts.cohort import TABLE, Cohort
 from train.cohorts.import_record import ImportRecord, Stage, counts_of, read_record
-from train.cohorts.labels import implied
+from train.cohorts.labels import implied, label_matrix
 from train.cohorts.split import PARTS, parts_of
 from train.evidence import plots
-from train.fitting.datamodule import label_matrix
 from train.paper.sections import Figure, Section
 from train.paper.variants import PAPERS_TWO, TASKS
 from train.radiomics.forest import HEADS

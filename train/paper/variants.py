@@ -11,11 +11,9 @@ import numpy as np
 from model_def.heads import HeadSpec
 from sonode.console import UserError
 from train.cohorts.cohort import Cohort
-from train.cohorts.labels import implied
+from train.cohorts.labels import child_labels, implied, label_matrix
 from train.cohorts.split import parts_of
 from train.experiments.ablation import REFERENCE, VARIANTS, flags_of
-from train.fitting.datamodule import label_matrix
-from train.fitting.losses import child_labels
 from train.paper.repeats import TaskRows
 from train.radiomics.forest import HEADS
 from train.statistics.binary import Bools, Floats

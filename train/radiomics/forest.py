@@ -17,9 +17,8 @@ import pandas as pd
 from model_def.heads import HeadSpec, keep_heads
 from sonode.console import UserError, say
 from train.cohorts.cohort import Cohort
-from train.cohorts.labels import implied, truth_of
+from train.cohorts.labels import implied, label_matrix, truth_of
 from train.cohorts.split import parts_of
-from train.fitting.datamodule import label_matrix
 from train.fitting.predictions import facts_of
 from train.radiomics.features import FeatureSet, feature_names
 

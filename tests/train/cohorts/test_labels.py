@@ -1,3 +1,4 @@
+import math
 import re
 from typing import Any
 
@@ -12,13 +13,16 @@ from sonode.console import UserError
 from train.cohorts.labels import (
     UnknownLabelsError,
     absent_given,
+    child_labels,
     implied,
     label_codes,
+    label_matrix,
     measured_on,
     primary_sets,
     truth_in,
 )
 
+NAN = math.nan
 HEAD = ("alnm", ("no ALNM", "ALNM"), "n_nodes>=2")
 
 
@@ -128,3 +132,53 @@ def test_primary_sets_by_parents() -> None:
     assert primary_sets({"axilla": alone.model_dump()}) == {
         "axilla": ("malignant positive", "malignant")
     }
+
+
+TABLE = pd.DataFrame(
+    {
+        "malignant": pd.array([True, False, None], dtype="bool[pyarrow]"),
+        "n_nodes": pd.array([0, 3, None], dtype="Int32"),
+        "subtype": pd.array(["b", None, "a"], dtype="string"),
+        "lesion_id": ["x", "y", "z"],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("target", "labels", "expected"),
+    [
+        ("malignant", ("n", "y"), [1, 0, -1]),
+        ("n_nodes>=1", ("n", "y"), [0, 1, -1]),
+        ("n_nodes>=4", ("n", "y"), [0, 0, -1]),
+        ("subtype", ("a", "b", "c"), [1, -1, 0]),
+    ],
+)
+def test_labels_by_hand(target: str, labels: tuple[str, ...], expected: list[int]) -> None:
+    head = HeadSpec(name="h", target=target, labels=labels)
+    assert label_matrix(TABLE, [head])[:, 0].nan_to_num(-1).tolist() == expected
+
+
+def test_labels_that_the_cohort_does_not_have() -> None:
+    for target in ("liver", "lesion_id"):
+        head = HeadSpec(name="h", target=target, labels=("n", "y"))
+        with pytest.raises(UserError, match=f"target `{target}` of `h` is not a label"):
+            label_matrix(TABLE, [head])
+    head = HeadSpec(name="h", target="subtype", labels=("a", "c", "d"))
+    with pytest.raises(UserError, match="`subtype` holds labels that `h` does not list: b;"):
+        label_matrix(TABLE, [head])
+
+
+def test_benign_images_in_the_alnm_term(heads: tuple[HeadSpec, ...]) -> None:
+    labels = torch.tensor([[0.0, 0.0], [1.0, 0.0], [NAN, 1.0], [1.0, NAN]])
+    masked = child_labels(labels, heads, "independent", "mask")
+    assert masked[:, 0].nan_to_num(-1).tolist() == [0, 1, -1, 1]
+    assert masked[:, 1].nan_to_num(-1).tolist() == [-1, 0, 1, -1]
+    as_it_is = child_labels(labels, heads, "independent", "negative")
+    assert torch.equal(as_it_is.nan_to_num(-1), labels.nan_to_num(-1))
+
+
+def test_what_the_heads_of_a_chain_learn_from(heads: tuple[HeadSpec, ...]) -> None:
+    labels = torch.tensor([[0.0, 0.0], [1.0, 0.0], [NAN, 1.0], [NAN, 0.0], [1.0, NAN]])
+    learned = child_labels(labels, heads, "chain", "negative")
+    # Of unknown malignancy neither: ALNM alone would be learned from, and no ALNM not.
+    assert learned[:, 1].nan_to_num(-1).tolist() == [-1, 0, -1, -1, -1]

@@ -7,9 +7,9 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from model_def.heads import HeadSpec, Hierarchy, probabilities
+from train.cohorts.labels import ParentNegative
 from train.fitting import calibration
 from train.fitting.calibration import Calibrated, calibrated_loss, score_histograms
-from train.fitting.losses import ParentNegative
 from train.statistics.binary import choose_threshold
 
 NAN = math.nan

@@ -2,7 +2,6 @@ import re
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -12,10 +11,10 @@ from sonode.console import UserError
 from tests.conftest import HEADS
 from train.cohorts.cohort import Cohort
 from train.cohorts.folds import folds_of
+from train.cohorts.labels import child_labels, label_matrix
 from train.cohorts.split import PARTS, balance, part_of
 from train.fitting.augment import Augmentation, augmentation
-from train.fitting.datamodule import CohortData, Crops, EpochSampler, label_matrix, split_remarks
-from train.fitting.losses import child_labels
+from train.fitting.datamodule import CohortData, Crops, EpochSampler, split_remarks
 
 
 def crops(n: int, *, augmented: bool = True) -> Crops:
@@ -88,40 +87,6 @@ def test_a_part_of_one_class_is_reported_with_the_seed_that_helps(phantom: Cohor
     (line,) = remarks(phantom, uneven)
     assert line.startswith(f"the parts differ from the cohort by up to {off[uneven]:.3f} ")
     assert f"with data.split_seed {best} by " in line
-
-
-TABLE = pd.DataFrame(
-    {
-        "malignant": pd.array([True, False, None], dtype="bool[pyarrow]"),
-        "n_nodes": pd.array([0, 3, None], dtype="Int32"),
-        "subtype": pd.array(["b", None, "a"], dtype="string"),
-        "lesion_id": ["x", "y", "z"],
-    }
-)
-
-
-@pytest.mark.parametrize(
-    ("target", "labels", "expected"),
-    [
-        ("malignant", ("n", "y"), [1, 0, -1]),
-        ("n_nodes>=1", ("n", "y"), [0, 1, -1]),
-        ("n_nodes>=4", ("n", "y"), [0, 0, -1]),
-        ("subtype", ("a", "b", "c"), [1, -1, 0]),
-    ],
-)
-def test_labels_by_hand(target: str, labels: tuple[str, ...], expected: list[int]) -> None:
-    head = HeadSpec(name="h", target=target, labels=labels)
-    assert label_matrix(TABLE, [head])[:, 0].nan_to_num(-1).tolist() == expected
-
-
-def test_labels_that_the_cohort_does_not_have() -> None:
-    for target in ("liver", "lesion_id"):
-        head = HeadSpec(name="h", target=target, labels=("n", "y"))
-        with pytest.raises(UserError, match=f"target `{target}` of `h` is not a label"):
-            label_matrix(TABLE, [head])
-    head = HeadSpec(name="h", target="subtype", labels=("a", "c", "d"))
-    with pytest.raises(UserError, match="`subtype` holds labels that `h` does not list: b;"):
-        label_matrix(TABLE, [head])
 
 
 def test_patients_of_a_part_are_those_whose_lesions_it_holds(

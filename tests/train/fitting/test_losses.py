@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_def.heads import HeadSpec, Hierarchy, logit_slices
+from train.cohorts.labels import ParentNegative, child_labels
 from train.fitting.losses import (
     LossSettings,
-    ParentNegative,
-    child_labels,
     hierarchical,
     masked_cross_entropy,
     max_constrained,
@@ -55,15 +54,6 @@ def test_hierarchical_by_hand(heads: tuple[HeadSpec, ...]) -> None:
     assert hierarchical(logits, heads[:1], 0.1).item() == 0
 
 
-def test_benign_images_in_the_alnm_term(heads: tuple[HeadSpec, ...]) -> None:
-    labels = torch.tensor([[0.0, 0.0], [1.0, 0.0], [NAN, 1.0], [1.0, NAN]])
-    masked = child_labels(labels, heads, "independent", "mask")
-    assert masked[:, 0].nan_to_num(-1).tolist() == [0, 1, -1, 1]
-    assert masked[:, 1].nan_to_num(-1).tolist() == [-1, 0, 1, -1]
-    as_it_is = child_labels(labels, heads, "independent", "negative")
-    assert torch.equal(as_it_is.nan_to_num(-1), labels.nan_to_num(-1))
-
-
 @pytest.mark.parametrize(
     ("hierarchy", "parent_negative", "expected"),
     [
@@ -94,13 +84,6 @@ def test_a_blank_alnm_of_a_benign_lesion_is_no_missing_label(
     of_all = hierarchy != "chain" and spoken[1].given is None
     known = child_labels(labels, heads, hierarchy, parent_negative)[:, 1]
     assert int((~known.isnan()).sum()) == (8 if of_all else 4)
-
-
-def test_what_the_heads_of_a_chain_learn_from(heads: tuple[HeadSpec, ...]) -> None:
-    labels = torch.tensor([[0.0, 0.0], [1.0, 0.0], [NAN, 1.0], [NAN, 0.0], [1.0, NAN]])
-    learned = child_labels(labels, heads, "chain", "negative")
-    # Of unknown malignancy neither: ALNM alone would be learned from, and no ALNM not.
-    assert learned[:, 1].nan_to_num(-1).tolist() == [-1, 0, -1, -1, -1]
 
 
 @pytest.mark.parametrize(
