@@ -7,7 +7,6 @@ the author's text, or marked as missing. It names no patient.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from sonode.console import UserError
+from sonode.metrics_file import METRICS, read_metrics
 
 FILE = "MODEL_CARD.md"  # in the archive
 Json = Mapping[str, Any]
@@ -43,20 +43,13 @@ def read_evidence(folder: Path, card: Json) -> Json:
     Raises:
         UserError: no evaluation, or one of another checkpoint.
     """
-    path = folder / "metrics.json"
-    try:
-        metrics: Json = json.loads(path.read_bytes())
-        about = metrics["about"]
-        made_of = {
-            **about["model"],
-            "training": {**about["training"], "cohort": about["trained_on"]},
-        }
-        metrics["subgroups"].values()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    metrics: Json = read_metrics(folder / METRICS)
+    about = metrics["about"]
+    if not isinstance(about["model"], dict):  # a forest
         raise UserError(
-            f"--evidence {folder}: has no metrics.json of a checkpoint, as this version writes it; "
-            "give the OUT of `sonode evaluate`"
-        ) from None
+            f"--evidence {folder}: is not of a checkpoint; give OUT of `sonode evaluate`"
+        )
+    made_of = {**about["model"], "training": {**about["training"], "cohort": about["trained_on"]}}
     if any(made_of.get(key) != its for key, its in card.items()):
         raise UserError(
             f"--evidence {folder}: is of another checkpoint; give the OUT of `sonode evaluate` "

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sonode.console import UserError, say, table
+from sonode.metrics_file import METRICS, read_metrics
 from train.cohorts.checks import ROI_COLUMNS
 from train.cohorts.labels import primary_sets
 from train.comparing.auc_difference import (
@@ -185,17 +186,8 @@ def _points(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _heads(folder: Path) -> dict[str, Json]:
-    path = folder / "metrics.json"
-    try:
-        heads: dict[str, Json] = json.loads(path.read_text(encoding="utf-8"))["heads"]
-        primary_sets(heads)
-        for its in heads.values():
-            its["operating_points"].items(), float(its["threshold"])
-        return heads
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: missing, or not written by sonode; run the evaluation again"
-        ) from error
+    heads: dict[str, Json] = read_metrics(folder / METRICS)["heads"]
+    return heads
 
 
 def _read(folder: Path) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from model_def.heads import HeadSpec, Hierarchy
 from sonode.console import UserError
+from sonode.metrics_file import FORMAT
 from train.cohorts.labels import absent_given, measured_on
 from train.evidence.coherence import measure_inconsistency, price
 from train.evidence.fold_figures import FOLD, measure_folds
@@ -75,7 +76,7 @@ def evaluate(
         for on in list(sets_of(head, heads, frame).values())[:1]
     }
     return {
-        "format": 1,
+        "format": FORMAT,
         "about": predictions.about,
         "notes": [CHOSEN_HERE] if predictions.about.get("part") == "val" else [],
         "hierarchy": predictions.hierarchy,

@@ -18,6 +18,7 @@ import pandas as pd
 
 from model_def.checkpoint import whole_folder
 from sonode.console import UserError, say, table
+from sonode.metrics_file import METRICS
 from train import pages
 from train.cohorts import describe
 from train.evidence import plots
@@ -27,7 +28,7 @@ from train.evidence.plots import Profile
 from train.evidence.units import Aggregation, units_to_show
 from train.fitting.predictions import Predictions
 
-FILES = ("metrics.json", "predictions.parquet", "report.html")
+FILES = (METRICS, "predictions.parquet", "report.html")
 _WORDS = ((None, "none"), (True, "yes"), (False, "no"))
 
 MEASURES = {
@@ -106,7 +107,7 @@ def write_evaluation(
     page = render(metrics, gallery, cam_profile or {}, predictions.characteristics, title)
     with whole_folder(out) as staged:
         text = json.dumps(metrics, indent=1, allow_nan=False, ensure_ascii=False)
-        (staged / "metrics.json").write_text(text + "\n", encoding="utf-8")
+        (staged / METRICS).write_text(text + "\n", encoding="utf-8")
         predictions.frame.to_parquet(staged / "predictions.parquet", index=False)
         (staged / "report.html").write_text(page, encoding="utf-8")
         for name, write in more.items():

@@ -6,7 +6,6 @@ the author reads every line, and writes the others.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import yaml
 
 from sonode.atomic_files import check_new
 from sonode.console import UserError
+from sonode.metrics_file import METRICS, read_metrics
 from train import pages
 from train.evidence.measures import Json
 from train.external.report import NUMBERS
@@ -43,8 +43,9 @@ def guidelines() -> list[dict[str, Any]]:
 def items_of(guideline: dict[str, Any], known: dict[str, str]) -> list[Item]:
     """The guideline's lines; a fact that an evaluation does not have is blank."""
     return [
-        Item(number, subject, report, known.get(fact, "") if fact else "")
-        for number, subject, report, fact in guideline["items"]
+        Item(number, subject, report, " ".join(known[it] for it in of if it in known))
+        for number, subject, report, named in guideline["items"]
+        for of in [(named or "").split()]
     ]
 
 
@@ -55,10 +56,10 @@ def run(evidence: Path, out: Path, external: Path | None) -> None:
         UserError: `out` is in use, no evaluation where one is named, or two of different networks.
     """
     check_new(out)
-    metrics = _read(evidence / "metrics.json", "OUT of `sonode evaluate`")
+    metrics = read_metrics(evidence / METRICS)
     if "model" not in metrics["about"] or not isinstance(metrics["about"]["model"], dict):
         raise UserError(f"EVIDENCE {evidence}: is not of a network; give OUT of `sonode evaluate`")
-    other = None if external is None else _read(external / NUMBERS, "OUT of `sonode external`")
+    other = None if external is None else read_metrics(external / NUMBERS, "sonode external")
     if other is not None:
         theirs = other["cohorts"][DEVELOPMENT]["about"]
         if any(theirs[part] != metrics["about"][part] for part in ("model", "training")):
@@ -73,17 +74,6 @@ def run(evidence: Path, out: Path, external: Path | None) -> None:
     for guideline, items in tables:
         pd.DataFrame(items).to_csv(out / guideline["file"], index=False)
     (out / PAGE).write_text(page, encoding="utf-8")
-
-
-def _read(path: Path, what: str) -> Json:
-    try:
-        found: Json = json.loads(path.read_text(encoding="utf-8"))
-        found["cohorts" if path.name == NUMBERS else "subgroups"].values()
-        return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: missing, or not written by this version of sonode; give {what}"
-        ) from error
 
 
 def render(metrics: Json, tables: list[tuple[dict[str, Any], list[Item]]]) -> str:
@@ -135,8 +125,8 @@ def facts(metrics: Json, external: Json | None) -> dict[str, str]:
         "explanation": "Grad-CAM heat maps of the last features, in report.html.",
         "failures": "report.html shows the most certain wrong images of each head with heat maps; "
         "why they are wrong is the author's to say.",
-        "flow": f"{_size(cohort)} in the part evaluated. Exclusions at import are the author's to "
-        "say.",
+        "flow": f"{_size(cohort)} in the part evaluated. Exclusions at import: Figure 1 of "
+        "`sonode paper`.",
         "characteristics": "Table 1 in report.html (the whole cohort); `sonode describe --csv`.",
         "thresholds": "Positive is a probability above the threshold: "
         + _list(f"{name} {head['threshold']:.3f}" for name, head in heads.items())
@@ -148,6 +138,8 @@ def facts(metrics: Json, external: Json | None) -> dict[str, str]:
         ),
         "imbalance": "No class is weighted or drawn more often; probabilities are at the cohort's "
         "prevalence.",
+        "kept": "predictions.parquet has truth and probabilities of every image, metrics.json all "
+        "figures; in service each answer names its archive's sha256.",
         "blinding": "The network sees the image and the box alone.",
         "input": "Damaged images, wrong types, and boxes outside the image are refused with a "
         "reason; no score is given.",
@@ -194,6 +186,11 @@ def facts(metrics: Json, external: Json | None) -> dict[str, str]:
         found["devices"] = f"Devices: {_list(devices)}. Settings are the author's to say."
     if by:
         found["heterogeneity"] = f"Subgroups by {_list(by)} in report.html, with tests (Holm)."
+    if (metrics["uncertainty"] or {}).get("heads"):
+        found["undecided"] = (
+            "A result whose label set does not hold exactly one label is uncertain. It is in all "
+            "figures; their share, and the AUC of the others, are in report.html."
+        )
     if metrics.get("roi_jitter"):
         found["robustness"] = "Box moved and grown by 5 and 10 %: median difference of a score " + (
             _list(

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.special import expit
 
 from model_def.heads import HeadSpec
+from sonode.metrics_file import FORMAT
 from train.evidence.evaluate import evaluate, judged_on, sets_of, truth_of_rows
 from train.evidence.measures import Json, Resampling, as_json
 from train.evidence.measures_calibration import measure_calibration
@@ -61,7 +62,7 @@ def external(
     }
     tests = adjust(its["subgroups"] for name, its in found.items() if name != DEVELOPMENT)
     return {
-        "format": 1,
+        "format": FORMAT,
         "method": {
             **found[DEVELOPMENT]["method"],
             "recalibration_patients": recalibrate,

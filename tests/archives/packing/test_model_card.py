@@ -115,7 +115,7 @@ def test_an_evaluation_of_another_checkpoint_is_refused(card: ModelCard, tmp_pat
     other["training"]["seed"] = 7
     with pytest.raises(UserError, match=r"--evidence .*: is of another checkpoint"):
         read_evidence(tmp_path, other)
-    with pytest.raises(UserError, match=r"has no metrics\.json of a checkpoint"):
+    with pytest.raises(UserError, match=r"metrics\.json: missing, or damaged"):
         read_evidence(tmp_path / "nowhere", facts)
 
 

@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from sonode.console import UserError
+from sonode.metrics_file import FORMAT
 from train.cohorts.checks import ROI_COLUMNS
 from train.comparing.auc_difference import Versus
 from train.comparing.versus import show, versus, write
@@ -44,7 +45,7 @@ def folder(path: Path, scores: np.ndarray, **changes: object) -> Path:
         name: {"labels": its, "target": name, "parent": parent, "given": None, **POINTS}
         for (name, its), parent in zip(labels.items(), (None, "malignancy"), strict=True)
     }
-    (path / "metrics.json").write_text(json.dumps({"heads": heads}))
+    (path / "metrics.json").write_text(json.dumps({"format": FORMAT, "heads": heads}))
     return path
 
 
@@ -102,7 +103,7 @@ def test_the_primary_set_is_known_by_parents_and_conditions_not_by_names(
             "tumour": {"labels": ["no", "yes"], "target": "cancer", "parent": None, **POINTS},
             "axilla": {"labels": ["no", "yes"], "target": "alnm", "parent": "tumour", **POINTS},
         }
-        (it / "metrics.json").write_text(json.dumps({"heads": heads}))
+        (it / "metrics.json").write_text(json.dumps({"format": FORMAT, "heads": heads}))
     found = {(item.head, item.on): item for item in images(first, second, 100)}
     assert set(found) == {("tumour", "all"), ("axilla", "all"), ("axilla", "tumour positive")}
     assert found["axilla", "tumour positive"].n_images == 30
@@ -117,11 +118,15 @@ def test_the_primary_set_is_known_by_parents_and_conditions_not_by_names(
             "given": "malignant",
             **POINTS,
         }
-        (it / "metrics.json").write_text(json.dumps({"heads": {"axilla": alone}}))
+        (it / "metrics.json").write_text(json.dumps({"format": FORMAT, "heads": {"axilla": alone}}))
     found = {(item.head, item.on): item for item in images(first, second, 100)}
     assert found["axilla", "malignant positive"].n_images == 30
+    for text, why in (("{", "missing, or damaged"), ('{"format": 1}', "has format 1, and this")):
+        (second / "metrics.json").write_text(text)
+        with pytest.raises(UserError, match=rf"b/metrics\.json: {why}"):
+            versus(first, second)
     (second / "metrics.json").unlink()
-    with pytest.raises(UserError, match=r"b/metrics\.json: missing, or not written by sonode"):
+    with pytest.raises(UserError, match=r"b/metrics\.json: missing, or damaged"):
         versus(first, second)
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from sonode.console import UserError
+from sonode.metrics_file import FORMAT
 from tests.train.evidence.test_report import Page
 from tests.train.synthetic_predictions import synthetic
 from train.evidence.evaluate import evaluate
@@ -44,8 +45,8 @@ def test_the_guidelines_are_whole() -> None:
     assert [item[0] for item in claim["items"]] == [str(n) for n in range(1, 45)]
     numbers = {int(item[0].rstrip("abcdefg")) for item in tripod["items"]}
     assert numbers == set(range(1, 28)) and len(tripod["items"]) == 52
-    of_2015 = {item[0].rstrip("ab") for item in stard["items"] if item[0] != "AI"}
-    assert of_2015 == {str(n) for n in range(1, 31)}
+    numbers = {int(item[0].rstrip("abcd")) for item in stard["items"]}
+    assert numbers == set(range(1, 41)) and len({item[0] for item in stard["items"]}) == 48
     assert all(it["source"].count("doi ") for it in (claim, tripod, stard))
 
 
@@ -53,13 +54,18 @@ def test_every_fact_is_known_where_all_was_recorded(metrics: dict[str, Any]) -> 
     jitter = [{"head": "alnm", "kind": "moved", "amount": 0.05, "median": 0.012}]
     development = {"heads": metrics["heads"], "about": metrics["about"]}
     external = {
+        "format": FORMAT,
         "overlap_checked": True,
         "cohorts": {"development": development, "bra": development},
         "compared": {"malignancy": {"bra": {}}},
         "method": {"recalibration_patients": 50, "interaction_tests": 9},
     }
-    known = facts({**metrics, "roi_jitter": jitter}, external)
-    wanted = {item[3] for it in guidelines() for item in it["items"] if item[3]}
+    known = facts(
+        {**metrics, "roi_jitter": jitter, "uncertainty": {"heads": {"alnm": {}}}}, external
+    )
+    wanted = {
+        fact for it in guidelines() for item in it["items"] for fact in (item[3] or "").split()
+    }
     assert wanted <= set(known)
     assert known["disjoint"].startswith("Patients.")
     assert "val 9 patients, 20 images" in known["partitions"] and "seed 7" in known["partitions"]
@@ -77,6 +83,10 @@ def test_what_is_not_known_is_blank(metrics: dict[str, Any], tmp_path: Path) -> 
     claim = {item.number: item for item in items_of(guidelines()[0], known)}
     assert claim["8"].filled == claim["33"].filled == claim["30"].filled == ""
     assert claim["19"].filled
+    stard = {item.number: item for item in items_of(guidelines()[2], known)}
+    assert stard["15b"].filled == f"{known['partitions']} {known['training']}"
+    assert stard["13"].filled.endswith(known["software"]) and "torch 2.9" in stard["13"].filled
+    assert stard["29"].filled == "" and stard["31"].filled == known["rates"]
     run(folder(tmp_path / "e", metrics), tmp_path / "out", None)
     table = pd.read_csv(tmp_path / "out" / "claim-2024.csv", dtype=str)
     assert len(table) == 44
@@ -88,14 +98,16 @@ def test_what_is_not_known_is_blank(metrics: dict[str, Any], tmp_path: Path) -> 
 
 
 def test_what_it_cannot_be_made_from(metrics: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"metrics\.json: missing, or not written by this version"):
+    with pytest.raises(UserError, match=r"metrics\.json: missing, or damaged"):
         run(tmp_path, tmp_path / "out", None)
     forest = {**metrics, "about": {**metrics["about"], "model": "radiomics"}}
     with pytest.raises(UserError, match="is not of a network"):
         run(folder(tmp_path / "f", forest), tmp_path / "out", None)
     own = folder(tmp_path / "e", metrics)
     about = {**metrics["about"], "training": {"seed": 4}}
-    (own / "external.json").write_text(json.dumps({"cohorts": {"development": {"about": about}}}))
+    (own / "external.json").write_text(
+        json.dumps({"format": FORMAT, "cohorts": {"development": {"about": about}}})
+    )
     with pytest.raises(UserError, match=r"--external .*: is of another network than"):
         run(own, tmp_path / "out", own)
     assert not (tmp_path / "out").exists()
