@@ -21,10 +21,10 @@ from sonode.locating.froc import best_iou, measure
 from sonode.locating.images import Image, images_of
 from train.cohorts.checks import ROI_COLUMNS
 from train.comparing.auc_difference import compare_head, shown
+from train.data.datamodule import ALL, CohortData
+from train.data.leakage import check_unseen
 from train.evidence.jitter import rescored
 from train.evidence.measures import Json
-from train.fitting.datamodule import ALL, CohortData
-from train.fitting.leakage import check_unseen
 from train.fitting.predictions import Predictions, predict
 
 NUMBERS, PROPOSALS = "locate.json", "proposals.parquet"

@@ -24,9 +24,9 @@ from sonode.console import UserError, say
 from sonode.locating import detector as detectors
 from sonode.locating.froc import measure, threshold
 from sonode.locating.images import Image, images_of
-from train.fitting.datamodule import CohortData
-from train.fitting.leakage import IMAGES
-from train.fitting.leakage import images_of as seen_images
+from train.data.datamodule import CohortData
+from train.data.leakage import IMAGES
+from train.data.leakage import images_of as seen_images
 from train.fitting.pretrained import load_trunk
 
 BATCH = 8

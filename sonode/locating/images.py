@@ -8,7 +8,7 @@ from pathlib import Path
 from model_def.preprocessing import Pixels, RoI
 from train.cohorts.cohort import read_image
 from train.cohorts.split import Part
-from train.fitting.datamodule import CohortData
+from train.data.datamodule import CohortData
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,10 +20,11 @@ from model_def.heads import HeadSpec, Hierarchy
 from sonode.console import UserError, progress, run_sonode, say, table
 from train.cohorts.cohort import Cohort
 from train.cohorts.labels import child_labels, label_matrix
-from train.fitting import cli
-from train.fitting.datamodule import CohortData, split_remarks
+from train.data.datamodule import CohortData
+from train.data.split_remarks import split_remarks
 from train.fitting.losses import LossSettings
 from train.fitting.predictions import Part, predict
+from train.running import cli
 from train.statistics.binary import inconsistency, roc_auc, share, value
 
 CONFIG = Path(__file__).parents[1] / "configs" / "ablation.yaml"

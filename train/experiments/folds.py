@@ -23,6 +23,8 @@ from sonode.console import UserError, run_sonode, say
 from train.cohorts.describe import table_one
 from train.cohorts.folds import Texts, fold_names, folds_of
 from train.cohorts.labels import label_matrix
+from train.data.datamodule import ALL
+from train.data.leakage import seen_before
 from train.evidence.fold_figures import FOLD
 from train.evidence.report import show, write_evaluation
 from train.experiments.fold_report import (
@@ -32,15 +34,13 @@ from train.experiments.fold_report import (
     show_folds,
     show_members,
 )
-from train.fitting import resume
-from train.fitting.cli import CHECKPOINT, RECORD
-from train.fitting.datamodule import ALL
-from train.fitting.leakage import seen_before
 from train.fitting.members import check_alike, join
 from train.fitting.outliers import limit_of
-from train.fitting.planned import FOLDS, Planned, check_classes, measured, planned, spoken
 from train.fitting.pooled import Pooled, calibrated, read_held_out
 from train.fitting.predictions import Predictions, facts_of, with_answers
+from train.running import resume
+from train.running.cli import CHECKPOINT, RECORD
+from train.running.planned import FOLDS, Planned, check_classes, measured, planned, spoken
 
 EVIDENCE, POOLED, EPOCHS, MEMBERS = "evidence", "pooled.json", "epochs.csv", "members.csv"
 REFITS = "refits"  # of several members, inside OUT, until they are one checkpoint

@@ -10,12 +10,12 @@ from model_def.checkpoint import whole_folder
 from sonode.atomic_files import check_new
 from sonode.console import UserError, say, table
 from train import pages
+from train.data.leakage import IMAGES
 from train.evidence import plots
 from train.evidence.measures import Json
 from train.evidence.report import SUBGROUP_RATES
 from train.evidence.units import UNITS, Aggregation, units_to_show
 from train.external.validation import DEVELOPMENT, external
-from train.fitting.leakage import IMAGES
 from train.fitting.predictions import predict
 
 PAGE, NUMBERS = "external.html", "external.json"

@@ -1,5 +1,5 @@
-"""Training: from a cohort to a checkpoint that is calibrated and knows what it learned from.
+"""Batches -> a checkpoint that is calibrated, knows what it learned from, and what it says.
 
-Start at `cli` (the command), then `task`, `losses` and `datamodule`. May import `train.cohorts` and
-`train.statistics`.
+Start at `task`, then `losses`, `calibration` and `export`; `predictions` applies a checkpoint to a
+cohort. May import `train.data`, `train.cohorts` and `train.statistics`.
 """

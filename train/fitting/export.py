@@ -15,8 +15,8 @@ from model_def.network import RESNETS
 from model_def.outliers import Floats
 from sonode.console import say
 from train.cohorts.mixed import shares
-from train.fitting.datamodule import CohortData
-from train.fitting.leakage import IMAGES, images_of
+from train.data.datamodule import CohortData
+from train.data.leakage import IMAGES, images_of
 from train.fitting.outliers import fit, flag
 from train.fitting.pooled import HELD_OUT, calibrated, held_out_bytes, read_pooled
 from train.fitting.predictions import logits_and_features_of

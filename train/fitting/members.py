@@ -9,7 +9,7 @@ from model_def import checkpoint, outliers
 from model_def.checkpoint import ModelCard
 from model_def.network import joined
 from sonode.console import UserError
-from train.fitting.leakage import IMAGES
+from train.data.leakage import IMAGES
 from train.fitting.pooled import Pooled
 
 

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from model_def.heads import HeadSpec
 from model_def.outliers import OutlierLimit
 from sonode.console import UserError
+from train.data.datamodule import CohortData
 from train.fitting.calibration import calibrate, score_histograms
-from train.fitting.datamodule import CohortData
 from train.fitting.losses import spoken_of
 from train.fitting.task import MultiTask
 

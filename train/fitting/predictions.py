@@ -34,8 +34,9 @@ from train.cohorts.checks import LABELS
 from train.cohorts.cohort import ROI_COLUMNS, Cohort
 from train.cohorts.describe import table_one
 from train.cohorts.labels import implied, truth_of
-from train.fitting.datamodule import ALL, CohortData, Crops
-from train.fitting.leakage import check_unseen
+from train.data.crops import Crops
+from train.data.datamodule import ALL, CohortData
+from train.data.leakage import check_unseen
 
 Part = Literal["val", "test", "all", "external"]
 """`external`: all of a cohort that shares no image or patient with any part of the training's."""

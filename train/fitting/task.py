@@ -32,10 +32,10 @@ from model_def.network import ArchitectureError, Network
 from model_def.preprocessing import Preprocessing, normalise
 from sonode.console import UserError, say
 from train.cohorts.labels import absent_given, child_labels, implied, label_codes, measured_on
+from train.data.datamodule import CohortData
 from train.fitting import losses
 from train.fitting.calibration import OPERATING_POINT, calibrated_loss
 from train.fitting.conformal import LEVEL
-from train.fitting.datamodule import CohortData
 from train.fitting.outliers import FALSE_ALARMS
 from train.fitting.pretrained import load_trunk
 from train.fitting.weight_average import MovingAverage

@@ -13,7 +13,6 @@ from train.evidence.measures import Resampling
 from train.experiments import ablation
 from train.experiments.ablation import REFERENCE
 from train.experiments.margin import search_margin
-from train.fitting.planned import Planned, measured, planned, spoken
 from train.paper import ablations, performance
 from train.paper.cam_profile import cam_section
 from train.paper.coherence import coherence_section
@@ -35,6 +34,7 @@ from train.paper.runs import (
 from train.paper.sections import write_page
 from train.paper.selection import selection_section
 from train.paper.variants import QUICK, RADIOMICS, HeldOut, network_of, untrained, variants_of
+from train.running.planned import Planned, measured, planned, spoken
 
 SEARCH = "search"
 START_S = 10.0  # until a training has read the cohort, and to write its checkpoint

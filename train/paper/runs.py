@@ -16,12 +16,12 @@ from train.cohorts.cohort import Cohort
 from train.comparing.versus import KEYS
 from train.evidence.saliency import profile
 from train.experiments import ablation
-from train.fitting.planned import spoken
 from train.fitting.predictions import Predictions, predict
 from train.paper.cam_profile import OF_A_RUN, write_profiles
 from train.paper.variants import RADIOMICS, HeldOut
 from train.radiomics import command as radiomics
 from train.radiomics.features import require
+from train.running.planned import spoken
 from train.statistics.binary import Floats
 
 NETWORKS, BASELINE, PREDICTIONS = "networks", "radiomics", "predictions.parquet"

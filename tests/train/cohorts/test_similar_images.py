@@ -13,7 +13,8 @@ from train.cohorts.cohort import load_cohort, write_cohort
 from train.cohorts.near_duplicates import SAME, SIMILAR, thumbnail
 from train.cohorts.similar_images import SHEET
 from train.cohorts.split import part_of
-from train.fitting.datamodule import CohortData, split_remarks
+from train.data.datamodule import CohortData
+from train.data.split_remarks import split_remarks
 from train.importers.all_importers import import_csv
 
 ROWS = [*zip("abcdef", "123455", "001111", strict=True)]  # image, patient, malignant

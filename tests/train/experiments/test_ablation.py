@@ -14,10 +14,10 @@ from tests.command_line import run_here
 from tests.conftest import TRUNK
 from train.cohorts.cohort import Cohort
 from train.cohorts.split import part_of
+from train.data.datamodule import CohortData
 from train.experiments import ablation
 from train.experiments.margin import search_margin
-from train.fitting.cli import run
-from train.fitting.datamodule import CohortData
+from train.running.cli import run
 
 SETTINGS = {
     "trainer": {"max_epochs": 1, "precision": "32-true"},

@@ -18,8 +18,8 @@ from train.cohorts.cohort import Cohort, load_cohort
 from train.cohorts.folds import folds_of
 from train.evidence.report import write_evaluation
 from train.experiments import folds
-from train.fitting import resume
 from train.fitting.pooled import HELD_OUT, held_out_bytes, read_held_out
+from train.running import resume
 
 
 def run(cohort: Cohort, out: Path, *more: str) -> tuple[int, str]:

@@ -16,8 +16,8 @@ from sonode.console import UserError
 from tests.conftest import HEADS
 from train.cohorts.cohort import Cohort, read_image, write_cohort
 from train.cohorts.split import part_of
-from train.fitting.datamodule import CohortData
-from train.fitting.leakage import IMAGES, images_of
+from train.data.datamodule import CohortData
+from train.data.leakage import IMAGES, images_of
 from train.fitting.predictions import predict
 from train.importers.all_importers import import_voc
 from train.importers.phantom import write_phantom

@@ -18,7 +18,7 @@ from sonode.console import UserError
 from tests.handlers import dicoms
 from tests.handlers.dicoms import SECRETS, dataset, region, write
 from train.cohorts.cohort import Cohort, ImageError, read_image
-from train.fitting.datamodule import CohortData
+from train.data.datamodule import CohortData
 from train.importers.all_importers import import_dicom
 
 REAL = (

@@ -18,14 +18,14 @@ from sonode.console import UserError
 from tests.command_line import sonode
 from train.cohorts.cohort import Cohort, write_cohort
 from train.cohorts.split import parts_of
+from train.data.datamodule import CohortData
 from train.experiments import ablation
 from train.experiments.ablation import REFERENCE
-from train.fitting.datamodule import CohortData
-from train.fitting.planned import Seconds
 from train.fitting.predictions import Predictions, facts_of
 from train.paper import command, runs
 from train.paper.variants import untrained, variants_of
 from train.radiomics.forest import BORUTA, FOREST, HEADS
+from train.running.planned import Seconds
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own, as on the command line
 ALL = [head.name for head in HEADS]

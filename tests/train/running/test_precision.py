@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from train.fitting import precision
-from train.fitting.precision import best_precision
+from train.running import precision
+from train.running.precision import best_precision
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 from sonode.console import UserError
 from tests.conftest import HEADS
 from train.cohorts.cohort import Cohort
-from train.fitting.datamodule import CohortData
+from train.data.datamodule import CohortData
 from train.fitting.losses import LossSettings
-from train.fitting.planned import check_classes
+from train.running.planned import check_classes
 
 
 def settings(cohort: Cohort, folds: int) -> Any:

@@ -19,7 +19,7 @@ from sonode.console import UserError, say
 from train.cohorts.cohort import Cohort
 from train.cohorts.near_duplicates import BITS, SAME, SIMILAR, Bytes, hashes, most_similar, stack
 from train.cohorts.split import Part
-from train.fitting.datamodule import CohortData
+from train.data.datamodule import CohortData
 
 IMAGES = "images.parquet"  # beside the weights; not packed into an archive
 LEARNED: dict[str, tuple[Part, ...]] = {

@@ -12,8 +12,8 @@ from sonode.console import UserError
 from train.cohorts.cohort import Cohort, read_image, write_cohort
 from train.cohorts.near_duplicates import SAME, SIMILAR, thumbnail
 from train.cohorts.split import PARTS, Part, part_of
-from train.fitting.datamodule import CohortData
-from train.fitting.leakage import IMAGES, check_unseen, images_of, seen_before
+from train.data.datamodule import CohortData
+from train.data.leakage import IMAGES, check_unseen, images_of, seen_before
 from train.importers.all_importers import import_voc
 from train.importers.phantom import write_phantom
 
@@ -138,5 +138,5 @@ def test_what_a_training_knew_of_its_own_images_stands(
 ) -> None:
     # Its test part was judged by thumbnails; an estimate that is a bit too high must not refuse it.
     data = split(phantom.folder, 4)
-    monkeypatch.setattr("train.fitting.leakage.most_similar", lambda ours, _: np.ones(len(ours)))
+    monkeypatch.setattr("train.data.leakage.most_similar", lambda ours, _: np.ones(len(ours)))
     check_unseen(first, data, "test", data.indices["test"])

@@ -23,13 +23,14 @@ from model_def import checkpoint
 from sonode.console import UserError, say, table
 from sonode.yaml_keys import refuse_duplicate_keys
 from train.cohorts.split import Part
-from train.fitting import resume
-from train.fitting.datamodule import ALL, CohortData, split_remarks
-from train.fitting.epoch_lines import EpochBar, EpochLines, shown
+from train.data.datamodule import ALL, CohortData
+from train.data.leakage import check_unseen, seen_before
+from train.data.split_remarks import split_remarks
 from train.fitting.export import export
-from train.fitting.leakage import check_unseen, seen_before
-from train.fitting.precision import best_precision
 from train.fitting.task import MultiTask
+from train.running import resume
+from train.running.epoch_lines import EpochBar, EpochLines, shown
+from train.running.precision import best_precision
 
 RECORD = "config.yaml"  # of a run, inside OUT
 CHECKPOINT = "checkpoint"  # what is packed, inside OUT

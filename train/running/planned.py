@@ -15,10 +15,10 @@ from model_def.preprocessing import normalise
 from sonode.console import UserError
 from train.cohorts.folds import Texts, groups_of
 from train.cohorts.labels import child_labels, label_matrix
+from train.data.augment import augmentation
+from train.data.crops import Crops
 from train.fitting import losses
-from train.fitting.augment import augmentation
-from train.fitting.cli import RECORD, TrainCLI, run
-from train.fitting.datamodule import Crops
+from train.running.cli import RECORD, TrainCLI, run
 
 FOLDS = "folds"  # the folder of the folds' networks, inside OUT
 TIMED = 3  # steps, after one that warms up
@@ -46,7 +46,7 @@ def planned(arguments: list[str]) -> Planned:
     """What `sonode train fit` would train with these arguments.
 
     Raises:
-        UserError: as `train.fitting.cli.run`; or training does not end after a number of epochs.
+        UserError: as `train.running.cli.run`; or training does not end after a number of epochs.
     """
     cli = run(["fit", *arguments], Planned)
     assert isinstance(cli, Planned)

@@ -1,4 +1,3 @@
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,82 +10,9 @@ from sonode.console import UserError
 from tests.conftest import HEADS
 from train.cohorts.cohort import Cohort
 from train.cohorts.folds import folds_of
-from train.cohorts.labels import child_labels, label_matrix
-from train.cohorts.split import PARTS, balance, part_of
-from train.fitting.augment import Augmentation, augmentation
-from train.fitting.datamodule import CohortData, Crops, EpochSampler, split_remarks
-
-
-def crops(n: int, *, augmented: bool = True) -> Crops:
-    facts = Preprocessing(size=32)
-    pixels = [np.full((20, 30), 10 * index, np.uint8) for index in range(n)]
-    labels = torch.arange(n, dtype=torch.float32)[:, None]
-    return Crops(pixels, labels, facts, augmentation(Augmentation(), 32) if augmented else None)
-
-
-def drawn(n: int, epoch: int, replicas: int = 1, rank: int = 0) -> list[tuple[int, int]]:
-    sampler = EpochSampler(crops(n), 3, replicas=replicas, rank=rank)
-    sampler.set_epoch(epoch)
-    return list(sampler)
-
-
-def test_an_epoch_is_drawn_from_seed_and_number_alone() -> None:
-    assert drawn(10, 2) == drawn(10, 2)
-    assert drawn(10, 2) != drawn(10, 3)
-    assert sorted(index for index, _ in drawn(10, 2)) == list(range(10))
-
-
-def test_processes_share_an_epoch_without_overlap() -> None:
-    shares = [drawn(10, 2, replicas=2, rank=rank) for rank in (0, 1)]
-    assert [len(share) for share in shares] == [5, 5]
-    assert sorted(shares[0] + shares[1]) == sorted(drawn(10, 2))
-
-
-def test_the_same_draw_gives_the_same_picture() -> None:
-    data = crops(3)
-    first, again, other = data[1, 7], data[1, 7], data[1, 8]
-    assert torch.equal(first[0], again[0])
-    assert not torch.equal(first[0], other[0])
-    plain = crops(3, augmented=False)[1]
-    assert (plain[0] == 10).all()
-    assert plain[1].item() == 1
-
-
-def remarks(cohort: Cohort, seed: int) -> list[str]:
-    data = CohortData(cohort.folder, split_seed=seed)
-    data._cohort = cohort
-    return list(split_remarks(data, HEADS))
-
-
-def test_a_part_of_one_class_is_reported_with_the_seed_that_helps(phantom: Cohort) -> None:
-    *lines, remedy = remarks(phantom, 0)
-    table = phantom.table
-    parts = np.array([part_of(patient, 0) for patient in table["patient_id"]])
-    expected = [
-        f"the {part} part of the split has no {label!r} of {name}"
-        for part in ("train", "val", "test")
-        for name, head, rows in (
-            ("malignancy", HEADS[0], parts == part),
-            # Benign lesions without nodes do not make up for malignant ones without.
-            ("alnm where malignancy holds", HEADS[1], (parts == part) & table["malignant"]),
-        )
-        for label, value in zip(head.labels, (False, True), strict=True)
-        if value not in table[head.target][rows].tolist()
-    ]
-    assert any("alnm" in line for line in expected)
-    assert lines == expected
-    found = re.fullmatch(r"with data\.split_seed (\d+) every part has every label .*", remedy)
-    assert found is not None
-    best = int(found[1])
-    assert remarks(phantom, best) == []
-
-    # A split that can be worked with, but is more uneven than need be.
-    labels_NK = child_labels(label_matrix(table, HEADS), HEADS, "independent", "mask")
-    off = {it.seed: it.off for it in balance(list(table["patient_id"]), labels_NK, range(200))}
-    uneven = max(off, key=off.__getitem__)
-    (line,) = remarks(phantom, uneven)
-    assert line.startswith(f"the parts differ from the cohort by up to {off[uneven]:.3f} ")
-    assert f"with data.split_seed {best} by " in line
+from train.cohorts.split import PARTS, part_of
+from train.data.datamodule import CohortData
+from train.data.split_remarks import split_remarks
 
 
 def test_patients_of_a_part_are_those_whose_lesions_it_holds(

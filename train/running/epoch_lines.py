@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from sonode.console import UserError, say
 from train.cohorts.mixed import shares
-from train.fitting.datamodule import CohortData
+from train.data.datamodule import CohortData
 from train.fitting.task import HeadAuc
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,80 +12,22 @@ import lightning
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt, restricted_number_type
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
-from torchvision.transforms import v2
+from torch.utils.data import DataLoader
 
 from model_def.heads import HeadSpec
-from model_def.preprocessing import Pixels, Preprocessing, crop, resize
+from model_def.preprocessing import Pixels, Preprocessing, crop
 from sonode.console import UserError, progress, say
 from train.cohorts.cohort import Cohort, read_image
 from train.cohorts.folds import fold_names, folds_of
 from train.cohorts.labels import child_labels, label_matrix
 from train.cohorts.mixed import load_cohorts
-from train.cohorts.split import PARTS, SPLIT, UNEVEN, Part, balance, closest_seed, parts_of
-from train.fitting.augment import Augmentation, augmentation
+from train.cohorts.split import PARTS, SPLIT, Part, closest_seed, parts_of
+from train.data.augment import Augmentation, augmentation
+from train.data.crops import Crops, EpochSampler
 
-Sample = tuple[torch.Tensor, torch.Tensor]
 Folds = restricted_number_type("Folds", int, (">=", 2))
 ALL = "all"  # the fold of a network that is trained on every patient
-
-
-class Crops(Dataset[Sample]):
-    """Lesion crops at their own resolution with labels; each item is (uint8 (S, S), (K,))."""
-
-    def __init__(
-        self,
-        crops: Sequence[Pixels],
-        labels_NK: torch.Tensor,
-        facts: Preprocessing,
-        augment: v2.Transform | None,
-    ) -> None:
-        self.crops, self.labels_NK, self.facts, self.augment = crops, labels_NK, facts, augment
-
-    def __len__(self) -> int:
-        """How many lesion boxes there are."""
-        return len(self.crops)
-
-    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
-        """One crop at network size and its labels (NaN = missing).
-
-        `key` is an index; where this part is augmented, an index and the augmentation's seed.
-        """
-        if self.augment is None:
-            assert isinstance(key, int)
-            return self.image(key), self.labels_NK[key]
-        assert isinstance(key, tuple)
-        index, seed = key
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            image_1SS = self.augment(torch.from_numpy(self.crops[index])[None])
-        return image_1SS[0], self.labels_NK[index]
-
-    def image(self, index: int) -> torch.Tensor:
-        """One crop at network size, uint8 (S, S), as it is served: without augmentation."""
-        return torch.from_numpy(resize(self.crops[index], self.facts).copy())
-
-
-class EpochSampler(DistributedSampler[Any]):
-    """Shuffles and seeds augmentation by seed and epoch alone; Lightning sets the later epochs.
-
-    A resumed run thus draws what the whole one would have drawn, with any number of workers. It
-    must know its first epoch: loader processes fetch indices before Lightning has restored it.
-    """
-
-    def __init__(
-        self, data: Crops, seed: int, *, first_epoch: int = 0, replicas: int, rank: int
-    ) -> None:
-        super().__init__(data, replicas, rank, seed=seed, drop_last=replicas > 1)
-        self.set_epoch(first_epoch)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Yield (index, seed of its augmentation)."""
-        for index in super().__iter__():
-            state = np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)
-            yield index, int(state[0])
 
 
 class CohortData(lightning.LightningDataModule):
@@ -266,53 +208,3 @@ class CohortData(lightning.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Any]:
         """Test batches in cohort order."""
         return DataLoader(self.parts["test"], self.batch_size, num_workers=self._workers())
-
-
-def split_remarks(data: CohortData, heads: Sequence[HeadSpec]) -> Iterator[str]:
-    """Similar images that it tears apart; what chance did to it, and the seed that helps.
-
-    In a small cohort it may leave a part with one class, where an AUC is undefined, or with other
-    shares of the labels than the cohort has. A head with a parent learns from the parent's
-    positives and is measured there, so only their labels count.
-    """
-    if data.fold == ALL:
-        return
-    cohort, split_seed = data.cohort, data.split_seed
-    labels_NK = child_labels(label_matrix(cohort.table, heads), heads, "independent", "mask")
-    patients = list(cohort.table["patient_id"])
-    parts = np.array(data.part_of_row)
-    torn = [it for it in cohort.similar if parts[it.first[0]] != parts[it.second[0]]]
-    if torn:
-        shown = ", ".join(
-            f"{it.first[0]} and {it.second[0]} ({it.similarity:.3f})" for it in torn[:10]
-        )
-        yield (
-            f"{len(torn)} pairs of similar images of different patients lie in two parts; if they "
-            f"show the same lesions, give them one patient_id; the most similar ones: rows {shown}"
-        )
-    found = [
-        f"the {part} part of the split has no {label!r} of {head.name}"
-        + (f" where {head.parent} holds" if head.parent else "")
-        for part in (PARTS if data.folds is None else ("train", "val"))
-        for head, label_N in zip(heads, labels_NK.T, strict=True)
-        for place, label in enumerate(head.labels)
-        if (label_N == place).any() and not (label_N[parts == part] == place).any()
-    ]
-    if data.folds is not None or SPLIT in cohort.table:
-        yield from found
-        return
-    own = next(balance(patients, labels_NK, [split_seed]), None)
-    if not found and own is not None and own.off <= UNEVEN:
-        return
-    yield from found
-    best = closest_seed(patients, labels_NK)
-    if best is None:
-        yield "no split_seed gives every part every label: the cohort is too small"
-    elif found:
-        yield f"with data.split_seed {best.seed} every part has every label that the cohort has"
-    elif own is not None and best.off < own.off:
-        yield (
-            f"the parts differ from the cohort by up to {own.off:.3f} (share of a label, or size), "
-            f"by chance; with data.split_seed {best.seed} by {best.off:.3f}. Choose a seed before "
-            "the first training and keep it: then no patient changes part as the cohort grows"
-        )

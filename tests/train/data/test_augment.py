@@ -4,7 +4,7 @@ import torch
 from pydantic import ValidationError
 
 from model_def.preprocessing import Preprocessing, resize
-from train.fitting.augment import Augmentation, augmentation
+from train.data.augment import Augmentation, augmentation
 
 # Nothing but the flip is left to chance.
 STILL = {"smallest_crop": 1.0, "distortion": 0.0}

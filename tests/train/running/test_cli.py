@@ -20,10 +20,10 @@ from sonode.console import UserError
 from tests.conftest import TRUNK
 from tests.train.running import CONFIGS, arguments, command, train, train_alone
 from train.cohorts.cohort import Cohort, write_cohort
-from train.fitting import resume
-from train.fitting.cli import run
 from train.importers.all_importers import import_voc
 from train.importers.phantom import write_phantom
+from train.running import resume
+from train.running.cli import run
 
 AVERAGED = ["--model.average_decay=0.9", "--model.weight_decay=0.05"]
 
@@ -307,7 +307,7 @@ def test_callbacks_of_the_user_are_called(
     phantom: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["sonode"])
-    more = ("--trainer.logger=false", "--trainer.callbacks+=tests.train.fitting.test_cli.Stop")
+    more = ("--trainer.logger=false", "--trainer.callbacks+=tests.train.running.test_cli.Stop")
     with pytest.raises(UserError, match="the callback was called"):
         run(arguments("fit", phantom.folder, tmp_path / "out", *more))
     assert not list(tmp_path.rglob("metrics.csv"))
@@ -319,13 +319,13 @@ def test_the_precision_is_the_machines_unless_given(
     phantom: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["sonode"])
-    monkeypatch.setattr("train.fitting.cli.best_precision", lambda accelerator: "64-true")
+    monkeypatch.setattr("train.running.cli.best_precision", lambda accelerator: "64-true")
     out = tmp_path / "out"
     line = ["--config", str(CONFIGS / "pretrain.yaml"), "--data.cohort", str(phantom.folder)]
     line += ["--model.preprocessing.size=32", "--data.split_seed=4", "--out", str(out)]
     line += [] if given is None else [f"--trainer.precision={given}"]
     with pytest.raises(UserError, match="the callback was called"):
-        run(["fit", *line, "--trainer.callbacks+=tests.train.fitting.test_cli.Stop"])
+        run(["fit", *line, "--trainer.callbacks+=tests.train.running.test_cli.Stop"])
     # Recorded, so that an interrupted run goes on in the precision that it began with.
     settings = yaml.safe_load((out / "config.yaml").read_text())
     assert settings["fit"]["trainer"]["precision"] == (given or "64-true")
@@ -336,11 +336,11 @@ def test_a_test_runs_in_float32_as_evaluate_does(
     trained: Path, phantom: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["sonode"])
-    monkeypatch.setattr("train.fitting.cli.best_precision", lambda accelerator: "bf16-mixed")
+    monkeypatch.setattr("train.running.cli.best_precision", lambda accelerator: "bf16-mixed")
     line = ["--config", str(CONFIGS / "pretrain.yaml"), "--data.cohort", str(phantom.folder)]
     line += ["--data.split_seed=4", "--out", str(trained)]
     with pytest.raises(UserError, match="tested in 32-true"):
-        run(["test", *line, "--trainer.callbacks+=tests.train.fitting.test_cli.Stop"])
+        run(["test", *line, "--trainer.callbacks+=tests.train.running.test_cli.Stop"])
 
 
 def test_the_weights_are_named_as_they_were_read(
@@ -350,7 +350,7 @@ def test_the_weights_are_named_as_they_were_read(
     digest = hashlib.sha256(first.read_bytes()).hexdigest()
     done = train(
         *("fit", phantom.folder, tmp_path / "out", "--trainer.max_epochs=1"),
-        *(f"--model.weights={first}", "--trainer.callbacks+=tests.train.fitting.test_cli.Remove"),
+        *(f"--model.weights={first}", "--trainer.callbacks+=tests.train.running.test_cli.Remove"),
         "--trainer.enable_progress_bar=true",
     )
     assert done.returncode == 0, done.stderr
