@@ -22,8 +22,8 @@ from model_def.network import Network
 from model_def.preprocessing import Preprocessing
 from sonode.local_s3 import LocalS3
 from train.cohorts.cohort import Cohort, load_cohort
-from train.importers.all_importers import import_voc
 from train.importers.phantom import write_phantom
+from train.importers.table import import_voc
 
 HEADS = (
     HeadSpec(name="malignancy", target="malignant", labels=("benign", "malignant")),

@@ -18,7 +18,7 @@ from tests.command_line import sonode
 from tests.handlers.dicoms import dataset, write
 from tests.train.running import train
 from train.cohorts.cohort import ROI_COLUMNS, Cohort
-from train.importers.all_importers import import_dicom
+from train.importers.dicom import import_dicom
 
 
 @pytest.fixture

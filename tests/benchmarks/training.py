@@ -24,8 +24,8 @@ from lightning.pytorch.callbacks import Callback
 from model_def.network import Network
 from model_def.preprocessing import normalise
 from sonode.console import table
-from train.importers.all_importers import import_voc
 from train.importers.phantom import write_phantom
+from train.importers.table import import_voc
 from train.running.cli import run
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"

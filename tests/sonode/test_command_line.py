@@ -132,7 +132,7 @@ def test_nohup_is_heeded_and_a_background_job_can_be_ended() -> None:
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    print('and on', flush=True)\n"
         "stand_in = types.SimpleNamespace(write_phantom=signals, import_voc=None)\n"
-        "faked = ('train.importers.phantom', 'train.importers.all_importers')\n"
+        "faked = ('train.importers.phantom', 'train.importers.table')\n"
         "sys.modules |= dict.fromkeys(faked, stand_in)\n"
         "sys.argv = ['sonode', 'phantom', 'x']\n"
         "command_line.main()\n"

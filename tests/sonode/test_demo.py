@@ -18,8 +18,8 @@ from sonode import demo
 from tests.command_line import ROOT, run_here, sonode
 from tests.processes import assert_no_process_about
 from train.cohorts.cohort import Cohort
-from train.importers.all_importers import import_voc
 from train.importers.phantom import write_phantom
+from train.importers.table import import_voc
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
 

@@ -33,8 +33,8 @@ def phantom(
     seed: int = typer.Option(0, min=0, help="The same seed gives the same bytes."),
 ) -> None:
     """Make a synthetic cohort with every label; no patient is in it."""
-    from train.importers.all_importers import import_voc
     from train.importers.phantom import write_phantom
+    from train.importers.table import import_voc
 
     write_phantom(out, patients, seed)
     cohort = import_voc(out, out, name=f"phantom-{patients}-{seed}", synthetic=True)
@@ -52,7 +52,7 @@ def csv(
     column: list[str] = COLUMN,
 ) -> None:
     """One table; boxes in it, or LabelImg files beside the images."""
-    from train.importers.all_importers import import_csv
+    from train.importers.table import import_csv
 
     report(import_csv(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
 
@@ -68,7 +68,7 @@ def voc(
     column: list[str] = COLUMN,
 ) -> None:
     """LabelImg's Pascal VOC boxes with a table of labels."""
-    from train.importers.all_importers import import_voc
+    from train.importers.table import import_voc
 
     report(import_voc(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
 
@@ -84,7 +84,7 @@ def yolo(
     column: list[str] = COLUMN,
 ) -> None:
     """LabelImg's YOLO boxes with a table of labels."""
-    from train.importers.all_importers import import_yolo
+    from train.importers.table import import_yolo
 
     report(import_yolo(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
 
@@ -96,7 +96,7 @@ def busi(
     drop_faulty: bool = DROP_FAULTY,
 ) -> None:
     """BUSI: boxes from masks, malignancy by folder, ALNM missing."""
-    from train.importers.all_importers import import_busi
+    from train.importers.busi import import_busi
 
     report(import_busi(source, out, drop_faulty=drop_faulty))
 
@@ -108,7 +108,7 @@ def bus_bra(
     drop_faulty: bool = DROP_FAULTY,
 ) -> None:
     """BUS-BRA: malignancy by biopsy, histology and BI-RADS, ALNM missing."""
-    from train.importers.all_importers import import_bus_bra
+    from train.importers.bus_bra import import_bus_bra
 
     report(import_bus_bra(source, out, drop_faulty=drop_faulty))
 
@@ -120,7 +120,7 @@ def breast(
     drop_faulty: bool = DROP_FAULTY,
 ) -> None:
     """BrEaST-Lesions-USG: boxes from tumour masks, age and BI-RADS, ALNM missing."""
-    from train.importers.all_importers import import_breast
+    from train.importers.breast_lesions_usg import import_breast
 
     report(import_breast(source, out, drop_faulty=drop_faulty))
 
@@ -143,7 +143,7 @@ def dicom(
     column: list[str] = COLUMN,
 ) -> None:
     """DICOM files, loops too; boxes in a table, an SR or a presentation state."""
-    from train.importers.all_importers import import_dicom
+    from train.importers.dicom import import_dicom
 
     cohort = import_dicom(
         source,

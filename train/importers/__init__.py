@@ -1,5 +1,5 @@
-"""What others store (tables, LabelImg, public data sets), and the phantom, -> a cohort.
+"""What others store (tables, LabelImg, DICOM, public data sets), and the phantom, -> a cohort.
 
-Start at `all_importers`, which names them; `cohort_builder` is what they share. May import
-`train.cohorts`.
+One file a source. Each fills a draft (`draft`), which `write_draft` checks and writes. Start at
+`table`. May import `train.tables` and `train.cohorts`.
 """

@@ -11,10 +11,11 @@ import pandas as pd
 
 from sonode.console import UserError, progress
 from train.cohorts.cohort import Cohort
-from train.importers.cohort_builder import Draft
+from train.importers.draft import Draft
 from train.importers.import_warnings import PICTURES
-from train.importers.texts import missing_words, spelt_label
-from train.importers.values import malignancy, number
+from train.importers.write_draft import write_draft
+from train.tables.texts import missing_words, spelt_label
+from train.tables.values import malignancy, number
 
 _MASK = re.compile(r"_(tumor|other)\d*$")
 _COLUMNS = ("Image_filename", "Mask_tumor_filename", "Classification", "Age", "BIRADS", "Diagnosis")
@@ -76,7 +77,8 @@ def import_breast(source: Path, out: Path, *, drop_faulty: bool = False) -> Coho
     draft.left_out.files("masks are not in the sheet", masks)
     draft.left_out.images("images are not in the sheet", set(unnamed) - set(masks))
     draft.left_out.counted("normal images have no lesion", normal, patients=normal)
-    return draft.finish(
+    return write_draft(
+        draft,
         name="BrEaST-Lesions-USG",
         source="BrEaST-Lesions-USG",
         synthetic=False,

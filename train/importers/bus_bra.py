@@ -7,10 +7,11 @@ from pathlib import Path
 from model_def.preprocessing import RoI
 from sonode.console import UserError, progress
 from train.cohorts.cohort import Cohort
-from train.importers.cohort_builder import Draft
-from train.importers.records import read_records
-from train.importers.texts import spelt_id, spelt_label
-from train.importers.values import bbox, malignancy
+from train.importers.draft import Draft
+from train.importers.write_draft import write_draft
+from train.tables.records import read_records
+from train.tables.texts import spelt_id, spelt_label
+from train.tables.values import bbox, malignancy
 
 TABLE = "bus_data.csv"
 FOLDS = {"fold_5": "5-fold-cv.csv", "fold_10": "10-fold-cv.csv"}
@@ -63,7 +64,9 @@ def import_bus_bra(source: Path, out: Path, *, drop_faulty: bool = False) -> Coh
             f"files of {folder} have no row in {TABLE}",
             [path for path in found if path.name not in named and path.name[0] != "."],
         )
-    return draft.finish(name="BUS-BRA", source="BUS-BRA", synthetic=False, drop_faulty=drop_faulty)
+    return write_draft(
+        draft, name="BUS-BRA", source="BUS-BRA", synthetic=False, drop_faulty=drop_faulty
+    )
 
 
 def _folds(path: Path) -> dict[str, str]:

@@ -10,9 +10,10 @@ from pathlib import Path
 from model_def.preprocessing import RoI
 from sonode.console import UserError, progress
 from train.cohorts.cohort import Cohort
-from train.importers.cohort_builder import Draft
+from train.importers.draft import Draft
 from train.importers.import_warnings import PICTURES
 from train.importers.left_out import LeftOut
+from train.importers.write_draft import write_draft
 
 _NUMBERED = re.compile(r"(?:benign|malignant) \(([0-9]+)\)")
 
@@ -69,8 +70,13 @@ def import_busi(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort
             repeated,
         )
     draft.left_out.counted("images repeat pixels and lesions of another", skipped, patients=0)
-    return draft.finish(
-        name="BUSI", source="BUSI", synthetic=False, drop_faulty=drop_faulty, patient_ids=False
+    return write_draft(
+        draft,
+        name="BUSI",
+        source="BUSI",
+        synthetic=False,
+        drop_faulty=drop_faulty,
+        patient_ids=False,
     )
 
 

@@ -13,12 +13,13 @@ from model_def.preprocessing import RoI
 from sonode.console import UserError, say
 from sonode.dicom_rois import DrawnBox
 from train.cohorts.cohort import FRAME, SCHEMA, Cohort
-from train.importers.cohort_builder import Draft
 from train.importers.dicom_folder import DicomFolder, Instance, read_folder
-from train.importers.records import Records, read_records
-from train.importers.table import LABELS, box_in_row, has_boxes, read_id, read_labels
-from train.importers.texts import spelt_label
-from train.importers.values import file_path, number, whole
+from train.importers.draft import Draft
+from train.importers.label_rows import LABELS, box_in_row, has_boxes, read_id, read_labels
+from train.importers.write_draft import write_draft
+from train.tables.records import Records, read_records
+from train.tables.texts import spelt_label
+from train.tables.values import file_path, number, whole
 
 KEY = "patient_key"
 _FACTS = ("device", "age", "pixel_width_mm", "pixel_height_mm")
@@ -84,7 +85,7 @@ def import_dicom(
         out.mkdir(parents=True, exist_ok=True)
         (out / KEY).touch(mode=0o600)
         (out / KEY).write_text(key.hex())
-    return draft.finish(name=name, source="DICOM", synthetic=False, drop_faulty=drop_faulty)
+    return write_draft(draft, name=name, source="DICOM", synthetic=False, drop_faulty=drop_faulty)
 
 
 def _key(path: Path | None, out: Path) -> bytes:

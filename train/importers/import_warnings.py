@@ -8,7 +8,7 @@ from typing import cast
 
 from sonode.console import say
 from train.cohorts.checks import Scan
-from train.importers.texts import alike, rounded_by_excel
+from train.tables.texts import alike, rounded_by_excel
 
 PICTURES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
 """How the names of image files end, in any case."""

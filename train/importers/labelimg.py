@@ -22,7 +22,7 @@ import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
 from model_def.preprocessing import RoI
-from train.importers.values import MAX_WHOLE, FormatError, number
+from train.tables.values import MAX_WHOLE, FormatError, number
 
 _VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 

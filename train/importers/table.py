@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
+from typing import Any
 
 from model_def.preprocessing import RoI
 from sonode.console import UserError
 from train.cohorts.cohort import ROI_COLUMNS, SCHEMA, Cohort
-from train.importers.cohort_builder import Draft
+from train.importers.draft import Draft
 from train.importers.import_warnings import PICTURES
+from train.importers.label_rows import LABELS, box_in_row, has_boxes, read_id, read_labels
 from train.importers.labelimg import AnnotationError, read_voc, read_yolo
 from train.importers.left_out import LeftOut
-from train.importers.records import Parser, Records, read_records
-from train.importers.texts import spelt_id, spelt_label
-from train.importers.values import FormatError, file_path, identifier, number, truth, whole
+from train.importers.write_draft import write_draft
+from train.tables.records import Records, read_records
+from train.tables.values import FormatError, number, truth
 
-LABELS = "labels.csv"
 _IDS = ("patient_id", "lesion_id", "image")
 _NO_IMAGE = {"classes"}  # LabelImg's own list of class names, beside its YOLO files
 Boxes = Callable[[Draft, dict[str, str], Path], list[RoI]]
@@ -78,20 +79,13 @@ def import_voc(
         UserError: a file or column is absent, or the cohort has faults.
     """
 
-    left_out = LeftOut()
-
-    def boxes(draft: Draft, record: dict[str, str], image: Path) -> list[RoI]:
-        path = source / "annotations" / f"{image.stem}.xml"
+    def boxes(draft: Draft, path: Path, record: dict[str, str], image: Path) -> list[RoI]:
         return _voc(draft, path, record, image, report=not synthetic)
 
-    return _import(
-        _labels(source, ".xml", left_out),
-        source / "images",
-        boxes,
-        out,
+    return _import_labelimg(
+        *(source, out, ".xml", boxes),
         name=name,
         source="LabelImg VOC",
-        left_out=left_out,
         synthetic=synthetic,
         drop_faulty=drop_faulty,
         kinds=kinds,
@@ -111,23 +105,30 @@ def import_yolo(
     Raises:
         UserError: a file or column is absent, or the cohort has faults.
     """
-
-    left_out = LeftOut()
-
-    def boxes(draft: Draft, record: dict[str, str], image: Path) -> list[RoI]:
-        return _yolo(draft, source / "annotations" / f"{image.stem}.txt", record, image)
-
-    return _import(
-        _labels(source, ".txt", left_out),
-        source / "images",
-        boxes,
-        out,
+    return _import_labelimg(
+        *(source, out, ".txt", _yolo),
         name=name,
         source="LabelImg YOLO",
-        left_out=left_out,
         drop_faulty=drop_faulty,
         kinds=kinds,
     )
+
+
+def _import_labelimg(
+    folder: Path,
+    out: Path,
+    suffix: str,
+    read: Callable[[Draft, Path, dict[str, str], Path], list[RoI]],
+    **about: Any,
+) -> Cohort:
+    """`read` takes the boxes from a file in `annotations/`; `about` as of `_import`."""
+    left_out = LeftOut()
+
+    def boxes(draft: Draft, record: dict[str, str], image: Path) -> list[RoI]:
+        return read(draft, folder / "annotations" / f"{image.stem}{suffix}", record, image)
+
+    records = _labels(folder, suffix, left_out)
+    return _import(records, folder / "images", boxes, out, left_out=left_out, **about)
 
 
 def _labels(source: Path, suffix: str, left_out: LeftOut) -> Records:
@@ -197,48 +198,9 @@ def _import(
             lesion = record["image"] + (f"_{times}" if times else "")
             boxes_of[record["image"]] += max(1, len(found))
         draft.add(place, image, found, patient_id=record["patient_id"], lesion_id=lesion, **values)
-    return draft.finish(name=name, source=source, synthetic=synthetic, drop_faulty=drop_faulty)
-
-
-def read_labels(
-    draft: Draft, record: Mapping[str, str], further: Mapping[str, Parser]
-) -> dict[str, object]:
-    """The labels, the device and the further columns of a record that is added next."""
-    values: dict[str, object] = {
-        "malignant": draft.parse("malignant", truth, record.get("malignant", "")),
-        "alnm": draft.parse("alnm", truth, record.get("alnm", "")),
-        "n_nodes": draft.parse("n_nodes", whole, record.get("n_nodes", "")),
-        "device": draft.parse("device", spelt_label, record.get("device", "")),
-    }
-    if not record.get("alnm") and isinstance(nodes := values["n_nodes"], int):
-        values["alnm"] = nodes > 0
-        draft.note("rows have n_nodes and a blank alnm, which follows from it")
-    for column, parser in further.items():
-        values[column] = draft.parse(column, parser, record[column])
-    return values
-
-
-def read_id(draft: Draft, records: Records, row: Mapping[str, str], column: str) -> str:
-    """An id in its one spelling, "" with a fault where it has none; an image's path as it is."""
-    if column in records.floating:
-        # The split depends on the id's text: 7 and 7.0 are one patient, whatever type held them.
-        return draft.parse(column, identifier, row[column]) or ""
-    return draft.parse(column, file_path if column == "image" else spelt_id, row[column]) or ""
-
-
-def has_boxes(records: Records, source: Path) -> bool:
-    """Whether a table has the columns of boxes. Raises UserError where it has some of them."""
-    given = [column for column in ROI_COLUMNS if column in records.columns]
-    if given and len(given) < len(ROI_COLUMNS):
-        raise UserError(f"SRC {source.name}: {', '.join(given)} without the others; give all four")
-    return bool(given)
-
-
-def box_in_row(draft: Draft, record: Mapping[str, str], _: Path | None = None) -> list[RoI]:
-    """The box of a row of the table, none where a corner is blank or wrong."""
-    corners = [draft.parse(column, whole, record[column]) for column in ROI_COLUMNS]
-    known = [corner for corner in corners if corner is not None]
-    return [RoI(*known)] if len(known) == len(ROI_COLUMNS) else []
+    return write_draft(
+        draft, name=name, source=source, synthetic=synthetic, drop_faulty=drop_faulty
+    )
 
 
 def _boxes_beside(draft: Draft, record: dict[str, str], image: Path) -> list[RoI]:

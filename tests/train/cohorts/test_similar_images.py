@@ -15,7 +15,7 @@ from train.cohorts.similar_images import SHEET
 from train.cohorts.split import part_of
 from train.data.datamodule import CohortData
 from train.data.split_remarks import split_remarks
-from train.importers.all_importers import import_csv
+from train.importers.table import import_csv
 
 ROWS = [*zip("abcdef", "123455", "001111", strict=True)]  # image, patient, malignant
 COLUMNS = "image,patient_id,lesion_id,malignant,alnm,n_nodes,device,roi_x_min,roi_y_min,roi_x_max"

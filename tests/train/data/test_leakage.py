@@ -14,8 +14,8 @@ from train.cohorts.near_duplicates import SAME, SIMILAR, thumbnail
 from train.cohorts.split import PARTS, Part, part_of
 from train.data.datamodule import CohortData
 from train.data.leakage import IMAGES, check_unseen, images_of, seen_before
-from train.importers.all_importers import import_voc
 from train.importers.phantom import write_phantom
+from train.importers.table import import_voc
 
 
 def split(folder: Path, seed: int) -> CohortData:

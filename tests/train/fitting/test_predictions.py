@@ -19,8 +19,8 @@ from train.cohorts.split import part_of
 from train.data.datamodule import CohortData
 from train.data.leakage import IMAGES, images_of
 from train.fitting.predictions import predict
-from train.importers.all_importers import import_voc
 from train.importers.phantom import write_phantom
+from train.importers.table import import_voc
 
 
 @pytest.fixture

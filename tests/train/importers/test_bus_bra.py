@@ -5,9 +5,10 @@ import pytest
 from sonode.console import UserError
 from tests.pictures import mask, picture
 from train.cohorts.cohort import read_image
-from train.importers.all_importers import import_bus_bra, mask_box
-from train.importers.records import read_records
-from train.importers.values import bbox
+from train.importers.bus_bra import import_bus_bra
+from train.importers.masks import mask_box
+from train.tables.records import read_records
+from train.tables.values import bbox
 
 SHARED_BUS_BRA = Path(__file__).parents[4] / "shared" / "bus-bra"
 

@@ -19,7 +19,7 @@ from tests.handlers import dicoms
 from tests.handlers.dicoms import SECRETS, dataset, region, write
 from train.cohorts.cohort import Cohort, ImageError, read_image
 from train.data.datamodule import CohortData
-from train.importers.all_importers import import_dicom
+from train.importers.dicom import import_dicom
 
 REAL = (
     "examples_rgb_color.dcm",

@@ -6,8 +6,8 @@ from sklearn.metrics import roc_auc_score
 
 from sonode.console import UserError
 from train.cohorts.cohort import Cohort
-from train.importers.all_importers import import_voc
 from train.importers.phantom import HEIGHT, SUBTYPES, WIDTH, Lesion, render, write_phantom
+from train.importers.table import import_voc
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -20,8 +20,8 @@ from sonode.console import UserError
 from tests.conftest import TRUNK
 from tests.train.running import CONFIGS, arguments, command, train, train_alone
 from train.cohorts.cohort import Cohort, write_cohort
-from train.importers.all_importers import import_voc
 from train.importers.phantom import write_phantom
+from train.importers.table import import_voc
 from train.running import resume
 from train.running.cli import run
 

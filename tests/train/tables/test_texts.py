@@ -1,6 +1,6 @@
 import pytest
 
-from train.importers.texts import (
+from train.tables.texts import (
     alike,
     missing_words,
     rounded_by_excel,
@@ -8,7 +8,7 @@ from train.importers.texts import (
     spelt_label,
     without_decimal_commas,
 )
-from train.importers.values import FormatError
+from train.tables.values import FormatError
 
 
 def test_words_for_missing_by_hand() -> None:

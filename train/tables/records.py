@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from sonode.console import UserError, say
 from sonode.parquet_files import is_joined
-from train.importers.texts import missing_words, spelt_label, without_decimal_commas
-from train.importers.values import FormatError, code, number, whole
+from train.tables.texts import missing_words, spelt_label, without_decimal_commas
+from train.tables.values import FormatError, code, number, whole
 
 Parser = Callable[[str], object]
 

@@ -7,7 +7,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from train.importers.values import FormatError, number
+from train.tables.values import FormatError, number
 
 # What R, pandas, Excel, SAS and people write for a value that is missing; BrEaST's two words, too.
 _MISSING = frozenset(

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from sonode.console import UserError
-from train.importers.records import read_records
+from train.tables.records import read_records
 
 NAMES = ("patient_id", "image")
 

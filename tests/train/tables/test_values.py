@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from model_def.preprocessing import RoI
-from train.importers.values import FormatError, bbox, identifier, malignancy, number, truth, whole
+from train.tables.values import FormatError, bbox, identifier, malignancy, number, truth, whole
 
 # Arbitrary text, and text that comes close to what is meant.
 TEXT = st.one_of(st.text(), st.text("0123456789.-+eE_,[] naftrue٣"))

@@ -10,8 +10,10 @@ from model_def.preprocessing import RoI
 from sonode.console import UserError
 from tests.pictures import mask, picture
 from train.cohorts.cohort import load_cohort
-from train.importers.all_importers import import_busi, import_voc, mask_box
+from train.importers.busi import import_busi
 from train.importers.labelimg import write_voc
+from train.importers.masks import mask_box
+from train.importers.table import import_voc
 
 SHARED_BUSI = Path(__file__).parents[4] / "shared" / "busi"
 
