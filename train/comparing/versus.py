@@ -59,7 +59,7 @@ def versus(
     one.
 
     Raises:
-        UserError: no predictions, other images, boxes or labels, or no head in common.
+        UserError: no predictions, faulty ones, other images, boxes or labels, or no head in common.
     """
     one, two = (_read(folder) for folder in (first, second))
     if one[KEYS].to_numpy().tolist() != two[KEYS].to_numpy().tolist():
@@ -206,4 +206,16 @@ def _read(folder: Path) -> pd.DataFrame:
         raise UserError(
             f"{path}: not sonode's predictions (no column {', '.join(absent)}); evaluate again"
         )
+    if twice := int(frame.duplicated([*KEYS, *ROI_COLUMNS]).sum()):
+        raise UserError(f"{path}: {twice} of {len(frame)} rows are there twice; evaluate again")
+    for score in scores_of(frame):
+        try:
+            _, p_N = read_score(frame, score)
+        except (TypeError, ValueError):
+            p_N = np.full(len(frame), np.nan)
+        if wrong := int((~((p_N >= 0) & (p_N <= 1))).sum()):
+            raise UserError(
+                f"{path}: {score}: {wrong} of {len(frame)} probabilities are not numbers in 0..1; "
+                "evaluate again"
+            )
     return frame

@@ -97,10 +97,19 @@ def differences(
 
     Both are measured on the same draws of patients.
     """
+    pair = first_NR, second_NR
+    called_N = ((first_NR > AT) != (second_NR > AT)).any(axis=1)
+    apart = dict.fromkeys(metrics, called_N) | {
+        "roc_auc": None,
+        "sensitivity": called_N & on.truth_N,
+        "specificity": called_N & ~on.truth_N,
+    }
     return {
         name: as_json(
             bootstrap_difference(
-                over_repeats(metric), on.truth_N, first_NR, second_NR, on.patient_N, **vars(how)
+                *(over_repeats(metric), on.truth_N, *pair, on.patient_N),
+                **vars(how),
+                apart_N=apart[name],
             ),
             _reason(name, on.truth_N),
         )

@@ -6,6 +6,7 @@ so a `Metric` sees many draws in one call. Shapes in names: N rows, B draws, P p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from train.statistics.binary import Floats, Metric, value
+from train.statistics.binary import Bools, Floats, Metric, value
 
 _CELLS = 2_000_000  # weights held at once: 16 MB
 _ROUNDING = 1e-12  # by which sums of the same numbers in other orders may differ
@@ -46,8 +47,10 @@ class Difference(Interval):
 
     p_value: float | None
     """Two-sided, of no difference: twice the smaller share of draws at or beyond 0, one draw
-    added to both counts (Davison & Hinkley 1997, ch. 4); never below 2 / (resamples + 1). None
-    where there are no draws, or too many are undefined."""
+    added to both counts (Davison & Hinkley 1997, ch. 4); never below 2 / (resamples + 1), nor below
+    what a permutation of so few patients could show: where both of two patients were lost every
+    draw has both, and the exact p is 1/2. None where there are no draws, or too many are
+    undefined."""
 
 
 def weights(patient_N: npt.ArrayLike, resamples: int, seed: int) -> Iterator[Floats]:
@@ -98,8 +101,12 @@ def bootstrap_difference(
     resamples: int = 2000,
     seed: int = 0,
     confidence: float = 0.95,
+    apart_N: Bools | None = None,
 ) -> Difference:
-    """Interval and p-value of metric(first) - metric(second) over the same draws of patients."""
+    """Interval and p-value of metric(first) - metric(second) over the same draws of patients.
+
+    `apart_N`: the rows in which the metric sees a difference; by default those of unequal scores.
+    """
     draws: list[Floats] = []
 
     def difference(truth_N: Any, _: Floats, weight_BN: Floats) -> Floats:
@@ -112,7 +119,11 @@ def bootstrap_difference(
         {"difference": difference}, truth_N, first_N, patient_N, **settings, confidence=confidence
     )["difference"]
     drawn = np.concatenate([*draws[1:], np.empty(0)])  # the first call is the value itself
-    return Difference(**vars(interval), p_value=_p_value(interval, drawn))
+    if apart_N is None:
+        apart_N = (first_N != second_N).any(axis=tuple(range(1, first_N.ndim)))
+    # The two change places in each of those patients, or not.
+    swaps = 2 ** len(set(np.asarray(patient_N, dtype=str)[apart_N]))
+    return Difference(**vars(interval), p_value=_p_value(interval, drawn, swaps))
 
 
 def bootstrap_unpaired(
@@ -143,16 +154,18 @@ def bootstrap_unpaired(
         draws = [np.empty(0), np.empty(0)]
     drawn_B = draws[0] - draws[1]
     interval = _interval(values[0] - values[1], drawn_B, confidence)
-    return Difference(**vars(interval), p_value=_p_value(interval, drawn_B))
+    sizes = [len(set(np.asarray(patient_N, dtype=str))) for _, _, patient_N in (first, second)]
+    swaps = math.comb(sum(sizes), sizes[0])
+    return Difference(**vars(interval), p_value=_p_value(interval, drawn_B, swaps))
 
 
-def _p_value(interval: Interval, drawn_B: Floats) -> float | None:
+def _p_value(interval: Interval, drawn_B: Floats, permutations: int) -> float | None:
     """See `Difference.p_value`."""
     if interval.low is None and not interval.alike:
         return None
     defined = drawn_B[np.isfinite(drawn_B)]
     beyond = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
-    return min(1.0, 2 * (beyond + 1) / (len(defined) + 1))
+    return min(1.0, 2 * max((beyond + 1) / (len(defined) + 1), 1 / permutations))
 
 
 def _interval(found: float | None, drawn_B: Floats, confidence: float) -> Interval:

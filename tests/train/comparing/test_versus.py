@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from sonode.console import UserError
@@ -53,7 +54,7 @@ def folder(path: Path, scores: np.ndarray, **changes: object) -> Path:
 def scores() -> tuple[np.ndarray, np.ndarray]:
     chance = np.random.default_rng(0)
     good = np.arange(60) % 2 + chance.normal(0, 0.7, 60)
-    return good, good + chance.normal(0, 2.0, 60)
+    return expit(good), expit(good + chance.normal(0, 2.0, 60))
 
 
 def test_aucs_and_their_difference(
@@ -247,7 +248,7 @@ def test_labels_of_a_categorical_head_against_the_rest(
             s,
             subtype_truth=subtype,
             subtype_probability_A=s,
-            subtype_probability_B=-s,
+            subtype_probability_B=1 - s,
             **({"nodes_2_truth": subtype == "A", "nodes_2_probability": s} if name == "a" else {}),
         )
         for name, s in zip("ab", scores, strict=True)
@@ -296,3 +297,21 @@ def test_what_is_no_table_of_predictions(
     with pytest.raises(UserError, match=message) as caught:
         versus(first, second)
     assert "\n" not in str(caught.value)
+
+
+def test_scores_that_are_none_and_rows_that_are_there_twice_are_refused(
+    tmp_path: Path, scores: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Without its low positives, or with its best rows twice, a model looks better than it is."""
+    first, second = (folder(tmp_path / name, s) for name, s in zip("ab", scores, strict=True))
+    whole = pd.read_parquet(second / "predictions.parquet")
+    p = whole["malignancy_probability"]
+    for changed, why in (
+        (whole.assign(malignancy_probability=p.where(p > 0.6)), r"malignancy: \d+ of 60 prob"),
+        (whole.assign(malignancy_probability=2 * p), r"malignancy: \d+ of 60 probabilities"),
+        (whole.assign(alnm_probability="high"), "alnm: 60 of 60 probabilities are not numbers"),
+        (pd.concat([whole, whole[:9]]), "9 of 69 rows are there twice"),
+    ):
+        changed.to_parquet(second / "predictions.parquet")
+        with pytest.raises(UserError, match=rf"b/predictions\.parquet: {why}"):
+            versus(first, second)

@@ -153,6 +153,27 @@ def test_no_difference_has_a_p_value_of_one_and_the_smallest_is_limited_by_the_d
     assert opposite.p_value == 2 / 100
 
 
+def test_a_p_value_is_not_below_what_so_few_patients_can_show() -> None:
+    def lost(of: int, patients: int, rows_each: int = 1) -> float | None:
+        first = np.ones(patients * rows_each)
+        second = np.where(np.arange(patients * rows_each) < of * rows_each, 0.0, 1.0)
+        ids = np.repeat(np.arange(patients), rows_each)
+        share_of = bootstrap_difference(
+            lambda _, it, weight: share(it, it, weight), first, first, second, ids, resamples=400
+        )
+        return share_of.p_value
+
+    # The sign test: of k patients in whom they differ all k favour one, 2 / 2^k.
+    assert lost(2, 2) == 2 / 2**2  # every draw is 1
+    assert lost(2, 2, rows_each=9) == 2 / 2**2
+    assert lost(4, 5) == 2 / 2**4  # (1/5)^5 of the draws are 0
+    assert lost(4, 400) == 2 / 2**4
+    assert lost(20, 40) == 2 / 401  # there the draws are the limit
+    event, none = np.ones(3), np.zeros(3)
+    found = bootstrap_unpaired(share, (event, event, [1, 2, 3]), (none, none, [4, 5, 6]))
+    assert found.p_value == 2 / 20  # 20 ways to choose three of six
+
+
 def test_an_unpaired_difference_by_hand() -> None:
     event, none = np.array([1.0, 0.0]), np.array([0.0, 0.0])
     first, second = (event, event, ["a", "b"]), (none, none, ["c", "d"])
