@@ -170,9 +170,7 @@ class MultiTask(lightning.LightningModule):
         data.setup_for(self.heads, self.preprocessing)
         if stage != "fit":
             return
-        self.weights_known_as = load_trunk(
-            self.network, self.architecture, self.weights, self.preprocessing
-        )
+        self.load_weights()
         kept, learned_NK = self._learnable(data.parts["train"].labels_NK)
         for k, label_N in zip(kept, learned_NK.T, strict=True):
             head = self.heads[k]
@@ -194,6 +192,16 @@ class MultiTask(lightning.LightningModule):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, MovingAverage):
                 callback.begin(self.trainer, self)
+
+    def load_weights(self) -> None:
+        """Fill the trunk with what training starts from: see `load_trunk`.
+
+        Raises:
+            UserError: as `load_trunk`.
+        """
+        self.weights_known_as = load_trunk(
+            self.network, self.architecture, self.weights, self.preprocessing
+        )
 
     def _learnable(self, labels_NK: torch.Tensor) -> tuple[list[int], torch.Tensor]:
         """Places of the heads that have labels to learn from, and those labels (N, kept).

@@ -175,6 +175,7 @@ class TrainCLI(LightningCLI):
         )
         if self.trainer.is_global_zero:
             self.held.enter_context(resume.lock(out))
+            self.held.callback(resume.forget_untrained, out, record)
         last = out / resume.RUN / resume.LAST
         if last.exists():
             if record.read_text() != text:

@@ -33,7 +33,8 @@ class Planned(TrainCLI):
         return record if record.exists() else None
 
     def before_fit(self) -> None:
-        """Nothing yet."""
+        """Only what may be wrong with the weights: it is said before anything is trained."""
+        self.model.load_weights()
 
     def fit(self, **_: Any) -> None:
         """Nothing: Lightning calls it in place of its own."""

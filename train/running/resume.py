@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -34,6 +35,15 @@ def lock(out: Path) -> IO[str]:
             f"--out {out}: another training uses it; wait for it, stop it, or give another folder"
         ) from error
     return file
+
+
+def forget_untrained(out: Path, record: Path) -> None:
+    """Remove what a training wrote that ended before its first whole epoch: nothing is lost."""
+    if not (out / RUN / LAST).exists():
+        shutil.rmtree(out / RUN, ignore_errors=True)
+        record.unlink(missing_ok=True)
+        with suppress(OSError):  # it holds something else
+            out.rmdir()
 
 
 def precision_of(record: Path) -> str | None:

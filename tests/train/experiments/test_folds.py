@@ -225,6 +225,7 @@ def test_members_are_averaged_in_each_fold_and_in_the_last_network(
         (["--data.fold=1"], "data.folds 2, data.fold 1: give data.folds alone"),
         (["--data.folds=5"], "5 folds, and only 4 patients with 'no ALNM' of alnm"),
         (["--data.folds=fold_5"], "data.folds fold_5: the cohort has no such column"),
+        (["--model.weights=nowhere.pth"], "model.weights nowhere.pth: no such file"),
         (["--trainer.max_epochs=-1"], "trainer.max_epochs -1: give a number of epochs"),
         (["--trainer.max_steps=9"], "trainer.max_steps and max_time: would end folds at different"),
     ],

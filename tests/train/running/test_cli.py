@@ -143,7 +143,7 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_log(
             if said.startswith("epoch 2/3"):  # said before its own checkpoint is written
                 process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert not (out / "checkpoint").exists()
+    assert not out.exists()
 
     other = train("fit", phantom.folder, out, *more, "--trainer.max_epochs=4")
     assert other.returncode == 2
@@ -258,7 +258,7 @@ def test_wrong_settings_are_one_line(
         run(arguments("fit", phantom.folder, out, *wrong))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert not (out / "checkpoint").exists()
+    assert not out.exists()
 
 
 @pytest.mark.filterwarnings("default")  # Lightning's and its dependencies' own
