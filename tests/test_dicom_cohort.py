@@ -16,7 +16,7 @@ from batch.results import schema
 from sonode.console import progress
 from tests.command_line import sonode
 from tests.handlers.dicoms import dataset, write
-from tests.train.running import train
+from tests.train.trainings import train
 from train.cohorts.cohort import ROI_COLUMNS, Cohort
 from train.importers.dicom import import_dicom
 

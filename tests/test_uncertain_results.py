@@ -9,7 +9,7 @@ from archives.packing.loader import load_archive
 from archives.packing.pack import pack
 from model_def import checkpoint
 from tests.conftest import encode
-from tests.train.running import train
+from tests.train.trainings import train
 from train.cohorts.cohort import Cohort
 from train.fitting.predictions import predict
 

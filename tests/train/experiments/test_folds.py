@@ -13,7 +13,7 @@ from model_def.network import Network
 from model_def.preprocessing import Preprocessing
 from tests.command_line import sonode
 from tests.conftest import HEADS, TRUNK
-from tests.train.running import CONFIGS
+from tests.train.trainings import CONFIGS
 from train.cohorts.cohort import Cohort, load_cohort
 from train.cohorts.folds import folds_of
 from train.evidence.report import write_evaluation

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from model_def import checkpoint
-from tests.train.running import command, train
+from tests.train.trainings import command, train
 from train.cohorts.cohort import Cohort
 
 

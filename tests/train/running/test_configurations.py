@@ -8,7 +8,7 @@ import yaml
 from archives.packing.loader import load_archive
 from archives.packing.pack import pack
 from model_def import checkpoint
-from tests.train.running import CONFIGS, train
+from tests.train.trainings import CONFIGS, train
 from train.cohorts.cohort import Cohort, write_cohort
 from train.cohorts.split import part_of
 
