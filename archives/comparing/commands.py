@@ -116,7 +116,7 @@ def _compare(
     facts = compare.columns(table, carry)
 
     from train.comparing import agreement
-    from train.evidence.measures import Resampling
+    from train.measures.measure import Resampling
 
     work = out / ".work"  # what is left of it goes with it, whatever ends this
     work.mkdir()

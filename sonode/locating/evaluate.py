@@ -24,8 +24,8 @@ from train.comparing.auc_difference import compare_head, shown
 from train.data.datamodule import ALL, CohortData
 from train.data.leakage import check_unseen
 from train.evidence.jitter import rescored
-from train.evidence.measures import Json
 from train.fitting.predictions import Predictions, predict
+from train.measures.measure import Json
 
 NUMBERS, PROPOSALS = "locate.json", "proposals.parquet"
 Part = Literal["val", "test", "all"]

@@ -41,7 +41,7 @@ def evaluate(
     moved = []
     if roi_jitter:
         from train.evidence.jitter import jitter
-        from train.evidence.measures import Resampling
+        from train.measures.measure import Resampling
 
         moved = jitter(checkpoint, cohort, found, Resampling(resamples=bootstrap, seed=seed))
     metrics = write_evaluation(

@@ -25,8 +25,8 @@ from train.comparing.auc_difference import (
     scores_of,
 )
 from train.comparing.paired import paired_rates, right_of_both, share_difference
-from train.evidence.measures import Json, Resampling, as_json
-from train.evidence.units import distinct_units
+from train.measures.measure import Json, Resampling, as_json
+from train.measures.units import distinct_units
 from train.statistics.binary import Bools, Floats, divide, share
 from train.statistics.bootstrap import bootstrap
 

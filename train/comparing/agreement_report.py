@@ -12,7 +12,7 @@ from sonode.console import table
 from train import pages
 from train.comparing import agreement_plots
 from train.comparing.auc_difference import read_score, shown
-from train.evidence.measures import Json
+from train.measures.measure import Json
 
 MOST = 200
 """Rows that a list of the page shows; compare.json has them all."""

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from sonode.console import UserError, say
-from train.evidence.units import Aggregation, any_of, first_rows, score_of, unit_codes
+from train.measures.units import Aggregation, any_of, first_rows, score_of, unit_codes
 from train.statistics.binary import Bools, Floats, roc_auc, value, wilson
 from train.statistics.bootstrap import bootstrap_difference
 from train.statistics.delong import delong_test, ranked_alike

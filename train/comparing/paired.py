@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from train.evidence.measures import Json, Resampling, as_json
-from train.evidence.units import Aggregation, any_of, first_rows, score_of, unit_codes
+from train.measures.measure import Json, Resampling, as_json
+from train.measures.units import Aggregation, any_of, first_rows, score_of, unit_codes
 from train.statistics import binary
 from train.statistics.binary import Bools, Floats, share
 from train.statistics.bootstrap import bootstrap_difference

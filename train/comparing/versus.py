@@ -25,8 +25,8 @@ from train.comparing.auc_difference import (
     shown,
 )
 from train.comparing.paired import paired_rates
-from train.evidence.measures import Json, Resampling
-from train.evidence.units import Aggregation, distinct_units
+from train.measures.measure import Json, Resampling
+from train.measures.units import Aggregation, distinct_units
 
 KEYS = ["patient_id", "lesion_id", "image"]
 SHOWN = ("0.5", "served")

@@ -1,5 +1,4 @@
-"""Predictions -> measures, plots and the page that a reviewer reads.
+"""One checkpoint on one cohort: measures, plots and heat maps as the page that a reviewer reads.
 
-Start at `report` (one checkpoint on one cohort); `measures` says what a measure is. May
-import `fitting` and what is below it.
+Start at `report`. May import `train.measures` and what is below it.
 """

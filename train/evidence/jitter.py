@@ -19,9 +19,9 @@ from model_def.heads import HeadSpec, logit_slices, probabilities
 from model_def.preprocessing import Pixels, RoI, crop
 from train.cohorts.cohort import ROI_COLUMNS, read_image
 from train.data.crops import Crops
-from train.evidence.evaluate import sets_of, truth_of_rows
-from train.evidence.measures import Json, Resampling, as_json, why_undefined
 from train.fitting.predictions import Predictions, logits_of
+from train.measures.evaluate import sets_of, truth_of_rows
+from train.measures.measure import Json, Resampling, as_json, why_undefined
 from train.statistics.binary import Floats, roc_auc, share, value
 from train.statistics.bootstrap import bootstrap, bootstrap_difference
 

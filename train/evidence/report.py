@@ -22,11 +22,11 @@ from sonode.metrics_file import METRICS
 from train import pages
 from train.cohorts import describe
 from train.evidence import plots
-from train.evidence.evaluate import evaluate
-from train.evidence.measures import Json
 from train.evidence.plots import Profile
-from train.evidence.units import Aggregation, units_to_show
 from train.fitting.predictions import Predictions
+from train.measures.evaluate import evaluate
+from train.measures.measure import Json
+from train.measures.units import Aggregation, units_to_show
 
 FILES = (METRICS, "predictions.parquet", "report.html")
 _WORDS = ((None, "none"), (True, "yes"), (False, "no"))

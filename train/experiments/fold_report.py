@@ -12,11 +12,11 @@ import torch
 
 from model_def.heads import logit_slices, probabilities
 from sonode.console import table
-from train.evidence.evaluate import sets_of, truth_of_rows
-from train.evidence.fold_figures import UNITS
-from train.evidence.measures import Json
-from train.evidence.units import any_of, score_of, unit_codes
 from train.fitting.predictions import Predictions
+from train.measures.evaluate import sets_of, truth_of_rows
+from train.measures.fold_figures import UNITS
+from train.measures.measure import Json
+from train.measures.units import any_of, score_of, unit_codes
 from train.statistics.binary import roc_auc, value
 
 ASSUMES = (

@@ -25,7 +25,6 @@ from train.cohorts.folds import Texts, fold_names, folds_of
 from train.cohorts.labels import label_matrix
 from train.data.datamodule import ALL
 from train.data.leakage import seen_before
-from train.evidence.fold_figures import FOLD
 from train.evidence.report import show, write_evaluation
 from train.experiments.fold_report import (
     ASSUMES,
@@ -38,6 +37,7 @@ from train.fitting.members import check_alike, join
 from train.fitting.outliers import limit_of
 from train.fitting.pooled import Pooled, calibrated, read_held_out
 from train.fitting.predictions import Predictions, facts_of, with_answers
+from train.measures.fold_figures import FOLD
 from train.running import resume
 from train.running.cli import CHECKPOINT, RECORD
 from train.running.planned import FOLDS, Planned, check_classes, measured, planned, spoken

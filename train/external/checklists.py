@@ -16,9 +16,9 @@ from sonode.atomic_files import check_new
 from sonode.console import UserError
 from sonode.metrics_file import METRICS, read_metrics
 from train import pages
-from train.evidence.measures import Json
 from train.external.report import NUMBERS
 from train.external.validation import DEVELOPMENT
+from train.measures.measure import Json
 
 GUIDELINES = Path(__file__).with_suffix(".yaml")
 PAGE = "checklists.html"

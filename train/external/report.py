@@ -12,11 +12,11 @@ from sonode.console import UserError, say, table
 from train import pages
 from train.data.leakage import IMAGES
 from train.evidence import plots
-from train.evidence.measures import Json
 from train.evidence.report import SUBGROUP_RATES
-from train.evidence.units import UNITS, Aggregation, units_to_show
 from train.external.validation import DEVELOPMENT, external
 from train.fitting.predictions import predict
+from train.measures.measure import Json
+from train.measures.units import UNITS, Aggregation, units_to_show
 
 PAGE, NUMBERS = "external.html", "external.json"
 CALIBRATION = {

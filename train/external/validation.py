@@ -12,12 +12,12 @@ from scipy.special import expit
 
 from model_def.heads import HeadSpec
 from sonode.metrics_file import FORMAT
-from train.evidence.evaluate import evaluate, judged_on, sets_of, truth_of_rows
-from train.evidence.measures import Json, Resampling, as_json
-from train.evidence.measures_calibration import measure_calibration
-from train.evidence.subgroups import adjust
-from train.evidence.units import UNITS, Aggregation, any_of, first_rows, score_of, unit_codes
 from train.fitting.predictions import Predictions
+from train.measures.calibration import measure_calibration
+from train.measures.evaluate import evaluate, judged_on, sets_of, truth_of_rows
+from train.measures.measure import Json, Resampling, as_json
+from train.measures.subgroups import adjust
+from train.measures.units import UNITS, Aggregation, any_of, first_rows, score_of, unit_codes
 from train.statistics import binary, reliability
 from train.statistics.binary import Bools, Floats, Metric, value
 from train.statistics.bootstrap import bootstrap_unpaired

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from train.evidence.measures import Resampling
 from train.experiments.ablation import MEASURES as SEARCHED
 from train.experiments.ablation import VARIANTS
+from train.measures.measure import Resampling
 from train.paper.performance import counts, names, papers
 from train.paper.repeats import MEASURES, TITLES, adjust, differences, measured
 from train.paper.runs import Scores

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from train.evidence.measures import Json, Resampling, as_json
 from train.evidence.report import PAPER_INCONSISTENCY
 from train.experiments.ablation import REFERENCE, VARIANTS
+from train.measures.measure import Json, Resampling, as_json
 from train.paper.repeats import AT, adjust, over_repeats
 from train.paper.runs import Network
 from train.paper.sections import Cell, Rows, Section, Table

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from sonode.console import UserError, say
 from train.cohorts.cohort import Cohort, load_cohort
-from train.evidence.measures import Resampling
 from train.experiments import ablation
 from train.experiments.ablation import REFERENCE
 from train.experiments.margin import search_margin
+from train.measures.measure import Resampling
 from train.paper import ablations, performance
 from train.paper.cam_profile import cam_section
 from train.paper.coherence import coherence_section

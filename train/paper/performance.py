@@ -7,8 +7,8 @@ from pathlib import Path
 
 from train import pages
 from train.evidence import plots
-from train.evidence.measures import Json, Resampling
 from train.evidence.report import PAPER_RADIOMICS, paper_figures
+from train.measures.measure import Json, Resampling
 from train.paper.repeats import MEASURES, TITLES, TaskRows, differences, measured, roc_curve
 from train.paper.runs import Scores
 from train.paper.sections import Cell, Figure, Rows, Section, Table

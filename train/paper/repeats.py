@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from train.evidence.measures import Json, Resampling, as_json, why_undefined
+from train.measures.measure import Json, Resampling, as_json, why_undefined
 from train.statistics import bands, binary
 from train.statistics.binary import Bools, Floats, Metric, value
 from train.statistics.bootstrap import bootstrap, bootstrap_difference
@@ -69,7 +69,7 @@ def measured(
 ) -> dict[str, Json]:
     """Each measure's mean over the repeats with its interval by patient, and `sd` over repeats.
 
-    As `train.evidence.measures` has it; `sd` is None with one repeat, or where one is undefined.
+    As `train.measures.measure` has it; `sd` is None with one repeat, or where one is undefined.
     """
     means = {name: over_repeats(metric) for name, metric in metrics.items()}
     drawn = bootstrap(means, on.truth_N, score_NR, on.patient_N, **vars(how))

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from train import pages
-from train.evidence.measures import Json
+from train.measures.measure import Json
 
 Cell = str | Json
-"""Text, or a measure as `train.evidence.measures` has it, with `sd` or `p_value` if it has one."""
+"""Text, or a measure as `train.measures.measure` has it, with `sd` or `p_value` if it has one."""
 
 
 @dataclass(frozen=True, kw_only=True)

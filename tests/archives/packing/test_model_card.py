@@ -15,7 +15,7 @@ from model_def.outliers import OutlierLimit
 from sonode.console import UserError
 from tests.command_line import sonode
 from tests.train.synthetic_predictions import synthetic
-from train.evidence.evaluate import evaluate
+from train.measures.evaluate import evaluate
 
 BLANK = "**TO BE WRITTEN BY THE AUTHOR**"
 

@@ -7,7 +7,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from train.comparing import agreement
 from train.comparing.paired import mcnemar
-from train.evidence.measures import Resampling
+from train.measures.measure import Resampling
 from train.statistics.binary import value
 
 HOW = Resampling(resamples=200, seed=0)

@@ -3,7 +3,7 @@ import pytest
 from tests.conftest import encode
 from tests.train.comparing.test_agreement import HEADS, HOW, PRIMARY, A, B
 from train.comparing import agreement, agreement_report
-from train.evidence.measures import Json
+from train.measures.measure import Json
 
 
 @pytest.fixture

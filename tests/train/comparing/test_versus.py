@@ -12,7 +12,7 @@ from sonode.metrics_file import FORMAT
 from train.cohorts.checks import ROI_COLUMNS
 from train.comparing.auc_difference import Versus
 from train.comparing.versus import show, versus, write
-from train.evidence.units import distinct_units
+from train.measures.units import distinct_units
 
 POINTS = {"threshold": 0.4, "operating_points": {"0.5": 0.5}}
 

@@ -9,11 +9,11 @@ from model_def import checkpoint
 from model_def.preprocessing import RoI
 from tests.train.synthetic_predictions import HEADS, synthetic
 from train.cohorts.cohort import Cohort
-from train.evidence.evaluate import evaluate
 from train.evidence.jitter import CHANGES, changed_box, jitter, of_head
-from train.evidence.measures import Resampling
 from train.evidence.report import render
 from train.fitting.predictions import predict
+from train.measures.evaluate import evaluate
+from train.measures.measure import Resampling
 
 HOW = Resampling(resamples=30, seed=0)
 BOX = RoI(40, 20, 80, 40)

@@ -15,9 +15,9 @@ from sonode import command_line
 from sonode.console import UserError
 from tests.train.synthetic_predictions import HEADS, SECRET, synthetic
 from train.evidence import report
-from train.evidence.evaluate import evaluate
 from train.evidence.plots import Profile
 from train.evidence.report import FILES, GalleryItem, render, write_evaluation
+from train.measures.evaluate import evaluate
 
 VOID = {"meta", "img", "link", "br"}
 

@@ -9,8 +9,8 @@ from sonode.console import UserError
 from sonode.metrics_file import FORMAT
 from tests.train.evidence.test_report import Page
 from tests.train.synthetic_predictions import synthetic
-from train.evidence.evaluate import evaluate
 from train.external.checklists import facts, guidelines, items_of, run
+from train.measures.evaluate import evaluate
 
 MODEL = {"architecture": "resnet18", "preprocessing": {"size": 96, "context": 0.2}}
 PART = {"patients": 9, "images": 20}

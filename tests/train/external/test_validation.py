@@ -9,10 +9,10 @@ import pytest
 from sonode.console import UserError
 from tests.train.evidence.test_report import Page
 from tests.train.synthetic_predictions import HEADS, SECRET, synthetic
-from train.evidence.measures import Json
 from train.external.report import named, render
 from train.external.validation import external
 from train.fitting.predictions import Predictions
+from train.measures.measure import Json
 
 
 def cohort(patients: int, seed: int, **columns: object) -> Predictions:

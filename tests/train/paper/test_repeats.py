@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from train.evidence.measures import Resampling
+from train.measures.measure import Resampling
 from train.paper.repeats import TaskRows, differences, measured, roc_curve
 
 NONE = Resampling(resamples=0, seed=0)

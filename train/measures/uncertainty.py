@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from model_def.heads import HeadSpec
-from train.evidence.measures import Json, Resampling, as_json, why_undefined
 from train.fitting.predictions import Predictions
+from train.measures.measure import Json, Resampling, as_json, why_undefined
 from train.statistics.binary import Bools, Floats, roc_auc, share
 from train.statistics.bootstrap import bootstrap
 

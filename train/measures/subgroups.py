@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from model_def.heads import HeadSpec
-from train.evidence.measures import Json, Resampling
-from train.evidence.measures_binary import measure_subgroup
-from train.evidence.units import Aggregation, any_of, first_rows, score_of, unit_codes
+from train.measures.binary_head import measure_subgroup
+from train.measures.measure import Json, Resampling
+from train.measures.units import Aggregation, any_of, first_rows, score_of, unit_codes
 from train.statistics.binary import Bools, Floats
 from train.statistics.interaction import aucs_differ, holm, shares_differ
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from train.evidence.measures import (
+from train.measures.measure import (
     CURVE_DIGITS,
     Json,
     Resampling,

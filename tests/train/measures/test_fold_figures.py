@@ -3,9 +3,9 @@ import pytest
 
 from model_def.heads import HeadSpec
 from tests.train.synthetic_predictions import ROI
-from train.evidence.evaluate import evaluate
 from train.evidence.report import render
 from train.fitting.predictions import Predictions
+from train.measures.evaluate import evaluate
 
 HEAD = HeadSpec(name="malignancy", target="malignant", labels=("benign", "malignant"))
 

@@ -13,14 +13,15 @@ from model_def.heads import HeadSpec, Hierarchy
 from sonode.console import UserError
 from sonode.metrics_file import FORMAT
 from train.cohorts.labels import absent_given, measured_on
-from train.evidence.coherence import measure_inconsistency, price
-from train.evidence.fold_figures import FOLD, measure_folds
-from train.evidence.measures import Json, Resampling
-from train.evidence.measures_binary import measure_binary
-from train.evidence.measures_categorical import measure_categorical
-from train.evidence.subgroups import adjust, subgroups
-from train.evidence.uncertainty import measure_uncertainty
-from train.evidence.units import (
+from train.fitting.predictions import Predictions
+from train.measures.binary_head import measure_binary
+from train.measures.categorical_head import measure_categorical
+from train.measures.coherence import measure_inconsistency, price
+from train.measures.fold_figures import FOLD, measure_folds
+from train.measures.measure import Json, Resampling
+from train.measures.subgroups import adjust, subgroups
+from train.measures.uncertainty import measure_uncertainty
+from train.measures.units import (
     UNITS,
     Aggregation,
     any_of,
@@ -29,7 +30,6 @@ from train.evidence.units import (
     score_of,
     unit_codes,
 )
-from train.fitting.predictions import Predictions
 from train.statistics.binary import Bools, Floats
 from train.statistics.interaction import PERMUTATIONS
 

@@ -10,8 +10,8 @@ from sklearn.metrics import roc_auc_score
 from model_def.heads import Hierarchy
 from sonode.console import UserError
 from tests.train.synthetic_predictions import HEADS, LABELS, ROI, SECRET, synthetic
-from train.evidence.evaluate import evaluate
 from train.fitting.predictions import Predictions
+from train.measures.evaluate import evaluate
 from train.statistics import binary, reliability
 
 MALIGNANCY, ALNM, NODES_2, SUBTYPE = HEADS

@@ -7,8 +7,8 @@ import pandas as pd
 
 from model_def.heads import HeadSpec
 from train.cohorts.folds import fold_names
-from train.evidence.measures import Json, Resampling, as_json, why_undefined
-from train.evidence.units import Aggregation, any_of, first_rows, score_of, unit_codes
+from train.measures.measure import Json, Resampling, as_json, why_undefined
+from train.measures.units import Aggregation, any_of, first_rows, score_of, unit_codes
 from train.statistics.binary import roc_auc
 from train.statistics.bootstrap import bootstrap
 from train.statistics.folds import mean_of_folds

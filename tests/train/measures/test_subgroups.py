@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from tests.train.synthetic_predictions import HEADS
-from train.evidence.measures import Resampling
-from train.evidence.subgroups import adjust, subgroups, variables
+from train.measures.measure import Resampling
+from train.measures.subgroups import adjust, subgroups, variables
 
 HOW = Resampling(resamples=20, seed=0)
 

@@ -9,11 +9,11 @@ import pytest
 from model_def.heads import HeadSpec
 from model_def.label_sets import LabelSets
 from tests.train.synthetic_predictions import ROI
-from train.evidence.evaluate import evaluate
-from train.evidence.measures import Resampling
 from train.evidence.report import render
-from train.evidence.uncertainty import measure_uncertainty
 from train.fitting.predictions import Predictions
+from train.measures.evaluate import evaluate
+from train.measures.measure import Resampling
+from train.measures.uncertainty import measure_uncertainty
 
 B, M, BOTH = ["benign"], ["malignant"], ["benign", "malignant"]
 NO, YES = ["no ALNM"], ["ALNM"]

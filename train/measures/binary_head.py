@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from train.evidence.measures import (
+from train.measures.calibration import measure_calibration
+from train.measures.measure import (
     CURVE_DIGITS,
     Json,
     Resampling,
@@ -19,7 +20,6 @@ from train.evidence.measures import (
     band_of,
     why_undefined,
 )
-from train.evidence.measures_calibration import measure_calibration
 from train.statistics import bands, binary
 from train.statistics.binary import Bools, Floats, Metric
 from train.statistics.bootstrap import bootstrap

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import confusion_matrix
 
-from train.evidence.measures import Json, Resampling, as_json
+from train.measures.measure import Json, Resampling, as_json
 from train.statistics import binary
 from train.statistics.binary import Floats, Metric
 from train.statistics.bootstrap import bootstrap
