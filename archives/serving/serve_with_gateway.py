@@ -1,4 +1,4 @@
-"""TorchServe and the gateway of one machine, started together by `sonode serve --gateway-port`."""
+"""A server and the gateway of one machine, started together by `sonode serve --gateway-port`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from archives.nodes.stores import copy_whole, is_other
 from archives.packing.loader import file_sha256, read_members
 from archives.state.files import make_folder, write_private
 from archives.state.journal import Journal, Release, fold
-from archives.torchserve.node import TorchServeNode
+from archives.torchserve.server_node import ServerNode
 from sonode.console import UserError
 
 
@@ -41,7 +41,7 @@ def check_bytes(state: Path, store: Path) -> None:
         )
 
 
-def settings_of(node: TorchServeNode) -> NodeSettings:
+def settings_of(node: ServerNode) -> NodeSettings:
     """Return what `nodes.yaml` would say of a running node of this machine."""
     return NodeSettings(
         name="local",
@@ -54,7 +54,7 @@ def settings_of(node: TorchServeNode) -> NodeSettings:
 
 @contextmanager
 def gateway_before(
-    node: TorchServeNode, settings: GatewaySettings, state: Path
+    node: ServerNode, settings: GatewaySettings, state: Path
 ) -> Iterator[Supervisor]:
     """Run a gateway before a running node until the block ends.
 

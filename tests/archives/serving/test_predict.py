@@ -1,4 +1,4 @@
-"""`sonode predict` as a person meets it: against a live TorchServe, against an archive, refused."""
+"""`sonode predict` as a person meets it: against a live server, against an archive, refused."""
 
 import json
 import subprocess
@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from archives.torchserve.node import TorchServeNode
+from archives.torchserve.server_node import ServerNode
 from tests.command_line import sonode
+from tests.servers import SERVERS
 
 ROI = "10,8,90,70"
 LONG_NAME = f"http://{'a' * 64}.example"  # a label has 63 characters at most
@@ -62,16 +63,18 @@ def test_an_archive_alone_is_enough(by_archive: dict[str, Any], image: Path) -> 
     assert np.shape(by_archive["heatmaps"]["alnm"]["grid"]) == (2, 2)
 
 
-@pytest.fixture(scope="module")
-def node(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServeNode]:
+@pytest.fixture(scope="module", params=SERVERS)
+def node(
+    request: pytest.FixtureRequest, archive_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerNode]:
     run_dir = tmp_path_factory.mktemp("node")
-    with TorchServeNode(archive_path.parent, {"tiny": archive_path.name}, run_dir) as started:
+    with request.param(archive_path.parent, {"tiny": archive_path.name}, run_dir) as started:
         yield started
 
 
 @pytest.mark.live
 def test_a_server_gives_the_same_and_a_table(
-    node: TorchServeNode, image: Path, by_archive: dict[str, Any], tmp_path: Path
+    node: ServerNode, image: Path, by_archive: dict[str, Any], tmp_path: Path
 ) -> None:
     common = (image, "--roi", ROI, "--url", node.inference_url, "--model", "tiny")
     done = predict(
@@ -105,7 +108,7 @@ def test_a_server_gives_the_same_and_a_table(
 
 @pytest.mark.live
 def test_what_a_server_refuses_is_reported_in_one_line(
-    node: TorchServeNode, image: Path, tmp_path: Path
+    node: ServerNode, image: Path, tmp_path: Path
 ) -> None:
     here = ("--url", node.inference_url)
     known = (*here, "--model", "tiny", "--key-file", node.key_file)

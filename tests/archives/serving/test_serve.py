@@ -23,10 +23,13 @@ import pytest
 from archives.serving.serve import archives_in, serve
 from archives.torchserve import java
 from archives.torchserve.java import claim_ports, find_java, worker_failure
-from archives.torchserve.node import TorchServeNode, _end_earlier
+from archives.torchserve.key_file import Kind
+from archives.torchserve.node import TorchServeNode
+from archives.torchserve.server_node import ServerNode, _end_earlier
 from handlers.integrity import write_canonical_zip
 from sonode.console import UserError
 from tests.processes import assert_no_process_about, processes_about
+from tests.servers import OPTION, SERVERS
 
 ECHO = """
 class Echo:
@@ -38,6 +41,7 @@ class Echo:
 """
 BROKEN = ECHO.replace("pass", "raise RuntimeError('the weights are torn')")
 ROOT = Path(__file__).resolve().parents[3]
+WORKERS = ("model_service_worker", "archives.asgi.worker")
 
 
 def write_archive(path: Path, name: str, code: str, version: str = "1.0") -> None:
@@ -59,12 +63,19 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", params=SERVERS)
+def kind(request: pytest.FixtureRequest) -> type[ServerNode]:
+    return request.param  # type: ignore[no-any-return]
+
+
 @pytest.fixture(scope="module")
-def node(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServeNode]:
+def node(
+    kind: type[ServerNode], store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerNode]:
     run_dir = tmp_path_factory.mktemp("node")
     shadow = tmp_path_factory.mktemp("shadow")
     (shadow / "service.py").write_text("raise SystemExit('not the archive, but PYTHONPATH')")
-    started = TorchServeNode(store, {"echo": "echo.mar"}, run_dir)
+    started = kind(store, {"echo": "echo.mar"}, run_dir)
     with pytest.MonkeyPatch.context() as patch:
         # Each would harm a node that took it over from its environment.
         patch.setenv("TS_CONFIG_FILE", "/nowhere/config.properties")
@@ -79,6 +90,11 @@ def node(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Torc
 
 def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
+
+
+def only_torchserve_has(node: ServerNode, what: str) -> None:
+    if what.strip("/") in ("workflows", "gRPC") and not isinstance(node, TorchServeNode):
+        pytest.skip(f"this server has no {what}")
 
 
 def assert_nothing_left(run_dir: Path) -> None:
@@ -283,7 +299,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 @pytest.mark.live
-def test_with_its_token_a_request_is_answered(node: TorchServeNode) -> None:
+def test_with_its_token_a_request_is_answered(node: ServerNode) -> None:
     answer = httpx.post(
         f"{node.inference_url}/predictions/echo", content=b"abc", headers=bearer(node.token())
     )
@@ -291,9 +307,9 @@ def test_with_its_token_a_request_is_answered(node: TorchServeNode) -> None:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("kind", [None, "management", "api"])
-def test_without_its_token_nothing_is_predicted(node: TorchServeNode, kind: str | None) -> None:
-    headers = bearer(node.token(kind)) if kind else {}  # type: ignore[arg-type]
+@pytest.mark.parametrize("key", [None, "management", "api"])
+def test_without_its_token_nothing_is_predicted(node: ServerNode, key: Kind | None) -> None:
+    headers = bearer(node.token(key)) if key else {}
     answer = httpx.post(f"{node.inference_url}/predictions/echo", content=b"abc", headers=headers)
     assert answer.status_code == 400
     assert answer.json()["type"] == "InvalidKeyException"
@@ -301,7 +317,8 @@ def test_without_its_token_nothing_is_predicted(node: TorchServeNode, kind: str 
 
 @pytest.mark.live
 @pytest.mark.parametrize("path", ["/models", "/models/echo", "/workflows"])
-def test_management_asks_for_the_management_token(node: TorchServeNode, path: str) -> None:
+def test_management_asks_for_the_management_token(node: ServerNode, path: str) -> None:
+    only_torchserve_has(node, path)
     for headers in ({}, bearer(node.token("inference"))):
         answer = httpx.get(node.management_url + path, headers=headers)
         assert (answer.status_code, answer.json()["type"]) == (400, "InvalidKeyException")
@@ -312,7 +329,8 @@ def test_management_asks_for_the_management_token(node: TorchServeNode, path: st
 @pytest.mark.live
 @pytest.mark.parametrize("api", ["models", "workflows"])
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/a.mar", "https://x.invalid/a.mar", "file://"])
-def test_nothing_is_fetched_by_url(node: TorchServeNode, api: str, url: str) -> None:
+def test_nothing_is_fetched_by_url(node: ServerNode, api: str, url: str) -> None:
+    only_torchserve_has(node, api)
     if url == "file://":
         url = (node.store / "echo.mar").as_uri()
     answer = httpx.post(
@@ -325,7 +343,7 @@ def test_nothing_is_fetched_by_url(node: TorchServeNode, api: str, url: str) -> 
 
 
 @pytest.mark.live
-def test_a_version_is_registered_by_file_name_and_unregistered(node: TorchServeNode) -> None:
+def test_a_version_is_registered_by_file_name_and_unregistered(node: ServerNode) -> None:
     write_archive(node.store / "next.mar", "next", ECHO)
     headers = bearer(node.token("management"))
     try:
@@ -344,7 +362,7 @@ def test_a_version_is_registered_by_file_name_and_unregistered(node: TorchServeN
 
 @pytest.mark.live
 def test_while_a_version_loads_the_others_are_asked_as_ever(
-    node: TorchServeNode, tmp_path: Path
+    node: ServerNode, tmp_path: Path
 ) -> None:
     go_on = tmp_path / "go_on"
     begun = tmp_path / "begun"
@@ -379,19 +397,19 @@ def test_while_a_version_loads_the_others_are_asked_as_ever(
 
 
 @pytest.mark.live
-def test_it_listens_on_loopback_only(node: TorchServeNode) -> None:
+def test_it_listens_on_loopback_only(node: ServerNode) -> None:
     listening = set()
     for process in processes_about(node.run_dir):
         with suppress(psutil.NoSuchProcess):  # one that has just ended listens to nothing
             for connection in process.net_connections("inet"):
                 if connection.status == psutil.CONN_LISTEN:
                     listening.add(connection.laddr)
-    assert len(listening) == 5  # three of HTTP, two of gRPC
+    assert len(listening) == len(node.apis)  # three of HTTP; TorchServe has two of gRPC
     assert {address.ip for address in listening} <= {"127.0.0.1", "::ffff:127.0.0.1"}
 
 
 @pytest.mark.live
-def test_nothing_answers_on_another_address_of_this_machine(node: TorchServeNode) -> None:
+def test_nothing_answers_on_another_address_of_this_machine(node: ServerNode) -> None:
     found = [
         address.address
         for addresses in psutil.net_if_addrs().values()
@@ -419,7 +437,7 @@ def test_nothing_answers_on_another_address_of_this_machine(node: TorchServeNode
         ("PUT", "/predictions/echo"),
     ],
 )
-def test_no_token_no_answer(node: TorchServeNode, method: str, path: str) -> None:
+def test_no_token_no_answer(node: ServerNode, method: str, path: str) -> None:
     for headers in ({}, {"Authorization": "Bearer"}, bearer("x" * 8), bearer("null")):
         answer = httpx.request(method, node.inference_url + path, content=b"x", headers=headers)
         assert 400 <= answer.status_code < 500
@@ -427,7 +445,8 @@ def test_no_token_no_answer(node: TorchServeNode, method: str, path: str) -> Non
 
 
 @pytest.mark.live
-def test_no_token_no_prediction_by_grpc(node: TorchServeNode) -> None:
+def test_no_token_no_prediction_by_grpc(node: ServerNode) -> None:
+    only_torchserve_has(node, "gRPC")
     grpc = pytest.importorskip("grpc")
     # PredictionsRequest, field 1: model_name = "echo".
     request = b"\x0a\x04echo"
@@ -446,7 +465,8 @@ def test_no_token_no_prediction_by_grpc(node: TorchServeNode) -> None:
 
 
 @pytest.mark.live
-def test_a_workflow_is_not_registered(node: TorchServeNode) -> None:
+def test_a_workflow_is_not_registered(node: ServerNode) -> None:
+    only_torchserve_has(node, "workflows")
     # A real workflow archive, in the store: it names a model and would run code of its own.
     with zipfile.ZipFile(node.store / "flow.war", "w") as archive:
         workflow = {"workflowName": "flow", "workflowVersion": "1.0"}
@@ -470,7 +490,7 @@ def test_a_workflow_is_not_registered(node: TorchServeNode) -> None:
 
 
 @pytest.mark.live
-def test_only_the_owner_reads_the_keys(node: TorchServeNode) -> None:
+def test_only_the_owner_reads_the_keys(node: ServerNode) -> None:
     assert stat.S_IMODE(node.key_file.stat().st_mode) == 0o600
     node.token("management")
     others = stat.S_IRWXG | stat.S_IRWXO
@@ -478,12 +498,12 @@ def test_only_the_owner_reads_the_keys(node: TorchServeNode) -> None:
 
 
 @pytest.mark.live
-def test_metrics_come_as_prometheus(node: TorchServeNode) -> None:
+def test_metrics_come_as_prometheus(node: ServerNode) -> None:
     assert "# TYPE ts_inference_requests_total counter" in httpx.get(node.metrics_url).text
 
 
 @pytest.mark.live
-def test_requests_up_to_the_limit_of_the_config(node: TorchServeNode) -> None:
+def test_requests_up_to_the_limit_of_the_config(node: ServerNode) -> None:
     size = 24_000_000  # beyond TorchServe's own default
     answer = httpx.post(
         f"{node.inference_url}/predictions/echo",
@@ -495,21 +515,21 @@ def test_requests_up_to_the_limit_of_the_config(node: TorchServeNode) -> None:
 
 
 @pytest.mark.live
-def test_as_many_workers_as_planned_with_this_interpreter(node: TorchServeNode) -> None:
+def test_as_many_workers_as_planned_with_this_interpreter(node: ServerNode) -> None:
     workers = [
         process.cmdline()
         for process in processes_about(node.run_dir)
-        if any("model_service_worker" in part for part in process.cmdline())
+        if any(name in part for name in WORKERS for part in process.cmdline())
     ]
     assert [line[0] for line in workers] == [sys.executable] * node.plan.workers
 
 
 @pytest.mark.live
 def test_two_nodes_live_side_by_side_and_renew_their_tokens(
-    node: TorchServeNode, store: Path, tmp_path: Path
+    node: ServerNode, kind: type[ServerNode], store: Path, tmp_path: Path
 ) -> None:
     settings = {"token_expiration_min": "1"}  # shorter than the 5 minutes that ask for renewal
-    with TorchServeNode(store, {"echo": "echo.mar"}, tmp_path, settings=settings) as second:
+    with kind(store, {"echo": "echo.mar"}, tmp_path, settings=settings) as second:
         old = json.loads(second.key_file.read_text())["inference"]["key"]
         new = second.token()
         assert new != old
@@ -517,20 +537,20 @@ def test_two_nodes_live_side_by_side_and_renew_their_tokens(
         assert httpx.post(url, content=b"abc", headers=bearer(old)).status_code == 400
         assert httpx.post(url, content=b"abc", headers=bearer(new)).status_code == 200
         assert stat.S_IMODE(second.key_file.stat().st_mode) == 0o600
-        assert len(processes_about(tmp_path)) >= 3  # launcher, Java, worker
+        assert len(processes_about(tmp_path)) >= 2  # the server and a worker
     assert_nothing_left(tmp_path)
-    assert (tmp_path / "logs" / "ts_log.log").is_file()
+    assert (tmp_path / "logs" / kind.log).is_file()
     kept = node.token()
     assert node.token() == kept  # an hour to live: not renewed
     assert httpx.get(f"{node.inference_url}/ping", headers=bearer(kept)).status_code == 200
 
 
 @pytest.mark.live
-def test_a_handler_that_cannot_initialize(store: Path, tmp_path: Path) -> None:
+def test_a_handler_that_cannot_initialize(kind: type[ServerNode], tmp_path: Path) -> None:
     write_archive(tmp_path / "torn.mar", "torn", BROKEN)
     began = time.monotonic()
     with pytest.raises(UserError, match=r"W-900\d-torn_1\.0 .*RuntimeError: the weights are torn"):
-        TorchServeNode(tmp_path, {"torn": "torn.mar"}, tmp_path / "run").__enter__()
+        kind(tmp_path, {"torn": "torn.mar"}, tmp_path / "run").__enter__()
     assert time.monotonic() - began < 90
     assert_nothing_left(tmp_path / "run")
 
@@ -544,29 +564,29 @@ def test_a_torchserve_that_dies_at_once_is_quoted(store: Path, tmp_path: Path) -
 
 
 @pytest.mark.live
-def test_a_start_that_takes_too_long(store: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not ready after 0\.5 s"):
-        TorchServeNode(store, {"echo": "echo.mar"}, tmp_path, start_timeout_s=0.5).__enter__()
+def test_a_start_that_takes_too_long(kind: type[ServerNode], store: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not ready after 0\.2 s"):
+        kind(store, {"echo": "echo.mar"}, tmp_path, start_timeout_s=0.2).__enter__()
     assert_nothing_left(tmp_path)
 
 
 @pytest.mark.live
 def test_what_a_killed_command_has_left_is_ended_by_the_next_one(
-    store: Path, tmp_path: Path
+    kind: type[ServerNode], store: Path, tmp_path: Path
 ) -> None:
     ports = claim_ports({"inference": None, "management": None, "metrics": None})
     run_dir = tmp_path / "run"
     command = [sys.executable, "-m", "sonode", "serve", "--store", str(store)]
-    command += ["--run-dir", str(run_dir)]
+    command += ["--run-dir", str(run_dir), "--server", OPTION[kind]]
     command += [f"--{api}-port={port}" for api, port in ports.items()]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         next(process.stdout)  # it serves
         given = {f"{api}_port": port for api, port in ports.items()}
         with pytest.raises(UserError, match="a node runs in it"):
-            TorchServeNode(store, {"echo": "echo.mar"}, run_dir, **given).__enter__()
+            kind(store, {"echo": "echo.mar"}, run_dir, **given).__enter__()
         process.kill()
-    with TorchServeNode(store, {"echo": "echo.mar"}, run_dir, **given) as node:
+    with kind(store, {"echo": "echo.mar"}, run_dir, **given) as node:
         answer = httpx.post(
             f"{node.inference_url}/predictions/echo", content=b"123", headers=bearer(node.token())
         )
@@ -590,9 +610,12 @@ def test_whoever_looks_at_the_configuration_is_not_ended_by_the_next_one(tmp_pat
 
 
 @pytest.mark.live
-def test_in_the_foreground_until_sigterm(store: Path, tmp_path: Path) -> None:
+def test_in_the_foreground_until_sigterm(
+    kind: type[ServerNode], store: Path, tmp_path: Path
+) -> None:
     ports = claim_ports({"inference": None, "management": None, "metrics": None})
     options = ["--store", str(store), "--run-dir", str(tmp_path / "run")]
+    options += ["--server", OPTION[kind]]
     options += [f"--{api}-port={port}" for api, port in ports.items()]
     image = tmp_path / "image.png"
     image.write_bytes(b"12345")

@@ -1,0 +1,176 @@
+"""What is answered on the inference port: /predictions, /explanations, /ping."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+from urllib.parse import quote
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from archives.asgi import bodies
+from archives.asgi.metrics import Metrics
+from archives.asgi.models import Models
+from archives.asgi.tokens import Tokens
+from archives.asgi.versions import Refused
+from archives.asgi.worker_process import Asked
+from archives.torchserve.key_file import Kind
+
+# As TorchServe's: an answer about a patient is kept by no cache.
+NO_CACHE = {
+    "pragma": "no-cache",
+    "cache-control": "no-cache; no-store, must-revalidate, private",
+    "expires": "Thu, 01 Jan 1970 00:00:00 UTC",
+}
+METHODS = ("GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD")
+SENT = ["POST", "PUT"]  # curl -T puts
+PATHS = ("predictions", "explanations", "ping", "models", "token", "metrics", "v2")
+
+access_log = logging.getLogger("sonode.access")
+logger = logging.getLogger("sonode.server")
+
+
+def refusal(error: Refused) -> Response:
+    """In TorchServe's form."""
+    body = {"code": error.status, "type": error.kind, "message": error.message}
+    return JSONResponse(body, error.status, NO_CACHE)
+
+
+async def on_refused(_: Request, error: Exception) -> Response:
+    """For Starlette."""
+    assert isinstance(error, Refused)
+    return refusal(error)
+
+
+async def on_http(_: Request, error: Exception) -> Response:
+    """Unknown paths and methods."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        kind, message = "MethodNotAllowedException", "Requested method is not allowed"
+    else:
+        kind, message = "ResourceNotFoundException", "Requested resource is not found"
+    return refusal(Refused(error.status_code, kind, message))
+
+
+HANDLERS = {Refused: on_refused, HTTPException: on_http}
+
+
+class Guarded:
+    """An API behind its token: counts and logs each call, and lets no fault out.
+
+    `kind_of` says which key a path asks for; None: none.
+    """
+
+    def __init__(
+        self, app: ASGIApp, tokens: Tokens, kind_of: Callable[[str], Kind | None], metrics: Metrics
+    ) -> None:
+        self._app, self._tokens, self._kind_of, self._metrics = app, tokens, kind_of, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One call."""
+        began, status = time.monotonic(), 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        headers = dict(scope["headers"])
+        kind = self._kind_of(scope["path"])
+        try:
+            given = headers.get(b"authorization", b"").decode("latin-1")
+            if kind is None or self._tokens.allows(kind, given):
+                await self._app(scope, receive, sending)
+            else:
+                text = "Token Authorization failed. Token either incorrect, expired, or not given"
+                refused = refusal(Refused(400, "InvalidKeyException", text))
+                await refused(scope, receive, sending)
+        except bodies.ClientLeft:
+            status = 499
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]  # its text may be the client's
+            logger.error("%s in %s, line %s", type(error).__name__, where.name, where.lineno)
+            if not status:
+                text = "internal error: see logs/server_log.log"
+                fault = refusal(Refused(500, "InternalServerException", text))
+                await fault(scope, receive, sending)
+        if 200 <= status < 600:
+            self._metrics.add(f"Requests{status // 100}XX", 1, "Host")
+        method = scope["method"] if scope["method"] in METHODS else "?"
+        first = scope["path"].split("/")[1]
+        path = first if first in PATHS else ""
+        spent_ms = 1000 * (time.monotonic() - began)
+        access_log.info("call: %s /%s %d %d", method, path, status, spent_ms)
+
+
+class Inference:
+    """The inference API."""
+
+    def __init__(self, models: Models, max_request_size: int) -> None:
+        self._models, self._max_request_size = models, max_request_size
+
+    async def predict(self, request: Request) -> Response:
+        """Answer an image."""
+        return await self._score(request, {})
+
+    async def explain(self, request: Request) -> Response:
+        """Answer an image with heat maps; TorchServe's mark says so to the handler."""
+        return await self._score(request, {"explain": "True"})
+
+    async def ping(self, _: Request) -> Response:
+        """Whether each model has a worker."""
+        healthy = self._models.healthy
+        body = {"status": "Healthy" if healthy else "Unhealthy"}
+        return JSONResponse(body, 200 if healthy else 500, NO_CACHE)
+
+    async def _score(self, request: Request, marks: dict[str, str]) -> Response:
+        version = request.path_params.get("version")
+        found = self._models.find(request.path_params["model"], version)
+        try:
+            body = await bodies.read(request.receive, self._max_request_size)
+        except bodies.TooLarge:
+            return Response(status_code=413)
+        except TimeoutError:
+            raise Refused(408, "RequestTimeoutException", "the body did not arrive") from None
+        id_ = str(uuid.uuid4())
+        try:
+            get = request.headers.get
+            fields = bodies.fields(body, get("content-type", ""), get("content-encoding", ""))
+        except bodies.Malformed as error:
+            return malformed(str(error), id_)
+        headers = {name: it for name, it in request.headers.items() if name != "authorization"}
+        answer = await found.score(Asked(id_, fields, headers | marks), version or "default")
+        return Response(
+            answer.body, answer.status, answer.headers | NO_CACHE | {"x-request-id": id_}
+        )
+
+
+def malformed(message: str, id_: str) -> Response:
+    """The handler's own 400, for what no handler gets to see (see `handlers.responses`)."""
+    body = {"code": "malformed_request", "message": message, "field": "body", "stage": "preprocess"}
+    text = json.dumps(body)
+    headers = {"X-Sonode-Code": "malformed_request", "X-Sonode-Error": quote(text)}
+    return JSONResponse(body, 400, headers | NO_CACHE | {"x-request-id": id_})
+
+
+def inference(models: Models, max_request_size: int) -> Starlette:
+    """The app of the inference port, without its token."""
+    api = Inference(models, max_request_size)
+    routes = [
+        Route("/ping", api.ping, methods=["GET"]),
+        Route("/predictions/{model}", api.predict, methods=SENT),
+        Route("/predictions/{model}/{version}", api.predict, methods=SENT),
+        Route("/explanations/{model}", api.explain, methods=SENT),
+        Route("/explanations/{model}/{version}", api.explain, methods=SENT),
+    ]
+    return Starlette(routes=routes, exception_handlers=HANDLERS)

@@ -1,0 +1,74 @@
+"""A node that runs the second server."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from pydantic import ValidationError
+
+from archives.asgi.settings import DRAIN_S, Limits, ServerSettings
+from archives.torchserve.node import CONFIG
+from archives.torchserve.server_node import ServerNode
+from archives.torchserve.worker_cores import count_gpus
+from sonode.console import UserError
+
+NEEDED = ("starlette", "uvicorn", "multipart")
+
+
+class AsgiNode(ServerNode):
+    """The second server, started as TorchServe is: the same folders, ports, tokens and models."""
+
+    server = "the server"
+    log = "server_log.log"
+    poll_s = 0.05
+    stop_timeout_s = DRAIN_S + 10.0
+
+    def _prepare(self) -> None:
+        if missing := [name for name in NEEDED if find_spec(name) is None]:
+            raise UserError(
+                f"--server asgi: {', '.join(missing)} not installed; "
+                "run `pip install 'sonode[asgi]'`"
+            )
+        self._limits = self._read_limits()
+        super()._prepare()
+
+    def _read_limits(self) -> Limits:
+        """Those lines of config.properties that are this server's, too."""
+        lines = (line.partition("=") for line in CONFIG.read_text().splitlines())
+        shared = {key: value for key, _, value in lines if key in Limits.model_fields}
+        shared["default_workers_per_model"] = str(self.plan.workers)
+        try:
+            return Limits.model_validate(shared | self._settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise UserError(
+                f"setting {name}: {first['msg']}; valid settings are "
+                f"{', '.join(Limits.model_fields)}"
+            ) from None
+
+    def _configure(self) -> Sequence[str]:
+        settings = ServerSettings(
+            inference_port=self._ports["inference"],
+            management_port=self._ports["management"],
+            metrics_port=self._ports["metrics"],
+            store=self.store,
+            models=self.models,
+            batch_size=self.plan.batch_size,
+            max_batch_delay_ms=self.plan.max_batch_delay_ms,
+            gpus=count_gpus(),
+            limits=self._limits,
+        )
+        config = self.run_dir / "server.json"
+        config.write_text(settings.model_dump_json(indent=1) + "\n")
+        return [sys.executable, "-m", "archives.asgi.server", str(config)]
+
+    def _environment(self) -> dict[str, str]:
+        # Of PYTHONPATH only this checkout: an archive's own modules come before it.
+        return {**os.environ, "PYTHONPATH": str(CONFIG.parent), "TMPDIR": str(self._temp)}
+
+    def _failure(self) -> str | None:
+        return None  # it ends, and says why

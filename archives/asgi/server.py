@@ -1,0 +1,115 @@
+"""The server's process: python -m archives.asgi.server RUN_DIR/server.json"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from archives.asgi.app import Guarded, inference
+from archives.asgi.logs import open_logs
+from archives.asgi.management import management, metrics_page
+from archives.asgi.metrics import Metrics
+from archives.asgi.models import Models
+from archives.asgi.settings import DRAIN_S, ServerSettings
+from archives.asgi.tokens import Tokens
+from archives.asgi.versions import Refused
+from archives.torchserve.java import HOST
+from archives.torchserve.key_file import Kind
+
+KEEP_ALIVE_S = 75  # longer than nginx keeps a connection: whoever asks closes it
+BACKLOG = 2048
+
+
+def by_port(apps: dict[int, ASGIApp]) -> ASGIApp:
+    """One app for all ports: uvicorn serves one, on any number of sockets."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await apps[scope["server"][1]](scope, receive, send)
+
+    return app
+
+
+def management_key(path: str) -> Kind:
+    """Which key a path of the management API asks for."""
+    return "api" if path == "/token" else "management"
+
+
+async def serve(config: Path) -> None:
+    """Load the models, answer until SIGTERM or until the starter has gone, and end the workers.
+
+    Raises Refused where a model does not load.
+    """
+    settings = ServerSettings.model_validate_json(config.read_bytes())
+    limits = settings.limits
+    metrics = Metrics()
+    models = Models(settings, metrics, config)
+    lifetime = timedelta(minutes=limits.token_expiration_min)
+    try:
+        await asyncio.gather(
+            *(
+                models.register(file, name, all_workers=False)
+                for name, file in settings.models.items()
+            )
+        )
+        tokens = Tokens(config.parent / "key_file.json", lifetime)
+        apps: dict[int, ASGIApp] = {
+            settings.inference_port: Guarded(
+                inference(models, limits.max_request_size), tokens, lambda _: "inference", metrics
+            ),
+            settings.management_port: Guarded(
+                management(models, tokens), tokens, management_key, metrics
+            ),
+            settings.metrics_port: Guarded(metrics_page(metrics), tokens, lambda _: None, metrics),
+        }
+        server = uvicorn.Server(
+            uvicorn.Config(
+                by_port(apps),
+                access_log=False,
+                log_config=None,
+                lifespan="off",
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=DRAIN_S,
+                ws="none",
+            )
+        )
+        asyncio.get_running_loop().add_reader(sys.stdin, _end, server)
+        with ExitStack() as held:
+            sockets = [
+                held.enter_context(socket.create_server((HOST, port), backlog=BACKLOG))
+                for port in apps
+            ]
+            await server.serve(sockets)
+    finally:
+        await models.stop()
+
+
+def _end(server: uvicorn.Server) -> None:
+    """The starter holds the other end of the standard input, and has gone."""
+    asyncio.get_running_loop().remove_reader(sys.stdin)
+    server.should_exit = True
+
+
+def main() -> None:
+    """Run; the last line of the output says why it could not."""
+    config = Path(sys.argv[1])
+    os.umask(0o077)
+    open_logs(config.parent / "logs")
+    try:
+        asyncio.run(serve(config))
+    except Refused as error:
+        sys.exit(error.message)
+    except OSError as error:
+        sys.exit(f"a port cannot be opened ({error.strerror})")
+
+
+if __name__ == "__main__":
+    main()
