@@ -183,7 +183,7 @@ def gateway(
 ) -> None:
     """Run the gateway of TorchServe nodes in the foreground; it follows the rollout journal."""
     from archives.gateway.supervisor import run
-    from archives.nodes.nodes import read_nodes
+    from archives.nodes.nodes_file import read_nodes
 
     settings = _gateway_settings(
         gateway_host, gateway_port, certificate, certificate_key, nginx, rate, at_once

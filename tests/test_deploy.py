@@ -112,7 +112,7 @@ def test_nodes_have_a_gpu_and_an_address_each() -> None:
 
 
 def test_a_gateway_reads_its_nodes(tmp_path: Path) -> None:
-    nodes = pytest.importorskip("archives.nodes.nodes")
+    nodes = pytest.importorskip("archives.nodes.nodes_file")
     (tmp_path / "nodes.yaml").write_text(of_kind("ConfigMap")["sonode-nodes"]["data"]["nodes.yaml"])
     assert len(nodes.read_nodes(tmp_path / "nodes.yaml")) == 2
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from archives.judging.rollout_policy import read_policy
-from archives.nodes.nodes import read_nodes
+from archives.nodes.nodes_file import read_nodes
 from archives.torchserve.java import claim_ports
 from batch import night
 from tests.command_line import ROOT, sonode

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from archives.gateway.certificate import Pair
-from archives.nodes.nodes import NodeSettings
+from archives.nodes.nodes_file import NodeSettings
 from archives.packing.loader import NAME
 from archives.state import files
 from archives.state.journal import Desired, Release

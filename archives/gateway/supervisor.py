@@ -23,7 +23,8 @@ from archives.gateway.health import Health
 from archives.gateway.logs import last_applied
 from archives.gateway.nginx import Nginx
 from archives.nodes.addresses import Addresses
-from archives.nodes.nodes import PROBE_TIMEOUT_S, Node, NodeSettings
+from archives.nodes.nodes import PROBE_TIMEOUT_S, Node
+from archives.nodes.nodes_file import NodeSettings
 from archives.nodes.watch import NOT_YET, Seen, Watch
 from archives.state import tokens_and_keys
 from archives.state.files import alone, make_folder, open_own, owner, write_private

@@ -1,4 +1,4 @@
-"""The TorchServe nodes behind a gateway: `nodes.yaml`, and what is asked of each of them.
+"""A TorchServe node behind a gateway: what is asked of it.
 
 A node is reached from the gateway's machine: its two APIs by URL, its run folder (the key file) and
 its model store as folders. For another machine that is a tunnel and a shared mount: TorchServe
@@ -15,77 +15,20 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import httpx
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
+from archives.nodes.nodes_file import NodeSettings
 from archives.nodes.stores import deliver, is_other, no_space
 from archives.state.journal import Release
 from archives.torchserve.key_file import Keys, Kind, ask
 from archives.torchserve.worker_cores import Plan, plan
 from sonode.console import UserError
-from sonode.settings_file import read_settings
 
 RENEW_BEFORE = timedelta(minutes=10)
 """Earlier than `sonode serve` does, so that it is the gateway that renews, and knows at once."""
 PROBE_TIMEOUT_S = 3.0
 WORKERS_TIMEOUT_S = 120.0  # startupTimeout of an archive's model-config.yaml
 REGISTER_TIMEOUT_S = 300.0  # a start imports torch and checks the golden examples; twice, at worst
-
-
-def _with_port(url: str) -> str:
-    if not 0 < (port := int(url.rpartition(":")[2])) < 2**16:
-        raise ValueError(f"there is no port {port}")  # the system would take it modulo 65,536
-    return url
-
-
-Url = Annotated[
-    str,
-    StringConstraints(pattern=r"^http://[A-Za-z0-9.-]+:[0-9]{1,5}$"),
-    AfterValidator(_with_port),
-]
-
-
-class NodeSettings(BaseModel):
-    """One node of `nodes.yaml`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
-    inference: Url
-    """Base of the inference API, as in `http://127.0.0.1:8080`."""
-    management: Url
-    run_dir: Path
-    """Holds TorchServe's key_file.json."""
-    store: Path
-    """Its model store; archives are copied there."""
-    workers: int | None = Field(default=None, ge=1)
-    """Of each version; by default what suits the gateway's own machine (see `plan`)."""
-    batch_size: int | None = Field(default=None, ge=1)
-    max_batch_delay_ms: int | None = Field(default=None, ge=1)
-
-
-class Nodes(BaseModel):
-    """`nodes.yaml`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    nodes: tuple[NodeSettings, ...] = Field(min_length=1)
-
-
-def read_nodes(path: Path) -> tuple[NodeSettings, ...]:
-    """Return the nodes of the file; relative folders in it are relative to it.
-
-    Raises UserError for a file that is not there, or with anything in it that is not understood.
-    """
-    base = path.resolve().parent
-    nodes = tuple(
-        node.model_copy(update={"run_dir": base / node.run_dir, "store": base / node.store})
-        for node in read_settings(path, Nodes, "--nodes", "see docs/gateway.md").nodes
-    )
-    for what in ("name", "inference", "management", "run_dir"):
-        values = [getattr(node, what) for node in nodes]
-        if twice := next((value for value in values if values.count(value) > 1), None):
-            raise UserError(f"--nodes {path}: {what} {twice} is given twice; each node has its own")
-    return nodes
 
 
 class _Worker(BaseModel):

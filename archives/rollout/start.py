@@ -10,7 +10,7 @@ from pathlib import Path
 from archives.judging.journal_facts import ALLOWED, TRIAL, begin, facts_of, rollouts, went_back
 from archives.judging.rollout_policy import Policy
 from archives.nodes import owner
-from archives.nodes.nodes import read_nodes
+from archives.nodes.nodes_file import read_nodes
 from archives.nodes.stores import copy_whole
 from archives.packing.loader import file_sha256, read_members
 from archives.rollout.steps import Rollout

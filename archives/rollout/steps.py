@@ -21,7 +21,8 @@ from typing import Any
 
 from archives.judging.journal_facts import kind_of, named_archives, step_entry
 from archives.judging.step_log import StepView, answered_by
-from archives.nodes.nodes import Node, read_nodes
+from archives.nodes.nodes import Node
+from archives.nodes.nodes_file import read_nodes
 from archives.nodes.stores import remove_old
 from archives.rollout import nodes, traffic_permit
 from archives.rollout.nodes import Refused

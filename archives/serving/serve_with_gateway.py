@@ -10,7 +10,7 @@ import yaml
 
 from archives.gateway.configuration import GatewaySettings
 from archives.gateway.supervisor import Supervisor, only_one
-from archives.nodes.nodes import NodeSettings
+from archives.nodes.nodes_file import NodeSettings
 from archives.nodes.stores import copy_whole, is_other
 from archives.packing.loader import file_sha256, read_members
 from archives.state.files import make_folder, write_private

@@ -17,7 +17,7 @@ import httpx
 
 from archives.gateway.configuration import GatewaySettings
 from archives.gateway.supervisor import Supervisor
-from archives.nodes.nodes import NodeSettings
+from archives.nodes.nodes_file import NodeSettings
 from archives.state.journal import Journal, Release
 from archives.state.tokens_and_keys import add_client
 from archives.torchserve.java import claim_ports

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 import httpx
 import yaml
 
-from archives.nodes.nodes import NodeSettings
+from archives.nodes.nodes_file import NodeSettings
 from archives.rollout.nodes import applied
 from archives.state.journal import Entry, Journal
 from archives.state.tokens_and_keys import add_client

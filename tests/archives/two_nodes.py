@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from archives.nodes.nodes import NodeSettings
+from archives.nodes.nodes_file import NodeSettings
 from archives.packing.loader import file_sha256
 from archives.state.journal import Desired, Journal, Release, fold
 from archives.torchserve.java import claim_ports

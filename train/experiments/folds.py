@@ -9,9 +9,9 @@ Shapes in names: N rows of the cohort, M members, L logits of all heads.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,13 +19,13 @@ import torch
 
 from model_def.checkpoint import CARD, ModelCard, read_card
 from model_def.heads import keep_heads
-from sonode.console import UserError, run_sonode, say
+from sonode.console import UserError, say
 from train.cohorts.describe import table_one
-from train.cohorts.folds import Texts, fold_names, folds_of
+from train.cohorts.folds import folds_of
 from train.cohorts.labels import label_matrix
-from train.data.datamodule import ALL
 from train.data.leakage import seen_before
 from train.evidence.report import show, write_evaluation
+from train.experiments.fold_networks import REFITS, Networks, networks
 from train.experiments.fold_report import (
     ASSUMES,
     epochs_of,
@@ -39,11 +39,11 @@ from train.fitting.pooled import Pooled, calibrated, read_held_out
 from train.fitting.predictions import Predictions, facts_of, with_answers
 from train.measures.fold_figures import FOLD
 from train.running import resume
-from train.running.cli import CHECKPOINT, RECORD
-from train.running.planned import FOLDS, Planned, check_classes, measured, planned, spoken
+from train.running.cli import RECORD
+from train.running.exported import CHECKPOINT
+from train.running.planned import FOLDS, Planned, check_classes, planned
 
 EVIDENCE, POOLED, EPOCHS, MEMBERS = "evidence", "pooled.json", "epochs.csv", "members.csv"
-REFITS = "refits"  # of several members, inside OUT, until they are one checkpoint
 DEFAULTS = ("--data.folds=5", "--keep=last")  # a setting that is given comes after them
 
 
@@ -76,7 +76,7 @@ def train_folds(arguments: Sequence[str], *, refit: bool, members: int = 1) -> N
         )
     with resume.lock(out / FOLDS):
         record.write_text(text)
-        work = _Work(cli, given, fold_N, members)
+        work = Networks(cli, given, fold_N, members)
         work.say_plan(refit=refit)
         in_folds = [job for jobs in work.of_folds for job in jobs]
         for job in in_folds:
@@ -123,7 +123,7 @@ def _check(cli: Planned, members: int) -> None:
         )
 
 
-def _refit(work: _Work, pooled: Pooled) -> None:
+def _refit(work: Networks, pooled: Pooled) -> None:
     """Train on every patient what goes into service."""
     out: Path = work.cli.settings.out
     target, partial = out / FOLDS / POOLED, out / FOLDS / f".{POOLED}.partial"
@@ -138,116 +138,7 @@ def _refit(work: _Work, pooled: Pooled) -> None:
     shutil.rmtree(out / REFITS, ignore_errors=True)
 
 
-class _Job(NamedTuple):
-    """A network to train."""
-
-    fold: str
-    seed: int
-    out: Path
-    what: str
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.out / CHECKPOINT
-
-    @property
-    def is_done(self) -> bool:
-        return (self.checkpoint / CARD).is_file()
-
-
-class _Work:
-    """The networks to train: settings, folds, and where each lies."""
-
-    def __init__(self, cli: Planned, arguments: Sequence[str], fold_N: Texts, members: int) -> None:
-        self.cli, self.arguments, self.fold_N = cli, list(arguments), fold_N
-        self.names = fold_names(fold_N)
-        self.epochs = int(cli.settings.trainer.max_epochs)
-        out, first = cli.settings.out, int(cli.settings.seed_everything)
-        self.seeds = range(first, first + members)
-
-        def jobs(fold: str, what: str, folder: Callable[[int], Path]) -> list[_Job]:
-            seeded = "" if members == 1 else ", seed {}"
-            return [_Job(fold, it, folder(it), what + seeded.format(it)) for it in self.seeds]
-
-        def of_fold(number: int) -> Callable[[int], Path]:
-            """By its number, from 1, as its name may be any text; more members may come later."""
-            return lambda seed: out / FOLDS / (f"{number}" + f"-seed{seed}" * (seed > first))
-
-        count = len(self.names)
-        self.of_folds = [
-            jobs(name, f"fold {name} ({number} of {count})", of_fold(number))
-            for number, name in enumerate(self.names, start=1)
-        ]
-        self.of_refit = jobs(
-            ALL, "all patients", lambda seed: out if members == 1 else out / REFITS / f"seed{seed}"
-        )
-
-    def say_plan(self, *, refit: bool) -> None:
-        """Print what is trained, what decides, and how long it takes by steps measured here."""
-        data, members = self.cli.datamodule, len(self.seeds)
-        everyone = data.cohort.table["patient_id"]
-        sizes = [everyone[self.fold_N == name].nunique() for name in self.names]
-        say(
-            f"plan: {len(self.names)} folds of {' '.join(map(str, sizes))} patients; "
-            f"{_networks(members)} for each, trained on the others, {self.epochs} epochs"
-        )
-        if members > 1:
-            seeds = " ".join(map(str, self.seeds))
-            say(f"members: their logits are averaged; they differ by their seeds {seeds}")
-        say("epoch to keep: the last; no patient who is scored chooses anything in training")
-        if refit:
-            say(
-                f"then {_networks(members)} on all {everyone.nunique()} patients for as many "
-                "epochs, to see each image as often as the folds did; temperatures "
-                "and thresholds come from the folds"
-            )
-        planned = [job for jobs in self.of_folds for job in jobs]
-        if refit:
-            planned += self.of_refit
-        left = [self._epochs_left(job) for job in planned]
-        if not any(left):
-            say("time: none; all of it is done")
-            return
-        step, image = measured(self.cli)
-        batch = data.batch_size * self.cli.trainer.world_size
-        seconds = 0.0
-        for epochs, job in zip(left, planned, strict=True):
-            kept = int((self.fold_N == job.fold).sum()) if job not in self.of_refit else 0
-            steps = max(1, (len(self.fold_N) - kept) // batch)
-            seconds += epochs * (steps * step + kept * image)
-        say(
-            f"time: about {spoken(seconds)}, by steps of {step:.2f} s measured here; "
-            f"{left.count(0)} of {len(left)} networks are done"
-        )
-
-    def _epochs_left(self, job: _Job) -> int:
-        whole = self.cli.settings.out / CHECKPOINT / CARD
-        if job.is_done or (job in self.of_refit and whole.is_file()):
-            return 0
-        last = job.out / resume.RUN / resume.LAST
-        return self.epochs - (resume.epochs_of(last) if last.exists() else 0)
-
-    def train(self, job: _Job, *more: str) -> None:
-        """`sonode train fit` in a process of its own, so that no run inherits another's state."""
-        if not job.is_done:
-            say(f"training: {job.what}")
-            flags = [f"--data.fold={job.fold}", f"--out={job.out}", *more]
-            flags.append(f"--seed_everything={job.seed}")
-            flags.append(f"--trainer.precision={self.cli.settings.trainer.precision}")
-            if code := run_sonode(["train", "fit", *self.arguments, *flags]):
-                raise UserError(
-                    f"{job.what}: its training ended with exit code {code}, see above; the same "
-                    "command goes on from there"
-                )
-        for state in (job.out / resume.RUN).glob("*.ckpt"):  # what resuming needed
-            state.unlink()
-
-
-def _networks(count: int) -> str:
-    return "a network" if count == 1 else f"{count} networks"
-
-
-def _pooled(cli: Planned, work: _Work) -> tuple[Predictions, torch.Tensor, Pooled]:
+def _pooled(cli: Planned, work: Networks) -> tuple[Predictions, torch.Tensor, Pooled]:
     """Each row by the networks that never saw the patient, calibrated together.
 
     The logits (M, N, L) are each member's own, in the order of the rows.
@@ -301,7 +192,7 @@ def _pooled(cli: Planned, work: _Work) -> tuple[Predictions, torch.Tensor, Poole
 
 
 def _about(
-    cli: Planned, work: _Work, frame: pd.DataFrame, card: ModelCard, pooled: Pooled
+    cli: Planned, work: Networks, frame: pd.DataFrame, card: ModelCard, pooled: Pooled
 ) -> dict[str, Any]:
     cohort = cli.datamodule.cohort
     members = len(work.seeds)
@@ -311,7 +202,7 @@ def _about(
     return {
         "part": "out-of-fold",
         "statement": (
-            f"predictions of {len(work.names)} folds, each by {_networks(members)}"
+            f"predictions of {len(work.names)} folds, each by {networks(members)}"
             f"{', averaged,' if members > 1 else ''} that never saw its patients. {ASSUMES}"
         ),
         "cohort": {

@@ -5,8 +5,6 @@ Shapes in names: B batch, N images of a part, K heads, L logits of all heads, S 
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import lightning
@@ -18,7 +16,6 @@ from jsonargparse.typing import (
     PositiveInt,
     restricted_string_type,
 )
-from torchmetrics.functional.classification import binary_auroc, multiclass_auroc
 
 from model_def.heads import (
     HeadSpec,
@@ -31,9 +28,10 @@ from model_def.heads import (
 from model_def.network import ArchitectureError, Network
 from model_def.preprocessing import Preprocessing, normalise
 from sonode.console import UserError, say
-from train.cohorts.labels import absent_given, child_labels, implied, label_codes, measured_on
+from train.cohorts.labels import absent_given, child_labels, label_codes
 from train.data.datamodule import CohortData
 from train.fitting import losses
+from train.fitting.aucs import HeadAuc, head_aucs
 from train.fitting.calibration import OPERATING_POINT, calibrated_loss
 from train.fitting.conformal import LEVEL
 from train.fitting.outliers import FALSE_ALARMS
@@ -42,58 +40,6 @@ from train.fitting.weight_average import MovingAverage
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 OperatingPoint = restricted_string_type("OperatingPoint", OPERATING_POINT)
-
-
-@dataclasses.dataclass(frozen=True)
-class HeadAuc:
-    """ROC AUC of one head on one set of images; None where it is undefined (one class only)."""
-
-    head: str
-    on: str
-    """`all`, or whose positives: the paper evaluates ALNM on malignant lesions."""
-    n_images: int
-    n_positive: int | None
-    """None for a categorical head, whose AUC is the mean of one label against the rest."""
-    auc: float | None
-
-
-def head_aucs(
-    probability_NL: torch.Tensor,
-    labels_NK: torch.Tensor,
-    heads: tuple[HeadSpec, ...],
-    beside: Mapping[str, torch.Tensor] = {},
-) -> list[HeadAuc]:
-    """AUCs of every head that has labels, on the sets that `evaluate` measures it on.
-
-    `beside`: labels (N,) of what is no head here but a head's probability is given, by target.
-    """
-    slices = logit_slices(heads)
-    index = {head.name: k for k, head in enumerate(heads)}
-    labels_NK = implied(labels_NK, heads)
-    found = []
-    for k, head in enumerate(heads):
-        known_N = ~labels_NK[:, k].isnan()
-        sets = {}
-        if head.given is not None and head.given in beside:
-            sets[f"{head.given} positive"] = known_N & (beside[head.given] == 1)
-        for name in measured_on(head, heads):
-            sets[f"{name} positive"] = known_N & (labels_NK[:, index[name]] == 1)
-        for on, chosen_N in {**sets, "all": known_N}.items():
-            label_N = labels_NK[chosen_N, k].long()
-            if not len(label_N):
-                continue
-            defined = len(set(label_N.tolist())) == len(head.labels)
-            score_Nn = probability_NL[chosen_N][:, slices[head.name]]
-            auc = float(_auroc(score_Nn, label_N)) if defined else None
-            n_positive = None if head.categorical else int(label_N.sum())
-            found.append(HeadAuc(head.name, on, len(label_N), n_positive, auc))
-    return found
-
-
-def _auroc(score_Nn: torch.Tensor, label_N: torch.Tensor) -> torch.Tensor:
-    if score_Nn.shape[1] == 1:
-        return binary_auroc(score_Nn[:, 0], label_N)
-    return multiclass_auroc(score_Nn, label_N, num_classes=score_Nn.shape[1])
 
 
 class MultiTask(lightning.LightningModule):

@@ -19,21 +19,20 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from model_def import checkpoint
 from sonode.console import UserError, say, table
 from sonode.yaml_keys import refuse_duplicate_keys
 from train.cohorts.split import Part
 from train.data.datamodule import ALL, CohortData
-from train.data.leakage import check_unseen, seen_before
+from train.data.leakage import seen_before
 from train.data.split_remarks import split_remarks
 from train.fitting.export import export
 from train.fitting.task import MultiTask
 from train.running import resume
 from train.running.epoch_lines import EpochBar, EpochLines, shown
+from train.running.exported import CHECKPOINT, load_exported
 from train.running.precision import best_precision
 
 RECORD = "config.yaml"  # of a run, inside OUT
-CHECKPOINT = "checkpoint"  # what is packed, inside OUT
 Keep = Literal["loss", "last"]
 
 
@@ -217,40 +216,16 @@ class TrainCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Evaluate the exported checkpoint, not fresh weights."""
-        self._load_exported("val")
+        self._evaluate_exported("val")
 
     def before_test(self) -> None:
         """Evaluate the exported checkpoint, not fresh weights."""
-        self._load_exported("test")
+        self._evaluate_exported("test")
 
-    def _load_exported(self, part: Part) -> None:
-        try:
-            network, card = checkpoint.load(self.settings.out / CHECKPOINT)
-        except checkpoint.CheckpointError as error:
-            raise UserError(f"--out: {error}") from error
+    def _evaluate_exported(self, part: Part) -> None:
         # Not Lightning's table of numbers without their counts: `after_test` has one.
         self.config_init[str(self.subcommand)].verbose = False
-        data = self.datamodule
-        for name, given in (
-            ("split_seed", data.split_seed),
-            ("folds", data.folds),
-            ("fold", data.fold),
-        ):
-            trained_with = card.training["cohort"].get(name)
-            if given != trained_with:
-                raise UserError(
-                    f"--data.{name} {given}: the checkpoint was trained with {trained_with}; "
-                    "another split would test it on patients that it was trained on"
-                )
-        rows = data.rows_of(part)
-        if not rows:
-            raise UserError(
-                f"--out {self.settings.out}: no patient was kept aside as {part} part; figures are "
-                "those of `sonode train folds`, or of `sonode evaluate` on another cohort"
-            )
-        check_unseen(self.settings.out / CHECKPOINT, data, part, rows)
-        self.model.network, self.model.heads = network, card.heads
-        self.model.hierarchy, self.model.preprocessing = card.hierarchy, card.preprocessing
+        load_exported(self.settings.out, self.model, self.datamodule, part)
 
     def after_validate(self) -> None:
         """Show the validation AUCs."""

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from sonode.console import UserError, say
 from train.cohorts.mixed import shares
 from train.data.datamodule import CohortData
-from train.fitting.task import HeadAuc
+from train.fitting.aucs import HeadAuc
 
 
 class EpochLines(Callback):

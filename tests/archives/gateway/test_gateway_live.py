@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from archives.nodes.nodes import Node, NodeSettings, read_nodes
+from archives.nodes.nodes import Node
+from archives.nodes.nodes_file import NodeSettings, read_nodes
 from archives.packing.loader import file_sha256
 from archives.state.journal import Release
 from archives.state.tokens_and_keys import add_client

@@ -9,7 +9,7 @@ import pytest
 
 from archives.nodes import addresses
 from archives.nodes.addresses import Addresses
-from archives.nodes.nodes import NodeSettings
+from archives.nodes.nodes_file import NodeSettings
 from tests.archives.behind import V1, V2, behind
 from tests.archives.standin import StandIn
 

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from archives.nodes.nodes import Node, read_nodes
+from archives.nodes.nodes import Node
+from archives.nodes.nodes_file import read_nodes
 from archives.state.journal import Release
 from sonode.console import UserError
 from tests.archives.standin import StandIn

@@ -19,7 +19,7 @@ from archives.gateway.configuration import GatewaySettings
 from archives.gateway.supervisor import Supervisor
 from archives.judging.journal_facts import step_entry, went_back
 from archives.judging.rollout_policy import Policy
-from archives.nodes.nodes import read_nodes
+from archives.nodes.nodes_file import read_nodes
 from archives.packing.loader import file_sha256
 from archives.rollout import host_shortage, traffic_permit
 from archives.rollout.start import Halted, go_on, start

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from archives.nodes.nodes import read_nodes
+from archives.nodes.nodes_file import read_nodes
 from archives.nodes.stores import copy_whole
 from archives.packing.loader import file_sha256
 from archives.packing.pack import _place

@@ -17,7 +17,7 @@ from tests.train.trainings import CONFIGS
 from train.cohorts.cohort import Cohort, load_cohort
 from train.cohorts.folds import folds_of
 from train.evidence.report import write_evaluation
-from train.experiments import folds
+from train.experiments import fold_networks, folds
 from train.fitting.pooled import HELD_OUT, held_out_bytes, read_held_out
 from train.running import resume
 
@@ -50,7 +50,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(next(it.split("=")[1] for it in arguments if "--data.fold=" in it))
         return sonode(*arguments).returncode
 
-    monkeypatch.setattr(folds, "run_sonode", here)
+    monkeypatch.setattr(fold_networks, "run_sonode", here)
     return names
 
 
@@ -152,7 +152,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         log.write_text("epoch,step,val_calibrated_loss,val_auc/malignancy/all\n0,5,0.7,0.6\n")
         return 0
 
-    monkeypatch.setattr(folds, "run_sonode", make)
+    monkeypatch.setattr(fold_networks, "run_sonode", make)
     return found
 
 

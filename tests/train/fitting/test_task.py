@@ -13,8 +13,9 @@ from model_def.heads import HeadSpec, Hierarchy
 from model_def.network import Network
 from sonode.console import UserError
 from train.cohorts.labels import implied, truth_of
+from train.fitting.aucs import head_aucs
 from train.fitting.predictions import Predictions
-from train.fitting.task import MultiTask, head_aucs
+from train.fitting.task import MultiTask
 from train.measures.evaluate import evaluate
 
 NAN = math.nan
