@@ -74,7 +74,7 @@ def _colours(
     return _Colours(index_NG[band_V], plain_G, palette.round().astype(np.uint8).tobytes())
 
 
-def _magnitude() -> _Colours:
+def _magnitude_bands() -> tuple[npt.NDArray[np.float64], list[float]]:
     """Ten bands of a tenth: none below a tenth of the maximum, then blue to red.
 
     Blue to red as in the paper's figures, without the false edges of jet (Mikhailov 2019,
@@ -83,8 +83,15 @@ def _magnitude() -> _Colours:
     centres = (np.arange(10) + 0.5) / 10
     # The ends of turbo are so dark that they would be lost in a lesion.
     colours_B3 = matplotlib.colormaps["turbo"](0.08 + 0.82 * centres)[:, :3]
-    opacities = [0.0, *(0.25 + 0.45 * centres[1:])]
-    return _colours(colours_B3, opacities, [GREY_STEPS, *[32] * 3, *[16] * 6], DARKEST)
+    return colours_B3, [0.0, *(0.25 + 0.45 * centres[1:])]
+
+
+MAGNITUDE_BANDS = _magnitude_bands()
+"""Colours and opacities of a map >= 0, from its lowest tenth to its highest."""
+
+
+def _magnitude() -> _Colours:
+    return _colours(*MAGNITUDE_BANDS, [GREY_STEPS, *[32] * 3, *[16] * 6], DARKEST)
 
 
 def _signed() -> _Colours:

@@ -11,6 +11,7 @@ import typer
 import archives.commands
 import batch.commands
 import sonode.locating.commands
+import sonode.reader.commands
 import train.commands
 from sonode.command_group import CommandGroup
 from sonode.console import UserError, end_with_parent
@@ -37,6 +38,7 @@ train.commands.mount(app)
 archives.commands.mount(app)
 batch.commands.mount(app)
 sonode.locating.commands.mount(app)
+sonode.reader.commands.mount(app)
 
 
 @app.command(rich_help_panel="Demo")

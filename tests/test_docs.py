@@ -127,7 +127,7 @@ def test_they_show_every_command() -> None:
     assert {command.split()[0] for command in COMMANDS} == {
         *("phantom", "import", "describe", "train", "evaluate", "ablate", "margin"),
         *("external", "checklists", "radiomics", "versus", "paper"),
-        *("pack", "inspect", "serve", "gateway", "gateway-token", "predict"),
+        *("pack", "inspect", "serve", "gateway", "gateway-token", "predict", "reader"),
         *("compare", "score", "dicom", "locate", "demo", "rollout"),
     }
 

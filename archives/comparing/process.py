@@ -1,4 +1,4 @@
-"""One archive in a process of its own, for as long as a comparison needs it.
+"""One archive in a process of its own, for as long as a comparison, or a reader, needs it.
 
 Two archives cannot share a process: each brings its own `handlers` and `model_def`. The functions
 that begin with `_in_` run there.
@@ -53,24 +53,28 @@ class Side:
 
     def open(self, settings: Mapping[str, object], temp: Path) -> About:
         """Verify and load the archive, unpacked below `temp`. Raises UserError."""
-        return self._ask(_in_open, self._uri, dict(settings), str(temp))
+        return self.ask(_in_open, self._uri, dict(settings), str(temp))
 
     def score(self, manifest: str, out: Path, explain: str | None = None) -> None:
         """Score a manifest as `sonode score` does. Raises UserError."""
-        self._ask(_in_score, manifest, str(out), explain)
+        self.ask(_in_score, manifest, str(out), explain)
 
     def seconds(self, requests: Sequence[Request], *, together: bool = False) -> list[float]:
         """Score images one by one, or all `together`; the seconds of each call.
 
         From the encoded bytes to the scores: fetching is not in it, nor is HTTP.
         """
-        return self._ask(_in_seconds, list(requests), together)
+        return self.ask(_in_seconds, list(requests), together)
 
     def close(self) -> None:
         """Give up what the archive holds."""
-        self._ask(_in_close)
+        self.ask(_in_close)
 
-    def _ask(self, work: Callable[..., T], *arguments: object) -> T:
+    def ask(self, work: Callable[..., T], *arguments: object) -> T:
+        """Give what a function returns in the process, where `opened` has the archive.
+
+        Raises UserError, also where the process has ended.
+        """
         try:
             return self._pool.submit(work, *arguments).result()
         except (UserError, StorageError) as error:
@@ -104,6 +108,12 @@ _held = ExitStack()
 _opened: list[LoadedArchive] = []
 
 
+def opened() -> LoadedArchive:
+    """Give the archive that is open in this process."""
+    (archive,) = _opened
+    return archive
+
+
 def _in_open(uri: str, settings: dict[str, object], temp: str) -> About:
     from batch.scoring.archive_file import open_archive
 
@@ -131,14 +141,13 @@ def _in_close() -> None:
 def _in_score(manifest: str, out: str, explain: str | None) -> None:
     from batch import run
 
-    (archive,) = _opened
-    run.score(manifest, out, archive, explain=explain, progress=console.progress)
+    run.score(manifest, out, opened(), explain=explain, progress=console.progress)
 
 
 def _in_seconds(requests: list[Request], together: bool) -> list[float]:
     from batch.storage import objects
 
-    (archive,) = _opened
+    archive = opened()
     rows = [{"image": objects.read(it.image_uri).data, **it.fields} for it in requests]
     archive.score([dict(rows[0])])  # not counted: wakes what slept while the other was at work
     seconds = []

@@ -1,0 +1,229 @@
+"""What the page asks for, and the answers; images are in memory alone.
+
+open_image, open_row    an image's bytes, or a row of a run -> its id, size and frames
+png                     a stored frame, to look at
+score                   a box -> scores, warnings in words, heat maps as layers
+judge                   what the reader says of that score -> a line of the record
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from archives.serving.predict import Answer
+from model_def.limits import MAX_DICOM_BYTES
+from sonode.console import UserError
+from sonode.reader.layers import layer
+from sonode.reader.record import Record
+from sonode.reader.results import Results
+from sonode.reader.sources import Source
+from sonode.reader.words import in_words
+
+KEPT_BYTES = 2 * MAX_DICOM_BYTES  # of images; the page sends one again that was forgotten
+KEPT_ANSWERS = 200
+EXPLAIN = "gradcam+grid"
+
+
+class ScoreRequest(BaseModel):
+    """A box on a frame of an image that the page has opened."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    source: int
+    image: str
+    frame: int = Field(ge=0)
+    roi: list[int] = Field(min_length=4, max_length=4)
+
+
+class Judgement(BaseModel):
+    """What a reader says of one head of an answer."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    answer: str
+    head: str
+    verdict: Literal["agree", "disagree", "cannot judge"]
+    note: str = Field(max_length=1000)
+
+
+class Image:
+    """An image's bytes, and what its frames looked like."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.frames: dict[int, dict[str, Any]] = {}
+
+
+class Reader:
+    """One reading session; any number of tabs share it."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        results: Results | None = None,
+        record: Record | None = None,
+        reader: str = "",
+    ) -> None:
+        """`reader`: a code of who reads, for the record."""
+        self._sources, self._results, self._record = sources, results, record
+        self._reader = reader
+        self._images: OrderedDict[str, Image] = OrderedDict()
+        self._answers: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def about(self) -> dict[str, Any]:
+        """What the page says at all times, and which of its parts are there."""
+        return {
+            "sources": [source.facts for source in self._sources],
+            "record": self._record is not None,
+            "max_bytes": MAX_DICOM_BYTES,
+            "run": None if self._results is None else self._results.about(),
+        }
+
+    def open_image(self, data: bytes, frame: int = 0) -> Answer:
+        """Keep an image; answer its id, its frames, and the size of the frame."""
+        key = hashlib.sha256(data).hexdigest()
+        with self._lock:
+            self._images[key] = self._images.pop(key, Image(data))
+            while sum(len(it.data) for it in self._images.values()) > KEPT_BYTES:
+                self._images.popitem(last=False)
+        status, body = self._frame(key, frame)
+        body.pop("png", None)
+        return status, {"id": key, **body}
+
+    def open_row(self, number: int) -> Answer:
+        """As `open_image`, of a row of the results, with its box and frame."""
+        if self._results is None:
+            return _refusal(404, "no_run", "no run is open; start the reader with --run")
+        try:
+            row = self._results.image(number)
+        except UserError as error:
+            return _refusal(404, "no_image", str(error))
+        status, body = self.open_image(row.data, row.frame)
+        return status, {**body, "roi": row.roi, "frame": row.frame, "changed": row.changed}
+
+    def rows(self, which: str, order: str, start: int) -> Answer:
+        """A page of the results; see `Results.rows`."""
+        if self._results is None:
+            return _refusal(404, "no_run", "no run is open; start the reader with --run")
+        return 200, self._results.rows(which, order, start)
+
+    def png(self, image: str, frame: int) -> Answer:
+        """A stored frame as PNG, under `png`."""
+        return self._frame(image, frame)
+
+    def score(self, asked: ScoreRequest) -> Answer:
+        """The source's answer for the box; its heat maps become layers, its warnings sentences."""
+        if not 0 <= asked.source < len(self._sources):
+            return _refusal(404, "no_model", "there is no such model; reload the page")
+        kept = self._images.get(asked.image)
+        if kept is None:
+            return _forgotten()
+        if asked.frame not in kept.frames:  # whose size and digest go to the record
+            status, body = self._frame(asked.image, asked.frame)
+            if status != 200:
+                return status, body
+        facts = kept.frames[asked.frame]
+        fields = {"roi": ",".join(map(str, asked.roi)), "explain": EXPLAIN}
+        if facts["frames"] > 1:
+            fields["frame"] = str(asked.frame)
+        status, body = self._sources[asked.source].score(kept.data, fields)
+        if status != 200:
+            return status, body
+        key = secrets.token_hex(8)
+        answered = {
+            "model": body["model"],
+            "roi": body["roi"],
+            "heads": body["heads"],
+            "frame": asked.frame,
+            "image_sha256": asked.image,
+            **{name: facts[name] for name in ("width", "height", "pixels_sha256")},
+        }
+        with self._lock:
+            self._answers[key] = answered
+            if len(self._answers) > KEPT_ANSWERS:
+                self._answers.popitem(last=False)
+        warnings = [*body["warnings"], *([] if body["consistent"] else ["inconsistent"])]
+        layers = {
+            head: {
+                "box": its["box"],
+                "max": its["max"],
+                "target": its["target"],
+                "png": base64.b64encode(layer(its["grid"])).decode(),
+            }
+            for head, its in body["heatmaps"].items()
+        }
+        told = {name: its for name, its in body.items() if name != "heatmaps"}
+        return 200, {**told, "warnings": in_words(warnings), "layers": layers, "answer": key}
+
+    def judge(self, said: Judgement) -> Answer:
+        """Add a line to the record."""
+        if self._record is None:
+            return _refusal(404, "no_record", "nothing is recorded; start the reader with --record")
+        answer = self._answers.get(said.answer)
+        if answer is None or said.head not in answer["heads"]:
+            return _refusal(409, "no_answer", "that score is no longer kept; score the box again")
+        its, model = answer["heads"][said.head], answer["model"]
+        roi = dict(zip(("x_min", "y_min", "x_max", "y_max"), answer["roi"], strict=True))
+        entry = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "verdict": said.verdict,
+            "head": said.head,
+            "label": its["label"],
+            "reader_label": self._readers_label(said, its["label"], model["sha256"]),
+            "note": said.note,
+            "probability": its["probability"],
+            "threshold": its["threshold"],
+            "uncertain": its.get("uncertain"),
+            **{f"model_{name}": model[name] for name in ("name", "version", "sha256")},
+            "engine": model["engine"],
+            **{f"roi_{name}": corner for name, corner in roi.items()},
+            **{name: answer[name] for name in ("frame", "width", "height")},
+            **{name: answer[name] for name in ("image_sha256", "pixels_sha256")},
+            "reader": self._reader or None,
+        }
+        try:
+            self._record.add(entry)
+        except OSError as error:
+            why = error.strerror or str(error)
+            return _refusal(507, "not_recorded", f"NOT recorded: {why}; tell who runs the reader")
+        return 200, {"recorded": True}
+
+    def _readers_label(self, said: Judgement, label: str, sha256: str) -> str | None:
+        """The label that the reader would give; null where that is not known."""
+        if said.verdict == "agree":
+            return label
+        known = (it.facts for it in self._sources if it.facts["model"])
+        labels: dict[str, list[str]] = next(
+            (it["labels"] for it in known if it["model"]["sha256"] == sha256), {}
+        )
+        others = [other for other in labels.get(said.head, []) if other != label]
+        return others[0] if said.verdict == "disagree" and len(others) == 1 else None
+
+    def _frame(self, image: str, number: int) -> Answer:
+        kept = self._images.get(image)
+        if kept is None:
+            return _forgotten()
+        status, body = self._sources[0].frame(kept.data, number)
+        if status == 200:
+            facts = {name: value for name, value in body.items() if name != "png"}
+            kept.frames[number] = facts
+            body = {**body, "warnings": in_words(body["warnings"])}
+        return status, body
+
+
+def _refusal(status: int, code: str, message: str) -> Answer:
+    return status, {"code": code, "message": message, "field": None}
+
+
+def _forgotten() -> Answer:
+    return _refusal(410, "image_forgotten", "the image is no longer in memory; open it again")

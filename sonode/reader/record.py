@@ -1,0 +1,89 @@
+"""What readers said of scores: one line of JSON each, only ever added to; and as a table.
+
+A line names no person, no file and no folder. An image is named by digests: `image_sha256` of its
+bytes (the `image_etag` of a run over local files) and `pixels_sha256` (as in a cohort's table).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sonode.atomic_files import beside, sync
+from sonode.console import UserError
+
+COLUMNS = (
+    *("time", "verdict", "head", "label", "reader_label", "note"),
+    *("probability", "threshold", "uncertain"),
+    *("model_name", "model_version", "model_sha256", "engine"),
+    *("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max", "frame", "width", "height"),
+    *("image_sha256", "pixels_sha256", "reader"),
+)
+
+
+class Record:
+    """The file, which several readers may share."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UserError where it cannot be written."""
+        self._path = path
+        try:
+            os.close(self._open())
+        except OSError as error:
+            raise UserError(f"--record {path}: {error.strerror}; give another file") from None
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Add a line, on the disk when this returns; whole or not at all. Raises OSError."""
+        line = json.dumps(entry, allow_nan=False).encode() + b"\n"
+        file = self._open()
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            size = os.fstat(file).st_size
+            if size and os.pread(file, 1, size - 1) != b"\n":
+                line = b"\n" + line  # a power cut has left half a line: it takes no other with it
+            try:
+                if os.write(file, line) != len(line):
+                    raise OSError("the disk is full")
+                os.fsync(file)
+            except OSError:
+                os.ftruncate(file, size)
+                raise
+        finally:
+            os.close(file)
+
+
+def export(path: Path, out: Path) -> int:
+    """Write the lines as a table, CSV or Parquet by the name of `out`; give their number.
+
+    Raises UserError for a line that is none of a reader's, and for a file that is there already.
+    """
+    if out.suffix not in (".csv", ".parquet"):
+        raise UserError(f"OUT {out}: give a name that ends in .csv or .parquet")
+    if out.exists():
+        raise UserError(f"OUT {out}: is there already; give a new file")
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            row = json.loads(line)
+            rows.append({name: row[name] for name in COLUMNS})
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"FILE {path}: line {number} is not a reader's, or not whole; take it out"
+            ) from None
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    with beside(out) as part:
+        if out.suffix == ".csv":
+            table.to_csv(part, index=False)
+        else:
+            table.to_parquet(part, index=False)
+        sync(part)
+        part.rename(out)
+    return len(rows)
