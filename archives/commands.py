@@ -99,8 +99,9 @@ def inspect(
             patients = ", ".join(f"{label} {count}" for label, count in sets["patients"].items())
             say(f"    uncertain results at level {sets['level']:g}, from patients: {patients}")
     if (limit := card.get("out_of_distribution") or {}).get("limit") is not None:
-        said = f"false alarms at most {limit['false_alarms']:g}, from {limit['patients']} patients"
-        say(f"unlike      images out of distribution are flagged, {said}")
+        alarms, patients = limit["false_alarms"], limit["patients"]
+        flagged = f"false alarms at most {alarms:g}, from {patients} patients"
+        say(f"unlike      images out of distribution are flagged, {flagged}")
     facts_of_input = card["preprocessing"]
     say(f"input       {facts_of_input['size']} pixels, context {facts_of_input['context']}")
     kind = "SYNTHETIC cohort, not for patients" if cohort.get("synthetic") else "cohort"

@@ -68,9 +68,13 @@ def score(
         None, help="Send the outcome as JSON to a command's standard input or, by POST, to a URL."
     ),
     single_writer: bool = typer.Option(
-        False, help="Nothing else writes to OUT: accept a store without conditional writes."
+        False,
+        "--single-writer",
+        help="Nothing else writes to OUT: accept a store without conditional writes.",
     ),
-    dry_run: bool = typer.Option(False, help="Check everything and print the plan; score nothing."),
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Check everything and print the plan; score nothing."
+    ),
     executor: str = typer.Option(
         "local", help="Where the images are scored: local (this machine), or ray (a cluster)."
     ),

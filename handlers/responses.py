@@ -108,14 +108,14 @@ def _label_set(head: HeadSpec, score: Score) -> dict[str, Any] | None:
 
 def with_distance(outcome: Outcome, distance: float | None, limit: OutlierLimit | None) -> Outcome:
     """A score with whether its image is unlike the training's; null where the card has no limit."""
-    said: dict[str, Any] | None = None
+    found: dict[str, Any] | None = None
     warnings = outcome.body["warnings"]
     if distance is not None and limit is not None and limit.limit is not None:
         flagged = limit.exceeded_by(distance)
         promise = limit.model_dump(include={"limit", "false_alarms", "patients"})
-        said = {"flagged": flagged, "distance": distance, **promise}
+        found = {"flagged": flagged, "distance": distance, **promise}
         warnings = [*warnings, *(["out_of_distribution"] if flagged else [])]
-    body = {**outcome.body, "warnings": warnings, "out_of_distribution": said}
+    body = {**outcome.body, "warnings": warnings, "out_of_distribution": found}
     return Outcome(outcome.status, body)
 
 

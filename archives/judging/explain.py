@@ -112,7 +112,7 @@ def _step(state: Path, entries: list[Entry], step: Entry, end: Entry | None) -> 
         "studies": watch.studies,
         "guards": recorded.get("verdicts") or verdicts,
         "recounted": not recorded.get("verdicts"),
-        "said_then": recorded.get("judged"),
+        "judged_then": recorded.get("judged"),
         **_counts(kind, watch, requests, attempts),
     }
 
@@ -189,12 +189,12 @@ def _section(step: Json) -> list[str]:
             ("guard", "state", "value", "limit", "n", "evidence", "message"),
             [
                 (it["guard"], it["state"], "" if it["value"] is None else f"{it['value']:.4f}",
-                 f"{it['limit']:.4f}", str(it["n"]), f"{it['evidence']:.0%}", it["said"])
+                 f"{it['limit']:.4f}", str(it["n"]), f"{it['evidence']:.0%}", it["message"])
                 for it in step["guards"]
             ],
         ),
     ]  # fmt: skip
-    if then := step["said_then"]:
+    if then := step["judged_then"]:
         body += [
             "<p>What the guards reported at the time:</p>",
             _text(("",), [(it,) for it in then]),

@@ -42,7 +42,7 @@ def start(
     ),
     state: Path = STATE,
     step_by_step: bool = typer.Option(
-        False, help="Wait for `promote` after shadow, each canary step and keep."
+        False, "--step-by-step", help="Wait for `promote` after shadow, each canary step and keep."
     ),
 ) -> None:
     """Roll out NEW, in the foreground; re-run the same command to resume.
@@ -115,7 +115,7 @@ def allow(
 @rollout.command()
 def status(
     state: Path = STATE,
-    watch: bool = typer.Option(False, help="Repeat every two seconds, until Ctrl-C."),
+    watch: bool = typer.Option(False, "--watch", help="Repeat every two seconds, until Ctrl-C."),
     as_json: bool = AS_JSON,
 ) -> None:
     """Show the step, which version serves whom, and how close each guard is to a rollback."""

@@ -71,11 +71,11 @@ def _units(summary: RunSummary) -> list[str]:
     rows = [
         (
             column,
-            f"{told['units']:,}",
-            f"{told['units_with_failed_images']:,}",
-            f"{told['rows_without_id']:,}",
+            f"{unit['units']:,}",
+            f"{unit['units_with_failed_images']:,}",
+            f"{unit['rows_without_id']:,}",
         )
-        for column, told in summary.units.items()
+        for column, unit in summary.units.items()
     ]
     return [
         "<h2>Lesions, studies, patients</h2>",

@@ -52,4 +52,4 @@ class RunSummary:
     finished: str
     units: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By column of the manifest, the file with a row for each lesion, study or patient: how many
-    there are, how many have failed images, and how many rows have no id; see `units.told`."""
+    there are, how many have failed images, and how many rows have no id; see `units.described`."""

@@ -116,7 +116,7 @@ def _counted(
 def _write_units(job: Job, kind: units.Unit) -> dict[str, Any]:
     table, name = kind.table(), layout.units(job.partition, kind.unit)
     job.write(name, units.encoded(table, job.archive.given))
-    return units.told(kind, table, name)
+    return units.described(kind, table, name)
 
 
 def _drift(job: Job, scores: Mapping[str, Sequence[int]]) -> dict[str, dict[str, dict[str, float]]]:

@@ -106,7 +106,7 @@ def encoded(table: pa.Table, given: Mapping[str, str | None]) -> bytes:
     return sink.getvalue()
 
 
-def told(unit: Unit, table: pa.Table, name: str) -> dict[str, Any]:
+def described(unit: Unit, table: pa.Table, name: str) -> dict[str, Any]:
     """What run.json says of a unit's file."""
     failed = pc.sum(pc.greater(table["n_failed"], 0)).as_py()
     return {

@@ -482,7 +482,7 @@ def test_where_the_disk_is_full_the_new_version_answers_no_client_until_there_is
         assert set(clients.versions(since)) == {"1.0"}
         full.clear()
     assert result == [True]
-    assert [entry.event for entry in site.entries()].count("room") == 1
+    assert [entry.event for entry in site.entries()].count("disk_space") == 1
 
 
 def test_what_was_killed_while_the_disk_was_full_or_begun_by_an_earlier_sonode_goes_on(
