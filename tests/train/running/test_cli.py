@@ -320,6 +320,7 @@ def test_the_precision_is_the_machines_unless_given(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["sonode"])
     monkeypatch.setattr("train.running.cli.best_precision", lambda accelerator: "64-true")
+    monkeypatch.setattr(resume, "forget_untrained", lambda *_: None)  # as after a power cut
     out = tmp_path / "out"
     line = ["--config", str(CONFIGS / "pretrain.yaml"), "--data.cohort", str(phantom.folder)]
     line += ["--model.preprocessing.size=32", "--data.split_seed=4", "--out", str(out)]
