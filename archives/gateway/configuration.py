@@ -2,8 +2,8 @@
 
 A request takes two hops in one nginx: the side that clients reach decides who may ask and which
 version answers; a side for each node adds that node's own token and logs each attempt. In the state
-folder: `journal.jsonl`, `archives/` (the .mar files of all releases), secrets (see `secrets.py`);
-in `gateway/` what nginx needs and writes.
+folder: `journal.jsonl`, `archives/` (the .mar files of all releases), keys and tokens (see
+`archives.state.tokens_and_keys`); in `gateway/` what nginx needs and writes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FOLDER = Path(__file__).resolve().parent
 WORKERS = 2  # nginx needs little; two, so that one that dies takes half along
 MIRRORED_AT_ONCE = 4  # shadows under way; what comes meanwhile is not mirrored, and counted
 RELEASED = "released"
-"""In `gateway/` while a version on trial may answer: see `rollout/release.py`."""
+"""In `gateway/` while a version on trial may answer: see `archives/rollout/traffic_permit.py`."""
 LINGER_S = 2  # how long an idle connection outlives a change of the configuration
 DESCRIPTORS = 65536  # of each worker; a request has up to four, callers without a token have one
 
