@@ -1,4 +1,4 @@
-"""A measure as JSON, with what it was counted on; `measures_*` have those of each kind of head.
+"""A measure as JSON, with what it was counted on; `binary_head` and others have the measures.
 
 A measure is {value, low, high, resamples, undefined_resamples}; where it is undefined, value, low
 and high are null and `reason` says why; where it has a value and no interval, `no_interval` does.
