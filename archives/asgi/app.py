@@ -8,6 +8,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from urllib.parse import quote
 
 from starlette.applications import Starlette
@@ -20,9 +21,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from archives.asgi import bodies
 from archives.asgi.metrics import Metrics
 from archives.asgi.models import Models
+from archives.asgi.open_inference import OpenInference
 from archives.asgi.tokens import Tokens
-from archives.asgi.versions import Refused
-from archives.asgi.worker_process import Asked
+from archives.asgi.versions import Refused, Version
+from archives.asgi.worker_process import Answer, Asked
 from archives.torchserve.key_file import Kind
 
 # As TorchServe's: an answer about a patient is kept by no cache.
@@ -54,6 +56,8 @@ async def on_refused(_: Request, error: Exception) -> Response:
 async def on_http(_: Request, error: Exception) -> Response:
     """Unknown paths and methods."""
     assert isinstance(error, HTTPException)
+    if error.status_code == 413:
+        return Response(status_code=413)
     if error.status_code == 405:
         kind, message = "MethodNotAllowedException", "Requested method is not allowed"
     else:
@@ -121,11 +125,11 @@ class Inference:
 
     async def predict(self, request: Request) -> Response:
         """Answer an image."""
-        return await self._score(request, {})
+        return await self._answer(request, {})
 
     async def explain(self, request: Request) -> Response:
         """Answer an image with heat maps; TorchServe's mark says so to the handler."""
-        return await self._score(request, {"explain": "True"})
+        return await self._answer(request, {"explain": "True"})
 
     async def ping(self, _: Request) -> Response:
         """Whether each model has a worker."""
@@ -133,34 +137,47 @@ class Inference:
         body = {"status": "Healthy" if healthy else "Unhealthy"}
         return JSONResponse(body, 200 if healthy else 500, NO_CACHE)
 
-    async def _score(self, request: Request, marks: dict[str, str]) -> Response:
+    async def _answer(self, request: Request, marks: dict[str, str]) -> Response:
         version = request.path_params.get("version")
         found = self._models.find(request.path_params["model"], version)
+        body = await self.body(request)
+        get = request.headers.get
         try:
-            body = await bodies.read(request.receive, self._max_request_size)
-        except bodies.TooLarge:
-            return Response(status_code=413)
-        except TimeoutError:
-            raise Refused(408, "RequestTimeoutException", "the body did not arrive") from None
-        id_ = str(uuid.uuid4())
-        try:
-            get = request.headers.get
             fields = bodies.fields(body, get("content-type", ""), get("content-encoding", ""))
         except bodies.Malformed as error:
-            return malformed(str(error), id_)
+            return malformed(str(error))
         headers = {name: it for name, it in request.headers.items() if name != "authorization"}
-        answer = await found.score(Asked(id_, fields, headers | marks), version or "default")
-        return Response(
-            answer.body, answer.status, answer.headers | NO_CACHE | {"x-request-id": id_}
-        )
+        answer = await self.score(found, fields, version or "default", headers | marks)
+        return Response(answer.body, answer.status, answer.headers)
+
+    async def body(self, request: Request) -> bytes:
+        """A request's body. Raises Refused where it is too large or does not come."""
+        try:
+            return await bodies.read(request.receive, self._max_request_size)
+        except bodies.TooLarge:
+            raise HTTPException(413) from None
+        except TimeoutError:
+            raise Refused(408, "RequestTimeoutException", "the body did not arrive") from None
+
+    async def score(
+        self,
+        version: Version,
+        fields: dict[str, bytes],
+        label: str,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        """A version's answer, with all headers that it has. Raises Refused."""
+        id_ = str(uuid.uuid4())
+        answer = await version.score(Asked(id_, fields, headers or {}), label)
+        return replace(answer, headers=answer.headers | NO_CACHE | {"x-request-id": id_})
 
 
-def malformed(message: str, id_: str) -> Response:
+def malformed(message: str) -> Response:
     """The handler's own 400, for what no handler gets to see (see `handlers.responses`)."""
     body = {"code": "malformed_request", "message": message, "field": "body", "stage": "preprocess"}
     text = json.dumps(body)
     headers = {"X-Sonode-Code": "malformed_request", "X-Sonode-Error": quote(text)}
-    return JSONResponse(body, 400, headers | NO_CACHE | {"x-request-id": id_})
+    return JSONResponse(body, 400, headers | NO_CACHE | {"x-request-id": str(uuid.uuid4())})
 
 
 def inference(models: Models, max_request_size: int) -> Starlette:
@@ -173,4 +190,5 @@ def inference(models: Models, max_request_size: int) -> Starlette:
         Route("/explanations/{model}", api.explain, methods=SENT),
         Route("/explanations/{model}/{version}", api.explain, methods=SENT),
     ]
+    routes += OpenInference(models, api.body, api.score).routes()
     return Starlette(routes=routes, exception_handlers=HANDLERS)

@@ -117,6 +117,12 @@ class Version:
         """Whether a worker is there."""
         return any(slot.worker for slot in self.slots)
 
+    @property
+    def heads(self) -> list[str]:
+        """The names of its heads."""
+        workers = [slot.worker for slot in self.slots if slot.worker]
+        return list(workers[0].heads) if workers else []
+
     async def score(self, asked: Asked, label: str) -> Answer:
         """The handler's answer to one request. Raises Refused where there is none."""
         name = f"{self.model} {self.version}"

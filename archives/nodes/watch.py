@@ -164,7 +164,9 @@ class Watch(threading.Thread):
     def _harvest(self) -> None:
         if self._mending is not None and self._mending.done():
             error = self._mending.exception()
-            self._settled = None if error else self._mending.result()
+            # Of a server that has been restarted since, it says nothing.
+            same = self._mended == self._key()
+            self._settled = self._mending.result() if same and not error else None
             self._mending = None
             self._mend_at = time.monotonic() + (RETRY_S if error else 0)
             self._trouble = _in_words(error) if error else ""

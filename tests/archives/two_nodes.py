@@ -1,4 +1,4 @@
-"""Two real TorchServe nodes with the gateway before them, whose processes can be killed."""
+"""Two real nodes with the gateway before them, whose processes can be killed."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from archives.state.journal import Desired, Journal, Release, fold
 from archives.torchserve.java import claim_ports
 from archives.torchserve.key_file import ask
 from archives.torchserve.node import TorchServeNode
+from archives.torchserve.server_node import ServerNode
 from sonode.console import UserError
 from tests.archives.bad_versions import nothing
 from tests.archives.rolling import Site, repacked
@@ -36,10 +37,12 @@ def lasting_ports(*apis: str) -> dict[str, int]:
 
 
 class Cluster:
-    """Two TorchServe nodes, the gateway before them, and archives that are made when needed."""
+    """Two nodes, the gateway before them, and archives that are made when needed."""
 
-    def __init__(self, folder: Path, archive: Path) -> None:
-        self.folder, self.archive = folder, archive
+    def __init__(
+        self, folder: Path, archive: Path, kind: type[ServerNode] = TorchServeNode
+    ) -> None:
+        self.folder, self.archive, self.kind = folder, archive, kind
         self.lines: list[str] = []
         """Of the table."""
         self.number = 1
@@ -49,7 +52,7 @@ class Cluster:
             store.mkdir(parents=True)
             (store / f"{MODEL}-1.0.mar").write_bytes(first.read_bytes())
         self.ports = [lasting_ports("inference", "management", "metrics") for _ in "ab"]
-        self.nodes: list[TorchServeNode] = []
+        self.nodes: list[ServerNode] = []
 
     def __enter__(self) -> Cluster:
         with ExitStack() as if_it_fails:
@@ -92,13 +95,13 @@ class Cluster:
             for node in self.nodes:
                 node.stop()
 
-    def _node(self, index: int) -> TorchServeNode:
+    def _node(self, index: int) -> ServerNode:
         ports = self.ports[index]
         stable = f"{MODEL}-1.0.mar"
         with suppress(AttributeError):
             now = self.desired().stable
             stable = now.file if now else stable
-        return TorchServeNode(
+        return self.kind(
             self.stores[index],
             {MODEL: stable},
             self.folder / "ab"[index],
@@ -147,7 +150,7 @@ class Cluster:
                     return
 
     def kill_node(self, index: int) -> None:
-        """kill -9 of TorchServe and its workers, as a machine that loses power."""
+        """kill -9 of the server and its workers, as a machine that loses power."""
         process = self.nodes[index]._process
         assert process
         os.killpg(process.pid, signal.SIGKILL)

@@ -1,11 +1,13 @@
-"""One network behind three servers on one machine in one run, and the limit of that machine.
+"""One network behind four servers on one machine in one run, and the limit of that machine.
 
-python -m tests.benchmarks.serving [--only bare,archive,litserve,stock] [--frames FOLDER] [--out F]
+python -m tests.benchmarks.serving [--only bare,archive,asgi,litserve,stock] [--frames FOLDER]
+    [--out F]
 
 * stock: TorchServe's own image handler around the same network in eager torch, TorchServe's
   defaults (a worker per core, no batching);
 * litserve: the archive's service under LitServe, same engine, same cores, batching on;
 * archive: `sonode serve` as it is shipped;
+* asgi: `sonode serve --server asgi`;
 * bare: decoder and engine in a loop, no server. With all cores at work all the time,
   images/s <= cores / (CPU seconds to decode an image + CPU seconds of its forward pass).
 
@@ -34,9 +36,11 @@ import httpx
 import psutil
 import torch
 
+from archives.asgi.node import AsgiNode
 from archives.packing.loader import load_archive
 from archives.torchserve.java import claim_ports
 from archives.torchserve.node import TorchServeNode
+from archives.torchserve.server_node import ServerNode
 from archives.torchserve.worker_cores import plan
 from sonode.console import say, table
 from tests.benchmarks.images import BUSI, encoded, frames
@@ -44,7 +48,7 @@ from tests.benchmarks.load import Load, drive
 from tests.benchmarks.throughput import make_archive
 
 HERE = Path(__file__).parent
-SERVERS = ("bare", "stock", "litserve", "archive")
+SERVERS = ("bare", "stock", "litserve", "archive", "asgi")
 KINDS = ("PNG", "JPEG", "DICOM")
 CONCURRENCY = (1, 8, 16, 32)
 CORES = plan().workers * plan().threads
@@ -106,7 +110,8 @@ def serving(name: str, archive: Path, folder: Path) -> Iterator[tuple[str, dict[
     if name == "stock":
         archive = stock_archive(folder)
         settings = {"default_workers_per_model": str(CORES), "models": "{}"}
-    node = TorchServeNode(archive.parent, {"m": archive.name}, folder / name, settings=settings)
+    kind = AsgiNode if name == "asgi" else TorchServeNode
+    node = kind(archive.parent, {"m": archive.name}, folder / name, settings=settings)
     with node:
         await_workers(node, CORES if name == "stock" else node.plan.workers)
         assert node._process is not None
@@ -121,7 +126,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def await_workers(node: TorchServeNode, count: int) -> None:
+def await_workers(node: ServerNode, count: int) -> None:
     """The node is ready with its first worker; a measurement waits for all."""
     token = {"Authorization": f"Bearer {node.token('management')}"}
     until = time.monotonic() + 120
@@ -163,12 +168,21 @@ def cpu_seconds(pid: int) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
+def memory(pid: int) -> list[str]:
+    """What each process of a server has for itself, and what it is: MiB."""
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    own = [(it.memory_full_info().uss / 2**20, it.cmdline()) for it in processes]
+    return [f"{size:.0f} ({Path(words[0]).name} {words[2][:22]})" for size, words in own if words]
+
+
 def measure(
     name: str, archive: Path, files: dict[str, list[bytes]], folder: Path, seconds: float
 ) -> list[dict[str, Any]]:
     """A line per kind and concurrency."""
     lines = []
+    began = time.monotonic()
     with serving(name, archive, folder) as (url, headers, pid):
+        say(f"{name:<9} all workers ready after {time.monotonic() - began:.1f} s")
         for kind, bodies in files.items():
             if name == "stock" and kind == "DICOM":
                 continue  # it cannot read them
@@ -186,6 +200,7 @@ def measure(
                     | {"server_cpu_ms": spent}
                 )
                 say(f"{name:<9} {kind:<6} {concurrency:>3} clients {load.per_second:7.1f}/s")
+        say(f"{name:<9} memory of its processes, MiB: {', '.join(memory(pid))}")
     return lines
 
 

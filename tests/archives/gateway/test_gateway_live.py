@@ -1,4 +1,4 @@
-"""The gateway before a real TorchServe: tokens, a restart with nothing registered, one command."""
+"""The gateway before a real server: tokens, a restart with nothing registered, one command."""
 
 import os
 import signal
@@ -17,10 +17,11 @@ from archives.packing.loader import file_sha256
 from archives.state.journal import Release
 from archives.state.tokens_and_keys import add_client
 from archives.torchserve.java import claim_ports
-from archives.torchserve.node import TorchServeNode
+from archives.torchserve.server_node import ServerNode
 from tests.archives.behind import Behind, behind, load
 from tests.archives.serving.test_serve import ECHO, ROOT, write_archive
 from tests.processes import assert_no_process_about
+from tests.servers import OPTION, SERVERS
 
 pytestmark = pytest.mark.live
 
@@ -39,9 +40,10 @@ def release(store: Path, version: str) -> dict[str, str]:
 
 
 class Machine:
-    """A TorchServe on ports of its own that can go away and come back."""
+    """A server on ports of its own that can go away and come back."""
 
-    def __init__(self, store: Path, run_dir: Path) -> None:
+    def __init__(self, kind: type[ServerNode], store: Path, run_dir: Path) -> None:
+        self._kind = kind
         apis = ("inference", "management", "metrics")
         ports = claim_ports(dict.fromkeys(apis))
         self._ports = {f"{api}_port": port for api, port in ports.items()}
@@ -58,16 +60,23 @@ class Machine:
     def start(self, models: dict[str, str]) -> None:
         store, run_dir = self._where
         settings = {"default_workers_per_model": "1"}
-        self.torchserve = TorchServeNode(store, models, run_dir, settings=settings, **self._ports)
-        self.torchserve.__enter__()
+        self.server = self._kind(store, models, run_dir, settings=settings, **self._ports)
+        self.server.__enter__()
 
     def stop(self) -> None:
-        self.torchserve.stop()
+        self.server.stop()
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def kind(request: pytest.FixtureRequest) -> type[ServerNode]:
+    return request.param  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
-def machine(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    made = Machine(store, tmp_path_factory.mktemp("a"))
+def machine(
+    kind: type[ServerNode], store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machine]:
+    made = Machine(kind, store, tmp_path_factory.mktemp("a"))
     made.start({"m": "m-1.0.mar"})
     yield made
     made.stop()
@@ -86,11 +95,11 @@ def gateway(
 def test_tokens_are_renewed_under_load_and_no_request_is_lost(
     gateway: Behind, machine: Machine
 ) -> None:
-    keys = machine.torchserve._keys
+    keys = machine.server._keys
     with load(gateway) as told:
         for _ in range(5):
             before = keys.token()
-            # As whoever holds the API key may; TorchServe voids the token before at once.
+            # As whoever holds the API key may; the server voids the token before at once.
             url = f"{machine.settings.management}/token?type=inference"
             bearer = {"Authorization": f"Bearer {keys.token('api')}"}
             httpx.get(url, headers=bearer, trust_env=False).raise_for_status()
@@ -99,13 +108,13 @@ def test_tokens_are_renewed_under_load_and_no_request_is_lost(
     assert told["200"] == sum(told.values()) > 20
 
 
-def test_what_torchserve_takes_and_answers(gateway: Behind) -> None:
+def test_what_the_server_takes_and_answers(gateway: Behind) -> None:
     answer = gateway.ask(content=bytes(33_554_432 - 4096))
     assert (answer.status_code, answer.json()) == (200, {"bytes": 33_554_432 - 4096})
     assert len(gateway.of(answer, "attempts")[0]["node_id"]) == 36  # of its own logs
 
 
-def test_torchserve_comes_back_with_nothing_registered(
+def test_the_server_comes_back_with_nothing_registered(
     gateway: Behind, machine: Machine, store: Path
 ) -> None:
     first, second = release(store, "1.0"), release(store, "2.0")
@@ -124,7 +133,7 @@ def test_torchserve_comes_back_with_nothing_registered(
     assert [gateway.ask(study).status_code for study in (None, "study")] == [200, 200]
 
 
-def test_torchserve_comes_back_with_other_bytes_of_the_version(
+def test_the_server_comes_back_with_other_bytes_of_the_version(
     gateway: Behind, machine: Machine, store: Path
 ) -> None:
     first = release(store, "1.0")
@@ -150,14 +159,14 @@ def test_torchserve_comes_back_with_other_bytes_of_the_version(
     gateway.wait(lambda: gateway.applied()["nodes"]["a"] == "up", 120)
 
 
-def test_one_command_for_one_machine(store: Path, tmp_path: Path) -> None:
+def test_one_command_for_one_machine(kind: type[ServerNode], store: Path, tmp_path: Path) -> None:
     state, run_dir = tmp_path / "g", tmp_path / "run"
     token = add_client(state, "clinic")
     apis = ("inference", "management", "metrics", "gateway")
     ports = claim_ports(dict.fromkeys(apis))
     command = [sys.executable, "-m", "sonode", "serve", "--store", str(store)]
     command += [*(f"--{api}-port={port}" for api, port in ports.items())]
-    command += ["--run-dir", str(run_dir), "--state", str(state)]
+    command += ["--run-dir", str(run_dir), "--state", str(state), "--server", OPTION[kind]]
     first = [*command, "--models", "m=m-2.0.mar"]
     with subprocess.Popen(first, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:

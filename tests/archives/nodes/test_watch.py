@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -114,6 +115,31 @@ def test_a_node_with_other_bytes_under_the_name_is_not_taken_in(watched: Watched
     watched.restart({"1.0": 1}, default="1.0")
     watched.wait(lambda: watched.watch.seen.up)
     assert not watched.watch.seen.barred
+
+
+def test_what_was_found_of_a_server_says_nothing_of_the_one_that_replaces_it(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def ensure(*_: object, **__: object) -> None:
+        begun.set()
+        assert go_on.wait(30)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(watched.watch.node, "ensure", ensure)
+        watched.desired = replace(watched.desired, serves=(ONE, TWO))
+        assert begun.wait(30)
+        watched.standin.stop()
+        watched.wait(lambda: watched.watch.seen.why == "does not answer")
+        go_on.set()
+        assert watched.watch._mending
+        watched.wait(watched.watch._mending.done)
+    (watched.standin.store / ONE.file).write_bytes(b"replaced")
+    watched.standin.versions = {"1.0": 1, "2.0": 1}
+    watched.standin.start(anew=True)
+    watched.wait(lambda: watched.watch.seen.why != "does not answer")
+    watched.wait(lambda: "m-1.0.mar in its store, from which" in watched.watch.seen.why)
 
 
 def test_what_a_rollout_left_behind_is_taken_off_when_it_has_ended(watched: Watched) -> None:

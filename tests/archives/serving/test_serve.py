@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parents[3]
 WORKERS = ("model_service_worker", "archives.asgi.worker")
 
 
-def write_archive(path: Path, name: str, code: str, version: str = "1.0") -> None:
+def write_archive(path: Path, name: str, code: str, version: str = "1.0", config: str = "") -> None:
     model = {"modelName": name, "modelVersion": version, "handler": "service.py"}
     manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0", "createdOn": ""}
     with TemporaryDirectory() as folder:
@@ -52,6 +52,7 @@ def write_archive(path: Path, name: str, code: str, version: str = "1.0") -> Non
         (Path(folder) / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
         (Path(folder) / "model.json").write_text("{}")
         (Path(folder) / "service.py").write_text(code)
+        (Path(folder) / "model-config.yaml").write_text(config)
         with path.open("wb") as file:
             write_canonical_zip(Path(folder), file)
 

@@ -1,0 +1,254 @@
+"""The Open Inference Protocol, version 2: another form of the same requests and answers.
+
+https://github.com/kserve/open-inference-protocol (REST), with the binary tensor extension. A
+request has one image, since the server makes the batches: a tensor `image` of the shape [1] and the
+datatype BYTES, as base64 in JSON. `roi`, `explain` and `frame` are parameters, with the values of
+`handlers.requests`. Outputs are `answer` (JSON, as of /predictions) and, for each head,
+`HEAD.probability`, `HEAD.label`, and where they are asked for `HEAD.heatmap` and
+`HEAD.full_frame_heatmap` (PNG).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import struct
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from archives.asgi.models import Models
+from archives.asgi.versions import Refused, Version
+from archives.asgi.worker_process import Answer
+
+JSON_SIZE = "inference-header-content-length"
+LENGTH = struct.Struct("<I")
+PICTURES = {"png": "heatmap", "full_frame_png": "full_frame_heatmap"}
+
+Body = Callable[[Request], Coroutine[Any, Any, bytes]]
+Score = Callable[[Version, dict[str, bytes], str], Coroutine[Any, Any, Answer]]
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TensorParameters(_Strict):
+    """Of the input."""
+
+    binary_data_size: int | None = Field(default=None, ge=0)
+    content_type: Literal["base64"] = "base64"
+
+
+class Tensor(_Strict):
+    """The input."""
+
+    name: Literal["image"]
+    shape: list[Literal[1]] = Field(min_length=1, max_length=2)
+    datatype: Literal["BYTES"]
+    parameters: TensorParameters = TensorParameters()
+    data: list[str] | list[list[str]] = Field(default=[], max_length=1)
+
+
+class OutputParameters(_Strict):
+    """Of an output that is asked for."""
+
+    binary_data: bool = False
+
+
+class Output(_Strict):
+    """An output that is asked for; all are where none is."""
+
+    name: str
+    parameters: OutputParameters = OutputParameters()
+
+
+class Parameters(_Strict):
+    """Of the request."""
+
+    roi: str | None = None
+    explain: str | None = None
+    frame: int | None = None
+    binary_data_output: bool = False
+
+
+class InferRequest(_Strict):
+    """The JSON of a request."""
+
+    id: str = ""
+    parameters: Parameters = Parameters()
+    inputs: list[Tensor] = Field(min_length=1, max_length=1)
+    outputs: list[Output] = []
+
+
+def parse(body: bytes, json_size: str | None) -> tuple[InferRequest, dict[str, bytes]]:
+    """A request and its row. Raises Refused (400); its text quotes nothing of the request."""
+    try:
+        size = len(body) if json_size is None else int(json_size)
+        request = InferRequest.model_validate_json(body[:size])
+        (tensor,) = request.inputs
+        rest = body[size:]
+        if tensor.parameters.binary_data_size is not None:
+            (length,) = LENGTH.unpack(rest[: LENGTH.size])
+            image = rest[LENGTH.size :]
+            if len(image) != length or len(rest) != tensor.parameters.binary_data_size:
+                raise ValueError("inputs.0: its bytes are not as many as it says")
+        else:
+            (data,) = tensor.data
+            image = base64.b64decode(data if isinstance(data, str) else data[0], validate=True)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) if first["type"] != "extra_forbidden" else "body"
+        raise malformed(f"{where}: {first['msg']}") from None
+    except (binascii.Error, ValueError, IndexError, struct.error):
+        text = "inputs.0: send one element, as base64 in data, or as binary data with its length"
+        raise malformed(text) from None
+    given = request.parameters.model_dump(exclude_none=True, exclude={"binary_data_output"})
+    return request, {"image": image} | {key: str(it).encode() for key, it in given.items()}
+
+
+def malformed(message: str) -> Refused:
+    """The 400 of a request that is not of the protocol."""
+    return Refused(400, "malformed_request", message)
+
+
+def outputs_of(body: bytes) -> dict[str, tuple[str, object]]:
+    """Name -> datatype and value, of a handler's answer."""
+    found: dict[str, tuple[str, object]] = {"answer": ("BYTES", body)}
+    answer = json.loads(body)
+    for head, score in answer["heads"].items():
+        found[f"{head}.probability"] = ("FP64", score["probability"])
+        found[f"{head}.label"] = ("BYTES", score["label"].encode())
+    for head, heatmap in answer["heatmaps"].items():
+        for key, name in PICTURES.items():
+            if key in heatmap:
+                found[f"{head}.{name}"] = ("BYTES", base64.b64decode(heatmap[key]))
+    return found
+
+
+def respond(version: Version, request: InferRequest, answer: Answer, id_: str) -> Response:
+    """The answer in the protocol's form. Raises Refused (400) for an output that is not there."""
+    there = outputs_of(answer.body)
+    all_binary = request.parameters.binary_data_output
+    asked = {it.name: it.parameters.binary_data for it in request.outputs}
+    if unknown := asked.keys() - there.keys():
+        raise malformed(f"outputs: {len(unknown)} unknown; there are {', '.join(there)}")
+    outputs, blobs = [], []
+    for name, binary in (asked or dict.fromkeys(there, False)).items():
+        datatype, value = there[name]
+        tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": [1]}
+        if binary or all_binary:
+            blob = (
+                LENGTH.pack(len(value)) + value
+                if isinstance(value, bytes)
+                else struct.pack("<d", value)
+            )
+            tensor["parameters"] = {"binary_data_size": len(blob)}
+            blobs.append(blob)
+        elif isinstance(value, bytes) and "heatmap" in name.rpartition(".")[2]:
+            tensor["parameters"] = {"content_type": "base64"}
+            tensor["data"] = [base64.b64encode(value).decode()]
+        else:
+            tensor["data"] = [value.decode() if isinstance(value, bytes) else value]
+        outputs.append(tensor)
+    said = {"model_name": version.model, "model_version": version.version, "id": request.id or id_}
+    text = json.dumps(said | {"outputs": outputs}).encode()
+    kind = {"content-type": "application/json"}
+    if blobs:
+        kind = {"content-type": "application/octet-stream", JSON_SIZE: str(len(text))}
+    return Response(b"".join([text, *blobs]), 200, answer.headers | kind)
+
+
+class OpenInference:
+    """The endpoints. `body` reads a request's body, `score` asks a version."""
+
+    def __init__(self, models: Models, body: Body, score: Score) -> None:
+        self._models, self._body, self._score = models, body, score
+
+    async def server(self, _: Request) -> Response:
+        """What it is."""
+        return JSONResponse(
+            {"name": "sonode", "version": "1", "extensions": ["binary_tensor_data"]}
+        )
+
+    async def live(self, _: Request) -> Response:
+        """It answers, so it lives."""
+        return JSONResponse({"live": True})
+
+    async def ready(self, _: Request) -> Response:
+        """Whether each model has a worker."""
+        healthy = self._models.healthy
+        return JSONResponse({"ready": healthy}, 200 if healthy else 400)
+
+    async def model_ready(self, request: Request) -> Response:
+        """Whether the version has a worker."""
+        found = self._find(request)
+        body = {"name": found.model, "ready": found.ready}
+        return JSONResponse(body, 200 if found.ready else 400)
+
+    async def model(self, request: Request) -> Response:
+        """Its inputs and outputs; those of heat maps are there where they are asked for."""
+        found = self._find(request)
+        tensors = [{"name": "answer", "datatype": "BYTES", "shape": [1]}]
+        for head in found.heads:
+            for name, datatype in (
+                *(("probability", "FP64"), ("label", "BYTES")),
+                *((picture, "BYTES") for picture in PICTURES.values()),
+            ):
+                tensors.append({"name": f"{head}.{name}", "datatype": datatype, "shape": [1]})
+        return JSONResponse(
+            {
+                "name": found.model,
+                "versions": list(self._models.by_name[found.model].versions),
+                "platform": "sonode",
+                "inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}],
+                "outputs": tensors,
+            }
+        )
+
+    async def infer(self, request: Request) -> Response:
+        """Score an image."""
+        found = self._find(request)
+        body = await self._body(request)
+        asked, fields = parse(body, request.headers.get(JSON_SIZE))
+        answer = await self._score(found, fields, request.path_params.get("version", "default"))
+        if answer.status != 200:
+            said = json.loads(answer.body)
+            text = f"{said['code']}: {said['message']}"
+            return JSONResponse({"error": text}, answer.status, answer.headers)
+        return respond(found, asked, answer, answer.headers["x-request-id"])
+
+    def routes(self) -> list[Route]:
+        """For Starlette."""
+        found = [
+            Route("/v2", of(self.server), methods=["GET"]),
+            Route("/v2/health/live", of(self.live), methods=["GET"]),
+            Route("/v2/health/ready", of(self.ready), methods=["GET"]),
+        ]
+        for base in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+            found.append(Route(base, of(self.model), methods=["GET"]))
+            found.append(Route(f"{base}/ready", of(self.model_ready), methods=["GET"]))
+            found.append(Route(f"{base}/infer", of(self.infer), methods=["POST"]))
+        return found
+
+    def _find(self, request: Request) -> Version:
+        path = request.path_params
+        return self._models.find(path["model"], path.get("version"))
+
+
+def of(endpoint: Handler) -> Handler:
+    """The endpoint with refusals in the protocol's form."""
+
+    async def answering(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except Refused as error:
+            return JSONResponse({"error": error.message}, error.status)
+
+    return answering

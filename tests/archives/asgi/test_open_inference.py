@@ -1,0 +1,151 @@
+"""The Open Inference Protocol: the same scores in another form, by requests as specified."""
+
+import base64
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from archives.asgi.node import AsgiNode
+from tests.archives.serving.test_serve import bearer
+from tests.conftest import encode
+
+pytestmark = pytest.mark.live
+
+PNG = encode(np.random.default_rng(1).integers(0, 256, (80, 120), dtype=np.uint8))
+ROI = "5,5,60,60"
+HEADS = ("malignancy", "alnm")
+
+
+@pytest.fixture(scope="module")
+def node(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsgiNode]:
+    run_dir = tmp_path_factory.mktemp("node")
+    settings = {"default_workers_per_model": "1"}
+    models = {"tiny": archive_path.name}
+    with AsgiNode(archive_path.parent, models, run_dir, settings=settings) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def plain(node: AsgiNode) -> dict[str, Any]:
+    """The answer of /predictions to the same image."""
+    headers = bearer(node.token()) | {"x-roi": ROI, "x-explain": "gradcam:alnm"}
+    url = f"{node.inference_url}/predictions/tiny"
+    answer = httpx.post(url, content=PNG, headers=headers, timeout=60, trust_env=False)
+    return dict(answer.json())
+
+
+def ask(node: AsgiNode, path: str, content: bytes = b"", **headers: str) -> httpx.Response:
+    method = "POST" if content else "GET"
+    given = bearer(node.token()) | headers
+    url = node.inference_url + path
+    return httpx.request(method, url, content=content, headers=given, timeout=60, trust_env=False)
+
+
+def tensor(**more: object) -> dict[str, object]:
+    data = [base64.b64encode(PNG).decode()]
+    return {"name": "image", "shape": [1], "datatype": "BYTES", "data": data} | more
+
+
+def infer(node: AsgiNode, **facts: object) -> httpx.Response:
+    body = json.dumps({"inputs": [tensor()]} | facts).encode()
+    return ask(node, "/v2/models/tiny/infer", body)
+
+
+def test_health_and_what_the_model_takes_and_gives(node: AsgiNode) -> None:
+    for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/tiny/ready"):
+        assert ask(node, path).status_code == 200, path
+    assert ask(node, "/v2").json()["extensions"] == ["binary_tensor_data"]
+    for path in ("/v2/models/tiny", "/v2/models/tiny/versions/1.0"):
+        told = ask(node, path).json()
+        assert (told["name"], told["versions"], told["platform"]) == ("tiny", ["1.0"], "sonode")
+        assert told["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [1]}]
+        assert {it["name"] for it in told["outputs"]} >= {f"{it}.probability" for it in HEADS}
+    for path in ("/v2/models/no", "/v2/models/tiny/versions/9/ready", "/v2/models/no/ready"):
+        answer = ask(node, path)
+        assert (answer.status_code, set(answer.json())) == (404, {"error"})
+
+
+def test_without_a_token_there_is_no_answer(node: AsgiNode) -> None:
+    answer = httpx.get(f"{node.inference_url}/v2/health/live", trust_env=False)
+    assert answer.status_code == 400
+
+
+def test_json_gives_the_same_scores(node: AsgiNode, plain: dict[str, Any]) -> None:
+    answer = infer(node, id="7", parameters={"roi": ROI, "explain": "gradcam:alnm"})
+    told = answer.json()
+    assert answer.headers["x-sonode-code"] == "ok"
+    assert (told["id"], told["model_name"], told["model_version"]) == ("7", "tiny", "1.0")
+    outputs = {it["name"]: it for it in told["outputs"]}
+    assert json.loads(outputs["answer"]["data"][0]) == plain
+    for head in HEADS:
+        score = plain["heads"][head]
+        assert outputs[f"{head}.probability"]["data"] == [score["probability"]]
+        assert outputs[f"{head}.label"]["data"] == [score["label"]]
+    assert outputs["alnm.heatmap"]["data"] == [plain["heatmaps"]["alnm"]["png"]]
+    assert "malignancy.heatmap" not in outputs
+    assert {tuple(it["shape"]) for it in told["outputs"]} == {(1,)}
+
+
+def test_binary_tensors_give_the_same_scores(node: AsgiNode, plain: dict[str, Any]) -> None:
+    element = struct.pack("<I", len(PNG)) + PNG
+    own = tensor(parameters={"binary_data_size": len(element)})
+    del own["data"]
+    parameters = {"roi": ROI, "explain": "gradcam:alnm", "binary_data_output": True}
+    head = json.dumps({"inputs": [own], "parameters": parameters}).encode()
+    size = {"Inference-Header-Content-Length": str(len(head))}
+    answer = ask(node, "/v2/models/tiny/versions/1.0/infer", head + element, **size)
+    length = int(answer.headers["inference-header-content-length"])
+    told, rest = json.loads(answer.content[:length]), answer.content[length:]
+    found = {}
+    for output in told["outputs"]:
+        size_of = output["parameters"]["binary_data_size"]
+        found[output["name"]], rest = rest[:size_of], rest[size_of:]
+    assert rest == b""
+    score = plain["heads"]["alnm"]
+    assert struct.unpack("<d", found["alnm.probability"]) == (score["probability"],)
+    png = base64.b64decode(plain["heatmaps"]["alnm"]["png"])
+    assert found["alnm.heatmap"] == struct.pack("<I", len(png)) + png
+
+
+def test_only_the_outputs_that_are_asked_for(node: AsgiNode) -> None:
+    asked = [{"name": "alnm.label"}]
+    told = infer(node, outputs=asked).json()
+    assert [it["name"] for it in told["outputs"]] == ["alnm.label"]
+    assert infer(node, outputs=[{"name": "alnm.heatmap"}]).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("facts", "status"),
+    [
+        ({"parameters": {"roi": "5,5,600,60"}}, 422),
+        ({"parameters": {"roi": "5,5,x,60"}}, 400),
+        ({"parameters": {"DOE^JANE": 1}}, 400),
+        ({"inputs": []}, 400),
+        ({"inputs": [tensor(), tensor()]}, 400),
+        ({"inputs": [tensor(name="DOE^JANE")]}, 400),
+        ({"inputs": [tensor(shape=[2])]}, 400),
+        ({"inputs": [tensor(datatype="UINT8")]}, 400),
+        ({"inputs": [tensor(data=["DOE^JANE"])]}, 400),
+        ({"inputs": [tensor(data=[])]}, 400),
+        ({"inputs": [tensor(parameters={"binary_data_size": 9})]}, 400),
+        ({"inputs": [tensor(data=[base64.b64encode(b"GIF89a").decode()])]}, 415),
+    ],
+)
+def test_what_is_wrong_is_refused_and_not_quoted(
+    node: AsgiNode, facts: dict[str, object], status: int
+) -> None:
+    answer = infer(node, **facts)
+    assert (answer.status_code, set(answer.json())) == (status, {"error"}), answer.text
+    assert "DOE" not in answer.text
+
+
+def test_a_body_that_is_no_json(node: AsgiNode) -> None:
+    for body in (b"{", b"[]", PNG):
+        answer = ask(node, "/v2/models/tiny/infer", body)
+        assert (answer.status_code, set(answer.json())) == (400, {"error"})
