@@ -111,14 +111,17 @@ def table_of_parts(cohort: Cohort, part_N: npt.NDArray[np.str_]) -> pd.DataFrame
         of_whom = every[ALL] if name == "malignancy" else every[MALIGNANT]
         mine = {part: its.intersection(of_whom) for part, its in groups.items()}
         rows += _categorical(name, known.reindex(of_whom), list(labels), mine, [pair])
-    rows += _characteristics(cohort, groups, [pair])
+    rows += _characteristics(cohort, groups, [pair], test_nodes=True)
     return pd.DataFrame(rows, columns=["characteristic", "value", *groups, "p"])
 
 
 def _characteristics(
-    cohort: Cohort, groups: Groups, pairs: Sequence[tuple[str, str]]
+    cohort: Cohort, groups: Groups, pairs: Sequence[tuple[str, str]], *, test_nodes: bool = False
 ) -> list[list[str]]:
-    """All that is known of the patients but malignancy and ALN."""
+    """All that is known of the patients but malignancy and ALN.
+
+    `test_nodes`: whether positive nodes have a p; by malignancy and ALN they differ by definition.
+    """
     table, none = cohort.table, [""] * len(pairs)
     by_patient = table.groupby("patient_id")
     rows = []
@@ -142,7 +145,9 @@ def _characteristics(
         index=burden.index,
         dtype=object,
     )
-    return rows + _categorical("positive nodes", nodes, list(_NODES), groups, pairs, test=False)
+    return rows + _categorical(
+        *("positive nodes", nodes, list(_NODES), groups, pairs), test=test_nodes
+    )
 
 
 Groups = dict[str, "pd.Index[str]"]

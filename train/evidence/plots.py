@@ -212,6 +212,17 @@ class Profile(NamedTuple):
     sd: Sequence[float] | None
     """Over images; None of a single one."""
     images: int
+    cells: Sequence[int]
+    """Rows and columns of a map."""
+
+    @property
+    def resolution(self) -> str:
+        """How fine the maps are, for a caption."""
+        rows, columns = self.cells
+        text = f"A map has {rows} x {columns} cells"
+        if max(rows, columns) <= 2:
+            text += ", which lie all as far from the centre: the lines are level in any case"
+        return f"{text}."
 
 
 def cam_over_distance(profiles: Mapping[str, Profile], png: Path | None = None) -> str:

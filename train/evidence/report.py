@@ -164,6 +164,7 @@ def render(
             for title, its in itertools.groupby(gallery, key=lambda item: item.title)
         ],
         cam=pages.svg_uri(plots.cam_over_distance(cam_profile)) if cam_profile else None,
+        cam_resolution=next((its.resolution for its in cam_profile.values()), ""),
         cam_heads=", ".join(cam_profile),
         characteristics=None if characteristics is None else characteristics.to_dict("split"),
         characteristics_notes=describe.NOTES,

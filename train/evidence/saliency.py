@@ -60,6 +60,7 @@ def profile(predictions: Predictions) -> dict[str, Profile]:
                 mean=response_NR.mean(axis=0).tolist(),
                 sd=response_NR.std(axis=0, ddof=1).tolist() if len(response_NR) > 1 else None,
                 images=len(response_NR),
+                cells=alive_Nhw.shape[1:],
             )
     return found
 

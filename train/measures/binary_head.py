@@ -73,7 +73,7 @@ def measure_binary(
 
     def rate(point: str, name: str) -> Json:
         reason = (classes if name.startswith("lr") else empty) or _REASONS.get(name, "undefined")
-        counted_N = _counted_on(name, truth_N, p_N > points[point])
+        counted_N = counted_on(name, truth_N, p_N > points[point])
         patients = None if counted_N is None else patient_N[counted_N]
         return as_json(found[f"{point}/{name}"], reason, patients)
 
@@ -98,8 +98,8 @@ def measure_binary(
     }
 
 
-def _counted_on(name: str, truth_N: Bools, called_N: Bools) -> Bools | None:
-    """The rows that a proportion is counted on; None where `name` is none (F1, the AUC)."""
+def counted_on(name: str, truth_N: Bools, called_N: Bools) -> Bools | None:
+    """The rows (N,) that a proportion is counted on; None where `name` is none (F1, the AUC)."""
     rows = {
         "accuracy": np.ones_like(truth_N),
         "sensitivity": truth_N,
@@ -130,7 +130,7 @@ def measure_subgroup(
             name: as_json(
                 interval,
                 _REASONS.get(name) or classes or "undefined",
-                None if (rows := _counted_on(name, truth_N, called_N)) is None else patient_N[rows],
+                None if (rows := counted_on(name, truth_N, called_N)) is None else patient_N[rows],
             )
             for name, interval in found.items()
         },

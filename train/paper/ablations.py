@@ -50,7 +50,7 @@ def variants_section(
     tables = [table_3, _pairs(test, scores, how, out)]
     if searched is not None:
         searched.to_csv(out / GRID, index=False)
-        tables.append(_grid(searched))
+        tables.append(_grid(searched, test.validation))
     text = [
         f"{name}: not trained, since the cohort lacks a label that it learns from."
         for name in VARIANTS
@@ -85,14 +85,15 @@ def _pairs(test: HeldOut, scores: Scores, how: Resampling, out: Path) -> Table:
     )
 
 
-def _grid(searched: pd.DataFrame) -> Table:
+def _grid(searched: pd.DataFrame, validation: str) -> Table:
     def shown(value: float) -> str:
         return "undefined" if pd.isna(value) else f"{value:.3f}"
 
     return Table(
         caption="Grid of margin and λ (weight of the hierarchical loss in the total), validation "
-        "part, best ALNM first; mean over its repeats. The networks above have the paper’s "
-        "margin 0.1 and λ 0.05, whatever is best here.",
+        f"part ({validation}), best ALNM first; mean over its repeats. An AUC is undefined where "
+        "validation has one class alone. Type 1 and 2 are shares of its images. The networks "
+        "above have the paper’s margin 0.1 and λ 0.05, whatever is best here.",
         columns=["Margin", "λ", "Malignancy AUC", "ALNM AUC", "Type 1", "Type 2"],
         rows=[
             [f"{it['margin']:g}", f"{it['weight']:g}", *(shown(it[name]) for name in SEARCHED)]

@@ -42,6 +42,7 @@ def cam_section(network: str, runs: Sequence[Path], out: Path) -> Section:
             mean=mean_GR.mean(axis=1).tolist(),
             sd=None if sd_G is None else sd_G.tolist(),
             images=max(it.images for it in its),
+            cells=its[0].cells,
         )
         for place, radius in enumerate(its[0].radius):
             rows.append(
@@ -68,8 +69,8 @@ def cam_section(network: str, runs: Sequence[Path], out: Path) -> Section:
             Figure(
                 caption=f"{network}: response of Grad-CAM over the distance to the centre of the "
                 "crop, each map scaled by its maximum. Lines: mean over the images of the test "
-                "part and over the repeats. Bands: one SD over images on each side. Numbers: "
-                f"{NUMBERS}.",
+                "part and over the repeats. Bands: one SD over images on each side. "
+                f"{next(iter(found.values())).resolution} Numbers: {NUMBERS}.",
                 alt=f"Mean response from centre to corner: {'; '.join(ends)}",
                 uri=pages.svg_uri(plots.cam_over_distance(found, out / FIGURE)),
                 file=FIGURE,

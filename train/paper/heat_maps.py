@@ -113,9 +113,10 @@ def _figure_4(networks: Mapping[str, _Network], out: Path, synthetic: bool) -> _
         counts = ", ".join(f"{name} {int(its.sum())}" for name, its in wrong.items())
         row = next(iter(_best(without, gap_N, wrong[WITHOUT], taken)), None)
         if row is None:
+            whose = " of another patient" if wrong[WITHOUT].any() else ""
             yield (
-                f"Figure 4, type {type_}: absent, since {WITHOUT} calls no {of} lesion of another "
-                f"patient ALNM without calling it malignant. Such images: {counts}."
+                f"Figure 4, type {type_}: absent, since {WITHOUT} calls no {of} lesion{whose} ALNM "
+                f"without calling it malignant. Such images: {counts}."
             )
             continue
         taken.append(without.said.frame["patient_id"].iloc[row])
@@ -169,9 +170,10 @@ def _figure_5(networks: Mapping[str, _Network], out: Path, synthetic: bool) -> _
         counts.append(f"{kind} {int(right_N.sum())} of {int(of_N.sum())}")
         row = next(iter(_best(network, sure_N, right_N, taken)), None)
         if row is None:
+            whose = ", all of patients who are in it" if right_N.any() else ""
             yield (
                 f"Figure 5 has no {kind} lesion: both heads call {int(right_N.sum())} of "
-                f"{int(of_N.sum())} right, none of a patient who is not in it."
+                f"{int(of_N.sum())} right{whose}."
             )
             continue
         taken.append(network.said.frame["patient_id"].iloc[row])

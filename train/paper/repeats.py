@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from train.measures.binary_head import counted_on
 from train.measures.measure import Json, Resampling, as_json, why_undefined
 from train.statistics import bands, binary
 from train.statistics.binary import Bools, Floats, Metric, value
@@ -73,13 +74,16 @@ def measured(
     """
     means = {name: over_repeats(metric) for name, metric in metrics.items()}
     drawn = bootstrap(means, on.truth_N, score_NR, on.patient_N, **vars(how))
+    called_N: Bools = np.all(score_NR > AT, axis=1)
     found = {}
     for name, metric in metrics.items():
+        counted_N = counted_on(name, on.truth_N, called_N)
+        of_whom = None if counted_N is None else on.patient_N[counted_N]
         each = [value(metric, on.truth_N, score_N) for score_N in score_NR.T]
         known = [it for it in each if it is not None]
         sd = float(np.std(known, ddof=1)) if 1 < len(known) == len(each) else None
         found[name] = {
-            **as_json(drawn[name], _reason(name, on.truth_N)),
+            **as_json(drawn[name], _reason(name, on.truth_N), of_whom),
             "sd": sd,
             "repeats": len(each),
         }

@@ -157,13 +157,16 @@ class HeldOut:
 
     def __init__(self, cohort: Cohort, split_seed: int) -> None:
         """Split the cohort; UserError where no patient falls into the test part."""
-        chosen_N = np.array(parts_of(cohort.table, split_seed)) == "test"
+        part_N = np.array(parts_of(cohort.table, split_seed))
+        chosen_N = part_N == "test"
         if not chosen_N.any():
             raise UserError(
                 f"COHORT {cohort.folder}, split seed {split_seed}: no patient falls into the test "
                 "part; the cohort is too small"
             )
         self.rows = cohort.table[chosen_N].reset_index(drop=True)
+        ids = cohort.table["patient_id"][part_N == "val"]
+        self.validation = f"{len(ids)} images of {ids.nunique()} patients"
         own_NK = label_matrix(cohort.table, HEADS)
         truth_NK = implied(own_NK, HEADS).numpy()[chosen_N]
         self.patient_N = patient_N = self.rows["patient_id"].to_numpy(dtype=object)

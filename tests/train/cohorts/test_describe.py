@@ -138,6 +138,10 @@ def test_parts_beside_each_other_by_hand(cohort: Cohort) -> None:
         ["", "missing", "0", "1", ""],
     ]
     assert table["p"][11] == f"{stats.ttest_ind([31, 41, 50, 60], [70]).pvalue:.3f}"
+    nodes = table.set_index("characteristic").index.get_loc("positive nodes")
+    counts = table[["train", "test"]][nodes + 1 : nodes + 6].map(lambda it: int(it.split()[0]))
+    assert counts["train"].sum() + counts["test"].sum() == 3
+    assert table["p"][nodes] == str(chi_square(counts.to_numpy()))
 
 
 def test_one_class_and_no_further_column(cohort: Cohort, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def page(metrics: dict) -> Page:
         render(
             metrics,
             [GalleryItem("Wrong <script>", png(), "alnm 0.3 & rising")],
-            {"malignancy": Profile(radius, 1 - radius, sd=radius / 9, images=3)},
+            {"malignancy": Profile(radius, 1 - radius, sd=radius / 9, images=3, cells=(4, 4))},
         )
     )
 

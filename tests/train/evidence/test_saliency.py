@@ -79,7 +79,9 @@ def test_a_caption_shows_on_which_side_of_the_threshold_a_case_lies(
 
 
 def test_a_flat_map_has_a_flat_profile(heads: tuple[HeadSpec, ...]) -> None:
-    radius, response, sd, images = profile(predictions(heads, np.full((4, 4), 3.0)))["alnm"]
+    its = profile(predictions(heads, np.full((4, 4), 3.0)))["alnm"]
+    radius, response, sd, images, cells = its
+    assert tuple(cells) == (4, 4) and its.resolution == "A map has 4 x 4 cells."
     assert sd == pytest.approx([0] * len(radius), abs=1e-6) and images == 5
     assert response == pytest.approx([1.0] * len(radius))
     assert 0 < radius[0] < radius[-1] < np.sqrt(2)
@@ -92,6 +94,13 @@ def test_a_central_map_falls_off(heads: tuple[HeadSpec, ...]) -> None:
     assert response[0] == pytest.approx(1)
     assert response[-1] == pytest.approx(0)
     assert all(a >= b for a, b in pairwise(response))
+
+
+def test_a_map_of_four_cells_says_that_it_shows_no_centre(heads: tuple[HeadSpec, ...]) -> None:
+    its = profile(predictions(heads, np.array([[9.0, 1.0], [0.0, 4.0]])))["malignancy"]
+    assert its.mean == pytest.approx([14 / 9 / 4] * len(its.mean))  # whatever is in the cells
+    assert "A map has 2 x 2 cells" in its.resolution
+    assert "the lines are level in any case" in its.resolution
 
 
 def test_the_spread_of_a_profile_is_that_of_images(heads: tuple[HeadSpec, ...]) -> None:

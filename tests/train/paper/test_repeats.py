@@ -41,6 +41,33 @@ def test_a_model_does_not_differ_from_itself_whatever_the_order_of_its_repeats()
     assert apart["value"] == pytest.approx(0.25)
 
 
+def test_all_right_in_each_repeat_has_wilsons_interval_of_the_patients() -> None:
+    patient_N = np.array(["a", "a", "b", "c"], dtype=object)
+    on = TaskRows(truth_N=np.array([True, True, True, False]), patient_N=patient_N)
+    found = measured(on, np.array([[0.9, 0.6], [0.8, 0.7], [0.9, 0.9], [0.3, 0.6]]), SOME)
+    its = found["sensitivity"]
+    # Of two positive patients: 2 / (2 + z^2).
+    assert (its["value"], its["interval"]) == (1, "Wilson, 2 patients")
+    assert (its["low"], its["high"]) == pytest.approx((2 / (2 + 1.959964**2), 1), abs=1e-6)
+    assert found["specificity"]["value"] == 0.5 and "interval" not in found["specificity"]
+
+
+def test_two_positive_patients_show_no_difference_of_sensitivity() -> None:
+    """Both are lost by the second model, in every draw; negatives tell nothing of sensitivity."""
+    patients, seeds = 60, 2
+    truth_N = np.arange(patients) % 30 == 0  # two of them
+    on = TaskRows(truth_N=np.repeat(truth_N, 9), patient_N=np.repeat(np.arange(patients), 9))
+    first_NR = np.where(np.repeat(truth_N, 9), 0.9, 0.8)[:, None] * np.ones(seeds)
+    many = TaskRows(truth_N=np.ones(540, bool), patient_N=on.patient_N)
+    assert differences(many, first_NR, 1 - first_NR, SOME)["sensitivity"]["p_value"] == 2 / 201
+    two = TaskRows(truth_N=np.ones(18, bool), patient_N=np.repeat([0, 1], 9))
+    assert differences(two, first_NR[:18], 0 * first_NR[:18], SOME)["sensitivity"]["p_value"] == 0.5
+    found = differences(on, first_NR, 0 * first_NR, Resampling(resamples=200, seed=0))
+    assert found["specificity"]["value"] == -1 and found["specificity"]["p_value"] == 2 / 201
+    # 13 % of the draws have no positive patient: no interval, and no p.
+    assert found["sensitivity"]["value"] == 1 and found["sensitivity"]["p_value"] is None
+
+
 def test_the_curve_is_the_mean_of_the_repeats() -> None:
     curve = roc_curve(TESTED, SCORES, NONE)
     assert curve is not None and curve["band"] is None
