@@ -139,16 +139,18 @@ def _write_patient(out: Path, seed: int, patient: int) -> list[dict[str, object]
     # A generator of their own: the images are the same bytes with and without these.
     age, subtype = _draw_person(np.random.default_rng([seed, patient, 1]), malignant)
     rows: list[dict[str, object]] = []
+    # Phantoms of other seeds are other patients, as an external cohort must have.
+    name = f"phantom_{patient:04d}" if seed == 0 else f"phantom_{seed}_{patient:04d}"
     for view in range(int(rng.integers(2, 5))):
         pixels, roi = render(rng, lesion, device)
-        stem = f"phantom_{patient:04d}_{view}"
+        stem = f"{name}_{view}"
         Image.fromarray(pixels).save(out / "images" / f"{stem}.png")
         write_voc(out / "annotations" / f"{stem}.xml", f"{stem}.png", WIDTH, HEIGHT, roi)
         rows.append(
             {
                 "image": f"{stem}.png",
-                "patient_id": f"phantom_{patient:04d}",
-                "lesion_id": f"phantom_{patient:04d}_a",
+                "patient_id": name,
+                "lesion_id": f"{name}_a",
                 "malignant": int(malignant),
                 "alnm": int(n_nodes > 0),
                 "n_nodes": n_nodes,

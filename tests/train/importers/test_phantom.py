@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -26,6 +27,12 @@ def test_the_same_seed_gives_the_same_bytes_and_growing_keeps_the_old(tmp_path: 
     pictures = {name: data for name, data in a.items() if name != "labels.csv"}
     assert pictures.items() <= more.items()
     assert not set(pictures.values()) & set(other.values())
+    patients = {
+        name: set(pd.read_csv(tmp_path / name / "labels.csv")["patient_id"])
+        for name in ("a", "other")
+    }
+    assert len(patients["a"]) == len(patients["other"]) == 3
+    assert not patients["a"] & patients["other"]  # so that one may be external to the other
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
