@@ -59,7 +59,7 @@ class Pair:
         self._state = state
         self._refusal = refusal
         self._looked_at: object = None
-        self._told = ""
+        self._reported = ""
 
     def look(self) -> None:
         """Take the pair over where it has changed; `path` and `digest` are those of the last good.
@@ -79,9 +79,9 @@ class Pair:
         if not self.digest:
             raise UserError(f"{pair}: cannot be used ({fault}): give a matching pair")
         self._looked_at = now
-        if fault and fault != self._told:
+        if fault and fault != self._reported:
             logger.error("%s: cannot be used (%s): the previous pair stays in use", pair, fault)
-        self._told = fault
+        self._reported = fault
 
     def refuse_expired(self) -> None:
         """Raise UserError where the pair in use has expired: clients would refuse it."""

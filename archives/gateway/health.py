@@ -22,7 +22,7 @@ from sonode.console import UserError
 logger = logging.getLogger(__name__)
 
 LOOK_S = 2.0
-ROOM_BYTES = 1 << 20
+FREE_BYTES = 1 << 20
 """Free space that the state folder must have: logs are what guards judge by."""
 NOT_THE_DISK = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # no fallocate on that file system
 FAULTS = ("disk_full", "key_damaged", "clients_damaged", "certificate_expired")
@@ -79,7 +79,7 @@ class Health:
         probe = self._state / "gateway" / "probe"
         try:
             with open_own(self._state, probe) as file:
-                os.posix_fallocate(file.fileno(), 0, ROOM_BYTES)
+                os.posix_fallocate(file.fileno(), 0, FREE_BYTES)
         except OSError as error:
             if error.errno in NOT_THE_DISK:
                 return ""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from archives.gateway.configuration import RELEASED
-from archives.gateway.health import ROOM_BYTES
+from archives.gateway.health import FREE_BYTES
 from archives.state.files import FULL, make_folder, open_own
 
 T = TypeVar("T")
@@ -47,9 +47,11 @@ def disk_fault(state: Path) -> str:
     """
     try:
         make_folder(state, state / "gateway")
-        with open_own(state, state / "gateway" / "room", os.O_TRUNC) as file:  # shows a quota, too
+        with open_own(
+            state, state / "gateway" / "disk_probe", os.O_TRUNC
+        ) as file:  # shows a quota, too
             file.write(bytes(PAGE))
-        if shutil.disk_usage(state).free < ROOM_BYTES:  # the gateway calls that full, too
+        if shutil.disk_usage(state).free < FREE_BYTES:  # the gateway calls that full, too
             return f"--state {state}: the disk is full"
     except OSError as error:
         return f"--state {state}: cannot be written to ({error.strerror})"

@@ -34,7 +34,7 @@ class LeftOut:
             self.other_files[what] += len(names)
 
     def counted(self, what: str, images: int, patients: int | None) -> None:
-        """Leave images out of which the number alone is told."""
+        """Leave images out, of which the number alone is printed."""
         if images:
             say(f"{images} {what} and are left out")
             self._count(what, images, patients)

@@ -29,7 +29,7 @@ OWNER = 10_001
         ("under_way", control.begin),
         ("gateway/lock", lambda state: only_one(state).__enter__()),
         ("gateway/released", traffic_permit.grant),
-        ("gateway/room", traffic_permit.disk_fault),
+        ("gateway/disk_probe", traffic_permit.disk_fault),
         ("gateway/probe", lambda state: Health(state, None).look()),
         (
             "gateway/requests.jsonl",
