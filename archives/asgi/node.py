@@ -29,8 +29,7 @@ class AsgiNode(ServerNode):
     def _prepare(self) -> None:
         if missing := [name for name in NEEDED if find_spec(name) is None]:
             raise UserError(
-                f"--server asgi: {', '.join(missing)} not installed; "
-                "run `pip install -e '.[asgi]'`"
+                f"--server asgi: {', '.join(missing)} not installed; run `pip install -e '.[asgi]'`"
             )
         self._limits = self._read_limits()
         super()._prepare()

@@ -189,7 +189,7 @@ def _section(step: Json) -> list[str]:
             ("guard", "state", "value", "limit", "n", "evidence", "message"),
             [
                 (it["guard"], it["state"], "" if it["value"] is None else f"{it['value']:.4f}",
-                 f"{it['limit']:.4f}", str(it["n"]), f"{it['evidence']:.0%}", it["message"])
+                 f"{it['limit']:.4f}", str(it["n"]), f"{it['evidence']:.0%}", it["detail"])
                 for it in step["guards"]
             ],
         ),

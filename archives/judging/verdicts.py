@@ -24,7 +24,7 @@ class Verdict:
     """Studies that it judges by, or what else it counts once."""
     evidence: float
     """0 to 1: of the evidence that a rollback needs."""
-    message: str
+    detail: str
 
 
 def of_mean(

@@ -228,14 +228,14 @@ class Rollout(Waiting):
             for verdict in verdicts:
                 if verdict.state == "failed":
                     found = [asdict(it) for it in verdicts]
-                    raise Refused(verdict.guard, verdict.message, verdicts=found)
+                    raise Refused(verdict.guard, verdict.detail, verdicts=found)
             self._wait_for_disk(clients=kind != "shadow")
             elapsed = clock.elapsed(step)
             reason = view.lacking(verdicts)
             if nodes.applied(self.state) < step.seq:
                 reason = f"the gateway has not applied journal entry {step.seq} yet"
                 self._give_up(began, f"the gateway to apply entry {step.seq}: check that it runs")
-            judged = {"judged": [it.message for it in verdicts]}
+            judged = {"judged": [it.detail for it in verdicts]}
             if self._control() == "promote":
                 return judged | self._by_hand(f" ({reason})" if reason else "")
             lacking = bool(reason)

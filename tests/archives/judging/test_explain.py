@@ -33,13 +33,13 @@ def test_each_judged_step_with_its_counts(state, tmp_path, capsys):
     guards = {it["guard"]: it for it in canary["guards"]}
     assert guards["unanswered"]["value"] == pytest.approx(3 / 50)
     page = (out / "explain.html").read_text()
-    assert guards["unanswered"]["message"] in page
+    assert guards["unanswered"]["detail"] in page
     assert "<script" not in page
 
 
 def test_a_rollback_is_reported_as_the_journal_has_it(state, tmp_path):
     verdict = {"guard": "errors", "state": "failed", "value": 0.5, "limit": 0.01, "n": 7,
-               "evidence": 1.0, "message": "errors: <b>"}  # fmt: skip
+               "evidence": 1.0, "detail": "errors: <b>"}  # fmt: skip
     journal = Journal(state)
     with journal.lock():
         journal.append("rollback", rollout="2.0-x", step="rollback", percent=0.0, guard="errors",

@@ -131,7 +131,7 @@ def test_one_that_fails_now_and_then(kind):
         traffic.both(judged, 1, **FAILED, replay="200")
     traffic.wait(judged)
     assert "errors" in failed(judged)
-    assert verdict(judged, "errors").message == "errors: 5.00% of 600, limit 1.00%"
+    assert verdict(judged, "errors").detail == "errors: 5.00% of 600, limit 1.00%"
 
 
 # --- whose failure it is
@@ -249,7 +249,7 @@ def test_a_studys_value_is_its_share():
     assert (flips.n, flips.value, flips.state) == (1, pytest.approx(0.99), "hold")
     # One study says nothing about a version, whichever way it is.
     assert verdict(judged, "flips of alnm").state == "hold"
-    assert "judged from 20 studies on" in verdict(judged, "flips of alnm").message
+    assert "judged from 20 studies on" in verdict(judged, "flips of alnm").detail
 
 
 def test_later_requests_of_a_study_do_not_count_and_clients_without_one_do_each_five_seconds():
@@ -274,7 +274,7 @@ def test_share_of_failing_studies_that_excuse():
                 traffic.ask(judged, version, **(FAILED | {"replay": "200"} if fails else {}))
             traffic.wait(judged)
             assert verdict(judged, "errors").state == state, (new, old, seed)
-            excused = verdict(judged, "errors").message.endswith("but so is the old version")
+            excused = verdict(judged, "errors").detail.endswith("but so is the old version")
             assert excused == (state == "ok")
 
 
