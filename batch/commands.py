@@ -14,7 +14,7 @@ import typer
 
 from batch import terminal
 from batch.dicom import commands as dicom_commands
-from batch.night_command import night
+from batch.night.command import night
 from sonode import console
 from sonode.console import UserError, say
 
@@ -206,7 +206,7 @@ def _run_one(
     with _started(archive, settings, cluster) as (loaded, executor):
         given = (manifest, out, loaded)
         if dicom:
-            from batch.dicom import beside_results
+            from batch.dicom.making import beside_results
 
             beside_results.check_heads(loaded.heads)
         if dry_run:

@@ -62,6 +62,16 @@ def dicom_record(partition: str, part: str) -> str:
     return f"{DICOM}/{partition}/{part}.parquet"
 
 
+def dicom_records(date: str) -> str:
+    """The folder of all records of a date, and of their objects."""
+    return f"{DICOM}/date={date}"
+
+
+def date_of(uri: str) -> str:
+    """The date of the results that a part or a record belongs to."""
+    return uri.rpartition("/date=")[2].partition("/")[0]
+
+
 def dicom_object(partition: str, row: str, kind: str) -> str:
     """A DICOM object of a row, which is named by its part and its number there."""
     return f"{DICOM}/{partition}/{row}-{kind}.dcm"

@@ -10,7 +10,7 @@ from batch import layout
 from sonode.console import say
 
 if TYPE_CHECKING:
-    from batch.dicom.beside_results import Written
+    from batch.dicom.making.beside_results import Written
     from batch.report.run_summary import RunSummary
     from batch.run import Plan
 

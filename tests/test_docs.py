@@ -14,7 +14,7 @@ import pytest
 from archives.judging.rollout_policy import read_policy
 from archives.nodes.nodes_file import read_nodes
 from archives.torchserve.java import claim_ports
-from batch import night
+from batch.night import settings as night
 from tests.command_line import ROOT, sonode
 from tests.conftest import TRUNK
 
@@ -160,7 +160,7 @@ def test_the_settings_files_of_the_pages_are_accepted(tmp_path: Path) -> None:
     assert [node.name for node in read_nodes(tmp_path / "nodes.yaml")] == ["left"]
     assert read_policy(tmp_path / "policy.yaml").canary == (5, 25, 100)
     (tmp_path / "night.yaml").write_text(texts["batch"])
-    assert night.read(tmp_path / "night.yaml").days == 2
+    assert night.read(tmp_path / "night.yaml").days == 7
     assert json.loads(texts["bucket"])["Version"] == "2012-10-17"
 
 

@@ -1,6 +1,5 @@
-"""Scored DICOM images as DICOM objects, and their way to a PACS.
+"""DICOM as hospitals use it: images from a PACS, and results back into it. Extra `dicom`.
 
-Start at `beside_results`. Of each image three objects are made (`objects`): a Comprehensive SR, a
-Secondary Capture, and a presentation state that draws the box on the original. Needs the extra
-`dicom`.
+`pulling` takes images from a PACS, `making` turns scores into objects, and `pushing` sends those.
+What each end of a connection is, is in `peers`.
 """

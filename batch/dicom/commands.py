@@ -49,7 +49,8 @@ def push(
     import highdicom  # noqa: F401
     import pynetdicom  # noqa: F401
 
-    from batch.dicom import push as pushing
+    from batch.dicom.pushing import ledger
+    from batch.dicom.pushing import push as pushing
     from batch.storage import uris
 
     done = pushing.push_to(
@@ -66,6 +67,8 @@ def push(
         say(f"objects sent now: {done.sent}")
         for status, count in done.by_status.items():
             say(f"  {status:<24} {count}")
+        for date, count in done.not_sent.items():
+            say(f"not at the PACS, of the results of {date}: {count}")
     if done.stopped is not None:
         print(
             f"the PACS does not answer as it should ({done.stopped}); what it took is recorded; "
@@ -73,13 +76,10 @@ def push(
             file=sys.stderr,
         )
         raise typer.Exit(TRY_AGAIN)
-    if done.by_status[pushing.IMAGE_UNKNOWN]:
-        print(
-            "the PACS does not have the images of some objects, which were not sent; give the PACS "
-            "that they came from, or --unknown-images",
-            file=sys.stderr,
-        )
-    if done.by_status[pushing.REFUSED] or done.by_status[pushing.IMAGE_UNKNOWN]:
+    for status, what in ledger.REMEDIES.items():
+        if count := done.by_status[status]:
+            print(f"{count} objects were not sent: {what}", file=sys.stderr)
+    if done.not_sent:
         raise typer.Exit(1)
 
 
@@ -88,7 +88,7 @@ def pull(
     out: str = typer.Argument(help="Folder for images and manifest; path or s3:// URI."),
     *,
     source: str = typer.Option(
-        ..., "--from", help="The PACS: URL of its DICOMweb service, or AETITLE@HOST:PORT for C-GET."
+        ..., "--from", help="The PACS: URL of its DICOMweb service, or AETITLE@HOST:PORT for DIMSE."
     ),
     since: datetime = typer.Option(formats=["%Y-%m-%d"], help="The first day of the studies."),
     modality: str = typer.Option("US", help="Modality of the images."),
@@ -96,6 +96,11 @@ def pull(
         None, help="RoIs: a CSV or Parquet table, or a folder of LabelImg's XML files."
     ),
     connections: int = typer.Option(2, help="Connections to the PACS at once, 1 to 16."),
+    receive: int | None = typer.Option(
+        None,
+        metavar="PORT",
+        help="By C-MOVE, which the PACS sends to this port of this machine; without: by C-GET.",
+    ),
     plain: bool = PLAIN,
     title: str = TITLE,
     as_json: bool = AS_JSON,
@@ -119,12 +124,13 @@ def pull(
         modality=modality,
         boxes=boxes and uris.argument(boxes),
         connections=connections,
+        receive=receive,
         title=title,
         plain=plain,
     )
     done = pulling.pull(settings, console.progress)
     if as_json:
-        say(json.dumps(dataclasses.asdict(done)))
+        say(json.dumps(done.facts()))
     else:
         say(f"studies: {done.studies}, images pulled now: {done.pulled}")
         for status, count in done.by_status.items():

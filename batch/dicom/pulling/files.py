@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pydicom
 
-from batch.dicom.destination import Instance, Refused
+from batch.dicom.peers.answers import Instance, Refused
 from sonode import dicom_rois
 
 _MAX_DEVICE = 64  # of each of its two names (LO, PS3.5, 6.2)

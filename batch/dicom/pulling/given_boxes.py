@@ -43,14 +43,14 @@ Given = dict[str, list[GivenBox]]
 """By the SOPInstanceUID of the image."""
 
 
-def read(uri: str) -> Given:
-    """Read them. Raises UserError with every fault at once."""
+def read(uri: str, option: str = "--boxes") -> Given:
+    """Read what an option gives. Raises UserError with every fault at once."""
     if not objects.is_s3(uri) and Path(uri).is_dir():
-        return _of_folder(Path(uri))
+        return _of_folder(Path(uri), option)
     try:
         data = objects.read(uri).data
     except StorageError as error:
-        raise UserError(f"--boxes {uri}: {error}") from None
+        raise UserError(f"{option} {uri}: {error}") from None
     try:
         if data[:4] == b"PAR1":
             table = results.parquet(data).read()
@@ -58,21 +58,21 @@ def read(uri: str) -> Given:
             table = pyarrow.csv.read_csv(pa.BufferReader(data), convert_options=_CSV)
     except (pa.ArrowException, OSError):
         raise UserError(
-            f"--boxes {uri}: neither Parquet nor a CSV of numbers; write it again"
+            f"{option} {uri}: neither Parquet nor a CSV of numbers; write it again"
         ) from None
-    return _of_table(uri, table)
+    return _of_table(f"{option} {uri}", table)
 
 
-def _of_table(uri: str, table: pa.Table) -> Given:
+def _of_table(where: str, table: pa.Table) -> Given:
     names = table.column_names
     if missing := [it for it in (_UID, *checks.ROI_COLUMNS) if it not in names]:
-        raise UserError(f"--boxes {uri}: no column {missing[0]!r}; add it")
+        raise UserError(f"{where}: no column {missing[0]!r}; add it")
     kept = table.select([it for it in (_UID, "frame", *checks.ROI_COLUMNS) if it in names])
     for name in kept.column_names:
         kind = kept.schema.field(name).type
         sound = checks.is_text(kind) if name == _UID else checks.is_number(kind, or_null=True)
         if not sound:
-            raise UserError(f"--boxes {uri}: column {name!r} holds {kind}")
+            raise UserError(f"{where}: column {name!r} holds {kind}")
     faults = list(checks.row_problems(kept, ""))
     given: Given = {}
     for number, row in enumerate(kept.to_pylist()):
@@ -84,11 +84,11 @@ def _of_table(uri: str, table: pa.Table) -> Given:
             x0, y0, x1, y1 = map(int, box)
             drawn = GivenBox(frame, (x0, y0, x1, y1), TABLE, None)
             given.setdefault(row[_UID].strip(), []).append(drawn)
-    _refuse(f"--boxes {uri}", faults)
+    _refuse(where, faults)
     return given
 
 
-def _of_folder(folder: Path) -> Given:
+def _of_folder(folder: Path, option: str) -> Given:
     from train.importers import labelimg
 
     given: Given = {}
@@ -111,7 +111,7 @@ def _of_folder(folder: Path) -> Given:
         )
     if not files:
         faults.append("no file NAME.xml; give LabelImg's folder, or a table")
-    _refuse(f"--boxes {folder}", faults)
+    _refuse(f"{option} {folder}", faults)
     return given
 
 

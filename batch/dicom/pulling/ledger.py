@@ -14,16 +14,12 @@ again. A file in `objects` that the ledger does not have yet is one of a pull th
 from __future__ import annotations
 
 import hashlib
-import io
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from batch.results import schema as results
+from batch.dicom.ledger_file import Entry, LedgerFile
 from batch.storage import objects
-from batch.storage.errors import ObjectMissing
-from sonode.console import UserError
 
 PULLED, NO_IMAGE, READ, REFUSED = "pulled", "no_image", "read", "refused"
 STATUSES = (PULLED, NO_IMAGE, READ, REFUSED)
@@ -54,7 +50,6 @@ _SCHEMA = pa.schema(
     ]
 )
 
-Entry = dict[str, Any]
 Entries = dict[str, Entry]
 """By the UID of the object."""
 
@@ -80,37 +75,10 @@ def is_done(entry: Entry | None) -> bool:
     return entry is not None and entry["status"] != REFUSED
 
 
-def read(out: str, study: str) -> tuple[Entries, str | None]:
-    """The ledger of a study and its etag; nothing where there is none yet."""
-    uri = _uri(out, study)
-    try:
-        found = objects.read(uri)
-    except ObjectMissing:
-        return {}, None
-    try:
-        table = results.parquet(found.data).read()
-    except (pa.ArrowException, OSError):
-        table = None
-    if table is None or table.schema.remove_metadata() != _SCHEMA:
-        raise UserError(f"{uri}: not a ledger of this sonode; remove it and re-run") from None
-    return {row["instance"]: row for row in table.to_pylist()}, found.etag
-
-
-def write(out: str, study: str, entries: Entries, etag: str | None) -> tuple[Entries, str | None]:
-    """Write the ledger of a study, with what another pull has found meanwhile; as `read`."""
-    while True:
-        rows = [entries[uid] for uid in sorted(entries)]
-        sink = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), sink, write_page_checksum=True)
-        if objects.update(_uri(out, study), sink.getvalue(), etag):
-            return read(out, study)
-        others, etag = read(out, study)
-        done = {uid: it for uid, it in others.items() if is_done(it)}
-        entries = {**others, **entries, **done}
-
-
-def _uri(out: str, study: str) -> str:
-    return objects.join(out, f"_pulled/{_hash(study)}.parquet")
+def of_study(out: str, study: str) -> LedgerFile:
+    """The ledger of a study. Raises as LedgerFile does."""
+    uri = objects.join(out, f"_pulled/{_hash(study)}.parquet")
+    return LedgerFile(uri, _SCHEMA, "instance", is_done)
 
 
 def _hash(uid: str) -> str:

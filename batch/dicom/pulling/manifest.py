@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batch.dicom.ledger_file import Entry
 from batch.dicom.pulling import ledger
 from batch.dicom.pulling.given_boxes import Given, GivenBox
-from batch.dicom.pulling.ledger import Entries, Entry
+from batch.dicom.pulling.ledger import Entries
 from batch.manifest.checks import ROI_COLUMNS
 from batch.storage import objects
 
@@ -115,16 +116,25 @@ def _fault(it: GivenBox, image: Entry) -> str | None:
     return None if it.frame < image["frames"] else FRAME_OUTSIDE
 
 
-def write(out: str, studies: Collection[Rows]) -> None:
-    """Write both tables, the manifest last."""
-    for name, schema, tables in (
-        (ledger.WITHOUT_ROI, _WITHOUT, [it.without_roi for it in studies]),
-        (ledger.MANIFEST, _WITH, [it.with_roi for it in studies]),
-    ):
-        table = pa.concat_tables([schema.empty_table(), *tables])
-        sink = io.BytesIO()
-        pq.write_table(table, sink, write_page_checksum=True)
-        objects.write(objects.join(out, name), sink.getvalue())
+def table(studies: Collection[Rows]) -> pa.Table:
+    """The manifest of some studies."""
+    return pa.concat_tables([_WITH.empty_table(), *(it.with_roi for it in studies)])
+
+
+def write(out: str, studies: Collection[Rows]) -> pa.Table:
+    """Write both tables, the manifest last; give the manifest."""
+    without = pa.concat_tables([_WITHOUT.empty_table(), *(it.without_roi for it in studies)])
+    objects.write(objects.join(out, ledger.WITHOUT_ROI), encoded(without))
+    made = table(studies)
+    objects.write(objects.join(out, ledger.MANIFEST), encoded(made))
+    return made
+
+
+def encoded(rows: pa.Table) -> bytes:
+    """A table as a file."""
+    sink = io.BytesIO()
+    pq.write_table(rows, sink, write_page_checksum=True)
+    return sink.getvalue()
 
 
 def counts(studies: Collection[Rows]) -> dict[str, Any]:

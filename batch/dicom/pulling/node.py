@@ -1,7 +1,4 @@
-"""A PACS over DIMSE: asked by C-FIND, taken from by C-GET (PS3.4, C).
-
-One association serves many questions and objects, and is opened anew where the PACS has closed it.
-"""
+"""A PACS over DIMSE: asked by C-FIND, taken from by C-GET or C-MOVE (PS3.4, C)."""
 
 from __future__ import annotations
 
@@ -13,42 +10,38 @@ from pydicom.dataset import Dataset
 from pydicom.uid import (
     ComprehensiveSRStorage,
     EnhancedSRStorage,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
     GrayscaleSoftcopyPresentationStateStorage,
-    ImplicitVRLittleEndian,
-    JPEG2000TransferSyntaxes,
-    JPEGLSTransferSyntaxes,
-    JPEGTransferSyntaxes,
-    RLELossless,
     SecondaryCaptureImageStorage,
     UltrasoundImageStorage,
     UltrasoundMultiFrameImageStorage,
 )
 from pynetdicom import build_context, build_role, evt
 from pynetdicom.sop_class import (
-    StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
 )
 
-from batch.dicom.connections import Identity, NoAnswer, Node, associate
-from batch.dicom.destination import Instance, Refused
+from batch.dicom.peers.address import beside
+from batch.dicom.peers.answers import Instance, NoAnswer, Refused
+from batch.dicom.peers.association import (
+    FIND,
+    PLAIN_SYNTAXES,
+    Association,
+    find_context,
+    identifier,
+)
 from batch.dicom.pulling.origin import Named
+from batch.dicom.pulling.receiver import SYNTAXES, Receiver
 from sonode.console import UserError
 
-_OPTION = "--from"
-_FIND = StudyRootQueryRetrieveInformationModelFind
 _GET = StudyRootQueryRetrieveInformationModelGet
-_PENDING = (0xFF00, 0xFF01)
-_PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-_SYNTAXES = (
-    *_PLAIN,
-    ExplicitVRBigEndian,
-    RLELossless,
-    *JPEGTransferSyntaxes,
-    *JPEGLSTransferSyntaxes,
-    *JPEG2000TransferSyntaxes,
-)
+_MOVE = StudyRootQueryRetrieveInformationModelMove
+_OTHERWISE = {
+    FIND: "or give the URL of its DICOMweb service",
+    _GET: "or give {} for C-MOVE, or the URL of its DICOMweb service",
+    _MOVE: "or omit {} for C-GET",
+}
+_NO_DESTINATION = 0xA801  # PS3.4, C.4.2.1.5
 _USUAL = (  # of studies whose PACS does not say
     UltrasoundImageStorage,
     UltrasoundMultiFrameImageStorage,
@@ -62,16 +55,11 @@ _CLASSES = 7
 
 
 class Peer:
-    """A DIMSE node as an `Origin`."""
+    """A DIMSE node as an `Origin`, by C-MOVE where there is a receiver, else by C-GET."""
 
-    def __init__(self, node: Node, title: str, identity: Identity, *, plain: bool) -> None:
-        """Take the node; as `connections.associate`."""
-        self._call = (node, title, identity)
-        self._plain = plain
-        self._association: Any = None
+    def __init__(self, association: Association, receiver: Receiver | None = None) -> None:
+        self._association, self._receiver = association, receiver
         self._classes: list[str] = []  # that the association takes
-        self._asked = 0  # in this association
-        self._answered: list[int] = []  # the number of each request, as answers end
         self._came: dict[str, bytes] = {}
 
     def studies(self, since: date, modality: str) -> list[str]:
@@ -98,125 +86,101 @@ class Peer:
 
     def fetch(self, named: Named) -> bytes:
         """As `Origin` says."""
-        asked = _identifier("IMAGE", named.it)
-        self._came.clear()
-        classes = [named.sop_class] if named.sop_class else list(_USUAL)
-        answers, status = self._answers("C-GET", asked, classes)
-        if named.it.instance in self._came:
-            return self._came.pop(named.it.instance)
-        failed = answers[-1][0].get("NumberOfFailedSuboperations") or 0
-        raise Refused(f"status {status:#06x}, {failed} failed")
+        asked = identifier(
+            "IMAGE",
+            StudyInstanceUID=named.it.study,
+            SeriesInstanceUID=named.it.series,
+            SOPInstanceUID=named.it.instance,
+        )
+        return self._moved(named, asked) if self._receiver else self._got(named, asked)
 
     def close(self) -> None:
         """As `Origin` says."""
-        if self._association is not None and self._association.is_established:
-            self._association.release()
+        self._association.close()
+
+    def _got(self, named: Named, asked: Dataset) -> bytes:
+        self._came.clear()
+        self._open([named.sop_class] if named.sop_class else list(_USUAL))
+        self._need("C-GET", _GET)
+        answers, status = self._association.ask("send_c_get", asked, _GET)
+        if named.it.instance in self._came:
+            return self._came.pop(named.it.instance)
+        raise Refused(f"status {status:#06x}, {_failed(answers)} failed")
+
+    def _moved(self, named: Named, asked: Dataset) -> bytes:
+        assert self._receiver is not None
+        self._open([])
+        self._need("C-MOVE", _MOVE)
+        title = self._association.title
+        with self._receiver.waiting_for(named.it.instance) as came:
+            answers, status = self._association.ask("send_c_move", asked, title, _MOVE)
+            if (data := came()) is not None:
+                return data
+        option = self._association.option
+        if status == _NO_DESTINATION:
+            raise UserError(
+                f"{option}: the PACS does not know {title} as a destination of C-MOVE "
+                f"(status {status:#06x}); register the title there with this machine's name and "
+                f"port {self._receiver.port}, or give {beside(option, 'title')}"
+            )
+        if not self._receiver.was_called:
+            raise UserError(
+                f"{option}: nothing came by C-MOVE to {title}, port {self._receiver.port} of this "
+                f"machine (status {status:#06x}); check what the PACS has registered for this "
+                "title, its TLS, and the firewall"
+            )
+        raise Refused(f"status {status:#06x}, {_failed(answers)} failed")
+
+    def _need(self, what: str, model: str) -> None:
+        if not self._association.takes(model):
+            option = self._association.option
+            raise UserError(
+                f"{option}: the PACS does not offer {what} (study root) to sonode; allow it there, "
+                f"{_OTHERWISE[model].format(beside(option, 'receive'))}"
+            )
 
     def _find(self, level: str, key: str, **asked: str) -> dict[str, Dataset]:
         """All answers of a level by their UID."""
-        question = Dataset()
-        question.QueryRetrieveLevel = level
-        for keyword, value in {key: "", **asked}.items():
-            setattr(question, keyword, value)
-        answers, status = self._answers("C-FIND", question, [])
-        if status != 0:
-            raise NoAnswer(f"C-FIND status {status:#06x}")
+        self._open([])
+        self._need("C-FIND", FIND)
         found = {}
-        for _, it in answers[:-1]:
-            if it is None or not it.get(key):
+        for it in self._association.find(level, [key], **asked):
+            if not it.get(key):
                 raise NoAnswer("it names an object without its UID")
             found[str(it[key].value)] = it
         return found
 
-    def _answers(
-        self, what: str, question: Dataset, classes: Collection[str]
-    ) -> tuple[list[tuple[Dataset, Dataset | None]], int]:
-        """What comes to a question, and the last status."""
-        association = self._ready(classes)
-        model, ask = {
-            "C-FIND": (_FIND, association.send_c_find),
-            "C-GET": (_GET, association.send_c_get),
-        }[what]
-        if all(it.abstract_syntax != model for it in association.accepted_contexts):
-            raise UserError(
-                f"{_OPTION}: the PACS does not offer {what} (study root) to sonode; allow it "
-                "there, or give the URL of its DICOMweb service"
-            )
-        self._asked += 1
-        try:
-            answers = list(ask(question, model, msg_id=self._number()))
-        except RuntimeError:  # closed a moment ago
-            answers = []
-        return answers, self._check(answers)
+    def _open(self, classes: Collection[str]) -> None:
+        """Have an association, with contexts for objects of these classes among others."""
+        if self._association.is_open and all(it in self._classes for it in classes):
+            return
+        if self._receiver:
+            move = build_context(_MOVE, list(PLAIN_SYNTAXES))
+            self._association.open([find_context(), move])
+            return
+        self._classes = list(dict.fromkeys([*classes, *self._classes, *_USUAL]))[:_CLASSES]
+        self._association.open(
+            list(_contexts(self._classes)),
+            [(evt.EVT_C_STORE, _taking(self._came))],
+            ext_neg=[build_role(it, scp_role=True) for it in self._classes],
+        )
 
-    def _ready(self, classes: Collection[str]) -> Any:
-        """The association, with contexts for objects of these classes among others."""
-        lacking = [it for it in classes if it not in self._classes]
-        if lacking and self._association is not None:
-            self.close()
-        if self._association is None or not self._association.is_established or lacking:
-            self._classes = list(dict.fromkeys([*classes, *self._classes, *_USUAL]))[:_CLASSES]
-            self._asked, self._answered = 0, []
-            self._association = associate(
-                *self._call,
-                list(_contexts(self._classes)),
-                _OPTION,
-                plain=self._plain,
-                ext_neg=[build_role(it, scp_role=True) for it in self._classes],
-                evt_handlers=[
-                    (evt.EVT_C_STORE, _taking(self._came)),
-                    (evt.EVT_DIMSE_RECV, _noting(self._answered)),
-                ],
-            )
-        return self._association
 
-    def _number(self) -> int:
-        """That of the last request, of 16 bits."""
-        return (self._asked - 1) % 0xFFFF + 1
-
-    def _check(self, answers: list[tuple[Dataset, Dataset | None]]) -> int:
-        """Give the last status. Raises NoAnswer where there is none.
-
-        Or where it may be that of another request: pynetdicom takes the next message that comes for
-        the answer, so that one which comes twice would be the answer to what is asked next.
-        """
-        status = answers[-1][0].get("Status") if answers else None
-        if status is None:
-            raise NoAnswer("the association was closed, or no answer came in time")
-        if len(self._answered) != self._asked or self._answered[-1] != self._number():
-            self._association.abort()
-            raise NoAnswer("an answer that belongs to no request")
-        return int(status)
+def _failed(answers: list[tuple[Dataset, Dataset | None]]) -> int:
+    return int(answers[-1][0].get("NumberOfFailedSuboperations") or 0)
 
 
 def _contexts(classes: Collection[str]) -> Iterator[Any]:
     """One for each class and syntax: so an object comes in the syntax that it is stored in."""
-    yield build_context(_FIND, list(_PLAIN))
-    yield build_context(_GET, list(_PLAIN))
+    yield find_context()
+    yield build_context(_GET, list(PLAIN_SYNTAXES))
     for it in classes:
-        yield from (build_context(it, syntax) for syntax in _SYNTAXES)
+        yield from (build_context(it, syntax) for syntax in SYNTAXES)
 
 
-def _identifier(level: str, it: Instance) -> Dataset:
-    made = Dataset()
-    made.QueryRetrieveLevel = level
-    made.StudyInstanceUID, made.SeriesInstanceUID, made.SOPInstanceUID = it
-    return made
-
-
-def _taking(came: dict[str, bytes]) -> Callable[[Any], int]:
-    def take(event: Any) -> int:
+def _taking(came: dict[str, bytes]) -> Callable[[evt.Event], int]:
+    def take(event: evt.Event) -> int:
         came[str(event.request.AffectedSOPInstanceUID)] = event.encoded_dataset()
         return 0
 
     return take
-
-
-def _noting(answered: list[int]) -> Callable[[Any], None]:
-    def note(event: Any) -> None:
-        command = event.message.command_set
-        number = command.get("MessageIDBeingRespondedTo")
-        if number is not None and command.get("Status") not in _PENDING:
-            answered.append(number)
-
-    return note

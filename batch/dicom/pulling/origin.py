@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import date
 from typing import NamedTuple, Protocol
 
-from batch.dicom.destination import Instance
+from batch.dicom.peers.answers import Instance
 
 
 class Named(NamedTuple):

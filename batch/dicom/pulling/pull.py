@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from batch.dicom.connections import Identity, NoAnswer, Web, address, check_title
+import pyarrow as pa
+
+from batch.dicom.peers.address import Web, address, check_title
+from batch.dicom.peers.answers import NoAnswer
+from batch.dicom.peers.identity import Identity
 from batch.dicom.pulling import given_boxes, ledger, manifest
 from batch.dicom.pulling.origin import Origin
 from batch.dicom.pulling.settings import Settings
@@ -30,6 +35,8 @@ class Pulled:
     """Objects that the PACS names, as the ledgers have them."""
     refusals: dict[str, int]
     """Objects that were refused, by the reason."""
+    refused_again: int
+    """Of these, objects that had been refused before."""
     stopped: str | None
     """Why the pull ended before its end: the PACS did not answer. Then there is no manifest."""
     manifest: str | None
@@ -44,6 +51,12 @@ class Pulled:
     """Boxes that are in no row, by the reason."""
     unknown_images: int
     """Images of the user's boxes that the PACS did not name."""
+    table: pa.Table = field(repr=False)
+    """The manifest; empty where there is none."""
+
+    def facts(self) -> dict[str, Any]:
+        """All but the table, as JSON has it."""
+        return {it.name: getattr(self, it.name) for it in fields(self) if it.name != "table"}
 
 
 def pull(settings: Settings, progress: Callable[..., Iterator[Any]]) -> Pulled:
@@ -53,30 +66,42 @@ def pull(settings: Settings, progress: Callable[..., Iterator[Any]]) -> Pulled:
         UserError: for a setting, the credentials or the boxes; where the PACS gives nothing to
             sonode; where OUT cannot be read or written.
     """
-    where = address(settings.source, "--from", plain=settings.plain)
-    title = check_title(settings.title, "--title")
+    where = address(settings.source, settings.option, plain=settings.plain)
+    title = check_title(settings.title, settings.named("title"))
     identity = Identity.of_environment()
+    if isinstance(where, Web):
+        from batch.dicom.pulling.web import Service
 
-    def opened() -> Origin:
-        if isinstance(where, Web):
-            from batch.dicom.pulling.web import Service
+        if settings.receive is not None:
+            raise UserError(
+                f"{settings.named('receive')}: a DICOMweb service sends nothing by C-MOVE; omit it"
+            )
+        return pull_from(lambda: Service(where, identity, settings.option), settings, progress)
+    from batch.dicom.peers.association import Association
+    from batch.dicom.pulling.node import Peer
+    from batch.dicom.pulling.receiver import Receiver
 
-            return Service(where, identity)
-        from batch.dicom.pulling.node import Peer
+    with ExitStack() as stack:
+        receiver = None
+        if settings.receive is not None:
+            receiver = Receiver(title, settings.receive, identity, plain=settings.plain)
+            stack.callback(receiver.close)
 
-        return Peer(where, title, identity, plain=settings.plain)
+        def opened() -> Origin:
+            more = {"plain": settings.plain}
+            return Peer(Association(where, title, identity, settings.option, **more), receiver)
 
-    return pull_from(opened, settings, progress)
+        return pull_from(opened, settings, progress)
 
 
 def pull_from(
     opened: Callable[[], Origin], settings: Settings, progress: Callable[..., Iterator[Any]]
 ) -> Pulled:
     """As `pull`, by the connections that `opened` gives, one for each thread."""
-    given = given_boxes.read(settings.boxes) if settings.boxes else {}
+    given = given_boxes.read(settings.boxes, settings.named("boxes")) if settings.boxes else {}
     puller = Puller(settings, opened)
     done: list[tuple[str, Study]] = []
-    stopped = None
+    stopped, table = None, manifest.table([])
     try:
         done.extend(puller.run(progress))
         stopped = next((its.stopped for _, its in done if its.stopped), None)
@@ -86,12 +111,12 @@ def pull_from(
             if stopped is None
         ]
         if stopped is None:
-            manifest.write(settings.out, rows)
+            table = manifest.write(settings.out, rows)
     except NoAnswer as error:
         stopped, rows = str(error), []
     except StorageError as error:
         raise UserError(f"{settings.out}: {error}") from None
-    return _account(settings, done, rows, set(given), stopped)
+    return _account(settings, done, rows, set(given), stopped, table)
 
 
 def _account(
@@ -100,15 +125,18 @@ def _account(
     rows: list[manifest.Rows],
     given: set[str],
     stopped: str | None,
+    table: pa.Table,
 ) -> Pulled:
     statuses = Counter(dict.fromkeys(ledger.STATUSES, 0))
     refusals: Counter[str] = Counter()
+    again = 0
     for _, its in done:
         for it in its.named:
             if entry := its.entries.get(it.it.instance):
                 statuses[entry["status"]] += 1
                 if entry["status"] == ledger.REFUSED:
                     refusals[entry["message"]] += 1
+                    again += it.it.instance in its.refused_before
                 given.discard(it.it.instance)
     counted = manifest.counts(rows)
     return Pulled(
@@ -116,8 +144,10 @@ def _account(
         pulled=sum(its.pulled for _, its in done),
         by_status=dict(statuses),
         refusals=dict(sorted(refusals.items())),
+        refused_again=again,
         stopped=stopped,
         manifest=None if stopped else objects.join(settings.out, ledger.MANIFEST),
         unknown_images=len(given),
+        table=table,
         **counted,
     )

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import date
 
-from batch.dicom.connections import OUR_TITLE
+from batch.dicom.peers.address import OUR_TITLE, beside
 from sonode.console import UserError
 
 DRAWING = {"SR": "sr", "PR": "pr"}
@@ -19,7 +19,7 @@ class Settings:
     """What to pull, from where."""
 
     source: str
-    """As `connections.address` reads it."""
+    """As `peers.address` reads it."""
     out: str
     since: date
     """The first StudyDate."""
@@ -30,14 +30,27 @@ class Settings:
     """At once, from 1 to 16."""
     title: str = OUR_TITLE
     """The AE title to call as, for DIMSE."""
+    receive: int | None = None
+    """The port that the PACS sends to by C-MOVE; None: C-GET, for DIMSE."""
     plain: bool = False
     """Without TLS."""
+    option: str = "--from"
+    """What gave the source: an option of the command, or a setting."""
     waits_s: tuple[float, ...] = (1.0, 5.0, 15.0)
     """Before a question is put again that the PACS did not answer."""
 
     def __post_init__(self) -> None:
         """Raise UserError for what is out of range; the others are checked where they are read."""
         if not 1 <= self.connections <= 16:
-            raise UserError(f"--connections {self.connections}: give 1 to 16")
+            raise UserError(f"{self.named('connections')} {self.connections}: give 1 to 16")
         if not _MODALITY.fullmatch(self.modality) or self.modality in DRAWING:
-            raise UserError("--modality: not one of images; give a modality as DICOM has it, as US")
+            raise UserError(
+                f"{self.named('modality')}: not one of images; give a modality as DICOM has it, as "
+                "US"
+            )
+        if self.receive is not None and not 0 < self.receive < 1 << 16:
+            raise UserError(f"{self.named('receive')} {self.receive}: give a port, 1 to 65535")
+
+    def named(self, name: str) -> str:
+        """What the user calls a setting."""
+        return beside(self.option, name)

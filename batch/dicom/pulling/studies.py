@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from batch.dicom.connections import NoAnswer
-from batch.dicom.destination import Refused
+from batch.dicom.ledger_file import Entry, LedgerFile
+from batch.dicom.peers.answers import NoAnswer, Refused
 from batch.dicom.pulling import files, ledger
-from batch.dicom.pulling.ledger import Entries, Entry
+from batch.dicom.pulling.ledger import Entries
 from batch.dicom.pulling.origin import Named, Origin
 from batch.dicom.pulling.settings import DRAWING, Settings
 from batch.storage import objects
@@ -30,6 +30,8 @@ class Study:
 
     named: list[Named]
     entries: Entries
+    refused_before: Collection[str] = ()
+    """UIDs that the PACS had refused already when this pull began."""
     pulled: int = 0
     stopped: str | None = None
 
@@ -67,35 +69,41 @@ class Puller:
             return its
         try:
             its.named = self._ask(lambda it: it.objects(study, self._modalities))
-            its.entries, etag = ledger.read(self._settings.out, study)
-            self._complete(study, its, etag)
+            held = ledger.of_study(self._settings.out, study)
+            its.entries = held.entries
+            its.refused_before = {
+                uid for uid, it in held.entries.items() if it["status"] == ledger.REFUSED
+            }
+            self._complete(study, its, held)
         except NoAnswer as error:
             self._end.set()
             its.stopped = str(error)
         return its
 
-    def _complete(self, study: str, its: Study, etag: str | None) -> None:
-        out = self._settings.out
+    def _complete(self, study: str, its: Study, held: LedgerFile) -> None:
         lacking = [it for it in its.named if not ledger.is_done(its.entries.get(it.it.instance))]
         if not lacking:
             return
         there = {
             uri.rpartition("/")[2]
-            for uri in objects.list_files(objects.join(out, ledger.study_folder(study)))
+            for uri in objects.list_files(
+                objects.join(self._settings.out, ledger.study_folder(study))
+            )
         }
         unwritten = 0
         try:
             for it in lacking:
                 if self._end.is_set():
                     return
-                its.entries[it.it.instance] = self._entry(it, its, there)
+                held.entries[it.it.instance] = self._entry(it, its, there)
                 unwritten += 1
                 if unwritten == _WRITE_EACH:
-                    its.entries, etag = ledger.write(out, study, its.entries, etag)
+                    held.write()
                     unwritten = 0
         finally:  # also where the PACS stops answering
             if unwritten:
-                its.entries, _ = ledger.write(out, study, its.entries, etag)
+                held.write()
+            its.entries = held.entries
 
     def _entry(self, named: Named, its: Study, there: Collection[str]) -> Entry:
         """Pull an object, unless it is `there`; give its entry."""

@@ -11,11 +11,12 @@ import pydicom
 import requests
 from dicomweb_client.api import DICOMwebClient
 
-from batch.dicom.connections import TIMEOUT_S, Identity, NoAnswer, Web, web_fault
-from batch.dicom.destination import Instance, Refused
+from batch.dicom.peers.address import Web
+from batch.dicom.peers.answers import TIMEOUT_S, Instance, NoAnswer, Refused
+from batch.dicom.peers.faults import web_fault
+from batch.dicom.peers.identity import Identity
 from batch.dicom.pulling.origin import Named
 
-_OPTION = "--from"
 _PAGE = 500  # answers that are asked for at once
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
 _STUDY_DATE, _MODALITY, _SOP_CLASS = "00080020", "00080060", "00080016"
@@ -24,8 +25,9 @@ _STUDY_DATE, _MODALITY, _SOP_CLASS = "00080020", "00080060", "00080016"
 class Service:
     """A DICOMweb service as an `Origin`."""
 
-    def __init__(self, web: Web, identity: Identity) -> None:
-        self._session = identity.session()
+    def __init__(self, web: Web, identity: Identity, option: str) -> None:
+        """Take the service that an option gave, and whom sonode is there."""
+        self._session, self._option = identity.session(), option
         self._more = False
         self._client = DICOMwebClient(
             web.url, session=self._session, timeout=TIMEOUT_S, callback=self._note
@@ -69,9 +71,9 @@ class Service:
             status = error.response.status_code if error.response is not None else 0
             if status != 401 and 400 <= status < 500:
                 raise Refused(f"HTTP {status}") from None
-            raise web_fault(error, _OPTION) from None
+            raise web_fault(error, self._option) from None
         except requests.RequestException as error:
-            raise web_fault(error, _OPTION) from None
+            raise web_fault(error, self._option) from None
         except Exception:  # of many types, from the client and pydicom
             raise Refused("what the PACS sent is not a whole DICOM file") from None
 
@@ -103,7 +105,7 @@ class Service:
                     raise NoAnswer("it names an object without its UID")
                 yield uid, it
         except requests.RequestException as error:
-            raise web_fault(error, _OPTION) from None
+            raise web_fault(error, self._option) from None
         except (ValueError, TypeError, AttributeError, KeyError):
             raise NoAnswer("its answer is not DICOM JSON") from None
 

@@ -68,7 +68,7 @@ def out(made: list[Objects], tmp_path: Path) -> Path:
 def objects_of(name: str, roi: tuple[int, int, int, int]) -> Objects:
     """The objects of an image with a box; another box makes others."""
     pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
-    from batch.dicom import objects, source
+    from batch.dicom.making import objects, source
     from model_def.images.decode import decode
     from tests.batch.dicom import ultrasound
 

@@ -53,6 +53,14 @@ class Orthanc:
         """Store a file."""
         self._ask("/instances", "POST", content=data)
 
+    def correct_patient(self, patient_id: str) -> None:
+        """Give its one patient another id, as an operator does; the UIDs stay."""
+        (it,) = self._ask("/patients").json()
+        uids = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
+        asked = {"Replace": {"PatientID": patient_id}, "Keep": uids, "KeepSource": False}
+        answer = json.dumps({**asked, "Force": True}).encode()
+        self._ask(f"/patients/{it}/modify", "POST", content=answer)
+
     def empty(self) -> None:
         """Remove all objects, and what is known of them."""
         for it in self._ask("/patients").json():

@@ -12,7 +12,7 @@ import pydicom.data
 import pytest
 from pydicom.dataset import Dataset
 
-from batch.dicom.result import HeadResult, Model, Result
+from batch.dicom.making.result import HeadResult, Model, Result
 
 FILES = Path(pydicom.data.__file__).parent / "test_files"
 NAMES = (

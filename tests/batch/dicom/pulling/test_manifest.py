@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 
+from batch.dicom.ledger_file import Entry
 from batch.dicom.pulling import ledger, manifest
 from batch.dicom.pulling.given_boxes import Given, GivenBox
 
 BOX = (1, 2, 5, 6)
 
 
-def image(frames: int = 1) -> ledger.Entry:
+def image(frames: int = 1) -> Entry:
     """One of 8 x 6 pixels."""
     facts: dict[str, Any] = {"etag": "e", "frames": frames, "width": 8, "height": 6}
     return ledger.new("1.7", "1.5", ledger.PULLED, **facts)
@@ -25,7 +26,7 @@ def report(uid: str, *boxes: tuple[int | None, tuple[int, int, int, int]], **mor
     return ledger.new(uid, "1.6", ledger.READ, **{"source": "sr", "boxes": drawn, **more})
 
 
-def rows(*entries: ledger.Entry, given: Given | None = None) -> manifest.Rows:
+def rows(*entries: Entry, given: Given | None = None) -> manifest.Rows:
     by_uid = {it["instance"]: it for it in entries}
     return manifest.rows_of("1", list(by_uid), by_uid, given or {})
 

@@ -18,8 +18,8 @@ pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
 pytest.importorskip("dicomweb_client", reason="the extra `dicom` is not installed")
 pytest.importorskip("pynetdicom", reason="the extra `dicom` is not installed")
 
-from batch.dicom import objects as dicom_objects
-from batch.dicom import source
+from batch.dicom.making import objects as dicom_objects
+from batch.dicom.making import source
 from batch.dicom.pulling.pull import Pulled, Settings, pull
 from model_def.images.decode import decode
 from sonode.console import UserError, progress

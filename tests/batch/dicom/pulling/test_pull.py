@@ -11,8 +11,7 @@ import pytest
 
 pytest.importorskip("dicomweb_client", reason="the extra `dicom` is not installed")
 
-from batch.dicom.connections import NoAnswer
-from batch.dicom.destination import Refused
+from batch.dicom.peers.answers import NoAnswer, Refused
 from batch.dicom.pulling import ledger, studies
 from batch.manifest.read import open_manifest, requests
 from batch.results import schema as results

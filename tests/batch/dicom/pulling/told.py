@@ -14,7 +14,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComprehensiveSRStorage, ExplicitVRLittleEndian, UltrasoundImageStorage
 
-from batch.dicom.destination import Instance
+from batch.dicom.peers.answers import Instance
 from batch.dicom.pulling.origin import Named
 from batch.dicom.pulling.pull import Pulled, Settings, pull_from
 from batch.storage import objects

@@ -1,24 +1,13 @@
-"""A PACS that objects are sent to, whichever way: what it is asked, and how it refuses."""
+"""A PACS that objects are sent to, whichever way: what it is asked, and what it answers."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Collection
+from typing import Protocol
 
+from pydicom.dataset import Dataset
 
-class Refused(Exception):  # noqa: N818 - reads as what it is
-    """The PACS has refused an object; the message is its status."""
-
-
-class AlreadyThere(Exception):  # noqa: N818 - reads as what it is
-    """The PACS says that it has an object of this UID already."""
-
-
-class Instance(NamedTuple):
-    """What names an object in a PACS."""
-
-    study: str
-    series: str
-    instance: str
+from batch.dicom.peers.answers import Instance
 
 
 class Destination(Protocol):
@@ -30,6 +19,12 @@ class Destination(Protocol):
         Raises:
             NoAnswer: it does not answer now.
             UserError: nothing there takes objects, or not from sonode.
+        """
+
+    def patients(self, study: str) -> Collection[Dataset]:
+        """The patients that it has a study of: `patient.KEYWORDS`; several, if it is confused.
+
+        Raises as `has`.
         """
 
     def store(self, file: bytes) -> str | None:

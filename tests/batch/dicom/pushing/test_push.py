@@ -17,9 +17,9 @@ pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
 pytest.importorskip("dicomweb_client", reason="the extra `dicom` is not installed")
 pytest.importorskip("pynetdicom", reason="the extra `dicom` is not installed")
 
-from batch.dicom import push as pushing
-from batch.dicom.connections import NoAnswer
-from batch.dicom.destination import AlreadyThere, Destination, Instance, Refused
+from batch.dicom.peers.answers import AlreadyThere, Instance, NoAnswer, Refused
+from batch.dicom.pushing import push as pushing
+from batch.dicom.pushing.destination import Destination
 from sonode.console import UserError, progress
 from sonode.local_s3 import LocalS3
 from tests.batch.dicom import ultrasound
@@ -28,7 +28,7 @@ from tests.batch.dicom.pacs import Orthanc
 
 pytestmark = BY_DIMSE
 
-NONE = {"accepted": 0, "present": 0, "refused": 0, "image_unknown": 0}
+NONE = dict.fromkeys(("accepted", "present", "refused", "image_unknown", "patient_changed"), 0)
 URL = "https://pacs.example/dicom-web"
 IMAGES = [pydicom.dcmread(ultrasound.FILES / name, stop_before_pixels=True) for name in NAMES]
 
@@ -46,6 +46,11 @@ class Told:
         if self.gone:
             raise NoAnswer("ConnectionError")
         return it.instance in self.has_uids
+
+    def patients(self, study: str) -> list[pydicom.Dataset]:
+        if self.gone:
+            raise NoAnswer("ConnectionError")
+        return [it for it in IMAGES if it.StudyInstanceUID == study]
 
     def close(self) -> None:
         pass

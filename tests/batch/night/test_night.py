@@ -18,7 +18,8 @@ from PIL import Image
 pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
 pytest.importorskip("pynetdicom", reason="the extra `dicom` is not installed")
 
-from batch import night
+from batch.night import night
+from batch.night import settings as night_settings
 from sonode.console import UserError
 from tests.batch.dicom import ultrasound
 from tests.batch.dicom.conftest import (  # noqa: F401 - fixtures
@@ -56,7 +57,7 @@ def test_settings_that_are_not_understood(
 ) -> None:
     (tmp_path / "night.yaml").write_text(yaml.safe_dump(keys))
     with pytest.raises(UserError, match=says):
-        night.read(tmp_path / "night.yaml")
+        night_settings.read(tmp_path / "night.yaml")
 
 
 @pytest.mark.live
@@ -108,7 +109,7 @@ def test_a_night_and_the_next(orthanc: Orthanc, archive_path: Path, tmp_path: Pa
             assert len(picture.getcolors(1 << 24) or ()) > 100  # a frame, and maps in colour
     assert kinds == {"SR": 4, "OT": 4, "PR": 4}
 
-    settings = night.read(file)
+    settings = night_settings.read(file)
     again = night.run(settings, DAY)
     assert (again["exit_code"], again["pull"]) == (0, report["pull"])
     assert (again["score"]["scored"], again["push"]["sent"]) == (0, 0)
@@ -118,7 +119,7 @@ def test_a_night_and_the_next(orthanc: Orthanc, archive_path: Path, tmp_path: Pa
     # Nothing new has a box: what sonode drew is none.
     assert following["exit_code"] == 0
     assert "score" not in following
-    assert following["push"]["by_status"]["present"] == 12
+    assert sum(following["push"]["by_status"].values()) == 0  # the first night is closed
 
     said = done.stdout + done.stderr
     said += b"".join(path.read_bytes() for path in (tmp_path / "night/nights").iterdir())
@@ -129,7 +130,7 @@ def test_a_night_and_the_next(orthanc: Orthanc, archive_path: Path, tmp_path: Pa
 
 @pytest.mark.live
 def test_a_pacs_that_is_gone_is_asked_again_later(archive_path: Path, tmp_path: Path) -> None:
-    settings = night.Settings(
+    settings = night_settings.Settings(
         pacs="http://127.0.0.1:9/dicom-web", archive=str(archive_path), folder=str(tmp_path / "x")
     )
     assert night.run(settings, DAY)["exit_code"] == 75
@@ -148,7 +149,7 @@ def test_a_night_that_was_cut_short_or_missed_loses_no_image(
     lines = ["instance_uid,roi_x_min,roi_y_min,roi_x_max,roi_y_max"]
     lines += [f"2.25.2{number},60,60,180,150" for number in (1, 2)]
     (tmp_path / "boxes.csv").write_text("\n".join(lines))
-    settings = night.Settings(
+    settings = night_settings.Settings(
         pacs=orthanc.dicomweb,
         archive=str(tmp_path / "not-there.mar"),
         folder=str(tmp_path / "night"),
@@ -170,3 +171,43 @@ def test_a_night_that_was_cut_short_or_missed_loses_no_image(
 
     last = night.run(settings, date(2026, 12, 4))
     assert (last["exit_code"], last["push"]["sent"], "earlier" in last) == (0, 0, False)
+
+
+@pytest.mark.live
+def test_by_dimse_a_corrected_patient_fails_one_night_and_is_mended_elsewhere(
+    orthanc: Orthanc,  # noqa: F811
+    archive_path: Path,
+    tmp_path: Path,
+) -> None:
+    def night_of(day: str, folder: str, **changed: object) -> dict[str, object]:
+        keys = {"archive": str(archive_path), "folder": str(tmp_path / folder), **changed}
+        asked = {"pacs": orthanc.node, "plain": True, "boxes": str(tmp_path / "boxes.csv"), **keys}
+        return night.run(night_settings.Settings(**asked), date.fromisoformat(day))
+
+    name = "examples_rgb_color.dcm"
+    orthanc.put(of_that_day(name))
+    uid = pydicom.dcmread(io.BytesIO(of_that_day(name))).SOPInstanceUID
+    lines = ["instance_uid,roi_x_min,roi_y_min,roi_x_max,roi_y_max", f"{uid},60,60,180,150"]
+    (tmp_path / "boxes.csv").write_text("\n".join(lines))
+    with pytest.raises(UserError):  # after the image has come
+        night_of("2026-11-27", "a", archive=str(tmp_path / "not-there.mar"))
+    orthanc.correct_patient("the-right-one")
+
+    first = night_of("2026-11-28", "a")
+    assert (first["exit_code"], first["standing"]) == (1, {})
+    assert first["why"] == "3 objects of the night of 2026-11-27 were not sent"
+    for day in ("2026-11-29", "2026-12-05", "2026-12-06"):  # offered for a week, then told
+        later = night_of(day, "a")
+        assert (later["exit_code"], later["standing"]) == (0, {"2026-11-27": 3})
+    assert len(orthanc.instances()) == 1
+
+    anew = night_of("2026-11-27", "b")
+    assert (anew["exit_code"], anew["push"]["by_status"]["accepted"]) == (0, 3)  # type: ignore[index]
+    sent = [pydicom.dcmread(io.BytesIO(it)) for it in orthanc.instances()]
+    assert {it.PatientID for it in sent} == {"the-right-one"}
+    command = [sys.executable, "-m", "sonode", "dicom", "push", str(tmp_path / "a/results")]
+    command += ["--to", orthanc.node, "--plain"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, "present                  3" in done.stdout) == (0, True)
+    assert night_of("2026-12-07", "a")["standing"] == {}
+    assert len(orthanc.instances()) == 4

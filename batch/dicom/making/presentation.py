@@ -17,10 +17,10 @@ from PIL import ImageCms
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from batch.dicom.errors import CannotWrite
-from batch.dicom.result import Result
-from batch.dicom.source import Source
-from batch.dicom.structured_report import corners
+from batch.dicom.making.errors import CannotWrite
+from batch.dicom.making.result import Result
+from batch.dicom.making.source import Source
+from batch.dicom.making.structured_report import corners
 
 _GROUPS = {
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept", "RescaleType"),

@@ -25,10 +25,10 @@ from highdicom.sr.enum import GraphicTypeValues
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from batch.dicom import codes as own
-from batch.dicom.identity import uid
-from batch.dicom.result import HeadResult, Result
-from batch.dicom.source import Source
+from batch.dicom.making import codes as own
+from batch.dicom.making.identity import uid
+from batch.dicom.making.result import HeadResult, Result
+from batch.dicom.making.source import Source
 
 
 def corners(roi: tuple[int, int, int, int]) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -19,13 +19,13 @@ from highdicom.sc import SCImage
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from batch.dicom import picture, presentation, structured_report
-from batch.dicom.codes import MAX_MEANING
-from batch.dicom.errors import CannotWrite
-from batch.dicom.identity import uid
-from batch.dicom.picture import Pixels
-from batch.dicom.result import Result
-from batch.dicom.source import UTF8, Source
+from batch.dicom.making import picture, presentation, structured_report
+from batch.dicom.making.codes import MAX_MEANING
+from batch.dicom.making.errors import CannotWrite
+from batch.dicom.making.identity import uid
+from batch.dicom.making.picture import Pixels
+from batch.dicom.making.result import Result
+from batch.dicom.making.source import UTF8, Source
 
 # They quote values of the file, patients' names among them.
 for _name in ("pydicom", "highdicom"):

@@ -24,7 +24,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as F
 from sonode.console import UserError
 from tests.batch.dicom import ultrasound
 from tests.batch.dicom.conftest import BY_DIMSE, NAMES
-from tests.batch.dicom.test_push import NONE, ledgers, messages, pushed_to
+from tests.batch.dicom.pushing.test_push import NONE, ledgers, messages, pushed_to
 
 pytestmark = [pytest.mark.live, *BY_DIMSE]
 
@@ -35,6 +35,7 @@ class FaultyNode:
     def __init__(self) -> None:
         images = [pydicom.dcmread(ultrasound.FILES / name) for name in NAMES]
         self.uids = {it.SOPInstanceUID for it in images}
+        self.studies = {it.StudyInstanceUID: it for it in images}
         self.stored: list[str] = []
         self.answer: Callable[[evt.Event, str], int] = lambda event, uid: 0
         self.status_of_find = 0
@@ -48,10 +49,16 @@ class FaultyNode:
         return status
 
     def on_find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
-        uid = event.identifier.SOPInstanceUID
+        asked = event.identifier
         if self.status_of_find:
             yield self.status_of_find, None
-        elif uid in self.uids:
+        elif asked.QueryRetrieveLevel == "STUDY":
+            if image := self.studies.get(asked.StudyInstanceUID):
+                for element in asked:
+                    if element.keyword in image:
+                        asked[element.tag] = image[element.tag]
+                yield 0xFF00, asked
+        elif asked.SOPInstanceUID in self.uids:
             yield 0xFF00, event.identifier
 
 

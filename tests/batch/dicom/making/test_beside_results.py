@@ -16,7 +16,7 @@ pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
 
 from archives.packing.loader import load_archive
 from batch import run
-from batch.dicom import beside_results
+from batch.dicom.making import beside_results
 from batch.results import schema
 from batch.storage import objects
 from sonode.console import progress

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pydicom.valuerep import DA, TM
 
-from batch.dicom.errors import CannotWrite
+from batch.dicom.making.errors import CannotWrite
 
 _OLD_DATE = re.compile(r"[0-9]{4}\.[0-9]{2}\.[0-9]{2}")
 UTF8 = "ISO_IR 192"

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
 pytest.importorskip("pynetdicom", reason="the extra `dicom` is not installed")
 
-from batch.dicom import push as pushing
+from batch.dicom.pushing import push as pushing
 from tests.batch.dicom import ultrasound
 from tests.batch.dicom.conftest import BY_DIMSE, NAMES, Objects, objects_of, put_record
 from tests.batch.dicom.pacs import Orthanc
@@ -22,7 +22,7 @@ from tests.batch.dicom.pacs import Orthanc
 pytestmark = [pytest.mark.live, *BY_DIMSE]
 ROWS = 4
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["batch.dicom.push", __name__])
+_context.set_forkserver_preload(["batch.dicom.pushing.push", __name__])
 
 
 @pytest.fixture(scope="module")

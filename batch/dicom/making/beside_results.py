@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch import layout
-from batch.dicom import objects as dicom_objects
-from batch.dicom import source
-from batch.dicom.errors import CannotWrite
-from batch.dicom.result import HeadResult, Model, Result
+from batch.dicom.making import objects as dicom_objects
+from batch.dicom.making import source
+from batch.dicom.making.errors import CannotWrite
+from batch.dicom.making.result import HeadResult, Model, Result
 from batch.manifest.read import Request, requests
 from batch.results import schema as results
 from batch.scoring.fetching import Limits

