@@ -27,7 +27,7 @@ from scipy.special import expit
 from model_def.preprocessing import Pixels, RoI
 from sonode.atomic_files import check_new
 from sonode.console import progress
-from train.importers.labelimg import write_voc
+from sonode.labelimg import write_voc
 
 Field = npt.NDArray[np.float64]
 

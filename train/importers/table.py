@@ -9,11 +9,11 @@ from typing import Any
 
 from model_def.preprocessing import RoI
 from sonode.console import UserError
+from sonode.labelimg import AnnotationError, read_voc, read_yolo
 from train.cohorts.cohort import ROI_COLUMNS, SCHEMA, Cohort
 from train.importers.draft import Draft
 from train.importers.import_warnings import PICTURES
 from train.importers.label_rows import LABELS, box_in_row, has_boxes, read_id, read_labels
-from train.importers.labelimg import AnnotationError, read_voc, read_yolo
 from train.importers.left_out import LeftOut
 from train.importers.write_draft import write_draft
 from train.tables.records import Records, read_records
@@ -232,7 +232,7 @@ def _voc(
             if found.by_the_letter
             else "box files are read as by LabelImg, as borders between pixels from 0"
         )
-    return found.boxes
+    return [RoI(*box) for box in found.boxes]
 
 
 def _yolo(draft: Draft, path: Path, record: dict[str, str], image: Path) -> list[RoI]:
@@ -250,7 +250,7 @@ def _yolo(draft: Draft, path: Path, record: dict[str, str], image: Path) -> list
         draft.note(
             "boxes have a sixth number, read as a confidence and not used", found.confidences
         )
-    return found.boxes
+    return [RoI(*box) for box in found.boxes]
 
 
 def _named(draft: Draft, path: Path, record: dict[str, str], names: list[str]) -> None:

@@ -61,23 +61,33 @@ def make(source: Source, result: Result, evidence: Dataset, **common: Any) -> Da
         imaging_measurements=[_group(source, result, name) for name in result.heads],
         title=codes.DCM.ImagingMeasurementReport,
     )
+    # highdicom copies the content, walks it three times and throws the copy away: more than half of
+    # what a report costs. One reference to the image is what it must find in there.
+    (root,) = report
+    content = root.ContentSequence
+    root.ContentSequence = [_image(source, result)]
     made: Dataset = ComprehensiveSR(
         evidence=[evidence],
-        content=report[0],
+        content=root,
         is_complete=True,
         is_final=False,
         is_verified=False,
         coding_schemes=[own.SCHEME],
         **common,
     )
+    made.ContentSequence = content
     return made
+
+
+def _image(source: Source, result: Result) -> SourceImageForRegion:
+    frames = [(result.frame or 0) + 1] if source.is_multi_frame else None
+    return SourceImageForRegion(source.dataset.SOPClassUID, source.dataset.SOPInstanceUID, frames)
 
 
 def _group(
     source: Source, result: Result, name: str
 ) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     image = source.dataset
-    frames = [(result.frame or 0) + 1] if source.is_multi_frame else None
     where = (image.SOPInstanceUID, str(result.frame), str(result.roi))
     return PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
@@ -86,7 +96,7 @@ def _group(
         referenced_region=ImageRegion(
             graphic_type=GraphicTypeValues.POLYLINE,
             graphic_data=corners(result.roi),
-            source_image=SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID, frames),
+            source_image=_image(source, result),
         ),
         finding_type=own.head(name),
         algorithm_id=AlgorithmIdentification(

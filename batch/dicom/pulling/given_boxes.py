@@ -89,7 +89,7 @@ def _of_table(where: str, table: pa.Table) -> Given:
 
 
 def _of_folder(folder: Path, option: str) -> Given:
-    from train.importers import labelimg
+    from sonode import labelimg
 
     given: Given = {}
     faults = []

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     ColorSoftcopyPresentationStateStorage,
@@ -53,13 +51,12 @@ class Peer:
         found = self._find("STUDY", patient.KEYWORDS, StudyInstanceUID=study)
         return [it for it in found if it.get("StudyInstanceUID") == study]
 
-    def store(self, file: bytes) -> str | None:
+    def store(self, made: Dataset) -> str | None:
         """As `Destination` says."""
-        dataset = pydicom.dcmread(io.BytesIO(file))
         self._open()
-        if not self._association.takes(dataset.SOPClassUID):
+        if not self._association.takes(made.SOPClassUID):
             raise Refused("objects of this kind are not taken")
-        status = self._association.store(dataset)
+        status = self._association.store(made)
         if status == _DUPLICATE:
             raise AlreadyThere
         if status not in (0, *_WARNINGS):

@@ -27,7 +27,7 @@ class Destination(Protocol):
         Raises as `has`.
         """
 
-    def store(self, file: bytes) -> str | None:
+    def store(self, made: Dataset) -> str | None:
         """Store an object; give a remark of the PACS. Raises Refused, AlreadyThere, as `has`."""
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 
 import pydicom
+from pydicom.dataset import Dataset
 
 from batch.dicom.ledger_file import Entry
 from batch.dicom.peers.answers import AlreadyThere, Instance, NoAnswer, Refused
@@ -49,7 +50,7 @@ class Sender:
 
     def _unfit(self, report: str) -> str | None:
         """Why the objects of an image are not sent to the PACS as it is now, None if they are."""
-        made = pydicom.dcmread(io.BytesIO(self._read(report)))
+        made = self._read(report)
         (study,) = made.CurrentRequestedProcedureEvidenceSequence
         (series,) = study.ReferencedSeriesSequence
         (image,) = series.ReferencedSOPSequence
@@ -64,15 +65,14 @@ class Sender:
 
     def _entry(self, name: str, unfit: str | None) -> Entry:
         entry: Entry = {"object": name, "status": unfit, "message": None}
-        file = self._read(name)
-        read = pydicom.dcmread(io.BytesIO(file), stop_before_pixels=True)
-        it = Instance(read.StudyInstanceUID, read.SeriesInstanceUID, read.SOPInstanceUID)
+        made = self._read(name)
+        it = Instance(made.StudyInstanceUID, made.SeriesInstanceUID, made.SOPInstanceUID)
         if self._pacs.has(it):
             return {**entry, "status": ledger.PRESENT}  # also one that was made anew elsewhere
         if unfit is not None:
             return entry
         try:
-            remark = self._store(it, file)
+            remark = self._store(it, made)
         except AlreadyThere:
             return {**entry, "status": ledger.PRESENT}
         except Refused as refusal:
@@ -80,20 +80,20 @@ class Sender:
         self.sent += 1
         return {**entry, "status": ledger.ACCEPTED, "message": remark}
 
-    def _store(self, it: Instance, file: bytes) -> str | None:
+    def _store(self, it: Instance, made: Dataset) -> str | None:
         """Store an object; where no answer comes, ask for it and send it once again."""
         try:
-            return self._pacs.store(file)
+            return self._pacs.store(made)
         except NoAnswer as first:
             if self._pacs.has(it):
                 return f"it has arrived; its answer was lost ({first})"
         try:
-            return self._pacs.store(file)
+            return self._pacs.store(made)
         except NoAnswer as second:
             # A PACS that answers this question is there: it is the object that it stumbles over.
             if self._pacs.has(it):
                 return f"it has arrived; its answer was lost ({second})"
             raise Refused(f"no answer to this object ({second})") from None
 
-    def _read(self, name: str) -> bytes:
-        return objects.read(objects.join(self._out, name)).data
+    def _read(self, name: str) -> Dataset:
+        return pydicom.dcmread(io.BytesIO(objects.read(objects.join(self._out, name)).data))

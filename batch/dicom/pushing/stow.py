@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import io
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import pydicom
 import requests
 from dicomweb_client.api import DICOMwebClient
 from pydicom.dataset import Dataset
@@ -68,11 +66,10 @@ class Service:
         except Exception as error:  # of many types, from the client and pydicom
             raise NoAnswer(type(error).__name__) from None
 
-    def store(self, file: bytes) -> str | None:
+    def store(self, made: Dataset) -> str | None:
         """As `Destination` says."""
-        dataset = pydicom.dcmread(io.BytesIO(file))
         try:
-            answer = self._client.store_instances([dataset])
+            answer = self._client.store_instances([made])
         except requests.HTTPError as error:
             status = 0 if error.response is None else error.response.status_code
             if status not in (400, 409, 413, 415, 422):

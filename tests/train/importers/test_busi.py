@@ -8,10 +8,10 @@ from PIL import Image
 
 from model_def.preprocessing import RoI
 from sonode.console import UserError
+from sonode.labelimg import write_voc
 from tests.pictures import mask, picture
 from train.cohorts.cohort import load_cohort
 from train.importers.busi import import_busi
-from train.importers.labelimg import write_voc
 from train.importers.masks import mask_box
 from train.importers.table import import_voc
 

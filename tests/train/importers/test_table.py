@@ -10,10 +10,10 @@ from PIL import Image
 
 from model_def.preprocessing import RoI
 from sonode.console import UserError
+from sonode.labelimg import write_voc
 from tests.pictures import picture
 from train.cohorts.cohort import load_cohort
 from train.cohorts.describe import table_one
-from train.importers.labelimg import write_voc
 from train.importers.table import import_csv, import_voc, import_yolo
 
 BOX = {"roi_x_min": 1, "roi_y_min": 2, "roi_x_max": 30, "roi_y_max": 40}

@@ -55,8 +55,8 @@ class Told:
     def close(self) -> None:
         pass
 
-    def store(self, file: bytes) -> None:
-        uid = pydicom.dcmread(io.BytesIO(file)).SOPInstanceUID
+    def store(self, made: pydicom.Dataset) -> None:
+        uid = made.SOPInstanceUID
         self.answer(uid)
         self.has_uids.add(uid)
         self.stored.append(uid)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_def.preprocessing import RoI
-from train.importers.labelimg import (
+from sonode.labelimg import (
     AnnotationError,
     from_voc,
     from_yolo,
@@ -243,9 +243,9 @@ def test_any_yolo_file_gives_boxes_or_the_annotation_error(
     except AnnotationError as error:
         assert str(error).startswith("any.txt")
         return
-    for box in boxes:
-        assert -320 <= box.x_min <= box.x_max <= 960
-        assert -240 <= box.y_min <= box.y_max <= 720
+    for x_min, y_min, x_max, y_max in boxes:
+        assert -320 <= x_min <= x_max <= 960
+        assert -240 <= y_min <= y_max <= 720
 
 
 XML = st.one_of(

@@ -21,16 +21,16 @@ from xml.etree.ElementTree import Element, ElementTree, ParseError, SubElement, 
 import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
-from model_def.preprocessing import RoI
-from train.tables.values import MAX_WHOLE, FormatError, number
+from sonode.dicom_rois import Box
 
+_MAX = 2**31 - 1  # of a number of pixels
 _VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 class Drawn(NamedTuple):
     """The boxes of a VOC file, in its order, in pixels of the frame."""
 
-    boxes: list[RoI]
+    boxes: list[Box]
     size: tuple[int | None, int | None]
     """Width and height of the frame that they were drawn on; None where the file has none."""
     by_the_letter: bool
@@ -44,7 +44,7 @@ class Drawn(NamedTuple):
 class YoloBoxes(NamedTuple):
     """The boxes of a YOLO file, in its order, in pixels of the frame."""
 
-    boxes: list[RoI]
+    boxes: list[Box]
     outlines: int
     """How many of them are the bounding box of an outline of points."""
     confidences: int
@@ -57,12 +57,12 @@ class AnnotationError(ValueError):
     """An annotation file that does not hold boxes in one of the two formats."""
 
 
-def from_voc(x_min: int, y_min: int, x_max: int, y_max: int) -> RoI:
+def from_voc(x_min: int, y_min: int, x_max: int, y_max: int) -> Box:
     """1-based inclusive corners -> 0-based half-open: the lower corners move by one."""
-    return RoI(x_min - 1, y_min - 1, x_max, y_max)
+    return x_min - 1, y_min - 1, x_max, y_max
 
 
-def write_voc(path: Path, image_name: str, width: int, height: int, roi: RoI) -> None:
+def write_voc(path: Path, image_name: str, width: int, height: int, roi: Box) -> None:
     """Write one box of class `lesion` by the letter of the standard."""
     root = Element("annotation")
     SubElement(root, "filename").text = image_name
@@ -72,7 +72,7 @@ def write_voc(path: Path, image_name: str, width: int, height: int, roi: RoI) ->
     item = SubElement(root, "object")
     SubElement(item, "name").text = "lesion"
     box = SubElement(item, "bndbox")
-    corners = (roi.x_min + 1, roi.y_min + 1, roi.x_max, roi.y_max)
+    corners = (roi[0] + 1, roi[1] + 1, roi[2], roi[3])
     for tag, value in zip(_VOC_CORNERS, corners, strict=True):
         SubElement(box, tag).text = str(value)
     indent(root, "\t")
@@ -94,7 +94,9 @@ def read_voc(path: Path) -> Drawn:
         and all(text.isdigit() for corners in texts for text in corners)
         and all(int(text) > 0 for corners in texts for text in corners[:2])
     )
-    boxes = [RoI(*(round(float(text)) for text in corners)) for corners in texts]
+    boxes = [
+        (a, b, c, d) for a, b, c, d in ((round(float(it)) for it in corners) for corners in texts)
+    ]
     return Drawn(
         [from_voc(*box) for box in boxes] if by_the_letter else boxes,
         size,
@@ -147,11 +149,13 @@ def _corners(item: Element, where: str) -> list[str]:
 
 def _value(text: str | None) -> float | None:
     """A number that an image's side may have, else None."""
+    text = (text or "").strip()
     try:
-        value = number(text or "")
-    except FormatError:
+        value = float(text)
+    except ValueError:
         return None
-    return value if value is not None and abs(value) <= MAX_WHOLE else None
+    plain = text.isascii() and "_" not in text
+    return value if plain and abs(value) <= _MAX else None  # neither of NaN nor of infinity
 
 
 def _side(root: Element, name: str) -> int | None:
@@ -159,7 +163,7 @@ def _side(root: Element, name: str) -> int | None:
     return (int(text) or None) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
-def from_yolo(centre_x: float, centre_y: float, w: float, h: float, size: tuple[int, int]) -> RoI:
+def from_yolo(centre_x: float, centre_y: float, w: float, h: float, size: tuple[int, int]) -> Box:
     """Centre and size as fractions of the frame -> pixels, half-open.
 
     `size` is the frame's (width, height) in pixels. Each edge is rounded to the nearest border
@@ -167,7 +171,7 @@ def from_yolo(centre_x: float, centre_y: float, w: float, h: float, size: tuple[
     than 0.001 pixel in a frame of 1000 and give back the edges that it had.
     """
     width, height = size
-    return RoI(
+    return (
         round((centre_x - w / 2) * width),
         round((centre_y - h / 2) * height),
         round((centre_x + w / 2) * width),
