@@ -60,7 +60,7 @@ function addPane(source, ofShot) {
     pane.under = drawn(svg, 'rect', { class: 'box under' });
     pane.box = drawn(svg, 'rect', { class: 'box' });
     pane.handles = Array.from({ length: 8 }, () => drawn(svg, 'rect', { class: 'handle' }));
-    pane.result = element('section', '', { class: 'result', 'aria-label': 'Result' });
+    pane.result = element('div', '', { class: 'result' });
     pane.frame.addEventListener('error', () => frameFailed(pane));
     pane.sized = new ResizeObserver(() => { if (pane.fitted) fit(pane.shot, pane); render(); });
     pane.sized.observe(svg);
@@ -352,7 +352,7 @@ function showResult(pane) {
     const model = answer?.model;
     const title = model ? `${model.name} ${model.version}` : facts.title;
     pane.caption.textContent = panes.length > 1 ? `${title}${of === shot ? '' : ', kept beside'}` : '';
-    result.replaceChildren(element('h3', title));
+    result.replaceChildren(element('h2', title));
     const waits = of.image && of.box ? 'Scoring.' : 'Draw a box around the lesion.';
     if (!answer) result.append(element('p', of.image ? waits : 'No image is open.', { class: 'faint' }));
     if (answer && !answer.ok) {

@@ -1,0 +1,384 @@
+"""The page in a real browser: what is drawn is what is scored; keys, fingers, sizes, no errors."""
+
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from archives.serving.predict import Answer
+from sonode.reader.record import Record
+from sonode.reader.results import Results
+from tests.conftest import encode
+from tests.handlers import dicoms
+from tests.sonode.reader.conftest import MadeUp, Page, body, serving
+from tests.sonode.reader.test_results import URIS, run
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+WIDTH, HEIGHT = 300, 200
+SPECKLE = encode(np.random.default_rng(2).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8))
+Corner = tuple[float, float]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@contextmanager
+def looking(browser: Any, server: Page, image: bytes | None = SPECKLE, **how: Any) -> Iterator[Any]:
+    """The page with an image open; a fault of its script, or a look elsewhere, fails the test."""
+    faults: list[str] = []
+    with browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **how}) as context:
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda it: elsewhere(it.url, server) and faults.append(it.url))
+        page.goto(server.server.url)
+        if image is not None:
+            file = {"name": "Jane Doe", "mimeType": "image/png", "buffer": image}
+            page.set_input_files("#file", file)
+            page.locator("#said", has_text="pixels").wait_for()
+        yield page
+        assert page.evaluate("[localStorage.length, sessionStorage.length]") == [0, 0]
+        assert context.cookies() == []
+    assert faults == []
+
+
+def elsewhere(url: str, server: Page) -> bool:
+    return not url.startswith((server.server.url, "data:"))
+
+
+def drag(page: Any, start: Corner, end: Corner, pane: int = 0) -> None:
+    """From one corner of stored pixels to another, by where the browser shows the image."""
+    page.locator("figure svg").nth(pane).scroll_into_view_if_needed()
+    frame = page.locator("image.frame").nth(pane).bounding_box()
+
+    def place(corner: Corner) -> Corner:
+        return (
+            frame["x"] + corner[0] * frame["width"] / WIDTH,
+            frame["y"] + corner[1] * frame["height"] / HEIGHT,
+        )
+
+    page.mouse.move(*place(start))
+    page.mouse.down()
+    page.mouse.move(*place(((start[0] + end[0]) / 2, end[1])))
+    page.mouse.move(*place(end))
+    page.mouse.up()
+
+
+def scored(page: Any, box: str) -> None:
+    """Wait until the result is of this box."""
+    page.locator(".result", has_text=f"Box {box};").first.wait_for()
+
+
+def fields(page: Any) -> list[str]:
+    return [field.input_value() for field in page.locator("#box input").all()]
+
+
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_the_box_drawn_is_the_box_scored_at_three_zooms(browser: Any, ratio: int) -> None:
+    source = MadeUp()
+    with serving(source) as server, looking(browser, server, device_scale_factor=ratio) as page:
+        for zoom, corners in (
+            (0, (92, 105, 196, 199)),
+            (-6, (3, 5, 61, 77)),
+            (5, (131, 80, 170, 117)),
+        ):
+            page.click("#zoom-fit")
+            for _ in range(abs(zoom)):
+                page.click("#zoom-in" if zoom > 0 else "#zoom-out")
+            page.focus("figure svg")
+            page.keyboard.press("Delete")
+            drag(page, corners[:2], corners[2:])
+            scored(page, ", ".join(map(str, corners)))
+            assert source.asked[-1]["roi"] == ",".join(map(str, corners))
+            assert fields(page) == [str(it) for it in corners]
+            drawn = page.locator("rect.box").last.evaluate(
+                "it => ['x', 'y', 'width', 'height'].map(name => Number(it.getAttribute(name)))"
+            )
+            x0, y0, x1, y1 = corners
+            assert drawn == [x0, y0, x1 - x0, y1 - y0]
+
+
+def test_a_box_is_moved_and_resized_by_the_mouse_within_the_frame(browser: Any) -> None:
+    source = MadeUp()
+    with serving(source) as server, looking(browser, server) as page:
+        drag(page, (40, 50), (100, 120))
+        scored(page, "40, 50, 100, 120")
+        drag(page, (70, 80), (90, 75))
+        scored(page, "60, 45, 120, 115")
+        drag(page, (60, 45), (50, 30))
+        scored(page, "50, 30, 120, 115")
+        drag(page, (120, 70), (20, 70))  # its right edge beyond its left one
+        scored(page, "20, 30, 50, 115")
+        drag(page, (35, 70), (-100, 400))  # no further than the frame goes
+        scored(page, "0, 115, 30, 200")
+        drag(page, (290, 10), (1000, -50))
+        scored(page, "290, 0, 300, 10")
+        drag(page, (150, 150), (150, 150))  # no box
+        assert fields(page) == ["290", "0", "300", "10"]
+
+
+def test_the_keyboard_alone_is_enough(browser: Any, tmp_path: Path) -> None:
+    source, file = MadeUp(), tmp_path / "reading.jsonl"
+    with serving(source, record=Record(file)) as server, looking(browser, server) as page:
+
+        def tab_to(selector: str) -> None:
+            for _ in range(60):
+                if page.locator(selector).evaluate("it => it === document.activeElement"):
+                    return
+                page.keyboard.press("Tab")
+            raise AssertionError(f"{selector} is not reached by Tab")
+
+        tab_to("figure svg")
+        page.keyboard.press("b")
+        x0, y0, x1, y1 = (int(it) for it in fields(page))
+        assert 0 <= x0 < x1 <= WIDTH
+        assert 0 <= y0 < y1 <= HEIGHT
+        for key in ("ArrowRight", "ArrowDown", "ArrowDown", "Shift+ArrowLeft", "Control+ArrowLeft"):
+            page.keyboard.press(key)
+        expected = [x0 - 9, y0 + 2, x1 - 10, y1 + 2]
+        scored(page, ", ".join(map(str, expected)))
+        assert source.asked[-1]["roi"] == ",".join(map(str, expected))
+        tab_to("#opacity")
+        page.keyboard.press("Home")
+        assert page.locator("image.layer").get_attribute("opacity") == "0"
+        tab_to("#note")
+        page.keyboard.type("seen")
+        tab_to("#judge button[value=disagree]")
+        page.keyboard.press("Enter")
+        page.locator("#judged", has_text="Recorded").wait_for()
+        assert '"verdict": "disagree"' in file.read_text()
+        page.locator("#box input").nth(2).focus()
+        page.keyboard.press("Control+a")
+        page.keyboard.type("299")
+        page.keyboard.press("Enter")
+        scored(page, f"{expected[0]}, {expected[1]}, 299, {expected[3]}")
+
+
+def test_an_answer_that_is_overtaken_is_dropped(browser: Any) -> None:
+    """The first box's answer comes after the second box was drawn."""
+    first_asked, go_on = threading.Event(), threading.Event()
+
+    def answer(roi: list[int]) -> Answer:
+        if roi[0] == 10:
+            first_asked.set()
+            go_on.wait(30)
+            return 200, body(roi, 0.01)
+        return 200, body(roi, 0.99)
+
+    source = MadeUp(answer)
+    with serving(source) as server, looking(browser, server) as page:
+        drag(page, (10, 10), (60, 60))
+        while not first_asked.is_set():
+            page.wait_for_timeout(20)
+        drag(page, (100, 100), (180, 180))
+        page.wait_for_timeout(400)  # it has settled, and waits for the first one
+        assert page.locator(".score").count() == 0
+        go_on.set()
+        scored(page, "100, 100, 180, 180")
+        assert "99.0 %" in page.locator("#results").inner_text()
+        assert [it["roi"] for it in source.asked] == ["10,10,60,60", "100,100,180,180"]
+
+
+def test_faults_are_told_and_can_be_tried_again(browser: Any) -> None:
+    answers = [(503, {"code": "busy", "message": "the server is busy"})]
+    source = MadeUp(lambda roi: answers.pop() if answers else (200, body(roi)))
+    with serving(source) as server, looking(browser, server) as page:
+        drag(page, (10, 10), (60, 60))
+        page.locator(".result", has_text="No score: the server is busy").wait_for()
+        page.click("text=Try again")
+        scored(page, "10, 10, 60, 60")
+        page.set_input_files("#file", {"name": "x", "mimeType": "", "buffer": b"no image"})
+        page.locator("#said", has_text="image: ").wait_for()
+        page.route("**/score", lambda route: route.abort())
+        drag(page, (100, 100), (180, 180))
+        page.locator(".result", has_text="is it still running?").wait_for()
+
+
+def test_a_result_says_all_that_a_reader_must_know(browser: Any) -> None:
+    with serving(MadeUp()) as server, looking(browser, server) as page:
+        header = page.locator("header").inner_text()
+        assert "Research use only" in header
+        assert "tiny 1.0, sha256 abababababab" in header
+        assert "tested on phantom (test part, synthetic)" in header
+        drag(page, (10, 10), (60, 60))
+        scored(page, "10, 10, 60, 60")
+        text = page.locator("#results").inner_text()
+        for said in (
+            "malignancy: malignant 75.0 %",
+            "Positive above its threshold of 50.0 %.",
+            "Uncertain: it may also be benign.",
+            "Possible labels: benign, malignant (level 90.0 %, from patients: benign 40, mal",
+            "The box is so small that the image is enlarged more than 8 times.",
+        ):
+            assert said in text
+        page.click("#show-card")
+        assert "# Model card: tiny 1.0" in page.locator("#card pre").inner_text()
+        page.keyboard.press("Escape")
+        layer = page.locator("image.layer")
+        assert [layer.get_attribute(it) for it in ("x", "y", "width", "height")] == [
+            "10",
+            "10",
+            "50",
+            "50",
+        ]
+        page.select_option("#head", "none")
+        assert layer.get_attribute("href") == ""
+
+
+def test_window_and_level_change_no_score(browser: Any) -> None:
+    source = MadeUp()
+    with serving(source) as server, looking(browser, server) as page:
+        drag(page, (10, 10), (60, 60))
+        scored(page, "10, 10, 60, 60")
+        page.focus("#window")
+        page.keyboard.press("Home")
+        assert page.locator("image.frame").get_attribute("filter") == "url(#display)"
+        page.wait_for_timeout(400)
+        assert len(source.asked) == 1
+        page.click("#display-reset")
+        assert page.locator("image.frame").get_attribute("filter") == "none"
+
+
+def test_a_loop_has_a_slider_and_its_frame_is_scored(browser: Any) -> None:
+    loop = np.stack([np.full((HEIGHT, WIDTH), it, np.uint8) for it in (20, 90, 160)])
+    source = MadeUp()
+    file = dicoms.write(dicoms.dataset(loop, "MONOCHROME2", frames=3))
+    with serving(source) as server, looking(browser, server, file) as page:
+        drag(page, (10, 10), (60, 60))
+        scored(page, "10, 10, 60, 60")
+        page.focus("#frame")
+        page.keyboard.press("End")
+        page.locator("#frame-number", has_text="3 of 3").wait_for()
+        scored(page, "10, 10, 60, 60")
+        page.focus("figure svg")
+        page.keyboard.press("PageUp")
+        scored(page, "10, 10, 60, 60")
+        assert [it["frame"] for it in source.asked] == ["0", "2", "1"]
+
+
+def test_two_versions_side_by_side_and_one_kept_beside(browser: Any) -> None:
+    new = MadeUp(lambda roi: (200, body(roi, 0.3)))
+    new.facts = {**new.facts, "title": "tiny 1.1"}
+    with serving(MadeUp(), new) as server, looking(browser, server) as page:
+        drag(page, (10, 10), (60, 60))
+        page.select_option("#compare", label="tiny 1.1")
+        page.locator(".score").nth(1).wait_for()
+        assert "malignant 75.0 %" in page.locator(".result").nth(0).inner_text()
+        assert "benign 30.0 %" in page.locator(".result").nth(1).inner_text()
+        drag(page, (100, 30), (170, 90), pane=1)  # either pane takes the box
+        page.locator(".result", has_text="Box 100, 30, 170, 90;").nth(1).wait_for()
+        page.click("#pin")
+        drag(page, (200, 30), (270, 90))
+        scored(page, "200, 30, 270, 90")
+        assert "Box 100, 30, 170, 90;" in page.locator(".result").nth(1).inner_text()
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    for name in URIS[:2]:
+        (tmp_path / name).write_bytes(SPECKLE)
+    runs = [
+        run(tmp_path, version, shift, 3, URIS) for version, shift in (("1.0", 0), ("1.1", -0.15))
+    ]
+    return Results(runs, str(tmp_path))
+
+
+def test_a_run_is_stepped_through_by_keys(browser: Any, results: Results) -> None:
+    source = MadeUp()
+    with serving(source, results=results) as server, looking(browser, server, None) as page:
+        page.locator("#counted", has_text="4 rows").wait_for()
+        page.select_option("#order", "high:malignancy")
+        page.locator("#table tbody tr").first.filter(has_text="90.0 %").wait_for()
+        page.keyboard.press("Tab")
+        page.keyboard.press("n")
+        scored(page, "1, 2, 30, 40")
+        assert source.asked[-1]["roi"] == "1,2,30,40"
+        assert page.locator("#table tr[aria-current]").inner_text().startswith("2")
+        page.keyboard.press("n")
+        page.locator("#said", has_text="object store").wait_for()
+        assert page.locator(".score").count() == 0
+        page.select_option("#which", "flipped")
+        page.locator("#counted", has_text="1 rows").wait_for()
+        assert "benign, changed" in page.locator("#table").inner_text()
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_axe_finds_no_violation(browser: Any, theme: str, results: Results, tmp_path: Path) -> None:
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe is not installed"
+    )
+    record = Record(tmp_path / "reading.jsonl")
+    with (
+        serving(MadeUp(), MadeUp(), results=results, record=record) as server,
+        looking(browser, server) as page,
+    ):
+        if theme == "light":
+            page.click("#theme")
+        drag(page, (10, 10), (60, 60))
+        page.select_option("#compare", index=1)
+        page.locator(".score").nth(1).wait_for()
+        found = axe.Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        page.click("#show-card")
+        found = axe.Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize(("width", "height"), [(360, 740), (820, 1180), (3840, 2160)])
+def test_widths_from_phone_to_4k(browser: Any, width: int, height: int, results: Results) -> None:
+    size = {"width": width, "height": height}
+    with (
+        serving(MadeUp(), results=results) as server,
+        looking(browser, server, viewport=size) as page,
+    ):
+        drag(page, (10, 10), (60, 60))
+        scored(page, "10, 10, 60, 60")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator(".research").is_visible()
+        frame = page.locator("image.frame").bounding_box()
+        assert frame["width"] >= min(300, 0.8 * width)
+
+
+def test_a_finger_draws_and_two_zoom(browser: Any) -> None:
+    source = MadeUp()
+    phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+    with serving(source) as server, looking(browser, server, **phone) as page:
+        page.locator("figure svg").scroll_into_view_if_needed()
+        frame = page.locator("image.frame").bounding_box()
+        touch = page.context.new_cdp_session(page)
+
+        def fingers(kind: str, *places: Corner) -> None:
+            points = [
+                {
+                    "x": frame["x"] + x * frame["width"] / WIDTH,
+                    "y": frame["y"] + y * frame["height"] / HEIGHT,
+                    "id": number,
+                }
+                for number, (x, y) in enumerate(places)
+            ]
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        fingers("touchStart", (50, 60))
+        fingers("touchMove", (100, 80))
+        fingers("touchMove", (150, 120))
+        fingers("touchEnd")
+        scored(page, "50, 60, 150, 120")
+        before = int(re.findall(r"\d+", page.locator("#zoom").inner_text())[0])
+        fingers("touchStart", (100, 100), (120, 100))
+        fingers("touchMove", (60, 100), (160, 100))
+        fingers("touchEnd")
+        assert int(re.findall(r"\d+", page.locator("#zoom").inner_text())[0]) > 2 * before
+        assert fields(page) == ["50", "60", "150", "120"]
