@@ -315,7 +315,7 @@ def test_a_run_is_stepped_through_by_keys(browser: Any, results: Results) -> Non
         assert "benign, changed" in page.locator("#table").inner_text()
 
 
-@pytest.mark.parametrize("theme", ["dark", "light"])
+@pytest.mark.parametrize("theme", ["dark", pytest.param("light", marks=pytest.mark.slow)])
 def test_axe_finds_no_violation(browser: Any, theme: str, results: Results, tmp_path: Path) -> None:
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe is not installed"
@@ -337,7 +337,9 @@ def test_axe_finds_no_violation(browser: Any, theme: str, results: Results, tmp_
         assert found.violations_count == 0, found.generate_report()
 
 
-@pytest.mark.parametrize(("width", "height"), [(360, 740), (820, 1180), (3840, 2160)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(360, 740), pytest.param(820, 1180, marks=pytest.mark.slow), (3840, 2160)]
+)
 def test_widths_from_phone_to_4k(browser: Any, width: int, height: int, results: Results) -> None:
     size = {"width": width, "height": height}
     with (
