@@ -21,7 +21,7 @@ PLAIN = typer.Option(
 TITLE = typer.Option("SONODE", help="The AE title that sonode calls itself by DIMSE.")
 AS_JSON = typer.Option(False, "--json", help="Print the outcome as one JSON line.")
 
-dicom = typer.Typer(cls=CommandGroup, help="The DICOM objects of a batch, and a PACS.")
+dicom = typer.Typer(cls=CommandGroup, help="Exchange images and results with a PACS.")
 
 
 @dicom.command()

@@ -81,7 +81,7 @@ def propose(
         None, min=0, max=1, help="Less sure proposals are none. Default: the locator's own."
     ),
 ) -> None:
-    """Propose a RoI for each row of a manifest that has none; ends with 1 if images failed."""
+    """Propose a RoI for each row of a manifest that has none. Exit code 1: images failed."""
     from batch.storage import uris
     from sonode.locating.propose import propose as run
 

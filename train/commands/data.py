@@ -161,7 +161,7 @@ def describe(
     cohort: Path = typer.Argument(help="Folder of a cohort."),
     csv: Path | None = typer.Option(None, help="Also write the table to this file."),
 ) -> None:
-    """The paper's Table 1: patients by malignancy and by lymph nodes, with p-values."""
+    """Print the paper's Table 1: patients by malignancy and by lymph nodes, with p-values."""
     from train.cohorts.cohort import load_cohort
     from train.cohorts.describe import NOTES, table_one
 

@@ -94,7 +94,7 @@ def checklists(
     out: Path = typer.Argument(help="A new folder for the page and a CSV of each guideline."),
     external: Path | None = typer.Option(None, help="OUT of `sonode external`."),
 ) -> None:
-    """CLAIM 2024, TRIPOD+AI and STARD-AI, filled in where the software knows."""
+    """Fill in CLAIM 2024, TRIPOD+AI and STARD-AI where the software knows the answer."""
     from train.external.checklists import PAGE, run
 
     run(evidence, out, external)
@@ -116,7 +116,7 @@ def radiomics(
         None, help="OUT of a previous run; features of equal boxes are reused."
     ),
 ) -> None:
-    """The paper's baseline: radiomics features, Boruta, a random forest per head; same report."""
+    """Train the paper's baseline: radiomics, Boruta, a random forest per head; same report."""
     from train.radiomics.command import run
 
     run(
@@ -161,7 +161,7 @@ def paper(
     ),
     bootstrap: int = BOOTSTRAP,
 ) -> None:
-    """The paper on your cohort: trains what it needs; one page of its tables and figures."""
+    """Make the paper's tables and figures from your cohort; trains what they need."""
     from train.experiments import ablation
     from train.paper.command import run
 

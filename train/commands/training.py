@@ -16,7 +16,8 @@ Usage: sonode train {fit,folds,validate,test} --config YAML --data.cohort DIR --
   fit       train; the same command resumes an interrupted run
   folds     measure by folds of patients (--data.folds K or COLUMN; else 5);
             --refit trains one more network on every patient;
-            --members M averages M networks of other seeds, per fold and at last
+            --members M averages M networks of different seeds, for each fold
+            and for the last network
   validate  metrics of OUT's checkpoint on the validation part
   test      metrics of OUT's checkpoint on the test part
 
@@ -26,7 +27,7 @@ Configurations: train/configs/paper.yaml, train/configs/demo.yaml"""
 
 
 def train(context: typer.Context) -> None:
-    """Train a network by a YAML configuration, by folds of patients too, validate or test it."""
+    """Train a network from a YAML file, also by folds of patients; validate or test it."""
     arguments = context.args
     if not arguments or arguments[0] in ("--help", "-h"):
         say(_TRAIN_HELP)
@@ -58,7 +59,7 @@ def ablate(
         None, help="YAML for each run; default: configs/ablation.yaml."
     ),
 ) -> None:
-    """Single tasks, multi-task, hierarchical loss, chain, max-constraint: the same split."""
+    """Compare single tasks, multi-task, hierarchical loss, chain, max-constraint on one split."""
     from train.experiments import ablation
 
     summary = ablation.ablate(cohort, out, seeds=seeds, config=config or ablation.CONFIG)
