@@ -13,14 +13,13 @@ from typing import Any, Literal
 
 import lightning
 import yaml
-from jsonargparse import ArgumentError, get_loader, set_loader
+from jsonargparse import ArgumentError, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from sonode.console import UserError, say, table
-from sonode.yaml_keys import refuse_duplicate_keys
 from train.cohorts.split import Part
 from train.data.datamodule import ALL, CohortData
 from train.data.leakage import seen_before
@@ -28,6 +27,7 @@ from train.data.split_remarks import split_remarks
 from train.fitting.export import export
 from train.fitting.task import MultiTask
 from train.running import resume
+from train.running.arguments import joined_cohorts, load_yaml
 from train.running.epoch_lines import EpochBar, EpochLines, shown
 from train.running.exported import CHECKPOINT, load_exported
 from train.running.precision import best_precision
@@ -245,30 +245,6 @@ class TrainCLI(LightningCLI):
         table(title, ("head", "images", "n", "positive", "ROC AUC"), rows)
 
 
-_yaml_value = get_loader("yaml")
-
-
-def _load_yaml(text: str) -> Any:
-    """What jsonargparse reads of a file or a flag; of two equal keys it would take the last."""
-    refuse_duplicate_keys(text)
-    return _yaml_value(text)
-
-
-def joined_cohorts(arguments: list[str]) -> list[str]:
-    """Arguments in which several `--data.cohort` are one list; jsonargparse would take the last."""
-    rest, folders = [], []
-    words = iter(arguments)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name == "--data.cohort":
-            folders.append(value if equals else next(words, ""))
-        else:
-            rest.append(word)
-    if len(folders) < 2:
-        return arguments
-    return [*rest, f"--data.cohort={json.dumps(folders)}"]
-
-
 def _several(given: Any) -> list[Any]:
     """What a setting that takes nothing, one thing or several was given."""
     if given is None or given is True:
@@ -291,7 +267,7 @@ def run(arguments: list[str], kind: type[TrainCLI] = TrainCLI) -> TrainCLI:
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning's own
     # Of the processes of DDP each runs the command line that the first was called with.
     warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
-    set_loader("yaml", _load_yaml, (yaml.YAMLError,))
+    set_loader("yaml", load_yaml, (yaml.YAMLError,))
     try:
         with ExitStack() as held:
             return kind(
