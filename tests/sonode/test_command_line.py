@@ -18,7 +18,7 @@ GROUPS = {
         *("evaluate", "external", "checklists", "ablate", "radiomics", "versus", "paper"),
     ],
     "Package": ["pack", "inspect"],
-    "Serve": ["serve", "gateway", "gateway-token", "predict"],
+    "Serve": ["serve", "gateway", "gateway-token", "predict", "reader"],
     "Roll out": ["compare", "rollout"],
     "Batch": ["score", "dicom", "locate"],
     "Demo": ["demo"],
