@@ -7,7 +7,9 @@ that begin with `_in_` run there.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -92,7 +94,8 @@ def process_of(name: str, uri: str) -> Iterator[Side]:
     `name`: what a refusal calls it.
     """
     before = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, _in_start) as pool:
         side = Side(name, uri, pool)
         pool.submit(int).result()  # a process is started with its first task
         (child,) = set(multiprocessing.active_children()) - before
@@ -102,6 +105,18 @@ def process_of(name: str, uri: str) -> Iterator[Side]:
         except BaseException:
             child.terminate()  # else leaving the pool would wait for what it is doing
             raise
+
+
+def _in_start() -> None:
+    """End with the process that asks, also where that is killed: nobody would ask again."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 _held = ExitStack()

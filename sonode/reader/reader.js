@@ -122,7 +122,7 @@ function render() {
         pane.layer.setAttribute('href', layer ? `data:image/png;base64,${layer.png}` : '');
         pane.layer.setAttribute('opacity', $('opacity').value / 100);
         if (layer) put(pane.layer, layer.box);
-        const shown = box && box[2] > box[0] && box[3] > box[1];
+        const shown = holdsPixels(box);
         for (const node of [pane.under, pane.box, ...pane.handles]) node.toggleAttribute('hidden', !shown);
         if (!shown) continue;
         put(pane.under, box);
@@ -151,6 +151,7 @@ async function frameFailed(pane) {
 
 // --- the box ------------------------------------------------------------------------------------
 
+const holdsPixels = (box) => box && box[2] > box[0] && box[3] > box[1];
 const inside = (value, largest) => Math.min(largest, Math.max(0, Math.round(value)));
 
 function setBox(box) {
@@ -159,7 +160,7 @@ function setBox(box) {
     for (const pane of panes) if (pane.shot === shot) { pane.answer = null; showResult(pane); }
     showBox();
     clearTimeout(timer);
-    if (box && box[2] > box[0] && box[3] > box[1]) {
+    if (holdsPixels(box)) {
         timer = setTimeout(() => { settled = box; panes.forEach(refresh); }, SETTLED_MS);
     }
     render();
@@ -353,8 +354,11 @@ function showResult(pane) {
     const title = model ? `${model.name} ${model.version}` : facts.title;
     pane.caption.textContent = panes.length > 1 ? `${title}${of === shot ? '' : ', kept beside'}` : '';
     result.replaceChildren(element('h2', title));
-    const waits = of.image && of.box ? 'Scoring.' : 'Draw a box around the lesion.';
-    if (!answer) result.append(element('p', of.image ? waits : 'No image is open.', { class: 'faint' }));
+    if (!answer) {
+        const waits = holdsPixels(of.box) ? 'Scoring.' : of.box ? 'The box is empty: each maximum must be larger than its minimum.'
+            : 'Draw a box around the lesion.';
+        result.append(element('p', of.image ? waits : 'No image is open.', { class: 'faint' }));
+    }
     if (answer && !answer.ok) {
         result.append(element('p', `No score: ${answer.message}`, { class: 'alert' }));
         const again = element('button', 'Try again', { type: 'button' });
@@ -612,7 +616,8 @@ function showRows() {
         }
     });
     $('table').replaceChildren(table);
-    table.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest' });
+    const open = table.querySelector('[aria-current]');
+    if (open) $('table').scrollTop = open.offsetTop - $('table').clientHeight / 2;  // the page stays
     $('counted').textContent = `${list.total} rows${list.at >= 0 ? `, ${list.at + 1} is open` : ''}`;
 }
 
@@ -623,6 +628,7 @@ async function openRow(at) {
     list.at = at;
     showRows();
     const { number } = list.rows[at - list.start];
+    $('panes').scrollIntoView({ block: 'nearest' });
     say('Opening.');
     const send = () => post(`rows/${number}`, {});
     const answer = await send();

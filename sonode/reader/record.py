@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ class Record:
                     raise OSError("the disk is full")
                 os.fsync(file)
             except OSError:
-                os.ftruncate(file, size)
+                with suppress(OSError):  # a device has no size
+                    os.ftruncate(file, size)
                 raise
         finally:
             os.close(file)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pytest
 import torch
@@ -383,6 +384,24 @@ def test_a_process_that_is_killed_is_reported_in_a_line(tmp_path: Path) -> None:
         child.kill()
         side.open({}, tmp_path)
     assert set(multiprocessing.active_children()) == before
+
+
+def test_an_archives_process_ends_with_the_one_that_asks(tmp_path: Path) -> None:
+    """Also where that is killed: it has no time to say so."""
+    code = """
+import multiprocessing, time
+from archives.comparing.process import process_of
+with process_of("A", "a.mar"):
+    print(multiprocessing.active_children()[0].pid, flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as asking:
+        assert asking.stdout is not None
+        child = psutil.Process(int(asking.stdout.readline()))
+        asking.kill()
+    child.wait(60)
 
 
 def test_rows_that_one_alone_fails() -> None:

@@ -327,6 +327,9 @@ def test_a_full_disk_records_nothing_and_says_so(
         assert "NOT recorded" in str(said["message"])
         assert file.read_bytes() == before
         assert judged(page, image, "agree") == {"recorded": True}
+    with serving(MadeUp(), record=Record(Path("/dev/full"))) as page:
+        said = judged(page, page.open(png)["id"], "agree")
+        assert "No space left on device" in str(said["message"])
 
 
 def test_nothing_is_recorded_unless_asked_for(png: bytes) -> None:
