@@ -9,6 +9,7 @@ import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from starlette.applications import Starlette
@@ -25,7 +26,9 @@ from archives.asgi.open_inference import OpenInference
 from archives.asgi.tokens import Tokens
 from archives.asgi.versions import Refused, Version
 from archives.asgi.worker_process import Answer, Asked
-from archives.torchserve.key_file import Kind
+
+if TYPE_CHECKING:
+    from archives.torchserve.key_file import Kind
 
 # As TorchServe's: an answer about a patient is kept by no cache.
 NO_CACHE = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
@@ -15,7 +15,9 @@ from archives.asgi.metrics import Metrics
 from archives.asgi.models import Models
 from archives.asgi.tokens import Tokens
 from archives.asgi.versions import Refused
-from archives.torchserve.key_file import Kind
+
+if TYPE_CHECKING:
+    from archives.torchserve.key_file import Kind
 
 AtLeastOne = Annotated[int | None, Field(ge=1)]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 import sys
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,7 +24,9 @@ from archives.asgi.settings import DRAIN_S, ServerSettings
 from archives.asgi.tokens import Tokens
 from archives.asgi.versions import Refused
 from archives.torchserve.java import HOST
-from archives.torchserve.key_file import Kind
+
+if TYPE_CHECKING:
+    from archives.torchserve.key_file import Kind
 
 KEEP_ALIVE_S = 75  # longer than nginx keeps a connection: whoever asks closes it
 BACKLOG = 2048
@@ -102,6 +106,8 @@ def main() -> None:
     """Run; the last line of the output says why it could not."""
     config = Path(sys.argv[1])
     os.umask(0o077)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection takes one
     open_logs(config.parent / "logs")
     try:
         asyncio.run(serve(config))

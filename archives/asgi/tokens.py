@@ -8,8 +8,10 @@ import os
 import secrets
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from archives.torchserve.key_file import Kind
+if TYPE_CHECKING:
+    from archives.torchserve.key_file import Kind
 
 
 class Tokens:
@@ -24,17 +26,17 @@ class Tokens:
         self.renew("inference")
 
     def renew(self, kind: Kind) -> None:
-        """Make a new token for this API, and write the file whole."""
-        self._keys[kind] = secrets.token_urlsafe(16)
-        self._expiry[kind] = datetime.now(UTC) + self._lifetime
-        said = {"API": {"key": self._keys["api"]}} | {
-            it: {"key": self._keys[it], "expiration time": expiry.isoformat()}
-            for it, expiry in self._expiry.items()
+        """Make a new token for this API; the old one stays where the file cannot be written."""
+        keys = self._keys | {kind: secrets.token_urlsafe(16)}
+        expiry = self._expiry | {kind: datetime.now(UTC) + self._lifetime}
+        said = {"API": {"key": keys["api"]}} | {
+            it: {"key": keys[it], "expiration time": expiry[it].isoformat()} for it in expiry
         }
         part = self._file.with_suffix(".part")
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump(said, file, indent=1)
         part.replace(self._file)
+        self._keys, self._expiry = keys, expiry
 
     def allows(self, kind: Kind, authorization: str) -> bool:
         """Whether a request's header `Authorization` has this API's key, not expired."""
