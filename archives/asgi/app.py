@@ -7,7 +7,7 @@ import logging
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -114,7 +114,7 @@ class Guarded:
         if 200 <= status < 600:
             self._metrics.add(f"Requests{status // 100}XX", 1, "Host")
         method = scope["method"] if scope["method"] in METHODS else "?"
-        first = scope["path"].split("/")[1]
+        first = scope["path"].removeprefix("/").partition("/")[0]
         path = first if first in PATHS else ""
         spent_ms = 1000 * (time.monotonic() - began)
         access_log.info("call: %s /%s %d %d", method, path, status, spent_ms)
@@ -193,5 +193,11 @@ def inference(models: Models, max_request_size: int) -> Starlette:
         Route("/explanations/{model}", api.explain, methods=SENT),
         Route("/explanations/{model}/{version}", api.explain, methods=SENT),
     ]
-    routes += OpenInference(models, api.body, api.score).routes()
-    return Starlette(routes=routes, exception_handlers=HANDLERS)
+    return exactly([*routes, *OpenInference(models, api.body, api.score).routes()])
+
+
+def exactly(routes: Sequence[Route]) -> Starlette:
+    """An app that answers these paths, and redirects from none that is almost one of them."""
+    app = Starlette(routes=routes, exception_handlers=HANDLERS)
+    app.router.redirect_slashes = False
+    return app

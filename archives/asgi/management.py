@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from archives.asgi.app import HANDLERS, NO_CACHE
+from archives.asgi.app import NO_CACHE, exactly
 from archives.asgi.metrics import Metrics
 from archives.asgi.models import Models
 from archives.asgi.tokens import Tokens
@@ -105,8 +105,8 @@ def said(body: object) -> Response:
 def management(models: Models, tokens: Tokens) -> Starlette:
     """The app of the management port, without its token."""
     api = Management(models, tokens)
-    return Starlette(
-        routes=[
+    return exactly(
+        [
             Route("/token", api.renew, methods=["GET"]),
             Route("/models", api.every, methods=["GET"]),
             Route("/models", api.register, methods=["POST"]),
@@ -115,8 +115,7 @@ def management(models: Models, tokens: Tokens) -> Starlette:
             Route("/models/{model}/{version}", api.describe, methods=["GET"]),
             Route("/models/{model}/{version}", api.unregister, methods=["DELETE"]),
             Route("/models/{model}/{version}/set-default", api.set_default, methods=["PUT"]),
-        ],
-        exception_handlers=HANDLERS,
+        ]
     )
 
 
@@ -126,4 +125,4 @@ def metrics_page(metrics: Metrics) -> Starlette:
     async def page(_: Request) -> Response:
         return PlainTextResponse(metrics.text())
 
-    return Starlette(routes=[Route("/metrics", page, methods=["GET"])], exception_handlers=HANDLERS)
+    return exactly([Route("/metrics", page, methods=["GET"])])

@@ -1,5 +1,6 @@
 """The second server, live: workers that die or hang, queues, switches of the default, its end."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import pytest
 
 from archives.asgi import node as asgi_node
 from archives.asgi.node import AsgiNode
+from archives.asgi.server import listening
 from archives.nodes.nodes import Node, NodeSettings
 from archives.packing.loader import file_sha256
 from archives.state.journal import Release
@@ -146,6 +148,62 @@ def test_clients_that_go_away_and_those_that_send_half_disturb_nobody(node: Asgi
     half.sendall(b"ow")
     assert b" 200 " in half.recv(1000)
     half.close()
+
+
+@live
+@pytest.mark.parametrize(
+    ("request_line", "more"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01", b""),  # TLS
+        (b"PRI * HTTP/2.0", b""),
+        (b"OPTIONS * HTTP/1.1", b""),
+        (b"CONNECT x:1 HTTP/1.1", b""),
+        (b"GET http://other/ping HTTP/1.1", b""),
+        (b"POST /predictions/odd/ HTTP/1.1", b"Content-Length: 0\r\n"),
+        (b"POST /predictions/%00%ff%2f..%2f HTTP/1.1", b"Content-Length: 0\r\n"),
+        (b"POST /predictions/odd HTTP/1.1", b"Content-Length: -1\r\n"),
+        (b"POST /predictions/odd HTTP/1.1", b"Content-Length: 1\r\nContent-Length: 2\r\n"),
+        (b"POST /predictions/odd HTTP/1.1", b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"),
+    ],
+)
+def test_what_strangers_send_is_refused_and_costs_nobody_else(
+    node: AsgiNode, request_line: bytes, more: bytes
+) -> None:
+    token = b"Authorization: Bearer " + node.token().encode() + b"\r\n"
+    with raw(node, request_line + b"\r\nHost: x\r\n" + token + more + b"\r\n") as connection:
+        assert connection.recv(12)[9:10] == b"4"
+    assert post(node).status_code == 200
+    assert "Traceback" not in (node.run_dir / "logs" / "server_log.log").read_text()
+
+
+@live
+def test_hundreds_of_connections_at_once_are_all_answered(node: AsgiNode) -> None:
+    token = f"Authorization: Bearer {node.token()}\r\n"
+    head = (
+        f"POST /predictions/odd HTTP/1.1\r\nHost: x\r\n{token}Content-Length: 1\r\n\r\nx".encode()
+    )
+    connections = [raw(node, b"") for _ in range(800)]
+    try:
+        for connection in connections:
+            connection.sendall(head)
+        told = Counter(connection.recv(12)[9:] for connection in connections)
+    finally:
+        for connection in connections:
+            connection.close()
+    assert set(told) <= {b"200", b"503"}  # the queue takes eight
+    assert told[b"200"] >= 8
+    assert post(node).status_code == 200
+
+
+@live
+def test_logs_on_a_full_disk_stop_nothing(store: Path, tmp_path: Path) -> None:
+    logs = tmp_path / "run" / "logs"
+    logs.mkdir(parents=True)
+    for name in ("access_log", "request_log", "model_log", "server_log"):
+        (logs / f"{name}.log").symlink_to("/dev/full")
+    with AsgiNode(store, {"odd": "odd-1.0.mar"}, tmp_path / "run") as started:
+        assert [post(started).status_code for _ in range(3)] == [200] * 3
+        assert "cannot be written: No space left on device" in "".join(started._console)
 
 
 @live
@@ -297,6 +355,20 @@ def test_at_its_end_what_is_under_way_is_answered(store: Path, tmp_path: Path, e
     assert sum(it is not None and it.status_code == 200 for it in answers) >= 1
     assert {it.status_code for it in answers if it} == {200}
     assert_no_process_about(tmp_path)
+
+
+def test_an_answer_does_not_wait_for_the_clients_word_on_its_head() -> None:
+    with listening(0) as listener, socket.create_connection(listener.getsockname()) as client:
+        server, _ = listener.accept()
+
+        async def is_at_once() -> object:
+            _, writer = await asyncio.open_connection(sock=server)  # as a server's transport
+            found = server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            writer.close()
+            return found
+
+        assert asyncio.run(is_at_once())
+        client.close()
 
 
 # --- what it is started with
