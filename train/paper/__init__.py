@@ -1,5 +1,5 @@
-"""The paper reproduced on a cohort: which networks are trained, its tables and figures, one page.
+"""The paper reproduced on a cohort: its tables and figures, one page.
 
-Start at `command`. Trains and measures by `evidence` and `radiomics`, and adds no method of its own
-but the mean over repeats. May import all of `train`.
+Start at `command`, which has everything trained by `repeats`; each other file is a section of the
+page. May import all of `train` but `commands`.
 """

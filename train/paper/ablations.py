@@ -12,10 +12,10 @@ from train.experiments.ablation import MEASURES as SEARCHED
 from train.experiments.ablation import VARIANTS
 from train.measures.measure import Resampling
 from train.paper.performance import counts, names, papers
-from train.paper.repeats import MEASURES, TITLES, adjust, differences, measured
-from train.paper.runs import Scores
 from train.paper.sections import Cell, Rows, Section, Table
-from train.paper.variants import CHAIN, PAPERS_TWO, RADIOMICS, TASKS, HeldOut
+from train.repeats.measured import MEASURES, TITLES, adjust, differences, measured
+from train.repeats.runs import Scores
+from train.repeats.variants import CHAIN, PAPERS_TWO, RADIOMICS, TASKS, HeldOut
 
 TABLE_3, TABLE_S3, TABLE_4 = (f"tables/table-{it}.csv" for it in ("3", "s3", "4"))
 GRID = "tables/search.csv"

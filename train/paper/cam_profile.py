@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,10 @@ from train import pages
 from train.evidence import plots
 from train.evidence.plots import Profile
 from train.paper.sections import Figure, Section
-from train.paper.variants import TASKS
+from train.repeats.runs import OF_A_RUN
+from train.repeats.variants import TASKS
 
-NUMBERS, FIGURE, OF_A_RUN = "tables/figure-s1.csv", "figures/figure-s1.png", "cam-profile.json"
-
-
-def write_profiles(profiles: Mapping[str, Profile], path: Path) -> None:
-    """Keep what a run's heat maps show, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({head: its._asdict() for head, its in profiles.items()}) + "\n")
-    partial.replace(path)
+NUMBERS, FIGURE = "tables/figure-s1.csv", "figures/figure-s1.png"
 
 
 def cam_section(network: str, runs: Sequence[Path], out: Path) -> Section:

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from train.evidence.report import PAPER_INCONSISTENCY
 from train.experiments.ablation import REFERENCE, VARIANTS
 from train.measures.measure import Json, Resampling, as_json
-from train.paper.repeats import AT, adjust, over_repeats
-from train.paper.runs import Network
 from train.paper.sections import Cell, Rows, Section, Table
-from train.paper.variants import PAPERS_TWO, HeldOut
+from train.repeats.measured import AT, adjust, over_repeats
+from train.repeats.runs import Network
+from train.repeats.variants import PAPERS_TWO, HeldOut
 from train.statistics.binary import Bools, Floats, inconsistency, share
 from train.statistics.bootstrap import bootstrap, bootstrap_difference
 

@@ -20,7 +20,9 @@ from train.paper.cohort_table import cohort_section
 from train.paper.flow import flow_section
 from train.paper.heat_maps import heat_maps_section
 from train.paper.methods import methods_section
-from train.paper.runs import (
+from train.paper.sections import write_page
+from train.paper.selection import selection_section
+from train.repeats.runs import (
     BASELINE,
     NETWORKS,
     explained,
@@ -31,9 +33,7 @@ from train.paper.runs import (
     train_networks,
     train_radiomics,
 )
-from train.paper.sections import write_page
-from train.paper.selection import selection_section
-from train.paper.variants import QUICK, RADIOMICS, HeldOut, network_of, untrained, variants_of
+from train.repeats.variants import QUICK, RADIOMICS, HeldOut, network_of, untrained, variants_of
 from train.running.planned import Planned, measured, planned, spoken
 
 SEARCH = "search"

@@ -19,8 +19,8 @@ from train.cohorts.labels import implied, label_matrix
 from train.cohorts.split import PARTS, parts_of
 from train.evidence import plots
 from train.paper.sections import Figure, Section
-from train.paper.variants import PAPERS_TWO, TASKS
 from train.radiomics.forest import HEADS
+from train.repeats.variants import PAPERS_TWO, TASKS
 
 NUMBERS, FIGURE = "tables/figure-1.csv", "figures/figure-1.png"
 _WIDTH, _LINE, _GAP = 8.6, 0.165, 0.3  # inches

@@ -20,9 +20,9 @@ from train import pages
 from train.experiments.ablation import REFERENCE
 from train.fitting.predictions import Predictions
 from train.paper.pictures import Panel, pasted
-from train.paper.repeats import AT
 from train.paper.sections import Figure, Section
-from train.paper.variants import PAPERS_TWO, TASKS
+from train.repeats.measured import AT
+from train.repeats.variants import PAPERS_TWO, TASKS
 from train.statistics.binary import Bools, Floats, inconsistency
 
 WITHOUT, CHAINED, ALONE = "multi-task", "chain", "single alnm"

@@ -16,8 +16,8 @@ from model_def.checkpoint import CARD, WEIGHTS
 from train.cohorts.cohort import Cohort
 from train.cohorts.split import SPLIT
 from train.paper.sections import Section, Table
-from train.paper.variants import RADIOMICS, HeldOut
 from train.radiomics.command import RECORD
+from train.repeats.variants import RADIOMICS, HeldOut
 
 PACKAGES = ("sonode", "torch", "torchvision", "lightning", "scikit-learn", "scipy", "numpy")
 CHECKPOINTS = "tables/checkpoints.csv"

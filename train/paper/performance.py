@@ -9,10 +9,10 @@ from train import pages
 from train.evidence import plots
 from train.evidence.report import PAPER_RADIOMICS, paper_figures
 from train.measures.measure import Json, Resampling
-from train.paper.repeats import MEASURES, TITLES, TaskRows, differences, measured, roc_curve
-from train.paper.runs import Scores
 from train.paper.sections import Cell, Figure, Rows, Section, Table
-from train.paper.variants import PAPERS_TWO, RADIOMICS, TASKS, HeldOut
+from train.repeats.measured import MEASURES, TITLES, TaskRows, differences, measured, roc_curve
+from train.repeats.runs import Scores
+from train.repeats.variants import PAPERS_TWO, RADIOMICS, TASKS, HeldOut
 from train.statistics.binary import Floats
 
 TABLE, FIGURE = "tables/table-2.csv", "figures/figure-3-{}.png"

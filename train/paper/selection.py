@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from train.paper.sections import Cell, Section, Table
-from train.paper.variants import TASKS
 from train.radiomics.command import RECORD
+from train.repeats.variants import TASKS
 
 FILE = "tables/table-s2.csv"
 _SETS = {

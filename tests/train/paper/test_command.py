@@ -22,9 +22,10 @@ from train.data.datamodule import CohortData
 from train.experiments import ablation
 from train.experiments.ablation import REFERENCE
 from train.fitting.predictions import Predictions, facts_of
-from train.paper import command, runs
-from train.paper.variants import untrained, variants_of
+from train.paper import command
 from train.radiomics.forest import BORUTA, FOREST, HEADS
+from train.repeats import runs
+from train.repeats.variants import untrained, variants_of
 from train.running.planned import Seconds
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own, as on the command line

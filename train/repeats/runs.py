@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,17 +15,18 @@ from model_def.checkpoint import read_card
 from sonode.console import UserError, say
 from train.cohorts.cohort import Cohort
 from train.comparing.versus import KEYS
+from train.evidence.plots import Profile
 from train.evidence.saliency import profile
 from train.experiments import ablation
 from train.fitting.predictions import Predictions, predict
-from train.paper.cam_profile import OF_A_RUN, write_profiles
-from train.paper.variants import RADIOMICS, HeldOut
 from train.radiomics import command as radiomics
 from train.radiomics.features import require
+from train.repeats.variants import RADIOMICS, HeldOut
 from train.running.planned import spoken
 from train.statistics.binary import Floats
 
 NETWORKS, BASELINE, PREDICTIONS = "networks", "radiomics", "predictions.parquet"
+OF_A_RUN = "cam-profile.json"
 
 Scores = dict[str, dict[str, Floats]]
 """Model -> head -> scores (N, R) by R repeats of the rows that its task is measured on."""
@@ -75,7 +77,7 @@ def train_networks(
         if not (path.is_file() and (folder / OF_A_RUN).is_file()):
             partial = path.with_suffix(".partial")
             found = predict(folder / "checkpoint", cohort.folder, "test")
-            write_profiles(profile(found), folder / OF_A_RUN)
+            _write_profiles(profile(found), folder / OF_A_RUN)
             found.frame.to_parquet(partial, index=False)
             partial.replace(path)
             trainings += 1
@@ -84,6 +86,13 @@ def train_networks(
                 f"{variant}, seed {seed}: {number} of {total} networks; "
                 f"{spoken(each)} each, about {spoken(each * (total - number))} left"
             )
+
+
+def _write_profiles(profiles: Mapping[str, Profile], path: Path) -> None:
+    """Keep what a run's heat maps show, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({head: its._asdict() for head, its in profiles.items()}) + "\n")
+    partial.replace(path)
 
 
 def folders_of(out: Path, model: str, *, seeds: int) -> list[Path]:

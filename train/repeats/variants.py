@@ -14,8 +14,8 @@ from train.cohorts.cohort import Cohort
 from train.cohorts.labels import child_labels, implied, label_matrix
 from train.cohorts.split import parts_of
 from train.experiments.ablation import REFERENCE, VARIANTS, flags_of
-from train.paper.repeats import TaskRows
 from train.radiomics.forest import HEADS
+from train.repeats.measured import TaskRows
 from train.statistics.binary import Bools, Floats
 
 QUICK = ("--trainer.max_epochs=2", "--model.preprocessing.size=64")

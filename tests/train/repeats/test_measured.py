@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from train.measures.measure import Resampling
-from train.paper.repeats import TaskRows, differences, measured, roc_curve
+from train.repeats.measured import TaskRows, differences, measured, roc_curve
 
 NONE = Resampling(resamples=0, seed=0)
 SOME = Resampling(resamples=200, seed=0)
