@@ -20,7 +20,7 @@ from sonode.reader import app
 from sonode.reader.layers import layer
 from sonode.reader.record import Record
 from sonode.reader.sources import ArchiveSource, ServerSource
-from sonode.reader.words import WORDS
+from sonode.reader.words import WORDS, in_words
 from tests.command_line import ROOT, sonode
 from tests.handlers import dicoms
 from tests.sonode.reader.conftest import DIGEST, MadeUp, Page, body, serving
@@ -126,18 +126,25 @@ def test_an_image_that_was_forgotten_is_asked_for_again(
 
 
 def test_each_warning_of_the_reference_has_its_words() -> None:
+    """Those of DICOM headers, which follow the others there, are told by their code."""
     section = (ROOT / "docs" / "integrate.md").read_text().split("\n## Warnings\n")[1]
-    table = section.split("\n## ")[0]
-    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.M)))
-    assert set(named) == set(WORDS) - {"inconsistent"}
+    rows = [line for line in section.split("\n## ")[0].splitlines() if line.startswith("| `")]
+    named = {
+        name
+        for row in rows
+        if not re.search(r"\| DICOM: ", row)
+        for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    assert named == set(WORDS) - {"inconsistent"}
+    assert in_words(["window_ignored"])[0]["words"] == "About the file's header: window ignored."
 
 
 def test_contradicting_labels_are_said(png: bytes) -> None:
-    source = MadeUp(lambda roi: (200, body(roi, consistent=False, warnings=["of_tomorrow"])))
+    source = MadeUp(lambda roi: (200, body(roi, consistent=False, warnings=["small_roi"])))
     with serving(source) as page:
         warnings = page.score(page.open(png)["id"], ROI).json()["warnings"]
     assert warnings == [
-        {"code": "of_tomorrow", "words": "of_tomorrow"},
+        {"code": "small_roi", "words": WORDS["small_roi"]},
         {"code": "inconsistent", "words": WORDS["inconsistent"]},
     ]
 
