@@ -5,6 +5,7 @@ prometheus_client would rename counters that do not end in `_total`, which dashb
 
 from __future__ import annotations
 
+import logging
 import socket
 from bisect import bisect_left
 from collections.abc import Iterable
@@ -17,6 +18,8 @@ DECLARED = Path(__file__).parents[1] / "torchserve" / "metrics.yaml"
 # Of Prometheus's Java client, so TorchServe's.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+logger = logging.getLogger("sonode.server")
 
 
 class Declared(NamedTuple):
@@ -58,9 +61,12 @@ class Metrics:
             counts[bisect_left(BUCKETS, value)] += 1
 
     def update(self, updates: Iterable[tuple[str, float, list[str]]]) -> None:
-        """Take what a worker has sent."""
+        """Take what a worker has sent, but what another version of sonode labels differently."""
         for name, value, labels in updates:
-            self.add(name, value, *labels)
+            if len(labels) + 1 == len(self._declared[name].labels):
+                self.add(name, value, *labels)
+            else:
+                logger.warning("%s has other labels in this archive: left out", name)
 
     def text(self) -> str:
         """Prometheus's text format."""

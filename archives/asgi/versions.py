@@ -164,7 +164,7 @@ class Version:
                 worker, updates = await Worker.start(
                     slot.name, self.folder, self._config, facts, self.plan.startup_timeout_s
                 )
-            except WorkerFailed as error:
+            except (WorkerFailed, OSError) as error:  # the latter: no memory for a process, say
                 reason = f"worker {slot.name} ended while it loaded its model ({error})"
                 logger.error("%s", reason)
                 slot.broken = True

@@ -106,8 +106,12 @@ class Worker:
         said, bodies = await self._exchange({"requests": requests}, blobs, timeout_s)
         if said["failed"]:
             return said["failed"], said["metrics"]
-        answers = zip(said["answers"], bodies, strict=True)
-        return [Answer(it["status"], it["headers"], body) for it, body in answers], said["metrics"]
+        try:
+            answers = zip(batch, said["answers"], bodies, strict=True)
+            found = [Answer(it["status"], it["headers"], body) for _, it, body in answers]
+        except (KeyError, TypeError, ValueError):
+            raise WorkerFailed("its answer cannot be made out") from None
+        return found, said["metrics"]
 
     async def end(self) -> None:
         """Kill it and read what it wrote to the end."""

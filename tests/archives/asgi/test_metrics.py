@@ -46,3 +46,9 @@ def test_a_label_breaks_no_line() -> None:
     metrics = Metrics()
     metrics.add("sonode_warned_total", 1, 'a"b\\c\nd', "1.0")
     assert 'model_name="a\\"b\\\\c\\nd"' in lines(metrics, "sonode_warned_total")[0]
+
+
+def test_what_an_archive_labels_differently_does_not_spoil_the_page() -> None:
+    metrics = Metrics()
+    metrics.update([("sonode_warned_total", 1, ["m"]), ("sonode_warned_total", 1, ["m", "1.0"])])
+    assert len(lines(metrics, "sonode_warned_total")) == 1
