@@ -155,5 +155,11 @@ def pull(
             file=sys.stderr,
         )
         raise typer.Exit(TRY_AGAIN)
-    if done.refusals:
+    if done.lacking:
+        print(
+            f"the PACS counts {done.lacking} objects or series more than it names; raise its limit "
+            "of answers (Orthanc: LimitFindInstances, LimitFindResults), and re-run",
+            file=sys.stderr,
+        )
+    if done.refusals or done.lacking:
         raise typer.Exit(1)

@@ -105,6 +105,11 @@ class _Night:
         if pulled.stopped:
             raise _Stopped(pulled.stopped)
         self._register.claim(day, pulled.table)
+        if pulled.lacking:
+            self._faults.append(
+                f"the PACS counts {pulled.lacking} objects or series more than it names: raise its "
+                "limit of answers"
+            )
         if sum(pulled.refusals.values()) > pulled.refused_again:
             self._faults.append(
                 "the PACS refused to give images, which the next nights ask for again"

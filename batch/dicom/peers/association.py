@@ -27,6 +27,7 @@ _config.LOG_HANDLER_LEVEL = "none"  # it would make the text of each message
 FIND = StudyRootQueryRetrieveInformationModelFind
 PLAIN_SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _PENDING = (0xFF00, 0xFF01)
+_CANCELLED = 0xFE00  # Orthanc's answer where there are more than its limit
 
 Answers = list[tuple[Dataset, Dataset | None]]
 """A status and what comes with it; the last one ends them."""
@@ -52,6 +53,7 @@ class Association:
         self._association: Any = None
         self._asked = 0  # in this association
         self._answered: list[int] = []  # the number of each request, as answers end
+        self.was_cut = False
 
     @property
     def is_open(self) -> bool:
@@ -80,10 +82,14 @@ class Association:
         return any(it.abstract_syntax == sop_class for it in contexts)
 
     def find(self, level: str, keys: Sequence[str], **asked: str) -> list[Dataset]:
-        """All answers of C-FIND (study root) at a level, with `keys`. Raises NoAnswer."""
+        """All answers of C-FIND (study root) at a level, with `keys`. Raises NoAnswer.
+
+        Afterwards `was_cut` says whether the node says that it has more than it names at once.
+        """
         question = identifier(level, **dict.fromkeys(keys, ""), **asked)
         answers, status = self.ask("send_c_find", question, FIND)
-        if status != 0:
+        self.was_cut = status == _CANCELLED
+        if status not in (0, _CANCELLED):
             raise NoAnswer(f"C-FIND status {status:#06x}")
         if any(it is None for _, it in answers[:-1]):
             raise NoAnswer("an answer to C-FIND that cannot be read")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from datetime import date
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -30,8 +29,9 @@ from batch.dicom.peers.association import (
     find_context,
     identifier,
 )
-from batch.dicom.pulling.origin import Named
+from batch.dicom.pulling.origin import Named, Objects
 from batch.dicom.pulling.receiver import SYNTAXES, Receiver
+from batch.dicom.pulling.spans import SMALLEST_LIMIT, Found, Span, too_many
 from sonode.console import UserError
 
 _GET = StudyRootQueryRetrieveInformationModelGet
@@ -62,17 +62,25 @@ class Peer:
         self._classes: list[str] = []  # that the association takes
         self._came: dict[str, bytes] = {}
 
-    def studies(self, since: date, modality: str) -> list[str]:
-        """As `Origin` says."""
-        first = f"{since:%Y%m%d}"
-        asked = {"StudyDate": f"{first}-", "ModalitiesInStudy": modality}
+    def studies(self, span: Span, modality: str) -> Found:
+        """As `Origin` says; a study is told to consist of a number of series."""
+        asked = {"StudyDate": span.dates, "StudyTime": span.times or ""}
+        asked |= {"ModalitiesInStudy": modality, "NumberOfStudyRelatedSeries": ""}
         found = self._find("STUDY", "StudyInstanceUID", **asked)
-        return [uid for uid, it in found.items() if (it.get("StudyDate") or first) >= first]
+        if self._association.was_cut and (span.hour is not None or len(found) < SMALLEST_LIMIT):
+            raise too_many(len(found))
+        return {
+            uid: _number(it, "NumberOfStudyRelatedSeries")
+            for uid, it in found.items()
+            if span.has(it.get("StudyDate"))
+        }
 
-    def objects(self, study: str, modalities: Collection[str]) -> list[Named]:
+    def objects(self, study: str, modalities: Collection[str], told: int | None) -> Objects:
         """As `Origin` says."""
-        series = self._find("SERIES", "SeriesInstanceUID", StudyInstanceUID=study, Modality="")
+        more = {"StudyInstanceUID": study, "Modality": "", "NumberOfSeriesRelatedInstances": ""}
+        series = self._find("SERIES", "SeriesInstanceUID", **more)
         named = []
+        lacking = max(int(self._association.was_cut), (told or 0) - len(series))
         for uid, each in series.items():
             modality = each.get("Modality") or None
             if modality is None or modality in modalities:
@@ -82,7 +90,9 @@ class Peer:
                     Named(Instance(study, uid, it), modality, its.get("SOPClassUID") or None)
                     for it, its in found.items()
                 ]
-        return named
+                counted = _number(each, "NumberOfSeriesRelatedInstances") or 0
+                lacking += max(int(self._association.was_cut), counted - len(found))
+        return Objects(named, lacking)
 
     def fetch(self, named: Named) -> bytes:
         """As `Origin` says."""
@@ -164,6 +174,12 @@ class Peer:
             [(evt.EVT_C_STORE, _taking(self._came))],
             ext_neg=[build_role(it, scp_role=True) for it in self._classes],
         )
+
+
+def _number(it: Dataset, keyword: str) -> int | None:
+    """A number that a PACS may tell, and may tell wrongly."""
+    value = it.get(keyword)
+    return int(value) if isinstance(value, int) else None
 
 
 def _failed(answers: list[tuple[Dataset, Dataset | None]]) -> int:

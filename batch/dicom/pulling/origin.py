@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import date
 from typing import NamedTuple, Protocol
 
 from batch.dicom.peers.answers import Instance
+from batch.dicom.pulling.spans import Found, Span
 
 
 class Named(NamedTuple):
@@ -18,6 +18,14 @@ class Named(NamedTuple):
     sop_class: str | None
 
 
+class Objects(NamedTuple):
+    """What the PACS names of a study."""
+
+    named: list[Named]
+    lacking: int
+    """Objects or series that it counts and does not name."""
+
+
 class Origin(Protocol):
     """A PACS: `web.Service` or `node.Peer`; of one thread.
 
@@ -25,10 +33,13 @@ class Origin(Protocol):
     nothing to sonode. What it names twice is given once.
     """
 
-    def studies(self, since: date, modality: str) -> list[str]:
-        """The UIDs of the studies of this day and later with objects of a modality."""
+    def studies(self, span: Span, modality: str) -> Found:
+        """The studies of a time with objects of a modality.
 
-    def objects(self, study: str, modalities: Collection[str]) -> list[Named]:
+        Each with a number for `objects`: what it is told to consist of, None where it is not.
+        """
+
+    def objects(self, study: str, modalities: Collection[str], told: int | None) -> Objects:
         """The objects of a study that are of these modalities, or may be."""
 
     def fetch(self, named: Named) -> bytes:

@@ -37,6 +37,8 @@ class Pulled:
     """Objects that were refused, by the reason."""
     refused_again: int
     """Of these, objects that had been refused before."""
+    lacking: int
+    """Objects that the PACS counts in its studies and does not name."""
     stopped: str | None
     """Why the pull ended before its end: the PACS did not answer. Then there is no manifest."""
     manifest: str | None
@@ -145,6 +147,7 @@ def _account(
         by_status=dict(statuses),
         refusals=dict(sorted(refusals.items())),
         refused_again=again,
+        lacking=sum(its.lacking for _, its in done),
         stopped=stopped,
         manifest=None if stopped else objects.join(settings.out, ledger.MANIFEST),
         unknown_images=len(given),

@@ -10,11 +10,12 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from batch.dicom.ledger_file import Entry, LedgerFile
 from batch.dicom.peers.answers import NoAnswer, Refused
-from batch.dicom.pulling import files, ledger
+from batch.dicom.pulling import files, ledger, spans
 from batch.dicom.pulling.ledger import Entries
 from batch.dicom.pulling.origin import Named, Origin
 from batch.dicom.pulling.settings import DRAWING, Settings
@@ -32,6 +33,8 @@ class Study:
     entries: Entries
     refused_before: Collection[str] = ()
     """UIDs that the PACS had refused already when this pull began."""
+    lacking: int = 0
+    """As `Objects` has it."""
     pulled: int = 0
     stopped: str | None = None
 
@@ -48,12 +51,12 @@ class Puller:
 
     def run(self, progress: Callable[..., Iterator[Any]]) -> Iterator[tuple[str, Study]]:
         """Complete each study in the order of their UIDs. Raises NoAnswer, and as `pull`."""
-        since, modality = self._settings.since, self._settings.modality
         pool = ThreadPoolExecutor(self._settings.connections)
         try:
-            asked = pool.submit(self._ask, lambda it: it.studies(since, modality))
-            studies = sorted(set(asked.result()))
-            works = [pool.submit(self._study, study) for study in studies]
+            asked = pool.submit(self._studies)
+            told = asked.result()
+            studies = sorted(told)
+            works = [pool.submit(self._study, study, told[study]) for study in studies]
             found = ((study, it.result()) for study, it in zip(studies, works, strict=True))
             yield from progress(found, total=max(1, len(studies)), what="studies")
         finally:
@@ -62,13 +65,22 @@ class Puller:
             for origin in self._origins:
                 origin.close()
 
-    def _study(self, study: str) -> Study:
+    def _studies(self) -> spans.Found:
+        settings = self._settings
+        return spans.studies(
+            settings.since,
+            lambda span: self._ask(lambda it: it.studies(span, settings.modality)),
+            datetime.now(UTC).date(),
+        )
+
+    def _study(self, study: str, told: int | None) -> Study:
         """Complete a study; once one was stopped, none is begun."""
         its = Study(named=[], entries={})
         if self._end.is_set():
             return its
         try:
-            its.named = self._ask(lambda it: it.objects(study, self._modalities))
+            found = self._ask(lambda it: it.objects(study, self._modalities, told))
+            its.named, its.lacking = found
             held = ledger.of_study(self._settings.out, study)
             its.entries = held.entries
             its.refused_before = {
@@ -145,11 +157,11 @@ class Puller:
         try:
             return self._origin().fetch(named)
         except NoAnswer:
-            self._ask(lambda it: it.objects(named.it.study, self._modalities))
+            self._ask(lambda it: it.objects(named.it.study, self._modalities, None))
         try:
             return self._origin().fetch(named)
         except NoAnswer as error:
-            self._ask(lambda it: it.objects(named.it.study, self._modalities))
+            self._ask(lambda it: it.objects(named.it.study, self._modalities, None))
             raise Refused(f"no answer to this object ({error})") from None
 
     def _ask(self, question: Callable[[Origin], T]) -> T:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Collection, Iterator
-from datetime import date
 from typing import Any
 
 import pydicom
@@ -15,10 +14,12 @@ from batch.dicom.peers.address import Web
 from batch.dicom.peers.answers import TIMEOUT_S, Instance, NoAnswer, Refused
 from batch.dicom.peers.faults import web_fault
 from batch.dicom.peers.identity import Identity
-from batch.dicom.pulling.origin import Named
+from batch.dicom.pulling.origin import Named, Objects
+from batch.dicom.pulling.spans import Found, Span
 
 _PAGE = 500  # answers that are asked for at once
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
+_OBJECTS = "00201208"  # NumberOfStudyRelatedInstances
 _STUDY_DATE, _MODALITY, _SOP_CLASS = "00080020", "00080060", "00080016"
 
 
@@ -34,22 +35,29 @@ class Service:
         )
         self._client.set_http_retry_params(retry=False)  # it would wait by itself, 30 s each time
 
-    def studies(self, since: date, modality: str) -> list[str]:
-        """As `Origin` says."""
-        filters = {"StudyDate": f"{since:%Y%m%d}-", "ModalitiesInStudy": modality}
-        found = self._all(self._client.search_for_studies, _STUDY, search_filters=filters)
-        # A service may not know the filter.
-        first = f"{since:%Y%m%d}"
-        return [uid for uid, it in found.items() if (_value(it, _STUDY_DATE) or first) >= first]
-
-    def objects(self, study: str, modalities: Collection[str]) -> list[Named]:
-        """As `Origin` says."""
+    def studies(self, span: Span, modality: str) -> Found:
+        """As `Origin` says; a study is told to consist of a number of objects."""
+        filters = {"StudyDate": span.dates, "ModalitiesInStudy": modality}
+        if span.times:
+            filters["StudyTime"] = span.times
         found = self._all(
-            self._client.search_for_instances,
-            _INSTANCE,
-            study_instance_uid=study,
-            fields=[_MODALITY, _SERIES, _SOP_CLASS],
+            self._client.search_for_studies, _STUDY, search_filters=filters, fields=[_OBJECTS]
         )
+        return {
+            uid: _number(it, _OBJECTS)
+            for uid, it in found.items()
+            if span.has(_value(it, _STUDY_DATE))
+        }
+
+    def objects(self, study: str, modalities: Collection[str], told: int | None) -> Objects:
+        """As `Origin` says."""
+        asked = {"study_instance_uid": study, "fields": [_MODALITY, _SERIES, _SOP_CLASS]}
+        search = self._client.search_for_instances
+        found = self._all(search, _INSTANCE, **asked)
+        if len(found) < (told or 0):  # it may have a limit
+            of_study = self._client.search_for_series
+            for series in self._all(of_study, _SERIES, study_instance_uid=study):
+                found |= self._all(search, _INSTANCE, series_instance_uid=series, **asked)
         named = [
             Named(
                 Instance(study, _value(it, _SERIES) or "", uid),
@@ -58,7 +66,8 @@ class Service:
             )
             for uid, it in found.items()
         ]
-        return [it for it in named if it.modality is None or it.modality in modalities]
+        wanted = [it for it in named if it.modality is None or it.modality in modalities]
+        return Objects(wanted, max(0, (told or 0) - len(found)))
 
     def fetch(self, named: Named) -> bytes:
         """As `Origin` says."""
@@ -113,3 +122,9 @@ class Service:
 def _value(it: Any, tag: str) -> str | None:
     values = it.get(tag, {}).get("Value") or [None]
     return None if values[0] is None else str(values[0])
+
+
+def _number(it: Any, tag: str) -> int | None:
+    """A number that a service may tell, and may tell wrongly."""
+    text = _value(it, tag) or ""
+    return int(text) if text.isascii() and text.isdigit() else None

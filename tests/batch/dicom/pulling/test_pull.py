@@ -3,6 +3,7 @@
 import itertools
 import signal
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ pytest.importorskip("dicomweb_client", reason="the extra `dicom` is not installe
 
 from batch.dicom.peers.answers import NoAnswer, Refused
 from batch.dicom.pulling import ledger, studies
+from batch.dicom.pulling.origin import Objects
 from batch.manifest.read import open_manifest, requests
 from batch.results import schema as results
 from batch.storage import objects
@@ -161,9 +163,13 @@ def test_objects_without_pixels_and_of_other_modalities(tmp_path: Path) -> None:
     origin.add("1.2.1", 1, told.image(uid("1.2.1", 1), Rows=0))
     other = told.image(uid("1.2.1", 2), Modality="MG")
     origin.add("1.2.1", 2, other)
-    origin.objects = lambda study, modalities: [  # type: ignore[method-assign]
-        it._replace(modality=None) for it in Told.objects(origin, study, modalities)
-    ]
+    named = Told.objects
+
+    def objects(study: str, modalities: Collection[str], told: int | None) -> Objects:
+        found = named(origin, study, modalities, told).named
+        return Objects([it._replace(modality=None) for it in found], 0)
+
+    origin.objects = objects  # type: ignore[method-assign]
     assert pulled(tmp_path, origin).by_status == {**ALL, "pulled": 4, "no_image": 2}
 
 

@@ -15,8 +15,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComprehensiveSRStorage, ExplicitVRLittleEndian, UltrasoundImageStorage
 
 from batch.dicom.peers.answers import Instance
-from batch.dicom.pulling.origin import Named
+from batch.dicom.pulling.origin import Named, Objects
 from batch.dicom.pulling.pull import Pulled, Settings, pull_from
+from batch.dicom.pulling.spans import Found, Span
 from batch.storage import objects
 from sonode.console import progress
 
@@ -97,17 +98,18 @@ class Told:
     def add(self, study: str, number: int, data: bytes, modality: str = "US") -> None:
         self.files[Instance(study, f"{study}.5", uid(study, number))] = modality, data
 
-    def studies(self, since: date, modality: str) -> list[str]:
+    def studies(self, span: Span, modality: str) -> Found:
         self.answer("")
-        return [it.study for it in self.files]  # each several times
+        return {it.study: None for it in self.files}
 
-    def objects(self, study: str, modalities: Collection[str]) -> list[Named]:
+    def objects(self, study: str, modalities: Collection[str], told: int | None) -> Objects:
         self.answer(study)
-        return [
+        named = [
             Named(it, modality, None)
             for it, (modality, _) in self.files.items()
             if it.study == study and modality in modalities
         ]
+        return Objects(named, 0)
 
     def fetch(self, named: Named) -> bytes:
         self.answer(named.it.instance)
