@@ -25,11 +25,12 @@ from batch.dicom.peers.address import address
 from batch.dicom.peers.answers import Instance, NoAnswer
 from batch.dicom.peers.association import Association
 from batch.dicom.peers.identity import Identity
+from batch.dicom.pulling.pull import Settings, pull
 from batch.dicom.pushing.cstore import Peer
 from batch.dicom.pushing.stow import Service
-from sonode.console import UserError
-from tests.batch.dicom import pacs
-from tests.batch.dicom.conftest import BY_DIMSE
+from sonode.console import UserError, progress
+from tests.batch.dicom import pacs, ultrasound
+from tests.batch.dicom.conftest import BY_DIMSE, NAMES
 from tests.batch.dicom.pacs import Orthanc
 
 pytestmark = BY_DIMSE
@@ -238,6 +239,26 @@ def test_tls_both_ways(
     if way == "dimse_by_tls":
         with pytest.raises(NoAnswer):
             has(to, plain=True)
+
+
+@pytest.mark.live
+def test_a_pull_by_tls_with_a_certificate(
+    certificates: Path,
+    https: str,
+    orthanc: Orthanc,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    orthanc.put(ultrasound.data_of(NAMES[0]))
+    settings = Settings(source=https, out=str(tmp_path / "out"), since=datetime.date(1990, 1, 1))
+    monkeypatch.setenv("SONODE_DICOM_CA", str(certificates / "authority.crt"))
+    for name, says in (("stranger", "SONODE_DICOM_CERT"), ("client", None)):
+        monkeypatch.setenv("SONODE_DICOM_CERT", str(certificates / f"{name}.pem"))
+        if says:
+            with pytest.raises(UserError, match=f"--from: .*{says}"):
+                pull(settings, progress)
+        else:
+            assert pull(settings, progress).pulled == 1
 
 
 @pytest.mark.live

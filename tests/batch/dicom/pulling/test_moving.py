@@ -87,8 +87,12 @@ def test_by_tls_with_certificates_of_both(
         with pytest.raises(UserError, match="SONODE_DICOM_CERT"):
             pulled(orthanc.node, tmp_path / "out", receive=port, plain=False)
         monkeypatch.setenv("SONODE_DICOM_CERT", str(certificates / "client.pem"))
-        done = pulled(orthanc.node, tmp_path / "out", receive=port, plain=False)
-        assert (done.pulled, done.refusals, done.stopped) == (5, {}, None)
+        for name, more in (("move", {"receive": port}), ("get", {})):
+            done = pulled(orthanc.node, tmp_path / name, plain=False, **more)
+            assert (done.pulled, done.refusals, done.stopped) == (5, {}, None)
+        monkeypatch.setenv("SONODE_DICOM_CERT", str(certificates / "stranger.pem"))
+        with pytest.raises(UserError, match=r"--from: .*SONODE_DICOM_CERT"):
+            pulled(orthanc.node, tmp_path / "none", plain=False)
 
 
 def test_what_was_not_asked_for_is_not_taken() -> None:
