@@ -388,5 +388,5 @@ def test_without_the_extra_one_line_says_what_to_install(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asgi_node, "NEEDED", ("starlette", "uvicorn_", "multipart"))
-    with pytest.raises(UserError, match=r"^--server asgi: uvicorn_ not .*'sonode\[asgi\]'`$"):
+    with pytest.raises(UserError, match=r"^--server asgi: uvicorn_ not .*'\.\[asgi\]'`$"):
         AsgiNode(store, {"odd": "odd-1.0.mar"}, tmp_path / "run").__enter__()
