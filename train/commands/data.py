@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -41,52 +41,31 @@ def phantom(
     say(f"synthetic cohort of {patients} patients, {len(cohort.table)} images: {out}")
 
 
-@importers.command()
-def csv(
-    source: Path = typer.Argument(
-        metavar="SRC", help="A .csv or .parquet with patient_id, image and any labels."
-    ),
-    out: Path = OUT,
-    name: str = NAME,
-    drop_faulty: bool = DROP_FAULTY,
-    column: list[str] = COLUMN,
-) -> None:
-    """One table; boxes in it, or LabelImg files beside the images."""
-    from train.importers.table import import_csv
+def _of_a_table(kind: Literal["csv", "voc", "yolo"], what: str, source_is: str) -> None:
+    """Add the importer of a table of labels; its boxes are in it, or in LabelImg's files."""
 
-    report(import_csv(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
+    @importers.command(kind, help=what)
+    def command(
+        source: Path = typer.Argument(metavar="SRC", help=source_is),
+        out: Path = OUT,
+        name: str = NAME,
+        drop_faulty: bool = DROP_FAULTY,
+        column: list[str] = COLUMN,
+    ) -> None:
+        from train.importers.table import import_csv, import_voc, import_yolo
 
-
-@importers.command()
-def voc(
-    source: Path = typer.Argument(
-        metavar="SRC", help="Folder with images/, annotations/*.xml and labels.csv."
-    ),
-    out: Path = OUT,
-    name: str = NAME,
-    drop_faulty: bool = DROP_FAULTY,
-    column: list[str] = COLUMN,
-) -> None:
-    """LabelImg's Pascal VOC boxes with a table of labels."""
-    from train.importers.table import import_voc
-
-    report(import_voc(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
+        importer = {"csv": import_csv, "voc": import_voc, "yolo": import_yolo}[kind]
+        report(importer(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
 
 
-@importers.command()
-def yolo(
-    source: Path = typer.Argument(
-        metavar="SRC", help="Folder with images/, annotations/*.txt and labels.csv."
-    ),
-    out: Path = OUT,
-    name: str = NAME,
-    drop_faulty: bool = DROP_FAULTY,
-    column: list[str] = COLUMN,
-) -> None:
-    """LabelImg's YOLO boxes with a table of labels."""
-    from train.importers.table import import_yolo
-
-    report(import_yolo(source, out, name=name, drop_faulty=drop_faulty, kinds=kinds_of(column)))
+_FOLDER = "Folder with images/, annotations/*.{} and labels.csv."
+_of_a_table(
+    "csv",
+    "One table; boxes in it, or LabelImg files beside the images.",
+    "A .csv or .parquet with patient_id, image and any labels.",
+)
+_of_a_table("voc", "LabelImg's Pascal VOC boxes with a table of labels.", _FOLDER.format("xml"))
+_of_a_table("yolo", "LabelImg's YOLO boxes with a table of labels.", _FOLDER.format("txt"))
 
 
 @importers.command()
