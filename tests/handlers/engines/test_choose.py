@@ -153,7 +153,7 @@ def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "needs"), [("openvino", r"sonode\[cpu\]"), ("cuda", "no CUDA device")]
+    ("name", "needs"), [("openvino", r"\.\[cpu\]"), ("cuda", "no CUDA device")]
 )
 def test_an_engine_that_cannot_run_names_what_it_needs(
     name: EngineName, needs: str, resnet_folder: Path, monkeypatch: pytest.MonkeyPatch

