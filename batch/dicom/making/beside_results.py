@@ -66,8 +66,8 @@ def check_heads(heads: Mapping[str, Any]) -> None:
     """Raise UserError for a label that no coded concept can hold."""
     if unfit := dicom_objects.check_text(heads):
         raise UserError(
-            f"--dicom: the label {unfit[0]!r} is over 49 characters or has a backslash; DICOM's "
-            "code meanings cannot hold it; omit --dicom"
+            f"the label {unfit[0]!r} is over 49 characters or has a backslash; DICOM's "
+            "code meanings cannot hold it; shorten it, or score without objects"
         )
 
 

@@ -72,7 +72,7 @@ class Peer:
         return {
             uid: _number(it, "NumberOfStudyRelatedSeries")
             for uid, it in found.items()
-            if span.has(it.get("StudyDate"))
+            if span.has(it.get("StudyDate"), it.get("StudyTime"))
         }
 
     def objects(self, study: str, modalities: Collection[str], told: int | None) -> Objects:

@@ -36,10 +36,11 @@ class Span(NamedTuple):
         """As a range of TM."""
         return None if self.hour is None else f"{self.hour:02}0000-{self.hour:02}5959.999999"
 
-    def has(self, day: str | None) -> bool:
-        """Whether a study of a date may be in it: a PACS may not know the filter."""
+    def has(self, day: str | None, time: str | None) -> bool:
+        """Whether a study of a date and time may be in it: a PACS may not know the filters."""
         last = f"{self.last:%Y%m%d}" if self.last else "9"
-        return not day or f"{self.first:%Y%m%d}" <= day <= last
+        in_hour = self.hour is None or not time or time.startswith(f"{self.hour:02}")
+        return in_hour and (not day or f"{self.first:%Y%m%d}" <= day <= last)
 
     def parts(self, today: date) -> list[Span]:
         """What it consists of; none of an hour."""
@@ -75,8 +76,10 @@ def studies(since: date, ask: Callable[[Span], Found], today: date) -> Found:
         for part in full.pop().parts(today):
             its = ask(part)
             found |= its
-            if len(its) >= len(whole):
-                (full if part.hour is None else hours).append(part)
+            if part.hour is None and len(its) >= len(whole):
+                full.append(part)
+            elif len(its) == len(whole):
+                hours.append(part)
     if hours and len(found) > len(whole):
         raise too_many(len(whole))
     return found

@@ -20,7 +20,8 @@ from batch.dicom.pulling.spans import Found, Span
 _PAGE = 500  # answers that are asked for at once
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
 _OBJECTS = "00201208"  # NumberOfStudyRelatedInstances
-_STUDY_DATE, _MODALITY, _SOP_CLASS = "00080020", "00080060", "00080016"
+_STUDY_DATE, _STUDY_TIME = "00080020", "00080030"
+_MODALITY, _SOP_CLASS = "00080060", "00080016"
 
 
 class Service:
@@ -46,7 +47,7 @@ class Service:
         return {
             uid: _number(it, _OBJECTS)
             for uid, it in found.items()
-            if span.has(_value(it, _STUDY_DATE))
+            if span.has(_value(it, _STUDY_DATE), _value(it, _STUDY_TIME))
         }
 
     def objects(self, study: str, modalities: Collection[str], told: int | None) -> Objects:

@@ -60,6 +60,22 @@ def test_settings_that_are_not_understood(
         night_settings.read(tmp_path / "night.yaml")
 
 
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"pacs": "pacs.example"}, "^pacs: not the address of a PACS"),
+        ({"pacs": "http://pacs.example/dicom-web"}, "^pacs: .* or plain in a network"),
+        ({"pacs": "A@pacs.example:104", "title": "\\"}, "^title: an AE title has no backslash"),
+        ({"pacs": "https://pacs.example", "boxes": "/none.csv"}, "^boxes /none.csv: "),
+        ({"pacs": "https://pacs.example", "receive": 104}, "^receive: a DICOMweb service"),
+    ],
+)
+def test_messages_name_the_settings(tmp_path: Path, keys: dict[str, object], says: str) -> None:
+    settings = {"archive": "a.mar", "folder": str(tmp_path), **keys}
+    with pytest.raises(UserError, match=says):
+        night.run(night_settings.Settings(**settings), DAY)  # type: ignore[arg-type]
+
+
 @pytest.mark.live
 def test_a_night_and_the_next(orthanc: Orthanc, archive_path: Path, tmp_path: Path) -> None:  # noqa: F811
     images = {name: pydicom.dcmread(io.BytesIO(of_that_day(name))) for name in ultrasound.NAMES}

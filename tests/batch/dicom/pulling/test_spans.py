@@ -33,7 +33,7 @@ class Limited:
         named = [
             f"2.25.{number}"
             for number, (day, hour) in enumerate(self.at)
-            if span.has(f"{day:%Y%m%d}") and span.hour in (None, hour)
+            if span.has(f"{day:%Y%m%d}", f"{hour:02}3000")
         ]
         return dict.fromkeys(named[: self.limit])
 
@@ -41,9 +41,11 @@ class Limited:
 def test_a_span_as_dicom_has_it() -> None:
     assert (Span(DAY).dates, Span(DAY, DAY).dates) == ("20261127-", "20261127-20261127")
     assert Span(DAY, DAY, 7).times == "070000-075959.999999"
-    assert Span(DAY).has("20991231")
-    assert Span(DAY).has(None)  # of a study without a date it is not known
-    assert not Span(DAY, DAY).has("20261128")
+    assert Span(DAY).has("20991231", None)
+    assert Span(DAY).has(None, None)  # of a study without a date it is not known
+    assert not Span(DAY, DAY).has("20261128", "070000")
+    assert Span(DAY, DAY, 7).has("20261127", "0759")
+    assert not Span(DAY, DAY, 7).has("20261127", "0800")
 
 
 @pytest.mark.parametrize("days", [0, 1, 6, 7, 8, 400])
