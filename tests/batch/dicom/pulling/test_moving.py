@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +70,60 @@ def test_all_images_come_and_wrong_destinations_are_one_line(tmp_path: Path) -> 
         assert len(came.PixelData) == len(stored.PixelData)
         assert came.file_meta.TransferSyntaxUID == stored.file_meta.TransferSyntaxUID
     assert not left
+
+
+@contextmanager
+def dcmqrscp(folder: Path, port: int) -> Iterator[str]:
+    """DCMTK's own PACS, which knows SONODE at a port."""
+    program = shutil.which("dcmqrscp")
+    if program is None:
+        pytest.skip("dcmqrscp is not installed: apt-get install dcmtk")
+    (folder / "db").mkdir(parents=True)
+    own = free_port()
+    (folder / "dcmqrscp.cfg").write_text(
+        f"""NetworkTCPPort = {own}
+MaxPDUSize = 16384
+MaxAssociations = 16
+HostTable BEGIN
+sonode = (SONODE, localhost, {port})
+HostTable END
+VendorTable BEGIN
+VendorTable END
+AETable BEGIN
+QR {folder}/db RW (200, 1024mb) ANY
+AETable END
+"""
+    )
+    process = subprocess.Popen([program, "-c", str(folder / "dcmqrscp.cfg")])
+    try:
+        for _ in range(600):
+            try:
+                socket.create_connection(("127.0.0.1", own)).close()
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.1)
+        yield f"QR@localhost:{own}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_another_pacs_and_the_standards_own_status(tmp_path: Path) -> None:
+    port = free_port()
+    with dcmqrscp(tmp_path / "pacs", port) as node:
+        image = pydicom.dcmread(ultrasound.FILES / "examples_rgb_color.dcm")
+        title, _, address = node.partition("@")
+        caller = AE("ANY")
+        caller.add_requested_context(image.SOPClassUID, image.file_meta.TransferSyntaxUID)
+        host, _, own = address.partition(":")
+        association = caller.associate(host, int(own), ae_title=title)
+        assert association.send_c_store(image).Status == 0
+        association.release()
+        for name, more in (("move", {"receive": port}), ("get", {})):
+            done = pulled(node, tmp_path / name, **more)
+            assert (done.pulled, done.lacking, done.refusals) == (1, 0, {})
+        with pytest.raises(UserError, match=rf"NOBODY as a destination .*0xa801.* port {port}"):
+            pulled(node, tmp_path / "none", receive=port, title="NOBODY")
 
 
 def test_by_tls_with_certificates_of_both(
