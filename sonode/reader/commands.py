@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import typer
@@ -63,7 +63,8 @@ def serve(
         raise UserError(f"--run: {len(run)} runs; give one, or two to compare")
     results = Results(run, str(images.absolute())) if run else None
     kept = Record(record) if record else None
-    with scratch("sonode-reader-") as temp, ExitStack() as held:
+    # Leaving by the exception ends the archives' processes at once.
+    with suppress(KeyboardInterrupt), scratch("sonode-reader-") as temp, ExitStack() as held:
         sources: list[Source] = []
         if url is not None:
             score = held.enter_context(server(url, model, key_file))
@@ -76,6 +77,7 @@ def serve(
             say(f"reader: {listening.url}")
             say("Open this address in a browser on this machine. Ctrl-C ends it.")
             listening.serve_forever()
+    say("stopped")
 
 
 @reader.command()

@@ -4,10 +4,15 @@ import hashlib
 import http.client
 import io
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,6 +28,7 @@ from sonode.reader.sources import ArchiveSource, ServerSource
 from sonode.reader.words import WORDS, in_words
 from tests.command_line import ROOT, sonode
 from tests.handlers import dicoms
+from tests.processes import assert_no_process_about
 from tests.sonode.reader.conftest import DIGEST, MadeUp, Page, body, serving
 
 ROI = [10, 8, 90, 70]
@@ -238,6 +244,23 @@ def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
         assert len(done.stderr.splitlines()) == 1
 
 
+def test_the_command_serves_until_it_is_stopped(archive_path: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sonode", "reader", "--archive", archive_path, "--port", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().removeprefix("reader: ").strip()
+        (about,) = httpx.get(f"{address}about").json()["sources"]
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+    assert about["title"] == "tiny 1.0"
+    assert (process.returncode, rest.splitlines()[-1]) == (0, "stopped")
+    assert_no_process_about(tmp_path)
+    assert [*tmp_path.iterdir()] == []
+
+
 # --- what readers say ----------------------------------------------------------------------------
 
 
@@ -319,8 +342,6 @@ def test_half_a_line_takes_no_other_with_it(tmp_path: Path) -> None:
 def test_a_full_disk_records_nothing_and_says_so(
     png: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import os
-
     file = tmp_path / "reading.jsonl"
     write = os.write
     with serving(MadeUp(), record=Record(file)) as page:

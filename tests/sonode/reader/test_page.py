@@ -352,7 +352,10 @@ def test_widths_from_phone_to_4k(browser: Any, width: int, height: int, results:
         drag(page, (10, 10), (60, 60))
         scored(page, "10, 10, 60, 60")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.locator(".research").is_visible()
+        page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        for said in (".research", "#model"):  # at all times
+            place = page.locator(said).bounding_box()
+            assert 0 <= place["y"] < 200
         frame = page.locator("image.frame").bounding_box()
         assert frame["width"] >= min(300, 0.8 * width)
 
