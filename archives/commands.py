@@ -61,16 +61,16 @@ def pack(
 def inspect(
     archive: Path = typer.Argument(help="A .mar file."),
     verify: bool = typer.Option(False, "--verify", help="Check every byte and golden example."),
-    inference_engine: str | None = typer.Option(None, help=f"Engine to verify with: {ENGINES}"),
+    engine: str | None = typer.Option(None, help=f"Engine to verify with: {ENGINES}"),
     as_json: bool = typer.Option(False, "--json", help="One JSON document."),
     model_card: bool = typer.Option(False, "--model-card", help="Print the model card."),
 ) -> None:
     """Show what an archive holds; with --verify, check that it is complete and works here."""
     from archives.packing.inspect import inspect_archive
 
-    if inference_engine and not verify:
-        raise UserError("--inference-engine: needs --verify; give both")
-    facts = inspect_archive(archive, verify=verify, inference_engine=inference_engine)
+    if engine and not verify:
+        raise UserError("--engine: needs --verify; give both")
+    facts = inspect_archive(archive, verify=verify, engine=engine)
     if as_json:
         say(json.dumps(facts, indent=2))
         return
@@ -218,7 +218,7 @@ def predict(
         None, help="TorchServe's key_file.json; default: SONODE_TOKEN, then that of `serve`."
     ),
     archive: Path | None = typer.Option(None, help="Score with this .mar, without a server."),
-    inference_engine: str | None = typer.Option(None, help=f"Its engine: {ENGINES}"),
+    engine: str | None = typer.Option(None, help=f"Its engine: {ENGINES}"),
     out: Path = typer.Option(Path(), help="Folder for the heat maps."),
     as_json: bool = typer.Option(False, "--json", help="Print a line of JSON per image."),
 ) -> None:
@@ -228,13 +228,13 @@ def predict(
 
     if roi and len(images) > 1:
         raise UserError(f"--roi: one box, but {len(images)} images; score them one by one")
-    if inference_engine and not archive:
-        raise UserError("--inference-engine: needs --archive; a server chooses its own engine")
+    if engine and not archive:
+        raise UserError("--engine: needs --archive; a server chooses its own engine")
     fields = {"roi": roi, "explain": f"{explain}+full_frame" if explain else ""}
     fields = {name: text for name, text in fields.items() if text}
     if frame is not None:
         fields["frame"] = str(frame)
-    scoring = archive_of(archive, inference_engine) if archive else server(url, model, key_file)
+    scoring = archive_of(archive, engine) if archive else server(url, model, key_file)
     with scoring as score:
         run(images, fields, score, out, as_json=as_json)
 

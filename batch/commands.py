@@ -96,8 +96,6 @@ def score(
     ),
     engine: str | None = typer.Option(
         None,
-        "--engine",
-        "--inference-engine",
         help="Inference engine, e.g. eager. Default: as `sonode serve` chooses.",
     ),
     batch_size: int | None = typer.Option(

@@ -51,7 +51,7 @@ def compare(
     pictures: int = typer.Option(12, min=0, help="Number of flips shown with both heat maps."),
     explain: str = typer.Option(HEAT_MAPS, help="Heat map method; both archives must have it."),
     timed: int = typer.Option(96, min=0, help="Number of images to time; 0: none."),
-    inference_engine: str | None = typer.Option(
+    engine: str | None = typer.Option(
         None, help="Inference engine of both, e.g. eager; default: as for `sonode serve`."
     ),
     seed: int = typer.Option(0, min=0, help="Seed of the bootstrap."),
@@ -70,7 +70,7 @@ def compare(
     from batch.manifest.read import open_manifest
 
     limits = read(policy) if policy is not None else None
-    settings: dict[str, object] = {"engine": inference_engine} if inference_engine else {}
+    settings: dict[str, object] = {"engine": engine} if engine else {}
     with new_folder(out) as staged, open_manifest(manifest, reserved=()) as checked:
         found = _compare(
             *((archive_a, archive_b), settings, manifest, checked, staged),

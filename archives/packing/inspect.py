@@ -9,12 +9,10 @@ from archives.packing import model_card
 from archives.packing.loader import file_sha256, load_archive, read_member, read_members
 
 
-def inspect_archive(
-    path: Path, *, verify: bool, inference_engine: str | None = None
-) -> dict[str, Any]:
+def inspect_archive(path: Path, *, verify: bool, engine: str | None = None) -> dict[str, Any]:
     """Facts of the archive as plain data; with `verify`, every byte and golden example is checked.
 
-    They are scored under `inference_engine` (see `archives.packing.loader.load_archive`).
+    They are scored under `engine` (see `archives.packing.loader.load_archive`).
 
     Raises:
         ArchiveError: no archive, a damaged one, or (with `verify`) one that must not serve.
@@ -32,7 +30,7 @@ def inspect_archive(
         "verified": False,
     }
     if verify:
-        settings = {"engine": inference_engine} if inference_engine else {}
+        settings = {"engine": engine} if engine else {}
         with load_archive(path, settings) as archive:
             facts |= {"verified": True, "engine": archive.engine}
     return facts

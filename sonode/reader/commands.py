@@ -34,7 +34,7 @@ def serve(
     key_file: Path | None = typer.Option(
         None, help="TorchServe's key_file.json; default: SONODE_TOKEN, then that of `serve`."
     ),
-    inference_engine: str | None = typer.Option(None, help="Engine of the archives."),
+    engine: str | None = typer.Option(None, help="Engine of the archives."),
     run: list[str] = typer.Option(
         [], help="Results of `sonode score` to go through; twice: two models, same manifest."
     ),
@@ -69,7 +69,7 @@ def serve(
         if url is not None:
             score = held.enter_context(server(url, model, key_file))
             sources.append(ServerSource(f"{model} at {url}", score))
-        archives = [ArchiveSource(path, inference_engine, temp, held) for path in paths]
+        archives = [ArchiveSource(path, engine, temp, held) for path in paths]
         sources += archives
         with ReaderServer(Reader(sources, results, kept, reader_code), port) as listening:
             if url is None:

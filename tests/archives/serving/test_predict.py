@@ -150,7 +150,7 @@ def test_what_a_server_refuses_is_reported_in_one_line(
             "IMAGE a/Jane Doe.png: its heat maps would have the same names as ",
         ),
         (["{image}", "--archive", "none.mar"], "ARCHIVE none.mar: no such file"),
-        (["{image}", "--inference-engine", "eager"], "--inference-engine: needs --archive"),
+        (["{image}", "--engine", "eager"], "--engine: needs --archive"),
     ],
 )
 def test_mistakes_are_reported_in_one_line(
@@ -163,9 +163,7 @@ def test_mistakes_are_reported_in_one_line(
 def test_the_engine_of_an_archive_is_the_one_named(
     image: Path, archive_path: Path, tmp_path: Path
 ) -> None:
-    done = predict(
-        *(image, "--archive", archive_path, "--inference-engine", "abacus"), cwd=tmp_path
-    )
+    done = predict(*(image, "--archive", archive_path, "--engine", "abacus"), cwd=tmp_path)
     assert "its service does not start: setting engine: " in refused(done)
 
 

@@ -40,7 +40,7 @@ def score(folder: Path, manifest: Path, archive: Path, out: Path, *words: str) -
     environment = {name: value for name, value in os.environ.items() if name[:4] != "RAY_"}
     environment |= {"HOME": str(folder), "RAY_TMPDIR": str(folder), "RAY_worker_niceness": "0"}
     return subprocess.Popen(
-        [*command, f"--archive={archive}", f"--date={DATE}", "--inference-engine=eager", *words],
+        [*command, f"--archive={archive}", f"--date={DATE}", "--engine=eager", *words],
         cwd=ROOT,
         # Threads change last digits: as many here as a worker of one CPU has.
         env=environment | {"SONODE_HANDLER_THREADS": "1"},
