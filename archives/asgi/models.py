@@ -76,6 +76,9 @@ class Models:
             where = ".".join(map(str, error.errors()[0]["loc"]))
             text = f"model-config.yaml of {file}: {where}: {error.errors()[0]['msg']}"
             raise Refused(400, "BadRequestException", text) from None
+        except (yaml.YAMLError, TypeError):
+            text = f"model-config.yaml of {file}: no keys and values"
+            raise Refused(400, "BadRequestException", text) from None
         name, version = name or manifest["modelName"], str(manifest["modelVersion"])
         if name in self.by_name and version in self.by_name[name].versions:
             text = f"Model version {version} is already registered for model {name}"

@@ -17,6 +17,7 @@ from archives.asgi import frames
 
 LINE_MAX = 2**20  # bytes of a line that a worker writes; the rest of a longer one is dropped
 REQUEST = '{"event": "request"'  # begins the line of a request (handlers/telemetry.py)
+UNCLEAR = "its answer cannot be made out"
 
 requests_log = logging.getLogger("sonode.requests")
 workers_log = logging.getLogger("sonode.workers")
@@ -110,7 +111,7 @@ class Worker:
             answers = zip(batch, said["answers"], bodies, strict=True)
             found = [Answer(it["status"], it["headers"], body) for _, it, body in answers]
         except (KeyError, TypeError, ValueError):
-            raise WorkerFailed("its answer cannot be made out") from None
+            raise WorkerFailed(UNCLEAR) from None
         return found, said["metrics"]
 
     async def end(self) -> None:
@@ -133,6 +134,8 @@ class Worker:
             raise WorkerFailed(f"it does not answer within {timeout_s:g} s") from None
         except (asyncio.IncompleteReadError, OSError):
             raise WorkerFailed("it has died") from None
+        except (KeyError, TypeError, ValueError):
+            raise WorkerFailed(UNCLEAR) from None
 
     async def _write_log(self) -> None:
         assert self._process.stdout

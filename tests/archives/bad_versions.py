@@ -69,8 +69,8 @@ ScoringService.initialize = _refuse
 DOES_NOT_LOAD_ON_A_NODE = """
 _initialize = ScoringService.initialize
 def _refuse(self, context):
-    if "server_name" in context.system_properties:
-        raise RuntimeError("does not load in TorchServe")
+    if "being_packed" not in context.system_properties:  # which sonode itself always says
+        raise RuntimeError("does not load on a node")
     _initialize(self, context)
 ScoringService.initialize = _refuse
 """

@@ -239,6 +239,7 @@ def test_paths_methods_and_versions_that_are_not_there(node: AsgiNode) -> None:
         ({"url": "odd-2.0.mar", "initial_workers": "0"}, 400, "initial_workers"),
         ({"url": "odd-2.0.mar", "synchronous": "false"}, 400, "synchronous"),
         ({"url": "odd.mar"}, 400, "model-config.yaml of odd.mar: minworkers"),
+        ({"url": "list.mar"}, 400, "model-config.yaml of list.mar: no keys"),
         ({"url": "broken.mar"}, 500, "RuntimeError: the weights are torn"),
     ],
 )
@@ -246,6 +247,7 @@ def test_what_cannot_be_registered_is_not(
     node: AsgiNode, store: Path, params: dict[str, str], status: int, words: str
 ) -> None:
     write_archive(store / "odd.mar", "odd", ODD, "3.0", "minworkers: 1\n")
+    write_archive(store / "list.mar", "odd", ODD, "4.0", "- minWorkers\n")
     broken = ECHO.replace("pass", "raise RuntimeError('the weights are torn')")
     write_archive(store / "broken.mar", "broken", broken)
     answer = manage(node, "POST", "/models", **params)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from archives.asgi.node import AsgiNode
-from tests.archives.rollout.test_rollout_live import QUICK, is_judged_right
-from tests.archives.rollout_matrix import Scenario
+from tests.archives.rollout.test_rollout_live import ALL, QUICK, is_judged_right
+from tests.archives.rollout_matrix import HANG, KILLS, SCENARIOS, TURN, Scenario
 from tests.archives.two_nodes import Cluster
 from tests.processes import assert_no_process_about
 
@@ -21,9 +21,13 @@ def cluster(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("site")
     with Cluster(folder, archive_path, AsgiNode) as made:
         yield made
+    for file in (TURN, HANG):
+        file.unlink(missing_ok=True)
     assert_no_process_about(folder)
 
 
-@pytest.mark.parametrize("scenario", QUICK, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize(
+    "scenario", (*SCENARIOS, *KILLS) if ALL else QUICK, ids=lambda scenario: scenario.name
+)
 def test_a_rollout_on_the_second_server(cluster: Cluster, scenario: Scenario) -> None:
     is_judged_right(cluster, scenario)
