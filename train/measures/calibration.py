@@ -55,6 +55,9 @@ def measure_calibration(
     }
     if "no_interval" in measures["ece"]:
         measures["ece"]["no_interval"] = _ECE_INTERVAL
+    right = reliability.ece_if_right(judged_N, patient_N, **vars(how))
+    if right is not None:
+        measures["ece"]["if_right"] = dict(zip(("mean", "high"), right, strict=True))
     return {
         "judged": words,
         **measures,

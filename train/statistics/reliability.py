@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import expit, logit
 
 from train.statistics.binary import Bools, Floats, divide, wilson
@@ -33,10 +34,30 @@ def ece(truth_N: Bools, p_N: Floats, weight_BN: Floats) -> Floats:
     is above 0 for probabilities that are right, too, the more the fewer the rows (simulated: .13
     for 60, .07 for 200, .04 for 600), and a draw with replacement adds to that: of 180 percentile
     intervals of such probabilities none held 0, and 31 not even the value that they were drawn
-    around. So there is none.
+    around. So there is none, and `ece_if_right` to compare with.
     """
     gap_NM = (p_N - truth_N)[:, None] * (_bin(p_N)[:, None] == np.arange(BINS))
     return divide(np.abs(weight_BN @ gap_NM).sum(axis=1), weight_BN.sum(axis=1))
+
+
+def ece_if_right(
+    p_N: Floats, patient_N: npt.ArrayLike, *, resamples: int, seed: int
+) -> tuple[float, float] | None:
+    """Mean and 95th percentile of the ECE that these probabilities have where each is right.
+
+    Labels are drawn from the probabilities, by one random number for each patient: a patient's
+    images resemble each other, so that they say less than as many patients. An ECE below that
+    percentile shows no error of calibration. None without draws or rows.
+    """
+    if not resamples or not len(p_N):
+        return None
+    patients_P, code_N = np.unique(np.asarray(patient_N, dtype=str), return_inverse=True)
+    generator, one = np.random.default_rng(seed), np.ones((1, len(p_N)))
+    drawn = [
+        float(ece(generator.random(len(patients_P))[code_N] < p_N, p_N, one)[0])
+        for _ in range(resamples)
+    ]
+    return float(np.mean(drawn)), float(np.quantile(drawn, 0.95))
 
 
 def calibration_slope(truth_N: Bools, p_N: Floats, weight_BN: Floats) -> Floats:

@@ -208,6 +208,8 @@ def test_an_interval_that_is_not_given_says_why() -> None:
     # Of draws of an ECE the lower bound often lies above the ECE itself: none are made.
     ece = found["ece"]
     assert ece.pop("value") is not None
+    right = ece.pop("if_right")
+    assert 0 < right["mean"] < right["high"] < 1
     assert ece == {
         **{"low": None, "high": None, "resamples": 0, "undefined_resamples": 0},
         "no_interval": "draws overstate it",

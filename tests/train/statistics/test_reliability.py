@@ -33,6 +33,25 @@ def test_ece_and_bins_by_hand() -> None:
     assert bins[2].mean_probability == pytest.approx(2.9 / 3)
 
 
+def test_what_the_ece_is_where_probabilities_are_right() -> None:
+    def right(p: list[float], patients: list[str]) -> tuple[float, float]:
+        found = reliability.ece_if_right(np.array(p), patients, resamples=4000, seed=0)
+        assert found is not None
+        return found
+
+    # One row at .2: |0 - .2| in four of five draws, |1 - .2| in the fifth.
+    mean, high = right([0.2], ["a"])
+    assert mean == pytest.approx(0.8 * 0.2 + 0.2 * 0.8, abs=0.02)
+    assert high == pytest.approx(0.8)
+    # Two rows in one bin: of one patient they are alike; of two, one in two draws is even.
+    assert right([0.5, 0.5], ["a", "a"]) == pytest.approx((0.5, 0.5))
+    assert right([0.5, 0.5], ["a", "b"])[0] == pytest.approx(0.25, abs=0.02)
+    # As many rows as the docstring of `ece` simulates.
+    p = RNG.random(200)
+    assert right(p.tolist(), [str(it) for it in range(200)])[0] == pytest.approx(0.07, abs=0.02)
+    assert reliability.ece_if_right(p, p, resamples=0, seed=0) is None
+
+
 def test_probabilities_that_are_right_by_construction() -> None:
     """Of five rows at .2 one is positive, of five at .8 four: every measure by hand."""
     p = np.repeat([0.2, 0.8], 5)
