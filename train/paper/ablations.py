@@ -11,7 +11,7 @@ import pandas as pd
 from train.experiments.ablation import MEASURES as SEARCHED
 from train.experiments.ablation import VARIANTS
 from train.measures.measure import Resampling
-from train.paper.performance import counts, names, papers
+from train.paper.performance import SIZE, counts, names, papers
 from train.paper.sections import Cell, Rows, Section, Table
 from train.repeats.measured import MEASURES, TITLES, adjust, differences, measured
 from train.repeats.runs import Scores
@@ -43,7 +43,7 @@ def variants_section(
     numbers.write(out / TABLE_3)
     table_3 = Table(
         caption=f"Table 3. {_UNITS} ALNM is measured on malignant lesions.",
-        columns=["Task", "Rows", "Variant", *TITLES.values()],
+        columns=["Task", SIZE, "Variant", *TITLES.values()],
         rows=rows,
         file=TABLE_3,
     )
@@ -149,7 +149,7 @@ def burden_section(
                 caption=f"{_UNITS} Malignant lesions. In the chain a probability is a product and "
                 "never above that of fewer nodes: at 0.5 it calls fewer lesions positive than a "
                 "separate network. The paper’s figures are of another cohort, as reference only.",
-                columns=["Burden", "Rows", "Model", *TITLES.values()],
+                columns=["Burden", SIZE, "Model", *TITLES.values()],
                 rows=rows,
                 file=TABLE_4,
             )

@@ -10,11 +10,20 @@ from train.evidence import plots
 from train.evidence.report import PAPER_RADIOMICS, paper_figures
 from train.measures.measure import Json, Resampling
 from train.paper.sections import Cell, Figure, Rows, Section, Table
-from train.repeats.measured import MEASURES, TITLES, TaskRows, differences, measured, roc_curve
+from train.repeats.measured import (
+    MEASURES,
+    TITLES,
+    TaskRows,
+    by_patient,
+    differences,
+    measured,
+    roc_curve,
+)
 from train.repeats.runs import Scores
 from train.repeats.variants import PAPERS_TWO, RADIOMICS, TASKS, HeldOut
 from train.statistics.binary import Floats
 
+SIZE = "Positive of all; patients"
 TABLE, FIGURE = "tables/table-2.csv", "figures/figure-3-{}.png"
 
 
@@ -22,7 +31,8 @@ def section(
     test: HeldOut, scores: Scores, network: str, how: Resampling, absent: str | None, out: Path
 ) -> Section:
     """Both, and their files; `absent`: why there is no radiomics model, where there is none."""
-    rows, numbers, figures = [], Rows(), []
+    rows: list[list[Cell]] = []
+    numbers, figures = Rows(), []
     for name in PAPERS_TWO:
         on = test.tested[name]
         models = {
@@ -31,17 +41,18 @@ def section(
             if model in (network, RADIOMICS) and name in heads
         }
         found = {model: measured(on, score_NR, how) for model, score_NR in models.items()}
-        for model, its in found.items():
-            numbers.add(its, task=name, model=model, **counts(on))
-            rows.append([*names(name, on), model, *(its[it] for it in MEASURES)])
+        _add_unit(name, "image", on, found, models, network, how, numbers, rows)
         if not found:
             why = "no training has labels of both classes: not trained"
-            rows.append([*names(name, on), network, *[why] * len(MEASURES)])
-        if len(models) == 2:
-            apart = differences(on, models[network], models[RADIOMICS], how)
-            numbers.add(apart, task=name, model=f"{network} minus {RADIOMICS}", **counts(on))
-            rows.append([*names(name, on), "difference", *(apart[it] for it in MEASURES)])
-        rows.append([TASKS[name].title, "paper’s cohort", "paper’s network", *papers(name)])
+            task, size = names(name, on)
+            rows.append([task, "image", size, network, *[why] * len(MEASURES)])
+        if models:
+            of_patients = {it: by_patient(on, score_NR) for it, score_NR in models.items()}
+            patients = next(iter(of_patients.values()))[0]
+            means = {model: score_PR for model, (_, score_PR) in of_patients.items()}
+            its = {model: measured(patients, score_PR, how) for model, score_PR in means.items()}
+            _add_unit(name, "patient", patients, its, means, network, how, numbers, rows)
+        rows.append([TASKS[name].title, "", "paper’s cohort", "paper’s network", *papers(name)])
         figures.append(_figure(name, on, found, models, how, out))
     numbers.write(out / TABLE)
     return Section(
@@ -49,19 +60,43 @@ def section(
         text=[*_absent(absent)],
         tables=[
             Table(
-                caption="Test part, per image, threshold 0.5: mean ± SD over the repeats of a "
-                "model, with the 95 % interval of the mean over draws of whole patients. "
+                caption="Test part, threshold 0.5: mean ± SD over the repeats of a model, with the "
+                "95 % interval of the mean over draws of whole patients. A patient’s score is the "
+                "mean over the images, and positive is a patient with a positive image. "
                 "Differences are network minus radiomics on the same draws, with two-sided p of no "
                 "difference, which are not adjusted for the number of measures. ALNM is measured "
                 "on malignant lesions. The paper’s figures are of another cohort, as reference "
                 f"only; its radiomics had an AUC of {PAPER_RADIOMICS} for malignancy.",
-                columns=["Task", "Rows", "Model", *TITLES.values()],
+                columns=["Task", "Per", SIZE, "Model", *TITLES.values()],
                 rows=rows,
                 file=TABLE,
             )
         ],
         figures=[it for it in figures if it is not None],
     )
+
+
+def _add_unit(
+    name: str,
+    per: str,
+    on: TaskRows,
+    found: Mapping[str, Mapping[str, Json]],
+    models: Mapping[str, Floats],
+    network: str,
+    how: Resampling,
+    numbers: Rows,
+    rows: list[list[Cell]],
+) -> None:
+    """Add each model's row and, of two models, that of their difference."""
+    task, size = names(name, on)
+    for model, its in found.items():
+        numbers.add(its, task=name, per=per, model=model, **counts(on))
+        rows.append([task, per, size, model, *(its[it] for it in MEASURES)])
+    if len(models) == 2:
+        apart = differences(on, models[network], models[RADIOMICS], how)
+        minus = f"{network} minus {RADIOMICS}"
+        numbers.add(apart, task=name, per=per, model=minus, **counts(on))
+        rows.append([task, per, size, "difference", *(apart[it] for it in MEASURES)])
 
 
 def counts(on: TaskRows) -> Json:
@@ -71,7 +106,7 @@ def counts(on: TaskRows) -> Json:
 
 def names(name: str, on: TaskRows) -> list[Cell]:
     """The first cells of a row: the task, and on how many rows."""
-    of = "{positive} positive of {rows}; {patients} patients".format(**counts(on))
+    of = "{positive} of {rows}; {patients}".format(**counts(on))
     return [TASKS[name].title, of]
 
 

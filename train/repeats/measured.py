@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from train.measures.binary_head import counted_on
 from train.measures.measure import Json, Resampling, as_json, why_undefined
+from train.measures.units import any_of, score_of
 from train.statistics import bands, binary
 from train.statistics.binary import Bools, Floats, Metric, value
 from train.statistics.bootstrap import bootstrap, bootstrap_difference
@@ -53,6 +54,14 @@ class TaskRows:
     def patients(self) -> int:
         """How many patients they are of."""
         return len(set(self.patient_N.tolist()))
+
+
+def by_patient(on: TaskRows, score_NR: Floats) -> tuple[TaskRows, Floats]:
+    """One row a patient: positive if any of its rows is; its score is their mean, by repeat."""
+    patient_P, code_N = np.unique(on.patient_N.astype(str), return_inverse=True)
+    score_PR = np.stack([score_of(score_N, code_N, "mean") for score_N in score_NR.T], axis=1)
+    truth_P = any_of(on.truth_N, code_N)
+    return TaskRows(truth_N=truth_P, patient_N=patient_P.astype(object)), score_PR
 
 
 def over_repeats(metric: Metric) -> Metric:

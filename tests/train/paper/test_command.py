@@ -173,8 +173,13 @@ def test_table_2_has_every_measure_with_interval_and_p(done: Done, phantom: Coho
     table = pd.read_csv(done.out / "tables" / "table-2.csv")
     measures = ["roc_auc", "accuracy", "sensitivity", "specificity", "precision", "f1"]
     models = [REFERENCE, "radiomics", f"{REFERENCE} minus radiomics"]
-    assert list(zip(table["task"], table["model"], table["measure"], strict=True)) == [
-        (task, model, it) for task in ("malignancy", "alnm") for model in models for it in measures
+    columns = (table[it] for it in ("task", "per", "model", "measure"))
+    assert list(zip(*columns, strict=True)) == [
+        (task, per, model, it)
+        for task in ("malignancy", "alnm")
+        for per in ("image", "patient")
+        for model in models
+        for it in measures
     ]
     first = table.iloc[0]
     frames = [scored(phantom, ALL[:2], seed) for seed in (0, 1)]
@@ -186,6 +191,13 @@ def test_table_2_has_every_measure_with_interval_and_p(done: Done, phantom: Coho
     assert first["value"] == pytest.approx(np.mean(aucs))
     assert first["sd"] == pytest.approx(abs(aucs[0] - aucs[1]) / np.sqrt(2))
     assert (first["rows"], first["positive"]) == (len(truth), truth.sum())
+    of_patient = table[table["per"] == "patient"].iloc[0]
+    means = [its.groupby("patient_id").mean(numeric_only=True) for its in frames]
+    sick = frames[0].groupby("patient_id")["malignant"].any().to_numpy(bool)
+    each = [its["malignancy_probability"].to_numpy() for its in means]
+    aucs = [np.mean(p[sick][:, None] > p[~sick][None]) for p in each]
+    assert of_patient["value"] == pytest.approx(np.mean(aucs))
+    assert (of_patient["rows"], of_patient["positive"]) == (len(sick), sick.sum())
     apart = table[table["model"] == models[2]]
     few = apart["undefined_resamples"] > 2  # of 50 draws of a handful of patients
     assert (apart["p_value"].between(0, 1) | few | apart["value"].isna()).all()
@@ -210,6 +222,7 @@ def test_every_pair_of_variants_has_p_as_it_is_and_adjusted(done: Done, phantom:
     assert len(digests) == len([it for it in done.trained if not it.startswith(("rad", "margin"))])
     sha256 = digests.loc[("chain", 1), "weights_sha256"]
     assert sha256 == hashlib.sha256(b"chain-1").hexdigest() and sha256 in page
+    assert "come from 50 bootstrap draws of whole patients (seed 0), in which" in page
     assert "as given by --config" in page and "resnet50 at 256 pixels, 200 epochs" in page
 
 
