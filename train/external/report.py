@@ -32,7 +32,8 @@ def named(cohorts: Sequence[str]) -> dict[str, Path]:
     """NAME=FOLDER, as given by --cohort, as name -> folder.
 
     Raises:
-        UserError: none, or a name that is absent, given twice, or cannot be part of a file's name.
+        UserError: none, a folder given twice, or a name that is absent, given twice, or cannot be
+            part of a file's name.
     """
     found: dict[str, Path] = {}
     for text in cohorts:
@@ -42,6 +43,9 @@ def named(cohorts: Sequence[str]) -> dict[str, Path]:
             raise UserError(
                 f"--cohort {text}: give NAME=FOLDER, each name once, of letters, digits, - _ and ."
             )
+        same = [it for it, known in found.items() if known.resolve() == Path(folder).resolve()]
+        if same:
+            raise UserError(f"--cohort {text}: is the folder of {same[0]}; give each cohort once")
         found[name] = Path(folder)
     if not found:
         raise UserError("--cohort: give at least one external cohort, NAME=FOLDER")

@@ -111,3 +111,5 @@ def test_cohorts_are_named_once(given: list[str]) -> None:
     with pytest.raises(UserError, match="--cohort"):
         named(given)
     assert list(named(["bus-bra=x=y"])) == ["bus-bra"]
+    with pytest.raises(UserError, match=r"--cohort b=x/\.\./x: is the folder of a; give each"):
+        named(["a=x", "b=x/../x"])
