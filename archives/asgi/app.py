@@ -68,7 +68,23 @@ async def on_http(_: Request, error: Exception) -> Response:
     return refusal(Refused(error.status_code, kind, message))
 
 
-HANDLERS = {Refused: on_refused, HTTPException: on_http}
+async def on_left(_: Request, __: Exception) -> Response:
+    """Nobody gets it; the log has the status."""
+    return Response(status_code=499)
+
+
+async def on_fault(_: Request, __: Exception) -> Response:
+    """A fault of the server's own."""
+    text = "internal error: see logs/server_log.log"
+    return refusal(Refused(500, "InternalServerException", text))
+
+
+HANDLERS = {
+    Refused: on_refused,
+    HTTPException: on_http,
+    bodies.ClientLeft: on_left,
+    Exception: on_fault,
+}
 
 
 class Guarded:
@@ -102,15 +118,9 @@ class Guarded:
                 text = "Token Authorization failed. Token either incorrect, expired, or not given"
                 refused = refusal(Refused(400, "InvalidKeyException", text))
                 await refused(scope, receive, sending)
-        except bodies.ClientLeft:
-            status = 499
-        except Exception as error:
+        except Exception as error:  # which `on_fault` has answered
             where = traceback.extract_tb(error.__traceback__)[-1]  # its text may be the client's
             logger.error("%s in %s, line %s", type(error).__name__, where.name, where.lineno)
-            if not status:
-                text = "internal error: see logs/server_log.log"
-                fault = refusal(Refused(500, "InternalServerException", text))
-                await fault(scope, receive, sending)
         if 200 <= status < 600:
             self._metrics.add(f"Requests{status // 100}XX", 1, "Host")
         method = scope["method"] if scope["method"] in METHODS else "?"
@@ -141,9 +151,10 @@ class Inference:
         return JSONResponse(body, 200 if healthy else 500, NO_CACHE)
 
     async def _answer(self, request: Request, marks: dict[str, str]) -> Response:
+        body = await self.body(request)
+        # Not before: until a slow body is here its version may have been replaced.
         version = request.path_params.get("version")
         found = self._models.find(request.path_params["model"], version)
-        body = await self.body(request)
         get = request.headers.get
         try:
             fields = bodies.fields(body, get("content-type", ""), get("content-encoding", ""))

@@ -214,8 +214,8 @@ class OpenInference:
 
     async def infer(self, request: Request) -> Response:
         """Score an image."""
-        found = self._find(request)
         body = await self._body(request)
+        found = self._find(request)  # not before: see `app.Inference`
         asked, fields = parse(body, request.headers.get(JSON_SIZE))
         answer = await self._score(found, fields, request.path_params.get("version", "default"))
         if answer.status != 200:

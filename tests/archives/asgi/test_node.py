@@ -1,6 +1,7 @@
 """The second server, live: workers that die or hang, queues, switches of the default, its end."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -8,14 +9,21 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import Response
+from starlette.routing import Route
 
 from archives.asgi import node as asgi_node
+from archives.asgi.app import Guarded, exactly
+from archives.asgi.metrics import Metrics
 from archives.asgi.node import AsgiNode
 from archives.asgi.server import listening
+from archives.asgi.tokens import Tokens
 from archives.nodes.nodes import Node, NodeSettings
 from archives.packing.loader import file_sha256
 from archives.state.journal import Release
@@ -298,6 +306,27 @@ def test_a_version_is_replaced_under_load_without_a_failed_request(
 
 
 @live
+def test_a_body_that_is_still_coming_goes_to_the_version_that_replaces(node: AsgiNode) -> None:
+    token = f"Authorization: Bearer {node.token()}\r\n"
+    for old, new in (("1.0", "2.0"), ("2.0", "1.0")):
+        head = f"POST /predictions/odd HTTP/1.1\r\nHost: x\r\n{token}Content-Length: 4\r\n\r\n"
+        named = head.replace("/odd", f"/odd/{old}")
+        with raw(node, head.encode() + b"ab") as one, raw(node, named.encode() + b"ab") as other:
+            assert post(node).json()["version"] == old
+            for method, path, params in (
+                ("POST", "/models", {"url": f"odd-{new}.mar"}),
+                ("PUT", f"/models/odd/{new}/set-default", {}),
+                ("DELETE", f"/models/odd/{old}", {}),
+            ):
+                manage(node, method, path, **params).raise_for_status()
+            one.sendall(b"cd")
+            other.sendall(b"cd")
+            answer = one.recv(4096)
+            assert (answer[9:12], f'"{new}"'.encode() in answer) == (b"200", True)
+            assert other.recv(4096)[9:12] == b"404"
+
+
+@live
 def test_what_waits_is_answered_before_its_version_is_taken_off(
     node: AsgiNode, store: Path
 ) -> None:
@@ -371,6 +400,28 @@ def test_an_answer_does_not_wait_for_the_clients_word_on_its_head() -> None:
 
         assert asyncio.run(is_at_once())
         client.close()
+
+
+def test_a_fault_of_the_server_is_a_500_in_its_form_and_its_text_is_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def faulty(_: object) -> Response:
+        raise KeyError("DOE^JANE")
+
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    metrics = Metrics()
+    tokens = Tokens(tmp_path / "key_file.json", timedelta(hours=1))
+    app = Guarded(exactly([Route("/x", faulty)]), tokens, lambda _: None, metrics)
+    scope = {"type": "http", "method": "GET", "path": "/x", "headers": [], "query_string": b""}
+    asyncio.run(app(scope, lambda: None, send))  # type: ignore[arg-type]
+    assert sent[0]["status"] == 500
+    assert json.loads(sent[1]["body"])["type"] == "InternalServerException"
+    assert [it.getMessage().split(",")[0] for it in caplog.records] == ["KeyError in faulty"]
+    assert 'Requests5XX{Level="Host"' in metrics.text()
 
 
 # --- what it is started with
