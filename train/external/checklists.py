@@ -186,7 +186,8 @@ def facts(metrics: Json, external: Json | None) -> dict[str, str]:
         found["devices"] = f"Devices: {_list(devices)}. Settings are the author's to say."
     if by:
         found["heterogeneity"] = f"Subgroups by {_list(by)} in report.html, with tests (Holm)."
-    if (metrics["uncertainty"] or {}).get("heads"):
+    certainty = (metrics["uncertainty"] or {}).get("heads", {})
+    if any("uncertain" in its for its in certainty.values()):  # others have too few patients
         found["undecided"] = (
             "A result whose label set does not hold exactly one label is uncertain. It is in all "
             "figures; their share, and the AUC of the others, are in report.html."

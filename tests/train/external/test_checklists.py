@@ -61,7 +61,8 @@ def test_every_fact_is_known_where_all_was_recorded(metrics: dict[str, Any]) -> 
         "method": {"recalibration_patients": 50, "interaction_tests": 9},
     }
     known = facts(
-        {**metrics, "roi_jitter": jitter, "uncertainty": {"heads": {"alnm": {}}}}, external
+        {**metrics, "roi_jitter": jitter, "uncertainty": {"heads": {"alnm": {"uncertain": {}}}}},
+        external,
     )
     wanted = {
         fact for it in guidelines() for item in it["items"] for fact in (item[3] or "").split()
@@ -76,6 +77,12 @@ def test_every_fact_is_known_where_all_was_recorded(metrics: dict[str, Any]) -> 
     assert facts({**metrics, "about": last}, None)["selection"].startswith("The last epoch;")
     auc = metrics["heads"]["malignancy"]["sets"]["all"]["patient"]["roc_auc"]
     assert f"malignancy in bra: ROC AUC per patient {auc['value']:.3f}" in known["external"]
+
+
+def test_without_label_sets_nothing_is_said_of_uncertain_results(metrics: dict[str, Any]) -> None:
+    assert "undecided" not in facts(
+        {**metrics, "uncertainty": {"heads": {"alnm": {"why": "few"}}}}, None
+    )
 
 
 def test_what_is_not_known_is_blank(metrics: dict[str, Any], tmp_path: Path) -> None:
