@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ def night(
     import highdicom  # noqa: F401
     import pynetdicom  # noqa: F401
 
+    from batch.dicom.pushing import ledger
     from batch.night import night as nights
     from batch.night.settings import read
 
@@ -40,13 +42,17 @@ def night(
     else:
         _show(report)
         if standing := sum(report.get("standing", {}).values()):
+            words = [f"{asked.folder}/results", "--to", asked.to or asked.pacs]
+            words += [*(["--plain"] * asked.plain), "--title", asked.title]
             say(
                 f"{standing} objects of earlier nights are not at the PACS; this tells why and "
-                f"tries again: sonode dicom push {asked.folder}/results --to "
-                f"{asked.to or asked.pacs}{' --plain' * asked.plain} --title {asked.title}"
+                f"tries again: sonode dicom push {shlex.join(words)}"
             )
     if code := report["exit_code"]:
         print(f"re-run the same command to do what is missing: {report['why']}", file=sys.stderr)
+        for status, what in ledger.REMEDIES.items():
+            if count := report.get("push", {}).get("by_status", {}).get(status):
+                print(f"{count} objects were not sent: {what}", file=sys.stderr)
         raise typer.Exit(code)
 
 

@@ -209,7 +209,16 @@ def test_by_dimse_a_corrected_patient_fails_one_night_and_is_mended_elsewhere(
         night_of("2026-11-27", "a", archive=str(tmp_path / "not-there.mar"))
     orthanc.correct_patient("the-right-one")
 
-    first = night_of("2026-11-28", "a")
+    keys = {"pacs": orthanc.node, "plain": True, "archive": str(archive_path)}
+    keys |= {"folder": str(tmp_path / "a"), "boxes": str(tmp_path / "boxes.csv")}
+    (tmp_path / "night.yaml").write_text(yaml.safe_dump(keys))
+    words = [str(tmp_path / "night.yaml"), "--date", "2026-11-28"]
+    command = [sys.executable, "-m", "sonode", "dicom", "night", *words]
+    said = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert said.returncode == 1
+    assert "3 objects were not sent: the PACS has their studies under another" in said.stderr
+    assert "the-right-one" not in said.stdout + said.stderr
+    first = json.loads((tmp_path / "a/nights/2026-11-28.json").read_text())
     assert (first["exit_code"], first["standing"]) == (1, {})
     assert first["why"] == "3 objects of the night of 2026-11-27 were not sent"
     for day in ("2026-11-29", "2026-12-05", "2026-12-06"):  # offered for a week, then told

@@ -27,8 +27,8 @@ from tests.batch.dicom.conftest import (  # noqa: F401 - fixtures
 )
 from tests.batch.dicom.pacs import Orthanc
 
-pytestmark = [pytest.mark.live, pytest.mark.slow, *BY_DIMSE]
-IMAGES, KILLS = 6, 12
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(1800), *BY_DIMSE]
+IMAGES, KILLS = 6, 8
 
 
 def fill(orthanc: Orthanc) -> None:  # noqa: F811
