@@ -1,7 +1,7 @@
 """One frame's bytes -> its stored values, by the decoder of the transfer syntax.
 
 Each decoder's work is bounded by the frame's bytes and its header's pixels: the frame's own header
-is read first (`dicom_codestreams`), and what runs over bytes runs in C.
+is read first (`codestreams`), and what runs over bytes runs in C.
 """
 
 from __future__ import annotations
