@@ -117,6 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in {**HEADERS, "Content-Type": kind}.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
+            if self.close_connection:  # else the browser would ask again on this connection
+                self.send_header("Connection", "close")
             self.end_headers()
             self.wfile.write(body)
         except OSError:

@@ -165,4 +165,4 @@ def _tested_on(page: str) -> str:
     section = page.partition("\n## Performance\n")[2].partition("\n## ")[0]
     rows = [line.split("|")[1].strip() for line in section.splitlines() if line.startswith("|")]
     cohorts = rows[rows.index("cohort") + 2 :] if "cohort" in rows else []
-    return ", ".join(dict.fromkeys(cohorts)) or "nothing that its model card names"
+    return ", ".join(dict.fromkeys(cohorts)) or "no cohort that its model card names"

@@ -218,6 +218,9 @@ def test_other_images_of_the_patients_are_no_evidence(
     # Other images under the ids of the phantom, as of a later visit.
     write_phantom(tmp_path / "later", 6, 99)
     rows = import_voc(tmp_path / "later", tmp_path / "later", name="l", synthetic=True).table
+    rows["patient_id"] = rows["patient_id"].str.replace("phantom_99_", "phantom_")
+    rows = rows.drop(columns="pixels_sha256")
+    write_cohort(tmp_path / "later", rows, name="later", source="test", synthetic=True)
     learned = [
         index for index, patient in enumerate(rows["patient_id"]) if part_of(patient, 4) != "test"
     ]
