@@ -62,7 +62,7 @@ def small(line: str, cwd: Path) -> str:
 
 
 @pytest.mark.live
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "call", [pytest.param(small, id="small"), pytest.param(run, marks=pytest.mark.slow, id="whole")]
 )

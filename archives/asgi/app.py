@@ -155,12 +155,17 @@ class Inference:
         # Not before: until a slow body is here its version may have been replaced.
         version = request.path_params.get("version")
         found = self._models.find(request.path_params["model"], version)
-        get = request.headers.get
+        # One that is sent twice is both of its values, so the handler refuses two RoIs.
+        headers = {
+            name: ", ".join(request.headers.getlist(name))
+            for name in request.headers
+            if name != "authorization"
+        }
+        get = headers.get
         try:
             fields = bodies.fields(body, get("content-type", ""), get("content-encoding", ""))
         except bodies.Malformed as error:
             return malformed(str(error))
-        headers = {name: it for name, it in request.headers.items() if name != "authorization"}
         answer = await self.score(found, fields, version or "default", headers | marks)
         return Response(answer.body, answer.status, answer.headers)
 

@@ -75,6 +75,9 @@ def fields(body: bytes, content_type: str, coding: str = "") -> dict[str, bytes]
                             "body: a part of the form has no name; give each one a name"
                         )
                     name, parts = event.name, []
+        end = f"\r\n--{options.get('boundary', '')}--".encode()
+        if body.partition(end)[2].strip():  # the parser reads no part after the last boundary
+            raise MultipartError("more than a form")
     except MultipartError:
         raise Malformed(
             "body: not a whole multipart form; send each part with its header and the last boundary"

@@ -53,7 +53,7 @@ class Tensor(_Strict):
     shape: list[Literal[1]] = Field(min_length=1, max_length=2)
     datatype: Literal["BYTES"]
     parameters: TensorParameters = TensorParameters()
-    data: list[str] | list[list[str]] = Field(default=[], max_length=1)
+    data: list[str] | list[tuple[str]] = Field(default=[], max_length=1)
 
 
 class OutputParameters(_Strict):
@@ -74,7 +74,7 @@ class Parameters(_Strict):
 
     roi: str | None = None
     explain: str | None = None
-    frame: int | None = None
+    frame: int | None = Field(default=None, strict=True)
     binary_data_output: bool = False
 
 
@@ -91,16 +91,24 @@ def parse(body: bytes, json_size: str | None) -> tuple[InferRequest, dict[str, b
     """A request and its row. Raises Refused (400); its text quotes nothing of the request."""
     try:
         size = len(body) if json_size is None else int(json_size)
+        if not 0 <= size <= len(body):
+            raise ValueError("its JSON is not as long as it says")
         request = InferRequest.model_validate_json(body[:size])
         (tensor,) = request.inputs
         rest = body[size:]
         if tensor.parameters.binary_data_size is not None:
             (length,) = LENGTH.unpack(rest[: LENGTH.size])
             image = rest[LENGTH.size :]
-            if len(image) != length or len(rest) != tensor.parameters.binary_data_size:
+            if (
+                tensor.data
+                or len(image) != length
+                or len(rest) != tensor.parameters.binary_data_size
+            ):
                 raise ValueError("inputs.0: its bytes are not as many as it says")
         else:
             (data,) = tensor.data
+            if rest:
+                raise ValueError("inputs.0: bytes beside data")
             image = base64.b64decode(data if isinstance(data, str) else data[0], validate=True)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
@@ -216,6 +224,8 @@ class OpenInference:
         """Score an image."""
         body = await self._body(request)
         found = self._find(request)  # not before: see `app.Inference`
+        if any(name in request.headers for name in ("x-roi", "x-frame", "x-explain")):
+            raise malformed("X-Roi, X-Frame and X-Explain: send them as parameters")
         asked, fields = parse(body, request.headers.get(JSON_SIZE))
         answer = await self._score(found, fields, request.path_params.get("version", "default"))
         if answer.status != 200:

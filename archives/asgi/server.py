@@ -43,7 +43,7 @@ def by_port(apps: dict[int, ASGIApp]) -> ASGIApp:
 
 def management_key(path: str) -> Kind:
     """Which key a path of the management API asks for."""
-    return "api" if path == "/token" else "management"
+    return "api" if path.startswith("/token") else "management"
 
 
 async def serve(config: Path) -> None:

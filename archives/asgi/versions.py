@@ -126,6 +126,7 @@ class Version:
     async def score(self, asked: Asked, label: str) -> Answer:
         """The handler's answer to one request. Raises Refused where there is none."""
         name = f"{self.model} {self.version}"
+        self._metrics.add("ts_inference_requests_total", 1, self.model, label)
         if len(self._waiting) >= self.plan.queue_size:
             raise unavailable(f"the queue of {name} is full: send it again later")
         if all(slot.broken for slot in self.slots):
@@ -208,6 +209,9 @@ class Version:
                 answers, updates = await worker.ask(
                     [job.asked for job in batch], self.plan.response_timeout_s
                 )
+            except asyncio.CancelledError:
+                self._fail(batch, unavailable(f"{self.model} {self.version} is taken off"))
+                raise
             except WorkerFailed as error:
                 logger.error("worker %s: %s", worker.name, error)
                 self._fail(batch, Refused(507, "InternalServerException", "Worker died."))
@@ -249,7 +253,6 @@ class Version:
             queued_us, spent_us = 1e6 * (began - job.began), 1e6 * (now - began)
             self._metrics.add("ts_queue_latency_microseconds", queued_us, *labels)
             self._metrics.add("ts_inference_latency_microseconds", spent_us, *labels)
-            self._metrics.add("ts_inference_requests_total", 1, *labels)
 
     def _fail(self, batch: list[Job], error: Refused) -> None:
         for job in batch:

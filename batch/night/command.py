@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ def night(
     settings: Path = typer.Argument(help="A YAML file: pacs, archive, folder and more."),
     *,
     day: datetime | None = typer.Option(
-        None, "--date", formats=["%Y-%m-%d"], help="The night's date. Default: today (UTC)."
+        None, "--date", formats=["%Y-%m-%d"], help="The night's date. Default: today."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the report as one JSON line."),
 ) -> None:
@@ -36,7 +36,7 @@ def night(
     from batch.night.settings import read
 
     asked = read(settings)
-    report = nights.run(asked, day.date() if day else datetime.now(UTC).date())
+    report = nights.run(asked, day.date() if day else datetime.now().astimezone().date())
     if as_json:
         say(json.dumps(report))
     else:

@@ -59,10 +59,9 @@ class _Night:
         self._register = Register(settings.folder)
         self._stages = Stages()
         self._report: Report = {"date": day.isoformat()}
-        self._faults: list[str] = []
 
     def run(self) -> Report:
-        code = 0
+        stopped: list[str] = []
         try:
             with self._stages.stage("pull"):
                 self._pull()
@@ -70,13 +69,18 @@ class _Night:
             with self._stages.stage("push"):
                 self._push()
         except _Stopped as error:
-            code, self._faults = TRY_AGAIN, [f"the PACS does not answer as it should ({error})"]
+            stopped = [f"the PACS does not answer as it should ({error})"]
+        nights = self._register.nights
+        faults = [text for _, night in sorted(nights.items()) for text in night.faults.values()]
         self._report |= {
             "stages": self._stages.report(),
-            "exit_code": code or int(bool(self._faults)),
-            "why": ", ".join(self._faults) or None,
+            "exit_code": TRY_AGAIN if stopped else int(bool(faults)),
+            "why": ", ".join([*stopped, *faults]) or None,
         }
         self._write(self._day, self._report)
+        if not stopped:  # else the run that follows has the exit code that tells them
+            for each in nights:
+                self._register.note(each, faults={})
         return self._report
 
     def _pull(self) -> None:
@@ -85,8 +89,8 @@ class _Night:
         if day in nights:
             self._report["pull"] = self._last_report().get("pull", {})
             return
-        # The nights between the last one and this one did not come about.
-        first = min(day, max((it for it in nights if it < day), default=day) + timedelta(days=1))
+        # The day of the last night was not over then, and nights after it did not come about.
+        first = max((it for it in nights if it < day), default=day)
         since = first - timedelta(days=settings.days - 1)
         pulled = pulling.pull(
             pulling.Settings(
@@ -104,31 +108,35 @@ class _Night:
         self._report["pull"] = {"since": since.isoformat(), **pulled.facts()}
         if pulled.stopped:
             raise _Stopped(pulled.stopped)
-        self._register.claim(day, pulled.table)
-        if pulled.lacking:
-            self._faults.append(
-                f"the PACS counts {pulled.lacking} objects or series more than it names: raise its "
-                "limit of answers"
-            )
-        if sum(pulled.refusals.values()) > pulled.refused_again:
-            self._faults.append(
-                "the PACS refused to give images, which the next nights ask for again"
-            )
+        lacking = (
+            f"the PACS counts {pulled.lacking} objects or series more than it names: raise its "
+            "limit of answers"
+        )
+        self._register.claim(day, pulled.table, pulled.refused, lacking if pulled.lacking else "")
 
     def _score(self) -> None:
         """Score this night, and those that were cut short."""
         for each, night in sorted(self._register.nights.items()):
             if night.rows and (each == self._day or not night.scored):
-                scored = self._scored(each, objects.join(self._settings.folder, night.manifest))
-                self._register.note(each, scored=True)
+                manifest = objects.join(self._settings.folder, night.manifest)
+                try:
+                    scored = self._scored(each, manifest)
+                except UserError as error:
+                    if each == self._day:
+                        raise
+                    why = f"the night of {each} cannot be scored: {error}"
+                    self._register.note(each, stage="score", fault=why)
+                    continue
+                failed = any(scored[it]["by_status"]["failed"] for it in ("score", "dicom"))
+                fault = f"images failed of the night of {each}" if failed else None
+                # What it has made now is to be sent, though it was closed before.
+                self._register.note(each, scored=True, closed=False, stage="score", fault=fault)
                 if each == self._day:
                     self._report |= scored
                 else:
                     self._report.setdefault("earlier", {})[each.isoformat()] = scored
                     ended = {"date": each.isoformat(), "ended_by": self._day.isoformat()}
                     self._write(each, ended | scored)
-                if any(scored[it]["by_status"]["failed"] for it in ("score", "dicom")):
-                    self._faults.append(f"images failed of the night of {each}")
 
     def _scored(self, day: date, manifest: str) -> Report:
         """Score a manifest, and make the objects of its images."""
@@ -181,12 +189,15 @@ class _Night:
                 left = pushed.not_sent.get(each.isoformat(), 0)
             elif left:  # it may be that somebody has sent them
                 left = ledger.not_sent(self._results, to, each.isoformat())
+            why = None
             if left and (each == day or left > night.not_sent):
-                self._faults.append(f"{left} objects of the night of {each} were not sent")
+                why = f"{left} objects of the night of {each} were not sent"
             elif left:
                 standing[each.isoformat()] = left
+                why = night.faults.get("push")  # of a run that was killed before it told
             old = (day - each).days >= _OFFERED_DAYS
-            self._register.note(each, not_sent=left, closed=night.scored and (not left or old))
+            closed = night.scored and (not left or old)
+            self._register.note(each, not_sent=left, closed=closed, stage="push", fault=why)
         self._report["standing"] = standing
 
     def _last_report(self) -> Report:

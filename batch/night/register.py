@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -27,6 +28,7 @@ from sonode.console import UserError
 _KEY = ("instance_uid", "frame", "roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
 _SCHEMA = pa.schema([("night", pa.string()), ("row", pa.binary(16))])
 _NIGHTS = b"nights"
+REFUSED = "the PACS refused to give images, which the next nights ask for again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,11 @@ class Night:
     """Every row of it was scored, or has failed, and its objects were made."""
     closed: bool = False
     not_sent: int = 0
-    """Objects that the PACS did not have after the last push, which its exit code has told."""
+    """Objects that the PACS did not have after the last push."""
+    refused: Sequence[str] = ()
+    """Hashes of the images that the PACS refused to give, and no earlier night names."""
+    faults: Mapping[str, str] = field(default_factory=dict)
+    """By stage, what no exit code has told yet: it is kept over a kill, or an answer to come."""
 
 
 class Register:
@@ -51,8 +57,14 @@ class Register:
         self._uri = objects.join(folder, "nights/register.parquet")
         self._read()
 
-    def claim(self, day: date, table: pa.Table) -> None:
-        """Give a night the rows that no night has, unless it has its own already."""
+    def claim(
+        self, day: date, table: pa.Table, refused: Collection[str] = (), lacking: str = ""
+    ) -> None:
+        """Give a night the rows that no night has, unless it has its own already.
+
+        `refused`: UIDs of the images that the PACS did not give. `lacking`: what else it did not.
+        """
+        hashes = {_hash((it,)).hex() for it in refused}
         keys = [_hash(it) for it in zip(*(table[name].to_pylist() for name in _KEY), strict=True)]
         while day not in self.nights:
             others = set(self._rows["row"].to_pylist())
@@ -63,11 +75,18 @@ class Register:
             objects.write(objects.join(self._folder, name), data)
             mine = [it for it in keys if it not in others]
             rows = pa.table([[str(day)] * len(mine), mine], schema=_SCHEMA)
-            nights = {**self.nights, day: Night(manifest=name, rows=len(mine))}
+            new = hashes - {it for night in self.nights.values() for it in night.refused}
+            words = [lacking] * bool(lacking) + [REFUSED] * bool(new)
+            faults = {"pull": ", ".join(words)} if words else {}
+            its = Night(manifest=name, rows=len(mine), refused=sorted(new), faults=faults)
+            nights = {**self.nights, day: its}
             self._write(nights, pa.concat_tables([self._rows, rows]))
 
-    def note(self, day: date, **facts: Any) -> None:
-        """Note how far a night is."""
+    def note(self, day: date, *, stage: str = "", fault: str | None = None, **facts: Any) -> None:
+        """Note how far a night is, and what a stage has to tell, in place of what it had."""
+        if stage:
+            others = {it: text for it, text in self.nights[day].faults.items() if it != stage}
+            facts["faults"] = others | ({stage: fault} if fault else {})
         while any(getattr(self.nights[day], key) != value for key, value in facts.items()):
             nights = {**self.nights, day: replace(self.nights[day], **facts)}
             self._write(nights, self._rows)

@@ -8,8 +8,6 @@ states one, else of this machine's.
 from __future__ import annotations
 
 import io
-import logging
-import warnings
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -26,11 +24,6 @@ from batch.dicom.making.identity import uid
 from batch.dicom.making.picture import Pixels
 from batch.dicom.making.result import Result
 from batch.dicom.making.source import UTF8, Source
-
-# They quote values of the file, patients' names among them.
-for _name in ("pydicom", "highdicom"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
-    warnings.filterwarnings("ignore", module=rf"{_name}\.")
 
 KINDS = ("sr", "sc", "pr")
 """Comprehensive SR, Secondary Capture, presentation state."""

@@ -3,9 +3,3 @@
 Start at `address`. Taking from a PACS is `batch.dicom.pulling`, sending to it
 `batch.dicom.pushing`.
 """
-
-import logging
-
-# They quote UIDs, and what was sent.
-for _name in ("dicomweb_client", "retrying", "urllib3", "pynetdicom"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)

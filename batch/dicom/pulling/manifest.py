@@ -71,7 +71,7 @@ def rows_of(study: str, named: Collection[str], entries: Entries, given: Given) 
             drawn.setdefault(it["instance"], []).append(one)
     with_roi, without = [], []
     not_used: Counter[str] = Counter()
-    for uid in sorted(named):
+    for uid in sorted(set(named)):
         entry = entries.get(uid)
         if entry is None or entry["status"] != ledger.PULLED:
             continue
@@ -113,7 +113,7 @@ def _fault(it: GivenBox, image: Entry) -> str | None:
         return OUTSIDE
     if it.frame is None:
         return FRAME_UNKNOWN if image["frames"] > 1 else None
-    return None if it.frame < image["frames"] else FRAME_OUTSIDE
+    return None if 0 <= it.frame < image["frames"] else FRAME_OUTSIDE
 
 
 def table(studies: Collection[Rows]) -> pa.Table:

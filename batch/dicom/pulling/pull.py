@@ -35,8 +35,6 @@ class Pulled:
     """Objects that the PACS names, as the ledgers have them."""
     refusals: dict[str, int]
     """Objects that were refused, by the reason."""
-    refused_again: int
-    """Of these, objects that had been refused before."""
     lacking: int
     """Objects that the PACS counts in its studies and does not name."""
     stopped: str | None
@@ -53,12 +51,14 @@ class Pulled:
     """Boxes that are in no row, by the reason."""
     unknown_images: int
     """Images of the user's boxes that the PACS did not name."""
+    refused: list[str] = field(repr=False)
+    """UIDs of what was refused."""
     table: pa.Table = field(repr=False)
     """The manifest; empty where there is none."""
 
     def facts(self) -> dict[str, Any]:
-        """All but the table, as JSON has it."""
-        return {it.name: getattr(self, it.name) for it in fields(self) if it.name != "table"}
+        """All but the table and UIDs, as JSON has it."""
+        return {it.name: getattr(self, it.name) for it in fields(self) if it.repr}
 
 
 def pull(settings: Settings, progress: Callable[..., Iterator[Any]]) -> Pulled:
@@ -131,14 +131,14 @@ def _account(
 ) -> Pulled:
     statuses = Counter(dict.fromkeys(ledger.STATUSES, 0))
     refusals: Counter[str] = Counter()
-    again = 0
+    refused: list[str] = []
     for _, its in done:
         for it in its.named:
             if entry := its.entries.get(it.it.instance):
                 statuses[entry["status"]] += 1
                 if entry["status"] == ledger.REFUSED:
                     refusals[entry["message"]] += 1
-                    again += it.it.instance in its.refused_before
+                    refused.append(it.it.instance)
                 given.discard(it.it.instance)
     counted = manifest.counts(rows)
     return Pulled(
@@ -146,7 +146,7 @@ def _account(
         pulled=sum(its.pulled for _, its in done),
         by_status=dict(statuses),
         refusals=dict(sorted(refusals.items())),
-        refused_again=again,
+        refused=refused,
         lacking=sum(its.lacking for _, its in done),
         stopped=stopped,
         manifest=None if stopped else objects.join(settings.out, ledger.MANIFEST),

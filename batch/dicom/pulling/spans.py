@@ -66,21 +66,27 @@ Found = dict[str, int | None]
 def studies(since: date, ask: Callable[[Span], Found], today: date) -> Found:
     """All studies since a day.
 
-    Raises UserError where there is a limit and an hour has more studies than that.
+    Raises UserError where there is a limit and an hour, or a day without times, has more.
     """
     whole = ask(Span(since))
     found = dict(whole)
-    full: list[Span] = [Span(since)] if len(whole) >= SMALLEST_LIMIT else []
+    full = [(Span(since), whole)] if len(whole) >= SMALLEST_LIMIT else []
     hours: list[Span] = []
+    timeless = False
     while full:
-        for part in full.pop().parts(today):
+        span, named = full.pop()
+        in_parts: Found = {}
+        for part in span.parts(today):
             its = ask(part)
-            found |= its
+            in_parts |= its
             if part.hour is None and len(its) >= len(whole):
-                full.append(part)
+                full.append((part, its))
             elif len(its) == len(whole):
                 hours.append(part)
-    if hours and len(found) > len(whole):
+        found |= in_parts
+        # Of studies without a time, which are in no hour, not all may have been named.
+        timeless = timeless or not named.keys() <= in_parts.keys()
+    if (hours or timeless) and len(found) > len(whole):
         raise too_many(len(whole))
     return found
 

@@ -31,8 +31,6 @@ class Study:
 
     named: list[Named]
     entries: Entries
-    refused_before: Collection[str] = ()
-    """UIDs that the PACS had refused already when this pull began."""
     lacking: int = 0
     """As `Objects` has it."""
     pulled: int = 0
@@ -83,9 +81,6 @@ class Puller:
             its.named, its.lacking = found
             held = ledger.of_study(self._settings.out, study)
             its.entries = held.entries
-            its.refused_before = {
-                uid for uid, it in held.entries.items() if it["status"] == ledger.REFUSED
-            }
             self._complete(study, its, held)
         except NoAnswer as error:
             self._end.set()

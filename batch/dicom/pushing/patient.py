@@ -11,7 +11,7 @@ import re
 from pydicom.dataset import Dataset
 
 KEYWORDS = ("PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientName")
-_NO_LETTER = re.compile(r"[^a-z0-9]")
+_NO_LETTER = re.compile(r"[^A-Za-z0-9]")
 
 
 def is_same(one: Dataset, other: Dataset) -> bool:
@@ -31,7 +31,7 @@ def is_same(one: Dataset, other: Dataset) -> bool:
 def _known(keyword: str, of: Dataset) -> str:
     text = _text(of, keyword)
     if keyword == "PatientName":
-        return _NO_LETTER.sub("", text.partition("=")[0].casefold())
+        return _NO_LETTER.sub("", text.partition("=")[0]).lower()
     return text.replace(".", "") if keyword == "PatientBirthDate" else text  # as before 1993
 
 

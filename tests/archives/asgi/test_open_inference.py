@@ -126,6 +126,8 @@ def test_only_the_outputs_that_are_asked_for(node: AsgiNode) -> None:
         ({"parameters": {"roi": "5,5,600,60"}}, 422),
         ({"parameters": {"roi": "5,5,x,60"}}, 400),
         ({"parameters": {"DOE^JANE": 1}}, 400),
+        ({"parameters": {"frame": True}}, 400),
+        ({"inputs": [tensor(data=[["DOE^JANE", "DOE^JOHN"]])]}, 400),
         ({"inputs": []}, 400),
         ({"inputs": [tensor(), tensor()]}, 400),
         ({"inputs": [tensor(name="DOE^JANE")]}, 400),
@@ -143,6 +145,17 @@ def test_what_is_wrong_is_refused_and_not_quoted(
     answer = infer(node, **facts)
     assert (answer.status_code, set(answer.json())) == (status, {"error"}), answer.text
     assert "DOE" not in answer.text
+
+
+def test_headers_of_the_other_api_and_bytes_that_contradict(node: AsgiNode) -> None:
+    path, facts = "/v2/models/tiny/infer", json.dumps({"inputs": [tensor()]}).encode()
+    assert ask(node, path, facts).status_code == 200
+    assert ask(node, path, facts, **{"X-Roi": "5,5,60,60"}).status_code == 400
+    for size in (-5, 2 * len(facts)):
+        header = {"Inference-Header-Content-Length": str(size)}
+        assert ask(node, path, facts, **header).status_code == 400
+    header = {"Inference-Header-Content-Length": str(len(facts))}
+    assert ask(node, path, facts + PNG, **header).status_code == 400
 
 
 def test_a_body_that_is_no_json(node: AsgiNode) -> None:

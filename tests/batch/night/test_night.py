@@ -180,7 +180,7 @@ def test_a_night_that_was_cut_short_or_missed_loses_no_image(
     settings = settings.model_copy(update={"archive": str(archive_path)})
     following = night.run(settings, date(2026, 12, 3))
     assert following["exit_code"] == 0
-    assert following["pull"]["since"] == "2026-11-29"
+    assert following["pull"]["since"] == "2026-11-28"
     assert following["score"]["by_status"] == {"ok": 1, "failed": 0}
     assert following["earlier"]["2026-11-28"]["score"]["by_status"] == {"ok": 1, "failed": 0}
     assert following["push"]["sent"] == 6

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("dicomweb_client", reason="the extra `dicom` is not installed")
 
 from batch.dicom.pulling import manifest
-from batch.night.register import Register
+from batch.night.register import REFUSED, Register
 from batch.results.schema import parquet
 from batch.storage import objects
 from sonode.console import UserError
@@ -53,6 +53,26 @@ def test_of_two_at_once_one_gets_a_box(folder: str, other: date) -> None:
     two.note(other, not_sent=3)
     found = Register(out).nights
     assert (found[DAY].scored, found[other].not_sent) == (True, 3)
+
+
+def test_what_was_not_told_is_kept_and_a_refusal_is_told_once(folder: str) -> None:
+    out = objects.join(folder, "night")
+    Register(out).claim(DAY, rows(1), ["1.2.8"], "too few")
+    first = Register(out).nights[DAY]
+    assert first.faults == {"pull": f"too few, {REFUSED}"}
+    Register(out).note(DAY, stage="score", fault="images failed", scored=True)
+    assert [*Register(out).nights[DAY].faults] == ["pull", "score"]
+    Register(out).note(DAY, stage="score", fault=None)
+    assert [*Register(out).nights[DAY].faults] == ["pull"]
+    Register(out).note(DAY, faults={})
+    assert Register(out).nights[DAY].faults == {}
+
+    again, new = DAY + timedelta(days=1), DAY + timedelta(days=2)
+    Register(out).claim(again, rows(1), ["1.2.8"])
+    assert Register(out).nights[again].faults == {}
+    Register(out).claim(new, rows(1), ["1.2.8", "1.2.9"])
+    assert Register(out).nights[new].faults == {"pull": REFUSED}
+    assert "1.2.8" not in str(Register(out).nights)
 
 
 def test_one_that_is_damaged_is_named(folder: str) -> None:

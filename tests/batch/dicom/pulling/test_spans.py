@@ -83,6 +83,16 @@ def test_one_that_cannot_be_got_round_is_named() -> None:
         studies(DAY, ask, DAY)
 
 
+def test_studies_without_a_time_are_in_no_hour_so_a_limit_may_hide_some() -> None:
+    timed = Limited(11, *((DAY, hour) for hour in range(20)))
+
+    def ask(span: Span) -> Found:
+        return timed(span) | ({"2.25.99": None} if span.hour is None and span.first <= DAY else {})
+
+    with pytest.raises(UserError, match="names 12 studies at once and no more"):
+        studies(DAY, ask, DAY)
+
+
 def test_without_a_limit_an_hour_may_have_all() -> None:
     assert len(studies(DAY, Limited(1000, *[(DAY, 9)] * 50), DAY)) == 50
 

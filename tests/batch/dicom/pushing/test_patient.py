@@ -58,6 +58,7 @@ def test_another_issuer_is_another_patient() -> None:
 
 def test_letters_that_a_character_set_lacks_do_not_count() -> None:
     assert patient.is_same(told(PatientName="Müller^Jérôme"), told(PatientName="M?ller^J?r?me"))
+    assert patient.is_same(told(PatientName="İnce^Groß"), told(PatientName="?nce^Gro?"))
 
 
 @pytest.mark.live
