@@ -79,8 +79,8 @@ class _Night:
         }
         self._write(self._day, self._report)
         if not stopped:  # else the run that follows has the exit code that tells them
-            for each in nights:
-                self._register.note(each, faults={})
+            for each, night in nights.items():
+                self._register.note(each, faults=dict.fromkeys(night.faults))
         return self._report
 
     def _pull(self) -> None:
@@ -125,12 +125,12 @@ class _Night:
                     if each == self._day:
                         raise
                     why = f"the night of {each} cannot be scored: {error}"
-                    self._register.note(each, stage="score", fault=why)
+                    self._register.note(each, faults={"score": why})
                     continue
                 failed = any(scored[it]["by_status"]["failed"] for it in ("score", "dicom"))
                 fault = f"images failed of the night of {each}" if failed else None
                 # What it has made now is to be sent, though it was closed before.
-                self._register.note(each, scored=True, closed=False, stage="score", fault=fault)
+                self._register.note(each, scored=True, closed=False, faults={"score": fault})
                 if each == self._day:
                     self._report |= scored
                 else:
@@ -197,7 +197,7 @@ class _Night:
                 why = night.faults.get("push")  # of a run that was killed before it told
             old = (day - each).days >= _OFFERED_DAYS
             closed = night.scored and (not left or old)
-            self._register.note(each, not_sent=left, closed=closed, stage="push", fault=why)
+            self._register.note(each, not_sent=left, closed=closed, faults={"push": why})
         self._report["standing"] = standing
 
     def _last_report(self) -> Report:

@@ -82,14 +82,21 @@ class Register:
             nights = {**self.nights, day: its}
             self._write(nights, pa.concat_tables([self._rows, rows]))
 
-    def note(self, day: date, *, stage: str = "", fault: str | None = None, **facts: Any) -> None:
-        """Note how far a night is, and what a stage has to tell, in place of what it had."""
-        if stage:
-            others = {it: text for it, text in self.nights[day].faults.items() if it != stage}
-            facts["faults"] = others | ({stage: fault} if fault else {})
-        while any(getattr(self.nights[day], key) != value for key, value in facts.items()):
-            nights = {**self.nights, day: replace(self.nights[day], **facts)}
-            self._write(nights, self._rows)
+    def note(
+        self, day: date, *, faults: Mapping[str, str | None] | None = None, **facts: Any
+    ) -> None:
+        """Note how far a night is.
+
+        `faults`: by stage, what is to be told in place of what was; None: nothing. What other
+        stages have to tell stays, also where another run has noted it meanwhile.
+        """
+        while True:
+            its = self.nights[day]
+            told = {**its.faults, **(faults or {})}
+            noted = replace(its, **facts, faults={it: text for it, text in told.items() if text})
+            if noted == its:
+                return
+            self._write({**self.nights, day: noted}, self._rows)
 
     def _write(self, nights: dict[date, Night], rows: pa.Table) -> None:
         """Write it where it is still the one that was read, and read what it is now."""

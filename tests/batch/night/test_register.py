@@ -60,11 +60,11 @@ def test_what_was_not_told_is_kept_and_a_refusal_is_told_once(folder: str) -> No
     Register(out).claim(DAY, rows(1), ["1.2.8"], "too few")
     first = Register(out).nights[DAY]
     assert first.faults == {"pull": f"too few, {REFUSED}"}
-    Register(out).note(DAY, stage="score", fault="images failed", scored=True)
+    Register(out).note(DAY, faults={"score": "images failed"}, scored=True)
     assert [*Register(out).nights[DAY].faults] == ["pull", "score"]
-    Register(out).note(DAY, stage="score", fault=None)
+    Register(out).note(DAY, faults={"score": None})
     assert [*Register(out).nights[DAY].faults] == ["pull"]
-    Register(out).note(DAY, faults={})
+    Register(out).note(DAY, faults={"pull": None})
     assert Register(out).nights[DAY].faults == {}
 
     again, new = DAY + timedelta(days=1), DAY + timedelta(days=2)
@@ -73,6 +73,16 @@ def test_what_was_not_told_is_kept_and_a_refusal_is_told_once(folder: str) -> No
     Register(out).claim(new, rows(1), ["1.2.8", "1.2.9"])
     assert Register(out).nights[new].faults == {"pull": REFUSED}
     assert "1.2.8" not in str(Register(out).nights)
+
+
+def test_what_another_run_has_to_tell_stays(folder: str) -> None:
+    """Both read the register before the other has written it."""
+    out = objects.join(folder, "night")
+    Register(out).claim(DAY, rows(1), ["1.2.8"])
+    one, two = Register(out), Register(out)
+    one.note(DAY, faults={"score": "images failed"})
+    two.note(DAY, faults={"pull": None, "push": "not sent"})
+    assert Register(out).nights[DAY].faults == {"score": "images failed", "push": "not sent"}
 
 
 def test_one_that_is_damaged_is_named(folder: str) -> None:
