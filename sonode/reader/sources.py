@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import threading
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from archives.packing import model_card
 from archives.packing.loader import file_sha256, read_member, read_members
 from archives.serving.predict import Answer, Fields, Score
 from sonode.console import UserError
+from sonode.pixel_digest import pixels_sha256
 
 _opening = threading.Lock()  # one process at a time: `process_of` tells a new one by that
 GONE = 502  # no answer from the server, or the archive's process has ended
@@ -125,13 +125,12 @@ def frame_of(image: bytes, number: int) -> Answer:
     height, width = found.grey_HW.shape
     encoded = io.BytesIO()
     Image.fromarray(found.grey_HW).save(encoded, "PNG", compress_level=1)
-    digest = hashlib.sha256(f"{width}x{height}:".encode() + found.grey_HW.tobytes())
     return 200, {
         "frames": frames,
         "width": width,
         "height": height,
         "warnings": list(found.warnings),
-        "pixels_sha256": digest.hexdigest(),
+        "pixels_sha256": pixels_sha256(found.grey_HW),
         "png": encoded.getvalue(),
     }
 

@@ -27,6 +27,7 @@ from model_def.images.frame import Frame
 from model_def.limits import MAX_DICOM_BYTES
 from model_def.preprocessing import Pixels, RoI
 from sonode.console import UserError, progress, say
+from sonode.pixel_digest import pixels_sha256
 from train.cohorts.checks import (
     ABSENT,
     ROI_COLUMNS,
@@ -296,8 +297,8 @@ def scan_images(folder: Path, frame: pd.DataFrame) -> dict[str, Scan | str]:
             return str(error)
         pixels, turned = found.grey_HW, "exif_orientation_ignored" in found.warnings
         height, width = pixels.shape
-        digest = hashlib.sha256(f"{width}x{height}:".encode() + pixels.tobytes())
-        return Scan(digest.hexdigest(), width, height, thumbnail(pixels), turned, int(pixels.max()))
+        digest, brightest = pixels_sha256(pixels), int(pixels.max())
+        return Scan(digest, width, height, thumbnail(pixels), turned, brightest)
 
     with ThreadPoolExecutor(joblib.cpu_count()) as pool:
         scans = progress(pool.map(scan, images), total=len(images), what="checking images")
