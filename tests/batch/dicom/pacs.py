@@ -103,6 +103,17 @@ class Orthanc:
         self._process[-1].wait()
 
 
+def tls_alone(certificates: Path) -> dict[str, object]:
+    """Settings of an Orthanc that takes DIMSE by TLS, of whom has a certificate, alone."""
+    return {
+        "DicomTlsEnabled": True,
+        "DicomTlsCertificate": str(certificates / "server.crt"),
+        "DicomTlsPrivateKey": str(certificates / "server.key"),
+        "DicomTlsTrustedCertificates": str(certificates / "authority.crt"),
+        "DicomTlsRemoteCertificateRequired": True,
+    }
+
+
 @contextmanager
 def started(folder: Path, **more: object) -> Iterator[Orthanc]:
     """An empty Orthanc with settings of its own. Skips the test where it is not installed."""

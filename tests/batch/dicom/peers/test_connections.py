@@ -169,14 +169,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def dimse_by_tls(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An Orthanc that speaks TLS alone, to whom has a certificate of its authority."""
-    settings = {
-        "DicomTlsEnabled": True,
-        "DicomTlsCertificate": str(certificates / "server.crt"),
-        "DicomTlsPrivateKey": str(certificates / "server.key"),
-        "DicomTlsTrustedCertificates": str(certificates / "authority.crt"),
-        "DicomTlsRemoteCertificateRequired": True,
-    }
-    with pacs.started(tmp_path_factory.mktemp("orthanc"), **settings) as it:
+    with pacs.started(tmp_path_factory.mktemp("orthanc"), **pacs.tls_alone(certificates)) as it:
         yield it.node
 
 

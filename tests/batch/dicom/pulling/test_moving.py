@@ -131,15 +131,8 @@ def test_by_tls_with_certificates_of_both(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = {
-        "DicomTlsEnabled": True,
-        "DicomTlsCertificate": str(certificates / "server.crt"),
-        "DicomTlsPrivateKey": str(certificates / "server.key"),
-        "DicomTlsTrustedCertificates": str(certificates / "authority.crt"),
-        "DicomTlsRemoteCertificateRequired": True,
-    }
     port = free_port()
-    with registered(tmp_path / "orthanc", port, **settings) as orthanc:
+    with registered(tmp_path / "orthanc", port, **pacs.tls_alone(certificates)) as orthanc:
         monkeypatch.setenv("SONODE_DICOM_CA", str(certificates / "authority.crt"))
         with pytest.raises(UserError, match="SONODE_DICOM_CERT"):
             pulled(orthanc.node, tmp_path / "out", receive=port, plain=False)
