@@ -14,11 +14,11 @@ def living(group: int | None) -> list[int]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with suppress(OSError, IndexError):  # ended meanwhile
-                # After the name, which may hold anything: state, parent, group.
-                state, _, its_group = (
-                    (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[:3]
-                )
-                if int(its_group) == group and state != "Z":
+                # After the name, which may hold anything: state, parent, group. A process whose
+                # first thread alone has ended says Z, too, and its sockets are still open.
+                after_name = (folder / "stat").read_text(errors="replace").rpartition(")")[2]
+                state, _, its_group, *rest = after_name.split()
+                if int(its_group) == group and (state != "Z" or int(rest[14]) > 1):  # threads
                     found.append(int(folder.name))
     return found
 
