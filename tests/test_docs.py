@@ -151,7 +151,7 @@ def test_each_option_of_a_shown_command_exists() -> None:
 def test_the_settings_files_of_the_pages_are_accepted(tmp_path: Path) -> None:
     """`nodes.yaml` and more, as a reader copies them; the bucket policy is JSON."""
     texts = {}
-    for page in ("gateway", "rollout", "batch"):
+    for page in ("gateway", "rollout", "batch", "pacs"):
         for language, text in blocks((ROOT / "docs" / f"{page}.md").read_text()):
             if language in ("yaml", "json"):
                 texts[page if language == "yaml" else "bucket"] = text
@@ -159,7 +159,7 @@ def test_the_settings_files_of_the_pages_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(texts["rollout"])
     assert [node.name for node in read_nodes(tmp_path / "nodes.yaml")] == ["left"]
     assert read_policy(tmp_path / "policy.yaml").canary == (5, 25, 100)
-    (tmp_path / "night.yaml").write_text(texts["batch"])
+    (tmp_path / "night.yaml").write_text(texts["pacs"])
     assert night.read(tmp_path / "night.yaml").days == 7
     assert json.loads(texts["bucket"])["Version"] == "2012-10-17"
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from batch.storage import uris
 from sonode.settings_file import read_settings
 
-_REMEDY = "correct the file; docs/batch.md has an example"
+_REMEDY = "correct the file; docs/pacs.md has an example"
 
 
 class Settings(BaseModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 
 _SPACE = uuid.UUID("7a1f4c8e-0d52-5b7e-9a43-6f0b8d2c5e11")
-_LAYOUT = "1"
+_LAYOUT = "2"
 """Of the objects; another one where what they hold of the same result changes."""
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pydicom
 from pydicom.charset import decode_element
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
+from pydicom.uid import UID, UltrasoundImageStorage
 from pydicom.valuerep import DA, TM
 
 from batch.dicom.making.errors import CannotWrite
@@ -109,7 +109,8 @@ def read(data: bytes) -> Source:
     A date, time or sex that DICOM does not allow is left empty, as an element of type 2 may be.
 
     Raises:
-        CannotWrite: a UID that is missing or none, or text of an unknown character set.
+        CannotWrite: a UID that is missing or none, a SOP class that no object can refer to, or text
+            of an unknown character set.
     """
     try:
         file = _read(data)
@@ -127,6 +128,13 @@ def read(data: bytes) -> Source:
         value = found.get(keyword)
         if not isinstance(value, str) or not value or not UID(value).is_valid:
             raise CannotWrite("uid_missing", f"{keyword} is missing or not a UID")
+    sop_class = UID(found.SOPClassUID)
+    stills = sop_class == UltrasoundImageStorage and Source(found).is_multi_frame
+    if sop_class.is_retired or sop_class.is_private or stills:
+        raise CannotWrite(
+            "sop_class_unfit",
+            "the file's SOP class is retired or private, or of still images while it has frames",
+        )
     text = "".join(str(element.value) for element in found)
     if "\ufffd" in text:
         raise CannotWrite("text_undecodable", "the text is not in the file's own character set")

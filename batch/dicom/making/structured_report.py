@@ -64,6 +64,7 @@ def make(source: Source, result: Result, evidence: Dataset, **common: Any) -> Da
     # highdicom copies the content, walks it three times and throws the copy away: more than half of
     # what a report costs. One reference to the image is what it must find in there.
     (root,) = report
+    _show_names(root)
     content = root.ContentSequence
     root.ContentSequence = [_image(source, result)]
     made: Dataset = ComprehensiveSR(
@@ -77,6 +78,14 @@ def make(source: Source, result: Result, evidence: Dataset, **common: Any) -> Da
     )
     made.ContentSequence = content
     return made
+
+
+def _show_names(container: Dataset) -> None:
+    """Let viewers write the name beside each value: continuous content is values alone."""
+    container.ContinuityOfContent = "SEPARATE"  # PS3.3, C.18.8
+    for item in container.ContentSequence:
+        if item.ValueType == "CONTAINER":
+            _show_names(item)
 
 
 def _image(source: Source, result: Result) -> SourceImageForRegion:

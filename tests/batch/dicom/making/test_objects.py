@@ -232,6 +232,20 @@ def test_what_cannot_be_referred_to_is_named(elements: dict[str, object], code: 
     assert next(iter(elements)) in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.6"},  # retired, as of pydicom-data's color-pl.dcm
+        {"SOPClassUID": "1.3.46.670589.2.5.1.1"},  # a manufacturer's
+        {"NumberOfFrames": 2},  # of a still image, as in pydicom-data's OBXXXX1A_2frame.dcm
+    ],
+)
+def test_a_file_whose_kind_nothing_can_refer_to_is_named(elements: dict[str, object]) -> None:
+    with pytest.raises(CannotWrite) as raised:
+        source.read(ultrasound.data_of("examples_rgb_color.dcm", **elements))
+    assert raised.value.code == "sop_class_unfit"
+
+
 def test_dates_and_sexes_that_are_none_stay_empty(tmp_path: Path) -> None:
     data = ultrasound.data_of(
         "examples_rgb_color.dcm",
