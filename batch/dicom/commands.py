@@ -78,7 +78,7 @@ def push(
         raise typer.Exit(TRY_AGAIN)
     for status, what in ledger.REMEDIES.items():
         if count := done.by_status[status]:
-            print(f"{count} objects were not sent: {what}", file=sys.stderr)
+            print(f"{count} objects are not at the PACS: {what}", file=sys.stderr)
     if done.not_sent:
         raise typer.Exit(1)
 

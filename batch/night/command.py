@@ -52,7 +52,7 @@ def night(
         print(f"re-run the same command to do what is missing: {report['why']}", file=sys.stderr)
         for status, what in ledger.REMEDIES.items():
             if count := report.get("push", {}).get("by_status", {}).get(status):
-                print(f"{count} objects were not sent: {what}", file=sys.stderr)
+                print(f"{count} objects are not at the PACS: {what}", file=sys.stderr)
         raise typer.Exit(code)
 
 

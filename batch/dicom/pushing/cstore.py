@@ -46,6 +46,17 @@ class Peer:
         )
         return any(each.get("SOPInstanceUID") == instance for each in found)
 
+    def named(self, study: str, instances: Sequence[str]) -> set[str]:
+        """As `Destination` says."""
+        some = "\\".join(instances)
+        found = self._find("IMAGE", (), StudyInstanceUID=study, SOPInstanceUID=some)
+        return {str(each.get("SOPInstanceUID")) for each in found}.intersection(instances)
+
+    def tells(self) -> bool:
+        """As `Destination` says."""
+        self._open()
+        return not self._blind or self._association.takes(FIND)
+
     def patients(self, study: str) -> list[Dataset]:
         """As `Destination` says."""
         found = self._find("STUDY", patient.KEYWORDS, StudyInstanceUID=study)

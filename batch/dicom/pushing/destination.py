@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from pydicom.dataset import Dataset
@@ -21,11 +21,21 @@ class Destination(Protocol):
             UserError: nothing there takes objects, or not from sonode.
         """
 
+    def named(self, study: str, instances: Sequence[str]) -> set[str]:
+        """Those of some objects of a study that it names when it is asked for all at once.
+
+        One that does not understand a list of UIDs (PS3.4, C.2.2.2.2) names none, or some. Raises
+        as `has`.
+        """
+
     def patients(self, study: str) -> Collection[Dataset]:
         """The patients that it has a study of: `patient.KEYWORDS`; several, if it is confused.
 
         Raises as `has`.
         """
+
+    def tells(self) -> bool:
+        """Whether it says what it has. Raises as `has`."""
 
     def store(self, made: Dataset) -> str | None:
         """Store an object; give a remark of the PACS. Raises Refused, AlreadyThere, as `has`."""

@@ -11,17 +11,20 @@ from batch.dicom.ledger_file import Entry, LedgerFile
 from batch.storage import objects
 
 ACCEPTED, PRESENT = "accepted", "present"
-REFUSED, IMAGE_UNKNOWN, PATIENT_CHANGED = "refused", "image_unknown", "patient_changed"
-NOT_SENT = (REFUSED, IMAGE_UNKNOWN, PATIENT_CHANGED)
+UNCONFIRMED, REFUSED = "unconfirmed", "refused"
+IMAGE_UNKNOWN, PATIENT_CHANGED = "image_unknown", "patient_changed"
+NOT_SENT = (UNCONFIRMED, REFUSED, IMAGE_UNKNOWN, PATIENT_CHANGED)
 STATUSES = (ACCEPTED, PRESENT, *NOT_SENT)
 REMEDIES = {
+    UNCONFIRMED: "the PACS said that it took them, and does not name them; ask its operator for a "
+    "filter or for work that waits there, and re-run to ask and send again",
     REFUSED: "the PACS refused them, with the status that the ledger in OUT/_pushed has",
     IMAGE_UNKNOWN: "the PACS does not have the images that they are of; give the PACS that these "
     "came from, or --unknown-images",
     PATIENT_CHANGED: "the PACS has their studies under another patient than the images had when "
     "they were pulled; pull those days into a new folder, score, and push from there",
 }
-"""Why objects were not sent, and what to do."""
+"""Why the PACS does not have objects, and what to do."""
 
 _SCHEMA = pa.schema([(name, pa.string()) for name in ("object", "status", "message")])
 

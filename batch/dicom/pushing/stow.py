@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -37,6 +37,18 @@ class Service:
             lambda client: client.search_for_instances(it.study, it.series, search_filters=filters)
         )
         return any(each.get("SOPInstanceUID") == it.instance for each in found)
+
+    def named(self, study: str, instances: Sequence[str]) -> set[str]:
+        """As `Destination` says."""
+        filters = {"SOPInstanceUID": ",".join(instances)}
+        found = self._found(
+            lambda client: client.search_for_instances(study, search_filters=filters)
+        )
+        return {str(each.get("SOPInstanceUID")) for each in found}.intersection(instances)
+
+    def tells(self) -> bool:
+        """As `Destination` says."""
+        return True
 
     def patients(self, study: str) -> list[Dataset]:
         """As `Destination` says."""

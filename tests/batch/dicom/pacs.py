@@ -22,7 +22,11 @@ function ReceivedInstanceFilter(dicom, origin, info)
   local file = io.open("%s/received", "a")
   file:write(dicom.SOPInstanceUID .. "\\n")
   file:close()
-  return true
+  local drop = io.open("%s/drop")
+  if drop == nil then return true end
+  local modality = drop:read()
+  drop:close()
+  return dicom.Modality ~= modality
 end
 """
 
@@ -49,6 +53,13 @@ class Orthanc:
         file = self.folder / "received"
         return file.read_text().splitlines() if file.exists() else []
 
+    def drop(self, modality: str | None) -> None:
+        """Let its filter drop objects of a modality, of which it says all the same that it took."""
+        if modality is None:
+            (self.folder / "drop").unlink(missing_ok=True)
+        else:
+            (self.folder / "drop").write_text(modality)
+
     def put(self, data: bytes) -> None:
         """Store a file."""
         self._ask("/instances", "POST", content=data)
@@ -66,6 +77,7 @@ class Orthanc:
         for it in self._ask("/patients").json():
             self._ask(f"/patients/{it}", "DELETE")
         (self.folder / "received").unlink(missing_ok=True)
+        self.drop(None)
 
     def _instances(self) -> list[str]:
         found: list[str] = self._ask("/instances").json()
@@ -127,7 +139,7 @@ def started(folder: Path, **more: object) -> Iterator[Orthanc]:
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("", 0)) as two:
         port, dicom_port = one.getsockname()[1], two.getsockname()[1]
     folder.mkdir(exist_ok=True)
-    (folder / "test.lua").write_text(_LUA % folder)
+    (folder / "test.lua").write_text(_LUA % (folder, folder))
     settings = {
         "StorageDirectory": str(folder / "data"),
         "IndexDirectory": str(folder / "data"),

@@ -216,7 +216,7 @@ def test_by_dimse_a_corrected_patient_fails_one_night_and_is_mended_elsewhere(
     command = [sys.executable, "-m", "sonode", "dicom", "night", *words]
     said = subprocess.run(command, check=False, capture_output=True, text=True)
     assert said.returncode == 1
-    assert "3 objects were not sent: the PACS has their studies under another" in said.stderr
+    assert "3 objects are not at the PACS: the PACS has their studies under another" in said.stderr
     assert "the-right-one" not in said.stdout + said.stderr
     first = json.loads((tmp_path / "a/nights/2026-11-28.json").read_text())
     assert (first["exit_code"], first["standing"]) == (1, {})

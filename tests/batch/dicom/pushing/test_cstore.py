@@ -58,8 +58,11 @@ class FaultyNode:
                     if element.keyword in image:
                         asked[element.tag] = image[element.tag]
                 yield 0xFF00, asked
-        elif asked.SOPInstanceUID in self.uids:
-            yield 0xFF00, event.identifier
+        else:
+            some = asked.SOPInstanceUID
+            for uid in self.uids.intersection([some] if isinstance(some, str) else some):
+                asked.SOPInstanceUID = uid
+                yield 0xFF00, asked
 
 
 @contextmanager

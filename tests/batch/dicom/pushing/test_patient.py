@@ -123,7 +123,7 @@ def test_orthancs_own_correction_and_what_the_command_says(out: Path, orthanc: O
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert "patient_changed          6" in done.stdout
-    assert "6 objects were not sent: the PACS has their studies under another" in done.stderr
+    assert "6 objects are not at the PACS: the PACS has their studies under another" in done.stderr
     assert "pull those days into a new folder" in done.stderr
     for secret in ("9999", IMAGE.PatientID, str(IMAGE.PatientName), IMAGE.StudyInstanceUID):
         assert secret not in done.stdout + done.stderr

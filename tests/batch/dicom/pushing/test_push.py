@@ -6,7 +6,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,16 +19,18 @@ pytest.importorskip("pynetdicom", reason="the extra `dicom` is not installed")
 
 from batch.dicom.peers.answers import AlreadyThere, Instance, NoAnswer, Refused
 from batch.dicom.pushing import push as pushing
+from batch.dicom.pushing import sending
 from batch.dicom.pushing.destination import Destination
 from sonode.console import UserError, progress
 from sonode.local_s3 import LocalS3
 from tests.batch.dicom import ultrasound
-from tests.batch.dicom.conftest import BY_DIMSE, NAMES, Objects
+from tests.batch.dicom.conftest import BY_DIMSE, NAMES, Objects, put_record
 from tests.batch.dicom.pacs import Orthanc
 
 pytestmark = BY_DIMSE
 
-NONE = dict.fromkeys(("accepted", "present", "refused", "image_unknown", "patient_changed"), 0)
+STATUSES = ("accepted", "present", "unconfirmed", "refused", "image_unknown", "patient_changed")
+NONE = dict.fromkeys(STATUSES, 0)
 URL = "https://pacs.example/dicom-web"
 IMAGES = [pydicom.dcmread(ultrasound.FILES / name, stop_before_pixels=True) for name in NAMES]
 
@@ -41,6 +43,16 @@ class Told:
         self.stored: list[str] = []
         self.answer = answer
         self.gone = False
+        self.drops: set[str] = set()
+        self.understands_lists = True
+
+    def tells(self) -> bool:
+        return True
+
+    def named(self, study: str, instances: Sequence[str]) -> set[str]:
+        if self.gone:
+            raise NoAnswer("ConnectionError")
+        return self.has_uids.intersection(instances if self.understands_lists else instances[:1])
 
     def has(self, it: Instance) -> bool:
         if self.gone:
@@ -58,7 +70,8 @@ class Told:
     def store(self, made: pydicom.Dataset) -> None:
         uid = made.SOPInstanceUID
         self.answer(uid)
-        self.has_uids.add(uid)
+        if uid not in self.drops:
+            self.has_uids.add(uid)
         self.stored.append(uid)
 
 
@@ -166,6 +179,33 @@ def test_nothing_goes_where_the_image_is_not(out: Path) -> None:
     assert pushed(out, pacs, unknown=True).by_status == {**NONE, "accepted": 6}
 
 
+@pytest.mark.parametrize("understands_lists", [True, False])
+def test_what_a_pacs_took_and_does_not_have_is_told_and_sent_again(
+    out: Path, made: list[Objects], monkeypatch: pytest.MonkeyPatch, *, understands_lists: bool
+) -> None:
+    monkeypatch.setattr(sending, "WAITS_S", (0.0,))
+    pacs = Told()
+    pacs.understands_lists = understands_lists
+    pacs.drops = {read(made[0][kind]).SOPInstanceUID for kind in ("sr", "pr")}
+    done = pushed(out, pacs)
+    assert (done.by_status, done.sent) == ({**NONE, "accepted": 4, "unconfirmed": 2}, 6)
+    assert done.not_sent == {"2026-11-27": 2}
+    pacs.has_uids |= {read(made[0]["pr"]).SOPInstanceUID}  # it took its time
+    pacs.drops = set()
+    done = pushed(out, pacs)
+    assert (done.by_status, done.sent) == ({**NONE, "accepted": 6}, 1)
+
+
+def test_a_pacs_may_take_its_time(
+    out: Path, made: list[Objects], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pacs = Told()
+    late = read(made[0]["sr"]).SOPInstanceUID
+    pacs.drops = {late}
+    monkeypatch.setattr(sending.time, "sleep", lambda wait_s: pacs.has_uids.add(late))
+    assert pushed(out, pacs).by_status == {**NONE, "accepted": 6}
+
+
 def test_results_without_objects_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no DICOM objects"):
         pushed(tmp_path, Told())
@@ -208,14 +248,18 @@ def read(data: bytes) -> pydicom.Dataset:
 @pytest.mark.live
 @pytest.mark.parametrize("way", ["stow", "c-store"])
 def test_an_orthanc_that_ends_in_the_middle_is_sent_the_rest(
-    out: Path, orthanc: Orthanc, way: str
+    tmp_path: Path, orthanc: Orthanc, made: list[Objects], way: str
 ) -> None:
+    out = tmp_path / "records"
+
     def ending(entries: object, **more: object):
         for number, entry in enumerate(entries):  # type: ignore[arg-type, var-annotated]
-            if number == 2:
+            if number == 2:  # the first record has come to its end
                 orthanc.stop()
             yield entry
 
+    for index, files in enumerate(made):
+        put_record(out, index, [files])
     to = orthanc.dicomweb if way == "stow" else orthanc.node
     for name in NAMES:
         orthanc.put(ultrasound.data_of(name))
@@ -248,6 +292,25 @@ def test_results_in_a_store_are_sent(
     assert pushed_to("s3://studies/pushed", orthanc.node).sent == 0
     assert pushed_to("s3://studies/pushed", orthanc.dicomweb).by_status == {**NONE, "present": 6}
     assert len(orthanc.received()) == 2 + 6
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("way", ["stow", "c-store"])
+def test_an_orthanc_whose_filter_drops_what_it_accepts_is_found_out(
+    out: Path, orthanc: Orthanc, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr(sending, "WAITS_S", (0.0,))
+    to = orthanc.dicomweb if way == "stow" else orthanc.node
+    for name in NAMES:
+        orthanc.put(ultrasound.data_of(name))
+    orthanc.drop("SR")
+    done = pushed_to(str(out), to)
+    kept = {**NONE, "accepted": 4, "unconfirmed": 2}
+    assert (done.by_status, done.not_sent) == (kept, {"2026-11-27": 2})
+    orthanc.drop(None)
+    done = pushed_to(str(out), to)
+    assert (done.by_status, done.sent) == ({**NONE, "accepted": 6}, 2)
+    assert len(orthanc.instances()) == 2 + 6
 
 
 @pytest.mark.live
