@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo-out
 
-.PHONY: demo test test-all check docs fuzz bench profile soak kills rollouts lock clean
+.PHONY: demo test test-all check docs fuzz bench soak kills rollouts lock clean
 .DEFAULT_GOAL := test
 
 # The locked set has a SHA-256 for every file, on the platform that it is tested on; elsewhere the
@@ -74,15 +74,13 @@ bench: $(VENV)/.bench  ## servers (SERVING="--only bare,archive" for some), batc
 	$(BIN)/python -m tests.benchmarks.explaining
 	$(BIN)/python -m tests.benchmarks.training
 
-profile: $(VENV)/.installed  ## where the time of one image goes, stage by stage
-	$(BIN)/python -m tests.benchmarks.stages
-
 soak: $(VENV)/.installed  ## memory over 20,000 requests, and of manifests of up to 1,000,000 rows
 	$(BIN)/python -m tests.benchmarks.soak
 	$(BIN)/python -m tests.benchmarks.memory
 
-kills: $(VENV)/.installed  ## the batch killed 50 times at random moments and at each stage boundary
+kills: $(VENV)/.installed  ## the batch killed 50 times at random moments and at each stage boundary, a night 30 times
 	SONODE_TEST_KILLS=50 $(BIN)/python -m pytest tests/batch/test_kills.py
+	SONODE_TEST_KILLS=30 $(BIN)/python -m pytest -m slow tests/batch/night/test_night_kills.py
 
 rollouts: $(VENV)/.installed  ## bad versions, kills, faults of disk and clock, under load: a table
 	$(BIN)/python -m tests.archives.rollout_table --out rollouts.md

@@ -18,7 +18,6 @@ import pandas as pd
 
 from model_def.checkpoint import whole_folder
 from sonode.console import UserError, say, table
-from sonode.defaults import BOOTSTRAP_DRAWS
 from sonode.metrics_file import METRICS
 from train import pages
 from train.cohorts import describe
@@ -86,7 +85,7 @@ def write_evaluation(
     out: Path,
     gallery: Sequence[GalleryItem] = (),
     cam_profile: Mapping[str, Profile] | None = None,
-    bootstrap: int = BOOTSTRAP_DRAWS,
+    bootstrap: int = 2000,
     seed: int = 0,
     more: Mapping[str, Callable[[Path], object]] = {},
     aggregation: Aggregation = "mean",

@@ -11,7 +11,6 @@ import pandas as pd
 from scipy.special import expit
 
 from model_def.heads import HeadSpec
-from sonode.defaults import BOOTSTRAP_DRAWS
 from sonode.metrics_file import FORMAT
 from train.fitting.predictions import Predictions
 from train.measures.calibration import measure_calibration
@@ -33,7 +32,7 @@ def external(
     cohorts: Mapping[str, Predictions],
     *,
     recalibrate: int,
-    resamples: int = BOOTSTRAP_DRAWS,
+    resamples: int = 2000,
     seed: int = 0,
     aggregation: Aggregation = "mean",
 ) -> Json:
