@@ -66,7 +66,7 @@ $(VENV)/.bench: $(VENV)/.installed
 	touch $@
 
 SERVING ?=
-bench: $(VENV)/.bench  ## servers (SERVING="--only bare,archive" for some), batch job, Ray, training
+bench: $(VENV)/.bench  ## servers (SERVING="--only bare,asgi --rounds 5" for some), batch job, Ray, training
 	$(BIN)/python -m tests.benchmarks.serving $(SERVING)
 	$(BIN)/python -m tests.benchmarks.gateway
 	$(BIN)/python -m tests.benchmarks.throughput

@@ -77,6 +77,7 @@ async def serve(config: Path) -> None:
             uvicorn.Config(
                 by_port(apps),
                 access_log=False,
+                http="h11",  # httptools, its other parser, has no limit for a stranger's headers
                 log_config=None,
                 lifespan="off",
                 proxy_headers=False,

@@ -139,6 +139,7 @@ class Version:
             return await job.answer
         finally:
             self._open -= 1
+            self._arrived.set()  # a batch that waits may be all that is left
 
     async def stop(self) -> None:
         """Answer what is waiting, then end the workers. Nobody may call `score` any more."""
@@ -226,7 +227,10 @@ class Version:
                     job.answer.set_result(answer)
 
     async def _collect(self) -> list[Job]:
-        """The next batch: what comes within the delay after the first, up to the batch's size."""
+        """The next batch: what comes within the delay after the first, up to the batch's size.
+
+        It waits for others only while there are others: a lone request goes at once.
+        """
         batch = [self._waiting.popleft()]
         until = time.monotonic() + self.plan.max_batch_delay_s
         try:
@@ -235,7 +239,7 @@ class Version:
                     if self._waiting:
                         batch.append(self._waiting.popleft())
                         continue
-                    if time.monotonic() >= until:
+                    if self._open <= len(batch) or time.monotonic() >= until:
                         break
                     self._arrived.clear()
                     await self._arrived.wait()

@@ -27,7 +27,7 @@ from sonode.console import say, table
 from tests.archives.serving.test_serve import ECHO, write_archive
 from tests.benchmarks.images import BUSI, encoded, frames
 from tests.benchmarks.load import Load, drive
-from tests.benchmarks.serving import await_workers
+from tests.benchmarks.servers import await_workers
 from tests.benchmarks.throughput import make_archive
 
 CONCURRENCY = (1, 16)

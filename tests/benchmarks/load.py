@@ -34,7 +34,7 @@ def drive(
     """Post `bodies` in turn from `concurrency` clients, each waiting for its answer.
 
     Raises:
-        RuntimeError: any answer but 200.
+        RuntimeError: any answer but 200, or none.
     """
     target = urlsplit(url)
     fields = "".join(f"{key}: {value}\r\n" for key, value in (headers or {}).items())
@@ -53,6 +53,13 @@ def drive(
     end = begin + seconds
 
     def client(number: int) -> None:
+        try:
+            ask(number)
+        except (OSError, RuntimeError) as error:
+            failures.append(f"{url}: {error}")
+        cpu.append(time.thread_time())
+
+    def ask(number: int) -> None:
         with socket.create_connection((target.hostname, target.port), timeout=120) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             turn = number
@@ -60,11 +67,10 @@ def drive(
                 connection.sendall(prepared[turn % len(prepared)])
                 status = _read_answer(connection)
                 if status != 200:
-                    failures.append(f"{url} answered {status}")
+                    raise RuntimeError(f"it answered {status}")
                 finished = time.perf_counter()
                 done.append((finished, finished - started))
                 turn += concurrency
-        cpu.append(time.thread_time())
 
     threads = [threading.Thread(target=client, args=[number]) for number in range(concurrency)]
     for thread in threads:

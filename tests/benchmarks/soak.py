@@ -26,7 +26,7 @@ import numpy as np
 
 from archives.torchserve.node import TorchServeNode
 from sonode.console import progress, table
-from tests.benchmarks.serving import await_workers
+from tests.benchmarks.servers import await_workers
 from tests.benchmarks.throughput import make_archive
 from tests.conftest import encode
 from tests.processes import processes_about

@@ -146,7 +146,7 @@ def plain_loop(folder: Path, paths: Sequence[str], roi: Sequence[int]) -> None:
 
 def main() -> None:
     """Measure and print the tables."""
-    from tests.benchmarks.serving import serving
+    from tests.benchmarks.servers import serving
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=400)
@@ -185,10 +185,10 @@ def main() -> None:
                             lambda run=run, explain=explain: job(loaded, *run, explain),
                         )
                 meter.measure(PLAIN, few, lambda: plain_loop(folder, places[DISK][:few], roi))
-            with serving("archive", archive, folder / str(number)) as (url, token, _):
-                headers = {**token, "X-Roi": ",".join(map(str, roi))}
-                drive(url, bodies, concurrency=1, seconds=2, headers=headers)  # warm
-                load = drive(url, bodies, concurrency=1, seconds=few / 20, headers=headers)
+            with serving("archive", archive, folder / str(number)) as server:
+                headers = {**server.headers, "X-Roi": ",".join(map(str, roi))}
+                drive(server.url, bodies, concurrency=1, seconds=2, headers=headers)  # warm
+                load = drive(server.url, bodies, concurrency=1, seconds=few / 20, headers=headers)
                 meter.note(SERVER, Cost(1000 / load.per_second, math.nan))
     report(
         meter.costs,

@@ -138,6 +138,17 @@ def test_a_full_queue_refuses_at_once_and_answers_the_rest(node: AsgiNode) -> No
     assert post(node).status_code == 200
 
 
+@live
+def test_a_request_waits_only_for_others_that_there_are(tmp_path: Path) -> None:
+    config = CONFIG.replace("responseTimeout: 3", "maxBatchDelay: 1000000")
+    write_archive(tmp_path / "odd.mar", "odd", ODD, "1.0", config)
+    with AsgiNode(tmp_path, {"odd": "odd.mar"}, tmp_path / "run") as started:
+        assert post(started).json()["batch"] == 1
+        with ThreadPoolExecutor(6) as pool:  # `post` waits 60 s
+            answers = list(pool.map(lambda _: post(started, b"slow"), range(6)))
+        assert {it.status_code for it in answers} == {200}
+
+
 def raw(node: AsgiNode, data: bytes) -> socket.socket:
     connection = socket.create_connection((HOST, int(node.inference_url.rpartition(":")[2])), 10)
     connection.sendall(data)
