@@ -44,7 +44,9 @@ def pack(
     version: str = typer.Option(help="Version, for example 1.0; it can be packed only once."),
     store: Path = typer.Option(STORE, help="Folder for NAME-VERSION.mar."),
     evidence: list[Path] = typer.Option(
-        [], help="OUT of `sonode evaluate`, repeatable: figures for the model card."
+        [],
+        help="OUT of `sonode evaluate` or `sonode external`, repeatable: figures for the model "
+        "card.",
     ),
     statement: Path | None = typer.Option(
         None, help="YAML for the model card: your text on intended_use, limits, data."
@@ -66,6 +68,7 @@ def inspect(
     model_card: bool = typer.Option(False, "--model-card", help="Print the model card."),
 ) -> None:
     """Show what an archive holds; with --verify, check that it is complete and works here."""
+    from archives.packing.evidence import where
     from archives.packing.inspect import inspect_archive
 
     if engine and not verify:
@@ -106,6 +109,8 @@ def inspect(
     say(f"input       {facts_of_input['size']} pixels, context {facts_of_input['context']}")
     kind = "SYNTHETIC cohort, not for patients" if cohort.get("synthetic") else "cohort"
     say(f"trained on  {kind} {cohort.get('name', 'not stated')}, sha256 {cohort.get('sha256')}")
+    lines = facts["tested_on"]  # archives of earlier versions have none
+    say(f"tested on   {', '.join(map(where, lines)) if lines else 'not stated'}")
     say(
         f"verified    every byte, golden examples with {facts['engine']}"
         if verify

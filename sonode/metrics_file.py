@@ -1,4 +1,4 @@
-"""`metrics.json`, what an evaluation measured: its version, and the one way to read it."""
+"""`metrics.json` and `external.json`: their version, and the one way to read them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from sonode.console import UserError
 
-METRICS = "metrics.json"
+METRICS, EXTERNAL = "metrics.json", "external.json"
+DEVELOPMENT = "development"  # the cohort of external.json that is not external
 FORMAT = 2
 """Of metrics.json and external.json. It rises where a reader of an older file would go wrong; 2 has
 each subgroup's variable with its groups and tests."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from archives.packing import model_card
+from archives.packing import evidence, model_card
 from archives.packing.loader import file_sha256, load_archive, read_member, read_members
 
 
@@ -18,7 +19,7 @@ def inspect_archive(path: Path, *, verify: bool, engine: str | None = None) -> d
         ArchiveError: no archive, a damaged one, or (with `verify`) one that must not serve.
     """
     manifest, card = read_members(path)
-    page = read_member(path, model_card.FILE)
+    page, tested_on = (read_member(path, it) for it in (model_card.FILE, evidence.FILE))
     facts = {
         "file": path.name,
         "bytes": path.stat().st_size,
@@ -26,7 +27,8 @@ def inspect_archive(path: Path, *, verify: bool, engine: str | None = None) -> d
         "name": manifest["model"]["modelName"],
         "version": manifest["model"]["modelVersion"],
         "card": card,
-        "model_card": None if page is None else page.decode(),  # earlier versions pack none
+        "model_card": None if page is None else page.decode(),  # earlier versions pack none,
+        "tested_on": None if tested_on is None else json.loads(tested_on),  # nor this
         "verified": False,
     }
     if verify:

@@ -7,17 +7,13 @@ the author's text, or marked as missing. It names no patient.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from sonode.console import UserError
-from sonode.metrics_file import METRICS, read_metrics
+from archives.packing.evidence import ELSEWHERE, Json, tested, where
 
 FILE = "MODEL_CARD.md"  # in the archive
-Json = Mapping[str, Any]
 
 
 class Statement(BaseModel):
@@ -35,27 +31,6 @@ ASKED = {
     "limits": "patients, devices and findings that it was not tried on, and known failures",
     "data": "hospitals, years, devices, inclusion and exclusion, reference standard, ethics",
 }
-
-
-def read_evidence(folder: Path, card: Json) -> Json:
-    """The metrics of an evaluation of that checkpoint.
-
-    Raises:
-        UserError: no evaluation, or one of another checkpoint.
-    """
-    metrics: Json = read_metrics(folder / METRICS)
-    about = metrics["about"]
-    if not isinstance(about["model"], dict):  # a forest
-        raise UserError(
-            f"--evidence {folder}: is not of a checkpoint; give OUT of `sonode evaluate`"
-        )
-    made_of = {**about["model"], "training": {**about["training"], "cohort": about["trained_on"]}}
-    if any(made_of.get(key) != its for key, its in card.items()):
-        raise UserError(
-            f"--evidence {folder}: is of another checkpoint; give the OUT of `sonode evaluate` "
-            "of this one"
-        )
-    return metrics
 
 
 def model_card(
@@ -102,7 +77,7 @@ def _limits(card: Json, evidence: Sequence[Json], statement: Statement) -> Itera
         yield (
             "- Its cohort has no patient ids: images of one patient may be in training and test."
         )
-    if not any(_is_external(it) for it in evidence):
+    if not any(it["about"]["part"] in ELSEWHERE for it in evidence):
         yield "- It was not evaluated on another cohort."
     for head in card["heads"]:
         sets = head.get("label_sets") or {}
@@ -169,17 +144,6 @@ def _certainty(card: Json) -> Iterator[str]:
         )
 
 
-def _is_external(metrics: Json) -> bool:
-    return bool(metrics["about"]["part"] == "all")
-
-
-def _where(metrics: Json) -> str:
-    about = metrics["about"]
-    kind = "another cohort" if _is_external(metrics) else f"{about['part']} part"
-    synthetic = ", synthetic" if about["cohort"].get("synthetic") else ""
-    return f"{about['cohort']['name']} ({kind}{synthetic})"
-
-
 def _performance(card: Json, evidence: Sequence[Json]) -> Iterator[str]:
     figures = card["training"].get("figures")
     if figures is not None:
@@ -204,7 +168,7 @@ def _performance(card: Json, evidence: Sequence[Json]) -> Iterator[str]:
                     figures = [its["roc_auc"], at["sensitivity"], at["specificity"]]
                 else:
                     figures = [its["macro_roc_auc"], None, None]
-                cells = [_where(metrics), name, head["primary"], unit, its["rows"]]
+                cells = [where(tested(metrics)), name, head["primary"], unit, its["rows"]]
                 cells += [its.get("positive", ""), *map(_figure, figures)]
                 yield _row(cells)
 
@@ -225,7 +189,7 @@ def _of_folds(figures: Json) -> Iterator[str]:
 def _subgroups(evidence: Sequence[Json]) -> Iterator[str]:
     rows = [
         [
-            *(_where(metrics), name, variable["variable"], its["group"]),
+            *(where(tested(metrics)), name, variable["variable"], its["group"]),
             *(its["rows"], its["positive"], _figure(its["roc_auc"]), _holm(variable)),
         ]
         for metrics in evidence

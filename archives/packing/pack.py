@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from archives.packing import evidence as evidence_of
 from archives.packing import model_card
 from archives.packing.errors import ArchiveError
 from archives.packing.golden_images import golden_images
@@ -34,7 +35,8 @@ def pack(
 ) -> Path:
     """Build `store/name-version.mar` and prove that it loads; complete or not at all.
 
-    `evidence`: the OUT of evaluations, and `statement` the author's text, for the model card.
+    `evidence`: the OUT of evaluations and external validations, and `statement` the author's text,
+    for the model card.
 
     Returns:
         The archive's path; an equal archive that is already there is left as it is.
@@ -53,12 +55,13 @@ def pack(
                 f"CHECKPOINT {checkpoint}: has no {needed}; give the `checkpoint` folder that "
                 "`sonode train fit` wrote"
             )
-    page = _model_card(checkpoint, name, version, evidence, statement)
+    page, tested_on = _model_card(checkpoint, name, version, evidence, statement)
     store.mkdir(parents=True, exist_ok=True)
     target = store / f"{name}-{version}.mar"
     with scratch("sonode-pack-") as work:
         _stage(checkpoint, work / "stage")
         (work / "stage" / model_card.FILE).write_text(page, encoding="utf-8")
+        (work / "stage" / evidence_of.FILE).write_text(tested_on, encoding="utf-8")
         unpacked = _archive(name, version, work)
         with beside(target) as part:
             _prove_and_zip(unpacked, part)
@@ -72,15 +75,17 @@ def pack(
 
 def _model_card(
     checkpoint: Path, name: str, version: str, evidence: Sequence[Path], statement: Path | None
-) -> str:
+) -> tuple[str, str]:
+    """The page, and what it was tested on as JSON."""
     try:
         card = json.loads((checkpoint / "model.json").read_bytes())
-        measured = [model_card.read_evidence(folder, card) for folder in evidence]
+        measured = [its for folder in evidence for its in evidence_of.read_evidence(folder, card)]
         text = model_card.Statement()
         if statement is not None:
             remedy = f"give any of {', '.join(model_card.ASKED)}, each a text"
             text = read_settings(statement, model_card.Statement, "--statement", remedy)
-        return model_card.model_card(name, version, card, measured, text)
+        tested_on = json.dumps(evidence_of.tested_on(card, measured), indent=2) + "\n"
+        return model_card.model_card(name, version, card, measured, text), tested_on
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArchiveError(
             "CHECKPOINT: its model.json, or an evaluation, lacks what a model card needs "

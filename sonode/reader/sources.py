@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from archives.comparing.process import Side, opened, process_of
-from archives.packing import model_card
+from archives.packing import evidence, model_card
 from archives.packing.loader import file_sha256, read_member, read_members
 from archives.serving.predict import Answer, Fields, Score
 from sonode.console import UserError
@@ -149,7 +150,7 @@ def archive_facts(path: Path) -> dict[str, Any]:
         },
         "labels": {head["name"]: head["labels"] for head in card["heads"]},
         "trained_on": _trained_on(card["training"].get("cohort", {})),
-        "tested_on": _tested_on(page),
+        "tested_on": _tested_on(path),
         "card": page or "This archive has no model card; pack its checkpoint again.",
     }
 
@@ -159,9 +160,6 @@ def _trained_on(cohort: Mapping[str, Any]) -> str:
     return f"{cohort.get('name', 'not stated')}{kind}"
 
 
-def _tested_on(page: str) -> str:
-    """The cohorts of the card's table of performance."""
-    section = page.partition("\n## Performance\n")[2].partition("\n## ")[0]
-    rows = [line.split("|")[1].strip() for line in section.splitlines() if line.startswith("|")]
-    cohorts = rows[rows.index("cohort") + 2 :] if "cohort" in rows else []
-    return ", ".join(dict.fromkeys(cohorts)) or "no cohort that its model card names"
+def _tested_on(path: Path) -> str:
+    lines = json.loads(read_member(path, evidence.FILE) or b"[]")  # earlier versions pack none
+    return ", ".join(map(evidence.where, lines)) or "no cohort that its model card names"

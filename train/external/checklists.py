@@ -14,10 +14,8 @@ import yaml
 
 from sonode.atomic_files import check_new
 from sonode.console import UserError
-from sonode.metrics_file import METRICS, read_metrics
+from sonode.metrics_file import DEVELOPMENT, EXTERNAL, METRICS, read_metrics
 from train import pages
-from train.external.report import NUMBERS
-from train.external.validation import DEVELOPMENT
 from train.measures.measure import Json
 
 GUIDELINES = Path(__file__).with_suffix(".yaml")
@@ -59,7 +57,7 @@ def run(evidence: Path, out: Path, external: Path | None) -> None:
     metrics = read_metrics(evidence / METRICS)
     if "model" not in metrics["about"] or not isinstance(metrics["about"]["model"], dict):
         raise UserError(f"EVIDENCE {evidence}: is not of a network; give OUT of `sonode evaluate`")
-    other = None if external is None else read_metrics(external / NUMBERS, "sonode external")
+    other = None if external is None else read_metrics(external / EXTERNAL, "sonode external")
     if other is not None:
         theirs = other["cohorts"][DEVELOPMENT]["about"]
         if any(theirs[part] != metrics["about"][part] for part in ("model", "training")):

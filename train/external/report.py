@@ -9,16 +9,17 @@ from pathlib import Path
 from model_def.checkpoint import whole_folder
 from sonode.atomic_files import check_new
 from sonode.console import UserError, say, table
+from sonode.metrics_file import DEVELOPMENT, EXTERNAL
 from train import pages
 from train.data.leakage import IMAGES
 from train.evidence import plots
 from train.evidence.report import SUBGROUP_RATES
-from train.external.validation import DEVELOPMENT, external
+from train.external.validation import external
 from train.fitting.predictions import predict
 from train.measures.measure import Json
 from train.measures.units import UNITS, Aggregation, units_to_show
 
-PAGE, NUMBERS = "external.html", "external.json"
+PAGE = "external.html"
 CALIBRATION = {
     "brier": "Brier score",
     "ece": "ECE (10 bins)",
@@ -90,7 +91,7 @@ def run(
     page = render(found)
     with whole_folder(out) as staged:
         text = json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False)
-        (staged / NUMBERS).write_text(text + "\n", encoding="utf-8")
+        (staged / EXTERNAL).write_text(text + "\n", encoding="utf-8")
         (staged / PAGE).write_text(page, encoding="utf-8")
         for name, its in {DEVELOPMENT: development, **cohorts}.items():
             its.frame.to_parquet(staged / f"predictions-{name}.parquet", index=False)

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.special import expit
 
 from model_def.heads import HeadSpec
-from sonode.metrics_file import FORMAT
+from sonode.metrics_file import DEVELOPMENT, FORMAT
 from train.fitting.predictions import Predictions
 from train.measures.calibration import measure_calibration
 from train.measures.evaluate import evaluate, judged_on, sets_of, truth_of_rows
@@ -22,7 +22,6 @@ from train.statistics import binary, reliability
 from train.statistics.binary import Bools, Floats, Metric, value
 from train.statistics.bootstrap import bootstrap_unpaired
 
-DEVELOPMENT = "development"
 FEWEST_OF_A_LABEL = 5
 """Patients of each label that a recalibration needs, as the temperature of a training does."""
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from archives.packing import evidence
+from archives.packing.evidence import read_evidence, where
 from archives.packing.inspect import inspect_archive
-from archives.packing.model_card import Statement, model_card, read_evidence
+from archives.packing.model_card import Statement, model_card
 from model_def.checkpoint import ModelCard
 from model_def.label_sets import LabelSets
 from model_def.outliers import OutlierLimit
@@ -73,7 +75,7 @@ def test_figures_are_those_of_the_evaluations(card: ModelCard, tmp_path: Path) -
         (tmp_path / part).mkdir()
         metrics = measured(card, part)
         (tmp_path / part / "metrics.json").write_text(json.dumps(metrics))
-        found.append(read_evidence(tmp_path / part, facts))
+        found += read_evidence(tmp_path / part, facts)
     page = model_card("tiny", "1.0", facts, found, Statement())
     image = metrics["heads"]["malignancy"]["sets"]["all"]["image"]
     auc, point = image["roc_auc"], image["operating_points"]["0.5"]
@@ -82,11 +84,34 @@ def test_figures_are_those_of_the_evaluations(card: ModelCard, tmp_path: Path) -
         for it in (auc, point["sensitivity"], point["specificity"])
     ]
     counts = f"{image['rows']} | {image['positive']}"
-    for where in ("second/hospital (test part)", "second/hospital (another cohort)"):
-        row = f"| {where} | malignancy | all | image | {counts} | {' | '.join(cells)} |"
+    for its in ("second/hospital (test part)", "second/hospital (another cohort)"):
+        row = f"| {its} | malignancy | all | image | {counts} | {' | '.join(cells)} |"
         assert row in page
-        assert f"| {where} | alnm | device | LOGIQ E9 |" in page
+        assert f"| {its} | alnm | device | LOGIQ E9 |" in page
     assert "was not evaluated on another cohort" not in page
+
+
+def test_an_external_validation_is_in_the_card(card: ModelCard, tmp_path: Path) -> None:
+    """The development cohort of a network on every patient is of other networks."""
+    own, other = measured(card, "out-of-fold"), measured(card, "external")
+    own["about"] = {"part": "out-of-fold", "cohort": {"name": "first", "synthetic": True}}
+    numbers = {"format": own["format"], "cohorts": {"development": own, "b": other}}
+    (tmp_path / "external.json").write_text(json.dumps(numbers))
+    facts = json.loads(card.model_dump_json())
+    found = read_evidence(tmp_path, facts)
+    page = model_card("tiny", "1.0", facts, found, Statement())
+    folds = "first (by networks that never saw the patient, synthetic)"
+    assert f"| {folds} | malignancy | all | patient | {own['patients']} |" in page
+    assert "| second/hospital (another cohort) | alnm | device | LOGIQ E9 |" in page
+    assert "was not evaluated on another cohort" not in page
+    lines = evidence.tested_on(facts, found)
+    assert [where(it) for it in lines] == [folds, "second|hospital (another cohort)"]
+    sizes = {"patients": own["patients"], "images": own["rows"]}
+    assert lines[0] == {"cohort": "first", "part": "out-of-fold", "synthetic": True, **sizes}
+    other["about"]["training"]["seed"] = 7
+    (tmp_path / "external.json").write_text(json.dumps(numbers))
+    with pytest.raises(UserError, match=r"--evidence .*: is of another checkpoint"):
+        read_evidence(tmp_path, facts)
 
 
 def test_a_network_on_every_patient_has_the_figures_of_its_folds(card: ModelCard) -> None:
@@ -98,11 +123,15 @@ def test_a_network_on_every_patient_has_the_figures_of_its_folds(card: ModelCard
     }
     facts = card.model_dump(mode="json")
     facts["training"]["figures"] = figures
+    facts["training"]["cohort"]["train"] = {"patients": 60, "images": 75}
     page = model_card("tiny", "1.0", facts, [], Statement())
     assert "Trained on all 60 patients; figures are of 5 folds. The recipe is judged." in page
     assert "were chosen on the predictions of the folds" in page
     assert "validation part" not in page
     assert "| malignancy | all | image | 0.875 (0.800 to 0.938) |" in page
+    (line,) = evidence.tested_on(facts, [])
+    assert (line["patients"], line["images"]) == (60, 75)
+    assert where(line) == "phantom (by networks that never saw the patient, synthetic)"
 
 
 def test_an_evaluation_of_another_checkpoint_is_refused(card: ModelCard, tmp_path: Path) -> None:
@@ -120,7 +149,9 @@ def test_an_evaluation_of_another_checkpoint_is_refused(card: ModelCard, tmp_pat
 
 
 def test_an_archive_has_its_card_and_inspect_shows_it(archive_path: Path) -> None:
-    page = inspect_archive(archive_path, verify=False)["model_card"]
+    facts = inspect_archive(archive_path, verify=False)
+    assert facts["tested_on"] == []
+    page = facts["model_card"]
     assert page.startswith("# Model card: tiny 1.0\n")
     done = sonode("inspect", archive_path, "--model-card")
     assert (done.returncode, done.stderr) == (0, "")

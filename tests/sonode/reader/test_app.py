@@ -66,16 +66,6 @@ def test_the_page_has_the_archives_own_answer(
     assert about["card"].startswith("# Model card: tiny 1.0")
 
 
-def test_the_card_says_what_it_was_tested_on(tmp_path: Path, checkpoint_folder: Path) -> None:
-    from sonode.reader.sources import _tested_on
-
-    table = (
-        "| cohort | head |\n|---|---|\n| A (test part) | x |\n| A (test part) | y |\n| B | x |\n"
-    )
-    page = f"# Model card\n\n## Performance\n\nWords.\n\n{table}\n## Subgroups\n\n| C | d |\n"
-    assert _tested_on(page) == "A (test part), B"
-
-
 def test_a_loop_is_shown_and_scored_frame_by_frame() -> None:
     loop = np.stack([dicoms.GREY, 255 - dicoms.GREY])
     source = MadeUp()
