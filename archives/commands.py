@@ -11,12 +11,12 @@ import typer
 from archives.comparing.commands import mount as mount_compare
 from archives.rollout.commands import mount as mount_rollout
 from sonode.console import UserError, say
+from sonode.defaults import GATEWAY_PORT, INFERENCE_PORT, MANAGEMENT_PORT, METRICS_PORT, STATE
 
 if TYPE_CHECKING:
     from archives.gateway.configuration import GatewaySettings
 
 STORE = Path(__file__).parent / "store"
-STATE = Path("runs") / "rollout"
 ENGINES = "auto, eager, compile, openvino, openvino-fp32 or cuda; default: the archive's setting."
 HOST = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0: all addresses.")
 CERTIFICATE = typer.Option(None, help="TLS: certificate with its chain, PEM.")
@@ -132,13 +132,13 @@ def serve(
         None, help="Engines to try next, separated by commas, if one cannot be used."
     ),
     inference_port: int = typer.Option(
-        8080, min=1, max=65535, help="Loopback port of predictions."
+        INFERENCE_PORT, min=1, max=65535, help="Loopback port of predictions."
     ),
     management_port: int = typer.Option(
-        8081, min=1, max=65535, help="Loopback port of management."
+        MANAGEMENT_PORT, min=1, max=65535, help="Loopback port of management."
     ),
     metrics_port: int = typer.Option(
-        8082, min=1, max=65535, help="Loopback port of Prometheus metrics."
+        METRICS_PORT, min=1, max=65535, help="Loopback port of Prometheus metrics."
     ),
     gateway_port: int | None = typer.Option(
         None, min=1, max=65535, help="Run a gateway on this port; see `sonode gateway`."
@@ -178,7 +178,7 @@ def gateway(
     nodes: Path = typer.Option(help="nodes.yaml: the TorchServe nodes; see docs/gateway.md."),
     state: Path = typer.Option(STATE, help="Journal and logs, shared with `sonode rollout`."),
     gateway_port: int = typer.Option(
-        8443, "--gateway-port", "--port", min=1, max=65535, help="Port for clients."
+        GATEWAY_PORT, "--gateway-port", "--port", min=1, max=65535, help="Port for clients."
     ),
     gateway_host: str = HOST,
     certificate: Path | None = CERTIFICATE,
@@ -217,7 +217,9 @@ def predict(
     roi: str = typer.Option("", help="The lesion's box: x_min,y_min,x_max,y_max in pixels."),
     frame: int | None = typer.Option(None, min=0, help="Frame of a DICOM cine loop, from 0."),
     explain: str = typer.Option("", help="Heat maps as PNG files: METHOD[:HEAD,HEAD]."),
-    url: str = typer.Option("http://127.0.0.1:8080", help="A server, as run by `sonode serve`."),
+    url: str = typer.Option(
+        f"http://127.0.0.1:{INFERENCE_PORT}", help="A server, as run by `sonode serve`."
+    ),
     model: str = typer.Option("breast_us", help="The model's name on that server."),
     key_file: Path | None = typer.Option(
         None, help="TorchServe's key_file.json; default: SONODE_TOKEN, then that of `serve`."

@@ -9,13 +9,15 @@ Shapes in names: H, W of the picture as drawn; h, w of the map.
 
 from __future__ import annotations
 
-import io
+import struct
+import zlib
 from functools import cache, lru_cache
 from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from isal import isal_zlib
 from PIL import Image, ImageDraw, ImageFont
 
 from model_def.preprocessing import Pixels, RoI
@@ -152,16 +154,34 @@ class Canvas:
         if self.outline:
             _draw_outline(inside_HW, self.outline)
         picture_HW[height:] = strip_HW
-        image = Image.frombytes("P", picture_HW.shape[::-1], picture_HW.tobytes())
-        image.putpalette(colours.palette)
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG", compress_level=1)
-        return buffer.getvalue()
+        return _png(picture_HW, colours.palette)
 
 
 def overlay(crop_HW: Pixels, cam_hw: Map, caption: str = "") -> bytes:
     """PNG of the crop with a Grad-CAM, or another map >= 0, over it; see `Canvas.draw`."""
     return Canvas.of_crop(crop_HW).draw(cam_hw, caption)
+
+
+def _png(index_HW: Pixels, palette: bytes) -> bytes:
+    """A PNG of 8-bit palette indices (https://www.w3.org/TR/png-3/).
+
+    ISA-L deflates in an eighth of the time that Pillow takes, and Pillow cannot be given another
+    deflate.
+    """
+    height, width = index_HW.shape
+    rows_HW = np.zeros((height, 1 + width), np.uint8)  # a row begins with its filter: 0, none
+    rows_HW[:, 1:] = index_HW
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)  # 8 bits, palette
+    chunks = {
+        b"IHDR": header,
+        b"PLTE": palette,
+        b"IDAT": isal_zlib.compress(rows_HW, 1),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    )
 
 
 def _fit(picture_HW: Pixels, side: int) -> tuple[Pixels, float]:

@@ -16,6 +16,7 @@ import typer
 
 from sonode.atomic_files import new_folder
 from sonode.console import UserError, say
+from sonode.defaults import BOOTSTRAP_DRAWS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +57,7 @@ def compare(
     ),
     seed: int = typer.Option(0, min=0, help="Seed of the bootstrap."),
     bootstrap: int = typer.Option(
-        2000, min=100, help="Bootstrap draws of patients for each interval."
+        BOOTSTRAP_DRAWS, min=100, help="Bootstrap draws of patients for each interval."
     ),
     as_json: bool = typer.Option(
         False, "--json", help="Print compare.json as one line, without the flips."

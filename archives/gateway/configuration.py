@@ -29,6 +29,7 @@ from archives.state import files
 from archives.state.journal import Desired, Release
 from archives.torchserve.node import CONFIG
 from sonode.console import UserError
+from sonode.defaults import GATEWAY_PORT
 
 if TYPE_CHECKING:
     import jinja2
@@ -49,7 +50,7 @@ class GatewaySettings(BaseModel):
 
     host: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9.:\[\]*-]+$")
     """Address to listen on; `0.0.0.0` for all, an IPv6 address with or without brackets."""
-    port: int = Field(default=8443, ge=1, le=65535)
+    port: int = Field(default=GATEWAY_PORT, ge=1, le=65535)
     nginx: Path | None = None
     """Another nginx than that of the extra `gateway`."""
     certificate: Path | None = None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from sonode import defaults
 from sonode.command_group import CommandGroup
 from sonode.console import TRY_AGAIN, UserError, say, table
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 rollout = typer.Typer(cls=CommandGroup, help="Move traffic from one version to the next, or back.")
 
 HISTORY = ("at", "guard", "said", "why", "not_done", "reason")  # facts of an entry that are shown
-STATE = typer.Option(Path("runs/rollout"), help="The folder of the gateway and the journal.")
+STATE = typer.Option(defaults.STATE, help="The folder of the gateway and the journal.")
 AS_JSON = typer.Option(False, "--json", help="One JSON document.")
 
 

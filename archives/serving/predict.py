@@ -14,6 +14,7 @@ import httpx
 
 from archives.packing.loader import load_archive
 from sonode.console import UserError, say, table
+from sonode.defaults import INFERENCE_PORT
 
 TOKEN = "SONODE_TOKEN"  # the environment variable; a token as an argument shows in process lists
 TIMEOUT_S = 120.0
@@ -121,7 +122,8 @@ def _address(url: str) -> httpx.URL:
         base = httpx.URL()
     if base.scheme not in ("http", "https") or not base.host or not 0 < (base.port or 80) < 2**16:
         raise UserError(
-            f"--url {url}: not a server's address; give, for example, http://127.0.0.1:8080"
+            f"--url {url}: not a server's address; give, for example, "
+            f"http://127.0.0.1:{INFERENCE_PORT}"
         )
     return base
 
@@ -131,7 +133,7 @@ def _token(base: httpx.URL, key_file: Path | None) -> str:
         return token
     if key_file is None and base.host not in LOCAL:  # this machine's is nobody else's business
         raise UserError(f"no token for {base.host}: set {TOKEN}, or give --key-file")
-    path = key_file or Path("runs") / f"serve-{base.port or 8080}" / "key_file.json"
+    path = key_file or Path("runs") / f"serve-{base.port or INFERENCE_PORT}" / "key_file.json"
     try:
         return str(json.loads(path.read_text())["inference"]["key"])
     except OSError:

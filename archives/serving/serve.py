@@ -19,6 +19,7 @@ from archives.serving import serve_with_gateway
 from archives.torchserve.node import TorchServeNode
 from archives.torchserve.server_node import ServerNode
 from sonode.console import UserError, say
+from sonode.defaults import INFERENCE_PORT, MANAGEMENT_PORT, METRICS_PORT, STATE
 
 Server = Literal["torchserve", "asgi"]
 NODES: dict[Server, type[ServerNode]] = {"torchserve": TorchServeNode, "asgi": AsgiNode}
@@ -52,12 +53,12 @@ def serve(
     server: Server = "torchserve",
     engine: str | None = None,
     fallback: str | None = None,
-    inference_port: int = 8080,
-    management_port: int = 8081,
-    metrics_port: int = 8082,
+    inference_port: int = INFERENCE_PORT,
+    management_port: int = MANAGEMENT_PORT,
+    metrics_port: int = METRICS_PORT,
     run_dir: Path | None = None,
     gateway: GatewaySettings | None = None,
-    state: Path = Path("runs") / "rollout",
+    state: Path = STATE,
 ) -> None:
     """Serve archives of a store until Ctrl-C, then return.
 

@@ -9,6 +9,7 @@ import typer
 
 from sonode.command_group import CommandGroup
 from sonode.console import say
+from sonode.defaults import BOOTSTRAP_DRAWS
 
 locate = typer.Typer(
     cls=CommandGroup, help="Propose RoIs for images without boxes.", rich_markup_mode=None
@@ -58,7 +59,7 @@ def evaluate(
     checkpoint: Path | None = typer.Option(
         None, help="Also its AUCs, on proposed and on drawn boxes: `checkpoint` of a training."
     ),
-    bootstrap: int = typer.Option(2000, min=100, help="Bootstrap draws of patients."),
+    bootstrap: int = typer.Option(BOOTSTRAP_DRAWS, min=100, help="Bootstrap draws of patients."),
     seed: int = typer.Option(0, min=0, help="Seed of the bootstrap."),
 ) -> None:
     """Measure a locator: IoU, FROC, and the AUC of proposed against drawn boxes."""

@@ -51,16 +51,17 @@ DISK, S3 = "disk", "S3"
 SERVER, PLAIN = "TorchServe", "plain loop"
 
 
-def make_archive(folder: Path, architecture: str) -> Path:
+def make_archive(folder: Path, architecture: str, size: int = 256, members: int = 1) -> Path:
     """An archive with seeded random weights: what they are does not change the speed."""
     torch.manual_seed(0)
     card = checkpoint.ModelCard(
         architecture=architecture,
         heads=HEADS,
-        preprocessing=Preprocessing(),
+        preprocessing=Preprocessing(size=size),
         training={},
+        members=members,
     )
-    checkpoint.save(folder / "checkpoint", Network(card.architecture, len(HEADS)), card)
+    checkpoint.save(folder / "checkpoint", Network(architecture, len(HEADS), members), card)
     return pack(folder / "checkpoint", "bench", "1.0", folder / "store")
 
 
@@ -158,8 +159,7 @@ def main() -> None:
     bodies = encoded(images, "PNG")
     size = sum(map(len, bodies)) / len(bodies) / 1000
     count = arguments.images
-    width, height = (min(image.size[side] for image in images) for side in (0, 1))
-    roi = [width // 4, height // 4, 3 * width // 4, 3 * height // 4]  # one that all frames have
+    roi = middle(images)
     with (
         tempfile.TemporaryDirectory(prefix="sonode-bench-") as name,
         LocalS3(Path(name) / "s3", bucket="bench") as s3,
@@ -195,6 +195,12 @@ def main() -> None:
         threads,
         f"{arguments.architecture}, {engine}, {threads} cores; {what} PNGs of {size:.0f} kB",
     )
+
+
+def middle(images: Sequence[Image.Image]) -> list[int]:
+    """A RoI that all frames have."""
+    width, height = (min(image.size[side] for image in images) for side in (0, 1))
+    return [width // 4, height // 4, 3 * width // 4, 3 * height // 4]
 
 
 def job_name(place: str, explain: str | None) -> str:

@@ -8,8 +8,11 @@ from typing import Literal
 import typer
 
 from sonode.console import say
+from sonode.defaults import BOOTSTRAP_DRAWS
 
-BOOTSTRAP = typer.Option(2000, min=100, help="Bootstrap draws of patients for each interval.")
+BOOTSTRAP = typer.Option(
+    BOOTSTRAP_DRAWS, min=100, help="Bootstrap draws of patients for each interval."
+)
 AGGREGATE = typer.Option(
     "mean", help="Score of a lesion or patient with several images: their mean or maximum."
 )

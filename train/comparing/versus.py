@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sonode.console import UserError, say, table
+from sonode.defaults import BOOTSTRAP_DRAWS
 from sonode.metrics_file import METRICS, read_metrics
 from train.cohorts.checks import ROI_COLUMNS
 from train.cohorts.labels import primary_sets
@@ -49,7 +50,7 @@ def versus(
     first: Path,
     second: Path,
     *,
-    resamples: int = 2000,
+    resamples: int = BOOTSTRAP_DRAWS,
     seed: int = 0,
     aggregation: Aggregation = "mean",
 ) -> Compared:

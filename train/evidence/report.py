@@ -18,6 +18,7 @@ import pandas as pd
 
 from model_def.checkpoint import whole_folder
 from sonode.console import UserError, say, table
+from sonode.defaults import BOOTSTRAP_DRAWS
 from sonode.metrics_file import METRICS
 from train import pages
 from train.cohorts import describe
@@ -85,7 +86,7 @@ def write_evaluation(
     out: Path,
     gallery: Sequence[GalleryItem] = (),
     cam_profile: Mapping[str, Profile] | None = None,
-    bootstrap: int = 2000,
+    bootstrap: int = BOOTSTRAP_DRAWS,
     seed: int = 0,
     more: Mapping[str, Callable[[Path], object]] = {},
     aggregation: Aggregation = "mean",

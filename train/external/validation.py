@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.special import expit
 
 from model_def.heads import HeadSpec
+from sonode.defaults import BOOTSTRAP_DRAWS
 from sonode.metrics_file import DEVELOPMENT, FORMAT
 from train.fitting.predictions import Predictions
 from train.measures.calibration import measure_calibration
@@ -31,7 +32,7 @@ def external(
     cohorts: Mapping[str, Predictions],
     *,
     recalibrate: int,
-    resamples: int = 2000,
+    resamples: int = BOOTSTRAP_DRAWS,
     seed: int = 0,
     aggregation: Aggregation = "mean",
 ) -> Json:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from model_def.heads import HeadSpec, Hierarchy
 from sonode.console import UserError
+from sonode.defaults import BOOTSTRAP_DRAWS
 from sonode.metrics_file import FORMAT
 from train.cohorts.labels import absent_given, measured_on
 from train.fitting.predictions import Predictions
@@ -43,7 +44,7 @@ CHOSEN_HERE = (
 def evaluate(
     predictions: Predictions,
     *,
-    resamples: int = 2000,
+    resamples: int = BOOTSTRAP_DRAWS,
     seed: int = 0,
     aggregation: Aggregation = "mean",
 ) -> Json:

@@ -104,7 +104,7 @@ def run(
     seed: int,
     feature_set: FeatureSet,
     reuse: Path | None = None,
-    bootstrap: int = 2000,
+    bootstrap: int,
 ) -> None:
     """Write features, record and the files of `report` into `out`, complete or not at all.
 

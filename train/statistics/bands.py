@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.special import expit
 
 from train.statistics.binary import Bools, Floats, by_score, divide
-from train.statistics.bootstrap import weights
+from train.statistics.bootstrap import CONFIDENCE, weights
 from train.statistics.reliability import calibration_line, logit_of
 
 Curve = Callable[[Bools, Floats, Floats, Floats], Floats]
@@ -42,7 +42,6 @@ def band(
     *,
     resamples: int,
     seed: int,
-    confidence: float = 0.95,
 ) -> Band | None:
     """The band of a curve; None without draws, or with fewer than two patients."""
     if not resamples or len(set(np.asarray(patient_N, dtype=str))) < 2:
@@ -53,11 +52,11 @@ def band(
             for weight_BN in weights(patient_N, resamples, seed)
         ]
     )
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     bounds: list[list[float | None]] = [[], []]
     for drawn_B in drawn_BG.T:
         defined = drawn_B[np.isfinite(drawn_B)]
-        few = len(defined) < confidence * len(drawn_B)
+        few = len(defined) < CONFIDENCE * len(drawn_B)
         pair = (None, None) if few else np.quantile(defined, [tail, 1 - tail]).tolist()
         for bound, found in zip(bounds, pair, strict=True):
             bound.append(None if found is None else round(found, 6))

@@ -157,14 +157,14 @@ def confusion(truth_N: Bools, p_N: Floats, threshold: float) -> Confusion:
     )
 
 
-def wilson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Score interval of a proportion (Wilson 1927); None for n = 0.
+def wilson(count: int, n: int) -> tuple[float, float] | None:
+    """Score interval of 95 % of a proportion (Wilson 1927); None for n = 0.
 
     Assumes independent rows: with several images a patient it is too narrow.
     """
     if n == 0:
         return None
-    found = binomtest(count, n).proportion_ci(confidence, method="wilson")
+    found = binomtest(count, n).proportion_ci(0.95, method="wilson")
     return float(found.low), float(found.high)
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from train.statistics.binary import Bools, Floats, Metric, value
 
+CONFIDENCE = 0.95  # of every interval and band
 _CELLS = 2_000_000  # weights held at once: 16 MB
 _ROUNDING = 1e-12  # by which sums of the same numbers in other orders may differ
 
@@ -71,9 +72,8 @@ def bootstrap(
     score_N: Floats,
     patient_N: npt.ArrayLike,
     *,
-    resamples: int = 2000,
+    resamples: int,
     seed: int = 0,
-    confidence: float = 0.95,
 ) -> dict[str, Interval]:
     """Interval of each metric over the same draws of patients; 0 resamples give values alone."""
     values = {name: value(metric, truth_N, score_N) for name, metric in metrics.items()}
@@ -86,7 +86,7 @@ def bootstrap(
             for name, metric in defined.items():
                 draws[name].append(metric(truth_N, score_N, weight_BN))
     return {
-        name: _interval(found, np.concatenate([*draws[name], np.empty(0)]), confidence)
+        name: _interval(found, np.concatenate([*draws[name], np.empty(0)]))
         for name, found in values.items()
     }
 
@@ -98,9 +98,8 @@ def bootstrap_difference(
     second_N: Floats,
     patient_N: npt.ArrayLike,
     *,
-    resamples: int = 2000,
+    resamples: int,
     seed: int = 0,
-    confidence: float = 0.95,
     apart_N: Bools | None = None,
 ) -> Difference:
     """Interval and p-value of metric(first) - metric(second) over the same draws of patients.
@@ -114,10 +113,9 @@ def bootstrap_difference(
         draws.append(found)
         return found
 
-    settings = {"resamples": resamples, "seed": seed}
     interval = bootstrap(
-        {"difference": difference}, truth_N, first_N, patient_N, **settings, confidence=confidence
-    )["difference"]
+        {"": difference}, truth_N, first_N, patient_N, resamples=resamples, seed=seed
+    )[""]
     drawn = np.concatenate([*draws[1:], np.empty(0)])  # the first call is the value itself
     if apart_N is None:
         apart_N = (first_N != second_N).any(axis=tuple(range(1, first_N.ndim)))
@@ -131,9 +129,8 @@ def bootstrap_unpaired(
     first: tuple[Any, Floats, npt.ArrayLike],
     second: tuple[Any, Floats, npt.ArrayLike],
     *,
-    resamples: int = 2000,
+    resamples: int,
     seed: int = 0,
-    confidence: float = 0.95,
 ) -> Difference:
     """Interval and p-value of metric(first) - metric(second) of other patients, drawn apart.
 
@@ -153,7 +150,7 @@ def bootstrap_unpaired(
     if not all(map(len, draws)):
         draws = [np.empty(0), np.empty(0)]
     drawn_B = draws[0] - draws[1]
-    interval = _interval(values[0] - values[1], drawn_B, confidence)
+    interval = _interval(values[0] - values[1], drawn_B)
     sizes = [len(set(np.asarray(patient_N, dtype=str))) for _, _, patient_N in (first, second)]
     swaps = math.comb(sum(sizes), sizes[0])
     return Difference(**vars(interval), p_value=_p_value(interval, drawn_B, swaps))
@@ -168,14 +165,14 @@ def _p_value(interval: Interval, drawn_B: Floats, permutations: int) -> float | 
     return min(1.0, 2 * max((beyond + 1) / (len(defined) + 1), 1 / permutations))
 
 
-def _interval(found: float | None, drawn_B: Floats, confidence: float) -> Interval:
+def _interval(found: float | None, drawn_B: Floats) -> Interval:
     defined = drawn_B[np.isfinite(drawn_B)]
     undefined = len(drawn_B) - len(defined)
     facts: dict[str, Any] = {"resamples": len(drawn_B), "undefined": undefined}
-    if not len(defined) or undefined > (1 - confidence) * len(drawn_B):
+    if not len(defined) or undefined > (1 - CONFIDENCE) * len(drawn_B):
         return Interval(value=found, low=None, high=None, **facts)
     if np.ptp(defined) < _ROUNDING:
         return Interval(value=found, low=None, high=None, alike=True, **facts)
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = (float(bound) for bound in np.quantile(defined, [tail, 1 - tail]))
     return Interval(value=found, low=low, high=high, **facts)

@@ -16,6 +16,8 @@ from scipy.stats import norm, rankdata
 
 from train.statistics.binary import Bools, Floats
 
+_Z = float(norm.ppf(0.975))  # of an interval of 95 %
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeLong:
@@ -76,21 +78,19 @@ def _enough(truth_N: Bools) -> bool:
     return bool(truth_N.sum() >= 2 and (~truth_N).sum() >= 2)
 
 
-def delong(truth_N: Bools, score_N: Floats, confidence: float = 0.95) -> DeLong | None:
+def delong(truth_N: Bools, score_N: Floats) -> DeLong | None:
     """The AUC with DeLong's standard error; None with fewer than two rows of either class."""
     if not _enough(truth_N):
         return None
     auc, se = _mean_and_se(*_placements(truth_N, score_N))
     if se == 0 or not 0 < auc < 1:
         return DeLong(auc=auc, se=se, low=None, high=None)
-    half = float(norm.ppf((1 + confidence) / 2)) * se / (auc * (1 - auc))
+    half = _Z * se / (auc * (1 - auc))
     low, high = expit(logit(auc) - half), expit(logit(auc) + half)
     return DeLong(auc=auc, se=se, low=float(low), high=float(high))
 
 
-def delong_test(
-    truth_N: Bools, first_N: Floats, second_N: Floats, confidence: float = 0.95
-) -> DeLongTest | None:
+def delong_test(truth_N: Bools, first_N: Floats, second_N: Floats) -> DeLongTest | None:
     """Compare the AUCs of two scores of the same rows.
 
     None with fewer than two rows of either class, or where the difference has no variance (the
@@ -102,7 +102,7 @@ def delong_test(
     difference, se = _mean_and_se(one[0] - two[0], one[1] - two[1])
     if se == 0:
         return None
-    z, half = difference / se, float(norm.ppf((1 + confidence) / 2)) * se
+    z, half = difference / se, _Z * se
     return DeLongTest(
         difference=difference,
         se=se,

@@ -167,7 +167,9 @@ def test_boxes_without_texture_are_all_named(phantom: Cohort, tmp_path: Path) ->
     rows.loc[3, "roi_y_max"] = rows.loc[3, "roi_y_min"] + 1
     write_cohort(tmp_path / "thin", rows, name="thin", source="test", synthetic=True)
     with pytest.raises(UserError, match="2 boxes are smaller than 2 x 2") as caught:
-        radiomics.run(tmp_path / "thin", tmp_path / "out", split_seed=0, seed=0, feature_set="93")
+        radiomics.run(
+            tmp_path / "thin", tmp_path / "out", split_seed=0, seed=0, feature_set="93", bootstrap=9
+        )
     assert [detail.split(":")[0] for detail in caught.value.details] == ["row 0, roi", "row 3, roi"]
 
 
@@ -201,7 +203,9 @@ def test_without_the_libraries_the_extra_is_named(
     for name in ("radiomics", "boruta", "sklearn"):
         monkeypatch.setitem(sys.modules, name, None if name == absent else np)
     with pytest.raises(UserError, match=f"{absent} is not installed; it is in the extra"):
-        radiomics.run(tmp_path, tmp_path / "out", split_seed=0, seed=0, feature_set="93")
+        radiomics.run(
+            tmp_path, tmp_path / "out", split_seed=0, seed=0, feature_set="93", bootstrap=9
+        )
 
 
 def test_an_unknown_set_of_features_is_one_line(tmp_path: Path) -> None:

@@ -111,11 +111,13 @@ def test_where_too_many_draws_are_undefined_there_is_no_interval() -> None:
 
 def test_an_undefined_measure_and_a_single_patient_have_no_interval() -> None:
     both = np.array([True, True]), np.array([0.1, 0.2])
-    one_class = bootstrap({"auc": roc_auc}, *both, np.arange(2))["auc"]
+    one_class = bootstrap({"auc": roc_auc}, *both, np.arange(2), resamples=9)["auc"]
     assert (one_class.value, one_class.low, one_class.resamples) == (None, None, 0)
-    single = bootstrap({"share": share}, np.array([True, False]), NONE, ["p", "p"])["share"]
+    single = bootstrap({"share": share}, np.array([True, False]), NONE, ["p", "p"], resamples=9)[
+        "share"
+    ]
     assert (single.value, single.low, single.resamples) == (0.5, None, 0)
-    empty = bootstrap({"auc": roc_auc}, np.empty(0, bool), NONE, [])["auc"]
+    empty = bootstrap({"auc": roc_auc}, np.empty(0, bool), NONE, [], resamples=9)["auc"]
     assert (empty.value, empty.low, empty.resamples) == (None, None, 0)
 
 
@@ -170,7 +172,9 @@ def test_a_p_value_is_not_below_what_so_few_patients_can_show() -> None:
     assert lost(4, 400) == 2 / 2**4
     assert lost(20, 40) == 2 / 401  # there the draws are the limit
     event, none = np.ones(3), np.zeros(3)
-    found = bootstrap_unpaired(share, (event, event, [1, 2, 3]), (none, none, [4, 5, 6]))
+    found = bootstrap_unpaired(
+        share, (event, event, [1, 2, 3]), (none, none, [4, 5, 6]), resamples=2000
+    )
     assert found.p_value == 2 / 20  # 20 ways to choose three of six
 
 
@@ -187,5 +191,7 @@ def test_an_unpaired_difference_by_hand() -> None:
     alone = bootstrap_unpaired(share, first, (none, none, ["c", "c"]), resamples=100)
     assert (alone.value, alone.low, alone.p_value) == (0.5, None, None)
     truth, score = np.array([True, True]), np.array([0.2, 0.4])
-    one_class = bootstrap_unpaired(roc_auc, (truth, score, ["a", "b"]), (truth, score, ["c", "d"]))
+    one_class = bootstrap_unpaired(
+        roc_auc, (truth, score, ["a", "b"]), (truth, score, ["c", "d"]), resamples=9
+    )
     assert (one_class.value, one_class.p_value) == (None, None)
