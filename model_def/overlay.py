@@ -26,7 +26,6 @@ CROP_SIDE = 288  # pixels of the longer side of a crop as drawn: about that of t
 FRAME_SIDE = 384  # and of a whole frame
 MIN_WIDTH = 288  # narrower pictures stand on a black ground, so that the scale can be read
 LINE_HEIGHT = 16
-STRIP_HEIGHT = 3 * LINE_HEIGHT  # the scale and two lines of text; one more for a longer caption
 BAR_HEIGHT = 11
 BAR_GREY = 200  # the grey that the bar shows its colours over
 
@@ -157,9 +156,9 @@ class Canvas:
         return _png(picture_HW, colours.palette)
 
 
-def overlay(crop_HW: Pixels, cam_hw: Map, caption: str = "") -> bytes:
+def overlay(crop_HW: Pixels, cam_hw: Map) -> bytes:
     """PNG of the crop with a Grad-CAM, or another map >= 0, over it; see `Canvas.draw`."""
-    return Canvas.of_crop(crop_HW).draw(cam_hw, caption)
+    return Canvas.of_crop(crop_HW).draw(cam_hw, "")
 
 
 def _png(index_HW: Pixels, palette: bytes) -> bytes:

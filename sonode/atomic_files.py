@@ -39,6 +39,13 @@ def beside(target: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file that is there complete or not at all."""
+    with beside(path) as part:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+
+
 def remove_abandoned(folder: Path, pattern: str = ".*.part") -> None:
     """Remove what kills have left of files that were to come into the folder."""
     for part in folder.glob(pattern):

@@ -113,18 +113,12 @@ def scored(body: Mapping[str, Any], *, etag: str, heatmap_uris: Mapping[str, str
     return row
 
 
-def failed(code: str, stage: str, message: str, *, etag: str | None = None) -> Row:
-    """Make the row of a failure; `etag` of the bytes that could not be scored, if there were any.
+def failed(code: str, stage: str, message: str) -> Row:
+    """Make the row of a failure.
 
     `stage`: "fetch", "preprocess" or "inference". `message` must name neither object nor person.
     """
-    return {
-        "status": FAILED,
-        "code": code,
-        "stage": stage,
-        "message": message,
-        "image_etag": etag,
-    }
+    return {"status": FAILED, "code": code, "stage": stage, "message": message}
 
 
 def without_roi(why: str, code: str | None) -> Row:

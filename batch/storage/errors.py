@@ -68,3 +68,9 @@ class ObjectTooLarge(StorageError):  # noqa: N818
     """The object is larger than the limit (an image: 256 MiB)."""
 
     code = "object_too_large"
+
+
+def check_size(size: int, limit: int | None) -> None:
+    """Raise ObjectTooLarge for more bytes than `limit`."""
+    if limit is not None and size > limit:
+        raise ObjectTooLarge(f"the object has {size} bytes; at most {limit} are read")

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_def.overlay import CROP_SIDE, FRAME_SIDE, STRIP_HEIGHT, Canvas, overlay
+from model_def.overlay import CROP_SIDE, FRAME_SIDE, LINE_HEIGHT, Canvas, overlay
 from model_def.preprocessing import RoI
 
 GREY = 200
+STRIP_HEIGHT = 3 * LINE_HEIGHT  # the scale and two lines of text
 CYAN = (0, 255, 255)
 
 

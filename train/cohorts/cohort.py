@@ -26,6 +26,7 @@ from model_def.images.errors import RowError
 from model_def.images.frame import Frame
 from model_def.limits import MAX_DICOM_BYTES
 from model_def.preprocessing import Pixels, RoI
+from sonode.atomic_files import beside
 from sonode.console import UserError, progress, say
 from sonode.pixel_digest import pixels_sha256
 from train.cohorts.checks import (
@@ -187,10 +188,10 @@ def write_cohort(
     about["patient_ids"] = patient_ids
     table = to_table(rows).replace_schema_metadata({b"sonode": json.dumps(about).encode()})
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{TABLE}.partial"
-    pq.write_table(table, partial, write_page_checksum=True)
-    partial.replace(folder / TABLE)
-    return folder / TABLE
+    with beside(path := folder / TABLE) as part:
+        pq.write_table(table, part, write_page_checksum=True)
+        part.replace(path)
+    return path
 
 
 def check_out(folder: Path, name: str, images: Iterable[str]) -> None:

@@ -14,6 +14,8 @@ from typing import Literal, Self
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, model_validator
 
+from sonode.atomic_files import write_whole
+
 RECORD = "import.json"
 Stage = Literal["source", "checks"]
 """`source`: before there was a row of it. `checks`: rows with faults (`--drop-faulty`)."""
@@ -116,9 +118,7 @@ def write_record(
         other_files=other_files,
         notes=notes,
     )
-    path, partial = table.with_name(RECORD), table.with_name(f".{RECORD}.partial")
-    partial.write_text(record.model_dump_json(indent=2) + "\n")
-    partial.replace(path)
+    write_whole(table.with_name(RECORD), record.model_dump_json(indent=2) + "\n")
 
 
 def read_record(table: Path) -> ImportRecord | str:

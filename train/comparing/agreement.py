@@ -50,14 +50,14 @@ def flipped(first_N: Floats, second_N: Floats, weight_BN: Floats) -> Floats:
     return share(first_N != second_N, np.empty(0), weight_BN)
 
 
-def limits_of_agreement(difference_N: Floats, confidence: float = 0.95) -> tuple[float, float]:
+def limits_of_agreement(difference_N: Floats) -> tuple[float, float]:
     """Where 95 % of differences are expected: mean ± 1.96 SD; NaN with fewer than two rows.
 
     Bland & Altman, Lancet 327 (1986) 307-310. Rows are taken as independent.
     """
     if len(difference_N) < 2:
         return math.nan, math.nan
-    half = float(norm.ppf((1 + confidence) / 2) * difference_N.std(ddof=1))
+    half = float(norm.ppf(0.975) * difference_N.std(ddof=1))
     middle = float(difference_N.mean())
     return middle - half, middle + half
 

@@ -17,6 +17,7 @@ from scipy import stats
 
 from model_def.checkpoint import CARD
 from model_def.heads import HeadSpec, Hierarchy
+from sonode.atomic_files import write_whole
 from sonode.console import UserError, progress, run_sonode, say, table
 from train.cohorts.cohort import Cohort
 from train.cohorts.labels import child_labels, label_matrix
@@ -100,9 +101,7 @@ def runs_of(
     ):
         result = folder / "result.json"
         if not result.is_file():
-            partial = result.with_suffix(".partial")
-            partial.write_text(json.dumps(measure(folder / "checkpoint", cohort_folder, part)))
-            partial.replace(result)
+            write_whole(result, json.dumps(measure(folder / "checkpoint", cohort_folder, part)))
         measures = json.loads(result.read_text())
         found.append({"variant": variant, "seed": seed, **measures})
         say(f"{variant}, seed {seed}: " + ", ".join(_shown(measures)))
@@ -247,7 +246,7 @@ def record_plan(
     """Runs of different plans must not meet in one table; a variant more is no other plan."""
     plan = {"cohort": cohort.sha256, "config": config.read_text(), "part": part}
     flags = {name: list(its) for name, its in variants.items()}
-    record, partial = out / "plan.json", out / ".plan.json.partial"
+    record = out / "plan.json"
     if record.is_file():
         try:
             earlier = json.loads(record.read_text())
@@ -262,11 +261,10 @@ def record_plan(
         if set(flags) <= set(known):
             return
         flags = {**known, **flags}
-    elif out.exists() and set(out.iterdir()) - {partial}:
+    elif out.exists() and set(out.iterdir()) - set(out.glob(".plan.json-*")):
         raise UserError(f"OUT {out}: has other files; give a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    partial.write_text(json.dumps({**plan, "variants": flags}, indent=2) + "\n")
-    partial.replace(record)
+    write_whole(record, json.dumps({**plan, "variants": flags}, indent=2) + "\n")
 
 
 def _train(cohort: Path, folder: Path, config: Path, flags: Sequence[str], seed: int) -> None:

@@ -19,6 +19,7 @@ import torch
 
 from model_def.checkpoint import CARD, ModelCard, read_card
 from model_def.heads import keep_heads
+from sonode.atomic_files import write_whole
 from sonode.console import UserError, say
 from train.cohorts.describe import table_one
 from train.cohorts.folds import folds_of
@@ -126,9 +127,7 @@ def _check(cli: Planned, members: int) -> None:
 def _refit(work: Networks, pooled: Pooled) -> None:
     """Train on every patient what goes into service."""
     out: Path = work.cli.settings.out
-    target, partial = out / FOLDS / POOLED, out / FOLDS / f".{POOLED}.partial"
-    partial.write_text(pooled.model_dump_json(indent=1))
-    partial.replace(target)
+    write_whole(target := out / FOLDS / POOLED, pooled.model_dump_json(indent=1))
     if not (out / CHECKPOINT / CARD).is_file():
         for job in work.of_refit:
             work.train(job, f"--pooled={target}")

@@ -38,7 +38,7 @@ from train.running.planned import Planned, measured, planned, spoken
 
 SEARCH = "search"
 START_S = 10.0  # until a training has read the cohort, and to write its checkpoint
-OURS = (NETWORKS, BASELINE, SEARCH, "tables", "figures", "paper.html", ".paper.html.partial")
+OURS = (NETWORKS, BASELINE, SEARCH, "tables", "figures", "paper.html")
 PAPERS_NETWORK = "resnet50 at 256 pixels, 200 epochs, learning rate 0.0001"  # of paper.yaml
 QUICK_SEEDS, QUICK_RESAMPLES = 2, 200
 
@@ -52,7 +52,7 @@ def run(
         UserError: OUT holds other things or runs of another plan, the cohort or configuration
             cannot be used (before any training), or a run fails; those that are done stay.
     """
-    if out.exists() and (not out.is_dir() or {it.name for it in out.iterdir()} - set(OURS)):
+    if out.exists() and (not out.is_dir() or _names(out) - set(OURS)):
         raise UserError(f"OUT {out}: has other files; give a new folder")
     if quick:
         seeds, bootstrap = min(seeds, QUICK_SEEDS), min(bootstrap, QUICK_RESAMPLES)
@@ -113,6 +113,11 @@ def run(
     ]
     intro = _intro(cohort, test, settings, config, seeds, bootstrap, quick)
     say(f"page: {write_page(out, 'The paper on this cohort', intro, sections)}")
+
+
+def _names(folder: Path) -> set[str]:
+    """Of what lies in it, without what a kill has left of a page."""
+    return {it.name for it in folder.iterdir() if not it.name.startswith(".paper.html-")}
 
 
 class _Grid(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from sonode.atomic_files import write_whole
 from train import pages
 from train.measures.measure import Json
 
@@ -69,7 +70,5 @@ class Rows:
 def write_page(out: Path, title: str, intro: Sequence[Json], sections: Sequence[Section]) -> Path:
     """Write the page whole or not at all; it needs no file beside it."""
     text = pages.render(title, "paper/paper.html.j2", intro=intro, sections=sections)
-    path, partial = out / "paper.html", out / ".paper.html.partial"
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_whole(path := out / "paper.html", text)
     return path

@@ -8,7 +8,7 @@ Shapes in names: N rows of the test part, R repeats, B draws, G places of a grid
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -74,18 +74,16 @@ def over_repeats(metric: Metric) -> Metric:
     return mean
 
 
-def measured(
-    on: TaskRows, score_NR: Floats, how: Resampling, metrics: Mapping[str, Metric] = MEASURES
-) -> dict[str, Json]:
+def measured(on: TaskRows, score_NR: Floats, how: Resampling) -> dict[str, Json]:
     """Each measure's mean over the repeats with its interval by patient, and `sd` over repeats.
 
     As `train.measures.measure` has it; `sd` is None with one repeat, or where one is undefined.
     """
-    means = {name: over_repeats(metric) for name, metric in metrics.items()}
+    means = {name: over_repeats(metric) for name, metric in MEASURES.items()}
     drawn = bootstrap(means, on.truth_N, score_NR, on.patient_N, **vars(how))
     called_N: Bools = np.all(score_NR > AT, axis=1)
     found = {}
-    for name, metric in metrics.items():
+    for name, metric in MEASURES.items():
         counted_N = counted_on(name, on.truth_N, called_N)
         of_whom = None if counted_N is None else on.patient_N[counted_N]
         each = [value(metric, on.truth_N, score_N) for score_N in score_NR.T]
@@ -100,11 +98,7 @@ def measured(
 
 
 def differences(
-    on: TaskRows,
-    first_NR: Floats,
-    second_NR: Floats,
-    how: Resampling,
-    metrics: Mapping[str, Metric] = MEASURES,
+    on: TaskRows, first_NR: Floats, second_NR: Floats, how: Resampling
 ) -> dict[str, Json]:
     """Each measure's mean over the repeats, first minus second, with interval and `p_value`.
 
@@ -112,7 +106,7 @@ def differences(
     """
     pair = first_NR, second_NR
     called_N = ((first_NR > AT) != (second_NR > AT)).any(axis=1)
-    apart = dict.fromkeys(metrics, called_N) | {
+    apart = dict.fromkeys(MEASURES, called_N) | {
         "roc_auc": None,
         "sensitivity": called_N & on.truth_N,
         "specificity": called_N & ~on.truth_N,
@@ -126,7 +120,7 @@ def differences(
             ),
             _reason(name, on.truth_N),
         )
-        for name, metric in metrics.items()
+        for name, metric in MEASURES.items()
     }
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from model_def.checkpoint import read_card
+from sonode.atomic_files import beside, write_whole
 from sonode.console import UserError, say
 from train.cohorts.cohort import Cohort
 from train.comparing.versus import KEYS
-from train.evidence.plots import Profile
 from train.evidence.saliency import profile
 from train.experiments import ablation
 from train.fitting.predictions import Predictions, predict
@@ -75,24 +75,18 @@ def train_networks(
     for number, (variant, seed, folder) in enumerate(runs, start=1):
         path = folder / PREDICTIONS
         if not (path.is_file() and (folder / OF_A_RUN).is_file()):
-            partial = path.with_suffix(".partial")
             found = predict(folder / "checkpoint", cohort.folder, "test")
-            _write_profiles(profile(found), folder / OF_A_RUN)
-            found.frame.to_parquet(partial, index=False)
-            partial.replace(path)
+            profiles = {head: its._asdict() for head, its in profile(found).items()}
+            write_whole(folder / OF_A_RUN, json.dumps(profiles) + "\n")
+            with beside(path) as part:
+                found.frame.to_parquet(part, index=False)
+                part.replace(path)
             trainings += 1
             each = (time.monotonic() - started) / trainings
             say(
                 f"{variant}, seed {seed}: {number} of {total} networks; "
                 f"{spoken(each)} each, about {spoken(each * (total - number))} left"
             )
-
-
-def _write_profiles(profiles: Mapping[str, Profile], path: Path) -> None:
-    """Keep what a run's heat maps show, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({head: its._asdict() for head, its in profiles.items()}) + "\n")
-    partial.replace(path)
 
 
 def folders_of(out: Path, model: str, *, seeds: int) -> list[Path]:

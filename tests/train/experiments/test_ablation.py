@@ -189,7 +189,10 @@ def test_the_margin_is_searched_on_validation(
     assert (tmp_path / "out" / "margins.csv").is_file()
 
 
-def test_a_run_that_fails_is_named(phantom: Cohort, tmp_path: Path, config: Path) -> None:
+def test_a_run_that_fails_is_named(
+    phantom: Cohort, tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablation, "run_sonode", run_here)
     config.write_text(yaml.safe_dump({**SETTINGS, "trainer": {"max_epochs": 0}}))
     with pytest.raises(UserError, match=r"run single_malignancy-0 failed \(exit 2\): .*no epoch"):
         ablation.ablate(phantom.folder, tmp_path / "out", seeds=2, config=config)
@@ -262,7 +265,7 @@ def test_the_plan_is_written_whole_and_once(
     monkeypatch.setattr(ablation, "summarise", lambda runs: [])
     out = tmp_path / "out"
     out.mkdir()
-    (out / ".plan.json.partial").write_text('{"cohort": "')  # of a run killed as it began
+    (out / ".plan.json-1.part").write_text('{"cohort": "')  # of a run killed as it began
     ablation.ablate(phantom.folder, out, seeds=2, config=config)
     plan = out / "plan.json"
     assert json.loads(plan.read_text())["cohort"] == phantom.sha256
