@@ -17,6 +17,7 @@ from batch.dicom import commands as dicom_commands
 from batch.night.command import night
 from sonode import console
 from sonode.console import UserError, say
+from sonode.defaults import SHARD_ROWS
 
 if TYPE_CHECKING:
     from batch.executors.local import Executor
@@ -102,7 +103,9 @@ def score(
         None, min=1, help="Images per forward pass. Default: the engine's own."
     ),
     shard_rows: int | None = typer.Option(
-        None, min=1, help="Rows per result file, held in memory until it is written. Default: 1024."
+        None,
+        min=1,
+        help=f"Rows per result file, in memory until it is written. Default: {SHARD_ROWS}.",
     ),
     fetch_threads: int = typer.Option(8, min=1, max=32, help="Objects fetched concurrently."),
     memory_mb: int = typer.Option(

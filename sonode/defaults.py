@@ -1,4 +1,4 @@
-"""Defaults that several commands share, each once; `config.properties` has the same ports."""
+"""Defaults of options that several places need; `config.properties` has the ports, too."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from pathlib import Path
 
 BOOTSTRAP_DRAWS = 2000
 """Draws of whole patients for each interval."""
+SHARD_ROWS = 1024
+"""Rows of a result file."""
 
 INFERENCE_PORT, MANAGEMENT_PORT, METRICS_PORT = 8080, 8081, 8082
 """Of a server, on loopback."""
 GATEWAY_PORT = 8443
+READER_PORT = 8600
 STATE = Path("runs") / "rollout"
 """The folder that the gateway and the rollout commands share."""

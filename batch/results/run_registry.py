@@ -20,8 +20,8 @@ from batch import layout
 from batch.storage import objects
 from batch.storage.errors import ObjectChanged, ObjectExists, ObjectMissing, StorageError
 from sonode.console import UserError
+from sonode.defaults import SHARD_ROWS
 
-SHARD_ROWS = 1024
 _TRIES = 20
 _REMEDIES = {  # what may differ from the run that owns the partition
     "manifest_key": "give another --date",

@@ -9,6 +9,7 @@ import typer
 
 from sonode.command_group import CommandGroup
 from sonode.console import UserError, say
+from sonode.defaults import READER_PORT
 
 reader = typer.Typer(
     cls=CommandGroup,
@@ -43,7 +44,9 @@ def serve(
         None, help="File that gets a line for each agree, disagree, cannot judge."
     ),
     reader_code: str = typer.Option("", "--reader", help="Who reads, as a code, for the record."),
-    port: int = typer.Option(8600, min=0, max=65535, help="Port on loopback; 0: a free one."),
+    port: int = typer.Option(
+        READER_PORT, min=0, max=65535, help="Port on loopback; 0: a free one."
+    ),
 ) -> None:
     """Serve the page on this machine until Ctrl-C, and print its address."""
     if context.invoked_subcommand is not None:

@@ -1,7 +1,6 @@
 """The commands of `train`; heavy imports stay inside the functions.
 
-Start at `mount`. Defaults of options are here, such as the bootstrap draws (`evidence`). May import
-all of `train`, inside a command.
+Start at `mount`. May import all of `train`, inside a command.
 """
 
 from __future__ import annotations

@@ -238,7 +238,7 @@ def test_the_command(
 
     def predict(*arguments: object) -> object:
         asked.append(arguments)
-        return synthetic(30, heads=HEADS[1:2])
+        return synthetic(30, heads=ONE)
 
     monkeypatch.setattr("train.fitting.predictions.predict", predict)
     arguments = ["evaluate", "model", "cohort", str(tmp_path / "out"), "--part", "val"]
@@ -249,7 +249,7 @@ def test_the_command(
     asked_for = {"resamples": 100, "seed": 4, "confidence": 0.95, "aggregation": "max"}
     assert written["method"].items() >= asked_for.items()
     said = capsys.readouterr().out
-    assert "alnm" in said
+    assert "malignancy" in said
     assert SECRET not in said
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x").touch()
