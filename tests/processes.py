@@ -1,9 +1,31 @@
-"""Which processes are there that concern a folder: to see that a server leaves none behind."""
+"""Servers that tests start as processes, and which processes are there that concern a folder."""
 
+import socket
+import subprocess
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+
+
+@contextmanager
+def listening(command: Sequence[str], port: int) -> Iterator[None]:
+    """Run a server from when its port on loopback takes connections to the end of the block."""
+    process = subprocess.Popen(command)
+    try:
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                assert process.poll() is None, f"{command[0]} has ended"
+                time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def processes_about(folder: Path) -> list[psutil.Process]:

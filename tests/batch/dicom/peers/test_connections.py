@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +30,7 @@ from sonode.console import UserError, progress
 from tests.batch.dicom import pacs, ultrasound
 from tests.batch.dicom.conftest import BY_DIMSE, NAMES
 from tests.batch.dicom.pacs import Orthanc
+from tests.processes import listening
 
 pytestmark = BY_DIMSE
 NOBODYS = Instance("1.2", "1.3", "1.4")
@@ -196,19 +195,8 @@ def https(certificates: Path, orthanc: Orthanc, tmp_path: Path) -> Iterator[str]
         }}"""
     )
     command = [nginx_binary(), "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]
-    process = subprocess.Popen(command)
-    try:
-        for _ in range(600):
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except ConnectionRefusedError:
-                assert process.poll() is None
-                time.sleep(0.1)
+    with listening(command, port):
         yield f"https://localhost:{port}/dicom-web"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @pytest.mark.live

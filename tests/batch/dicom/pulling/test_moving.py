@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +24,7 @@ from tests.batch.dicom.conftest import BY_DIMSE
 from tests.batch.dicom.pacs import Orthanc
 from tests.batch.dicom.peers.test_connections import certificates  # noqa: F401 - a fixture
 from tests.batch.dicom.pulling.test_orthanc import originals, pulled
+from tests.processes import listening
 
 pytestmark = [pytest.mark.live, *BY_DIMSE]
 
@@ -94,18 +93,8 @@ QR {folder}/db RW (200, 1024mb) ANY
 AETable END
 """
     )
-    process = subprocess.Popen([program, "-c", str(folder / "dcmqrscp.cfg")])
-    try:
-        for _ in range(600):
-            try:
-                socket.create_connection(("127.0.0.1", own)).close()
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.1)
+    with listening([program, "-c", str(folder / "dcmqrscp.cfg")], own):
         yield f"QR@localhost:{own}"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def test_another_pacs_and_the_standards_own_status(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from sonode.console import UserError
 from tests.batch.dicom import ultrasound
 from tests.batch.dicom.conftest import BY_DIMSE, NAMES
 from tests.batch.dicom.pushing.test_push import NONE, ledgers, messages, pushed_to
+from tests.processes import listening
 
 pytestmark = [pytest.mark.live, *BY_DIMSE]
 
@@ -173,18 +173,8 @@ def storescp(folder: Path) -> Iterator[str]:
     folder.mkdir()
     with socket.create_server(("", 0)) as free:
         port = free.getsockname()[1]
-    process = subprocess.Popen([program, "-od", str(folder), str(port)])
-    try:
-        for _ in range(600):
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.1)
+    with listening([program, "-od", str(folder), str(port)], port):
         yield f"ANY@127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def test_a_node_without_find_gets_what_it_is_told_to_get(out: Path, tmp_path: Path) -> None:
