@@ -120,7 +120,7 @@ def test_a_caption_of_two_lines_is_read_to_its_end() -> None:
     method, target = "integrated gradients", "logit of subtype = HER2-enriched given malignancy"
 
     def strip(caption: str) -> np.ndarray:
-        return pixels(overlay(crop, cam, caption))[CROP_SIDE:].sum(axis=-1)
+        return pixels(Canvas.of_crop(crop).draw(cam, caption))[CROP_SIDE:].sum(axis=-1)
 
     one, two = strip(method), strip(f"{method}\n{target}")
     assert (len(one), len(two)) == (STRIP_HEIGHT, STRIP_HEIGHT + 16)
