@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model_def.preprocessing import Pixels, RoI
-from train.cohorts.cohort import read_image
+from train.cohorts.images import read_image
 from train.cohorts.split import Part
 from train.data.datamodule import CohortData
 

@@ -12,23 +12,16 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import joblib
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model_def.images.decode import decode
-from model_def.images.errors import RowError
-from model_def.images.frame import Frame
-from model_def.limits import MAX_DICOM_BYTES
-from model_def.preprocessing import Pixels, RoI
+from model_def.preprocessing import RoI
 from sonode.atomic_files import beside
-from sonode.console import UserError, progress, say
-from sonode.pixel_digest import pixels_sha256
+from sonode.console import UserError, say
 from train.cohorts.checks import (
     ABSENT,
     ROI_COLUMNS,
@@ -36,19 +29,17 @@ from train.cohorts.checks import (
     column_faults,
     find_faults,
 )
-from train.cohorts.near_duplicates import thumbnail
+from train.cohorts.images import scan_images
 from train.cohorts.similar_images import Similar, find_similar, patient_faults
 
-__all__ = ["ROI_COLUMNS", "SCHEMA", "Cohort", "load_cohort", "read_image", "write_cohort"]
+__all__ = ["ROI_COLUMNS", "SCHEMA", "Cohort", "load_cohort", "write_cohort"]
 
 TABLE = "cohort.parquet"
-FRAME = "#frame="
-"""In a reference to an image, between the path of a DICOM file and the number of a frame."""
 SCHEMA = pa.schema(
     [
         pa.field("patient_id", pa.string(), nullable=False),
         pa.field("lesion_id", pa.string(), nullable=False),
-        pa.field("image", pa.string(), nullable=False),  # PATH or PATH#frame=N, see `read_image`
+        pa.field("image", pa.string(), nullable=False),  # PATH or PATH#frame=N, see `images`
         *(pa.field(column, pa.int32()) for column in ROI_COLUMNS),
         pa.field("malignant", pa.bool_()),
         pa.field("alnm", pa.bool_()),
@@ -57,7 +48,6 @@ SCHEMA = pa.schema(
     ]
 )
 RESERVED = (*SCHEMA.names, "pixels_sha256")
-_NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
 _PARTITION = re.compile(r"split|fold(_.*)?")
 
 
@@ -117,52 +107,12 @@ class Cohort:
         return [name for name in names if self.table[name].dtype == pd.ArrowDtype(kind)]
 
     def image_path(self, index: int) -> Path:
-        """Where the image of row `index` lies, for `read_image`."""
+        """Where the image of row `index` lies, for `images.read_image`."""
         return self.folder / str(self.table["image"].iloc[index])
 
     def roi(self, index: int) -> RoI:
         """The box of row `index`."""
         return RoI(*(int(self.table[column].iloc[index]) for column in ROI_COLUMNS))
-
-
-class ImageError(OSError):
-    """An image that is not taken; the message says why."""
-
-
-def read_image(path: Path) -> Pixels:
-    """Grey pixels (H, W) of a stored image, by the function that reads it in serving.
-
-    Of a DICOM file with several frames, `PATH#frame=N` is frame N, from 0.
-
-    Raises:
-        ImageError: it is absent, beyond a limit, damaged, or no image that is taken.
-    """
-    return _read_frame(path).grey_HW
-
-
-def _read_frame(path: Path) -> Frame:
-    name, mark, number = path.name.partition(FRAME)
-    if mark and not _NUMBER.fullmatch(number):
-        raise ImageError(f"without a number behind {FRAME}")
-    try:
-        return decode(_image_bytes(path.with_name(name)), int(number) if mark else None)
-    except RowError as error:
-        raise ImageError(str(error).removeprefix("image: ")) from None
-
-
-def _image_bytes(path: Path) -> bytes:
-    try:
-        if (size := path.stat().st_size) > MAX_DICOM_BYTES:
-            raise ImageError(f"{size} bytes; the limit is {MAX_DICOM_BYTES}")
-        if size == 0:
-            raise ImageError("an empty file; copy it again")
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError(ABSENT) from error
-    except IsADirectoryError as error:
-        raise ImageError("a folder; give a file") from error
-    except PermissionError as error:
-        raise ImageError("not readable; change its permissions") from error
 
 
 def to_table(rows: pd.DataFrame) -> pa.Table:
@@ -285,22 +235,3 @@ def checked_cohort(
         table=table,
         thumbnails={it: scan.thumbnail for it, scan in scans.items() if isinstance(scan, Scan)},
     )
-
-
-def scan_images(folder: Path, frame: pd.DataFrame) -> dict[str, Scan | str]:
-    """Pixel hash and frame size of each image, or the reason why it is not taken."""
-    images = list(frame["image"].unique())
-
-    def scan(image: str) -> Scan | str:
-        try:
-            found = _read_frame(folder / image)
-        except ImageError as error:
-            return str(error)
-        pixels, turned = found.grey_HW, "exif_orientation_ignored" in found.warnings
-        height, width = pixels.shape
-        digest, brightest = pixels_sha256(pixels), int(pixels.max())
-        return Scan(digest, width, height, thumbnail(pixels), turned, brightest)
-
-    with ThreadPoolExecutor(joblib.cpu_count()) as pool:
-        scans = progress(pool.map(scan, images), total=len(images), what="checking images")
-        return dict(zip(images, scans, strict=True))

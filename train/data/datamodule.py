@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader
 from model_def.heads import HeadSpec
 from model_def.preprocessing import Pixels, Preprocessing, crop
 from sonode.console import UserError, progress, say
-from train.cohorts.cohort import Cohort, read_image
+from train.cohorts.cohort import Cohort
 from train.cohorts.folds import fold_names, folds_of
+from train.cohorts.images import read_image
 from train.cohorts.labels import child_labels, label_matrix
 from train.cohorts.mixed import load_cohorts
 from train.cohorts.split import PARTS, SPLIT, Part, closest_seed, parts_of

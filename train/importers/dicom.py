@@ -12,7 +12,8 @@ from pathlib import Path
 from model_def.preprocessing import RoI
 from sonode.console import UserError, say
 from sonode.dicom_rois import DrawnBox
-from train.cohorts.cohort import FRAME, SCHEMA, Cohort
+from train.cohorts.cohort import SCHEMA, Cohort
+from train.cohorts.images import FRAME
 from train.importers.dicom_folder import DicomFolder, Instance, read_folder
 from train.importers.draft import Draft
 from train.importers.label_rows import LABELS, box_in_row, has_boxes, read_id, read_labels

@@ -18,11 +18,10 @@ from train.cohorts.cohort import (
     Cohort,
     check_out,
     checked_cohort,
-    read_image,
-    scan_images,
     to_table,
     write_cohort,
 )
+from train.cohorts.images import read_image, scan_images
 from train.cohorts.import_record import counts_of, write_record
 from train.cohorts.near_duplicates import MOST, SIMILAR
 from train.cohorts.similar_images import (

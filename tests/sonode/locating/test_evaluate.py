@@ -10,7 +10,8 @@ from model_def.preprocessing import RoI
 from sonode.locating import detector as detectors
 from sonode.locating import evaluate as evaluating
 from sonode.locating.detector import Proposal
-from train.cohorts.cohort import Cohort, read_image
+from train.cohorts.cohort import Cohort
+from train.cohorts.images import read_image
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from model_def.images.decode import decode
 from model_def.limits import MAX_BYTES
 from sonode.console import UserError
 from train.cohorts.checks import Scan, find_faults
-from train.cohorts.cohort import SCHEMA, Cohort, load_cohort, read_image, write_cohort
+from train.cohorts.cohort import SCHEMA, Cohort, load_cohort, write_cohort
+from train.cohorts.images import read_image
 
 
 def row(**changes: object) -> dict[str, object]:

@@ -14,7 +14,8 @@ from model_def.network import joined
 from model_def.preprocessing import Preprocessing
 from sonode.console import UserError
 from tests.conftest import HEADS
-from train.cohorts.cohort import Cohort, read_image, write_cohort
+from train.cohorts.cohort import Cohort, write_cohort
+from train.cohorts.images import read_image
 from train.cohorts.split import part_of
 from train.data.datamodule import CohortData
 from train.data.leakage import IMAGES, images_of

@@ -4,7 +4,7 @@ import pytest
 
 from sonode.console import UserError
 from tests.pictures import mask, picture
-from train.cohorts.cohort import read_image
+from train.cohorts.images import read_image
 from train.importers.bus_bra import import_bus_bra
 from train.importers.masks import mask_box
 from train.tables.records import read_records

@@ -17,7 +17,8 @@ from model_def.preprocessing import Preprocessing, RoI
 from sonode.console import UserError
 from tests.handlers import dicoms
 from tests.handlers.dicoms import SECRETS, dataset, region, write
-from train.cohorts.cohort import Cohort, ImageError, read_image
+from train.cohorts.cohort import Cohort
+from train.cohorts.images import ImageError, read_image
 from train.data.datamodule import CohortData
 from train.importers.dicom import import_dicom
 
