@@ -35,7 +35,7 @@ def test_the_row_contract() -> None:
             "scored_at": datetime(2026, 1, 3, tzinfo=UTC),
             "fetch_ms": 1.5,
         },
-        results.failed("image_truncated", "preprocess", "cut short", etag="e2"),
+        {**results.failed("image_truncated", "preprocess", "cut short"), "image_etag": "e2"},
     ]
     table = results.table(shard, rows, columns)
     assert table.select(shard.column_names) == shard
