@@ -7,13 +7,13 @@ import os
 import resource
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from archives.asgi.app import Guarded, inference
 from archives.asgi.logs import open_logs
@@ -32,11 +32,65 @@ KEEP_ALIVE_S = 75  # longer than nginx keeps a connection: whoever asks closes i
 BACKLOG = 2048
 
 
-def by_port(apps: dict[int, ASGIApp]) -> ASGIApp:
-    """One app for all ports: uvicorn serves one, on any number of sockets."""
+LINGER_S = 2.0
+"""How long idle connections are heard once the server ends: a request may be on its way on each."""
+
+
+class Server(uvicorn.Server):  # type: ignore[misc]  # not followed: see pyproject.toml
+    """Hears all who have connected before it ends: uvicorn closes what it has not read yet."""
+
+    def __init__(self, config: uvicorn.Config, ending: asyncio.Event) -> None:
+        super().__init__(config)
+        self._ending = ending
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuse new connections, and close the others after their next answer, or when idle."""
+        self._ending.set()
+        loop = asyncio.get_running_loop()
+        # Closing a socket resets those who wait to be accepted. Nothing is awaited in between.
+        waiting = [it for listener in sockets or [] for it in accept_all(listener)]
+        for server in self.servers:
+            server.close()
+        for connection in waiting:
+            await loop.connect_accepted_socket(self._protocol, connection)
+        until = loop.time() + LINGER_S
+        while self.server_state.connections and loop.time() < until:
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """As uvicorn makes it."""
+        made: asyncio.Protocol = self.config.http_protocol_class(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
+
+def accept_all(listener: socket.socket) -> list[socket.socket]:
+    """The connections that wait at a socket."""
+    found = []
+    with suppress(BlockingIOError):
+        while True:
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            found.append(connection)
+    return found
+
+
+def by_port(apps: dict[int, ASGIApp], ending: asyncio.Event) -> ASGIApp:
+    """One app for all ports: uvicorn serves one, on any number of sockets.
+
+    Once the server is `ending`, each answer says that its connection closes.
+    """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await apps[scope["server"][1]](scope, receive, send)
+        async def sending(message: Message) -> None:
+            if ending.is_set() and message["type"] == "http.response.start":
+                headers = [*message.get("headers", ()), (b"connection", b"close")]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await apps[scope["server"][1]](scope, receive, sending)
 
     return app
 
@@ -73,9 +127,10 @@ async def serve(config: Path) -> None:
             ),
             settings.metrics_port: Guarded(metrics_page(metrics), tokens, lambda _: None, metrics),
         }
-        server = uvicorn.Server(
+        ending = asyncio.Event()
+        server = Server(
             uvicorn.Config(
-                by_port(apps),
+                by_port(apps, ending),
                 access_log=False,
                 http="h11",  # httptools, its other parser, has no limit for a stranger's headers
                 log_config=None,
@@ -85,7 +140,8 @@ async def serve(config: Path) -> None:
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=DRAIN_S,
                 ws="none",
-            )
+            ),
+            ending,
         )
         asyncio.get_running_loop().add_reader(sys.stdin, _end, server)
         with ExitStack() as held:

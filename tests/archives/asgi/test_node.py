@@ -22,7 +22,6 @@ from archives.asgi import node as asgi_node
 from archives.asgi.app import Guarded, exactly
 from archives.asgi.metrics import Metrics
 from archives.asgi.node import AsgiNode
-from archives.asgi.server import listening
 from archives.asgi.tokens import Tokens
 from archives.nodes.nodes import Node, NodeSettings
 from archives.packing.loader import file_sha256
@@ -399,20 +398,6 @@ def test_at_its_end_what_is_under_way_is_answered(store: Path, tmp_path: Path, e
     assert sum(it is not None and it.status_code == 200 for it in answers) >= 1
     assert {it.status_code for it in answers if it} == {200}
     assert_no_process_about(tmp_path)
-
-
-def test_an_answer_does_not_wait_for_the_clients_word_on_its_head() -> None:
-    with listening(0) as listener, socket.create_connection(listener.getsockname()) as client:
-        server, _ = listener.accept()
-
-        async def is_at_once() -> object:
-            _, writer = await asyncio.open_connection(sock=server)  # as a server's transport
-            found = server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            writer.close()
-            return found
-
-        assert asyncio.run(is_at_once())
-        client.close()
 
 
 def test_a_fault_of_the_server_is_a_500_in_its_form_and_its_text_is_not_logged(

@@ -1,0 +1,98 @@
+"""The server's sockets, and its end: who has connected is answered."""
+
+import asyncio
+import socket
+from http.client import HTTPResponse
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.responses import PlainTextResponse
+
+from archives.asgi import server as asgi_server
+from archives.asgi.server import Server, by_port, listening
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_an_answer_does_not_wait_for_the_clients_word_on_its_head() -> None:
+    with listening(0) as listener, socket.create_connection(listener.getsockname()) as client:
+        server, _ = listener.accept()
+
+        async def is_at_once() -> object:
+            _, writer = await asyncio.open_connection(sock=server)  # as a server's transport
+            found = server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            writer.close()
+            return found
+
+        assert asyncio.run(is_at_once())
+        client.close()
+
+
+def connected(listener: socket.socket, data: bytes = b"") -> socket.socket:
+    connection = socket.create_connection(listener.getsockname(), 60)
+    connection.sendall(data)
+    return connection
+
+
+def answered(connection: socket.socket) -> tuple[int, bool]:
+    """The status of an answer, and whether the connection ends with it."""
+    with HTTPResponse(connection) as answer:
+        answer.begin()
+        answer.read()
+        return answer.status, answer.will_close
+
+
+def test_whoever_has_connected_is_answered_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi_server, "LINGER_S", 1000.0)
+    ended: dict[str, Any] = {}
+
+    async def run() -> None:
+        with listening(0) as listener:
+            port, ending = listener.getsockname()[1], asyncio.Event()
+            app = by_port({port: PlainTextResponse("yes")}, ending)
+            config = uvicorn.Config(app, http="h11", log_config=None, lifespan="off")
+            config.load()
+            server = Server(config, ending)
+            server.lifespan = config.lifespan_class(config)
+            await server.startup(sockets=[listener])
+            used = connected(listener, REQUEST)
+            assert await asyncio.to_thread(answered, used) == (200, False)
+            # Nothing is awaited until it ends: these wait in the kernel, unread and not accepted.
+            fresh = [connected(listener, REQUEST) for _ in range(4)]
+            silent = connected(listener)
+            address = listener.getsockname()
+            end = asyncio.create_task(server.shutdown([listener]))
+            await ending.wait()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(address)
+            ended["fresh"] = [await asyncio.to_thread(answered, it) for it in fresh]
+            for name, connection in (("used", used), ("silent", silent)):
+                connection.sendall(REQUEST)
+                ended[name] = await asyncio.to_thread(answered, connection)
+            await end
+            for connection in (*fresh, used, silent):
+                connection.close()
+
+    asyncio.run(run())
+    assert ended == {"fresh": [(200, True)] * 4, "used": (200, True), "silent": (200, True)}
+
+
+def test_connections_that_stay_silent_are_closed_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(asgi_server, "LINGER_S", 0.1)
+
+    async def run() -> None:
+        with listening(0) as listener:
+            ending = asyncio.Event()
+            config = uvicorn.Config(PlainTextResponse("yes"), http="h11", log_config=None)
+            config.load()
+            server = Server(config, ending)
+            server.lifespan = config.lifespan_class(config)
+            await server.startup(sockets=[listener])
+            with connected(listener) as silent:
+                await server.shutdown([listener])
+                assert silent.recv(1) == b""
+
+    asyncio.run(run())
