@@ -22,7 +22,8 @@ class FaultyProxy:
 
     `faults`: for each request in turn one of None, "500", "503" (throttled), "slow" (0.3 s),
     "cut" (half of the body, then nothing), "flip" (a bit of the body is another), "reset" (no
-    answer at all), "lost" (passed on, and the answer thrown away).
+    answer at all), "lost" (passed on, and the answer thrown away), "late" (passed on, and answered
+    6 s later).
     """
 
     def __init__(self, endpoint: str, faults: Iterator[str | None]) -> None:
@@ -71,6 +72,8 @@ def started(proxy: FaultyProxy) -> Iterator[str]:
                 data = answer.read()
             finally:
                 connection.close()
+            if fault == "late":
+                time.sleep(6)
             if fault == "lost":
                 self.close_connection = True
                 return

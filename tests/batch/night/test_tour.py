@@ -31,6 +31,10 @@ MORE = {  # of pydicom-data: box and frame
     "OBXXXX1A_rle_2frame.dcm": (200, 150, 500, 400, 1),  # RLE, private elements
     "JPGLosslessP14SV1_1s_1f_8b.dcm": (300, 200, 700, 500, ""),  # grey
 }
+LETTERS = {  # character set and name, as of other countries' devices
+    "gdcm-US-ALOKA-16.dcm": (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
+    "OBXXXX1A_rle_2frame.dcm": ("ISO_IR 192", "Wang^XiaoDong=王^小東"),
+}
 UID_OF_PYDICOM = pydicom.dcmread(get_testdata_file("examples_palette.dcm")).SOPInstanceUID
 TEXT = (235, 235, 235)
 
@@ -41,14 +45,18 @@ def without_password(tmp_path: Path) -> Iterator[Orthanc]:
         yield it
 
 
-def today(path: str, folder: Path) -> Dataset:
-    """A file as today's; JPEG Lossless is unpacked by DCMTK, since pydicom alone cannot."""
+def today(name: str, folder: Path) -> Dataset:
+    """A file of pydicom-data as today's, JPEG Lossless unpacked: pydicom alone cannot read it."""
+    path = str(get_testdata_file(name, download=False))
     file = pydicom.dcmread(path)
     if file.file_meta.TransferSyntaxUID == pydicom.uid.JPEGLosslessSV1:
         subprocess.run(["dcmdjpeg", path, str(folder / "plain.dcm")], check=True)
         file = pydicom.dcmread(folder / "plain.dcm")
+    if name in LETTERS:
+        file.SpecificCharacterSet, file.PatientName = LETTERS[name]
     file.StudyDate = f"{datetime.now():%Y%m%d}"
     if file.SOPInstanceUID == UID_OF_PYDICOM:  # one of its files as well, which has other pixels
+        file.StudyInstanceUID += ".1"
         file.SOPInstanceUID = file.file_meta.MediaStorageSOPInstanceUID = f"{UID_OF_PYDICOM}.1"
     return file
 
@@ -64,7 +72,7 @@ def test_the_tour(
     run([sys.executable, "-W", "ignore", "-c", fill[1]], tmp_path)
     with (tmp_path / "boxes.csv").open("a") as table:
         for name, box in MORE.items():
-            file = today(str(get_testdata_file(name, download=False)), tmp_path)
+            file = today(name, tmp_path)
             without_password.put(ultrasound.encoded(file))
             print(file.SOPInstanceUID, *box, sep=",", file=table)
     said = run(night[1], tmp_path)
@@ -87,6 +95,7 @@ def test_the_tour(
         assert str(made.PatientName) == str(image.PatientName)
         judge = {"SR": judge_report, "OT": judge_capture, "PR": judge_state}[made.Modality]
         judge(path, made, rows.loc[uid], images[uid])
+    assert {str(it.PatientName) for it in files.values()} > {name for _, name in LETTERS.values()}
     assert seen == {"SR": 7, "OT": 7, "PR": 7}
 
 
