@@ -20,6 +20,9 @@ def night(
     day: datetime | None = typer.Option(
         None, "--date", formats=["%Y-%m-%d"], help="The night's date. Default: today."
     ),
+    folder: str | None = typer.Option(
+        None, help="Another folder than that of the settings; an empty one does the days anew."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the report as one JSON line."),
 ) -> None:
     """Pull the last days' images from a PACS, score them, and push the results back.
@@ -34,8 +37,11 @@ def night(
     from batch.dicom.pushing import ledger
     from batch.night import night as nights
     from batch.night.settings import read
+    from batch.storage import uris
 
     asked = read(settings)
+    if folder is not None:
+        asked = asked.model_copy(update={"folder": uris.argument(folder)})
     report = nights.run(asked, day.date() if day else datetime.now().astimezone().date())
     if as_json:
         say(json.dumps(report))

@@ -22,7 +22,7 @@ REMEDIES = {
     IMAGE_UNKNOWN: "the PACS does not have the images that they are of; give the PACS that these "
     "came from, or --unknown-images",
     PATIENT_CHANGED: "the PACS has their studies under another patient than the images had when "
-    "they were pulled; pull those days into a new folder, score, and push from there",
+    "they were pulled; do those days anew: sonode dicom night SETTINGS --date DATE --folder EMPTY",
 }
 """Why the PACS does not have objects, and what to do."""
 

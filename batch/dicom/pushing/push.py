@@ -1,9 +1,10 @@
 """The objects of OUT -> the PACS that has their images, with a ledger of what became of each.
 
-A ledger lies beside each record (`beside_results`), one for each PACS. An object is `accepted`,
-`present` (the PACS had it already), `refused` with the PACS' status, `image_unknown`: the PACS
-does not have the image that was scored, or `patient_changed`: it has the study under another
-patient than the object's. Nothing of the last two is sent.
+A ledger lies beside each record (`beside_results`), one for each PACS. An object is `accepted`: the
+PACS took it, and names it when it is asked for it; `unconfirmed`: it took it, and does not name it;
+`present`: it had it already; `refused`, with its status; `image_unknown`: it does not have the
+image that was scored; or `patient_changed`: it has the study under another patient than the
+object's. Nothing of the last two is sent.
 
 An object that is not in the ledger is asked for before it is sent: a push that was killed behind
 an object and before its ledger finds it `present`. So nothing is sent twice, but for what was on
