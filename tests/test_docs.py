@@ -142,7 +142,8 @@ def test_each_option_of_a_shown_command_exists() -> None:
     shown = re.sub(r"\\\n\s*", "", CODE)
     for line in re.findall(r"^(?:\$ )?sonode ((?!train).*)", shown, re.M):
         words = line.split("  #")[0].split()
-        command = words[: 2 if words[0] in ("import", "rollout", "dicom", "locate") else 1]
+        groups = ("import", "rollout", "dicom", "locate", "reader")
+        command = words[: 2 if words[0] in groups and words[1][0].isalpha() else 1]
         known = sonode(*command, "--help").stdout
         options = [word for word in words if word.startswith("--")]
         assert [option for option in options if not re.search(rf"{option}\b", known)] == [], line

@@ -51,14 +51,34 @@ def server(url: str, model: str, key_file: Path | None) -> Iterator[Score]:
                 )
             except httpx.TimeoutException:
                 raise UserError(f"--url {url}: no answer within {TIMEOUT_S:g} s") from None
-            except httpx.TransportError:
-                raise UserError(
-                    f"--url {url}: no server answers; start one with `sonode serve`, or give "
-                    "--archive"
-                ) from None
+            except httpx.TransportError as error:
+                raise UserError(f"--url {url}: {_why_unreachable(error)}") from None
             return answer.status_code, _body(answer, model)
 
         yield score
+
+
+def client_name(url: str, key_file: Path | None) -> str | None:
+    """Whose token it is, says the gateway at `url`; None of a server that is no gateway.
+
+    Raises UserError where nobody answers, or the token is refused.
+    """
+    base = _address(url)
+    headers = {"Authorization": f"Bearer {_token(base, key_file)}"}
+    try:
+        answer = httpx.get(
+            f"{url.rstrip('/')}/client", headers=headers, trust_env=base.host not in LOCAL
+        )
+    except httpx.TransportError as error:
+        raise UserError(f"--url {url}: {_why_unreachable(error)}") from None
+    if answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED):
+        return None
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        raise UserError(f"--url {url}: the token is refused; set {TOKEN} anew")
+    try:
+        return str(answer.raise_for_status().json()["client"])
+    except (httpx.HTTPStatusError, ValueError, KeyError, TypeError):
+        raise UserError(f"--url {url}: does not say whose token it is; see its /health") from None
 
 
 @contextmanager
@@ -128,6 +148,15 @@ def _address(url: str) -> httpx.URL:
     return base
 
 
+def _why_unreachable(error: httpx.TransportError) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return (
+            "its certificate is not trusted here; set SSL_CERT_FILE to the PEM file of who issued "
+            "it, and use the name that it is for"
+        )
+    return "no server answers; start one with `sonode serve`, or give --archive"
+
+
 def _token(base: httpx.URL, key_file: Path | None) -> str:
     if key_file is None and (token := os.environ.get(TOKEN)):
         return token
@@ -158,7 +187,9 @@ def _body(answer: httpx.Response, model: str) -> dict[str, Any]:
         return _refusal(answer, "not a sonode server; check --url")
     if answer.status_code == httpx.codes.NOT_FOUND:
         return _refusal(answer, f"it does not serve model {model}; choose another with --model")
-    if "oken" in str(body.get("message")) and "stage" not in body:
+    if answer.status_code == httpx.codes.UNAUTHORIZED or (
+        "oken" in str(body.get("message")) and "stage" not in body
+    ):
         return _refusal(answer, f"the token is refused; read it again (--key-file or {TOKEN})")
     return body
 

@@ -14,7 +14,7 @@ JSON of head -> {level, given, patients}, or null; the limit of the distance und
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -155,13 +155,17 @@ def parts_in(out_uri: str) -> list[str]:
     return [uri for uri in objects.list_files(out_uri, deep=True) if layout.is_part(uri)]
 
 
-def read(out_uri: str) -> pa.Table:
+def read(out_uri: str, wanted: Callable[[str], bool] = lambda name: True) -> pa.Table:
     """Read all results of a folder into one table: by date, by model, in the manifest's order.
+
+    `wanted`: which columns, by name.
 
     Raises StorageError, and what Arrow raises for a file that is not a part, or damaged;
     `out_uri` must hold at least one part.
     """
-    return pa.concat_tables(
-        (parquet(objects.read(uri).data).read() for uri in parts_in(out_uri)),
-        promote_options="default",
-    )
+
+    def part(uri: str) -> pa.Table:
+        file = parquet(objects.read(uri).data)
+        return file.read(columns=[*filter(wanted, file.schema_arrow.names)])
+
+    return pa.concat_tables(map(part, parts_in(out_uri)), promote_options="default")

@@ -3,7 +3,7 @@
 open_image, open_row    an image's bytes, or a row of a run -> its id, size and frames
 png                     a stored frame, to look at
 score                   a box -> scores, warnings in words, heat maps as layers
-judge                   what the reader says of that score -> a line of the record
+judge, read             what the reader says -> lines of the record
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from archives.serving.predict import Answer
 from model_def.limits import MAX_DICOM_BYTES
 from sonode.console import UserError
-from sonode.reader.layers import layer
-from sonode.reader.record import Record
+from sonode.reader.judging import Judgement, Judging, Reading, Refused, key_of
+from sonode.reader.layers import layer, legend
 from sonode.reader.results import Results
 from sonode.reader.sources import Source
-from sonode.reader.words import in_words
+from sonode.reader.study import Key, Stage
+from sonode.reader.words import HEADS, in_words
 
 KEPT_BYTES = 2 * MAX_DICOM_BYTES  # of images; the page sends one again that was forgotten
 KEPT_ANSWERS = 200
@@ -44,17 +44,6 @@ class ScoreRequest(BaseModel):
     roi: list[int] = Field(min_length=4, max_length=4)
 
 
-class Judgement(BaseModel):
-    """What a reader says of one head of an answer."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    answer: str
-    head: str
-    verdict: Literal["agree", "disagree", "cannot judge"]
-    note: str = Field(max_length=1000)
-
-
 class Image:
     """An image's bytes, and what its frames looked like."""
 
@@ -70,12 +59,11 @@ class Reader:
         self,
         sources: Sequence[Source],
         results: Results | None = None,
-        record: Record | None = None,
-        reader: str = "",
+        judging: Judging | None = None,
     ) -> None:
-        """`reader`: a code of who reads, for the record."""
-        self._sources, self._results, self._record = sources, results, record
-        self._reader = reader
+        """`judging`: where what the reader says is recorded, if it is."""
+        self._sources, self._results, self._judging = sources, results, judging
+        self._study = judging.study if judging else None
         self._images: OrderedDict[str, Image] = OrderedDict()
         self._answers: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._lock = threading.Lock()
@@ -84,13 +72,20 @@ class Reader:
         """What the page says at all times, and which of its parts are there."""
         return {
             "sources": [source.facts for source in self._sources],
-            "record": self._record is not None,
+            "record": self._judging is not None,
+            "who": self._judging.who() if self._judging else "",
+            "study": [*self._judging.questions] if self._judging and self._study else None,
             "max_bytes": MAX_DICOM_BYTES,
-            "run": None if self._results is None else self._results.about(),
+            "run": None if self._results is None else self._results.about(self._study),
+            "titles": HEADS,
+            "legend": base64.b64encode(legend()).decode(),
         }
 
-    def open_image(self, data: bytes, frame: int = 0) -> Answer:
-        """Keep an image; answer its id, its frames, and the size of the frame."""
+    def open_image(self, data: bytes, frame: int = 0, roi: list[int] | None = None) -> Answer:
+        """Keep an image; answer its id, its frames, and the size of the frame.
+
+        `roi`: of a row, by which a study knows it.
+        """
         key = hashlib.sha256(data).hexdigest()
         with self._lock:
             self._images[key] = self._images.pop(key, Image(data))
@@ -98,7 +93,8 @@ class Reader:
                 self._images.popitem(last=False)
         status, body = self._frame(key, frame)
         body.pop("png", None)
-        return status, {"id": key, **body}
+        study = {"study": self._study.opened(key, frame, roi)} if self._study else {}
+        return status, {"id": key, **study, **body}
 
     def open_row(self, number: int) -> Answer:
         """As `open_image`, of a row of the results, with its box and frame."""
@@ -108,14 +104,14 @@ class Reader:
             row = self._results.image(number)
         except UserError as error:
             return _refusal(404, "no_image", str(error))
-        status, body = self.open_image(row.data, row.frame)
+        status, body = self.open_image(row.data, row.frame, row.roi)
         return status, {**body, "roi": row.roi, "frame": row.frame, "changed": row.changed}
 
     def rows(self, which: str, order: str, start: int) -> Answer:
         """A page of the results; see `Results.rows`."""
         if self._results is None:
             return _refusal(404, "no_run", "no run is open; start the reader with --run")
-        return 200, self._results.rows(which, order, start)
+        return 200, self._results.rows(which, order, start, self._study)
 
     def png(self, image: str, frame: int) -> Answer:
         """A stored frame as PNG, under `png`."""
@@ -128,6 +124,10 @@ class Reader:
         kept = self._images.get(asked.image)
         if kept is None:
             return _forgotten()
+        case = Key(asked.image, asked.frame, tuple(asked.roi))
+        if self._study and (self._study.stage(case) == "before" or asked.source):
+            why = "in a study a score comes after the first reading, of its box and frame alone"
+            return _refusal(403, "hidden", why)
         if asked.frame not in kept.frames:  # whose size and digest go to the record
             status, body = self._frame(asked.image, asked.frame)
             if status != 200:
@@ -152,6 +152,8 @@ class Reader:
             self._answers[key] = answered
             if len(self._answers) > KEPT_ANSWERS:
                 self._answers.popitem(last=False)
+        if self._study:
+            self._study.shown(key_of(answered))
         warnings = [*body["warnings"], *([] if body["consistent"] else ["inconsistent"])]
         layers = {
             head: {
@@ -167,47 +169,38 @@ class Reader:
 
     def judge(self, said: Judgement) -> Answer:
         """Add a line to the record."""
-        if self._record is None:
+        if self._judging is None or self._study:
             return _refusal(404, "no_record", "nothing is recorded; start the reader with --record")
         answer = self._answers.get(said.answer)
         if answer is None or said.head not in answer["heads"]:
             return _refusal(409, "no_answer", "that score is no longer kept; score the box again")
-        its, model = answer["heads"][said.head], answer["model"]
-        roi = dict(zip(("x_min", "y_min", "x_max", "y_max"), answer["roi"], strict=True))
-        entry = {
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "verdict": said.verdict,
-            "head": said.head,
-            "label": its["label"],
-            "reader_label": self._readers_label(said, its["label"], model["sha256"]),
-            "note": said.note,
-            "probability": its["probability"],
-            "threshold": its["threshold"],
-            "uncertain": its.get("uncertain"),
-            **{f"model_{name}": model[name] for name in ("name", "version", "sha256")},
-            "engine": model["engine"],
-            **{f"roi_{name}": corner for name, corner in roi.items()},
-            **{name: answer[name] for name in ("frame", "width", "height")},
-            **{name: answer[name] for name in ("image_sha256", "pixels_sha256")},
-            "reader": self._reader or None,
-        }
         try:
-            self._record.add(entry)
-        except OSError as error:
-            why = error.strerror or str(error)
-            return _refusal(507, "not_recorded", f"NOT recorded: {why}; tell who runs the reader")
+            self._judging.judge(said, answer, self._others(said.head, answer))
+        except Refused as error:
+            return _refusal(error.status, error.code, str(error))
         return 200, {"recorded": True}
 
-    def _readers_label(self, said: Judgement, label: str, sha256: str) -> str | None:
-        """The label that the reader would give; null where that is not known."""
-        if said.verdict == "agree":
-            return label
+    def read(self, stage: Stage, said: Reading) -> Answer:
+        """Add a reading of a study to the record; answer how far the case is now."""
+        if self._judging is None or self._study is None:
+            return _refusal(404, "no_study", "no study is under way; start it with --study")
+        kept = self._images.get(said.image)
+        if kept is None or said.frame not in kept.frames:
+            return _forgotten()
+        answer = self._answers.get(said.answer or "")
+        try:
+            return 200, {"study": self._judging.read(stage, said, kept.frames[said.frame], answer)}
+        except Refused as error:
+            return _refusal(error.status, error.code, str(error))
+
+    def _others(self, head: str, answer: dict[str, Any]) -> list[str]:
+        """The head's labels but the one answered; none where the archive is not here."""
         known = (it.facts for it in self._sources if it.facts["model"])
+        digest = answer["model"]["sha256"]
         labels: dict[str, list[str]] = next(
-            (it["labels"] for it in known if it["model"]["sha256"] == sha256), {}
+            (it["labels"] for it in known if it["model"]["sha256"] == digest), {}
         )
-        others = [other for other in labels.get(said.head, []) if other != label]
-        return others[0] if said.verdict == "disagree" and len(others) == 1 else None
+        return [it for it in labels.get(head, []) if it != answer["heads"][head]["label"]]
 
     def _frame(self, image: str, number: int) -> Answer:
         kept = self._images.get(image)

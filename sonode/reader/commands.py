@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -40,8 +42,9 @@ def serve(
         [], help="Results of `sonode score` to go through; twice: two models, same manifest."
     ),
     images: Path = typer.Option(Path(), help="Where relative image_uris of the run begin."),
-    record: Path | None = typer.Option(
-        None, help="File that gets a line for each agree, disagree, cannot judge."
+    record: Path | None = typer.Option(None, help="File that gets what the reader says."),
+    study: bool = typer.Option(
+        False, "--study", help="Show scores only after a first reading, and ask again with them."
     ),
     reader_code: str = typer.Option("", "--reader", help="Who reads, as a code, for the record."),
     port: int = typer.Option(
@@ -51,10 +54,11 @@ def serve(
     """Serve the page on this machine until Ctrl-C, and print its address."""
     if context.invoked_subcommand is not None:
         return
-    from archives.serving.predict import server
+    from archives.serving.predict import client_name, server
     from sonode.atomic_files import scratch
     from sonode.reader.app import Reader
     from sonode.reader.http_server import ReaderServer
+    from sonode.reader.judging import Judging
     from sonode.reader.record import Record
     from sonode.reader.results import Results
     from sonode.reader.sources import ArchiveSource, ServerSource, Source
@@ -64,6 +68,10 @@ def serve(
         raise UserError("nothing to score with: give --archive, --store or --url")
     if len(run) > 2:
         raise UserError(f"--run: {len(run)} runs; give one, or two to compare")
+    if study and record is None:
+        raise UserError("--study: give the file of the readings, too: --record FILE")
+    if study and len(paths) != 1:
+        raise UserError("--study: needs one archive, whose labels are asked for: --archive A.mar")
     results = Results(run, str(images.absolute())) if run else None
     kept = Record(record) if record else None
     # Leaving by the exception ends the archives' processes at once.
@@ -74,7 +82,13 @@ def serve(
             sources.append(ServerSource(f"{model} at {url}", score))
         archives = [ArchiveSource(path, engine, temp, held) for path in paths]
         sources += archives
-        with ReaderServer(Reader(sources, results, kept, reader_code), port) as listening:
+        judging = None
+        if kept is not None:
+            asked = partial(client_name, url, key_file) if url else _nobody
+            judging = Judging(
+                kept, reader_code, asked, _questions(archives[0].facts) if study else ()
+            )
+        with ReaderServer(Reader(sources, results, judging), port) as listening:
             if url is None:
                 archives[0].open()
             say(f"reader: {listening.url}")
@@ -92,6 +106,38 @@ def export(
     from sonode.reader.record import export as run
 
     say(f"{run(file, out)} rows: {out}")
+
+
+@reader.command()
+def study(
+    file: Path = typer.Argument(metavar="READING", help="FILE of `sonode reader --study`."),
+    cohort: Path = typer.Argument(help="The cohort that has the true labels."),
+    *,
+    archive: Path = typer.Option(..., help="The .mar that was shown: its heads and labels."),
+    json_file: Path | None = typer.Option(None, "--json", help="Also write the figures here."),
+    seed: int = typer.Option(0, min=0, help="Seed of the bootstrap."),
+) -> None:
+    """Sensitivity and specificity of readers without the scores and with them."""
+    from sonode.defaults import BOOTSTRAP_DRAWS
+    from sonode.reader.measure import show, write
+    from sonode.reader.measure import study as run
+    from train.measures.measure import Resampling
+
+    found = run(file, cohort, archive, Resampling(resamples=BOOTSTRAP_DRAWS, seed=seed))
+    show(found)
+    if json_file is not None:
+        write(found, json_file)
+
+
+def _nobody() -> None:
+    """There is no gateway to ask who reads."""
+
+
+def _questions(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"head": head, "labels": labels, "given": facts["given"][head]}
+        for head, labels in facts["labels"].items()
+    ]
 
 
 def _in_store(store: Path) -> list[Path]:

@@ -22,18 +22,18 @@ from pydantic import ValidationError
 
 from model_def.limits import MAX_DICOM_BYTES
 from sonode.console import UserError
-from sonode.reader.app import Judgement, Reader, ScoreRequest
+from sonode.reader.app import Reader, ScoreRequest
+from sonode.reader.judging import Judgement, Reading
+from sonode.reader.study import Stage
 
 logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 IDLE_S = 60.0  # for each read of a request's bytes
 MAX_JSON = 2**16
-FILES = {
-    "": ("reader.html", "text/html; charset=utf-8"),
-    "reader.js": ("reader.js", "text/javascript; charset=utf-8"),
-    "reader.css": ("reader.css", "text/css; charset=utf-8"),
-}
+KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+PAGE = Path(__file__).with_name("page")
+FILES = {path.name: path for path in PAGE.iterdir() if path.suffix in KINDS}
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -139,9 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self, path: str, query: dict[str, str]) -> Any:
         reader = self.server.reader
-        if path in FILES:
-            name, kind = FILES[path]
-            return 200, kind, Path(__file__).with_name(name).read_bytes()
+        if file := FILES.get(path or "reader.html"):
+            return 200, f"{KINDS[file.suffix]}; charset=utf-8", file.read_bytes()
         if path == "about":
             return 200, "", reader.about()
         if path == "rows":
@@ -163,13 +162,16 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.startswith("rows/"):
             self._body(MAX_JSON)
             status, body = reader.open_row(_number(path.removeprefix("rows/")))
-        elif path in ("score", "judge"):
+        elif path in ("score", "judge", "study/before", "study/after"):
             text = self._body(MAX_JSON)
             try:
                 if path == "score":
                     status, body = reader.score(ScoreRequest.model_validate_json(text))
-                else:
+                elif path == "judge":
                     status, body = reader.judge(Judgement.model_validate_json(text))
+                else:
+                    stage: Stage = "before" if path == "study/before" else "after"
+                    status, body = reader.read(stage, Reading.model_validate_json(text))
             except ValidationError as error:
                 first = error.errors(include_input=False, include_url=False)[0]
                 place = ".".join(map(str, first["loc"]))

@@ -28,3 +28,8 @@ def layer(grid: Sequence[Sequence[float]]) -> bytes:
     encoded = io.BytesIO()
     Image.fromarray(rgba_V4[value_HW]).save(encoded, "PNG", compress_level=1)
     return encoded.getvalue()
+
+
+def legend() -> bytes:
+    """PNG of all colours of a map, from none on the left to the maximum on the right."""
+    return layer([[step / SIDE for step in range(SIDE + 1)]])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from sonode.atomic_files import beside, sync
 from sonode.console import UserError
 
 COLUMNS = (
-    *("time", "verdict", "head", "label", "reader_label", "note"),
+    *("time", "stage", "order", "seconds"),
+    *("verdict", "head", "label", "reader_label", "note"),
     *("probability", "threshold", "uncertain"),
     *("model_name", "model_version", "model_sha256", "engine"),
     *("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max", "frame", "width", "height"),
-    *("image_sha256", "pixels_sha256", "reader"),
+    *("image_sha256", "pixels_sha256", "client", "reader"),
 )
 
 
@@ -41,9 +43,13 @@ class Record:
     def _open(self) -> int:
         return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def add(self, entry: dict[str, Any]) -> None:
-        """Add a line, on the disk when this returns; whole or not at all. Raises OSError."""
-        line = json.dumps(entry, allow_nan=False).encode() + b"\n"
+    def lines(self) -> list[dict[str, Any]]:
+        """All of it. Raises UserError for a line that is none of a reader's."""
+        return read(self._path, "--record")
+
+    def add(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Add lines, on the disk when this returns; all or none. Raises OSError."""
+        line = b"".join(json.dumps(it, allow_nan=False).encode() + b"\n" for it in entries)
         file = self._open()
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -62,6 +68,27 @@ class Record:
             os.close(file)
 
 
+def read(path: Path, what: str) -> list[dict[str, Any]]:
+    """The lines, each with `COLUMNS`; `what`: the option or argument that names the file.
+
+    Raises UserError for a line that is none of a reader's.
+    """
+    rows = []
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(f"{what} {path}: {error.strerror}") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            rows.append({name: row[name] for name in COLUMNS})
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{what} {path}: line {number} is not a reader's, or not whole; take it out"
+            ) from None
+    return rows
+
+
 def export(path: Path, out: Path) -> int:
     """Write the lines as a table, CSV or Parquet by the name of `out`; give their number.
 
@@ -71,15 +98,7 @@ def export(path: Path, out: Path) -> int:
         raise UserError(f"OUT {out}: give a name that ends in .csv or .parquet")
     if out.exists():
         raise UserError(f"OUT {out}: is there already; give a new file")
-    rows = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            row = json.loads(line)
-            rows.append({name: row[name] for name in COLUMNS})
-        except (ValueError, KeyError, TypeError):
-            raise UserError(
-                f"FILE {path}: line {number} is not a reader's, or not whole; take it out"
-            ) from None
+    rows = read(path, "FILE")
     table = pd.DataFrame(rows, columns=COLUMNS)
     with beside(out) as part:
         if out.suffix == ".csv":

@@ -8,16 +8,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from batch.manifest import checks
 from batch.manifest.read import requests
 from batch.results import schema
 from batch.storage import objects
 from batch.storage.errors import StorageError
 from model_def.limits import MAX_DICOM_BYTES
 from sonode.console import UserError
+from sonode.reader.study import Key, Study
 
 PAGE = 100  # rows at a time
 NAMES = ["lesion_id", "study_id", "study_uid", "patient_id", "patient_key"]
+OF_IMAGE = {"image_uri", "roi", *checks.ROI_COLUMNS, "frame", "roi_used", "image_etag", *NAMES}
+OF_RUN = {"status", "message", "model_name", "model_version"}
+READ = {"after": "first reading", "done": "both readings"}
+ENDINGS = ("_probability", "_label", "_uncertain")  # of a head
 
 Mask = npt.NDArray[np.bool_]
 
@@ -41,30 +48,39 @@ class Results:
         the second are others.
         """
         self._folder = folder
-        self._tables = [_read(run) for run in runs]
-        self._frames = [table.to_pandas() for table in self._tables]
-        uris = [table["image_uri"] for table in self._tables]
-        if any(not one.equals(uris[0]) for one in uris):
+        self._images = _read(runs[0], OF_IMAGE)
+        uris = self._images["image_uri"]
+        if any(not _read(run, {"image_uri"})["image_uri"].equals(uris) for run in runs[1:]):
             raise UserError(
                 "--run: the second has other images than the first; give the same manifest"
             )
-        ending = "_threshold"
+        self._runs = [_results(run) for run in runs]
+        first = self._runs[0].column_names
         self.heads = [
-            name.removesuffix(ending)
-            for name in self._frames[0]
-            if name.endswith(ending) and all(name in frame for frame in self._frames)
+            name.removesuffix("_probability")
+            for name in first
+            if name.endswith("_probability")
+            and all({name, _label(name)} <= {*run.column_names} for run in self._runs)
         ]
 
-    def about(self) -> dict[str, Any]:
-        """What the page needs to list them."""
-        return {"heads": self.heads, "runs": len(self._frames), "page": PAGE}
+    def about(self, study: Study | None = None) -> dict[str, Any]:
+        """What the page needs to list them; in a study no score is listed."""
+        heads = [] if study else self.heads
+        return {"heads": heads, "runs": 0 if study else len(self._runs), "page": PAGE}
 
-    def rows(self, which: str, order: str, start: int) -> dict[str, Any]:
+    def rows(
+        self, which: str, order: str, start: int, study: Study | None = None
+    ) -> dict[str, Any]:
         """`PAGE` rows from the `start`-th on, and how many there are in all.
 
         `which`: all, failed, uncertain or flipped. `order`: `manifest`, `high:HEAD` or
-        `change:HEAD`, the largest first; rows without a number come last.
+        `change:HEAD`, the largest first; rows without a number come last. In a study each row says
+        how far it is, and nothing else, and their order is the manifest's.
         """
+        if study:
+            rows = range(start, min(start + PAGE, self._images.num_rows))
+            read = [{"number": it, "names": self._read(it, study), "runs": []} for it in rows]
+            return {"total": self._images.num_rows, "rows": read}
         found = np.flatnonzero(self._mask(which))
         kind, _, head = order.partition(":")
         if head in self.heads:
@@ -73,17 +89,15 @@ class Results:
         return {"total": len(found), "rows": shown}
 
     def image(self, number: int) -> Picked:
-        """Read a row's image again. Raises UserError where it is not a local file, or not there."""
-        if not 0 <= number < self._tables[0].num_rows:
+        """Read a row's image again. Raises UserError where it is not there."""
+        if not 0 <= number < self._images.num_rows:
             raise UserError("row: there is none of that number")
-        (asked,) = requests(self._tables[0].slice(number, 1), self._folder)
-        if objects.is_s3(asked.image_uri):
-            raise UserError("the image is in an object store; the reader opens local files only")
+        (asked,) = requests(self._images.slice(number, 1), self._folder)
         try:
             found = objects.read(asked.image_uri, limit=MAX_DICOM_BYTES)
         except StorageError as error:
             raise UserError(f"the image cannot be read: {error}; check --images") from None
-        (row,) = self._tables[0].slice(number, 1).to_pylist()
+        (row,) = self._images.slice(number, 1).to_pylist()
         given = asked.fields.get("roi")
         used = row["roi_used"] if row["roi_used"] is not None else given and given.split(",")
         return Picked(
@@ -94,37 +108,44 @@ class Results:
         )
 
     def _mask(self, which: str) -> Mask:
-        frames = self._frames
-        masks: list[Any] = []
+        masks: list[pa.ChunkedArray] = []
         if which == "failed":
-            masks = [frame["status"] == schema.FAILED for frame in frames]
+            masks = [pc.equal(run["status"], schema.FAILED) for run in self._runs]
         if which == "uncertain":
             columns = [f"{head}_uncertain" for head in self.heads]
-            masks = [frame[name] == True for frame in frames for name in columns if name in frame]  # noqa: E712 - null is not uncertain
+            masks = [run[it] for run in self._runs for it in columns if it in run.column_names]
         if which == "flipped":
             masks = [self._flipped(head) for head in self.heads]
-        everything = np.full(len(frames[0]), which == "all")
-        for mask in masks:
-            everything |= np.asarray(mask, bool)
+        everything = np.full(self._images.num_rows, which == "all")
+        for mask in masks:  # null: not scored, or not known to be uncertain
+            everything |= pc.fill_null(mask, False).to_numpy().astype(bool)
         return everything
 
-    def _flipped(self, head: str) -> Any:
-        """Rows that both have scored, with other labels."""
-        first, last = (self._frames[at][f"{head}_label"] for at in (0, -1))
-        return (first != last) & first.notna() & last.notna()
+    def _flipped(self, head: str) -> pa.ChunkedArray:
+        """Rows with other labels; null where a run has not scored them."""
+        first, last = (self._runs[at][f"{head}_label"] for at in (0, -1))
+        return pc.not_equal(first, last)
 
     def _numbers(self, kind: str, head: str) -> npt.NDArray[np.float64]:
-        first, last = (self._frames[at][f"{head}_probability"].to_numpy(float) for at in (0, -1))
+        column = f"{head}_probability"
+        first, last = (self._runs[at][column].to_numpy().astype(float) for at in (0, -1))
         change: npt.NDArray[np.float64] = np.abs(first - last)
         return change if kind == "change" else first
 
     def _row(self, number: int) -> dict[str, Any]:
-        runs = [table.slice(number, 1).to_pylist()[0] for table in self._tables]
+        (image,) = self._images.slice(number, 1).to_pylist()
         return {
             "number": number,
-            "names": [str(its) for name in NAMES if (its := runs[0].get(name)) is not None],
-            "runs": [self._result(row) for row in runs],
+            "names": [str(its) for name in NAMES if (its := image.get(name)) is not None],
+            "runs": [self._result(run.slice(number, 1).to_pylist()[0]) for run in self._runs],
         }
+
+    def _read(self, number: int, study: Study) -> list[str]:
+        """How far a row is in a study, of an image of local files."""
+        (image,) = self._images.slice(number, 1).to_pylist()
+        digest = (image["image_etag"] or "").removeprefix("sha256:")
+        key = Key(digest, int(image.get("frame") or 0), tuple(image["roi_used"] or ()))
+        return [READ[stage]] if (stage := study.stage(key)) in READ else []
 
     def _result(self, row: dict[str, Any]) -> dict[str, Any]:
         scored = row["status"] == schema.OK
@@ -143,21 +164,33 @@ class Results:
         }
 
 
-def _read(run: str) -> pa.Table:
-    try:
-        if not schema.parts_in(run):
-            raise UserError(f"--run {run}: has no results; give OUT of `sonode score`")
-        table = schema.read(run)
-    except (StorageError, pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"--run {run}: cannot be read ({error})") from None
-    if missing := {"status", "image_uri", "roi_used"} - {*table.column_names}:
-        raise UserError(
-            f"--run {run}: lacks {', '.join(sorted(missing))}; give OUT of `sonode score`"
-        )
+def _label(probability: str) -> str:
+    return probability.removesuffix("_probability") + "_label"
+
+
+def _results(run: str) -> pa.Table:
+    """What one model said."""
+    table = _read(run, OF_RUN, ENDINGS)
     models = table.group_by(["model_name", "model_version"]).aggregate([])
     if models.drop_null().num_rows > 1:
         raise UserError(
             f"--run {run}: has the results of several models; give the folder "
             "date=.../model=... of one"
+        )
+    return table.drop_columns(["model_name", "model_version"])
+
+
+def _read(run: str, names: set[str], endings: tuple[str, ...] = ()) -> pa.Table:
+    """The columns of those names and endings; a million rows have several GiB in all."""
+    try:
+        if not schema.parts_in(run):
+            raise UserError(f"--run {run}: has no results; give OUT of `sonode score`")
+        table = schema.read(run, lambda name: name in names or name.endswith(endings))
+    except (StorageError, pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"--run {run}: cannot be read ({error})") from None
+    must = {"status", "image_uri", "roi_used", "image_etag"}
+    if missing := (must & names) - {*table.column_names}:
+        raise UserError(
+            f"--run {run}: lacks {', '.join(sorted(missing))}; give OUT of `sonode score`"
         )
     return table

@@ -149,6 +149,7 @@ def archive_facts(path: Path) -> dict[str, Any]:
             "sha256": file_sha256(path),
         },
         "labels": {head["name"]: head["labels"] for head in card["heads"]},
+        "given": {head["name"]: head.get("given") for head in card["heads"]},
         "trained_on": _trained_on(card["training"].get("cohort", {})),
         "tested_on": _tested_on(path),
         "card": page or "This archive has no model card; pack its checkpoint again.",
@@ -162,4 +163,4 @@ def _trained_on(cohort: Mapping[str, Any]) -> str:
 
 def _tested_on(path: Path) -> str:
     lines = json.loads(read_member(path, evidence.FILE) or b"[]")  # earlier versions pack none
-    return ", ".join(map(evidence.where, lines)) or "no cohort that its model card names"
+    return ", ".join(map(evidence.where, lines))

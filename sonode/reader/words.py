@@ -1,6 +1,9 @@
-"""Warnings of an answer in plain words; docs/integrate.md has them for programs."""
+"""Heads and warnings of an answer in plain words; docs/integrate.md has them for programs."""
 
 from __future__ import annotations
+
+HEADS = {"malignancy": "Malignancy", "alnm": "Axillary lymph-node metastasis (ALNM)"}
+"""Names of heads in `train/configs/`; others are shown as they are."""
 
 WORDS = {
     "whole_frame": "No box was given: the whole image was scored.",

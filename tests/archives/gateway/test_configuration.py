@@ -22,6 +22,7 @@ from archives.gateway.configuration import GatewaySettings, render
 from archives.gateway.nginx import SOCKET_PATH_MAX, Nginx
 from archives.gateway.supervisor import Supervisor, only_one
 from archives.judging.ab_report import measures
+from archives.serving.predict import client_name
 from archives.state import tokens_and_keys
 from archives.state.journal import Desired
 from archives.torchserve.java import claim_ports
@@ -67,6 +68,7 @@ def calls(nodes: list[StandIn]) -> list[Call]:
         ("GET", "/predictions/m", 405),
         ("PUT", "/predictions/m", 405),
         ("POST", "/health", 405),
+        ("POST", "/client", 405),
         ("POST", "/predictions/%6d/..%2fx", 404),
     ],
 )
@@ -81,7 +83,11 @@ def test_nothing_else_is_reachable(
     )
     assert answer.status_code == status
     assert "X-Model-Version" not in answer.headers  # no version has answered
-    allowed = {"/health": "GET, HEAD"}.get(path, "POST") if status == 405 else None
+    allowed = (
+        {"/health": "GET, HEAD", "/client": "GET, HEAD"}.get(path, "POST")
+        if status == 405
+        else None
+    )
     assert answer.headers.get("Allow") == allowed
     assert len(calls(nodes)) == before
 
@@ -97,6 +103,17 @@ def test_both_apis_and_health(gateway: Behind, nodes: list[StandIn]) -> None:
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
     answer = gateway.client.get(health, headers={"If-Match": '"x"'})
     assert (answer.status_code, answer.json()["code"]) == (412, "bad_request")
+
+
+def test_a_client_is_told_its_name(gateway: Behind, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"http://127.0.0.1:{gateway.port}"
+    monkeypatch.setenv("SONODE_TOKEN", gateway.token)
+    assert client_name(url, None) == "clinic"
+    monkeypatch.setenv("SONODE_TOKEN", "x")
+    with pytest.raises(UserError, match="the token is refused"):
+        client_name(url, None)
+    with pytest.raises(UserError, match="no server answers"):
+        client_name("http://127.0.0.1:9", None)
 
 
 @pytest.mark.parametrize(

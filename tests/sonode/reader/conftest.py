@@ -12,6 +12,7 @@ import pytest
 from archives.serving.predict import Answer, Fields
 from sonode.reader.app import Reader
 from sonode.reader.http_server import ReaderServer
+from sonode.reader.judging import Judging
 from sonode.reader.record import Record
 from sonode.reader.results import Results
 from sonode.reader.sources import frame_of
@@ -70,6 +71,7 @@ class MadeUp:
             "title": "tiny 1.0",
             "model": {"name": "tiny", "version": "1.0", "sha256": DIGEST},
             "labels": {"malignancy": ["benign", "malignant"]},
+            "given": {"malignancy": None},
             "trained_on": "phantom (synthetic, not for patients)",
             "tested_on": "phantom (test part, synthetic)",
             "card": "# Model card: tiny 1.0",
@@ -102,10 +104,16 @@ class Page:
 
 @contextmanager
 def serving(
-    *sources: MadeUp, results: Results | None = None, record: Record | None = None
+    *sources: MadeUp,
+    results: Results | None = None,
+    record: Record | None = None,
+    study: bool = False,
+    gateway: Callable[[], str | None] = lambda: None,
 ) -> Iterator[Page]:
-    """A reader that answers until the block ends, and its page."""
-    with ReaderServer(Reader(sources, results, record, "R1"), 0) as server:
+    """A reader that answers until the block ends, and its page; R1 reads."""
+    questions = [{"head": "malignancy", "labels": ["benign", "malignant"], "given": None}]
+    judging = Judging(record, "R1", gateway, questions if study else ()) if record else None
+    with ReaderServer(Reader(sources, results, judging), 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

@@ -1,5 +1,6 @@
 """The page in a real browser: what is drawn is what is scored; keys, fingers, sizes, no errors."""
 
+import json
 import re
 import shutil
 import threading
@@ -79,7 +80,7 @@ def drag(page: Any, start: Corner, end: Corner, pane: int = 0) -> None:
 
 def scored(page: Any, box: str) -> None:
     """Wait until the result is of this box."""
-    page.locator(".result", has_text=f"Box {box};").first.wait_for()
+    page.locator(".result", has_text=f"Box {box}").first.wait_for()
 
 
 def fields(page: Any) -> list[str]:
@@ -167,6 +168,54 @@ def test_the_keyboard_alone_is_enough(browser: Any, tmp_path: Path) -> None:
         scored(page, f"{expected[0]}, {expected[1]}, 299, {expected[3]}")
 
 
+def test_a_dropped_file_is_opened(browser: Any) -> None:
+    with serving(MadeUp()) as server, looking(browser, server, None) as page:
+        dropped = page.evaluate_handle(
+            """bytes => {
+                const carried = new DataTransfer();
+                carried.items.add(new File([new Uint8Array(bytes)], 'Jane Doe'));
+                return carried;
+            }""",
+            list(SPECKLE),
+        )
+        page.dispatch_event("#panes", "dragover", {"dataTransfer": dropped})
+        assert page.locator("body.over").count() == 1
+        page.dispatch_event("#panes", "drop", {"dataTransfer": dropped})
+        page.locator("#said", has_text="300 x 200 pixels").wait_for()
+        assert page.locator("body.over").count() == 0
+        drag(page, (10, 10), (60, 60))
+        scored(page, "10, 10, 60, 60")
+
+
+def test_a_study_hides_the_scores_until_it_was_read(browser: Any, tmp_path: Path) -> None:
+    file, source = tmp_path / "reading.jsonl", MadeUp()
+    with (
+        serving(source, record=Record(file), study=True) as server,
+        looking(browser, server) as page,
+    ):
+        assert page.locator("#study-record").is_disabled()
+        drag(page, (10, 10), (60, 60))
+        page.locator(".result", has_text="Hidden until you have judged").wait_for()
+        page.click("#questions label:has-text('benign')")
+        page.focus("#study-note")
+        page.keyboard.type("dark")
+        assert source.asked == []
+        page.click("#study-record")
+        scored(page, "10, 10, 60, 60")
+        drag(page, (100, 100), (180, 180))  # the box of the first reading stays
+        scored(page, "10, 10, 60, 60")
+        assert fields(page) == ["10", "10", "60", "60"]
+        assert page.locator("#questions input:checked").count() == 0
+        page.click("#questions label:has-text('malignant')")
+        page.click("#study-record")
+        page.locator("#studied", has_text="Both readings are recorded").wait_for()
+        assert page.locator("#study-record").is_disabled()
+        assert page.locator("#judge").is_hidden()
+    first, second = (json.loads(line) for line in file.read_text().splitlines())
+    assert [first[it] for it in ("stage", "reader_label", "note")] == ["before", "benign", "dark"]
+    assert [second[it] for it in ("stage", "reader_label", "note")] == ["after", "malignant", ""]
+
+
 def test_an_answer_that_is_overtaken_is_dropped(browser: Any) -> None:
     """The first box's answer comes after the second box was drawn."""
     first_asked, go_on = threading.Event(), threading.Event()
@@ -214,16 +263,16 @@ def test_a_result_says_all_that_a_reader_must_know(browser: Any) -> None:
     with serving(MadeUp()) as server, looking(browser, server) as page:
         header = page.locator("header").inner_text()
         assert "Research use only" in header
-        assert "tiny 1.0, sha256 abababababab" in header
-        assert "tested on phantom (test part, synthetic)" in header
+        assert "tiny 1.0 (abababababab)" in header
+        assert "Tested on phantom (test part, synthetic)" in header
         drag(page, (10, 10), (60, 60))
         scored(page, "10, 10, 60, 60")
         text = page.locator("#results").inner_text()
         for said in (
-            "malignancy: malignant 75.0 %",
-            "Positive above its threshold of 50.0 %.",
+            "Malignancy: malignant 75.0 %",
+            "Called malignant above 50.0 %",
             "Uncertain: it may also be benign.",
-            "Possible labels: benign, malignant (level 90.0 %, from patients: benign 40, mal",
+            "In 90 of 100 such patients the true label is among: benign, malignant (found on",
             "The box is so small that the image is enlarged more than 8 times.",
         ):
             assert said in text
@@ -282,11 +331,11 @@ def test_two_versions_side_by_side_and_one_kept_beside(browser: Any) -> None:
         assert "malignant 75.0 %" in page.locator(".result").nth(0).inner_text()
         assert "benign 30.0 %" in page.locator(".result").nth(1).inner_text()
         drag(page, (100, 30), (170, 90), pane=1)  # either pane takes the box
-        page.locator(".result", has_text="Box 100, 30, 170, 90;").nth(1).wait_for()
+        page.locator(".result", has_text="Box 100, 30, 170, 90").nth(1).wait_for()
         page.click("#pin")
         drag(page, (200, 30), (270, 90))
         scored(page, "200, 30, 270, 90")
-        assert "Box 100, 30, 170, 90;" in page.locator(".result").nth(1).inner_text()
+        assert "Box 100, 30, 170, 90" in page.locator(".result").nth(1).inner_text()
 
 
 @pytest.fixture
@@ -311,7 +360,7 @@ def test_a_run_is_stepped_through_by_keys(browser: Any, results: Results) -> Non
         assert source.asked[-1]["roi"] == "1,2,30,40"
         assert page.locator("#table tr[aria-current]").inner_text().startswith("2")
         page.keyboard.press("n")
-        page.locator("#said", has_text="object store").wait_for()
+        page.locator("#said", has_text="no such file").wait_for()
         assert page.locator(".score").count() == 0
         page.select_option("#which", "flipped")
         page.locator("#counted", has_text="1 rows").wait_for()
@@ -336,6 +385,9 @@ def test_axe_finds_no_violation(browser: Any, theme: str, results: Results, tmp_
         found = axe.Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
         page.click("#show-card")
+        found = axe.Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+    with serving(MadeUp(), record=record, study=True) as server, looking(browser, server) as page:
         found = axe.Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
 

@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch.results import schema
+from batch.storage import objects
 from sonode.console import UserError
+from sonode.local_s3 import LocalS3
 from sonode.reader.results import Results
 from tests.conftest import encode
 from tests.sonode.reader.conftest import MadeUp, body, serving
@@ -36,7 +38,7 @@ def run(folder: Path, version: str, shift: float, failed: int, uris: list[str]) 
     return str(place)
 
 
-URIS = ["0.png", "1.png", "s3://bucket/2.png", "/none.png"]
+URIS = ["0.png", "1.png", "2.png", "/none.png"]
 
 
 @pytest.fixture
@@ -90,7 +92,6 @@ def test_a_rows_image_opens_with_its_box(
         assert client.get(f"images/{opened['id']}/0.png").status_code == 200
         for number, said in (
             (0, "no such file"),
-            (2, "object store"),
             (3, "no such file"),
             (4, "none of that number"),
         ):
@@ -98,6 +99,22 @@ def test_a_rows_image_opens_with_its_box(
             assert answer.status_code == 404
             assert said in answer.json()["message"]
             assert str(tmp_path) not in answer.text
+
+
+@pytest.mark.live
+def test_a_rows_image_opens_from_an_object_store(
+    server: LocalS3, tmp_path: Path, frame: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    objects.write("s3://studies/reader/1.png", encode(frame))
+    uris = ["s3://studies/reader/none.png", "s3://studies/reader/1.png", *URIS[2:]]
+    results = Results([run(tmp_path, "1.0", 0.0, 3, uris)], "")
+    with serving(MadeUp(), results=results) as page:
+        opened = page.client.post("rows/1").json()
+        assert (opened["roi"], opened["width"]) == ([1, 2, 30, 40], 120)
+        missing = page.client.post("rows/0")
+        assert (missing.status_code, missing.json()["code"]) == (404, "no_image")
 
 
 def test_runs_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,159 @@
+"""What a reader study says: sensitivity and specificity without the scores and with them.
+
+The truth is a cohort's. A reading belongs to the row of the cohort with its pixels and its box, or,
+where the image has one box there, to that one. Intervals and p-values draw whole patients; over
+several readers they hold for these readers, since readers are not drawn.
+
+Shapes in names: N readings.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from archives.packing.loader import read_members
+from model_def.heads import HeadSpec
+from sonode.console import UserError, say, table
+from sonode.reader.record import read
+from train.cohorts.checks import ROI_COLUMNS
+from train.cohorts.cohort import load_cohort
+from train.cohorts.labels import label_matrix, measured_on
+from train.comparing.auc_difference import p_shown, shown
+from train.comparing.paired import paired_rates
+from train.measures.binary_head import measure_subgroup
+from train.measures.measure import Json, Resampling
+
+CASE = ["who", "image_sha256", "frame", *ROI_COLUMNS]
+ALL = "all readers"
+
+
+def study(file: Path, cohort_folder: Path, archive: Path, how: Resampling) -> Json:
+    """Measure each binary head of `archive` for each reader, and for all of them together.
+
+    Gives `left_out` (reason -> readings of a head) and `rates`: `with` and `without` the scores,
+    each with its interval, and `difference`, with minus without.
+
+    Raises:
+        UserError: no study, no cohort, or labels that are not the archive's.
+    """
+    heads = [HeadSpec.model_validate(head) for head in read_members(archive)[1]["heads"]]
+    pairs, left_out = _pairs(file)
+    rows, unknown = _rows(pairs, load_cohort(cohort_folder).table)
+    left_out["the cohort has no such image and box"] = unknown
+    truth = pd.DataFrame(label_matrix(rows, heads).numpy(), columns=[head.name for head in heads])
+    rates: list[Json] = []
+    for head in heads:
+        if head.categorical:
+            say(f"{head.name}: has {len(head.labels)} labels: not measured")
+            continue
+        of_head = (rows["head"] == head.name).to_numpy()
+        if odd := {*rows.loc[of_head, ["before", "after"]].stack()} - {*head.labels}:
+            raise UserError(f"READING: {head.name}: {', '.join(sorted(odd))}: not of this archive")
+        for above in measured_on(head, heads)[:1]:
+            of_head = of_head & (truth[above] == 1).to_numpy()
+        known_N = of_head & truth[head.name].notna().to_numpy()
+        left_out[f"{head.name}: no label in the cohort"] = int((of_head & ~known_N).sum())
+        readers = sorted(set(rows["who"][known_N]))
+        for who in [*readers, *([ALL] if len(readers) > 1 else [])]:
+            chosen_N = known_N & (True if who == ALL else (rows["who"] == who).to_numpy())
+            rates += _rates(rows[chosen_N], truth[chosen_N], head, who, how)
+    return {"left_out": {why: count for why, count in left_out.items() if count}, "rates": rates}
+
+
+def show(found: Json) -> None:
+    """Print the rates as a table, and what was left out."""
+    lines = [
+        (
+            *(its["head"], its["reader"], its["rate"]),
+            *(str(its["readings"]), str(its["patients"])),
+            *(_interval(its[name]) for name in ("without", "with")),
+            _interval(its["difference"], sign=True),
+            p_shown(its["difference"].get("p_value")),
+        )
+        for its in found["rates"]
+    ]
+    columns = ["head", "reader", "rate", "n", "patients", "without", "with", "difference"]
+    title = "Readings without the scores and with them (95 %); whole patients drawn, p unadjusted"
+    table(title, [*columns, "p"], lines)
+    for why, count in found["left_out"].items():
+        say(f"left out: {count} readings of a head: {why}")
+
+
+def write(found: Json, path: Path) -> None:
+    """Write it as JSON."""
+    path.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
+
+
+def _pairs(file: Path) -> tuple[pd.DataFrame, dict[str, int]]:
+    """One row for each case and head with both readings as labels, and what has not both."""
+    lines = pd.DataFrame(read(file, "READING"))
+    if lines.empty or not lines["stage"].isin(["before", "after"]).any():
+        raise UserError(f"READING {file}: has no study; make one with `sonode reader --study`")
+    who = lines[["client", "reader"]].apply(lambda row: " ".join(filter(None, row)), axis=1)
+    lines = lines[lines["stage"].notna()].assign(who=who)
+    key = [*CASE, "pixels_sha256", "head"]
+    if twice := int(lines.duplicated([*key, "stage"]).sum()):
+        raise UserError(f"READING {file}: {twice} readings are there twice; take them out")
+    said = lines.assign(label=lines["reader_label"].fillna("")).set_index([*key, "stage"])["label"]
+    both = said.unstack("stage").reindex(columns=["before", "after"])
+    whole = both.notna().all(axis=1)
+    judged = whole & (both != "").all(axis=1)
+    left_out = {
+        "the second reading is missing": int((~whole).sum()),
+        "one of the two is `cannot judge`": int((whole & ~judged).sum()),
+    }
+    return both[judged].reset_index(), left_out
+
+
+def _rows(pairs: pd.DataFrame, cohort: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The cohort's columns beside each pair (N), and how many pairs it does not have."""
+    of_pixels = cohort.groupby("pixels_sha256").indices
+    places: list[int | None] = []
+    for pair in pairs.to_dict("records"):
+        at = of_pixels.get(pair["pixels_sha256"], np.array([], int))
+        if len(at) > 1:
+            box = [pair[name] for name in ROI_COLUMNS]
+            at = at[(cohort[[*ROI_COLUMNS]].iloc[at] == box).all(axis=1).to_numpy(bool)]
+        places.append(int(at[0]) if len(at) == 1 else None)
+    found = pd.Series(places, dtype="Int64")
+    there = found.notna().to_numpy()
+    own = cohort.drop(columns=[*ROI_COLUMNS, "pixels_sha256"]).iloc[found[there].astype(int)]
+    own = own.rename(columns={name: f"cohort_{name}" for name in own if name in pairs})
+    rows = pd.concat([pairs[there].reset_index(drop=True), own.reset_index(drop=True)], axis=1)
+    return rows, int((~there).sum())
+
+
+def _rates(
+    rows: pd.DataFrame, truth: pd.DataFrame, head: HeadSpec, who: str, how: Resampling
+) -> list[Json]:
+    truth_N = (truth[head.name] == 1).to_numpy()
+    calls: list[Any] = [
+        (rows[stage] == head.labels[1]).to_numpy().astype(np.float64)
+        for stage in ("after", "before")
+    ]
+    patient_N = rows["patient_id"].to_numpy()
+    alone = [measure_subgroup(truth_N, call_N, patient_N, 0.5, how) for call_N in calls]
+    both = paired_rates(rows, truth_N, calls, (0.5, 0.5), "image", "mean", how)
+    return [
+        {
+            **{"head": head.name, "reader": who, "rate": rate},
+            "readings": its["rows"],
+            "patients": len(set(patient_N[truth_N == (rate == "sensitivity")])),
+            "with": alone[0][rate],
+            "without": alone[1][rate],
+            **{name: its[name] for name in ("difference", "mcnemar_p")},
+            "right_with_alone": its["lost"],
+            "right_without_alone": its["gained"],
+        }
+        for rate, its in both.items()
+    ]
+
+
+def _interval(its: Json, *, sign: bool = False) -> str:
+    value, low, high = (shown(its[name], sign=sign) for name in ("value", "low", "high"))
+    return value if its["low"] is None else f"{value} ({low} to {high})"

@@ -1,0 +1,205 @@
+"""A reader study: no score before the first reading, no reading twice, and its figures by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from sonode.console import UserError
+from sonode.reader.measure import study as measured
+from sonode.reader.record import COLUMNS, Record
+from sonode.reader.results import Results
+from tests.command_line import sonode
+from tests.conftest import encode
+from tests.sonode.reader.conftest import MadeUp, Page, serving
+from tests.sonode.reader.test_results import URIS, run
+from train.cohorts.cohort import Cohort
+from train.measures.measure import Resampling
+
+ROI = [10, 8, 90, 70]
+OTHER = [10, 8, 91, 70]
+
+
+def read(page: Page, stage: str, image: str, label: str, **changed: Any) -> httpx.Response:
+    said = {"image": image, "frame": 0, "roi": ROI, "note": "", "answer": None}
+    said |= {"labels": {"malignancy": label}, **changed}
+    return page.client.post(f"study/{stage}", json=said)
+
+
+def seen(page: Page, image: str) -> str:
+    """See the scores; give what the second reading names them by."""
+    answer = page.score(image, ROI)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["answer"])
+
+
+def test_scores_come_after_the_first_reading_and_each_reading_once(
+    png: bytes, tmp_path: Path
+) -> None:
+    file = tmp_path / "reading.jsonl"
+    source = MadeUp()
+    with serving(source, record=Record(file), study=True) as page:
+        opened = page.open(png)
+        image = opened["id"]
+        assert opened["study"] == {"stage": "before", "frame": None, "roi": None}
+        assert page.score(image, ROI).json()["code"] == "hidden"
+        assert read(page, "after", image, "benign").status_code == 409
+        assert read(page, "before", image, "maybe").status_code == 400
+        assert read(page, "before", image, "benign", labels={}).status_code == 400
+        assert not file.read_text()
+        assert source.asked == []
+        answer = read(page, "before", image, "benign", note="dark").json()
+        assert answer == {"study": {"stage": "after", "frame": 0, "roi": ROI}}
+        assert page.score(image, OTHER).json()["code"] == "hidden"
+        assert page.score(image, ROI, source=1).status_code in (403, 404)
+        assert read(page, "before", image, "malignant").status_code == 409
+        assert read(page, "before", image, "malignant", roi=OTHER).status_code == 409
+        key = seen(page, image)
+        agreed = {"answer": key, "head": "malignancy", "verdict": "agree", "note": ""}
+        assert page.client.post("judge", json=agreed).status_code == 404
+        said = read(page, "after", image, "malignant", answer=key).json()
+        assert said["study"]["stage"] == "done"
+        assert read(page, "after", image, "benign", answer=key).status_code == 409
+    first, second = (json.loads(line) for line in file.read_text().splitlines())
+    assert set(first) == set(second) == set(COLUMNS)
+    assert [first[it] for it in ("stage", "order", "verdict", "reader_label", "note")] == [
+        *("before", 1, None, "benign", "dark")
+    ]
+    assert first["probability"] is first["label"] is first["model_sha256"] is None
+    assert [second[it] for it in ("stage", "order", "verdict", "reader_label", "probability")] == [
+        *("after", 1, "agree", "malignant", 0.75)
+    ]
+    assert first["pixels_sha256"] == second["pixels_sha256"]
+    assert first["seconds"] >= 0 <= second["seconds"]
+
+
+def test_a_restart_goes_on_where_the_record_ends(png: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "reading.jsonl"
+    other = encode(np.zeros((80, 120), np.uint8))
+    with serving(MadeUp(), record=Record(file), study=True) as page:
+        read(page, "before", page.open(png)["id"], "cannot judge")
+    with serving(MadeUp(), record=Record(file), study=True) as page:
+        opened = page.open(png)
+        assert opened["study"] == {"stage": "after", "frame": 0, "roi": ROI}
+        key = seen(page, opened["id"])
+        assert read(page, "after", opened["id"], "benign", answer=key).status_code == 200
+        read(page, "before", page.open(other)["id"], "benign")
+    with serving(MadeUp(), record=Record(file), study=True) as page:
+        assert page.open(png)["study"]["stage"] == "done"
+    assert [json.loads(line)["order"] for line in file.read_text().splitlines()] == [1, 1, 2]
+
+
+def test_a_run_shows_no_score_and_fixes_the_box(frame: np.ndarray, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(encode(frame))
+    results = Results([run(tmp_path, "1.0", 0.0, 3, URIS)], str(tmp_path))
+    record = Record(tmp_path / "reading.jsonl")
+    with serving(MadeUp(), results=results, record=record, study=True) as page:
+        for query in ("rows", "rows?order=high:malignancy", "rows?which=uncertain"):
+            listed = page.client.get(query).json()
+            assert [it["number"] for it in listed["rows"]] == [0, 1, 2, 3]
+            assert {len(it["runs"]) for it in listed["rows"]} == {0}
+        assert page.client.get("about").json()["run"]["heads"] == []
+        opened = page.client.post("rows/1").json()
+        assert opened["study"] == {"stage": "before", "frame": 0, "roi": [1, 2, 30, 40]}
+
+
+def test_who_reads_is_what_the_gateway_says(png: bytes, tmp_path: Path) -> None:
+    file, names = tmp_path / "reading.jsonl", ["ward-3"]
+
+    def gateway() -> str:
+        if not names:
+            raise UserError("no server answers")
+        return names[-1]
+
+    with serving(MadeUp(), record=Record(file), study=True, gateway=gateway) as page:
+        assert (
+            page.client.get("about").json()["who"] == "Recorded as ward-3 (says the gateway), R1."
+        )
+        image = page.open(png)["id"]
+        assert read(page, "before", image, "benign").status_code == 200
+        key = seen(page, image)
+        names.append("ward-4")
+        assert read(page, "after", image, "benign", answer=key).json()["code"] == "other_reader"
+        names.clear()
+        answer = read(page, "after", image, "benign", answer=key)
+        assert (answer.status_code, answer.json()["code"]) == (502, "who")
+        assert "Nothing can be recorded" in page.client.get("about").json()["who"]
+    (line,) = (json.loads(it) for it in file.read_text().splitlines())
+    assert (line["client"], line["reader"]) == ("ward-3", "R1")
+
+
+def test_the_command_asks_for_what_a_study_needs(archive_path: Path, tmp_path: Path) -> None:
+    record = ("--record", tmp_path / "reading.jsonl")
+    for words, said in (
+        (["--archive", archive_path, "--study"], "--record FILE"),
+        (["--archive", archive_path, "--archive", archive_path, *record, "--study"], "one archive"),
+        (["--archive", archive_path, *record, "--study"], "--reader R1"),
+    ):
+        done = sonode("reader", *words)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert said in done.stderr
+
+
+def line(case: Any, stage: str, label: str | None, reader: str = "R1") -> dict[str, Any]:
+    places = ("x_min", "y_min", "x_max", "y_max")
+    return {
+        **dict.fromkeys(COLUMNS),
+        **{"stage": stage, "head": "malignancy", "reader_label": label, "reader": reader},
+        **{f"roi_{name}": int(case[f"roi_{name}"]) for name in places},
+        **{"image_sha256": case["image"], "pixels_sha256": case["pixels_sha256"], "frame": 0},
+    }
+
+
+def test_rates_by_hand(phantom: Cohort, archive_path: Path, tmp_path: Path) -> None:
+    """Of each of three malignant patients one image: called right 1 of 3 times without the scores
+    and 2 of 3 times with them; one benign image right both times; one that cannot be judged, one
+    without a second reading, and one that the cohort does not have.
+    """
+    table = phantom.table
+    of_patient = table.drop_duplicates("patient_id")
+    bad, good = (
+        of_patient[of_patient["malignant"] == it].to_dict("records") for it in (True, False)
+    )
+    pairs = [
+        *((bad[0], "malignant", "malignant"), (bad[1], "benign", "malignant")),
+        *((bad[2], "benign", "benign"), (good[0], "benign", "benign")),
+        *((good[1], None, "benign"), ({**good[2], "pixels_sha256": "0" * 64}, "benign", "benign")),
+    ]
+    lines = [
+        line(case, stage, label)
+        for case, *labels in pairs
+        for stage, label in zip(("before", "after"), labels, strict=True)
+    ]
+    lines.append(line(good[3], "before", "benign"))
+    file = tmp_path / "reading.jsonl"
+    file.write_text("".join(json.dumps(it) + "\n" for it in lines))
+    how = Resampling(resamples=100, seed=0)
+    found = measured(file, phantom.folder, archive_path, how)
+    sensitivity, specificity = found["rates"]
+    assert (sensitivity["readings"], sensitivity["patients"]) == (3, 3)
+    assert sensitivity["without"]["value"] == pytest.approx(1 / 3)
+    assert sensitivity["with"]["value"] == pytest.approx(2 / 3)
+    assert sensitivity["difference"]["value"] == pytest.approx(1 / 3)
+    assert (sensitivity["right_with_alone"], sensitivity["right_without_alone"]) == (1, 0)
+    assert specificity["with"]["value"] == specificity["without"]["value"] == 1
+    assert specificity["with"]["interval"] == "Wilson, 1 patients"
+    assert found["left_out"] == {
+        "the second reading is missing": 1,
+        "one of the two is `cannot judge`": 1,
+        "the cohort has no such image and box": 1,
+    }
+    with file.open("a") as more:
+        for stage in ("before", "after"):
+            more.write(json.dumps(line(bad[0], stage, "benign", "R2")) + "\n")
+    both = measured(file, phantom.folder, archive_path, how)["rates"]
+    assert [it["reader"] for it in both[::2]] == ["R1", "R2", "all readers"]
+    assert both[-2]["with"]["value"] == pytest.approx(2 / 4)
+    assert both[-2]["patients"] == 3
+    with file.open("a") as more:
+        more.write(json.dumps(line(bad[0], "after", "benign", "R2")) + "\n")
+    done = sonode("reader", "study", file, phantom.folder, "--archive", archive_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "1 readings are there twice" in done.stderr
