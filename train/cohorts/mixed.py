@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from sonode.console import UserError
 from train.cohorts.checks import Scan
 from train.cohorts.cohort import Cohort, load_cohort
 from train.cohorts.near_duplicates import SAME
-from train.cohorts.similar_images import find_similar
+from train.cohorts.similar_images import Similar, find_similar
 
 COHORT = "cohort"  # the column of a mixed cohort that names the one that a row is from
 
@@ -60,24 +60,14 @@ def mixed(cohorts: Sequence[Cohort]) -> Cohort:
     kinds = _kinds(cohorts)
     table = pd.concat([_with_all(cohort, kinds) for cohort in cohorts], ignore_index=True)
     thumbnails = {
-        _absolute(cohort, image): thumbnail
+        absolute(cohort, image): thumbnail
         for cohort in cohorts
         for image, thumbnail in cohort.thumbnails.items()
     }
-    sha256 = dict(zip(table["image"], table["pixels_sha256"], strict=True))
-    scans = {it: Scan(sha256[it], 0, 0, thumbnails[it]) for it in sha256}
-    similar = find_similar(table, scans)
-    of_row = table[COHORT].to_numpy(dtype=object)
-    same = {
-        (it.first[0], it.second[0])
-        for it in similar
-        if it.similarity >= SAME and of_row[it.first[0]] != of_row[it.second[0]]
-    }
-    first_row = table.groupby("pixels_sha256")[COHORT].transform("first")
-    twice_N = (first_row != table[COHORT]).to_numpy(dtype=bool)  # one file in both, say
-    if count := len({row for _, row in same} | set(np.flatnonzero(twice_N).tolist())):
+    similar, rows = in_two_cohorts(table, thumbnails)
+    if rows:
         raise UserError(
-            f"data.cohort: {count} rows show pictures that are in an earlier cohort, too, under "
+            f"data.cohort: {len(rows)} rows show pictures of an earlier cohort, under "
             "another patient; leave them out of one of the two"
         )
     return Cohort(
@@ -90,6 +80,27 @@ def mixed(cohorts: Sequence[Cohort]) -> Cohort:
         similar=similar,
         mixed=True,
     )
+
+
+def in_two_cohorts(
+    table: pd.DataFrame, thumbnails: Mapping[str, bytes]
+) -> tuple[list[Similar], set[int]]:
+    """Similar images of other patients, and the rows whose picture an earlier cohort has, too.
+
+    `table` needs the columns image, pixels_sha256, patient_id and `COHORT`; `thumbnails` are by
+    image.
+    """
+    sha256 = dict(zip(table["image"], table["pixels_sha256"], strict=True))
+    similar = find_similar(table, {it: Scan(sha256[it], 0, 0, thumbnails[it]) for it in sha256})
+    of_row = table[COHORT].to_numpy(dtype=object)
+    same = {
+        it.second[0]
+        for it in similar
+        if it.similarity >= SAME and of_row[it.first[0]] != of_row[it.second[0]]
+    }
+    first_row = table.groupby("pixels_sha256")[COHORT].transform("first")
+    twice_N = (first_row != table[COHORT]).to_numpy(dtype=bool)  # one file in both, say
+    return similar, same | set(np.flatnonzero(twice_N).tolist())
 
 
 def shares(cohort: Cohort, rows: Sequence[int]) -> Iterator[tuple[str, int, int]]:
@@ -125,11 +136,12 @@ def _with_all(cohort: Cohort, kinds: dict[str, Any]) -> pd.DataFrame:
         for name, kind in kinds.items()
         if name not in table
     }
-    images = [_absolute(cohort, str(image)) for image in table["image"]]
+    images = [absolute(cohort, str(image)) for image in table["image"]]
     found = table.assign(**absent, image=pd.Series(images, table.index, dtype=text))
     origin = pd.Series([cohort.name] * len(table), table.index, dtype=text)
     return found[list(kinds)].assign(**{COHORT: origin})
 
 
-def _absolute(cohort: Cohort, image: str) -> str:
+def absolute(cohort: Cohort, image: str) -> str:
+    """The image's path, which no other cohort's has."""
     return str((cohort.folder / image).resolve())

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from model_def.checkpoint import whole_folder
+from model_def.checkpoint import read_card, whole_folder
 from sonode.atomic_files import check_new
 from sonode.console import UserError, say, table
 from sonode.metrics_file import DEVELOPMENT, EXTERNAL
@@ -14,12 +14,19 @@ from train import pages
 from train.data.leakage import IMAGES
 from train.evidence import plots
 from train.evidence.report import SUBGROUP_RATES
+from train.external.development import development
+from train.external.overlap import equal_ids
 from train.external.validation import external
 from train.fitting.predictions import predict
 from train.measures.measure import Json
 from train.measures.units import UNITS, Aggregation, units_to_show
 
 PAGE = "external.html"
+PARTS = {
+    "test": "test part",
+    "val": "the fold that was kept aside",
+    "out-of-fold": "predictions by folds",
+}
 CALIBRATION = {
     "brier": "Brier score",
     "ece": "ECE (10 bins)",
@@ -67,40 +74,42 @@ def run(
     """Score all cohorts and write the files into `out`, complete or not at all.
 
     Raises:
-        UserError: `out` is in use, a cohort shares images or patients with the training's, and as
-            `predict` and `evaluate`.
+        UserError: `out` is in use, a cohort shares images or patients with the training's, or
+            pictures with another one, and as `development`, `predict` and `evaluate`.
     """
     check_new(out)
+    both = equal_ids(others)
+    say(f"{DEVELOPMENT}: {cohort}")
+    own = development(checkpoint, cohort)
     cohorts = {}
-    for name, folder in others.items():  # the cheapest refusals first
+    for name, folder in others.items():
         say(f"{name}: {folder}")
         cohorts[name] = predict(checkpoint, folder, "external")
-    say(f"{DEVELOPMENT}: {cohort}")
-    development = predict(checkpoint, cohort, "test")
     found = external(
-        development,
+        own,
         cohorts,
         recalibrate=recalibrate,
         resamples=resamples,
         seed=seed,
         aggregation=aggregation,
     )
-    about = development.about
+    trained_on = read_card(checkpoint).training["cohort"]
     found["overlap_checked"] = (checkpoint / IMAGES).is_file()
-    found["same_cohort"] = about["cohort"]["sha256"] == about["trained_on"].get("sha256")
+    found["same_cohort"] = own.about["cohort"]["sha256"] == trained_on["sha256"]
+    found["equal_patient_ids"] = both
     page = render(found)
     with whole_folder(out) as staged:
         text = json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False)
         (staged / EXTERNAL).write_text(text + "\n", encoding="utf-8")
         (staged / PAGE).write_text(page, encoding="utf-8")
-        for name, its in {DEVELOPMENT: development, **cohorts}.items():
+        for name, its in {DEVELOPMENT: own, **cohorts}.items():
             its.frame.to_parquet(staged / f"predictions-{name}.parquet", index=False)
     return found
 
 
 def render(found: Json) -> str:
     """The page, from what external.json holds."""
-    development = found["cohorts"][DEVELOPMENT]
+    ours = found["cohorts"][DEVELOPMENT]
     shown = {unit for its in found["cohorts"].values() for unit in units_to_show(its["heads"])}
     units = [unit for unit in UNITS if unit in shown]
     return pages.render(
@@ -108,11 +117,12 @@ def render(found: Json) -> str:
         "external/external.html.j2",
         found=found,
         development=DEVELOPMENT,
+        of_development=PARTS[ours["about"]["part"]],
         units=units,
         rates=SUBGROUP_RATES,
         calibration=CALIBRATION,
-        heads={name: development["heads"][name] for name in found["compared"]},
-        served={name: served(development["heads"][name]) for name in found["compared"]},
+        heads={name: ours["heads"][name] for name in found["compared"]},
+        served={name: served(ours["heads"][name]) for name in found["compared"]},
         plots={name: _plots(name, found) for name in found["compared"]},
     )
 

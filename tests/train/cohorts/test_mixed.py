@@ -50,7 +50,7 @@ def test_cohorts_that_do_not_go_together(two: tuple[Cohort, Cohort]) -> None:
         (replace(second, name="a"), "two cohorts are called a"),
         (replace(second, synthetic=False), "a synthetic cohort beside patients"),
         (replace(first, name="b"), "7 patient ids are in two cohorts"),
-        (replace(second, table=again), "1 rows show pictures that are in an earlier cohort"),
+        (replace(second, table=again), "1 rows show pictures of an earlier cohort"),
         (replace(second, table=table.assign(subtype=1.0)), "column `subtype` holds"),
         (replace(second, table=table.assign(cohort="x")), "b has a column `cohort`"),
     ):

@@ -14,6 +14,8 @@ from train.external.validation import external
 from train.fitting.predictions import Predictions
 from train.measures.measure import Json
 
+CHECKED = {"overlap_checked": True, "same_cohort": True, "equal_patient_ids": []}
+
 
 def cohort(patients: int, seed: int, **columns: object) -> Predictions:
     found = synthetic(patients, seed)
@@ -54,7 +56,9 @@ def test_recalibration_by_hand() -> None:
 def test_no_recalibration(positive: int, take: int, reason: str) -> None:
     found = external(flat(50), {"b": flat(positive)}, recalibrate=take, resamples=20)
     assert reason in found["compared"]["malignancy"]["b"]["recalibration"]["reason"]
-    assert reason in render({**found, "overlap_checked": True, "same_cohort": True})
+    assert reason in render(
+        {**found, "overlap_checked": True, "same_cohort": True, "equal_patient_ids": []}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +68,7 @@ def found() -> Json:
     nothing["nodes_2_truth"] = nothing["alnm_truth"]
     other = dataclasses.replace(other, frame=other.frame.assign(**nothing))
     numbers = external(cohort(80, 0), {"b<r>a": other}, recalibrate=30, resamples=40)
-    return {**numbers, "overlap_checked": False, "same_cohort": True}
+    return {**numbers, **CHECKED, "overlap_checked": False}
 
 
 def test_differences_are_external_minus_development(found: Json) -> None:
