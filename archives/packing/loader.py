@@ -6,7 +6,6 @@ import errno
 import hashlib
 import importlib
 import json
-import math
 import re
 import sys
 import zipfile
@@ -70,13 +69,12 @@ class LoadedArchive:
     @property
     def max_concurrency(self) -> int:
         """Threads that may usefully call `score_prepared` at once."""
-        engine = self.service.engine  # an older archive's code calls it `lanes`
-        return int(getattr(engine, "max_concurrency", getattr(engine, "lanes", 1)))
+        return int(self.service.engine.max_concurrency)
 
     @property
     def micro_batch(self) -> int:
         """Rows that its engine takes together."""
-        return int(getattr(self.service.engine, "micro_batch", 8))
+        return int(self.service.engine.micro_batch)
 
     def preprocess(self, row: Mapping[str, object]) -> Any:
         """Decode, check and crop one row, on any thread; an Outcome is the row's failure."""
@@ -89,12 +87,7 @@ class LoadedArchive:
 
     def score_prepared(self, prepared: Sequence[Any]) -> list[Outcome]:
         """Score what `preprocess` gave; same length, same order. A row that fails has its error."""
-        if hasattr(self.service, "score_prepared"):
-            outcomes = self.service.score_prepared(prepared)
-        else:  # an older archive has it under a private name
-            times = sys.modules["handlers.telemetry"].StageTimes()
-            outcomes = self.service._score_prepared(prepared, math.inf, times)
-        return [Outcome(*outcome) for outcome in outcomes]
+        return [Outcome(*outcome) for outcome in self.service.score_prepared(prepared)]
 
     def nbytes(self, prepared: Any) -> int:
         """The bytes of pixels that a decoded row holds."""
@@ -105,10 +98,7 @@ class LoadedArchive:
 
         Online the service ends its process; here the caller has to.
         """
-        if hasattr(self.service, "device_is_lost"):
-            return bool(self.service.device_is_lost())
-        health = sys.modules.get("handlers.poison")  # an older archive has no such method
-        return bool(health and health.is_poisoned(self.service.device))
+        return bool(self.service.device_is_lost())
 
 
 def _promises(card: Any) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import tracemalloc
 import warnings
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -54,22 +53,6 @@ def test_its_code_is_its_own_and_is_gone_afterwards(archive_path: Path) -> None:
     assert not folder.exists()
 
 
-class Older:
-    """A service of an archive that was packed before `score_prepared` was public."""
-
-    def __init__(self, service: Any) -> None:
-        self._service = service
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "score_prepared":
-            raise AttributeError(name)
-        return getattr(self._service, name)
-
-    def _score_prepared(self, prepared: Any, deadline: float, times: Any) -> Any:
-        assert type(times).__module__ == "handlers.telemetry"
-        return self._service.score_prepared(prepared, deadline, times)
-
-
 def test_a_decoded_row_that_fails_leaves_its_neighbours_their_scores(
     archive_path: Path, frame: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,20 +69,17 @@ def test_a_decoded_row_that_fails_leaves_its_neighbours_their_scores(
             return inference(batch)
 
         monkeypatch.setattr(service, "inference", fail)
-        both = [archive.score_prepared(prepared)]
-        archive.service = Older(service)
-        both.append(archive.score_prepared(prepared))
+        found = archive.score_prepared(prepared)
     assert [outcome.status for outcome in expected] == [200] * 3
-    for found in both:
-        assert [outcome.status for outcome in found] == [200, 500, 200]
-        assert found[1].body["code"] == "inference_failed"
-        for row in (0, 2):
-            for head, score in expected[row].body["heads"].items():
-                probability = found[row].body["heads"][head]["probability"]
-                assert probability == pytest.approx(score["probability"], abs=1e-5)
+    assert [outcome.status for outcome in found] == [200, 500, 200]
+    assert found[1].body["code"] == "inference_failed"
+    for row in (0, 2):
+        for head, score in expected[row].body["heads"].items():
+            probability = found[row].body["heads"][head]["probability"]
+            assert probability == pytest.approx(score["probability"], abs=1e-5)
 
 
-def test_an_earlier_archive_is_asked_by_the_names_of_its_time(
+def test_it_says_when_its_device_is_lost(
     archive_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with load_archive(archive_path) as archive:
@@ -108,18 +88,6 @@ def test_an_earlier_archive_is_asked_by_the_names_of_its_time(
             sys.modules["handlers.cuda_health"], "context_is_lost", lambda device: True
         )
         assert archive.device_is_lost()
-        # An earlier service does not have the method; its package has the module of that time.
-        monkeypatch.delattr(type(archive.service), "device_is_lost")
-        assert not archive.device_is_lost()
-        earlier = SimpleNamespace(is_poisoned=lambda device: device == archive.service.device)
-        monkeypatch.setitem(sys.modules, "handlers.poison", earlier)
-        assert archive.device_is_lost()
-
-        assert archive.max_concurrency == archive.service.engine.max_concurrency
-        archive.service.engine = SimpleNamespace(lanes=3)
-        assert archive.max_concurrency == 3
-        archive.service.engine = SimpleNamespace()
-        assert archive.max_concurrency == 1
 
 
 CLEAN = """
