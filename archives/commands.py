@@ -11,7 +11,15 @@ import typer
 from archives.comparing.commands import mount as mount_compare
 from archives.rollout.commands import mount as mount_rollout
 from sonode.console import UserError, say
-from sonode.defaults import GATEWAY_PORT, INFERENCE_PORT, MANAGEMENT_PORT, METRICS_PORT, STATE
+from sonode.defaults import (
+    CLIENT_AT_ONCE,
+    CLIENT_RATE,
+    GATEWAY_PORT,
+    INFERENCE_PORT,
+    MANAGEMENT_PORT,
+    METRICS_PORT,
+    STATE,
+)
 
 if TYPE_CHECKING:
     from archives.gateway.configuration import GatewaySettings
@@ -21,9 +29,11 @@ ENGINES = "auto, eager, compile, openvino, openvino-fp32 or cuda; default: the a
 HOST = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0: all addresses.")
 CERTIFICATE = typer.Option(None, help="TLS: certificate with its chain, PEM.")
 CERTIFICATE_KEY = typer.Option(None, help="TLS: the certificate's key, PEM.")
-RATE = typer.Option(100, min=1, help="Requests per second of each client.")
+RATE = typer.Option(CLIENT_RATE, min=1, help="Requests per second of each client.")
 NGINX = typer.Option(None, help="An nginx with njs to use instead of the extra's.")
-AT_ONCE = typer.Option(64, min=1, help="Concurrent requests of each client; each is in memory.")
+AT_ONCE = typer.Option(
+    CLIENT_AT_ONCE, min=1, help="Concurrent requests of each client; each is in memory."
+)
 
 
 def mount(app: typer.Typer) -> None:

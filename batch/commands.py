@@ -17,7 +17,7 @@ from batch.dicom import commands as dicom_commands
 from batch.night.command import night
 from sonode import console
 from sonode.console import UserError, say
-from sonode.defaults import SHARD_ROWS
+from sonode.defaults import FETCH_THREADS, MEMORY_MB, ROW_SECONDS, SHARD_ROWS
 
 if TYPE_CHECKING:
     from batch.executors.local import Executor
@@ -107,12 +107,14 @@ def score(
         min=1,
         help=f"Rows per result file, in memory until it is written. Default: {SHARD_ROWS}.",
     ),
-    fetch_threads: int = typer.Option(8, min=1, max=32, help="Objects fetched concurrently."),
+    fetch_threads: int = typer.Option(
+        FETCH_THREADS, min=1, max=32, help="Objects fetched concurrently."
+    ),
     memory_mb: int = typer.Option(
-        512, min=1, help="Megabytes of images in memory; a larger image is held alone."
+        MEMORY_MB, min=1, help="Megabytes of images in memory; a larger image is held alone."
     ),
     row_timeout: float = typer.Option(
-        60.0, min=0.1, help="Seconds to decode one image; after that its row fails."
+        ROW_SECONDS, min=0.1, help="Seconds to decode one image; after that its row fails."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as one JSON line."),
 ) -> None:

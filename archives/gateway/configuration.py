@@ -29,7 +29,7 @@ from archives.state import files
 from archives.state.journal import Desired, Release
 from archives.torchserve.node import CONFIG
 from sonode.console import UserError
-from sonode.defaults import GATEWAY_PORT
+from sonode.defaults import CLIENT_AT_ONCE, CLIENT_RATE, GATEWAY_PORT
 
 if TYPE_CHECKING:
     import jinja2
@@ -56,9 +56,9 @@ class GatewaySettings(BaseModel):
     certificate: Path | None = None
     """PEM, with its chain; together with its key: TLS."""
     certificate_key: Path | None = None
-    rate: int = Field(default=100, ge=1)
+    rate: int = Field(default=CLIENT_RATE, ge=1)
     """Requests a second of each client, and as many at once beyond them."""
-    at_once: int = Field(default=64, ge=1)
+    at_once: int = Field(default=CLIENT_AT_ONCE, ge=1)
     """Requests of each client under way; their bodies are in memory, up to four times."""
 
     @model_validator(mode="after")

@@ -22,18 +22,19 @@ from batch.scoring.job import Job
 from batch.storage import objects, s3_client
 from batch.storage.errors import StorageError
 from sonode.console import UserError
+from sonode.defaults import FETCH_THREADS, MEMORY_MB, ROW_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a run may use."""
 
-    fetch_threads: int = 8
-    bytes_in_memory: int = 512 << 20
+    fetch_threads: int = FETCH_THREADS
+    bytes_in_memory: int = MEMORY_MB << 20
     """Of images that are fetched and not yet scored, encoded and decoded together."""
     object_bytes: int = 256 << 20
     """A larger object is not read; the most that a DICOM file may have (`frame`)."""
-    row_seconds: float = 60.0
+    row_seconds: float = ROW_SECONDS
     """For decoding one image."""
     rows_given_up: int = 16
     """How many images may exceed that and be at it still; with more of them the run ends."""
