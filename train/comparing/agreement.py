@@ -138,7 +138,7 @@ def _auc(found: Versus) -> Json:
 def _shift(score: str, a: pd.DataFrame, b: pd.DataFrame, how: Resampling) -> Json:
     """How far a probability moves: the mean with its interval, and limits of agreement."""
     difference_N = read_score(b, score)[1] - read_score(a, score)[1]
-    mean = bootstrap({"mean": _mean}, difference_N, difference_N, a["patient_id"], **vars(how))
+    mean = bootstrap({"mean": share}, difference_N, difference_N, a["patient_id"], **vars(how))
     low, high = limits_of_agreement(difference_N)
     return {
         "mean": as_json(mean["mean"], "no row was scored by both"),
@@ -221,7 +221,3 @@ def inconsistency(a: pd.DataFrame, b: pd.DataFrame, how: Resampling) -> Json:
         "b": int(bad[1].sum()),
         "difference": share_difference(bad[1], bad[0], a["patient_id"], how, reason),
     }
-
-
-def _mean(_: Any, value_N: Floats, weight_BN: Floats) -> Floats:
-    return share(value_N, value_N, weight_BN)

@@ -37,7 +37,7 @@ def share_difference(
     share can lie from the other, Wilson's upper bound of none among as many patients.
     """
     one_N, two_N = (event_N.astype(np.float64) for event_N in (first_N, second_N))
-    drawn = bootstrap_difference(_mean, one_N, one_N, two_N, patient_N, **vars(how))
+    drawn = bootstrap_difference(binary.mean, one_N, one_N, two_N, patient_N, **vars(how))
     found = as_json(drawn, reason)
     patients = len(set(patient_N))
     if patients and not (one_N != two_N).any():
@@ -55,8 +55,8 @@ def right_of_both(first_N: Bools, second_N: Bools, patient_N: Any, how: Resampli
     lost, gained = int((first_N & ~second_N).sum()), int((~first_N & second_N).sum())
     return {
         "rows": len(first_N),
-        "first": _share(first_N),
-        "second": _share(second_N),
+        "first": binary.value(share, first_N, np.empty(0)),
+        "second": binary.value(share, second_N, np.empty(0)),
         "difference": share_difference(first_N, second_N, patient_N, how, "no row of that label"),
         "lost": lost,
         "gained": gained,
@@ -87,11 +87,3 @@ def paired_rates(
         first_U, second_U = ((its == event)[of_U] for its in called)
         found[rate] = right_of_both(first_U, second_U, patient_U[of_U], how)
     return found
-
-
-def _share(event_N: Bools) -> float | None:
-    return binary.value(_mean, event_N, event_N.astype(np.float64))
-
-
-def _mean(_: Any, value_N: Floats, weight_BN: Floats) -> Floats:
-    return share(value_N, value_N, weight_BN)

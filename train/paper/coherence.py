@@ -19,7 +19,7 @@ from train.paper.sections import Cell, Rows, Section, Table
 from train.repeats.measured import AT, adjust, over_repeats
 from train.repeats.runs import Network
 from train.repeats.variants import PAPERS_TWO, HeldOut
-from train.statistics.binary import Bools, Floats, inconsistency, share
+from train.statistics.binary import Bools, Floats, inconsistency, mean
 from train.statistics.bootstrap import bootstrap, bootstrap_difference
 
 ERRORS, PRICE = "tables/inconsistency.csv", "tables/coherence.csv"
@@ -231,11 +231,7 @@ def _difference(
     return as_json(drawn, _NO_ROW)
 
 
-def _share(_: object, event_n: Floats, weight_Bn: Floats) -> Floats:
-    return share(event_n, event_n, weight_Bn)
-
-
-_mean = over_repeats(_share)
+_mean = over_repeats(mean)
 
 
 def _paper() -> str:

@@ -82,6 +82,11 @@ def share(event_N: Bools | Floats, _: Floats, weight_BN: Floats) -> Floats:
     return divide(weight_BN @ event_N, weight_BN.sum(axis=1))
 
 
+def mean(_: Any, value_N: Floats, weight_BN: Floats) -> Floats:
+    """The weighted mean of what stands for the scores."""
+    return share(value_N, value_N, weight_BN)
+
+
 def accuracy(truth_N: Bools, p_N: Floats, weight_BN: Floats, *, threshold: float) -> Floats:
     """Share called rightly; positive is p > threshold, as everywhere here."""
     return share((p_N > threshold) == truth_N, p_N, weight_BN)
