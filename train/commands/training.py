@@ -60,10 +60,10 @@ def ablate(
     ),
 ) -> None:
     """Compare single tasks, multi-task, hierarchical loss, chain, max-constraint on one split."""
-    from train.experiments import ablation
+    from train.experiments import ablation, ablation_table
 
     summary = ablation.ablate(cohort, out, seeds=seeds, config=config or ablation.CONFIG)
-    ablation.show(summary)
+    ablation_table.show(summary)
     say(f"table: {out / 'ablation.csv'}")
 
 
@@ -83,12 +83,13 @@ def margin(
 ) -> None:
     """Search margin and weight of the hierarchical loss on the validation part."""
     from train.experiments import ablation
+    from train.experiments.ablation_table import MEASURES
     from train.experiments.margin import search_margin
 
     found = search_margin(
         cohort, out, margins, seeds=seeds, config=config or ablation.CONFIG, weights=weights
     )
-    columns = ("margin", "weight", *ablation.MEASURES)
+    columns = ("margin", "weight", *MEASURES)
     rows = [
         ["undefined" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in columns]
         for row in found.to_dict("records")

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from scipy import stats
 
 from model_def.checkpoint import CARD
 from model_def.heads import HeadSpec, Hierarchy
 from sonode.atomic_files import write_whole
-from sonode.console import UserError, progress, run_sonode, say, table
+from sonode.console import UserError, progress, run_sonode, say
 from train.cohorts.cohort import Cohort
 from train.cohorts.labels import child_labels, label_matrix
 from train.data.datamodule import CohortData
 from train.data.split_remarks import split_remarks
+from train.experiments.ablation_table import MEASURES, summarise
 from train.fitting.losses import LossSettings
 from train.fitting.predictions import Part, predict
 from train.running import cli
@@ -60,9 +60,6 @@ VARIANTS: dict[str, list[str]] = {
     "chain": flags_of(_BOTH, hierarchy="chain"),
     "max-constraint": flags_of(_BOTH, hierarchy="max_constraint"),
 }
-REFERENCE = "multi-task + HL"  # the paper's; p-values are against it
-MEASURES = ("malignancy_auc", "alnm_auc", "type_1", "type_2")
-_ROUNDING = 1e-12  # AUCs and shares that differ at all differ by 1 over twice all pairs, or more
 
 
 def ablate(cohort_folder: Path, out: Path, *, seeds: int, config: Path) -> pd.DataFrame:
@@ -79,7 +76,7 @@ def ablate(cohort_folder: Path, out: Path, *, seeds: int, config: Path) -> pd.Da
             training), or a run fails; runs that are done stay and are not repeated.
     """
     runs = runs_of(cohort_folder, out, VARIANTS, seeds=seeds, config=config, part="test")
-    summary = pd.DataFrame(summarise(runs))
+    summary = pd.DataFrame(summarise(runs, list(VARIANTS)))
     summary.to_csv(out / "ablation.csv", index=False)
     return summary
 
@@ -218,28 +215,6 @@ def measure(checkpoint: Path, cohort_folder: Path, part: Part) -> dict[str, floa
     return found
 
 
-def show(summary: pd.DataFrame) -> None:
-    """Print the table."""
-    columns = ("variant", "malignancy AUC", "p", "ALNM AUC", "p", "type 1", "p", "type 2", "p")
-    rows = []
-    for row in summary.itertuples(index=False):
-        cells = [str(row.variant)]
-        for name in MEASURES:
-            mean, sd = getattr(row, f"{name}_mean"), getattr(row, f"{name}_sd")
-            percent = name.startswith("type")
-            scale, digits = (100, 1) if percent else (1, 3)
-            unit = " %" if percent else ""
-            cells.append(
-                "–"
-                if pd.isna(mean)
-                else f"{scale * mean:.{digits}f} ± {scale * sd:.{digits}f}{unit}"
-            )
-            p = getattr(row, f"{name}_p")
-            cells.append("–" if pd.isna(p) else f"{p:.3f}")
-        rows.append(cells)
-    table(f"Test part, mean ± SD over seeds; p against {REFERENCE}", columns, rows)
-
-
 def record_plan(
     out: Path, cohort: Cohort, config: Path, part: Part, variants: Mapping[str, Sequence[str]]
 ) -> None:
@@ -279,31 +254,6 @@ def _train(cohort: Path, folder: Path, config: Path, flags: Sequence[str], seed:
         last = log.read_text().strip().splitlines()[-1:]
         raise UserError(f"run {folder.name} failed (exit {code}): {' '.join(last)}; see {log}")
     shutil.rmtree(folder / "run")  # what resuming needed
-
-
-def summarise(runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Of each variant's seeds: mean, SD, and p against `REFERENCE` with the same seeds."""
-    reference = runs[runs["variant"] == REFERENCE].set_index("seed")
-    for variant in VARIANTS:
-        own = runs[runs["variant"] == variant].set_index("seed")
-        row: dict[str, Any] = {"variant": variant, "seeds": len(own)}
-        for name in MEASURES:
-            values = own[name].astype(float)
-            row[f"{name}_mean"], row[f"{name}_sd"] = values.mean(), values.std(ddof=1)
-            row[f"{name}_p"] = paired_p(values, reference[name].astype(float))
-        yield row
-
-
-def paired_p(values: pd.Series, reference: pd.Series) -> float | None:
-    """Student's paired t-test over the seeds; None where it says nothing.
-
-    Differences that are all the same have no variance, but as floats they differ in their last
-    digits (0.8 - 0.7 and 0.9 - 0.8), and a t-test of those would find them significant.
-    """
-    difference = (values - reference).dropna()
-    if len(difference) < 2 or np.ptp(difference) < _ROUNDING:
-        return None
-    return float(stats.ttest_1samp(difference, 0).pvalue)
 
 
 def _shown(measures: Mapping[str, float | None]) -> Iterator[str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from train.experiments.ablation import HIERARCHICAL, MEASURES, runs_of
+from train.experiments.ablation import HIERARCHICAL, runs_of
+from train.experiments.ablation_table import MEASURES
 from train.fitting.losses import LossSettings
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from train.experiments.ablation import MEASURES as SEARCHED
 from train.experiments.ablation import VARIANTS
+from train.experiments.ablation_table import MEASURES as SEARCHED
 from train.measures.measure import Resampling
 from train.paper.performance import SIZE, counts, names, papers
 from train.paper.sections import Cell, Rows, Section, Table

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from train.evidence.report import PAPER_INCONSISTENCY
-from train.experiments.ablation import REFERENCE, VARIANTS
+from train.experiments.ablation import VARIANTS
+from train.experiments.ablation_table import REFERENCE
 from train.measures.measure import Json, Resampling, as_json
 from train.paper.sections import Cell, Rows, Section, Table
 from train.repeats.measured import AT, adjust, over_repeats

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sonode.console import UserError, say
 from train.cohorts.cohort import Cohort, load_cohort
 from train.experiments import ablation
-from train.experiments.ablation import REFERENCE
+from train.experiments.ablation_table import REFERENCE
 from train.experiments.margin import search_margin
 from train.measures.measure import Resampling
 from train.paper import ablations, performance

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from model_def.overlay import overlay
 from train import pages
-from train.experiments.ablation import REFERENCE
+from train.experiments.ablation_table import REFERENCE
 from train.fitting.predictions import Predictions
 from train.paper.pictures import Panel, pasted
 from train.paper.sections import Figure, Section

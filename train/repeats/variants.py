@@ -13,7 +13,8 @@ from sonode.console import UserError
 from train.cohorts.cohort import Cohort
 from train.cohorts.labels import child_labels, implied, label_matrix
 from train.cohorts.split import parts_of
-from train.experiments.ablation import REFERENCE, VARIANTS, flags_of
+from train.experiments.ablation import VARIANTS, flags_of
+from train.experiments.ablation_table import REFERENCE
 from train.radiomics.forest import HEADS
 from train.repeats.measured import TaskRows
 from train.statistics.binary import Bools, Floats

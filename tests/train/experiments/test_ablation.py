@@ -16,6 +16,7 @@ from train.cohorts.cohort import Cohort
 from train.cohorts.split import part_of
 from train.data.datamodule import CohortData
 from train.experiments import ablation
+from train.experiments.ablation_table import MEASURES, REFERENCE, paired_p, show, summarise
 from train.experiments.margin import search_margin
 from train.running.cli import run
 
@@ -123,7 +124,7 @@ def test_runs_are_made_once_and_counted(
     )
     chosen = {name: ablation.VARIANTS[name] for name in ("single alnm", "chain")}
     monkeypatch.setattr(ablation, "VARIANTS", chosen)
-    monkeypatch.setattr(ablation, "REFERENCE", "chain")
+    monkeypatch.setattr("train.experiments.ablation_table.REFERENCE", "chain")
     monkeypatch.setattr(ablation, "run_sonode", run_here)
     out = tmp_path / "out"
     summary = ablation.ablate(phantom.folder, out, seeds=2, config=config)
@@ -179,7 +180,7 @@ def test_the_margin_is_searched_on_validation(
 
     def measure(checkpoint: Path, _: Path, part: str) -> dict[str, float | None]:
         assert part == "val"
-        return {**dict.fromkeys(ablation.MEASURES, 0.0), "alnm_auc": aucs[checkpoint.parent.name]}
+        return {**dict.fromkeys(MEASURES, 0.0), "alnm_auc": aucs[checkpoint.parent.name]}
 
     monkeypatch.setattr(ablation, "_train", train)
     monkeypatch.setattr(ablation, "measure", measure)
@@ -199,13 +200,13 @@ def test_a_run_that_fails_is_named(
 
 
 def test_mean_sd_and_p_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ablation, "VARIANTS", {"chain": [], ablation.REFERENCE: []})
+    monkeypatch.setattr(ablation, "VARIANTS", {"chain": [], REFERENCE: []})
     rows = []
-    for variant, aucs in (("chain", (0.8, 0.9, 1.0)), (ablation.REFERENCE, (0.7, 0.8, 0.8))):
+    for variant, aucs in (("chain", (0.8, 0.9, 1.0)), (REFERENCE, (0.7, 0.8, 0.8))):
         for seed, auc in enumerate(aucs):
-            nothing = dict.fromkeys(ablation.MEASURES)
+            nothing = dict.fromkeys(MEASURES)
             rows.append({"variant": variant, "seed": seed, **nothing, "malignancy_auc": auc})
-    chain, reference = ablation.summarise(pd.DataFrame(rows))
+    chain, reference = summarise(pd.DataFrame(rows), list(ablation.VARIANTS))
     assert chain["malignancy_auc_mean"] == pytest.approx(0.9)
     assert chain["malignancy_auc_sd"] == pytest.approx(0.1)
     # Differences 0.1, 0.1, 0.2: mean 0.4 / 3, SD 0.057735, t = 4, two degrees of freedom.
@@ -218,8 +219,8 @@ def test_differences_that_are_alike_have_no_p_value() -> None:
     # 0.8 - 0.7 and 0.9 - 0.8 differ in their last digits; a t-test of them has p = 1e-16.
     values, reference = pd.Series([0.8, 0.9, 0.6]), pd.Series([0.7, 0.8, 0.5])
     assert (values - reference).std() > 0
-    assert ablation.paired_p(values, reference) is None
-    assert ablation.paired_p(values + pd.Series([0, 0, 0.001]), reference) is not None
+    assert paired_p(values, reference) is None
+    assert paired_p(values + pd.Series([0, 0, 0.001]), reference) is not None
 
 
 def test_shares_of_inconsistency_are_of_rows_whose_malignancy_is_known(
@@ -243,9 +244,9 @@ def test_shares_of_inconsistency_are_of_rows_whose_malignancy_is_known(
 
 def test_the_table_shows_a_p_beside_every_measure(capsys: pytest.CaptureFixture[str]) -> None:
     row = {"variant": "chain", "seeds": 2}
-    for place, name in enumerate(ablation.MEASURES, start=1):
+    for place, name in enumerate(MEASURES, start=1):
         row |= {f"{name}_mean": place / 10, f"{name}_sd": place / 100, f"{name}_p": place / 1000}
-    ablation.show(pd.DataFrame([{**row, "type_2_mean": math.nan, "type_2_p": math.nan}]))
+    show(pd.DataFrame([{**row, "type_2_mean": math.nan, "type_2_p": math.nan}]))
     cells = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-2].split("│")[1:-1]]
     assert cells == [
         *("chain", "0.100 ± 0.010", "0.001", "0.200 ± 0.020", "0.002"),
@@ -262,7 +263,7 @@ def test_the_plan_is_written_whole_and_once(
     phantom: Cohort, tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ablation, "VARIANTS", {})
-    monkeypatch.setattr(ablation, "summarise", lambda runs: [])
+    monkeypatch.setattr(ablation, "summarise", lambda *_: [])
     out = tmp_path / "out"
     out.mkdir()
     (out / ".plan.json-1.part").write_text('{"cohort": "')  # of a run killed as it began
@@ -276,7 +277,7 @@ def test_the_plan_is_written_whole_and_once(
     plan.chmod(0o600)
     monkeypatch.setattr(ablation, "VARIANTS", {"one": ["--a=1"]})
     monkeypatch.setattr(ablation, "_train", lambda *_: None)
-    monkeypatch.setattr(ablation, "measure", lambda *_: dict.fromkeys(ablation.MEASURES))
+    monkeypatch.setattr(ablation, "measure", lambda *_: dict.fromkeys(MEASURES))
     (out / "runs").mkdir()
     for name in ("one", "two"):
         ablation.VARIANTS[name] = ["--a=1"]

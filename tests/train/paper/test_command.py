@@ -20,7 +20,7 @@ from train.cohorts.cohort import Cohort, write_cohort
 from train.cohorts.split import parts_of
 from train.data.datamodule import CohortData
 from train.experiments import ablation
-from train.experiments.ablation import REFERENCE
+from train.experiments.ablation_table import MEASURES, REFERENCE
 from train.fitting.predictions import Predictions, facts_of
 from train.paper import command
 from train.radiomics.forest import BORUTA, FOREST, HEADS
@@ -108,7 +108,7 @@ def trained(phantom: Cohort, card: ModelCard) -> Iterator[list[str]]:
         patch.setattr(runs.radiomics, "run", fit)
         patch.setattr(command, "radiomics_absent", lambda: None)
         patch.setattr(command, "measured", lambda _: Seconds(0.5, 0.01))
-        patch.setattr(ablation, "measure", lambda *_: dict.fromkeys(ablation.MEASURES, 0.5))
+        patch.setattr(ablation, "measure", lambda *_: dict.fromkeys(MEASURES, 0.5))
         yield made
 
 
