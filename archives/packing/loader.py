@@ -49,7 +49,9 @@ class LoadedArchive:
         self.given: dict[str, str | None] = {
             head.name: getattr(head, "given", None) for head in service.card.heads
         }
+        """What must be positive for a head's probability to mean anything, as a label column."""
         self.promises = _promises(service.card)
+        """What its label sets and its flag promise, by key of a part's metadata."""
         self.methods: list[str] = list(service.methods)
         self.score_reference: dict[str, list[int]] = dict(
             service.card.training.get("score_reference", {})  # cards of earlier versions have none

@@ -33,7 +33,7 @@ Opener = Callable[[str, Mapping[str, object]], AbstractContextManager[Archive]]
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """The facts of a loaded archive, as of `batch.scoring.job.Archive`."""
+    """The facts of a loaded archive, as of `archives.packing.loader.LoadedArchive`."""
 
     name: str
     version: str

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event, Lock
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
@@ -19,63 +19,16 @@ from batch.storage import objects
 from batch.storage.errors import StorageError
 from sonode.console import UserError
 
-COSTS = ("fetch", "preprocess", "inference", "heatmaps", "write")
+if TYPE_CHECKING:
+    from archives.packing.loader import LoadedArchive
 
+COSTS = ("fetch", "preprocess", "inference", "heatmaps", "write")
 
 Outcome = tuple[int, Mapping[str, Any]]
 """A row's status, 200 for success, and body: the service's own `handlers.responses.Outcome`."""
 
-
-class Archive(Protocol):
-    """What scoring needs of an archive; `archives.packing.loader.LoadedArchive` is one.
-
-    Of one that is loaded elsewhere, only the properties up to `score_reference` are there.
-    """
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def version(self) -> str: ...  # noqa: D102
-    @property
-    def sha256(self) -> str: ...  # noqa: D102
-    @property
-    def engine(self) -> str: ...  # noqa: D102
-    @property
-    def heads(self) -> Mapping[str, Sequence[str]]: ...  # noqa: D102
-    @property
-    def methods(self) -> Sequence[str]: ...  # noqa: D102
-
-    @property
-    def given(self) -> Mapping[str, str | None]:
-        """What must be positive for a head's probability to mean anything, as a label column."""
-
-    @property
-    def promises(self) -> Mapping[str, Any]:
-        """What its label sets and its flag promise, by key of a part's metadata."""
-
-    @property
-    def score_reference(self) -> Mapping[str, Sequence[int]]: ...  # noqa: D102
-    @property
-    def threads(self) -> int: ...  # noqa: D102
-    @property
-    def max_concurrency(self) -> int: ...  # noqa: D102
-    @property
-    def micro_batch(self) -> int: ...  # noqa: D102
-
-    def preprocess(self, row: Mapping[str, object]) -> Any:
-        """Decode a row as TorchServe hands it over; a (status, body) is its failure."""
-
-    def score_prepared(self, prepared: Sequence[Any]) -> Sequence[Outcome]:
-        """Give (status, body) for each decoded row, in order; status 200 is success.
-
-        A row that cannot be scored fails alone.
-        """
-
-    def nbytes(self, prepared: Any) -> int:
-        """Give the bytes that a decoded row holds."""
-
-    def device_is_lost(self) -> bool:
-        """After a failure, whether none of what follows can succeed."""
+Archive: TypeAlias = "LoadedArchive"
+"""Of one that is loaded elsewhere (`executors.ray_worker.Description`) only the facts are there."""
 
 
 @dataclass(frozen=True, kw_only=True)

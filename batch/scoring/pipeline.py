@@ -189,7 +189,7 @@ def _outcomes(prepared: Sequence[Any], archive: Archive) -> Sequence[Outcome]:
     Raises UserError if its device is lost: then every row would fail.
     """
     try:
-        outcomes = archive.score_prepared(prepared)
+        outcomes: Sequence[Outcome] = archive.score_prepared(prepared)
         if len(outcomes) != len(prepared):
             raise ValueError("not one outcome per row")
     except Exception as error:  # of any kind: the code is the archive's, and its text may be, too
