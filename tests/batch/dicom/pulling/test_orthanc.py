@@ -155,7 +155,7 @@ def test_the_command_names_nobody(
     paths = "".join(str(it.relative_to(tmp_path)) for it in tmp_path.rglob("*")).encode()
     for it in originals().values():
         for secret in (it.get(key) for key in ("PatientName", "PatientID", "AccessionNumber")):
-            if secret:
+            if secret and len(str(secret)) > 4:  # fewer may be in a hash by chance
                 assert str(secret).encode() not in output + kept + paths
         assert it.SOPInstanceUID.encode() not in output + paths
         assert it.StudyInstanceUID.encode() not in output + paths
