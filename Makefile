@@ -85,8 +85,9 @@ kills: $(VENV)/.installed  ## the batch killed 50 times at random moments and at
 	SONODE_TEST_KILLS=50 $(BIN)/python -m pytest tests/batch/test_kills.py
 	SONODE_TEST_KILLS=30 $(BIN)/python -m pytest -m slow tests/batch/night/test_night_kills.py
 
+SERVER ?= torchserve
 rollouts: $(VENV)/.installed  ## bad versions, kills, faults of disk and clock, under load: a table
-	$(BIN)/python -m tests.archives.rollout_table --out rollouts.md
+	$(BIN)/python -m tests.archives.rollout_table --server $(SERVER) --out rollouts.md
 
 # After a change of what is needed; `uv` reads the hashes of all files from the index.
 COMPILE = $(BIN)/uv pip compile pyproject.toml --constraint constraints.txt --generate-hashes \

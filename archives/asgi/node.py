@@ -15,7 +15,7 @@ from archives.torchserve.server_node import ServerNode
 from archives.torchserve.worker_cores import count_gpus
 from sonode.console import UserError
 
-NEEDED = ("starlette", "uvicorn", "multipart")
+NEEDED = ("starlette", "uvicorn", "uvloop", "multipart")
 
 
 class AsgiNode(ServerNode):

@@ -1,4 +1,4 @@
-"""Rollouts between two real TorchServe nodes under load: bad versions, and kills at each step.
+"""Rollouts between two real nodes under load: bad versions, and kills at each step.
 
 `test_rollout_live.py` runs the short ones, `make rollouts` all of it, with a table.
 """

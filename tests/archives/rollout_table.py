@@ -1,10 +1,10 @@
 """The table of `make rollouts`: what can go wrong in a rollout or at a gateway, a row each.
 
-`python -m tests.archives.rollout_table [--out FILE]` runs the tests that show it and no others, two
-files at a time as `make test` does: the rollouts between two TorchServe nodes, and beside them
-those with kills, between two others, and all the rest. They wait far more than they work. The exit
-code is 1 where a row is judged wrong; it is judged right when each of its tests passed. What they
-measured is in `figures.py`.
+`python -m tests.archives.rollout_table [--server asgi] [--out FILE]` runs the tests that show it
+and no others, two files at a time as `make test` does: the rollouts between two nodes, and beside
+them those with kills, between two others, and all the rest. They wait far more than they work. The
+exit code is 1 where a row is judged wrong; it is judged right when each of its tests passed. What
+they measured is in `figures.py`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import pytest
 
 from tests.archives import figures
 from tests.archives.figures import Figures
+from tests.servers import OPTION
 
 HERE = Path(__file__).parent
 
@@ -188,13 +189,21 @@ HEADER = (
 FIRST = ("test_rollout_live.py", "test_rollout_kills.py")
 """The files that take longest."""
 FIGURES = "figures"
+SERVER = "SONODE_TEST_SERVER"
+"""In the environment: the server whose tests run, where a test is one for each."""
 
 
 # --- in each process that runs tests
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    kept = [it for it in items if any(belongs(it.name, test) for test in wanted())]
+    others = set(OPTION.values()) - {os.environ[SERVER]}
+    kept = [
+        it
+        for it in items
+        if any(belongs(it.name, test) for test in wanted())
+        and not any(it.name.partition("[")[2].startswith(other) for other in others)
+    ]
     config.hook.pytest_deselected(items=[it for it in items if it not in kept])
     items[:] = sorted(kept, key=lambda it: it.path.name not in FIRST)
 
@@ -263,14 +272,18 @@ def wanted() -> list[str]:
 
 
 def belongs(name: str, test: str) -> bool:
+    """Whether a test is meant; the server that it ran on says nothing."""
+    for server in OPTION.values():
+        name = name.replace(f"[{server}-", "[")
     return name == test or name.partition("[")[0] == test
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("rollouts.md"))
+    parser.add_argument("--server", choices=sorted(OPTION.values()), default="torchserve")
     given = parser.parse_args()
-    os.environ["SONODE_TEST_ROLLOUTS"] = "all"
+    os.environ |= {"SONODE_TEST_ROLLOUTS": "all", SERVER: given.server}
     table, began = Table(), time.monotonic()
     words = ["--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder"]
     words += ["--max-worker-restart=0", "-p", "tests.archives.rollout_table"]
@@ -280,7 +293,7 @@ def main() -> int:
         traceback.print_exc()
     rows, right = zip(*map(table.row, LINES), strict=True)
     minutes = (time.monotonic() - began) / 60
-    told = f"{datetime.date.today()}, {os.cpu_count()} cores, {minutes:.1f} minutes"
+    told = f"{given.server}, {datetime.date.today()}, {os.cpu_count()} cores, {minutes:.1f} minutes"
     text = "\n".join([f"`make rollouts`, {told}", "", HEADER, *rows, ""])
     for it, outcomes in table.outcomes.items():
         if it.startswith(f"{LIVE}["):

@@ -19,7 +19,6 @@ from archives.packing.loader import file_sha256
 from archives.state.journal import Desired, Journal, Release, fold
 from archives.torchserve.java import claim_ports
 from archives.torchserve.key_file import ask
-from archives.torchserve.node import TorchServeNode
 from archives.torchserve.server_node import ServerNode
 from sonode.console import UserError
 from tests.archives.bad_versions import nothing
@@ -39,9 +38,7 @@ def lasting_ports(*apis: str) -> dict[str, int]:
 class Cluster:
     """Two nodes, the gateway before them, and archives that are made when needed."""
 
-    def __init__(
-        self, folder: Path, archive: Path, kind: type[ServerNode] = TorchServeNode
-    ) -> None:
+    def __init__(self, folder: Path, archive: Path, kind: type[ServerNode]) -> None:
         self.folder, self.archive, self.kind = folder, archive, kind
         self.lines: list[str] = []
         """Of the table."""

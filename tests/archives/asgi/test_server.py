@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 from starlette.responses import PlainTextResponse
 
 from archives.asgi import server as asgi_server
@@ -25,7 +26,7 @@ def test_an_answer_does_not_wait_for_the_clients_word_on_its_head() -> None:
             writer.close()
             return found
 
-        assert asyncio.run(is_at_once())
+        assert uvloop.run(is_at_once())
         client.close()
 
 
@@ -74,7 +75,7 @@ def test_whoever_has_connected_is_answered_at_the_end(monkeypatch: pytest.Monkey
             for connection in (*fresh, used, silent):
                 connection.close()
 
-    asyncio.run(run())
+    uvloop.run(run())
     assert ended == {"fresh": [(200, True)] * 4, "used": (200, True), "silent": (200, True)}
 
 
@@ -95,4 +96,4 @@ def test_connections_that_stay_silent_are_closed_at_the_end(
                 await server.shutdown([listener])
                 assert silent.recv(1) == b""
 
-    asyncio.run(run())
+    uvloop.run(run())

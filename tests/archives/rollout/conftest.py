@@ -7,15 +7,25 @@ from pathlib import Path
 
 import pytest
 
+from archives.asgi.node import AsgiNode
+from archives.torchserve.node import TorchServeNode
 from tests.archives.rollout_matrix import HANG, HEADER, TURN
 from tests.archives.two_nodes import Cluster
 from tests.processes import assert_no_process_about
 
 
-@pytest.fixture(scope="module")
-def cluster(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(TorchServeNode, id="torchserve"),
+        pytest.param(AsgiNode, id="asgi", marks=pytest.mark.slow),
+    ],
+)
+def cluster(
+    request: pytest.FixtureRequest, archive_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("site")
-    with Cluster(folder, archive_path) as made:
+    with Cluster(folder, archive_path, request.param) as made:
         yield made
     for file in (TURN, HANG):
         file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Rollouts between two real TorchServe nodes and nginx, under a load that never stops.
+"""Rollouts between two real nodes and nginx, of either server, under a load that never stops.
 
 `make rollouts` runs every scenario of `rollout_matrix.py`, those with kills beside the others and
 with two nodes of their own (`test_rollout_kills.py`).
