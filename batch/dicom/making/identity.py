@@ -8,11 +8,12 @@ from __future__ import annotations
 import uuid
 
 _SPACE = uuid.UUID("7a1f4c8e-0d52-5b7e-9a43-6f0b8d2c5e11")
-_LAYOUT = "2"
-"""Of the objects; another one where what they hold of the same result changes."""
 
 
-def uid(*names: str) -> str:
-    """The UID of these names: at most 64 characters, the same for the same names."""
+def uid(*names: str, layout: str = "1") -> str:
+    """The UID of these names: at most 64 characters, the same for the same names.
+
+    `layout` is of an object: another one where what it holds of the same result changes.
+    """
     lengths = ",".join(str(len(name)) for name in names)  # so that ("ab", "c") is not ("a", "bc")
-    return f"2.25.{uuid.uuid5(_SPACE, '/'.join((_LAYOUT, lengths, *names))).int}"
+    return f"2.25.{uuid.uuid5(_SPACE, '/'.join((layout, lengths, *names))).int}"

@@ -46,11 +46,14 @@ class Peer:
         )
         return any(each.get("SOPInstanceUID") == instance for each in found)
 
-    def named(self, study: str, instances: Sequence[str]) -> set[str]:
-        """As `Destination` says."""
-        some = "\\".join(instances)
-        found = self._find("IMAGE", (), StudyInstanceUID=study, SOPInstanceUID=some)
-        return {str(each.get("SOPInstanceUID")) for each in found}.intersection(instances)
+    def named(self, its: Sequence[Instance]) -> set[str]:
+        """As `Destination` says. By series: else a hierarchical PACS refuses (PS3.4, C.4.1.2.2)."""
+        found: list[Dataset] = []
+        for study, series in {(it.study, it.series): None for it in its}:
+            some = [it.instance for it in its if (it.study, it.series) == (study, series)]
+            keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
+            found += self._find_once("IMAGE", (), {**keys, "SOPInstanceUID": "\\".join(some)})
+        return {str(each.get("SOPInstanceUID")) for each in found}
 
     def tells(self) -> bool:
         """As `Destination` says."""

@@ -21,11 +21,11 @@ class Destination(Protocol):
             UserError: nothing there takes objects, or not from sonode.
         """
 
-    def named(self, study: str, instances: Sequence[str]) -> set[str]:
-        """Those of some objects of a study that it names when it is asked for all at once.
+    def named(self, its: Sequence[Instance]) -> set[str]:
+        """What it names when it is asked for several objects of a study at once.
 
-        One that does not understand a list of UIDs (PS3.4, C.2.2.2.2) names none, or some. Raises
-        as `has`.
+        One that does not understand a list of UIDs (PS3.4, C.2.2.2.2) refuses, or names none, some,
+        or others. Raises as `has`.
         """
 
     def patients(self, study: str) -> Collection[Dataset]:

@@ -13,11 +13,11 @@ from batch.storage import objects
 ACCEPTED, PRESENT = "accepted", "present"
 UNCONFIRMED, REFUSED = "unconfirmed", "refused"
 IMAGE_UNKNOWN, PATIENT_CHANGED = "image_unknown", "patient_changed"
-NOT_SENT = (UNCONFIRMED, REFUSED, IMAGE_UNKNOWN, PATIENT_CHANGED)
-STATUSES = (ACCEPTED, PRESENT, *NOT_SENT)
+STATUSES = (ACCEPTED, PRESENT, UNCONFIRMED, REFUSED, IMAGE_UNKNOWN, PATIENT_CHANGED)
 REMEDIES = {
-    UNCONFIRMED: "the PACS said that it took them, and does not name them; ask its operator for a "
-    "filter or for work that waits there, and re-run to ask and send again",
+    UNCONFIRMED: "the PACS said that it took or has them, and does not name them; ask its operator "
+    "for a filter or for work that waits there, and re-run to ask again; each is sent twice at "
+    "most, then once more without the ledgers in OUT/_pushed",
     REFUSED: "the PACS refused them, with the status that the ledger in OUT/_pushed has",
     IMAGE_UNKNOWN: "the PACS does not have the images that they are of; give the PACS that these "
     "came from, or --unknown-images",
@@ -31,7 +31,7 @@ _SCHEMA = pa.schema([(name, pa.string()) for name in ("object", "status", "messa
 
 def is_done(entry: Entry | None) -> bool:
     """Whether the PACS has the object."""
-    return entry is not None and entry["status"] not in NOT_SENT
+    return entry is not None and entry["status"] in (ACCEPTED, PRESENT)
 
 
 def of_record(out: str, to: str, record_uri: str) -> LedgerFile:

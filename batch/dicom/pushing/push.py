@@ -124,12 +124,15 @@ def push(
             statuses[entry["status"]] += 1
             if not ledger.is_done(entry):
                 not_sent[layout.date_of(uri)] += 1
+        for uri, entry in sender.settle():
+            statuses.update({entry["status"]: 1, ledger.UNCONFIRMED: -1})
+            not_sent[layout.date_of(uri)] -= 1
     except NoAnswer as error:
         stopped = str(error)
     except StorageError as error:
         raise UserError(f"{out}: {error}") from None
     return Pushed(
-        by_status=dict(statuses), not_sent=dict(not_sent), sent=sender.sent, stopped=stopped
+        by_status=dict(statuses), not_sent=dict(+not_sent), sent=sender.sent, stopped=stopped
     )
 
 

@@ -38,13 +38,13 @@ class Service:
         )
         return any(each.get("SOPInstanceUID") == it.instance for each in found)
 
-    def named(self, study: str, instances: Sequence[str]) -> set[str]:
+    def named(self, its: Sequence[Instance]) -> set[str]:
         """As `Destination` says."""
-        filters = {"SOPInstanceUID": ",".join(instances)}
+        filters = {"SOPInstanceUID": ",".join(it.instance for it in its)}
         found = self._found(
-            lambda client: client.search_for_instances(study, search_filters=filters)
+            lambda client: client.search_for_instances(its[0].study, search_filters=filters)
         )
-        return {str(each.get("SOPInstanceUID")) for each in found}.intersection(instances)
+        return {str(each.get("SOPInstanceUID")) for each in found}
 
     def tells(self) -> bool:
         """As `Destination` says."""

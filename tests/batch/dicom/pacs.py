@@ -1,4 +1,4 @@
-"""A real PACS: Orthanc of Debian (packages orthanc and orthanc-dicomweb) on loopback."""
+"""Real PACSs on loopback: Orthanc (Debian's orthanc and orthanc-dicomweb) and DCMTK's dcmqrscp."""
 
 import json
 import shutil
@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import pydicom
 import pytest
+
+from tests.processes import listening
 
 USER, PASSWORD = "sonode", "a word of the test"
 _PLUGIN = "libOrthancDicomWeb.so"
@@ -162,6 +165,52 @@ def started(folder: Path, **more: object) -> Iterator[Orthanc]:
         yield it
     finally:
         it.stop()
+
+
+@contextmanager
+def dcmqrscp(folder: Path, port: int = 0) -> Iterator[str]:
+    """DCMTK's own PACS, which finds by hierarchy alone, and knows SONODE at a port."""
+    program = shutil.which("dcmqrscp")
+    if program is None:
+        pytest.skip("dcmqrscp is not installed: apt-get install dcmtk")
+    (folder / "db").mkdir(parents=True)
+    own = free_port()
+    (folder / "dcmqrscp.cfg").write_text(
+        f"""NetworkTCPPort = {own}
+MaxPDUSize = 16384
+MaxAssociations = 16
+HostTable BEGIN
+sonode = (SONODE, localhost, {port})
+HostTable END
+VendorTable BEGIN
+VendorTable END
+AETable BEGIN
+QR {folder}/db RW (200, 1024mb) ANY
+AETable END
+"""
+    )
+    with listening([program, "-c", str(folder / "dcmqrscp.cfg")], own):
+        yield f"QR@localhost:{own}"
+
+
+def store(node: str, image: pydicom.Dataset) -> None:
+    """Store an image in a node."""
+    from pynetdicom import AE
+
+    title, _, address = node.partition("@")
+    host, _, port = address.partition(":")
+    caller = AE("ANY")
+    caller.add_requested_context(image.SOPClassUID, image.file_meta.TransferSyntaxUID)
+    association = caller.associate(host, int(port), ae_title=title)
+    assert association.send_c_store(image).Status == 0
+    association.release()
+
+
+def free_port() -> int:
+    """One that nobody listens at."""
+    with socket.create_server(("", 0)) as it:
+        port: int = it.getsockname()[1]
+    return port
 
 
 def _program() -> str:

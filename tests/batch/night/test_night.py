@@ -220,7 +220,7 @@ def test_by_dimse_a_corrected_patient_fails_one_night_and_is_mended_elsewhere(
     assert "the-right-one" not in said.stdout + said.stderr
     first = json.loads((tmp_path / "a/nights/2026-11-28.json").read_text())
     assert (first["exit_code"], first["standing"]) == (1, {})
-    assert first["why"] == "3 objects of the night of 2026-11-27 were not sent"
+    assert first["why"] == "3 objects of the night of 2026-11-27 are not at the PACS"
     for day in ("2026-11-29", "2026-12-05", "2026-12-06"):  # offered for a week, then told
         later = night_of(day, "a")
         assert (later["exit_code"], later["standing"]) == (0, {"2026-11-27": 3})

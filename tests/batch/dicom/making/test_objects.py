@@ -187,6 +187,17 @@ def test_another_box_frame_or_model_makes_other_objects() -> None:
     assert objects.sop_instance_uid("sr", read, explained) in uids
 
 
+def test_uids_stay_over_versions_unless_the_content_changes() -> None:
+    """As they were made first, but for the report, which a change of its content renewed."""
+    read = source.read(ultrasound.data_of("examples_ybr_color.dcm"))
+    uids = [objects.sop_instance_uid(it, read, ultrasound.result(frame=0)) for it in objects.KINDS]
+    assert uids == [
+        "2.25.288438720878227943012427614334172724288",
+        "2.25.234369614107413916697356344990593862452",
+        "2.25.301907639933027167191167293313857579012",
+    ]
+
+
 @pytest.mark.parametrize(
     ("character_set", "name"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,22 +23,18 @@ from tests.batch.dicom.conftest import BY_DIMSE
 from tests.batch.dicom.pacs import Orthanc
 from tests.batch.dicom.peers.test_connections import certificates  # noqa: F401 - a fixture
 from tests.batch.dicom.pulling.test_orthanc import originals, pulled
-from tests.processes import listening
 
 pytestmark = [pytest.mark.live, *BY_DIMSE]
-
-
-def free_port() -> int:
-    with socket.create_server(("", 0)) as it:
-        port: int = it.getsockname()[1]
-    return port
 
 
 @contextmanager
 def registered(folder: Path, port: int, **more: object) -> Iterator[Orthanc]:
     """An Orthanc with all images that knows SONODE at a port, and GONE at one where nobody is."""
     its = {"Host": "localhost", "Port": port, "UseDicomTls": bool(more)}
-    known = {"it": {"AET": "SONODE", **its}, "gone": {"AET": "GONE", **its, "Port": free_port()}}
+    known = {
+        "it": {"AET": "SONODE", **its},
+        "gone": {"AET": "GONE", **its, "Port": pacs.free_port()},
+    }
     settings = {"DicomModalities": known, "DicomAlwaysAllowMove": True, **more}
     with pacs.started(folder, **settings) as orthanc:
         for name in ultrasound.NAMES:
@@ -48,7 +43,7 @@ def registered(folder: Path, port: int, **more: object) -> Iterator[Orthanc]:
 
 
 def test_all_images_come_and_wrong_destinations_are_one_line(tmp_path: Path) -> None:
-    port = free_port()
+    port = pacs.free_port()
     with registered(tmp_path / "orthanc", port) as orthanc:
         done = pulled(orthanc.node, tmp_path / "out", receive=port)
         assert (done.pulled, done.refusals, done.stopped) == (5, {}, None)
@@ -71,43 +66,11 @@ def test_all_images_come_and_wrong_destinations_are_one_line(tmp_path: Path) -> 
     assert not left
 
 
-@contextmanager
-def dcmqrscp(folder: Path, port: int) -> Iterator[str]:
-    """DCMTK's own PACS, which knows SONODE at a port."""
-    program = shutil.which("dcmqrscp")
-    if program is None:
-        pytest.skip("dcmqrscp is not installed: apt-get install dcmtk")
-    (folder / "db").mkdir(parents=True)
-    own = free_port()
-    (folder / "dcmqrscp.cfg").write_text(
-        f"""NetworkTCPPort = {own}
-MaxPDUSize = 16384
-MaxAssociations = 16
-HostTable BEGIN
-sonode = (SONODE, localhost, {port})
-HostTable END
-VendorTable BEGIN
-VendorTable END
-AETable BEGIN
-QR {folder}/db RW (200, 1024mb) ANY
-AETable END
-"""
-    )
-    with listening([program, "-c", str(folder / "dcmqrscp.cfg")], own):
-        yield f"QR@localhost:{own}"
-
-
 def test_another_pacs_and_the_standards_own_status(tmp_path: Path) -> None:
-    port = free_port()
-    with dcmqrscp(tmp_path / "pacs", port) as node:
+    port = pacs.free_port()
+    with pacs.dcmqrscp(tmp_path / "pacs", port) as node:
         image = pydicom.dcmread(ultrasound.FILES / "examples_rgb_color.dcm")
-        title, _, address = node.partition("@")
-        caller = AE("ANY")
-        caller.add_requested_context(image.SOPClassUID, image.file_meta.TransferSyntaxUID)
-        host, _, own = address.partition(":")
-        association = caller.associate(host, int(own), ae_title=title)
-        assert association.send_c_store(image).Status == 0
-        association.release()
+        pacs.store(node, image)
         for name, more in (("move", {"receive": port}), ("get", {})):
             done = pulled(node, tmp_path / name, **more)
             assert (done.pulled, done.lacking, done.refusals) == (1, 0, {})
@@ -120,7 +83,7 @@ def test_by_tls_with_certificates_of_both(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    port = free_port()
+    port = pacs.free_port()
     with registered(tmp_path / "orthanc", port, **pacs.tls_alone(certificates)) as orthanc:
         monkeypatch.setenv("SONODE_DICOM_CA", str(certificates / "authority.crt"))
         with pytest.raises(UserError, match="SONODE_DICOM_CERT"):
@@ -135,7 +98,7 @@ def test_by_tls_with_certificates_of_both(
 
 
 def test_what_was_not_asked_for_is_not_taken() -> None:
-    port = free_port()
+    port = pacs.free_port()
     receiver = Receiver("SONODE", port, Identity(), plain=True)
     try:
         image = pydicom.dcmread(ultrasound.FILES / "examples_rgb_color.dcm")

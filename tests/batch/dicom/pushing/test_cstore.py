@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,8 +20,8 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as Find
 
 from sonode.console import UserError
-from tests.batch.dicom import ultrasound
-from tests.batch.dicom.conftest import BY_DIMSE, NAMES
+from tests.batch.dicom import pacs, ultrasound
+from tests.batch.dicom.conftest import BY_DIMSE, NAMES, Objects, objects_of, put_record
 from tests.batch.dicom.pushing.test_push import NONE, ledgers, messages, pushed_to
 from tests.processes import listening
 
@@ -171,10 +170,25 @@ def storescp(folder: Path) -> Iterator[str]:
     if program is None:
         pytest.skip("storescp is not installed: apt-get install dcmtk")
     folder.mkdir()
-    with socket.create_server(("", 0)) as free:
-        port = free.getsockname()[1]
+    port = pacs.free_port()
     with listening([program, "-od", str(folder), str(port)], port):
         yield f"ANY@127.0.0.1:{port}"
+
+
+def test_a_node_that_finds_by_hierarchy_alone_gets_each_once(
+    tmp_path: Path, made: list[Objects]
+) -> None:
+    """Two boxes of one image: lists of two in each series."""
+    put_record(tmp_path / "out", 0, [made[0], objects_of(NAMES[0], (10, 20, 50, 46))])
+    with pacs.dcmqrscp(tmp_path / "pacs") as node:
+        done = pushed_to(str(tmp_path / "out"), node)
+        assert (done.by_status, done.stopped) == ({**NONE, "image_unknown": 6}, None)
+        pacs.store(node, pydicom.dcmread(ultrasound.FILES / NAMES[0]))
+        assert pushed_to(str(tmp_path / "out"), node).by_status == {**NONE, "accepted": 6}
+        for ledger in ledgers(tmp_path / "out"):
+            ledger.unlink()
+        done = pushed_to(str(tmp_path / "out"), node)
+        assert (done.by_status, done.sent) == ({**NONE, "present": 6}, 0)
 
 
 def test_a_node_without_find_gets_what_it_is_told_to_get(out: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
 pytest.importorskip("dicomweb_client", reason="the extra `dicom` is not installed")
 pytest.importorskip("pynetdicom", reason="the extra `dicom` is not installed")
 
-from batch.dicom.peers.answers import AlreadyThere, Instance, NoAnswer, Refused
+from batch.dicom.peers.answers import Instance, NoAnswer, Refused
 from batch.dicom.pushing import push as pushing
 from batch.dicom.pushing import sending
 from batch.dicom.pushing.destination import Destination
@@ -44,15 +44,15 @@ class Told:
         self.answer = answer
         self.gone = False
         self.drops: set[str] = set()
-        self.understands_lists = True
+        self.to_a_list: Callable[[list[str]], set[str]] = self.has_uids.intersection
 
     def tells(self) -> bool:
         return True
 
-    def named(self, study: str, instances: Sequence[str]) -> set[str]:
+    def named(self, its: Sequence[Instance]) -> set[str]:
         if self.gone:
             raise NoAnswer("ConnectionError")
-        return self.has_uids.intersection(instances if self.understands_lists else instances[:1])
+        return self.to_a_list([it.instance for it in its])
 
     def has(self, it: Instance) -> bool:
         if self.gone:
@@ -164,46 +164,11 @@ def test_an_answer_that_is_lost_is_asked_for(out: Path) -> None:
     assert len(messages(out, "accepted")) == 6
 
 
-def test_a_pacs_that_says_it_has_an_object_has_it(out: Path) -> None:
-    def answer(uid: str) -> None:
-        raise AlreadyThere
-
-    done = pushed(out, Told(answer))
-    assert (done.by_status, done.sent) == ({**NONE, "present": 6}, 0)
-
-
 def test_nothing_goes_where_the_image_is_not(out: Path) -> None:
     pacs = Told()
     pacs.has_uids.discard(IMAGES[1].SOPInstanceUID)
     assert pushed(out, pacs).by_status == {**NONE, "accepted": 3, "image_unknown": 3}
     assert pushed(out, pacs, unknown=True).by_status == {**NONE, "accepted": 6}
-
-
-@pytest.mark.parametrize("understands_lists", [True, False])
-def test_what_a_pacs_took_and_does_not_have_is_told_and_sent_again(
-    out: Path, made: list[Objects], monkeypatch: pytest.MonkeyPatch, *, understands_lists: bool
-) -> None:
-    monkeypatch.setattr(sending, "WAITS_S", (0.0,))
-    pacs = Told()
-    pacs.understands_lists = understands_lists
-    pacs.drops = {read(made[0][kind]).SOPInstanceUID for kind in ("sr", "pr")}
-    done = pushed(out, pacs)
-    assert (done.by_status, done.sent) == ({**NONE, "accepted": 4, "unconfirmed": 2}, 6)
-    assert done.not_sent == {"2026-11-27": 2}
-    pacs.has_uids |= {read(made[0]["pr"]).SOPInstanceUID}  # it took its time
-    pacs.drops = set()
-    done = pushed(out, pacs)
-    assert (done.by_status, done.sent) == ({**NONE, "accepted": 6}, 1)
-
-
-def test_a_pacs_may_take_its_time(
-    out: Path, made: list[Objects], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pacs = Told()
-    late = read(made[0]["sr"]).SOPInstanceUID
-    pacs.drops = {late}
-    monkeypatch.setattr(sending.time, "sleep", lambda wait_s: pacs.has_uids.add(late))
-    assert pushed(out, pacs).by_status == {**NONE, "accepted": 6}
 
 
 def test_results_without_objects_are_named(tmp_path: Path) -> None:
