@@ -1,15 +1,16 @@
 """The objects of OUT -> the PACS that has their images, with a ledger of what became of each.
 
 A ledger lies beside each record (`beside_results`), one for each PACS. An object is `accepted`: the
-PACS took it, and names it when it is asked for it; `unconfirmed`: it took it, and does not name it;
-`present`: it had it already; `refused`, with its status; `image_unknown`: it does not have the
-image that was scored; or `patient_changed`: it has the study under another patient than the
-object's. Nothing of the last two is sent.
+PACS took it, and names it when it is asked for it; `unconfirmed`: it took it, or said that it had
+it, and does not name it; `present`: it had it already; `refused`, with its status; `image_unknown`:
+it does not have the image that was scored; or `patient_changed`: it has the study under another
+patient than the object's. Nothing of the last two is sent.
 
-An object that is not in the ledger is asked for before it is sent: a push that was killed behind
-an object and before its ledger finds it `present`. So nothing is sent twice, but for what was on
-its way when a push was killed or an answer got lost: it is the same object, of the same UID and
-bytes. The ledger has no name and no UID.
+An object that is not at the PACS by the ledger is asked for before it is sent: a push that was
+killed behind an object and before its ledger finds it `present`. What was `unconfirmed` is sent
+once more at most. Else only that is sent twice which was on its way when a push was killed or an
+answer got lost: it is the same object, of the same UID and bytes. The ledger has no name and no
+UID.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pydicom
 import pytest
 
 pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
