@@ -38,7 +38,7 @@ from archives.packing.pack import pack
 from batch.run import score
 from batch.storage import objects
 from model_def import checkpoint
-from model_def.network import Network
+from model_def.network import Network, joined
 from model_def.preprocessing import Preprocessing
 from sonode.console import progress, say, table
 from sonode.local_s3 import LocalS3
@@ -52,8 +52,13 @@ SERVER, PLAIN = "TorchServe", "plain loop"
 
 
 def make_archive(folder: Path, architecture: str, size: int = 256, members: int = 1) -> Path:
-    """An archive with seeded random weights: what they are does not change the speed."""
+    """An archive with seeded random weights: what they are does not change the speed.
+
+    But for members: of equal ones OpenVINO computes one.
+    """
     torch.manual_seed(0)
+    networks = [Network(architecture, len(HEADS)) for _ in range(members)]
+    network = networks[0] if members == 1 else joined(architecture, networks)
     card = checkpoint.ModelCard(
         architecture=architecture,
         heads=HEADS,
@@ -61,7 +66,7 @@ def make_archive(folder: Path, architecture: str, size: int = 256, members: int 
         training={},
         members=members,
     )
-    checkpoint.save(folder / "checkpoint", Network(architecture, len(HEADS), members), card)
+    checkpoint.save(folder / "checkpoint", network, card)
     return pack(folder / "checkpoint", "bench", "1.0", folder / "store")
 
 
