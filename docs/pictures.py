@@ -75,10 +75,11 @@ def reader(browser: str, archive: Path, image: Path, shot: Path) -> None:
 
 
 def small(path: Path, name: str, width: int, height: int = HEIGHT) -> None:
-    """Save a picture with at most `width` pixels a line and 128 colours."""
+    """Save a picture with at most `width` pixels a line and 256 colours, spread over all it has."""
     with Image.open(path) as picture:
         picture.thumbnail((width, height))
-        picture.convert("RGB").quantize(128).save(PICTURES / name, optimize=True)
+        few = picture.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE)
+        few.save(PICTURES / name, optimize=True)
 
 
 if __name__ == "__main__":

@@ -45,14 +45,19 @@ function setDisplay() {
     for (const pane of panes) pane.frame.setAttribute('filter', plain ? 'none' : 'url(#display)');
 }
 
+// Whether the second pane has an image of its own.
+const kept = () => panes.length > 1 && panes[1].shot !== shot;
+
 function setCompare(pane) {
     if (panes[1]) removePane(panes[1]);
     if (pane) {
         const added = addPane(pane.source, pane.shot);
         added.answer = pane.answer ?? null;
+        added.fitted = panes[0].fitted;  // to its own width, once it has one
         listen(added);
     }
     if (panes[0].fitted) fit(shot);
+    $('pin').textContent = kept() ? 'Remove the image beside' : 'Keep this image beside';
     setDisplay();
     panes.forEach(showResult);
     render();
@@ -88,7 +93,7 @@ $('compare').addEventListener('change', (event) => {
 $('pin').addEventListener('click', () => {
     const { source, answer } = panes[0];
     $('compare').value = '';
-    setCompare({ source, answer, shot: { ...shot, view: { ...shot.view } } });
+    setCompare(kept() ? null : { source, answer, shot: { ...shot, view: { ...shot.view } } });
 });
 $('frame').addEventListener('input', (event) => setFrame(Number(event.target.value)));
 for (const id of ['window', 'level']) $(id).addEventListener('input', setDisplay);

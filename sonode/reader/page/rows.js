@@ -53,7 +53,7 @@ function showRows() {
     $('table').replaceChildren(table);
     const open = table.querySelector('[aria-current]');
     if (open) $('table').scrollTop = open.offsetTop - $('table').clientHeight / 2;  // the page stays
-    $('counted').textContent = `${list.total} rows${list.at >= 0 ? `, ${list.at + 1} is open` : ''}`;
+    $('counted').textContent = `${list.total.toLocaleString('en')} rows${list.at >= 0 ? `, ${list.at + 1} is open` : ''}`;
 }
 
 async function openRow(at) {

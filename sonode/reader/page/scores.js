@@ -31,8 +31,9 @@ export async function refresh(pane) {
 export function showResult(pane) {
     const { answer, result, shot: of } = pane;
     const model = answer?.model;
-    const title = model ? `${model.name} ${model.version}` : session.about.sources[pane.source].title;
-    pane.caption.textContent = panes.length > 1 ? `${title}${of === shot ? '' : ', kept beside'}` : '';
+    const name = model ? `${model.name} ${model.version}` : session.about.sources[pane.source].title;
+    const title = of === shot ? name : `${name}, kept beside`;
+    pane.caption.textContent = panes.length > 1 ? title : '';
     result.replaceChildren(element('h2', title));
     if (!answer) result.append(element('p', whatIsMissing(of), { class: 'faint' }));
     if (answer && !answer.ok) {

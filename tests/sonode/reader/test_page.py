@@ -336,6 +336,16 @@ def test_two_versions_side_by_side_and_one_kept_beside(browser: Any) -> None:
         drag(page, (200, 30), (270, 90))
         scored(page, "200, 30, 270, 90")
         assert "Box 100, 30, 170, 90" in page.locator(".result").nth(1).inner_text()
+        page.click("text=Remove the image beside")
+        assert page.locator("figure").count() == 1
+        page.click("text=Keep this image beside")
+        page.wait_for_function(
+            """() => [...document.querySelectorAll('figure > svg')].every(svg => {
+                const around = svg.getBoundingClientRect();
+                const frame = svg.querySelector('image.frame').getBoundingClientRect();
+                return frame.left >= around.left - 1 && frame.right <= around.right + 1;
+            })"""  # both are seen whole
+        )
 
 
 @pytest.fixture
