@@ -70,6 +70,11 @@ class _Night:
                 self._push()
         except _Stopped as error:
             stopped = [f"the PACS does not answer as it should ({error})"]
+        except UserError as error:
+            if self._day in self._register.nights:  # what was pulled is told, also by a re-run
+                ended = {"stages": self._stages.report(), "exit_code": 2, "why": str(error)}
+                self._write(self._day, self._report | ended)
+            raise
         nights = self._register.nights
         faults = [text for _, night in sorted(nights.items()) for text in night.faults.values()]
         self._report |= {

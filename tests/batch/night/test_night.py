@@ -173,8 +173,11 @@ def test_a_night_that_was_cut_short_or_missed_loses_no_image(
         days=1,
     )
     put(1, "20261128")
-    with pytest.raises(UserError):  # after its images have come
+    with pytest.raises(UserError) as stopped:  # after its images have come
         night.run(settings, date(2026, 11, 28))
+    cut = json.loads((tmp_path / "night/nights/2026-11-28.json").read_text())
+    assert (cut["exit_code"], cut["why"]) == (2, str(stopped.value))
+    assert cut["pull"]["by_status"]["pulled"] == 1
     put(2, "20261201")
 
     settings = settings.model_copy(update={"archive": str(archive_path)})
