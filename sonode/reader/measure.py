@@ -91,16 +91,21 @@ def write(found: Json, path: Path) -> None:
 
 def _pairs(file: Path) -> tuple[pd.DataFrame, dict[str, int]]:
     """One row for each case and head with both readings as labels, and what has not both."""
-    lines = pd.DataFrame(read(file, "READING"))
-    if lines.empty or not lines["stage"].isin(["before", "after"]).any():
+    said = [
+        {**line, "who": " ".join(filter(None, (line["client"], line["reader"])))}
+        for line in read(file, "READING")
+        if line["stage"]
+    ]
+    if not said:
         raise UserError(f"READING {file}: has no study; make one with `sonode reader --study`")
-    who = lines[["client", "reader"]].apply(lambda row: " ".join(filter(None, row)), axis=1)
-    lines = lines[lines["stage"].notna()].assign(who=who)
+    lines = pd.DataFrame(said)
     key = [*CASE, "pixels_sha256", "head"]
     if twice := int(lines.duplicated([*key, "stage"]).sum()):
         raise UserError(f"READING {file}: {twice} readings are there twice; take them out")
-    said = lines.assign(label=lines["reader_label"].fillna("")).set_index([*key, "stage"])["label"]
-    both = said.unstack("stage").reindex(columns=["before", "after"])
+    labels = (
+        lines["reader_label"].fillna("").set_axis(pd.MultiIndex.from_frame(lines[[*key, "stage"]]))
+    )
+    both = labels.unstack("stage").reindex(columns=["before", "after"])
     whole = both.notna().all(axis=1)
     judged = whole & (both != "").all(axis=1)
     left_out = {

@@ -48,10 +48,9 @@ class Study:
         for line in lines:
             roi = (line[f"roi_{name}"] for name in ("x_min", "y_min", "x_max", "y_max"))
             key = Key(line["image_sha256"], line["frame"], tuple(roi))
-            if line["stage"] == "before":
-                self._cases.setdefault(key, Case(line["order"], "after"))
-            elif line["stage"] == "after":
-                self._cases[key].stage = DONE
+            if line["stage"] is not None:
+                case = self._cases.setdefault(key, Case(line["order"], "after"))
+                case.stage = DONE if line["stage"] == "after" else case.stage
 
     def opened(self, image: str, frame: int, roi: list[int] | None = None) -> dict[str, Any]:
         """What the page is told of an image, and the time starts; `roi` is of a row that has one.

@@ -193,13 +193,14 @@ def test_rates_by_hand(phantom: Cohort, archive_path: Path, tmp_path: Path) -> N
     }
     with file.open("a") as more:
         for stage in ("before", "after"):
-            more.write(json.dumps(line(bad[0], stage, "benign", "R2")) + "\n")
+            of_gateway = {**line(bad[0], stage, "benign", ""), "client": "ward-3"}
+            more.write(json.dumps(of_gateway) + "\n")
     both = measured(file, phantom.folder, archive_path, how)["rates"]
-    assert [it["reader"] for it in both[::2]] == ["R1", "R2", "all readers"]
+    assert [it["reader"] for it in both[::2]] == ["R1", "ward-3", "all readers"]
     assert both[-2]["with"]["value"] == pytest.approx(2 / 4)
     assert both[-2]["patients"] == 3
     with file.open("a") as more:
-        more.write(json.dumps(line(bad[0], "after", "benign", "R2")) + "\n")
+        more.write(json.dumps(of_gateway) + "\n")
     done = sonode("reader", "study", file, phantom.folder, "--archive", archive_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "1 readings are there twice" in done.stderr
