@@ -8,6 +8,9 @@ https://arxiv.org/abs/2306.06342.
 Why by label: a set that is right for 90 % of all lesions may be right for 97 % of the benign and
 60 % of the malignant ones. A reader needs the promise for each.
 
+Why own code: crepes 0.9.1 has sets by label, but counts images and not patients; MAPIE 1.6.0 has
+neither.
+
 Shapes in names: N images, K heads, L logits of all heads, n labels of one head.
 """
 

@@ -1,5 +1,8 @@
 """The out-of-distribution flag: a distance from training images, its limit from other patients.
 
+Why own code: the Mahalanobis distance of pytorch-ood 0.4.0 inverts the covariance of all features,
+here often more than there are images, with a ridge of 1e-6; this one has a variance for the rest.
+
 Shapes in names: N images, C features.
 """
 

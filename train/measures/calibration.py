@@ -25,8 +25,8 @@ _CALIBRATION: dict[str, Metric] = {
     "calibration_slope": reliability.calibration_slope,
     "calibration_intercept": reliability.calibration_intercept,
     "calibration_in_the_large": reliability.calibration_in_the_large,
+    "ece": reliability.ece,
 }
-_ECE_INTERVAL = "draws overstate it"
 _NO_LINE = "the scores separate the classes, or are all equal: no finite regression line"
 _REASONS = {"calibration_slope": _NO_LINE, "calibration_intercept": _NO_LINE}
 
@@ -41,11 +41,10 @@ def measure_calibration(
     judged_N, words = judged
     if judged_N is None:
         nothing = Interval(value=None, low=None, high=None, resamples=0, undefined=0)
-        none = {name: as_json(nothing, words) for name in (*_CALIBRATION, "ece")}
+        none = {name: as_json(nothing, words) for name in _CALIBRATION}
         lines = {"calibration_curve": None, "decision_curve": None}
         return {"judged": None, **none, "reliability": [], **lines}
     found = bootstrap(_CALIBRATION, truth_N, judged_N, patient_N, **vars(how))
-    found |= bootstrap({"ece": reliability.ece}, truth_N, judged_N, patient_N, resamples=0)
     classes = why_undefined(truth_N)
     curve = reliability.decision_curve(truth_N, judged_N)
     drawn = (truth_N, judged_N, patient_N)
@@ -53,10 +52,9 @@ def measure_calibration(
         name: as_json(interval, classes or _REASONS.get(name, "undefined"))
         for name, interval in found.items()
     }
-    if "no_interval" in measures["ece"]:
-        measures["ece"]["no_interval"] = _ECE_INTERVAL
     right = reliability.ece_if_right(judged_N, patient_N, **vars(how))
     if right is not None:
+        measures["ece"] |= _safe(found["ece"], right[1])
         measures["ece"]["if_right"] = dict(zip(("mean", "high"), right, strict=True))
     return {
         "judged": words,
@@ -69,6 +67,14 @@ def measure_calibration(
             "band": band_of(bands.net_benefit_at, *drawn, np.array(curve.threshold), how),
         },
     }
+
+
+def _safe(drawn: Interval, if_right: float) -> Json:
+    """The interval of an ECE, see `reliability.ece`; `if_right`: the 95th percentile if right."""
+    if drawn.value is None or drawn.low is None or drawn.high is None:
+        return {}
+    low = 0.0 if drawn.value <= if_right else max(0.0, 2 * drawn.value - drawn.high)
+    return {"low": low, "high": drawn.high}
 
 
 def _calibration_curve(

@@ -11,7 +11,7 @@ import pandas as pd
 from train.experiments.ablation import VARIANTS
 from train.experiments.ablation_table import MEASURES as SEARCHED
 from train.measures.measure import Resampling
-from train.paper.performance import SIZE, counts, names, papers
+from train.paper.performance import SIZE, counts, names, papers, per_unit
 from train.paper.sections import Cell, Rows, Section, Table
 from train.repeats.measured import MEASURES, TITLES, adjust, differences, measured
 from train.repeats.runs import Scores
@@ -20,8 +20,9 @@ from train.repeats.variants import CHAIN, PAPERS_TWO, RADIOMICS, TASKS, HeldOut
 TABLE_3, TABLE_S3, TABLE_4 = (f"tables/table-{it}.csv" for it in ("3", "s3", "4"))
 GRID = "tables/search.csv"
 _UNITS = (
-    "Test part, per image, threshold 0.5: mean ± SD over the repeats, with the 95 % interval of "
-    "the mean over draws of whole patients."
+    "Test part, threshold 0.5: mean ± SD over the repeats, with the 95 % interval of the mean over "
+    "draws of whole patients. A patient’s score is the mean over the images, and positive is a "
+    "patient with a positive image."
 )
 
 
@@ -34,16 +35,19 @@ def variants_section(
     for name in PAPERS_TWO:
         on = test.tested[name]
         models = [it for it in VARIANTS if name in scores.get(it, {})]
-        for model in models:
-            found = measured(on, scores[model][name], how)
-            numbers.add(found, task=name, model=model, **counts(on))
-            rows.append([*names(name, on), model, *(found[it] for it in MEASURES)])
+        for per, of, its in per_unit(on, {model: scores[model][name] for model in models}):
+            for model, score_NR in its.items():
+                found = measured(of, score_NR, how)
+                numbers.add(found, task=name, per=per, model=model, **counts(of))
+                title, size = names(name, of)
+                rows.append([title, per, size, model, *(found[it] for it in MEASURES)])
         if not models:
-            rows.append([*names(name, on), "none", *["not trained"] * len(MEASURES)])
+            title, size = names(name, on)
+            rows.append([title, "image", size, "none", *["not trained"] * len(MEASURES)])
     numbers.write(out / TABLE_3)
     table_3 = Table(
         caption=f"Table 3. {_UNITS} ALNM is measured on malignant lesions.",
-        columns=["Task", SIZE, "Variant", *TITLES.values()],
+        columns=["Task", "Per", SIZE, "Variant", *TITLES.values()],
         rows=rows,
         file=TABLE_3,
     )
@@ -60,26 +64,29 @@ def variants_section(
 
 
 def _pairs(test: HeldOut, scores: Scores, how: Resampling, out: Path) -> Table:
-    """All pairs of variants with p as it is, and adjusted over the pairs of a task and measure."""
+    """All pairs of variants, with p adjusted over the pairs of a task, unit and measure, too."""
     rows: list[list[Cell]] = []
     numbers = Rows()
     for name in PAPERS_TWO:
         on = test.tested[name]
         models = [it for it in VARIANTS if name in scores.get(it, {})]
-        found = {
-            pair: differences(on, scores[pair[0]][name], scores[pair[1]][name], how)
-            for pair in itertools.combinations(models, 2)
-        }
-        for measure in MEASURES:
-            adjust([its[measure] for its in found.values()])
-        for (first, second), its in found.items():
-            numbers.add(its, task=name, first=first, second=second, **counts(on))
-            rows.append([TASKS[name].title, first, second, *(its[it] for it in MEASURES)])
+        for per, of, own in per_unit(on, {model: scores[model][name] for model in models}):
+            found = {
+                (first, second): differences(of, own[first], own[second], how)
+                for first, second in itertools.combinations(models, 2)
+            }
+            for measure in MEASURES:
+                adjust([its[measure] for its in found.values()])
+            for (first, second), its in found.items():
+                numbers.add(its, task=name, per=per, first=first, second=second, **counts(of))
+                shown = (its[it] for it in MEASURES)
+                rows.append([TASKS[name].title, per, first, second, *shown])
     numbers.write(out / TABLE_S3)
     return Table(
         caption="Table S3. First minus second, on the same draws of patients, with two-sided p of "
-        "no difference: as it is, and adjusted by Holm over all pairs of one task and measure.",
-        columns=["Task", "First", "Second", *TITLES.values()],
+        "no difference: as it is, and adjusted by Holm over all pairs of one task, unit "
+        "and measure.",
+        columns=["Task", "Per", "First", "Second", *TITLES.values()],
         rows=rows,
         file=TABLE_S3,
     )
@@ -128,19 +135,20 @@ def burden_section(
         }
         title = "1 node or more (ALNM)" if name == "alnm" else task.title
         forest = absent or "training lacks labels of both classes"
-        for model, shown in models.items():
-            first: list[Cell] = [title, names(name, on)[1], shown]
-            if name in scores.get(model, {}):
-                found = measured(on, scores[model][name], how)
-                numbers.add(found, task=name, model=model, **counts(on))
-                rows.append([*first, *(found[it] for it in MEASURES)])
-            else:
-                reason = why.get((model, name), forest)
-                none = {it: {"value": None, "reason": reason} for it in MEASURES}
-                numbers.add(none, task=name, model=model, **counts(on))
-                lost: list[Cell] = [f"not trained: {reason}", *["–"] * (len(MEASURES) - 1)]
-                rows.append([*first, *lost])
-        rows.append([title, "paper’s cohort", "paper’s network", *papers(name)])
+        trained = {it: scores[it][name] for it in models if name in scores.get(it, {})}
+        for per, of, its in per_unit(on, trained):
+            for model, score_NR in its.items():
+                found = measured(of, score_NR, how)
+                numbers.add(found, task=name, per=per, model=model, **counts(of))
+                size, values = names(name, of)[1], (found[it] for it in MEASURES)
+                rows.append([title, per, size, models[model], *values])
+        for model in [it for it in models if it not in trained]:
+            reason = why.get((model, name), forest)
+            none = {it: {"value": None, "reason": reason} for it in MEASURES}
+            numbers.add(none, task=name, per="image", model=model, **counts(on))
+            lost: list[Cell] = [f"not trained: {reason}", *["–"] * (len(MEASURES) - 1)]
+            rows.append([title, "image", names(name, on)[1], models[model], *lost])
+        rows.append([title, "", "paper’s cohort", "paper’s network", *papers(name)])
     numbers.write(out / TABLE_4)
     return Section(
         title="Table 4: nodal burden",
@@ -149,7 +157,7 @@ def burden_section(
                 caption=f"{_UNITS} Malignant lesions. In the chain a probability is a product and "
                 "never above that of fewer nodes: at 0.5 it calls fewer lesions positive than a "
                 "separate network. The paper’s figures are of another cohort, as reference only.",
-                columns=["Burden", SIZE, "Model", *TITLES.values()],
+                columns=["Burden", "Per", SIZE, "Model", *TITLES.values()],
                 rows=rows,
                 file=TABLE_4,
             )

@@ -40,18 +40,15 @@ def section(
             for model, heads in scores.items()
             if model in (network, RADIOMICS) and name in heads
         }
-        found = {model: measured(on, score_NR, how) for model, score_NR in models.items()}
-        _add_unit(name, "image", on, found, models, network, how, numbers, rows)
+        found: dict[str, dict[str, Json]] = {}
+        for per, of, own in per_unit(on, models):
+            its = {model: measured(of, score, how) for model, score in own.items()}
+            _add_unit(name, per, of, its, own, network, how, numbers, rows)
+            found = found or its
         if not found:
             why = "no training has labels of both classes: not trained"
             task, size = names(name, on)
             rows.append([task, "image", size, network, *[why] * len(MEASURES)])
-        if models:
-            of_patients = {it: by_patient(on, score_NR) for it, score_NR in models.items()}
-            patients = next(iter(of_patients.values()))[0]
-            means = {model: score_PR for model, (_, score_PR) in of_patients.items()}
-            its = {model: measured(patients, score_PR, how) for model, score_PR in means.items()}
-            _add_unit(name, "patient", patients, its, means, network, how, numbers, rows)
         rows.append([TASKS[name].title, "", "paper’s cohort", "paper’s network", *papers(name)])
         figures.append(_figure(name, on, found, models, how, out))
     numbers.write(out / TABLE)
@@ -97,6 +94,18 @@ def _add_unit(
         minus = f"{network} minus {RADIOMICS}"
         numbers.add(apart, task=name, per=per, model=minus, **counts(on))
         rows.append([task, per, size, "difference", *(apart[it] for it in MEASURES)])
+
+
+def per_unit(
+    on: TaskRows, models: Mapping[str, Floats]
+) -> Iterator[tuple[str, TaskRows, Mapping[str, Floats]]]:
+    """Per image and per patient: the rows, and each model's scores (N, R); see `by_patient`."""
+    if not models:
+        return
+    yield "image", on, models
+    both = {model: by_patient(on, score_NR) for model, score_NR in models.items()}
+    patients = next(iter(both.values()))[0]
+    yield "patient", patients, {model: score_PR for model, (_, score_PR) in both.items()}
 
 
 def counts(on: TaskRows) -> Json:

@@ -32,9 +32,11 @@ def ece(truth_N: Bools, p_N: Floats, weight_BN: Floats) -> Floats:
 
     The mean over rows of |observed - predicted| of the row's bin; depends on the bins chosen. It
     is above 0 for probabilities that are right, too, the more the fewer the rows (simulated: .13
-    for 60, .07 for 200, .04 for 600), and a draw with replacement adds to that: of 180 percentile
-    intervals of such probabilities none held 0, and 31 not even the value that they were drawn
-    around. So there is none, and `ece_if_right` to compare with.
+    for 60, .07 for 200, .04 for 600), and a draw with replacement adds as much again. So its
+    interval is wide on purpose: from value - (the draws' upper bound - value), or 0 where that is
+    less or the value is within what `ece_if_right` has, to the draws' upper bound. Simulated with
+    100 and 300 rows, it held the truth in .95 and .97 of cohorts with right probabilities, and in
+    .91 to .97 with wrong ones; the percentiles of the draws did in none, and in .49 to .94.
     """
     gap_NM = (p_N - truth_N)[:, None] * (_bin(p_N)[:, None] == np.arange(BINS))
     return divide(np.abs(weight_BN @ gap_NM).sum(axis=1), weight_BN.sum(axis=1))

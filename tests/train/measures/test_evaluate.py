@@ -13,6 +13,7 @@ from tests.train.synthetic_predictions import HEADS, LABELS, ROI, SECRET, synthe
 from train.fitting.predictions import Predictions
 from train.measures.evaluate import evaluate
 from train.statistics import binary, reliability
+from train.statistics.bootstrap import bootstrap
 
 MALIGNANCY, ALNM, NODES_2, SUBTYPE = HEADS
 
@@ -205,21 +206,29 @@ def test_an_interval_that_is_not_given_says_why() -> None:
     assert auc["no_interval"] == f"{auc['undefined_resamples']} of 400 draws are undefined"
     assert 100 < auc["undefined_resamples"] < 190
     assert found["brier"]["low"] is not None
-    # Of draws of an ECE the lower bound often lies above the ECE itself: none are made.
-    ece = found["ece"]
-    assert ece.pop("value") is not None
-    right = ece.pop("if_right")
-    assert 0 < right["mean"] < right["high"] < 1
-    assert ece == {
-        **{"low": None, "high": None, "resamples": 0, "undefined_resamples": 0},
-        "no_interval": "draws overstate it",
-    }
     # Perfect in 20 patients: each draw is, too, which is no evidence that all patients are.
     rows = [(f"p{k}", "x", k < 9, 0.9 if k < 9 else 0.1, None, 0.2) for k in range(20)]
     found = evaluate(small(rows), resamples=100)["heads"]["malignancy"]["sets"]["all"]["image"]
     for perfect in (found["roc_auc"], found["pr_auc"], found["operating_points"]["0.5"]["f1"]):
         assert (perfect["value"], perfect["low"], perfect["high"]) == (1.0, None, None)
         assert perfect["no_interval"] == "all draws are equal"
+
+
+@pytest.mark.parametrize("wrong", [0, 12])
+def test_the_interval_of_an_ece_allows_for_the_bias_of_its_draws(wrong: int) -> None:
+    """Of 40 patients at .2 eight are positive, or so many more: an ECE of 0 or .3."""
+    rows = [(f"p{k}", "x", k < 8 + wrong, 0.2, None, 0.2) for k in range(40)]
+    found = evaluate(small(rows), resamples=400)["heads"]["malignancy"]["sets"]["all"]["image"]
+    ece, truth = found["ece"], np.arange(40) < 8 + wrong
+    ids = [f"p{k}" for k in range(40)]
+    p = np.full(40, 0.2)
+    drawn = bootstrap({"": reliability.ece}, truth, p, ids, resamples=400)[""]
+    assert drawn.high is not None
+    assert ece["value"] == pytest.approx(wrong / 40)
+    assert ece["high"] == pytest.approx(drawn.high)
+    # What cannot be told from right probabilities has 0 in its interval.
+    assert (ece["value"] > ece["if_right"]["high"]) == (wrong > 0)
+    assert ece["low"] == pytest.approx(2 * wrong / 40 - drawn.high if wrong else 0)
 
 
 def test_a_burden_head_is_evaluated_on_the_malignant_and_on_its_parents_positives() -> None:

@@ -206,16 +206,19 @@ def test_table_2_has_every_measure_with_interval_and_p(done: Done, phantom: Coho
 
 def test_every_pair_of_variants_has_p_as_it_is_and_adjusted(done: Done, phantom: Cohort) -> None:
     pairs = pd.read_csv(done.out / "tables" / "table-s3.csv")
-    # 5 variants with malignancy and 5 with ALNM: 10 pairs each.
-    assert pairs.groupby(["task", "measure"]).size().tolist() == [10] * 12
-    one = pairs[(pairs["task"] == "malignancy") & (pairs["measure"] == "accuracy")]
-    raw = one["p_value"].dropna().to_numpy()
-    assert len(raw) and one["p_holm"].min() == pytest.approx(min(1, len(raw) * raw.min()))
+    # 5 variants with malignancy and 5 with ALNM: 10 pairs each, per image and per patient.
+    assert pairs.groupby(["task", "per", "measure"]).size().tolist() == [10] * 24
+    for per in ("image", "patient"):
+        chosen = (pairs["task"] == "malignancy") & (pairs["measure"] == "accuracy")
+        one = pairs[chosen & (pairs["per"] == per)]
+        raw = one["p_value"].dropna().to_numpy()
+        assert len(raw) and one["p_holm"].min() == pytest.approx(min(1, len(raw) * raw.min()))
+        assert (one["rows"] == one["patients"]).all() == (per == "patient")
     grid = pd.read_csv(done.out / "tables" / "search.csv")
     assert len(grid) == 9 and set(grid["weight"]) == {0.01, 0.05, 0.2}
     burden = pd.read_csv(done.out / "tables" / "table-4.csv")
     assert list(burden["task"].unique()) == ALL[1:]
-    assert "radiomics" in set(burden["model"])
+    assert set(burden["per"][burden["model"] == "radiomics"]) == {"image", "patient"}
     page = (done.out / "paper.html").read_text()
     assert f"SHA-256 {phantom.sha256}" in page
     digests = pd.read_csv(done.out / "tables" / "checkpoints.csv").set_index(["model", "seed"])
