@@ -1,0 +1,78 @@
+"""Triton's client, in an environment of its own, as a peer of the Open Inference Protocol."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from archives.asgi.node import AsgiNode
+from tests.archives.serving.test_serve import bearer
+from tests.conftest import encode
+
+pytestmark = pytest.mark.live
+
+PYTHON = os.environ.get("SONODE_TEST_TRITON", "")
+PNG = encode(np.random.default_rng(2).integers(0, 256, (80, 120), dtype=np.uint8))
+CLIENT = """
+import base64, json, sys
+import numpy as np
+import tritonclient.http as triton
+
+address, token = sys.argv[1:]
+png = sys.stdin.buffer.read()
+headers = {"Authorization": f"Bearer {token}"}
+client = triton.InferenceServerClient(address)
+told = {
+    "ready": client.is_server_ready(headers) and client.is_model_ready("tiny", headers=headers),
+    "metadata": client.get_model_metadata("tiny", headers=headers),
+}
+for binary in (True, False):
+    image = triton.InferInput("image", [1], "BYTES")
+    data = png if binary else base64.b64encode(png).decode()  # its JSON has text alone
+    image.set_data_from_numpy(np.array([data], dtype=object), binary_data=binary)
+    names = ("answer", "malignancy.probability", "malignancy.label", "malignancy.heatmap")
+    outputs = [triton.InferRequestedOutput(it, binary_data=binary) for it in names]
+    parameters = {"roi": "5,5,60,60", "explain": "gradcam:malignancy"}
+    asked = {"outputs": outputs, "parameters": parameters}
+    found = client.infer("tiny", [image], headers=dict(headers), **asked)  # it writes into them
+    heatmap = found.as_numpy("malignancy.heatmap")[0]
+    told[str(binary)] = {
+        "answer": json.loads(found.as_numpy("answer")[0]),
+        "probability": float(found.as_numpy("malignancy.probability")[0]),
+        "heatmap": base64.b64encode(heatmap).decode() if binary else str(heatmap),
+    }
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def node(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsgiNode]:
+    if not PYTHON:
+        pytest.skip("SONODE_TEST_TRITON names no Python with tritonclient[http]: see .ci/run")
+    run_dir = tmp_path_factory.mktemp("node")
+    with AsgiNode(archive_path.parent, {"tiny": archive_path.name}, run_dir) as started:
+        yield started
+
+
+def test_tritons_client_gets_what_predictions_answers(node: AsgiNode) -> None:
+    headers = bearer(node.token()) | {"x-roi": "5,5,60,60", "x-explain": "gradcam:malignancy"}
+    url = f"{node.inference_url}/predictions/tiny"
+    plain: dict[str, Any] = httpx.post(
+        url, content=PNG, headers=headers, timeout=60, trust_env=False
+    ).json()
+    command = [PYTHON, "-c", CLIENT, node.inference_url.removeprefix("http://"), node.token()]
+    done = subprocess.run(command, input=PNG, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+    told = json.loads(done.stdout)
+    assert told["ready"]
+    assert told["metadata"]["name"] == "tiny"
+    for binary in ("True", "False"):
+        assert told[binary]["probability"] == plain["heads"]["malignancy"]["probability"]
+        assert told[binary]["answer"]["heads"] == plain["heads"]
+        assert told[binary]["heatmap"] == plain["heatmaps"]["malignancy"]["png"]
