@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from datetime import datetime
@@ -70,25 +71,22 @@ def test_at_many_moments(
     archive_path: Path,
     tmp_path: Path,
 ) -> None:
-    took = 0.0
+    took = None
     killed = 0
-    for number in range(-1, 4 * KILLS):  # one that has ended before its moment is none
+    for number in range(10 * KILLS):
         folder = tmp_path / f"night{number}"
         keys = {"pacs": orthanc.node if number % 2 else orthanc.dicomweb, "plain": True}
         keys |= {"archive": str(archive_path), "folder": str(folder)}
         keys["boxes"] = fill(orthanc, tmp_path, IMAGES, unfit=1)
         Path(f"{folder}.yaml").write_text(yaml.safe_dump(keys))
         images = set(orthanc.received())
-        if number < 0:  # how long it takes
-            begun = time.monotonic()
-            assert night(folder, "2026-11-27") == 1
-            took = time.monotonic() - begun
-            continue
-        if killed == KILLS:
-            break
-        moment = took * (number % KILLS) / KILLS
+        begun = time.monotonic()
+        moment = took and took * (number % KILLS) / KILLS
         first = night(folder, "2026-11-27", moment)
-        killed += first < 0
+        assert first in (1, -signal.SIGKILL)
+        if first == 1:  # the first one, or it has ended before its moment
+            took = time.monotonic() - begun
+        killed += first != 1
         told = first == 1 or (folder / "nights/2026-11-27.json").exists()
         day = "2026-11-27" if number % 3 else "2026-11-28"
         following = night(folder, day)  # of the same night again, or of one that ends it
@@ -102,4 +100,6 @@ def test_at_many_moments(
         assert len(sent) <= 3 * IMAGES + 1  # what was under way may come again, as the same object
         parts = (folder / "results").glob("date=*/*/*.parquet")
         assert sum(pq.read_metadata(it).num_rows for it in parts) == IMAGES + 1
+        if killed == KILLS:
+            break
     assert killed == KILLS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,6 +65,8 @@ def today(name: str, folder: Path) -> Dataset:
 def test_the_tour(
     without_password: Orthanc, archive_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if shutil.which("dsr2html") is None:
+        pytest.skip("DCMTK is not installed: apt-get install dcmtk")
     monkeypatch.setenv("PACS", without_password.dicomweb)
     (tmp_path / "work/store").mkdir(parents=True)
     (tmp_path / "work/store/breast_us-1.0.mar").symlink_to(archive_path)
