@@ -6,7 +6,7 @@ Shapes in names: N images, K heads, L logits of all heads, n logits of one head.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from scipy.optimize import minimize_scalar
 from torch.nn.functional import log_softmax, logsigmoid, one_hot
 
 from model_def.heads import HeadSpec, Hierarchy, logit_slices, probabilities, read
-from sonode.console import say
+from sonode.console import UserError, say
 from train.cohorts.labels import ParentNegative, child_labels
 from train.fitting.conformal import with_label_sets
 from train.fitting.losses import chain_likelihood
@@ -25,23 +25,24 @@ from train.statistics.binary import choose_threshold
 RULES = ("youden", "sensitivity_0.90")  # in every card; another sensitivity is, where it is served
 OPERATING_POINT = r"^(0\.5|youden|sensitivity_0\.\d*[1-9]\d*)$"
 """Which threshold is served: `sensitivity_0.95` is the highest that has it on validation."""
-TEMPERATURES = (0.05, 20.0)
-"""Ours; where the fit ends there, labels are separable at 0 (or fall with the score), and no finite
-temperature is best. It is wide because a network of few steps has small logits: the moving average
-of its weights still holds those that it began with (BUSI, 150 steps: .27 is best on its test part).
+TEMPERATURES = (0.01, 20.0)
+"""In units of the logits' root mean square (ours): a network of few steps has small logits, which
+its temperature must be able to undo. At the upper one every probability is near 1/2.
 """
 SCORE_BINS = 20
 FEWEST_PATIENTS, FEWEST_OF_A_LABEL = 30, 5
 """Labelled validation patients, of all labels and of each, to fit a temperature from (ours).
 
-Simulated with right logits of SD 1.5, 400 draws each: by how much the cross entropy is above that
-of the right temperature, if 1 is kept, if the temperature is fitted to plain labels wherever that
-gains by cross-validation (as in earlier versions), and as it is here:
+Simulated, 400 draws each, right logits of SD 1.5, 4 and 6: by how much the mean cross entropy is
+above that of the right temperature, whatever that is (and with the smoothing of Platt 1999):
 
-    right: .35                 1                    1.5
-    30 patients  .060 .036 .013    0 .013 .014    .021 .024 .012
-    60           .060 .014 .007    0 .005 .007    .021 .014 .007
-    120          .060 .005 .004    0 .002 .004    .021 .008 .004
+    30 patients    .017 (.013)    .011 (.030)    .011 (.051)
+    40             .013 (.010)    .010 (.021)    .010 (.038)
+    60             .010 (.009)    .007 (.013)    .006 (.024)
+    200            .002 (.002)    .002 (.003)    .003 (.005)
+
+Where 1 is kept it is .129, .276 and .301 if .1 is right, .033, .047 and .041 if .5 is, 0 if 1 is,
+and .071, .063 and .049 if 2 is.
 """
 
 
@@ -72,13 +73,24 @@ def calibrate(
     cannot decide stays as it is, with a message: temperature 1 with few patients or at a bound, and
     threshold 0.5. `level`: what label sets promise.
 
-    So that a few patients cannot make a network too sure, a temperature is fitted to smoothed
-    labels (Platt 1999, "Probabilistic outputs for support vector machines", section 2.2): where n
-    patients have a label, one of K, it counts (n + 1) / (n + K), and each other one 1 / (n + K).
+    So that a few patients cannot make a network too sure, nor separable ones infinitely so, the
+    labels are smoothed (Szegedy et al. 2016, section 7, https://arxiv.org/abs/1512.00567) by one
+    patient more, whose label nobody knows: of n patients and L labels, a row counts
+    (n + 1/L) / (n + 1) for its own label and 1/L / (n + 1) for each other one. A patient counts
+    once: the patient's rows share the weight.
+
+    Raises:
+        UserError: a logit is not a finite number.
     """
+    if wrong := int((~logits_NL.isfinite().all(dim=1)).sum()):
+        raise UserError(
+            f"calibration: the network's output is not a finite number for {wrong} of "
+            f"{len(logits_NL)} images; train it again, with a lower learning rate"
+        )
     learned_NK = child_labels(labels_NK, heads, hierarchy, parent_negative)
     slices = logit_slices(heads)
-    account = _fit_or_keep(logits_NL, learned_NK, heads, hierarchy, np.asarray(patient_N))
+    fits = _fits(logits_NL, learned_NK, heads, hierarchy, patient_N)
+    account = {name: fit.account() for name, fit in fits.items()}
     for name, facts in account.items():
         if facts["temperature"] == 1:
             say(f"head {name}: temperature 1 is kept: {facts['why']}")
@@ -130,31 +142,28 @@ def calibrated_loss(
     heads: Sequence[HeadSpec],
     hierarchy: Hierarchy,
     parent_negative: ParentNegative,
+    patient_N: Sequence[str],
 ) -> float:
-    """The loss that is left once temperatures are fitted: by it the epoch to keep is chosen.
+    """The loss of what would be served, NaN of logits that are not finite: it chooses the epoch.
 
-    The plain loss would punish a network for overconfidence that its temperatures remove
-    afterwards. Of a chain it is its likelihood, as in training; else the sum over heads of the mean
-    cross entropy on the images that each learns from.
+    The temperatures are those of `calibrate`, so the loss does not punish a network for
+    overconfidence that they remove afterwards. Of a chain it is its likelihood by image, as in
+    training; else the sum over heads of the mean cross entropy by patient on what each learns from.
     """
+    if not logits_NL.isfinite().all():
+        return math.nan
     learned_NK = child_labels(labels_NK, heads, hierarchy, parent_negative)
-    slices, losses = logit_slices(heads), []
-    scaled_NL = logits_NL.to(torch.float64, copy=True)
-
-    def fitted(name: str, one: _Rows) -> float:
-        temperature, loss = one.fit()
-        scaled_NL[:, slices[name]] /= temperature
-        losses.append(loss)
-        return temperature
-
-    _walk(logits_NL, learned_NK, heads, hierarchy, fitted)
+    fits = _fits(logits_NL, learned_NK, heads, hierarchy, patient_N)
     if hierarchy == "chain":
+        scaled_NL = logits_NL.to(torch.float64, copy=True)
+        for name, own in logit_slices(heads).items():
+            scaled_NL[:, own] /= fits[name].temperature
         return float(chain_likelihood(scaled_NL, labels_NK, heads))
-    return sum(losses)
+    return sum(fit.rows.cross_entropy(fit.temperature) for fit in fits.values())
 
 
 class _Rows(NamedTuple):
-    """What one head's temperature is fitted on: n rows that have its label."""
+    """What one head's temperature is fitted on: n rows that have its label, of several patients."""
 
     head: HeadSpec
     logits_Nn: torch.Tensor
@@ -162,107 +171,96 @@ class _Rows(NamedTuple):
     """The share of each label: 1 of the row's own, or less where they are smoothed."""
     least_Nn: torch.Tensor
     """What its children report, which a max-constrained parent reports at least."""
-    known_N: torch.Tensor
-    """Which of all rows they are."""
+    patient_N: npt.NDArray[Any]
+    weight_N: torch.Tensor
+    """Of their sum 1 each patient has the same share."""
 
-    def smoothed(self, patients: Sequence[int]) -> _Rows:
-        """With the labels' posterior means under a uniform prior (Platt 1999), see `calibrate`.
-
-        `patients`: how many have each label.
-        """
-        own_L = torch.tensor(patients, dtype=torch.float64)
-        count = len(patients)
-        own_LL = (torch.ones(count, count) + torch.diag(own_L)) / (own_L + count)[:, None]
-        return self._replace(target_Nl=self.target_Nl @ own_LL)
+    def smoothed(self) -> _Rows:
+        """With one patient of unknown label added, see `calibrate`."""
+        patients, labels = len(set(self.patient_N)), self.target_Nl.shape[1]
+        return self._replace(target_Nl=(patients * self.target_Nl + 1 / labels) / (patients + 1))
 
     def cross_entropy(self, temperature: float) -> float:
-        """The mean over the rows."""
+        """The mean over patients of the mean over a patient's rows; 0 without rows."""
         scaled_Nn = torch.maximum(self.logits_Nn.double() / temperature, self.least_Nn)
         log_Nl = (
             log_softmax(scaled_Nn, dim=1)
             if self.head.categorical
             else logsigmoid(torch.cat([-scaled_Nn, scaled_Nn], dim=1))
         )
-        return float(-(self.target_Nl * log_Nl).sum() / max(1, len(log_Nl)))
+        return float(-(self.weight_N @ (self.target_Nl * log_Nl)).sum())
 
-    def fit(self) -> tuple[float, float]:
-        """The temperature of the least cross entropy, and that cross entropy."""
-        lowest, highest = np.log(TEMPERATURES)
+    def fit(self) -> tuple[float, str]:
+        """The temperature to serve and why it is that, see `calibrate`."""
+        patients = len(set(self.patient_N))
+        fewest = min(len(set(self.patient_N[its == 1])) for its in self.target_Nl.numpy().T)
+        if patients < FEWEST_PATIENTS or fewest < FEWEST_OF_A_LABEL:
+            return 1.0, (
+                f"{patients} labelled patients, {fewest} of the rarest label, are too few; "
+                f"calibration needs {FEWEST_PATIENTS} and {FEWEST_OF_A_LABEL}"
+            )
+        rows, logits_Nn = self.smoothed(), self.logits_Nn.double()
+        if self.head.categorical:
+            logits_Nn = logits_Nn - logits_Nn.mean(dim=1, keepdim=True)
+        size = float(logits_Nn.square().mean().sqrt())
+        if size == 0:
+            return 1.0, "all logits are the same"
+        low, high = (size * bound for bound in TEMPERATURES)
         found = minimize_scalar(
-            lambda log: self.cross_entropy(math.exp(log)),
-            bounds=(lowest, highest),
+            lambda log: rows.cross_entropy(math.exp(log)),
+            bounds=(math.log(low), math.log(high)),
             method="bounded",
         )
-        return float(np.exp(found.x)), float(found.fun)
+        least, at_1 = float(found.fun), rows.cross_entropy(1)
+        if least >= min(rows.cross_entropy(low), rows.cross_entropy(high)):
+            return 1.0, (
+                f"the cross entropy has no minimum between temperatures {low:.3g} and {high:.3g}, "
+                "as where logits are shifted or fall with the label"
+            )
+        return math.exp(found.x), (
+            f"cross entropy of smoothed labels {least:.4f}, and {at_1:.4f} with 1"
+        )
 
 
-def _walk(
+class _Fit(NamedTuple):
+    rows: _Rows
+    temperature: float
+    why: str
+
+    def account(self) -> dict[str, Any]:
+        """See `Calibrated`."""
+        images, patients = len(self.rows.patient_N), len(set(self.rows.patient_N))
+        facts = {"temperature": self.temperature, "images": images, "patients": patients}
+        return {**facts, "why": self.why}
+
+
+def _fits(
     logits_NL: torch.Tensor,
     learned_NK: torch.Tensor,
     heads: Sequence[HeadSpec],
     hierarchy: Hierarchy,
-    temperature_of: Callable[[str, _Rows], float],
-) -> None:
-    """Ask for each head's temperature, children first.
+    patients: Sequence[str],
+) -> dict[str, _Fit]:
+    """The fit of each head, children first.
 
     A max-constrained parent reports no less than they do, and its temperature is the best for what
     it reports.
     """
-    slices = logit_slices(heads)
+    slices, whose_N = logit_slices(heads), np.asarray(patients)
+    found: dict[str, _Fit] = {}
     least_NL = torch.full_like(logits_NL, -torch.inf, dtype=torch.float64)
     for k, head in reversed(list(enumerate(heads))):
         own, known_N = slices[head.name], ~learned_NK[:, k].isnan()
         target_Nl = one_hot(learned_NK[known_N, k].long(), len(head.labels)).double()
-        rows = _Rows(head, logits_NL[known_N, own], target_Nl, least_NL[known_N, own], known_N)
-        temperature = temperature_of(head.name, rows)
+        some = logits_NL[known_N, own], target_Nl, least_NL[known_N, own]
+        patient_N = whose_N[known_N.numpy()]
+        _, code_N, rows_each = np.unique(patient_N, return_inverse=True, return_counts=True)
+        weight_N = torch.from_numpy(1 / rows_each[code_N] / max(1, len(rows_each)))
+        rows = _Rows(head, *some, patient_N, weight_N)
+        found[head.name] = fit = _Fit(rows, *rows.fit())
         if hierarchy == "max_constraint" and head.parent is not None and not head.categorical:
             above = slices[head.parent]
-            reported_N1 = torch.maximum(logits_NL[:, own].double() / temperature, least_NL[:, own])
+            scaled_N1 = logits_NL[:, own].double() / fit.temperature
+            reported_N1 = torch.maximum(scaled_N1, least_NL[:, own])
             least_NL[:, above] = torch.maximum(least_NL[:, above], reported_N1)
-
-
-def _fit_or_keep(
-    logits_NL: torch.Tensor,
-    learned_NK: torch.Tensor,
-    heads: Sequence[HeadSpec],
-    hierarchy: Hierarchy,
-    patient_N: npt.NDArray[Any],
-) -> dict[str, dict[str, Any]]:
-    """The account of each head, see `Calibrated`."""
-    found: dict[str, dict[str, Any]] = {}
-
-    def choose(name: str, rows: _Rows) -> float:
-        own_N = patient_N[rows.known_N.numpy()]
-        temperature, why = _chosen(rows, own_N)
-        images, patients = len(own_N), len(set(own_N.tolist()))
-        facts = {"temperature": temperature, "images": images, "patients": patients, "why": why}
-        found[name] = facts
-        return temperature
-
-    _walk(logits_NL, learned_NK, heads, hierarchy, choose)
     return {head.name: found[head.name] for head in heads}
-
-
-def _chosen(rows: _Rows, patient_N: npt.NDArray[Any]) -> tuple[float, str]:
-    """The temperature, or 1, and why."""
-    patients = len(set(patient_N.tolist()))
-    of_label = [len(set(patient_N[its == 1].tolist())) for its in rows.target_Nl.numpy().T]
-    if patients < FEWEST_PATIENTS or min(of_label) < FEWEST_OF_A_LABEL:
-        return 1.0, (
-            f"{patients} labelled patients, {min(of_label)} of the rarest label, are too few; "
-            f"calibration needs {FEWEST_PATIENTS} and {FEWEST_OF_A_LABEL}"
-        )
-    plain, _ = rows.fit()
-    for bound, what in zip(
-        TEMPERATURES, ("separate the labels", "fall with the label"), strict=True
-    ):
-        if math.isclose(plain, bound, rel_tol=0.01):
-            return 1.0, (
-                f"the fit ran into the bound {bound:g}: the scores of the {patients} labelled "
-                f"patients {what}"
-            )
-    temperature, _ = rows.smoothed(of_label).fit()
-    return temperature, (
-        f"cross entropy {rows.cross_entropy(temperature):.4f}, and {rows.cross_entropy(1):.4f} "
-        "with 1"
-    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import lightning
+import pandas as pd
 import torch
 from jsonargparse.typing import (
     NonNegativeFloat,
@@ -223,7 +224,12 @@ class MultiTask(lightning.LightningModule):
         """AUCs of the validation part, and the loss by which the best epoch is chosen."""
         logits_NL, labels_NK = self._log_aucs("val")
         loss = calibrated_loss(
-            logits_NL, labels_NK, self.heads, self.hierarchy, self.loss.parent_negative
+            logits_NL,
+            labels_NK,
+            self.heads,
+            self.hierarchy,
+            self.loss.parent_negative,
+            self._column("patient_id", "val", len(logits_NL)).tolist(),
         )
         self.log("val_calibrated_loss", loss, sync_dist=True)
 
@@ -237,15 +243,19 @@ class MultiTask(lightning.LightningModule):
         probability_NL = probabilities(logits_NL, self.heads, self.hierarchy)
         beside = {}
         if (given := absent_given(self.heads)) is not None:
-            data: CohortData = self.trainer.datamodule  # type: ignore[attr-defined]
-            label_N = label_codes(data.cohort.table[given], ("no", "yes"))
-            beside[given] = torch.from_numpy(label_N[data.indices[stage]])
+            codes = label_codes(self._column(given, stage, len(labels_NK)), ("no", "yes"))
+            beside[given] = torch.from_numpy(codes)
         self.aucs = head_aucs(probability_NL, labels_NK, self.heads, beside)
         for found in self.aucs:
             if found.auc is not None:
                 name = f"{stage}_auc/{found.head}/{found.on.replace(' ', '_')}"
                 self.log(name, found.auc, sync_dist=True)
         return logits_NL, labels_NK
+
+    def _column(self, name: str, stage: str, n: int) -> pd.Series[Any]:
+        """That column of the part's first n images: Lightning's first check sees some batches."""
+        data: CohortData = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data.cohort.table[name].iloc[data.indices[stage][:n]]
 
     def configure_optimizers(self) -> Any:
         """AdamW, which is Adam where nothing decays, with the configured schedule."""
