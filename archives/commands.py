@@ -78,7 +78,7 @@ def inspect(
     model_card: bool = typer.Option(False, "--model-card", help="Print the model card."),
 ) -> None:
     """Show what an archive holds; with --verify, check that it is complete and works here."""
-    from archives.packing.evidence import where
+    from archives.packing.evidence import as_text
     from archives.packing.inspect import inspect_archive
 
     if engine and not verify:
@@ -119,8 +119,7 @@ def inspect(
     say(f"input       {facts_of_input['size']} pixels, context {facts_of_input['context']}")
     kind = "SYNTHETIC cohort, not for patients" if cohort.get("synthetic") else "cohort"
     say(f"trained on  {kind} {cohort.get('name', 'not stated')}, sha256 {cohort.get('sha256')}")
-    lines = facts["tested_on"]  # archives of earlier versions have none
-    say(f"tested on   {', '.join(map(where, lines)) if lines else 'not stated'}")
+    say(f"tested on   {as_text(facts['tested_on'])}")
     say(
         f"verified    every byte, golden examples with {facts['engine']}"
         if verify

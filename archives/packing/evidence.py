@@ -30,6 +30,11 @@ def read_evidence(folder: Path, card: Json) -> list[Json]:
         own = every = [read_metrics(folder / METRICS)]
     for metrics in own:
         about = metrics["about"]
+        if about["part"] == FOLDS:
+            raise UserError(
+                f"--evidence {folder}: is of the networks of the folds, whose figures the card "
+                "has; leave it out"
+            )
         if not isinstance(about["model"], dict):  # a forest
             raise UserError(
                 f"--evidence {folder}: is not of a checkpoint; give OUT of `sonode evaluate`"
@@ -46,28 +51,53 @@ def read_evidence(folder: Path, card: Json) -> list[Json]:
     return every
 
 
-def tested_on(card: Json, evidence: Sequence[Json]) -> list[Json]:
-    """What its figures are of, for programs: cohort, part, patients, images, synthetic.
+def read_all(folders: Sequence[Path], card: Json) -> list[Json]:
+    """As `read_evidence` of each folder, a part of a cohort once (`evaluate` and `external`)."""
+    found: dict[str, Json] = {}
+    for metrics in (it for folder in folders for it in read_evidence(folder, card)):
+        key = [metrics["about"]["part"], metrics["about"]["cohort"]]
+        found.setdefault(json.dumps(key, sort_keys=True), metrics)
+    return list(found.values())
 
-    The part is `test`, `val`, `all` or `external` (other patients), or `out-of-fold`.
-    """
-    found = [tested(metrics) for metrics in evidence]
+
+def tested_on(card: Json, evidence: Sequence[Json]) -> list[Json]:
+    """What its figures are of, for programs: see `tested`; without what has no label at all."""
+    found = [tested(its) for its in evidence if labelled(its)]
     cohort = card["training"].get("cohort", {})
     if card["training"].get("figures") and not any(it["part"] == FOLDS for it in found):
         own = {"cohort": cohort["name"], "part": FOLDS, **cohort["train"]}
-        found.insert(0, {**own, "synthetic": bool(cohort.get("synthetic"))})
-    return list({json.dumps(it, sort_keys=True): it for it in found}.values())
+        found.insert(0, {**own, "synthetic": bool(cohort.get("synthetic")), "limits": []})
+    return found
+
+
+def labelled(metrics: Json) -> list[str]:
+    """The heads that the evaluation could judge."""
+    heads = metrics["heads"].items()
+    return [name for name, its in heads if its["sets"][its["primary"]]["image"]["rows"]]
 
 
 def tested(metrics: Json) -> Json:
-    """The line of `tested_on` of one evaluation."""
-    about = metrics["about"]
+    """The line of `tested_on` of one evaluation: cohort, part, patients, images, synthetic, limits.
+
+    The part is `test`, `val`, `all` or `external` (other patients), or `out-of-fold`. The limits
+    are what the evaluation says against itself.
+    """
+    about, limits = metrics["about"], []
+    part, cohort = about["part"], about["cohort"]
+    if part != FOLDS and cohort.get("sha256") != about["trained_on"].get("sha256"):
+        if part not in ELSEWHERE:
+            limits.append("not the cohort of the training as it was")
+        if not about.get("overlap_checked"):
+            limits.append("overlap with training not checked")
+    judged = labelled(metrics)
+    limits += [f"no label for {name}" for name in metrics["heads"] if name not in judged]
     return {
-        "cohort": about["cohort"]["name"],
-        "part": about["part"],
+        "cohort": cohort["name"],
+        "part": part,
         "patients": metrics["patients"],
         "images": metrics["rows"],
-        "synthetic": bool(about["cohort"].get("synthetic")),
+        "synthetic": bool(cohort.get("synthetic")),
+        "limits": limits,
     }
 
 
@@ -78,4 +108,14 @@ def where(line: Json) -> str:
         kind = "another cohort"
     elif line["part"] == FOLDS:
         kind = "by networks that never saw the patient"
-    return f"{line['cohort']} ({kind}{', synthetic' if line['synthetic'] else ''})"
+    elif line["part"] == "val":
+        kind = "validation part, on which it was chosen"
+    facts = [kind, *(["synthetic"] if line["synthetic"] else []), *line.get("limits", ())]
+    return f"{line['cohort']} ({', '.join(facts)})"
+
+
+def as_text(lines: Sequence[Json] | None) -> str:
+    """All lines of `tested_on` as text; None: the archive has none."""
+    if lines is None:
+        return "not stated (packed by an earlier version; see its model card)"
+    return ", ".join(map(where, lines)) or "no cohort"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from archives.packing.evidence import ELSEWHERE, Json, tested, where
+from archives.packing.evidence import ELSEWHERE, Json, labelled, tested, where
 
 FILE = "MODEL_CARD.md"  # in the archive
 
@@ -77,8 +77,14 @@ def _limits(card: Json, evidence: Sequence[Json], statement: Statement) -> Itera
         yield (
             "- Its cohort has no patient ids: images of one patient may be in training and test."
         )
-    if not any(it["about"]["part"] in ELSEWHERE for it in evidence):
-        yield "- It was not evaluated on another cohort."
+    elsewhere = [it for it in evidence if it["about"]["part"] in ELSEWHERE]
+    judged = {name for it in elsewhere for name in labelled(it)}
+    for name in (head["name"] for head in card["heads"]):
+        if name not in judged:
+            yield f"- {name}: was not evaluated on another cohort."
+    for line in map(tested, evidence):
+        for limit in line["limits"]:
+            yield f"- Evaluation on {line['cohort']}, {line['part']} part: {limit}."
     for head in card["heads"]:
         sets = head.get("label_sets") or {}
         if sets.get("least") is None:
@@ -156,6 +162,9 @@ def _performance(card: Json, evidence: Sequence[Json]) -> Iterator[str]:
         return
     yield "With 95 % intervals, by patient; sensitivity and specificity at the served threshold."
     yield ""
+    for note in {note: None for metrics in evidence for note in metrics["notes"]}:
+        yield note
+        yield ""
     yield "| cohort | head | on | per | n | positive | ROC AUC | sensitivity | specificity |"
     yield "|---|---|---|---|---|---|---|---|---|"
     thresholds = {head["name"]: head["threshold"] for head in card["heads"]}
@@ -200,7 +209,10 @@ def _subgroups(evidence: Sequence[Json]) -> Iterator[str]:
     if not rows:
         yield "Not measured here."
         return
-    yield "Per patient. p of the same ROC AUC in all groups, adjusted for all tests (Holm)."
+    yield (
+        "Per patient. p of the same ROC AUC in all groups, adjusted for all tests of that "
+        "evaluation (Holm)."
+    )
     yield ""
     yield "| cohort | head | by | group | patients | positive | ROC AUC | p |"
     yield "|---|---|---|---|---|---|---|---|"

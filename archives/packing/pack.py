@@ -79,7 +79,7 @@ def _model_card(
     """The page, and what it was tested on as JSON."""
     try:
         card = json.loads((checkpoint / "model.json").read_bytes())
-        measured = [its for folder in evidence for its in evidence_of.read_evidence(folder, card)]
+        measured = evidence_of.read_all(evidence, card)
         text = model_card.Statement()
         if statement is not None:
             remedy = f"give any of {', '.join(model_card.ASKED)}, each a text"

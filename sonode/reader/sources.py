@@ -162,5 +162,5 @@ def _trained_on(cohort: Mapping[str, Any]) -> str:
 
 
 def _tested_on(path: Path) -> str:
-    lines = json.loads(read_member(path, evidence.FILE) or b"[]")  # earlier versions pack none
-    return ", ".join(map(evidence.where, lines))
+    lines = read_member(path, evidence.FILE)
+    return evidence.as_text(None if lines is None else json.loads(lines))

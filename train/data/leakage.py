@@ -83,19 +83,22 @@ def _patient(patient_id: str, key: bytes) -> bytes:
     return hashlib.blake2b(patient_id.encode(), key=key, digest_size=16).digest()
 
 
-def check_unseen(checkpoint: Path, data: CohortData, part: str, rows: Iterable[int]) -> None:
+def check_unseen(checkpoint: Path, data: CohortData, part: str, rows: Iterable[int]) -> bool:
     """Refuse to evaluate on images or patients that the checkpoint was trained or chosen on.
 
     An image may be stored again, as another file of other pixels, and a patient of a later cohort
     may have another name; the split sees neither. A checkpoint whose `IMAGES` is absent, or of an
     earlier version, cannot be checked so, which is reported.
 
+    Returns:
+        Whether there was an `IMAGES` to check by.
+
     Raises:
         UserError: `IMAGES` is damaged, or rows show what was learned from; all rows are listed.
     """
     known = _read(checkpoint)
     if known is None:
-        return
+        return False
     if why := _seen(known, data, part, rows):
         of = "of the cohort " if part == "external" else ""
         raise UserError(
@@ -104,6 +107,7 @@ def check_unseen(checkpoint: Path, data: CohortData, part: str, rows: Iterable[i
             f"{_CHANCE}",
             why,
         )
+    return True
 
 
 _CHANCE = "(patients of another hospital whose ids are the same by chance: give its ids a prefix)"

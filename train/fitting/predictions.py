@@ -144,7 +144,7 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
             f"COHORT {cohort_folder}: no patient falls into the {part} part of the checkpoint's "
             "split; give --part all where these are patients that it was not trained on"
         )
-    check_unseen(folder, data, part, rows)
+    checked = check_unseen(folder, data, part, rows)
     slices = logit_slices(card.heads)
     binary = [head.name for head in card.heads if not head.categorical]
     weight_LC = network.heads.weight.detach()
@@ -189,6 +189,7 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
             "images": len(frame),
         },
         "trained_on": trained_on,
+        "overlap_checked": checked,
         "model": card.model_dump(mode="json", exclude={"training"}),
         "training": {name: fact for name, fact in card.training.items() if name != "cohort"},
     }

@@ -117,7 +117,7 @@ export function showModel() {
         $('model').textContent = `${session.about.sources[pane.source].title}. Which model answers is known with the first score.`;
         return;
     }
-    const known = facts ? `Trained on ${facts.trained_on}. ${facts.tested_on ? `Tested on ${facts.tested_on}.` : 'Its model card names no test.'}`
+    const known = facts ? `Trained on ${facts.trained_on}. Tested on: ${facts.tested_on}.`
         : 'Its model card is not here: start the reader with its archive, too.';
     $('model').textContent = `${model.name} ${model.version} (${model.sha256.slice(0, 12)}). ${known}`;
 }

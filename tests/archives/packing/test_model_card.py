@@ -1,10 +1,12 @@
 """The model card: what is known, what was measured, and what only the author can write."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from archives.packing import evidence
@@ -22,17 +24,25 @@ from train.measures.evaluate import evaluate
 BLANK = "**TO BE WRITTEN BY THE AUTHOR**"
 
 
-def measured(card: ModelCard, part: str) -> dict[str, Any]:
-    """An evaluation as `sonode evaluate` writes it of a checkpoint with that card."""
+def measured(card: ModelCard, part: str, without: Sequence[str] = ()) -> dict[str, Any]:
+    """An evaluation as `sonode evaluate` writes it of a checkpoint with that card.
+
+    `without`: heads that the cohort has no label for.
+    """
     training = dict(card.training)
     about = {
         "part": part,
-        "cohort": {"name": "second|hospital", "synthetic": False},
+        "cohort": {"name": "second|hospital", "synthetic": False, "sha256": "b"},
+        "overlap_checked": part in ("all", "external"),
         "trained_on": training.pop("cohort"),
         "training": training,
         "model": card.model_dump(mode="json", exclude={"training"}),
     }
-    return evaluate(replace(synthetic(), heads=card.heads, about=about), resamples=50)
+    frame = synthetic().frame
+    for name in without:
+        frame[f"{name}_truth"] = pd.Series(pd.NA, frame.index, dtype="boolean")
+    found = replace(synthetic(), frame=frame, heads=card.heads, about=about)
+    return evaluate(found, resamples=50)
 
 
 def test_what_nobody_wrote_is_marked_and_what_is_known_is_there(card: ModelCard) -> None:
@@ -42,7 +52,8 @@ def test_what_nobody_wrote_is_marked_and_what_is_known_is_there(card: ModelCard)
     for said in (
         "- alnm: no ALNM or ALNM; threshold 0.5",
         "trained on a synthetic cohort and is not for patients",
-        "- It was not evaluated on another cohort.",
+        "- malignancy: was not evaluated on another cohort.",
+        "- alnm: was not evaluated on another cohort.",
         "- alnm: its results are never marked as uncertain (trained by an earlier version).",
         "test_resnet at 64 x 64 pixels, the box widened by 10% a side",
         "Not measured here on patients kept aside: pack it with `--evidence`",
@@ -84,7 +95,10 @@ def test_figures_are_those_of_the_evaluations(card: ModelCard, tmp_path: Path) -
         for it in (auc, point["sensitivity"], point["specificity"])
     ]
     counts = f"{image['rows']} | {image['positive']}"
-    for its in ("second/hospital (test part)", "second/hospital (another cohort)"):
+    changed = "not the cohort of the training as it was, overlap with training not checked"
+    for limit in changed.split(", "):
+        assert f"- Evaluation on second|hospital, test part: {limit}." in page
+    for its in (f"second/hospital (test part, {changed})", "second/hospital (another cohort)"):
         row = f"| {its} | malignancy | all | image | {counts} | {' | '.join(cells)} |"
         assert row in page
         assert f"| {its} | alnm | device | LOGIQ E9 |" in page
@@ -107,11 +121,66 @@ def test_an_external_validation_is_in_the_card(card: ModelCard, tmp_path: Path) 
     lines = evidence.tested_on(facts, found)
     assert [where(it) for it in lines] == [folds, "second|hospital (another cohort)"]
     sizes = {"patients": own["patients"], "images": own["rows"]}
-    assert lines[0] == {"cohort": "first", "part": "out-of-fold", "synthetic": True, **sizes}
+    first = {"cohort": "first", "part": "out-of-fold", "synthetic": True, "limits": []}
+    assert lines[0] == {**first, **sizes}
     other["about"]["training"]["seed"] = 7
     (tmp_path / "external.json").write_text(json.dumps(numbers))
     with pytest.raises(UserError, match=r"--evidence .*: is of another checkpoint"):
         read_evidence(tmp_path, facts)
+
+
+def test_a_head_without_a_label_elsewhere_is_not_tested_there(card: ModelCard) -> None:
+    facts = json.loads(card.model_dump_json())
+    found = measured(card, "external", without=["alnm"])
+    page = model_card("tiny", "1.0", facts, [found], Statement())
+    assert "malignancy: was not evaluated on another cohort" not in page
+    assert "- alnm: was not evaluated on another cohort." in page
+    (line,) = evidence.tested_on(facts, [found])
+    assert where(line) == "second|hospital (another cohort, no label for alnm)"
+    found = measured(card, "external", without=["malignancy", "alnm"])
+    page = model_card("tiny", "1.0", facts, [found], Statement())
+    assert page.count("was not evaluated on another cohort.") == 2
+    assert evidence.tested_on(facts, [found]) == []
+
+
+def test_what_an_evaluation_says_against_itself_is_in_the_card(card: ModelCard) -> None:
+    facts = json.loads(card.model_dump_json())
+    external, val = measured(card, "external"), measured(card, "val")
+    external["about"]["overlap_checked"] = False
+    val["about"]["cohort"] = {**facts["training"]["cohort"], "name": "own", "synthetic": False}
+    page = model_card("tiny", "1.0", facts, [external, val], Statement())
+    unchecked = "second/hospital (another cohort, overlap with training not checked)"
+    assert f"| {unchecked} | malignancy |" in page
+    limit = "- Evaluation on second|hospital, external part: overlap with training not checked."
+    assert limit in page
+    assert "| own (validation part, on which it was chosen) | malignancy |" in page
+    assert page.count(val["notes"][0]) == 1
+
+
+def test_evidence_that_is_given_twice_is_there_once(card: ModelCard, tmp_path: Path) -> None:
+    facts = json.loads(card.model_dump_json())
+    test, other = measured(card, "test"), measured(card, "external")
+    for name, content in (
+        ("metrics", test),
+        ("external", {"format": 2, "cohorts": {"development": test, "b": other}}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.json").write_text(json.dumps(content))
+    found = evidence.read_all([tmp_path / "metrics", tmp_path / "external"], facts)
+    assert [it["about"]["part"] for it in found] == ["test", "external"]
+    test["about"] = {"part": "out-of-fold", "cohort": {"name": "first"}}
+    (tmp_path / "metrics" / "metrics.json").write_text(json.dumps(test))
+    with pytest.raises(UserError, match="whose figures the card has; leave it out"):
+        read_evidence(tmp_path / "metrics", facts)
+
+
+def test_an_archive_says_what_it_was_tested_on(card: ModelCard) -> None:
+    assert evidence.as_text([]) == "no cohort"
+    assert evidence.as_text(None).startswith("not stated (packed by an earlier version; see its")
+    lines = evidence.tested_on(
+        {"training": {}}, [measured(card, "all"), measured(card, "external")]
+    )
+    assert evidence.as_text(lines) == ", ".join(["second|hospital (another cohort)"] * 2)
 
 
 def test_a_network_on_every_patient_has_the_figures_of_its_folds(card: ModelCard) -> None:

@@ -62,7 +62,7 @@ def test_the_page_has_the_archives_own_answer(
     assert np.array_equal(pixels_of(shown), frame)
     assert about["model"] == {key: expected["model"][key] for key in ("name", "version", "sha256")}
     assert about["trained_on"] == "phantom (synthetic, not for patients)"
-    assert about["tested_on"] == ""
+    assert about["tested_on"] == "no cohort"
     assert about["card"].startswith("# Model card: tiny 1.0")
 
 
