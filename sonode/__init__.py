@@ -1,7 +1,8 @@
 """What every package shares, and the command line that joins them.
 
-Start at `command_line`, which is `sonode`; `console` prints, and ends a run on a user's mistake;
-`defaults` has ports, bootstrap draws, and limits of clients and of the batch;
+Start at `command_line`, which is `sonode`: it mounts the commands, prints a user's mistake and sets
+the exit code. `console` prints, and has the class of such a mistake; `defaults` has ports,
+bootstrap draws, rows of a result file, and limits of clients and of the batch;
 `settings_file`, `yaml_keys` and `parquet_files` check what a user gives; `page` is the frame of
 every HTML page; `demo` is the whole road on a synthetic cohort, with `local_s3` as its store.
 

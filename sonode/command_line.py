@@ -57,6 +57,7 @@ def main() -> None:
     """Run the command line.
 
     Exit codes: 0 done; 1 done with failed rows or findings; 2 wrong usage or refused input;
+    75 (EX_TEMPFAIL) nothing is wrong with the command, run it again later;
     70 (EX_SOFTWARE) a fault of sonode, with its traceback: a script must not take it for 1.
     """
     # A supervisor's SIGTERM and a terminal that closes end a command like Ctrl-C: through the
