@@ -264,7 +264,7 @@ def test_a_result_says_all_that_a_reader_must_know(browser: Any) -> None:
         header = page.locator("header").inner_text()
         assert "Research use only" in header
         assert "tiny 1.0 (abababababab)" in header
-        assert "Tested on phantom (test part, synthetic)" in header
+        assert "Tested on: phantom (test part, synthetic)" in header
         drag(page, (10, 10), (60, 60))
         scored(page, "10, 10, 60, 60")
         text = page.locator("#results").inner_text()
