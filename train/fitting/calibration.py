@@ -144,11 +144,13 @@ def calibrated_loss(
     parent_negative: ParentNegative,
     patient_N: Sequence[str],
 ) -> float:
-    """The loss of what would be served, NaN of logits that are not finite: it chooses the epoch.
+    """The loss that the best temperatures leave, NaN of logits that are not finite.
 
-    The temperatures are those of `calibrate`, so the loss does not punish a network for
-    overconfidence that they remove afterwards. Of a chain it is its likelihood by image, as in
-    training; else the sum over heads of the mean cross entropy by patient on what each learns from.
+    It chooses the epoch, by what a network can tell apart: overconfidence that a temperature can
+    remove is not punished, though with few patients 1 is served. The temperatures fit smoothed
+    labels, see `calibrate`, so that separable ones leave a loss. Of a chain it is its likelihood by
+    image, as in training; else the sum over heads of the mean cross entropy by patient on what each
+    learns from.
     """
     if not logits_NL.isfinite().all():
         return math.nan
@@ -157,9 +159,16 @@ def calibrated_loss(
     if hierarchy == "chain":
         scaled_NL = logits_NL.to(torch.float64, copy=True)
         for name, own in logit_slices(heads).items():
-            scaled_NL[:, own] /= fits[name].temperature
+            scaled_NL[:, own] /= fits[name].rows.best().temperature
         return float(chain_likelihood(scaled_NL, labels_NK, heads))
-    return sum(fit.rows.cross_entropy(fit.temperature) for fit in fits.values())
+    return sum(fit.rows.best().loss for fit in fits.values() if len(fit.rows.patient_N))
+
+
+class _Best(NamedTuple):
+    temperature: float
+    loss: float
+    why_not: str | None
+    """Why it is not to be served, whatever the number of patients."""
 
 
 class _Rows(NamedTuple):
@@ -199,27 +208,33 @@ class _Rows(NamedTuple):
                 f"{patients} labelled patients, {fewest} of the rarest label, are too few; "
                 f"calibration needs {FEWEST_PATIENTS} and {FEWEST_OF_A_LABEL}"
             )
+        temperature, least, why_not = self.best()
+        if why_not:
+            return 1.0, why_not
+        at_1 = self.smoothed().cross_entropy(1)
+        return temperature, f"cross entropy of smoothed labels {least:.4f}, and {at_1:.4f} with 1"
+
+    def best(self) -> _Best:
+        """The temperature of the least cross entropy of smoothed labels, from any patients."""
         rows, logits_Nn = self.smoothed(), self.logits_Nn.double()
         if self.head.categorical:
             logits_Nn = logits_Nn - logits_Nn.mean(dim=1, keepdim=True)
         size = float(logits_Nn.square().mean().sqrt())
         if size == 0:
-            return 1.0, "all logits are the same"
+            return _Best(1.0, rows.cross_entropy(1), "all logits are the same")
         low, high = (size * bound for bound in TEMPERATURES)
         found = minimize_scalar(
             lambda log: rows.cross_entropy(math.exp(log)),
             bounds=(math.log(low), math.log(high)),
             method="bounded",
         )
-        least, at_1 = float(found.fun), rows.cross_entropy(1)
-        if least >= min(rows.cross_entropy(low), rows.cross_entropy(high)):
-            return 1.0, (
+        why_not = None
+        if found.fun >= min(rows.cross_entropy(low), rows.cross_entropy(high)):
+            why_not = (
                 f"the cross entropy has no minimum between temperatures {low:.3g} and {high:.3g}, "
                 "as where logits are shifted or fall with the label"
             )
-        return math.exp(found.x), (
-            f"cross entropy of smoothed labels {least:.4f}, and {at_1:.4f} with 1"
-        )
+        return _Best(math.exp(found.x), float(found.fun), why_not)
 
 
 class _Fit(NamedTuple):
