@@ -68,9 +68,9 @@ class Server(uvicorn.Server):  # type: ignore[misc]  # not followed: see pyproje
 
 
 def accept_all(listener: socket.socket) -> list[socket.socket]:
-    """The connections that wait at a socket."""
+    """The connections that wait at a socket; fewer where one cannot be accepted."""
     found = []
-    with suppress(BlockingIOError):
+    with suppress(OSError):  # none waits; or no more files can be open: those accepted get answers
         while True:
             connection, _ = listener.accept()
             connection.setblocking(False)

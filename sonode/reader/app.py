@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from archives.serving.predict import Answer
+from archives.serving.predict import Answer, Fields
 from model_def.limits import MAX_DICOM_BYTES
 from sonode.console import UserError
 from sonode.reader.judging import Judgement, Judging, Reading, Refused, key_of
@@ -64,6 +64,8 @@ class Reader:
         """`judging`: where what the reader says is recorded, if it is."""
         self._sources, self._results, self._judging = sources, results, judging
         self._study = judging.study if judging else None
+        if self._study:
+            self._study.only_rows = results is not None
         self._images: OrderedDict[str, Image] = OrderedDict()
         self._answers: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._lock = threading.Lock()
@@ -86,6 +88,9 @@ class Reader:
 
         `roi`: of a row, by which a study knows it.
         """
+        if self._study and self._study.only_rows and roi is None:
+            why = "this study is of the rows of a run that have a box; open one of those"
+            return _refusal(409, "no_row", why)
         key = hashlib.sha256(data).hexdigest()
         with self._lock:
             self._images[key] = self._images.pop(key, Image(data))
@@ -125,8 +130,7 @@ class Reader:
         if kept is None:
             return _forgotten()
         case = Key(asked.image, asked.frame, tuple(asked.roi))
-        if self._study and (self._study.stage(case) == "before" or asked.source):
-            why = "in a study a score comes after the first reading, of its box and frame alone"
+        if self._study and (why := self._study.why_hidden(case, asked.source)):
             return _refusal(403, "hidden", why)
         if asked.frame not in kept.frames:  # whose size and digest go to the record
             status, body = self._frame(asked.image, asked.frame)
@@ -136,7 +140,7 @@ class Reader:
         fields = {"roi": ",".join(map(str, asked.roi)), "explain": EXPLAIN}
         if facts["frames"] > 1:
             fields["frame"] = str(asked.frame)
-        status, body = self._sources[asked.source].score(kept.data, fields)
+        status, body = self._scored(asked.source, kept.data, fields)
         if status != 200:
             return status, body
         key = secrets.token_hex(8)
@@ -192,6 +196,15 @@ class Reader:
             return 200, {"study": self._judging.read(stage, said, kept.frames[said.frame], answer)}
         except Refused as error:
             return _refusal(error.status, error.code, str(error))
+
+    def _scored(self, source: int, image: bytes, fields: Fields) -> Answer:
+        """The source's answer; a study takes those of its own archive alone."""
+        status, body = self._sources[source].score(image, fields)
+        known = [it.facts["model"]["sha256"] for it in self._sources if it.facts["model"]]
+        if self._study and status == 200 and body["model"]["sha256"] not in known:
+            why = "the server answers with another model than --archive; tell who runs the reader"
+            return _refusal(409, "other_model", why)
+        return status, body
 
     def _others(self, head: str, answer: dict[str, Any]) -> list[str]:
         """The head's labels but the one answered; none where the archive is not here."""

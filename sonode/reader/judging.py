@@ -72,10 +72,8 @@ class Judging:
             self._who = self._whose()
             if not any(self._who.values()):
                 raise UserError("--study: say who reads, as a code: --reader R1")
-            lines = record.lines()
-            self.study = Study(
-                line for line in lines if all(line[name] == it for name, it in self._who.items())
-            )
+            self.study = Study(self._who, [it["head"] for it in questions])
+            self.study.catch_up(record.lines())
 
     def who(self) -> str:
         """Who is recorded, in words."""
@@ -93,7 +91,7 @@ class Judging:
         if said.verdict == "disagree" and len(others) == 1:
             its = others[0]
         told = {"verdict": said.verdict, "reader_label": its, "note": said.note}
-        self._add([{**told, **scored(answer, said.head)}], self._asked())
+        self._add(lambda: [{**told, **scored(answer, said.head)}], self._asked())
 
     def read(
         self,
@@ -115,29 +113,38 @@ class Judging:
         key = Key(said.image, said.frame, tuple(said.roi))
         if stage == "after" and (answer is None or key != key_of(answer)):
             raise Refused(409, "no_answer", "those scores are no longer kept; open the image again")
-        if answer is not None and {*answer["heads"]} != {*known}:
-            raise Refused(409, "other_heads", "the server's model answers other questions")
+        (x_min, y_min, x_max, y_max), width, height = said.roi, facts["width"], facts["height"]
+        if not (0 <= x_min < x_max <= width and 0 <= y_min < y_max <= height):
+            raise Refused(422, "invalid_roi", f"the box is not within {width} x {height} pixels")
         whose = self._asked()
         if whose != self._who:
             raise Refused(409, "other_reader", "the gateway names another reader; start again")
-        with self._lock:
-            if why := self.study.why_not(stage, key):
-                raise Refused(409, "not_now", why)
-            told = {"stage": stage, "note": said.note, **self.study.time_of(stage, key)}
-            self._add(
-                [
-                    {**told, **read(stage, head, label, said, facts, answer)}
-                    for head, label in said.labels.items()
-                ],
-                whose,
-            )
-            self.study.read(stage, key)
-        return self.study.facts(key)
+        study = self.study
 
-    def _add(self, entries: Sequence[dict[str, Any]], whose: Mapping[str, Any]) -> None:
+        def lines() -> list[dict[str, Any]]:
+            study.catch_up(self._record.lines())
+            if why := study.why_not(stage, key):
+                raise Refused(409, "not_now", why)
+            told = {"stage": stage, "note": said.note, **study.time_of(stage, key)}
+            return [
+                {**told, **read(stage, head, label, said, facts, answer)}
+                for head, label in said.labels.items()
+            ]
+
+        with self._lock:
+            self._add(lines, whose)
+            study.read(stage, key)
+        return study.facts(key)
+
+    def _add(self, lines: Callable[[], list[dict[str, Any]]], whose: Mapping[str, Any]) -> None:
         now = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **whose}
         try:
-            self._record.add([{**dict.fromkeys(COLUMNS), **now, **it} for it in entries])
+            self._record.add(lambda: [{**dict.fromkeys(COLUMNS), **now, **it} for it in lines()])
+        except UserError:
+            message = (
+                "NOT recorded: the record has changed and is not whole; start the reader again"
+            )
+            raise Refused(507, "not_recorded", message) from None
         except OSError as error:
             why = error.strerror or str(error)
             message = f"NOT recorded: {why}; tell who runs the reader"

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from archives.packing.loader import read_members
+from archives.packing.loader import file_sha256, read_members
 from model_def.heads import HeadSpec
 from sonode.console import UserError, say, table
 from sonode.reader.record import read
 from train.cohorts.checks import ROI_COLUMNS
 from train.cohorts.cohort import load_cohort
-from train.cohorts.labels import label_matrix, measured_on
+from train.cohorts.labels import label_matrix, primary_sets
 from train.comparing.auc_difference import p_shown, shown
 from train.comparing.paired import paired_rates
 from train.measures.binary_head import measure_subgroup
@@ -42,10 +42,13 @@ def study(file: Path, cohort_folder: Path, archive: Path, how: Resampling) -> Js
         UserError: no study, no cohort, or labels that are not the archive's.
     """
     heads = [HeadSpec.model_validate(head) for head in read_members(archive)[1]["heads"]]
-    pairs, left_out = _pairs(file)
+    pairs, left_out = _pairs(file, file_sha256(archive))
     rows, unknown = _rows(pairs, load_cohort(cohort_folder).table)
     left_out["the cohort has no such image and box"] = unknown
     truth = pd.DataFrame(label_matrix(rows, heads).numpy(), columns=[head.name for head in heads])
+    # As `primary_sets` names columns; one such as `malignant` has no head where ALNM is alone.
+    marked = rows.assign(**{f"{name}_truth": truth[name] == 1 for name in truth})
+    sets = primary_sets({head.name: head.model_dump() for head in heads})
     rates: list[Json] = []
     for head in heads:
         if head.categorical:
@@ -54,8 +57,13 @@ def study(file: Path, cohort_folder: Path, archive: Path, how: Resampling) -> Js
         of_head = (rows["head"] == head.name).to_numpy()
         if odd := {*rows.loc[of_head, ["before", "after"]].stack()} - {*head.labels}:
             raise UserError(f"READING: {head.name}: {', '.join(sorted(odd))}: not of this archive")
-        for above in measured_on(head, heads)[:1]:
-            of_head = of_head & (truth[above] == 1).to_numpy()
+        if head.name in sets:
+            column = sets[head.name][1]
+            if column not in marked:
+                raise UserError(
+                    f"COHORT: has no column `{column}`, on which {head.name} is measured"
+                )
+            of_head = of_head & marked[column].fillna(False).to_numpy(bool)
         known_N = of_head & truth[head.name].notna().to_numpy()
         left_out[f"{head.name}: no label in the cohort"] = int((of_head & ~known_N).sum())
         readers = sorted(set(rows["who"][known_N]))
@@ -89,8 +97,11 @@ def write(found: Json, path: Path) -> None:
     path.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
 
 
-def _pairs(file: Path) -> tuple[pd.DataFrame, dict[str, int]]:
-    """One row for each case and head with both readings as labels, and what has not both."""
+def _pairs(file: Path, digest: str) -> tuple[pd.DataFrame, dict[str, int]]:
+    """One row for each case and head with both readings as labels, and what has not both.
+
+    `digest`: of the archive, whose scores count.
+    """
     said = [
         {**line, "who": " ".join(filter(None, (line["client"], line["reader"])))}
         for line in read(file, "READING")
@@ -102,6 +113,9 @@ def _pairs(file: Path) -> tuple[pd.DataFrame, dict[str, int]]:
     key = [*CASE, "pixels_sha256", "head"]
     if twice := int(lines.duplicated([*key, "stage"]).sum()):
         raise UserError(f"READING {file}: {twice} readings are there twice; take them out")
+    other_N = ((lines["stage"] == "after") & (lines["model_sha256"] != digest)).to_numpy()
+    key_N = pd.MultiIndex.from_frame(lines[key])
+    lines = lines[~key_N.isin(key_N[other_N])]
     labels = (
         lines["reader_label"].fillna("").set_axis(pd.MultiIndex.from_frame(lines[[*key, "stage"]]))
     )
@@ -111,6 +125,7 @@ def _pairs(file: Path) -> tuple[pd.DataFrame, dict[str, int]]:
     left_out = {
         "the second reading is missing": int((~whole).sum()),
         "one of the two is `cannot judge`": int((whole & ~judged).sum()),
+        "its scores were of another archive": int(other_N.sum()),
     }
     return both[judged].reset_index(), left_out
 
@@ -130,6 +145,12 @@ def _rows(pairs: pd.DataFrame, cohort: pd.DataFrame) -> tuple[pd.DataFrame, int]
     own = cohort.drop(columns=[*ROI_COLUMNS, "pixels_sha256"]).iloc[found[there].astype(int)]
     own = own.rename(columns={name: f"cohort_{name}" for name in own if name in pairs})
     rows = pd.concat([pairs[there].reset_index(drop=True), own.reset_index(drop=True)], axis=1)
+    rows["place"] = found[there].to_numpy(int)
+    if twice := int(rows.duplicated(["who", "head", "place"]).sum()):
+        raise UserError(
+            f"READING: {twice} readings are of a lesion of which the same reader has others, in "
+            "another frame or box; take one of them out"
+        )
     return rows, int((~there).sum())
 
 

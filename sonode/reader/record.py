@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,15 @@ class Record:
         """All of it. Raises UserError for a line that is none of a reader's."""
         return read(self._path, "--record")
 
-    def add(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Add lines, on the disk when this returns; all or none. Raises OSError."""
-        line = b"".join(json.dumps(it, allow_nan=False).encode() + b"\n" for it in entries)
+    def add(self, make: Callable[[], Sequence[dict[str, Any]]]) -> None:
+        """Add the lines that `make` gives, on the disk when this returns; all or none.
+
+        No other process adds any between the call of `make` and that. Raises OSError.
+        """
         file = self._open()
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
+            line = b"".join(json.dumps(it, allow_nan=False).encode() + b"\n" for it in make())
             size = os.fstat(file).st_size
             if size and os.pread(file, 1, size - 1) != b"\n":
                 line = b"\n" + line  # a power cut has left half a line: it takes no other with it

@@ -23,7 +23,7 @@ PAGE = 100  # rows at a time
 NAMES = ["lesion_id", "study_id", "study_uid", "patient_id", "patient_key"]
 OF_IMAGE = {"image_uri", "roi", *checks.ROI_COLUMNS, "frame", "roi_used", "image_etag", *NAMES}
 OF_RUN = {"status", "message", "model_name", "model_version"}
-READ = {"after": "first reading", "done": "both readings"}
+READ = {"after": "first reading", "done": "both readings", "seen": "judged outside the study"}
 ENDINGS = ("_probability", "_label", "_uncertain")  # of a head
 
 Mask = npt.NDArray[np.bool_]

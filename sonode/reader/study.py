@@ -8,12 +8,15 @@ the first reading; then it is fixed.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from sonode.console import UserError
+
 Stage = Literal["before", "after"]
 DONE = "done"
+SEEN = "seen"  # the record says that this reader has judged the image's score outside the study
 
 
 class Key(NamedTuple):
@@ -30,9 +33,9 @@ class Case:
     """How far one is."""
 
     order: int
-    """1 for the first that this reader has judged."""
+    """1 for the first that this reader has judged; 0 of a case that is not asked."""
     stage: str
-    """What is asked next: `after`, or `done`."""
+    """What is asked next: `after`; or `done` or `seen`, of which nothing is asked."""
     since: float | None = None
     """When its scores were first shown."""
 
@@ -40,17 +43,41 @@ class Case:
 class Study:
     """The cases of one reader."""
 
-    def __init__(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """`lines`: what the record has of this reader."""
+    def __init__(self, whose: Mapping[str, str | None], heads: Collection[str]) -> None:
+        """`whose`: the columns that name the reader. `heads`: those that a reading answers."""
+        self._whose, self._heads = whose, {*heads}
         self._cases: dict[Key, Case] = {}
         self._opened: dict[str, float] = {}
         self._of_rows: set[Key] = set()
-        for line in lines:
+        self.only_rows = False
+        """Whether the cases are those of a run's rows: their frame and box, and no other."""
+
+    def catch_up(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Take the cases from the record's `lines`: another process may have added some.
+
+        Raises UserError for a reading that lacks heads, or has others.
+        """
+        readings: dict[tuple[Key, str], set[str]] = {}
+        first_line: dict[tuple[Key, str], int] = {}
+        for number, line in enumerate(lines, 1):
+            if any(line[name] != its for name, its in self._whose.items()):
+                continue
             roi = (line[f"roi_{name}"] for name in ("x_min", "y_min", "x_max", "y_max"))
-            key = Key(line["image_sha256"], line["frame"], tuple(roi))
-            if line["stage"] is not None:
-                case = self._cases.setdefault(key, Case(line["order"], "after"))
-                case.stage = DONE if line["stage"] == "after" else case.stage
+            key, stage = Key(line["image_sha256"], line["frame"], tuple(roi)), line["stage"]
+            case = self._cases.setdefault(key, Case(0, SEEN))
+            if stage is None:
+                continue
+            readings.setdefault((key, stage), set()).add(line["head"])
+            first_line.setdefault((key, stage), number)
+            case.order = line["order"]
+            case.stage = DONE if stage == "after" or case.stage == DONE else "after"
+        for reading, heads in readings.items():
+            if heads != self._heads:
+                raise UserError(
+                    f"--record: the reading of line {first_line[reading]} has the heads "
+                    f"{', '.join(sorted(heads))}, not those of the study: "
+                    f"{', '.join(sorted(self._heads))}; take its lines out, or give another file"
+                )
 
     def opened(self, image: str, frame: int, roi: list[int] | None = None) -> dict[str, Any]:
         """What the page is told of an image, and the time starts; `roi` is of a row that has one.
@@ -80,11 +107,26 @@ class Study:
         case = self._cases[key]
         case.since = case.since or time.monotonic()
 
+    def why_hidden(self, key: Key, source: int) -> str | None:
+        """Why the scores of this box are not shown; None where they are. The first source is."""
+        if source:
+            return "in a study one model is shown; reload the page"
+        if self.stage(key) == "before" or self._of_no_row(key):
+            return "in a study a score comes after the first reading, of its box and frame alone"
+        return None
+
+    def _of_no_row(self, key: Key) -> bool:
+        return self.only_rows and key not in self._of_rows
+
     def why_not(self, stage: Stage, key: Key) -> str | None:
         """Why this reading is not taken; None where it is."""
+        if self._of_no_row(key):
+            return "this is not the frame and the box of a row; open the row again"
         if stage == "after":
             reached = self.stage(key) == "after" and self._cases[key].since is not None
             return None if reached else "the second reading comes once, after the first one"
+        if self.stage(key) == SEEN:
+            return "you have judged the score of this image outside the study"
         if self.stage(key) != "before":
             return "the first reading of this image is recorded already"
         known = any(it.image == key.image for it in self._cases) and key not in self._of_rows
@@ -93,7 +135,7 @@ class Study:
     def time_of(self, stage: Stage, key: Key) -> dict[str, Any]:
         """`order` of the case, and `seconds` since it was opened or its scores were shown."""
         if stage == "before":
-            order, since = len(self._cases) + 1, self._opened.get(key.image)
+            order, since = self._next(), self._opened.get(key.image)
         else:
             order, since = self._cases[key].order, self._cases[key].since
         return {
@@ -104,6 +146,9 @@ class Study:
     def read(self, stage: Stage, key: Key) -> None:
         """The reading is on the disk."""
         if stage == "before":
-            self._cases[key] = Case(len(self._cases) + 1, "after")
+            self._cases[key] = Case(self._next(), "after")
         else:
             self._cases[key].stage = DONE
+
+    def _next(self) -> int:
+        return 1 + max((case.order for case in self._cases.values()), default=0)

@@ -37,7 +37,7 @@ let asked = '';  // the reading whose answers are on the page
 
 function showStudy() {
     const stage = shot.image?.study.stage, words = STAGES[stage];
-    const reading = JSON.stringify([shot.image?.id, shot.image?.study.roi, stage]);
+    const reading = JSON.stringify([shot.image?.id, shot.image?.study.frame, shot.image?.study.roi, stage]);
     if (reading !== asked) {  // else what is chosen stays
         asked = reading;
         $('questions').replaceChildren(...words ? session.about.study.map(question) : []);
@@ -45,10 +45,13 @@ function showStudy() {
     }
     $('study-title').textContent = words?.[0] ?? 'Reading';
     $('study-record').textContent = words?.[1] ?? 'Record';
-    const ready = stage === 'before' ? holdsPixels(shot.box) : Boolean(panes[0].answer?.answer);
+    const fixed = shot.image?.study.frame ?? shot.frame, elsewhere = fixed !== shot.frame;
+    const ready = !elsewhere && (stage === 'before' ? holdsPixels(shot.box) : Boolean(panes[0].answer?.answer));
     $('study-record').disabled = !words || !ready;
     $('studied').className = 'faint';
-    $('studied').textContent = { before: ready ? '' : 'Draw the box first.', done: 'Both readings are recorded.' }[stage] ?? '';
+    const drawn = ready ? '' : 'Draw the box first.', seen = 'You have judged its score outside the study: it is not asked.';
+    const told = { before: drawn, done: 'Both readings are recorded.', seen }[stage] ?? '';
+    $('studied').textContent = words && elsewhere ? `This reading is of frame ${fixed + 1}: go back to it.` : told;
 }
 
 function question({ head, labels, given }) {

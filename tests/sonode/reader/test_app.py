@@ -326,7 +326,7 @@ def test_a_judgement_is_a_line_and_the_lines_are_a_table(
 def test_half_a_line_takes_no_other_with_it(tmp_path: Path) -> None:
     file = tmp_path / "reading.jsonl"
     file.write_text('{"a": 1}\n{"b"')
-    Record(file).add([{"c": 3}])
+    Record(file).add(lambda: [{"c": 3}])
     assert file.read_text().splitlines() == ['{"a": 1}', '{"b"', '{"c": 3}']
 
 

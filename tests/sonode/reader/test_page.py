@@ -187,6 +187,25 @@ def test_a_dropped_file_is_opened(browser: Any) -> None:
         scored(page, "10, 10, 60, 60")
 
 
+def test_a_reading_is_of_the_rows_frame(browser: Any, tmp_path: Path) -> None:
+    loop = np.random.default_rng(3).integers(0, 256, (2, HEIGHT, WIDTH), dtype=np.uint8)
+    (tmp_path / "1.png").write_bytes(dicoms.write(dicoms.dataset(loop, "MONOCHROME2", frames=2)))
+    results = Results([run(tmp_path, "1.0", 0.0, 3, URIS)], str(tmp_path))
+    record = Record(tmp_path / "reading.jsonl")
+    with (
+        serving(MadeUp(), results=results, record=record, study=True) as server,
+        looking(browser, server, image=None) as page,
+    ):
+        page.click("button[aria-label='Open row 2']")
+        page.locator("#study-record:enabled").wait_for()
+        page.focus("figure svg")
+        page.keyboard.press("PageDown")
+        page.locator("#studied", has_text="This reading is of frame 1: go back to it.").wait_for()
+        assert page.locator("#study-record").is_disabled()
+        page.keyboard.press("PageUp")
+        page.locator("#study-record:enabled").wait_for()
+
+
 def test_a_study_hides_the_scores_until_it_was_read(browser: Any, tmp_path: Path) -> None:
     file, source = tmp_path / "reading.jsonl", MadeUp()
     with (

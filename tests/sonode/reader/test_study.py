@@ -8,12 +8,15 @@ import httpx
 import numpy as np
 import pytest
 
+from archives.packing.loader import file_sha256
 from sonode.console import UserError
+from sonode.reader import measure
 from sonode.reader.measure import study as measured
 from sonode.reader.record import COLUMNS, Record
 from sonode.reader.results import Results
 from tests.command_line import sonode
 from tests.conftest import encode
+from tests.handlers import dicoms
 from tests.sonode.reader.conftest import MadeUp, Page, serving
 from tests.sonode.reader.test_results import URIS, run
 from train.cohorts.cohort import Cohort
@@ -102,8 +105,100 @@ def test_a_run_shows_no_score_and_fixes_the_box(frame: np.ndarray, tmp_path: Pat
             assert [it["number"] for it in listed["rows"]] == [0, 1, 2, 3]
             assert {len(it["runs"]) for it in listed["rows"]} == {0}
         assert page.client.get("about").json()["run"]["heads"] == []
+        assert page.client.post("images", content=encode(frame)).json()["code"] == "no_row"
         opened = page.client.post("rows/1").json()
-        assert opened["study"] == {"stage": "before", "frame": 0, "roi": [1, 2, 30, 40]}
+        roi = [1, 2, 30, 40]
+        assert opened["study"] == {"stage": "before", "frame": 0, "roi": roi}
+        image = opened["id"]
+        page.client.get(f"images/{image}/0.png")
+        assert read(page, "before", image, "benign").json()["code"] == "not_now"
+        assert not (tmp_path / "reading.jsonl").read_text()
+        assert read(page, "before", image, "benign", roi=roi).status_code == 200
+        assert page.score(image, ROI).json()["code"] == "hidden"
+        assert page.score(image, roi).status_code == 200
+
+
+def test_a_loops_other_frames_are_not_the_rows(frame: np.ndarray, tmp_path: Path) -> None:
+    loop = dicoms.dataset(np.stack([frame, 255 - frame]), "MONOCHROME2", frames=2)
+    (tmp_path / "1.png").write_bytes(dicoms.write(loop))
+    results = Results([run(tmp_path, "1.0", 0.0, 3, URIS)], str(tmp_path))
+    record = Record(tmp_path / "reading.jsonl")
+    with serving(MadeUp(), results=results, record=record, study=True) as page:
+        opened = page.client.post("rows/1").json()
+        assert page.client.get(f"images/{opened['id']}/1.png").status_code == 200
+        said = read(page, "before", opened["id"], "benign", frame=1, roi=opened["roi"])
+        assert said.json()["code"] == "not_now"
+    assert not (tmp_path / "reading.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    "roi", [[10, 8, 121, 70], [-1, 8, 90, 70], [90, 8, 10, 70], [10, 8, 90, 8]]
+)
+def test_a_first_reading_has_a_box_that_can_be_scored(
+    png: bytes, tmp_path: Path, roi: list[int]
+) -> None:
+    file = tmp_path / "reading.jsonl"
+    with serving(MadeUp(), record=Record(file), study=True) as page:
+        image = page.open(png)["id"]
+        refused = read(page, "before", image, "benign", roi=roi)
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_roi")
+        assert read(page, "before", image, "benign").status_code == 200
+    assert len(file.read_text().splitlines()) == 1
+
+
+def test_two_processes_take_one_first_reading(png: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "reading.jsonl"
+    with (
+        serving(MadeUp(), record=Record(file), study=True) as one,
+        serving(MadeUp(), record=Record(file), study=True) as other,
+    ):
+        image = one.open(png)["id"]
+        other.open(png)
+        assert read(one, "before", image, "benign").status_code == 200
+        key = seen(one, image)
+        assert read(other, "before", image, "malignant").status_code == 409
+        assert read(other, "after", image, "malignant", answer=seen(other, image)).is_success
+        assert read(one, "after", image, "malignant", answer=key).status_code == 409
+    assert len(file.read_text().splitlines()) == 2
+
+
+def test_a_score_that_was_judged_outside_the_study_is_not_asked(png: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "reading.jsonl"
+    with serving(MadeUp(), record=Record(file)) as page:
+        judged = {"head": "malignancy", "verdict": "agree", "note": ""}
+        answer = page.score(page.open(png)["id"], ROI).json()["answer"]
+        assert page.client.post("judge", json={**judged, "answer": answer}).status_code == 200
+    with serving(MadeUp(), record=Record(file), study=True) as page:
+        opened = page.open(png)
+        assert opened["study"]["stage"] == "seen"
+        assert read(page, "before", opened["id"], "benign").status_code == 409
+        other = page.open(encode(np.zeros((80, 120), np.uint8)))
+        assert read(page, "before", other["id"], "benign").status_code == 200
+    assert json.loads(file.read_text().splitlines()[-1])["order"] == 1
+
+
+def test_scores_of_another_model_are_not_shown(png: bytes, tmp_path: Path) -> None:
+    source = MadeUp()
+    source.facts["model"]["sha256"] = "cd" * 32
+    with serving(source, record=Record(tmp_path / "reading.jsonl"), study=True) as page:
+        image = page.open(png)["id"]
+        read(page, "before", image, "benign")
+        answer = page.score(image, ROI)
+    assert (answer.status_code, answer.json()["code"]) == (409, "other_model")
+    assert "heads" not in answer.json()
+
+
+def test_half_a_reading_is_refused_with_its_line(png: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "reading.jsonl"
+    with serving(MadeUp(), record=Record(file), study=True) as page:
+        read(page, "before", page.open(png)["id"], "benign")
+    other = file.read_text().replace('"malignancy"', '"alnm"')
+    file.write_text(file.read_text().replace('"R1"', '"R2"') + other)
+    with (
+        pytest.raises(UserError, match=r"line 2 has the heads alnm, .*: malignancy; take"),
+        serving(MadeUp(), record=Record(file), study=True),
+    ):
+        pass
 
 
 def test_who_reads_is_what_the_gateway_says(png: bytes, tmp_path: Path) -> None:
@@ -143,11 +238,14 @@ def test_the_command_asks_for_what_a_study_needs(archive_path: Path, tmp_path: P
         assert said in done.stderr
 
 
-def line(case: Any, stage: str, label: str | None, reader: str = "R1") -> dict[str, Any]:
+def line(
+    case: Any, stage: str, label: str | None, reader: str = "R1", sha256: str | None = None
+) -> dict[str, Any]:
     places = ("x_min", "y_min", "x_max", "y_max")
     return {
         **dict.fromkeys(COLUMNS),
         **{"stage": stage, "head": "malignancy", "reader_label": label, "reader": reader},
+        "model_sha256": sha256 if stage == "after" else None,
         **{f"roi_{name}": int(case[f"roi_{name}"]) for name in places},
         **{"image_sha256": case["image"], "pixels_sha256": case["pixels_sha256"], "frame": 0},
     }
@@ -168,12 +266,14 @@ def test_rates_by_hand(phantom: Cohort, archive_path: Path, tmp_path: Path) -> N
         *((bad[2], "benign", "benign"), (good[0], "benign", "benign")),
         *((good[1], None, "benign"), ({**good[2], "pixels_sha256": "0" * 64}, "benign", "benign")),
     ]
+    digest = file_sha256(archive_path)
     lines = [
-        line(case, stage, label)
+        line(case, stage, label, sha256=digest)
         for case, *labels in pairs
         for stage, label in zip(("before", "after"), labels, strict=True)
     ]
     lines.append(line(good[3], "before", "benign"))
+    lines += [line(good[4], it, "malignant", sha256="0" * 64) for it in ("before", "after")]
     file = tmp_path / "reading.jsonl"
     file.write_text("".join(json.dumps(it) + "\n" for it in lines))
     how = Resampling(resamples=100, seed=0)
@@ -189,11 +289,12 @@ def test_rates_by_hand(phantom: Cohort, archive_path: Path, tmp_path: Path) -> N
     assert found["left_out"] == {
         "the second reading is missing": 1,
         "one of the two is `cannot judge`": 1,
+        "its scores were of another archive": 1,
         "the cohort has no such image and box": 1,
     }
     with file.open("a") as more:
         for stage in ("before", "after"):
-            of_gateway = {**line(bad[0], stage, "benign", ""), "client": "ward-3"}
+            of_gateway = {**line(bad[0], stage, "benign", "", digest), "client": "ward-3"}
             more.write(json.dumps(of_gateway) + "\n")
     both = measured(file, phantom.folder, archive_path, how)["rates"]
     assert [it["reader"] for it in both[::2]] == ["R1", "ward-3", "all readers"]
@@ -204,3 +305,41 @@ def test_rates_by_hand(phantom: Cohort, archive_path: Path, tmp_path: Path) -> N
     done = sonode("reader", "study", file, phantom.folder, "--archive", archive_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "1 readings are there twice" in done.stderr
+
+
+def test_a_lesion_that_was_read_in_two_boxes_is_an_error(
+    phantom: Cohort, archive_path: Path, tmp_path: Path
+) -> None:
+    case = phantom.table.drop_duplicates("pixels_sha256", keep=False).to_dict("records")[0]
+    digest, file = file_sha256(archive_path), tmp_path / "reading.jsonl"
+    lines = [
+        line({**case, "roi_x_max": case["roi_x_max"] - less}, stage, "benign", sha256=digest)
+        for less in (0, 1)
+        for stage in ("before", "after")
+    ]
+    file.write_text("".join(json.dumps(it) + "\n" for it in lines))
+    with pytest.raises(UserError, match=r"1 readings are of a lesion of which the same reader"):
+        measured(file, phantom.folder, archive_path, Resampling(resamples=100, seed=0))
+
+
+def test_alnm_without_a_malignancy_head_is_measured_on_malignant_lesions(
+    phantom: Cohort, archive_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A benign lesion has no ALNM in the cohort; it is not among those without ALNM."""
+    head = {"name": "alnm", "labels": ["no", "yes"], "target": "alnm", "given": "malignant"}
+    monkeypatch.setattr(measure, "read_members", lambda _: ({}, {"heads": [head]}))
+    digest, file = file_sha256(archive_path), tmp_path / "reading.jsonl"
+    of_kinds = phantom.table.drop_duplicates(["malignant", "alnm"]).to_dict("records")
+    assert [(it["malignant"], it["alnm"]) for it in of_kinds] == [
+        *((False, False), (True, True), (True, False))
+    ]
+    lines = [
+        {**line(case, stage, "no", sha256=digest), "head": "alnm"}
+        for case in of_kinds
+        for stage in ("before", "after")
+    ]
+    file.write_text("".join(json.dumps(it) + "\n" for it in lines))
+    found = measured(file, phantom.folder, archive_path, Resampling(resamples=100, seed=0))
+    assert [(it["rate"], it["readings"], it["with"]["value"]) for it in found["rates"]] == [
+        *(("sensitivity", 1, 0), ("specificity", 1, 1))
+    ]
