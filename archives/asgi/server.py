@@ -7,7 +7,7 @@ import os
 import resource
 import socket
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,12 +70,15 @@ class Server(uvicorn.Server):  # type: ignore[misc]  # not followed: see pyproje
 def accept_all(listener: socket.socket) -> list[socket.socket]:
     """The connections that wait at a socket; fewer where one cannot be accepted."""
     found = []
-    with suppress(OSError):  # none waits; or no more files can be open: those accepted get answers
-        while True:
+    while True:
+        try:
             connection, _ = listener.accept()
-            connection.setblocking(False)
-            found.append(connection)
-    return found
+        except ConnectionAbortedError:  # it has gone; the next may wait
+            continue
+        except OSError:  # none waits, or no more files can be open: those accepted get answers
+            return found
+        connection.setblocking(False)
+        found.append(connection)
 
 
 def by_port(apps: dict[int, ASGIApp], ending: asyncio.Event) -> ASGIApp:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sonode.console import UserError
-from sonode.reader.record import COLUMNS, Record
+from sonode.reader.record import COLUMNS, Record, named
 from sonode.reader.study import Key, Stage, Study
 
 CANNOT = "cannot judge"
@@ -78,11 +78,9 @@ class Judging:
     def who(self) -> str:
         """Who is recorded, in words."""
         try:
-            whose = self._whose()
+            return f"Recorded as {named(self._whose()) or 'nobody: no reader was named'}."
         except UserError:
             return "Nothing can be recorded: the gateway does not say who reads."
-        names = [whose["client"] and f"{whose['client']} (says the gateway)", whose["reader"]]
-        return f"Recorded as {', '.join(filter(None, names)) or 'nobody: no reader was named'}."
 
     def judge(self, said: Judgement, answer: Mapping[str, Any], others: Sequence[str]) -> None:
         """Record a verdict on a head of `answer`; `others`: its other labels. Raises Refused."""

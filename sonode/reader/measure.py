@@ -19,7 +19,7 @@ import pandas as pd
 from archives.packing.loader import file_sha256, read_members
 from model_def.heads import HeadSpec
 from sonode.console import UserError, say, table
-from sonode.reader.record import read
+from sonode.reader.record import named, read
 from train.cohorts.checks import ROI_COLUMNS
 from train.cohorts.cohort import load_cohort
 from train.cohorts.labels import label_matrix, primary_sets
@@ -102,11 +102,7 @@ def _pairs(file: Path, digest: str) -> tuple[pd.DataFrame, dict[str, int]]:
 
     `digest`: of the archive, whose scores count.
     """
-    said = [
-        {**line, "who": " ".join(filter(None, (line["client"], line["reader"])))}
-        for line in read(file, "READING")
-        if line["stage"]
-    ]
+    said = [{**line, "who": named(line)} for line in read(file, "READING") if line["stage"]]
     if not said:
         raise UserError(f"READING {file}: has no study; make one with `sonode reader --study`")
     lines = pd.DataFrame(said)
@@ -124,10 +120,23 @@ def _pairs(file: Path, digest: str) -> tuple[pd.DataFrame, dict[str, int]]:
     judged = whole & (both != "").all(axis=1)
     left_out = {
         "the second reading is missing": int((~whole).sum()),
-        "one of the two is `cannot judge`": int((whole & ~judged).sum()),
+        **_not_judged(both[whole & ~judged]),
         "its scores were of another archive": int(other_N.sum()),
     }
     return both[judged].reset_index(), left_out
+
+
+def _not_judged(both: pd.DataFrame) -> dict[str, int]:
+    """How many readings of each head each reader could not judge, and when."""
+    found = {}
+    for (head, who), its in both.groupby(level=["head", "who"]):
+        without, also = (its[stage] == "" for stage in ("before", "after"))
+        found[f"{head}, {who}: cannot judge without the scores alone"] = int(
+            (without & ~also).sum()
+        )
+        found[f"{head}, {who}: cannot judge with the scores alone"] = int((also & ~without).sum())
+        found[f"{head}, {who}: cannot judge either time"] = int((without & also).sum())
+    return found
 
 
 def _rows(pairs: pd.DataFrame, cohort: pd.DataFrame) -> tuple[pd.DataFrame, int]:

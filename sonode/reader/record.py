@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,12 @@ def read(path: Path, what: str) -> list[dict[str, Any]]:
                 f"{what} {path}: line {number} is not a reader's, or not whole; take it out"
             ) from None
     return rows
+
+
+def named(line: Mapping[str, Any]) -> str:
+    """Who reads, in words, by `client` and `reader`; empty where neither is known."""
+    client = line["client"] and f"{line['client']} (says the gateway)"
+    return ", ".join(filter(None, (client, line["reader"])))
 
 
 def export(path: Path, out: Path) -> int:

@@ -1,6 +1,7 @@
 """The server's sockets, and its end: who has connected is answered."""
 
 import asyncio
+import errno
 import socket
 from http.client import HTTPResponse
 from typing import Any
@@ -11,7 +12,7 @@ import uvloop
 from starlette.responses import PlainTextResponse
 
 from archives.asgi import server as asgi_server
-from archives.asgi.server import Server, by_port, listening
+from archives.asgi.server import Server, accept_all, by_port, listening
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -97,3 +98,27 @@ def test_connections_that_stay_silent_are_closed_at_the_end(
                 assert silent.recv(1) == b""
 
     uvloop.run(run())
+
+
+@pytest.mark.parametrize("last", [errno.EAGAIN, errno.EMFILE])
+def test_a_connection_that_cannot_be_accepted_leaves_the_others(
+    monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    """One is accepted, one has gone, one more is accepted, and no other can be."""
+    with listening(0) as listener:
+        mine, theirs = socket.socketpair()
+        more, others = socket.socketpair()
+        outcomes = iter(
+            [(theirs, ""), OSError(errno.ECONNABORTED, ""), (others, ""), OSError(last, "")]
+        )
+
+        def accept(_: object) -> tuple[socket.socket, str]:
+            outcome = next(outcomes)
+            if isinstance(outcome, OSError):
+                raise outcome
+            return outcome
+
+        monkeypatch.setattr(socket.socket, "accept", accept)
+        assert accept_all(listener) == [theirs, others]
+    for one in (mine, theirs, more, others):
+        one.close()

@@ -288,7 +288,7 @@ def test_rates_by_hand(phantom: Cohort, archive_path: Path, tmp_path: Path) -> N
     assert specificity["with"]["interval"] == "Wilson, 1 patients"
     assert found["left_out"] == {
         "the second reading is missing": 1,
-        "one of the two is `cannot judge`": 1,
+        "malignancy, R1: cannot judge without the scores alone": 1,
         "its scores were of another archive": 1,
         "the cohort has no such image and box": 1,
     }
@@ -297,7 +297,7 @@ def test_rates_by_hand(phantom: Cohort, archive_path: Path, tmp_path: Path) -> N
             of_gateway = {**line(bad[0], stage, "benign", "", digest), "client": "ward-3"}
             more.write(json.dumps(of_gateway) + "\n")
     both = measured(file, phantom.folder, archive_path, how)["rates"]
-    assert [it["reader"] for it in both[::2]] == ["R1", "ward-3", "all readers"]
+    assert [it["reader"] for it in both[::2]] == ["R1", "ward-3 (says the gateway)", "all readers"]
     assert both[-2]["with"]["value"] == pytest.approx(2 / 4)
     assert both[-2]["patients"] == 3
     with file.open("a") as more:
