@@ -69,7 +69,7 @@ class Server(uvicorn.Server):  # type: ignore[misc]  # not followed: see pyproje
 
 def accept_all(listener: socket.socket) -> list[socket.socket]:
     """The connections that wait at a socket; fewer where one cannot be accepted."""
-    found = []
+    found: list[socket.socket] = []
     while True:
         try:
             connection, _ = listener.accept()

@@ -154,8 +154,8 @@ def _rows(pairs: pd.DataFrame, cohort: pd.DataFrame) -> tuple[pd.DataFrame, int]
     own = cohort.drop(columns=[*ROI_COLUMNS, "pixels_sha256"]).iloc[found[there].astype(int)]
     own = own.rename(columns={name: f"cohort_{name}" for name in own if name in pairs})
     rows = pd.concat([pairs[there].reset_index(drop=True), own.reset_index(drop=True)], axis=1)
-    rows["place"] = found[there].to_numpy(int)
-    if twice := int(rows.duplicated(["who", "head", "place"]).sum()):
+    lesions = pairs.loc[there, ["who", "head"]].assign(place=found[there])
+    if twice := int(lesions.duplicated().sum()):
         raise UserError(
             f"READING: {twice} readings are of a lesion of which the same reader has others, in "
             "another frame or box; take one of them out"
