@@ -161,7 +161,7 @@ def calibrated_loss(
         for name, own in logit_slices(heads).items():
             scaled_NL[:, own] /= fits[name].rows.best().temperature
         return float(chain_likelihood(scaled_NL, labels_NK, heads))
-    return sum(fit.rows.best().loss for fit in fits.values() if len(fit.rows.patient_N))
+    return sum(fit.rows.best().loss for fit in fits.values())
 
 
 class _Best(NamedTuple):
@@ -220,7 +220,7 @@ class _Rows(NamedTuple):
         if self.head.categorical:
             logits_Nn = logits_Nn - logits_Nn.mean(dim=1, keepdim=True)
         size = float(logits_Nn.square().mean().sqrt())
-        if size == 0:
+        if not size > 0:  # NaN without rows
             return _Best(1.0, rows.cross_entropy(1), "all logits are the same")
         low, high = (size * bound for bound in TEMPERATURES)
         found = minimize_scalar(

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from model_def.heads import HeadSpec
-from model_def.overlay import STRIP_HEIGHT
+from model_def.overlay import LINE_HEIGHT
 from train.evidence.saliency import gallery, profile
 from train.fitting.predictions import Predictions
 
@@ -51,7 +51,7 @@ def test_each_kind_of_case_is_shown_and_named(heads: tuple[HeadSpec, ...]) -> No
         "alnm 0.60 (threshold 0.50, truth: no ALNM)"
     )
     assert found[1].caption.endswith("alnm 0.10 (threshold 0.50, truth: unknown)")
-    assert Image.open(io.BytesIO(incoherent.png_bytes)).size == (288, 192 + STRIP_HEIGHT)
+    assert Image.open(io.BytesIO(incoherent.png_bytes)).size == (288, 192 + 3 * LINE_HEIGHT)
 
 
 def test_a_patient_is_shown_once_by_the_surest_image(heads: tuple[HeadSpec, ...]) -> None:
