@@ -159,9 +159,9 @@ def calibrated_loss(
     if hierarchy == "chain":
         scaled_NL = logits_NL.to(torch.float64, copy=True)
         for name, own in logit_slices(heads).items():
-            scaled_NL[:, own] /= fits[name].rows.best().temperature
+            scaled_NL[:, own] /= fits[name].best.temperature
         return float(chain_likelihood(scaled_NL, labels_NK, heads))
-    return sum(fit.rows.best().loss for fit in fits.values())
+    return sum(fit.best.loss for fit in fits.values())
 
 
 class _Best(NamedTuple):
@@ -199,7 +199,7 @@ class _Rows(NamedTuple):
         )
         return float(-(self.weight_N @ (self.target_Nl * log_Nl)).sum())
 
-    def fit(self) -> tuple[float, str]:
+    def served(self, best: _Best) -> tuple[float, str]:
         """The temperature to serve and why it is that, see `calibrate`."""
         patients = len(set(self.patient_N))
         fewest = min(len(set(self.patient_N[its == 1])) for its in self.target_Nl.numpy().T)
@@ -208,11 +208,12 @@ class _Rows(NamedTuple):
                 f"{patients} labelled patients, {fewest} of the rarest label, are too few; "
                 f"calibration needs {FEWEST_PATIENTS} and {FEWEST_OF_A_LABEL}"
             )
-        temperature, least, why_not = self.best()
-        if why_not:
-            return 1.0, why_not
-        at_1 = self.smoothed().cross_entropy(1)
-        return temperature, f"cross entropy of smoothed labels {least:.4f}, and {at_1:.4f} with 1"
+        if best.why_not:
+            return 1.0, best.why_not
+        return best.temperature, (
+            f"cross entropy of smoothed labels {best.loss:.4f}, and "
+            f"{self.smoothed().cross_entropy(1):.4f} with 1"
+        )
 
     def best(self) -> _Best:
         """The temperature of the least cross entropy of smoothed labels, from any patients."""
@@ -239,7 +240,9 @@ class _Rows(NamedTuple):
 
 class _Fit(NamedTuple):
     rows: _Rows
+    best: _Best
     temperature: float
+    """The one that is served."""
     why: str
 
     def account(self) -> dict[str, Any]:
@@ -272,7 +275,8 @@ def _fits(
         _, code_N, rows_each = np.unique(patient_N, return_inverse=True, return_counts=True)
         weight_N = torch.from_numpy(1 / rows_each[code_N] / max(1, len(rows_each)))
         rows = _Rows(head, *some, patient_N, weight_N)
-        found[head.name] = fit = _Fit(rows, *rows.fit())
+        best = rows.best()
+        found[head.name] = fit = _Fit(rows, best, *rows.served(best))
         if hierarchy == "max_constraint" and head.parent is not None and not head.categorical:
             above = slices[head.parent]
             scaled_N1 = logits_NL[:, own].double() / fit.temperature
