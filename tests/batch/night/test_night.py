@@ -22,12 +22,7 @@ from batch.night import night
 from batch.night import settings as night_settings
 from sonode.console import UserError
 from tests.batch.dicom import ultrasound
-from tests.batch.dicom.conftest import (  # noqa: F401 - fixtures
-    BY_DIMSE,
-    orthanc,
-    running,
-    sockets_of_pynetdicom,
-)
+from tests.batch.dicom.conftest import BY_DIMSE
 from tests.batch.dicom.pacs import Orthanc
 
 pytestmark = BY_DIMSE
@@ -77,7 +72,7 @@ def test_messages_name_the_settings(tmp_path: Path, keys: dict[str, object], say
 
 
 @pytest.mark.live
-def test_a_night_and_the_next(orthanc: Orthanc, archive_path: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_night_and_the_next(orthanc: Orthanc, archive_path: Path, tmp_path: Path) -> None:
     images = {name: pydicom.dcmread(io.BytesIO(of_that_day(name))) for name in ultrasound.NAMES}
     for name in images:
         orthanc.put(of_that_day(name))
@@ -154,7 +149,7 @@ def test_a_pacs_that_is_gone_is_asked_again_later(archive_path: Path, tmp_path: 
 
 @pytest.mark.live
 def test_a_night_that_was_cut_short_or_missed_loses_no_image(
-    orthanc: Orthanc,  # noqa: F811
+    orthanc: Orthanc,
     archive_path: Path,
     tmp_path: Path,
 ) -> None:
@@ -194,7 +189,7 @@ def test_a_night_that_was_cut_short_or_missed_loses_no_image(
 
 @pytest.mark.live
 def test_by_dimse_a_corrected_patient_fails_one_night_and_is_mended_elsewhere(
-    orthanc: Orthanc,  # noqa: F811
+    orthanc: Orthanc,
     archive_path: Path,
     tmp_path: Path,
 ) -> None:

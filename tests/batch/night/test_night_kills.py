@@ -26,12 +26,7 @@ pytest.importorskip("pynetdicom", reason="the extra `dicom` is not installed")
 
 from batch.night import command
 from batch.night.register import Register
-from tests.batch.dicom.conftest import (  # noqa: F401 - fixtures
-    BY_DIMSE,
-    orthanc,
-    running,
-    sockets_of_pynetdicom,
-)
+from tests.batch.dicom.conftest import BY_DIMSE
 from tests.batch.dicom.pacs import Orthanc
 from tests.batch.night.night_of_boxes import fill
 
@@ -67,7 +62,7 @@ def night(folder: Path, day: str, kill_after_s: float | None = None) -> int:
 
 
 def test_at_many_moments(
-    orthanc: Orthanc,  # noqa: F811
+    orthanc: Orthanc,
     archive_path: Path,
     tmp_path: Path,
 ) -> None:

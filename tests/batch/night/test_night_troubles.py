@@ -21,12 +21,7 @@ from batch.night import night
 from batch.night.settings import Settings
 from sonode import console
 from tests.batch import faulty_proxy
-from tests.batch.dicom.conftest import (  # noqa: F401 - fixtures
-    BY_DIMSE,
-    orthanc,
-    running,
-    sockets_of_pynetdicom,
-)
+from tests.batch.dicom.conftest import BY_DIMSE
 from tests.batch.dicom.pacs import Orthanc
 from tests.batch.night.night_of_boxes import fill
 
@@ -36,7 +31,7 @@ DAY = date(2026, 11, 27)
 
 
 @pytest.fixture
-def settings(orthanc: Orthanc, archive_path: Path, tmp_path: Path) -> Settings:  # noqa: F811
+def settings(orthanc: Orthanc, archive_path: Path, tmp_path: Path) -> Settings:
     boxes = fill(orthanc, tmp_path, IMAGES)
     facts = {"pacs": orthanc.dicomweb, "plain": True, "boxes": boxes, "archive": str(archive_path)}
     return Settings(**facts, folder=str(tmp_path / "night"))  # type: ignore[arg-type]
@@ -51,14 +46,14 @@ def runs_until_all_is_done(settings: Settings) -> list[int]:
     return codes
 
 
-def check(orthanc: Orthanc) -> None:  # noqa: F811
+def check(orthanc: Orthanc) -> None:
     """Each object is there, once."""
     made = [pydicom.dcmread(io.BytesIO(it)) for it in orthanc.instances()]
     assert sum(it.get("Manufacturer") == "sonode" for it in made) == 3 * IMAGES
 
 
 def test_a_slow_service_that_fails_and_loses_answers(
-    orthanc: Orthanc,  # noqa: F811
+    orthanc: Orthanc,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -77,7 +72,7 @@ def test_a_slow_service_that_fails_and_loses_answers(
 @pytest.mark.parametrize("way", ["dicomweb", "node"])
 @pytest.mark.parametrize("stage", ["studies", "objects"])
 def test_a_pacs_that_restarts_in_the_middle(
-    orthanc: Orthanc,  # noqa: F811
+    orthanc: Orthanc,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     way: str,
