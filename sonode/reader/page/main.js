@@ -5,9 +5,8 @@ import { $, say } from './dom.js';
 import { start as startImages } from './images.js';
 import './judging.js';
 import { start as startRows } from './rows.js';
-import { ask, session } from './state.js';
+import { session } from './state.js';
 
-Object.assign(session.about, await ask('about'));
 const { about } = session;
 if (about.ok) {
     startImages();
@@ -18,3 +17,5 @@ if (about.ok) {
 } else {
     say(about.message, true);
 }
+// Until here a file chosen, or a key pressed, would have been lost.
+document.querySelector('main').inert = false;

@@ -6,7 +6,7 @@
 export const shot = { image: null, frame: 0, box: null, view: { x: 0, y: 0, scale: 1 }, again: null };
 export const panes = [];
 export const session = {
-    about: { sources: [] },
+    about: await ask('about'),  // before any other part of the page listens
     settled: null,  // the box that is scored, once it rests
 };
 

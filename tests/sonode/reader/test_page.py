@@ -46,6 +46,7 @@ def looking(browser: Any, server: Page, image: bytes | None = SPECKLE, **how: An
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("request", lambda it: elsewhere(it.url, server) and faults.append(it.url))
         page.goto(server.server.url)
+        page.locator("main:not([inert])").wait_for()
         if image is not None:
             file = {"name": "Jane Doe", "mimeType": "image/png", "buffer": image}
             page.set_input_files("#file", file)
@@ -321,6 +322,31 @@ def test_window_and_level_change_no_score(browser: Any) -> None:
         assert len(source.asked) == 1
         page.click("#display-reset")
         assert page.locator("image.frame").get_attribute("filter") == "none"
+
+
+def test_nothing_can_be_chosen_before_the_page_knows_its_models(browser: Any) -> None:
+    """A file that is chosen earlier would be opened by no one."""
+    with serving(MadeUp()) as server, browser.new_context() as context:
+        page = context.new_page()
+        held: list[Any] = []
+
+        def hold(route: Any) -> None:
+            held.append(route)
+
+        page.route("**/about", hold)
+        with page.expect_request("**/about"):
+            page.goto(server.server.url)
+        button = page.locator("label", has_text="Open image or DICOM")
+        assert (
+            button.evaluate("it => { it.control.focus(); return document.activeElement.tagName }")
+            == "BODY"
+        )
+        held[0].continue_()
+        page.locator("main:not([inert])").wait_for()
+        assert (
+            button.evaluate("it => { it.control.focus(); return document.activeElement.id }")
+            == "file"
+        )
 
 
 def test_a_loop_has_a_slider_and_its_frame_is_scored(browser: Any) -> None:
