@@ -59,31 +59,34 @@ export function listen(pane) {
     const fingers = new Map();
     let drag = null;
 
+    // Another image has come meanwhile: what was begun on the one before is no box on this one.
+    const outdated = () => drag && drag.image !== pane.shot.image;
     const place = (event) => {
         const frame = svg.getBoundingClientRect(), { x, y, scale } = pane.shot.view;
         return { x: x + (event.clientX - frame.left) / scale, y: y + (event.clientY - frame.top) / scale };
     };
 
     svg.addEventListener('pointerdown', (event) => {
-        if (!pane.shot.image) return;
+        const { image } = pane.shot;
+        if (!image) return;
         event.preventDefault();
         svg.focus();
         svg.setPointerCapture(event.pointerId);
         fingers.set(event.pointerId, event);
         if (fingers.size === 2) {
-            if (drag && !drag.pan) setBox(drag.before);
-            drag = { pinch: true };
+            if (drag?.held && !outdated()) setBox(drag.before);
+            drag = { image, pinch: true };
             return;
         }
         const start = place(event);
         if (event.button !== 0 || pane.shot !== shot) {
-            drag = { pan: true };
+            drag = { image, pan: true };
             return;
         }
         const held = heldEdges(start, NEAR[event.pointerType] / shot.view.scale);
-        drag = { start, held, before: shot.box };
+        drag = { image, start, held, before: shot.box };
         if (!held) {
-            const { width, height } = shot.image;
+            const { width, height } = image;
             const corner = [inside(start.x, width), inside(start.y, height)];
             drag.box = [...corner, ...corner];
             drag.held = [2, 3];
@@ -94,6 +97,7 @@ export function listen(pane) {
 
     svg.addEventListener('pointermove', (event) => {
         const before = fingers.get(event.pointerId);
+        if (outdated()) drag = null;
         if (!before || !drag) return;
         fingers.set(event.pointerId, event);
         const { view } = pane.shot;
@@ -123,7 +127,7 @@ export function listen(pane) {
     const end = (event) => {
         if (!fingers.delete(event.pointerId)) return;
         const { box } = shot;
-        if (drag && !drag.pan && !drag.pinch && box !== drag.before && (box[0] === box[2] || box[1] === box[3])) {
+        if (drag?.held && !outdated() && box && box !== drag.before && !holdsPixels(box)) {
             setBox(drag.before);  // no box was drawn
         }
         if (!fingers.size) drag = null;

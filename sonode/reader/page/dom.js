@@ -29,4 +29,18 @@ export function say(text, alert = false) {
     $('said').className = alert ? 'alert' : '';
 }
 
+// While `work` is under way nothing else can be done on the page. Gives what `work` gives.
+export async function alone(work) {
+    const main = document.querySelector('main'), focused = document.activeElement;
+    main.inert = true;
+    try {
+        return await work();
+    } finally {
+        main.inert = false;
+        focused.focus({ preventScroll: true });
+    }
+}
+
+export const isAlone = () => document.querySelector('main').inert;
+
 export const percent = (share) => `${(100 * share).toFixed(1)} %`;

@@ -1,16 +1,12 @@
 // Opening and dropping images; how they are shown; a second one beside the first.
 
 import { listen, setBox, setFrame } from './box.js';
-import { $, options, say } from './dom.js';
+import { $, isAlone, options, say } from './dom.js';
 import { addPane, fit, middle, removePane, render, zoom } from './panes.js';
 import { cardOf, refresh, showHeads, showResult } from './scores.js';
 import { ask, panes, session, shot } from './state.js';
 
-export function show(answer, again) {
-    if (!answer.ok) {
-        say(answer.message, true);
-        return false;
-    }
+function show(answer, again) {
     shot.image = answer;
     shot.again = again;
     $('frames').hidden = answer.frames < 2;
@@ -20,19 +16,40 @@ export function show(answer, again) {
     if (answer.changed) warnings.unshift('The image has changed since the run scored it.');
     say([`${answer.width} x ${answer.height} pixels.`, ...warnings].join(' '), Boolean(answer.changed));
     setFrame(answer.study?.frame ?? answer.frame ?? 0, answer.roi ?? null);
-    return true;
 }
 
-async function open(file) {
+let asked = 0, before;
+
+// Shows the image that `send` asks for; of several that were asked for, the last one. Until it is
+// here there is none, so that nobody judges the one before. Where it does not come, that one is
+// shown again if `back`.
+export async function open(send, back) {
+    const mine = asked += 1;
+    if (!session.opening) before = { ...shot };
+    session.opening = true;
+    shot.image = null;
+    setBox(null);
+    say('Opening.');
+    const answer = await send();
+    if (mine !== asked) return;
+    session.opening = false;
+    if (answer.ok) {
+        show(answer, async () => (await send()).ok);
+        return;
+    }
+    say(answer.message, true);
+    if (back) Object.assign(shot, before);
+    setBox(shot.image ? shot.box : null);
+}
+
+function openFile(file) {
     if (!file) return;
     const { max_bytes: most } = session.about;
     if (file.size > most) {
         say(`The file has more than ${most / 2 ** 20} MiB; give a smaller one.`, true);
         return;
     }
-    say('Opening.');
-    const send = () => ask('images', { method: 'POST', body: file });
-    show(await send(), async () => (await send()).ok);
+    open(() => ask('images', { method: 'POST', body: file }), true);
 }
 
 function setDisplay() {
@@ -75,13 +92,14 @@ export function start() {
     render();
 }
 
-$('file').addEventListener('change', (event) => { open(event.target.files[0]); event.target.value = ''; });
+$('file').addEventListener('change', (event) => { openFile(event.target.files[0]); event.target.value = ''; });
 document.addEventListener('dragover', (event) => { event.preventDefault(); document.body.classList.add('over'); });
 document.addEventListener('dragleave', () => document.body.classList.remove('over'));
 document.addEventListener('drop', (event) => {
     event.preventDefault();
     document.body.classList.remove('over');
-    open(event.dataTransfer.files[0]);
+    if (isAlone()) return;
+    openFile(event.dataTransfer.files[0]);
 });
 $('source').addEventListener('change', (event) => {
     panes[0].source = Number(event.target.value);

@@ -1,17 +1,26 @@
 // What the reader says: of a score, or, in a study, of the image before and after the scores.
 
-import { $, element, options, say } from './dom.js';
+import { $, alone, element, options, say } from './dom.js';
 import { refresh, showResult } from './scores.js';
 import { holdsPixels, panes, post, session, shot, titled } from './state.js';
 
 const CANNOT = 'cannot judge';
 
+let judged = null;  // the answer that the message is about
+let noted = '';  // the image that the note is about
+let last = '';  // what was recorded last
+
 function showJudge() {
-    const { about } = session, heads = panes[0].answer?.heads;
+    const { about } = session, { answer } = panes[0], heads = answer?.heads;
     $('judge').hidden = !about.record || about.study || !heads;
     $('study').hidden = !about.study;
     if (heads) options($('judged-head'), Object.keys(heads).map((head) => [head, titled(head)]));
-    $('judged').textContent = '';
+    if (answer !== judged) $('judged').textContent = '';
+    judged = answer;
+    if (shot.image && shot.image.id !== noted) {
+        noted = shot.image.id;
+        $('note').value = '';
+    }
     if (about.study) showStudy();
 }
 
@@ -19,11 +28,15 @@ $('judge').addEventListener('submit', async (event) => {
     event.preventDefault();
     const { answer } = panes[0], verdict = event.submitter?.value;
     if (!answer?.answer || !verdict) return;
-    const head = $('judged-head').value;
-    const done = await post('judge', { answer: answer.answer, head, verdict, note: $('note').value });
+    const head = $('judged-head').value, note = $('note').value;
+    const said = [answer.answer, head, verdict].join();
+    if (said === last && !note) return;  // pressed twice
+    const done = await alone(() => post('judge', { answer: answer.answer, head, verdict, note }));
     $('judged').className = done.ok ? '' : 'alert';
     $('judged').textContent = done.ok ? `Recorded: ${verdict}, ${titled(head)} ${answer.heads[head].label}.` : done.message;
-    if (done.ok) $('note').value = '';
+    if (!done.ok) return;
+    $('note').value = '';
+    last = said;
 });
 
 // --- a study ------------------------------------------------------------------------------------
@@ -70,21 +83,18 @@ $('study').addEventListener('submit', async (event) => {
     const { stage } = shot.image.study;
     const said = new FormData(event.target);
     const labels = Object.fromEntries(session.about.study.map(({ head }) => [head, said.get(`study-${head}`)]));
-    $('study-record').disabled = true;
-    const image = shot.image;
-    const done = await post(`study/${stage}`, {
+    const { image } = shot;
+    const done = await alone(() => post(`study/${stage}`, {
         image: image.id, frame: shot.frame, roi: shot.box, labels, note: $('study-note').value,
         answer: stage === 'after' ? panes[0].answer.answer : null,
-    });
+    }));
     if (!done.ok) {
         $('studied').className = 'alert';
         $('studied').textContent = done.message;
-        $('study-record').disabled = false;
         return;
     }
     image.study = done.study;
     document.dispatchEvent(new Event('read'));
-    if (shot.image !== image) return;
     panes.forEach(showResult);
     panes.forEach(refresh);
     if (done.study.stage === 'done') say(session.about.run ? 'Recorded. N opens the next row.' : 'Recorded. Open the next image.');

@@ -1,7 +1,7 @@
 // Where images are drawn: each pane shows a shot, with its box and its heat map.
 
 import { $, drawn, element, say } from './dom.js';
-import { ask, holdsPixels, panes, shot } from './state.js';
+import { ask, holdsPixels, panes, session, shot } from './state.js';
 
 const HANDLE = 7;  // CSS pixels
 
@@ -20,6 +20,7 @@ export function addPane(source, ofShot) {
     pane.handles = Array.from({ length: 8 }, () => drawn(svg, 'rect', { class: 'handle' }));
     pane.result = element('div', '', { class: 'result' });
     pane.frame.addEventListener('error', () => frameFailed(pane));
+    pane.frame.addEventListener('load', () => pane.frame.setAttribute('visibility', 'visible'));
     pane.sized = new ResizeObserver(() => { if (pane.fitted) fit(pane.shot, pane); render(); });
     pane.sized.observe(svg);
     $('panes').append(figure);
@@ -73,7 +74,10 @@ export function render() {
         pane.svg.setAttribute('viewBox', `${view.x} ${view.y} ${width / view.scale} ${height / view.scale}`);
         pane.svg.classList.toggle('sharp', view.scale * devicePixelRatio >= 3);
         const href = image ? `images/${image.id}/${frame}.png` : '';
-        if (pane.frame.getAttribute('href') !== href) pane.frame.setAttribute('href', href);
+        if (pane.frame.getAttribute('href') !== href) {
+            pane.frame.setAttribute('visibility', 'hidden');  // the browser shows the one before until this one is here
+            pane.frame.setAttribute('href', href);
+        }
         if (image) put(pane.frame, [0, 0, image.width, image.height]);
         const layer = pane.answer?.layers?.[$('head').value];
         pane.layer.setAttribute('href', layer ? `data:image/png;base64,${layer.png}` : '');
@@ -82,7 +86,7 @@ export function render() {
         drawBox(pane, box, view);
     }
     $('zoom').textContent = shot.image ? `${Math.round(100 * panes[0].shot.view.scale)} %` : '';
-    $('drop').hidden = Boolean(shot.image);
+    $('drop').hidden = Boolean(shot.image) || session.opening;
 }
 
 function drawBox(pane, box, view) {
@@ -100,8 +104,10 @@ function drawBox(pane, box, view) {
 }
 
 async function frameFailed(pane) {
-    if (!pane.frame.getAttribute('href')) return;
-    const answer = await ask(pane.frame.getAttribute('href'));
+    const href = pane.frame.getAttribute('href');
+    if (!href) return;
+    const answer = await ask(href);
+    if (pane.frame.getAttribute('href') !== href) return;
     if (answer.code === 'image_forgotten' && pane.shot.again && await pane.shot.again()) {
         pane.frame.setAttribute('href', '');
         render();

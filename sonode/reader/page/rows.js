@@ -1,15 +1,18 @@
 // The rows of a run: listed, filtered, ordered, stepped through.
 
-import { setBox } from './box.js';
-import { $, element, options, percent, say } from './dom.js';
-import { show } from './images.js';
-import { ask, post, session, shot, titled } from './state.js';
+import { $, element, isAlone, options, percent, say } from './dom.js';
+import { open } from './images.js';
+import { ask, post, session, titled } from './state.js';
 
 const list = { start: 0, total: 0, rows: [], at: -1 };
+let asked = 0;
 
+// False where they do not come, or others were asked for meanwhile.
 async function fetchRows(start) {
+    const mine = asked += 1;
     const query = new URLSearchParams({ which: $('which').value, order: $('order').value, start });
     const answer = await ask(`rows?${query}`);
+    if (mine !== asked) return false;
     if (!answer.ok) {
         say(answer.message, true);
         return false;
@@ -59,16 +62,12 @@ function showRows() {
 async function openRow(at) {
     if (at < 0 || at >= list.total) return;
     const start = Math.floor(at / session.about.run.page) * session.about.run.page;
+    list.at = at;  // at once: N pressed twice goes two rows on
     if (start !== list.start && !await fetchRows(start)) return;
-    list.at = at;
     showRows();
     const { number } = list.rows[at - list.start];
     $('panes').scrollIntoView({ block: 'nearest' });
-    say('Opening.');
-    const send = () => post(`rows/${number}`, {});
-    const answer = await send();
-    if (list.at !== at) return;  // another row was asked for meanwhile
-    if (!show(answer, async () => (await send()).ok)) { shot.image = null; setBox(null); }
+    open(() => post(`rows/${number}`, {}));
 }
 
 for (const id of ['which', 'order']) $(id).addEventListener('change', () => { list.at = -1; fetchRows(0); });
@@ -76,7 +75,7 @@ document.addEventListener('read', () => { if (session.about.run) fetchRows(list.
 $('previous').addEventListener('click', () => openRow(list.at - 1));
 $('next').addEventListener('click', () => openRow(list.at + 1));
 document.addEventListener('keydown', (event) => {
-    if (!session.about.run || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (!session.about.run || isAlone() || event.ctrlKey || event.altKey || event.metaKey) return;
     if (event.target.matches('input:not([type=radio]), textarea, select') || $('card').open) return;
     if (event.key === 'n' || event.key === 'N') openRow(list.at + 1);
     if (event.key === 'p' || event.key === 'P') openRow(list.at - 1);

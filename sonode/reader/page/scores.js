@@ -14,12 +14,13 @@ export async function refresh(pane) {
     if (pane.busy) return;
     pane.busy = true;
     let sentAgain = false;
+    const overtaken = (asked) => JSON.stringify(wanted(pane)) !== JSON.stringify(asked);
     for (let asked; (asked = wanted(pane)) && !pane.answer;) {
         const answer = await post('score', asked);
-        if (JSON.stringify(wanted(pane)) !== JSON.stringify(asked)) continue;
+        if (overtaken(asked)) continue;
         if (answer.code === 'image_forgotten' && !sentAgain && shot.again) {
             sentAgain = true;
-            if (await shot.again()) continue;
+            if (await shot.again() || overtaken(asked)) continue;
         }
         pane.answer = answer;
         showResult(pane);
@@ -55,9 +56,10 @@ export function showResult(pane) {
 }
 
 function whatIsMissing(of) {
-    if (!of.image) return 'No image is open.';
+    if (!of.image) return session.opening ? 'Opening.' : 'No image is open.';
     if (of.box && !holdsPixels(of.box)) return 'The box is empty: each maximum must be larger than its minimum.';
     if (!of.box) return 'Draw a box around the lesion.';
+    if (of !== shot) return 'It was kept before it had a score.';
     return blinded() ? 'Hidden until you have judged the image.' : 'Scoring.';
 }
 

@@ -8,6 +8,7 @@ export const panes = [];
 export const session = {
     about: await ask('about'),  // before any other part of the page listens
     settled: null,  // the box that is scored, once it rests
+    opening: false,  // an image was asked for, and is not here
 };
 
 export async function ask(path, options) {

@@ -2,10 +2,7 @@
 
 import json
 import re
-import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,77 +12,19 @@ import pytest
 from archives.serving.predict import Answer
 from sonode.reader.record import Record
 from sonode.reader.results import Results
-from tests.conftest import encode
 from tests.handlers import dicoms
-from tests.sonode.reader.conftest import MadeUp, Page, body, serving
+from tests.sonode.reader.browsing import (
+    HEIGHT,
+    SPECKLE,
+    WIDTH,
+    Corner,
+    drag,
+    fields,
+    looking,
+    scored,
+)
+from tests.sonode.reader.conftest import MadeUp, body, serving
 from tests.sonode.reader.test_results import URIS, run
-
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-
-WIDTH, HEIGHT = 300, 200
-SPECKLE = encode(np.random.default_rng(2).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8))
-Corner = tuple[float, float]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@contextmanager
-def looking(browser: Any, server: Page, image: bytes | None = SPECKLE, **how: Any) -> Iterator[Any]:
-    """The page with an image open; a fault of its script, or a look elsewhere, fails the test."""
-    faults: list[str] = []
-    with browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **how}) as context:
-        page = context.new_page()
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("request", lambda it: elsewhere(it.url, server) and faults.append(it.url))
-        page.goto(server.server.url)
-        page.locator("main:not([inert])").wait_for()
-        if image is not None:
-            file = {"name": "Jane Doe", "mimeType": "image/png", "buffer": image}
-            page.set_input_files("#file", file)
-            page.locator("#said", has_text="pixels").wait_for()
-        yield page
-        assert page.evaluate("[localStorage.length, sessionStorage.length]") == [0, 0]
-        assert context.cookies() == []
-    assert faults == []
-
-
-def elsewhere(url: str, server: Page) -> bool:
-    return not url.startswith((server.server.url, "data:"))
-
-
-def drag(page: Any, start: Corner, end: Corner, pane: int = 0) -> None:
-    """From one corner of stored pixels to another, by where the browser shows the image."""
-    page.locator("figure svg").nth(pane).scroll_into_view_if_needed()
-    frame = page.locator("image.frame").nth(pane).bounding_box()
-
-    def place(corner: Corner) -> Corner:
-        return (
-            frame["x"] + corner[0] * frame["width"] / WIDTH,
-            frame["y"] + corner[1] * frame["height"] / HEIGHT,
-        )
-
-    page.mouse.move(*place(start))
-    page.mouse.down()
-    page.mouse.move(*place(((start[0] + end[0]) / 2, end[1])))
-    page.mouse.move(*place(end))
-    page.mouse.up()
-
-
-def scored(page: Any, box: str) -> None:
-    """Wait until the result is of this box."""
-    page.locator(".result", has_text=f"Box {box}").first.wait_for()
-
-
-def fields(page: Any) -> list[str]:
-    return [field.input_value() for field in page.locator("#box input").all()]
 
 
 @pytest.mark.parametrize("ratio", [1, 2])
