@@ -186,6 +186,23 @@ def calibration(measures: Json) -> str:
     return drawn[0]
 
 
+def calibration_lines(several: Mapping[str, Json]) -> str:
+    """Logistic calibration curves, each with its band."""
+    drawn: list[str] = []
+    with drawing(drawn) as (axes,):
+        axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":", label="ideal")
+        for (name, line), color, style in zip(
+            several.items(), (ORANGE, BLUE, GREEN), ("--", "-.", "-"), strict=False
+        ):
+            axes.plot(
+                line["probability"], line["observed"], color=color, ls=style, lw=1.6, label=name
+            )
+            shade(axes, line["band"], color)
+        unit_square(axes, "predicted probability", "observed share")
+        axes.legend(loc="upper left", fontsize=8)
+    return drawn[0]
+
+
 def decision(measures: Json) -> str:
     """Net benefit of acting on the model, on everyone and on no one."""
     drawn: list[str] = []

@@ -27,6 +27,11 @@ PARTS = {
     "val": "the fold that was kept aside",
     "out-of-fold": "predictions by folds",
 }
+WAYS = {
+    "none": "before",
+    "intercept": "after: intercept",
+    "intercept and slope": "after: intercept and slope",
+}
 CALIBRATION = {
     "brier": "Brier score",
     "ece": "ECE (10 bins)",
@@ -121,6 +126,7 @@ def render(found: Json) -> str:
         units=units,
         rates=SUBGROUP_RATES,
         calibration=CALIBRATION,
+        ways=WAYS,
         heads={name: ours["heads"][name] for name in found["compared"]},
         served={name: served(ours["heads"][name]) for name in found["compared"]},
         plots={name: _plots(name, found) for name in found["compared"]},
@@ -143,12 +149,19 @@ def _plots(head: str, found: Json) -> list[dict[str, str]]:
         alt = f"ROC curves of {head} in each cohort, with 95 % bands"
         drawn.append(("ROC, per image", alt, plots.roc_overlaid(levels)))
     for name, its in found["compared"][head].items():
-        for way, after in its["recalibration"].get("after", {}).items():
-            if after.get("reliability"):
-                how = "before" if way == "none" else f"after: {way}"
-                title = f"Calibration in {name} {how}"
-                alt = f"{title}: observed share of {head} over predicted probability"
-                drawn.append((title, alt, plots.calibration(after)))
+        recalibration = its["recalibration"]
+        if recalibration["reason"]:
+            continue
+        of = found["cohorts"][name]["heads"][head]["sets"][recalibration["on"]]["image"]
+        alt = f"Calibration in {name}: observed share of {head} over predicted probability"
+        drawn.append((f"Calibration in {name}, all patients", alt, plots.calibration(of)))
+        lines = {
+            WAYS[way]: after["calibration_curve"]
+            for way, after in recalibration["after"].items()
+            if after["calibration_curve"]
+        }
+        title = f"Calibration in {name} after {recalibration['patients']} patients"
+        drawn.append((title, f"{alt}, before and after", plots.calibration_lines(lines)))
     return [{"title": title, "alt": alt, "uri": pages.svg_uri(svg)} for title, alt, svg in drawn]
 
 

@@ -8,23 +8,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import expit
 
 from model_def.heads import HeadSpec
 from sonode.defaults import BOOTSTRAP_DRAWS
 from sonode.metrics_file import DEVELOPMENT, FORMAT
+from train.external.recalibration import recalibrated
 from train.fitting.predictions import Predictions
-from train.measures.calibration import measure_calibration
-from train.measures.evaluate import evaluate, judged_on, sets_of, truth_of_rows
+from train.measures.evaluate import evaluate, sets_of, truth_of_rows
 from train.measures.measure import Json, Resampling, as_json
 from train.measures.subgroups import adjust
 from train.measures.units import UNITS, Aggregation, any_of, first_rows, score_of, unit_codes
-from train.statistics import binary, reliability
-from train.statistics.binary import Bools, Floats, Metric, value
+from train.statistics import binary
+from train.statistics.binary import Bools, Floats, Metric
 from train.statistics.bootstrap import bootstrap_unpaired
-
-FEWEST_OF_A_LABEL = 5
-"""Patients of each label that a recalibration needs, as the temperature of a training does."""
 
 
 def external(
@@ -41,7 +37,7 @@ def external(
     Of each cohort what `evaluate` gives, with Holm's p of the subgroups adjusted for all external
     cohorts; of each binary head and external cohort the differences from the development cohort
     (patients drawn apart), and the calibration before and after a recalibration on `recalibrate` of
-    its patients, measured on the others.
+    its patients, measured on the others, over many choices of them.
 
     Raises:
         UserError: as `evaluate`.
@@ -88,7 +84,7 @@ def _compare(
         "differences": {
             unit: _differences(head, development, other, unit, aggregation, how) for unit in UNITS
         },
-        "recalibration": _recalibration(head, other, recalibrate, how),
+        "recalibration": recalibrated(head, other, recalibrate, how.seed),
     }
 
 
@@ -140,71 +136,3 @@ def _units(
         score_of(p_N, code_N, aggregation),
         rows["patient_id"].to_numpy(dtype=object)[first_rows(code_N)],
     )
-
-
-def _recalibration(head: HeadSpec, of: Predictions, take: int, how: Resampling) -> Json:
-    """Calibration before and after, both on the patients that the recalibration did not take.
-
-    The intercept alone (calibration in the large set to 0), or intercept and slope (Cox 1958), of
-    the probability that a set can judge (the primary one before others), per image.
-    """
-    frame = of.frame.reset_index(drop=True)
-    judged = {
-        name: (on, *judged_on(head, of.hierarchy, on, frame))
-        for name, on in sets_of(head, of.heads, frame).items()
-    }
-    name = next((name for name, its in judged.items() if its[1] is not None), next(iter(judged)))
-    on, judged_N, words = judged[name]
-    if judged_N is None:
-        return {"reason": words}
-    rows = frame[on.rows]
-    truth_N, patient_N = truth_of_rows(rows, head), rows["patient_id"].to_numpy(dtype=str)
-    patients = np.random.default_rng(how.seed).permutation(np.unique(patient_N))
-    taken_N = np.isin(patient_N, patients[:take])
-    facts = {
-        "on": name,
-        "judged": words,
-        "patients": min(take, len(patients)),
-        "images": int(taken_N.sum()),
-    }
-    facts["rest_patients"], facts["rest_images"] = len(patients[take:]), int((~taken_N).sum())
-    few = min(len(set(patient_N[taken_N & (truth_N == label)])) for label in (True, False))
-    facts["fewest_of_a_label"] = few
-    if not len(patients[take:]):
-        return {**facts, "reason": f"{len(patients)} labelled patients: none is left to measure"}
-    if few < FEWEST_OF_A_LABEL:
-        return {
-            **facts,
-            "reason": f"of the {take} patients taken {few} have the rarer label; a recalibration "
-            f"needs {FEWEST_OF_A_LABEL}",
-        }
-    part = truth_N[taken_N], judged_N[taken_N]
-    large = value(reliability.calibration_in_the_large, *part)
-    line = [
-        value(metric, *part)
-        for metric in (reliability.calibration_intercept, reliability.calibration_slope)
-    ]
-    lines: dict[str, tuple[float, float] | str] = {"none": (0.0, 1.0)}
-    lines["intercept"] = "undefined" if large is None else (large, 1.0)
-    if line[0] is None or line[1] is None:
-        lines["intercept and slope"] = (
-            "the scores of the patients taken separate the classes, or are all equal"
-        )
-    elif line[1] <= 0:
-        lines["intercept and slope"] = "the labels of the patients taken fall with the score"
-    else:
-        lines["intercept and slope"] = line[0], line[1]
-    logit_N, rest = reliability.logit_of(judged_N), ~taken_N
-    after: Json = {}
-    for way, found in lines.items():
-        if isinstance(found, str):
-            after[way] = {"reason": found}
-            continue
-        p_N = judged_N if way == "none" else expit(found[0] + found[1] * logit_N)
-        after[way] = {
-            "intercept_added": found[0],
-            "slope_times": found[1],
-            **{"rows": int(rest.sum()), "positive": int(truth_N[rest].sum())},
-            **measure_calibration(truth_N[rest], (p_N[rest], words), patient_N[rest], how),
-        }
-    return {**facts, "reason": None, "after": after}

@@ -32,33 +32,65 @@ def flat(positive: int, patients: int = 100) -> Predictions:
 
 
 def test_recalibration_by_hand() -> None:
-    found = external(flat(50), {"b": flat(70)}, recalibrate=40, resamples=20)
-    r = found["compared"]["malignancy"]["b"]["recalibration"]
-    assert (r["patients"], r["images"], r["rest_patients"], r["rest_images"]) == (40, 40, 60, 60)
-    before, shifted = r["after"]["none"], r["after"]["intercept"]
-    rest = before["positive"] / 60
-    taken = (70 - before["positive"]) / 40
-    assert r["fewest_of_a_label"] == round(40 * min(taken, 1 - taken))
-    # .5 is moved to the share of the patients taken, and judged on the others.
-    assert shifted["intercept_added"] == pytest.approx(math.log(taken / (1 - taken)))
-    assert before["ece"]["value"] == pytest.approx(abs(rest - 0.5))
-    assert shifted["ece"]["value"] == pytest.approx(abs(rest - taken))
-    assert "separate the classes, or are all equal" in r["after"]["intercept and slope"]["reason"]
+    """70 of 100 are positive. Of the choices of 99 patients 30 leave a negative one, 70 another."""
+    r = external(flat(50), {"b": flat(70)}, recalibrate=99, resamples=20)
+    r = r["compared"]["malignancy"]["b"]["recalibration"]
+    assert (r["patients"], r["rest_patients"], r["too_few"]) == (99, 1, 0)
+    before, shifted, both = (r["after"][it] for it in ("none", "intercept", "intercept and slope"))
+    assert [before["ece"][it] for it in ("value", "low", "high")] == pytest.approx([0.5] * 3)
+    # .5 is moved to the share of the patients taken, and judged on the one that is left.
+    logits = math.log(70 / 29), math.log(69 / 30)
+    low, high = shifted["intercept_added"]["low"], shifted["intercept_added"]["high"]
+    assert (high, low) == pytest.approx(logits)
+    share = (shifted["intercept_added"]["value"] - low) / (high - low)  # of a negative one left
+    assert share == pytest.approx(0.3, abs=0.12)
+    assert shifted["ece"]["value"] == pytest.approx(share * 70 / 99 + (1 - share) * 30 / 99)
+    # Equal scores show no slope: it stays 1; the prior holds the intercept nearer to 0.
+    assert both["slope_times"]["value"] == pytest.approx(1)
+    assert 0.8 < both["intercept_added"]["value"] / shifted["intercept_added"]["value"] < 1
+    assert "all equal" in both["calibration_slope"]["reason"] and not both["calibration_curve"]
+
+
+def test_a_recalibration_on_all_but_few_finds_the_line() -> None:
+    """The logits are a third of the true ones, and too high by .5."""
+    generator = np.random.default_rng(0)
+    other = flat(1, 3000)
+    logit = generator.normal(0, 2, 3000)
+    truth = pd.array(generator.random(3000) < 1 / (1 + np.exp(-logit)), "boolean")
+    p = 1 / (1 + np.exp(-(logit / 3 + 0.5)))
+    frame = other.frame.assign(malignancy_truth=truth, malignancy_probability=p)
+    other = dataclasses.replace(other, frame=frame)
+    found = external(flat(50), {"b": other}, recalibrate=1500, resamples=20)
+    after = found["compared"]["malignancy"]["b"]["recalibration"]["after"]
+    before, both = after["none"], after["intercept and slope"]
+    assert both["slope_times"]["value"] == pytest.approx(3, abs=0.2)
+    assert both["intercept_added"]["value"] == pytest.approx(-1.5, abs=0.2)
+    assert before["calibration_slope"]["value"] == pytest.approx(3, abs=0.2)
+    assert both["calibration_slope"]["value"] == pytest.approx(1, abs=0.1)
+    assert before["ece"]["value"] > 0.1
+    assert both["ece"]["value"] == pytest.approx(both["ece"]["if_right"]["mean"], abs=0.01)
+    assert both["ece"]["low"] < both["ece"]["value"] < both["ece"]["high"]
 
 
 @pytest.mark.parametrize(
     ("positive", "take", "reason"),
     [
         (70, 100, "100 labelled patients: none is left to measure"),
-        (2, 50, "have the rarer label; a recalibration needs 5"),
+        (4, 50, "needs 5 patients of each label, and in none of 200 choices 50 patients have them"),
     ],
 )
 def test_no_recalibration(positive: int, take: int, reason: str) -> None:
     found = external(flat(50), {"b": flat(positive)}, recalibrate=take, resamples=20)
     assert reason in found["compared"]["malignancy"]["b"]["recalibration"]["reason"]
-    assert reason in render(
-        {**found, "overlap_checked": True, "same_cohort": True, "equal_patient_ids": []}
-    )
+    assert reason in render({**found, **CHECKED})
+
+
+def test_choices_with_too_few_of_a_label_are_left_out_and_counted() -> None:
+    # Of 10 positive patients among 100, 50 have 5 or more in 63 % of choices (hypergeometric).
+    found = external(flat(50), {"b": flat(10)}, recalibrate=50, resamples=20)
+    left_out = found["compared"]["malignancy"]["b"]["recalibration"]["too_few"]
+    assert left_out == pytest.approx(200 * 0.37, abs=30)
+    assert f"{left_out} of the 200 choices are left out" in render({**found, **CHECKED})
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +131,7 @@ def test_the_page(found: Json) -> None:
     text = " ".join(page.text.split())
     assert "b<r>a − development" in text and not page.all("r")
     assert "Overlap was not checked." in text
-    assert "The recalibration took 30 patients" in text
+    assert "200 times 30 patients were chosen by chance (seed 0)" in text
     assert "By device" in text and "Age" in text
     assert "undefined: no row has a label" in text
     assert "subtype: luminal / HER2 / triple negative" in text and "HER2 against the rest" in text

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
@@ -16,6 +17,25 @@ WEIGHT = RNG.integers(0, 4, (4, 400)).astype(float)
 def test_brier_is_scikit_learns_with_weights() -> None:
     expected = [brier_score_loss(TRUTH, P, sample_weight=weight) for weight in WEIGHT]
     assert reliability.brier(TRUTH, P, WEIGHT) == pytest.approx(expected, abs=1e-12)
+
+
+def test_an_update_is_ridge_regression_of_the_change() -> None:
+    x = logit(P)
+
+    def loss(line: np.ndarray, weight: np.ndarray) -> float:
+        z = line[0] + line[1] * x
+        return float(
+            weight @ (np.logaddexp(0, z) - TRUTH * z) + (line - [0, 1]) @ (line - [0, 1]) / 2
+        )
+
+    found = reliability.updated_line(TRUTH, P, WEIGHT)
+    expected = [minimize(loss, [0.0, 1.0], args=weight).x for weight in WEIGHT]
+    assert found == pytest.approx(np.array(expected), abs=1e-4)
+    # Two patients whom the score separates: a line without priors has no end.
+    separated = reliability.updated_line(
+        np.array([False, True]), np.array([0.4, 0.6]), np.ones((1, 2))
+    )
+    assert np.isfinite(separated).all() and separated[0, 1] > 1
 
 
 def test_ece_and_bins_by_hand() -> None:
