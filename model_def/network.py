@@ -13,12 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+import torchvision
 from torch import nn
 
-from model_def import resnet
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+"""Trunks of torchvision; every other name is one of timm's (`timm.list_models()`)."""
 
-RESNETS = tuple(resnet.BLOCKS)
-"""Trunks of `model_def.resnet`; every other name is one of timm's (`timm.list_models()`)."""
+RESNET_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+"""torchvision's names of what a ResNet's trunk is made of, in order."""
 
 
 class ArchitectureError(ValueError):
@@ -55,8 +57,9 @@ class Network(nn.Module):
     def __init__(self, architecture: str, n_logits: int, members: int = 1) -> None:
         super().__init__()
         if architecture in RESNETS:
-            trunk: nn.Module
-            trunk, channels = resnet.trunk(architecture)
+            resnet = torchvision.models.get_model(architecture, weights=None)
+            trunk: nn.Module = nn.Sequential(*(getattr(resnet, name) for name in RESNET_PARTS))
+            channels = resnet.fc.in_features
         else:
             trunk, channels = _timm_trunk(architecture)
         self.members = members

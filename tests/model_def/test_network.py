@@ -2,9 +2,7 @@ import sys
 
 import pytest
 import torch
-import torchvision
 
-from model_def import resnet
 from model_def.network import ArchitectureError, Network
 
 
@@ -27,21 +25,6 @@ def test_logits_are_linear_in_the_averaged_features(architecture: str, channels:
     averaged = features.flatten(2).mean(dim=2)
     expected = averaged @ network.heads.weight.T + network.heads.bias
     torch.testing.assert_close(logits, expected)
-
-
-@pytest.mark.parametrize("architecture", resnet.BLOCKS)
-def test_a_seed_gives_torchvisions_resnet(architecture: str) -> None:
-    torch.manual_seed(3)
-    theirs = torchvision.models.get_model(architecture, weights=None)
-    after = torch.rand(1)
-    torch.manual_seed(3)
-    ours, _ = resnet.trunk(architecture)
-    assert torch.equal(torch.rand(1), after)
-    expected = torch.nn.Sequential(*(getattr(theirs, part) for part in resnet.PARTS))
-    assert [*ours.state_dict()] == [*expected.state_dict()]
-    images = torch.rand(2, 3, 64, 64)
-    for mode in (True, False):
-        assert torch.equal(ours.train(mode)(images), expected.train(mode)(images))
 
 
 def test_keep_logits_keeps_rows_in_the_given_order() -> None:

@@ -14,8 +14,7 @@ import torchvision
 from safetensors.torch import load
 from torch import nn
 
-from model_def import resnet
-from model_def.network import RESNETS, Network
+from model_def.network import RESNET_PARTS, RESNETS, Network
 from model_def.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from sonode.console import UserError
 
@@ -77,7 +76,7 @@ def _named_as_here(state: State, trunk: nn.Module) -> State:
     if any(key.startswith("trunk.") for key in state):
         return {key[len("trunk.") :]: state[key] for key in state if key.startswith("trunk.")}
     if isinstance(trunk, nn.Sequential):  # a ResNet
-        places = {part: str(place) for place, part in enumerate(resnet.PARTS)}
+        places = {part: str(place) for place, part in enumerate(RESNET_PARTS)}
         classifier = "fc"
     else:
         facts: Any = trunk.pretrained_cfg
