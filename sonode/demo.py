@@ -16,11 +16,11 @@ from typing import Any
 
 from sonode.atomic_files import check_new
 from sonode.console import UserError, run_sonode, say, table
+from sonode.parquet_files import ROI_COLUMNS
 
 NAME, VERSION = "breast_us", "1.0"
 MODEL = f"{NAME}-{VERSION}.mar"
 BUCKET = "studies"
-ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
 N_ONLINE = 24  # images posted one by one, a third in each of the three forms
 PATIENTS = 240  # of the phantom
 SPLIT_SEED = 305  # of 1000 the one whose parts of that phantom are most alike (training names it)

@@ -7,6 +7,9 @@ from mmap import mmap
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
+"""A box in cohorts, manifests and results: pixels of the stored frame, the last two exclusive."""
+
 _MARK = (
     b"PAR1"  # at a Parquet file's begin and end; before the end its footer and the footer's length
 )

@@ -14,10 +14,11 @@ from archives.packing.pack import pack
 from batch import run
 from batch.results import schema
 from sonode.console import progress
+from sonode.parquet_files import ROI_COLUMNS
 from tests.command_line import sonode
 from tests.handlers.dicoms import dataset, write
 from tests.train.trainings import train
-from train.cohorts.cohort import ROI_COLUMNS, Cohort
+from train.cohorts.cohort import Cohort
 from train.importers.dicom import import_dicom
 
 

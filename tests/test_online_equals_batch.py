@@ -23,12 +23,12 @@ from batch.results import schema
 from batch.storage import objects
 from model_def import checkpoint
 from sonode.local_s3 import LocalS3
+from sonode.parquet_files import ROI_COLUMNS
 from tests.command_line import sonode
 from tests.conftest import encode
 from tests.servers import SERVERS
 
 pytestmark = pytest.mark.live
-ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
 N = 18
 
 

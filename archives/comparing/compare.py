@@ -1,6 +1,7 @@
 """Two archives on one manifest: what each says of every row, row beside row.
 
 `a` is what is there, `b` what may take its place. A row is named by its place in the manifest,
+from sonode.parquet_files import ROI_COLUMNS
 from 0, and by no more than the columns that the user asks for.
 """
 
@@ -16,12 +17,12 @@ import pyarrow.parquet as pq
 
 from archives.comparing.compare_policy import ONLY_IN_B
 from archives.comparing.process import About, Side
-from batch.manifest.checks import ROI_COLUMNS
 from batch.manifest.read import Request, requests
 from batch.report import drift
 from batch.results import schema
 from batch.storage import objects
 from sonode.console import UserError
+from sonode.parquet_files import ROI_COLUMNS
 
 ASKED = ("image_uri", "etag", "frame", "roi", *ROI_COLUMNS)
 """Columns of a manifest that say what to score."""

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from pandas.util import hash_pandas_object
 
 from batch.storage import uris
+from sonode.parquet_files import ROI_COLUMNS
 
-ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
 LOCATED, NONE_FOUND, NOT_LOCATED = "ok", "none_found", "failed"
 NO_ROI = (NONE_FOUND, NOT_LOCATED)
 """What `locate_status` may be beside "ok": the locator found nothing, or could not look."""

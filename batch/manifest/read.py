@@ -31,6 +31,7 @@ from batch.manifest import folder as manifest_folder
 from batch.storage import uris
 from batch.storage.errors import StorageError
 from sonode.console import UserError
+from sonode.parquet_files import ROI_COLUMNS
 
 _SHOWN = 20
 
@@ -70,7 +71,7 @@ class Manifest:
 
 def requests(table: pa.Table, folder: str) -> list[Request]:
     """Give the requests of manifest rows."""
-    known = {"image_uri", "etag", "frame", "roi", *checks.ROI_COLUMNS, *checks.LOCATE_COLUMNS}
+    known = {"image_uri", "etag", "frame", "roi", *ROI_COLUMNS, *checks.LOCATE_COLUMNS}
     columns = [name for name in table.column_names if name in known]
     found = []
     for row in table.select(columns).to_pylist():

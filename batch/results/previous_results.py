@@ -22,12 +22,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch.manifest.checks import ROI_COLUMNS
 from batch.manifest.read import Request, requests
 from batch.results import schema as results
 from batch.storage import objects
 from batch.storage.errors import StorageError
 from sonode.console import UserError
+from sonode.parquet_files import ROI_COLUMNS
 
 _ASKED = ("image_uri", "frame", "roi", *ROI_COLUMNS)
 

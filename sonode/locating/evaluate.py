@@ -19,7 +19,7 @@ from sonode.console import UserError, progress, say
 from sonode.locating.detector import Proposal, proposals, read
 from sonode.locating.froc import best_iou, measure
 from sonode.locating.images import Image, images_of
-from train.cohorts.checks import ROI_COLUMNS
+from sonode.parquet_files import ROI_COLUMNS
 from train.comparing.auc_difference import compare_head, shown
 from train.data.datamodule import ALL, CohortData
 from train.data.leakage import check_unseen

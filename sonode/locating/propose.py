@@ -31,6 +31,7 @@ from model_def.limits import MAX_DICOM_BYTES
 from model_def.preprocessing import RoI
 from sonode.console import UserError, progress
 from sonode.locating.detector import Locator, proposals, read
+from sonode.parquet_files import ROI_COLUMNS
 
 GIVEN = "given"
 """What a row counts as that has kept its RoI."""
@@ -182,8 +183,8 @@ def _with(manifest: Manifest, rows: list[Row], *, keep_uris: bool) -> pa.Table:
         place = table.column_names.index("roi")
         table = table.set_column(place, "roi", pa.array(rois, pa.list_(pa.int64())))
     else:
-        table = table.drop_columns([it for it in checks.ROI_COLUMNS if it in table.column_names])
-        for place, name in enumerate(checks.ROI_COLUMNS):
+        table = table.drop_columns([it for it in ROI_COLUMNS if it in table.column_names])
+        for place, name in enumerate(ROI_COLUMNS):
             edges = [None if roi is None else roi[place] for roi in rois]
             table = table.append_column(name, pa.array(edges, pa.int64()))
     found = pa.Table.from_pylist([{it: row[it] for it in COLUMNS.names} for row in rows], COLUMNS)

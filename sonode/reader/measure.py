@@ -19,8 +19,8 @@ import pandas as pd
 from archives.packing.loader import file_sha256, read_members
 from model_def.heads import HeadSpec
 from sonode.console import UserError, say, table
+from sonode.parquet_files import ROI_COLUMNS
 from sonode.reader.record import named, read
-from train.cohorts.checks import ROI_COLUMNS
 from train.cohorts.cohort import load_cohort
 from train.cohorts.labels import label_matrix, primary_sets
 from train.comparing.auc_difference import p_shown, shown

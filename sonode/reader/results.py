@@ -10,18 +10,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch.manifest import checks
 from batch.manifest.read import requests
 from batch.results import schema
 from batch.storage import objects
 from batch.storage.errors import StorageError
 from model_def.limits import MAX_DICOM_BYTES
 from sonode.console import UserError
+from sonode.parquet_files import ROI_COLUMNS
 from sonode.reader.study import Key, Study
 
 PAGE = 100  # rows at a time
 NAMES = ["lesion_id", "study_id", "study_uid", "patient_id", "patient_key"]
-OF_IMAGE = {"image_uri", "roi", *checks.ROI_COLUMNS, "frame", "roi_used", "image_etag", *NAMES}
+OF_IMAGE = {"image_uri", "roi", *ROI_COLUMNS, "frame", "roi_used", "image_etag", *NAMES}
 OF_RUN = {"status", "message", "model_name", "model_version"}
 READ = {"after": "first reading", "done": "both readings", "seen": "judged outside the study"}
 ENDINGS = ("_probability", "_label", "_uncertain")  # of a head

@@ -13,10 +13,10 @@ import pandas as pd
 import pyarrow as pa
 
 from model_def.preprocessing import RoI
+from sonode.parquet_files import ROI_COLUMNS
 
 K = TypeVar("K")
 
-ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
 LABELS = ("malignant", "alnm", "n_nodes")
 ABSENT = "absent"
 _REASONS = {

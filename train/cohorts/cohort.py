@@ -22,17 +22,15 @@ import pyarrow.parquet as pq
 from model_def.preprocessing import RoI
 from sonode.atomic_files import beside
 from sonode.console import UserError, say
+from sonode.parquet_files import ROI_COLUMNS
 from train.cohorts.checks import (
     ABSENT,
-    ROI_COLUMNS,
     Scan,
     column_faults,
     find_faults,
 )
 from train.cohorts.images import scan_images
 from train.cohorts.similar_images import Similar, find_similar, patient_faults
-
-__all__ = ["ROI_COLUMNS", "SCHEMA", "Cohort", "load_cohort", "write_cohort"]
 
 TABLE = "cohort.parquet"
 SCHEMA = pa.schema(

@@ -14,7 +14,7 @@ import pyarrow as pa
 from sonode.console import UserError, say, table
 from sonode.defaults import BOOTSTRAP_DRAWS
 from sonode.metrics_file import METRICS, read_metrics
-from train.cohorts.checks import ROI_COLUMNS
+from sonode.parquet_files import ROI_COLUMNS
 from train.cohorts.labels import primary_sets
 from train.comparing.auc_difference import (
     Versus,

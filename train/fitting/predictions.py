@@ -29,9 +29,10 @@ from model_def.heads import (
 from model_def.network import Network, average
 from model_def.preprocessing import Pixels, Preprocessing, normalise
 from sonode.console import UserError, progress
+from sonode.parquet_files import ROI_COLUMNS
 from train.cohorts.carried import carried_columns
 from train.cohorts.checks import LABELS
-from train.cohorts.cohort import ROI_COLUMNS, Cohort
+from train.cohorts.cohort import Cohort
 from train.cohorts.describe import table_one
 from train.cohorts.labels import implied, truth_of
 from train.data.crops import Crops

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from model_def.preprocessing import Pixels, RoI
+from sonode.parquet_files import ROI_COLUMNS
 from train.cohorts.checks import Fault
-from train.cohorts.cohort import ROI_COLUMNS
 from train.cohorts.images import ImageError, read_image
 from train.importers.left_out import LeftOut
 from train.importers.masks import MASK_THRESHOLD, mask_box, mask_greys, several_lesions

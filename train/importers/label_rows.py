@@ -7,7 +7,7 @@ from pathlib import Path
 
 from model_def.preprocessing import RoI
 from sonode.console import UserError
-from train.cohorts.cohort import ROI_COLUMNS
+from sonode.parquet_files import ROI_COLUMNS
 from train.importers.draft import Draft
 from train.tables.records import Parser, Records
 from train.tables.texts import spelt_id, spelt_label

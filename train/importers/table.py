@@ -10,7 +10,8 @@ from typing import Any
 from model_def.preprocessing import RoI
 from sonode.console import UserError
 from sonode.labelimg import AnnotationError, read_voc, read_yolo
-from train.cohorts.cohort import ROI_COLUMNS, SCHEMA, Cohort
+from sonode.parquet_files import ROI_COLUMNS
+from train.cohorts.cohort import SCHEMA, Cohort
 from train.importers.draft import Draft
 from train.importers.import_warnings import PICTURES
 from train.importers.label_rows import LABELS, box_in_row, has_boxes, read_id, read_labels

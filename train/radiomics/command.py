@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from model_def.preprocessing import Pixels, Preprocessing, crop
 from sonode.atomic_files import check_new
 from sonode.console import UserError, progress, say
-from train.cohorts.cohort import ROI_COLUMNS, Cohort, load_cohort
+from sonode.parquet_files import ROI_COLUMNS
+from train.cohorts.cohort import Cohort, load_cohort
 from train.cohorts.describe import table_one
 from train.cohorts.images import read_image
 from train.evidence.report import show, write_evaluation

@@ -19,12 +19,12 @@ from batch.storage import objects
 from batch.storage.errors import StorageError
 from sonode.console import UserError
 from sonode.dicom_rois import Box
+from sonode.parquet_files import ROI_COLUMNS
 
 TABLE, LABELIMG = "table", "labelimg"
 _UID = "instance_uid"
 _CSV = pyarrow.csv.ConvertOptions(
-    column_types={_UID: pa.string(), "frame": pa.int64()}
-    | dict.fromkeys(checks.ROI_COLUMNS, pa.float64())
+    column_types={_UID: pa.string(), "frame": pa.int64()} | dict.fromkeys(ROI_COLUMNS, pa.float64())
 )
 _SHOWN = 20
 
@@ -65,9 +65,9 @@ def read(uri: str, option: str = "--boxes") -> Given:
 
 def _of_table(where: str, table: pa.Table) -> Given:
     names = table.column_names
-    if missing := [it for it in (_UID, *checks.ROI_COLUMNS) if it not in names]:
+    if missing := [it for it in (_UID, *ROI_COLUMNS) if it not in names]:
         raise UserError(f"{where}: no column {missing[0]!r}; add it")
-    kept = table.select([it for it in (_UID, "frame", *checks.ROI_COLUMNS) if it in names])
+    kept = table.select([it for it in (_UID, "frame", *ROI_COLUMNS) if it in names])
     for name in kept.column_names:
         kind = kept.schema.field(name).type
         sound = checks.is_text(kind) if name == _UID else checks.is_number(kind, or_null=True)
@@ -76,7 +76,7 @@ def _of_table(where: str, table: pa.Table) -> Given:
     faults = list(checks.row_problems(kept, ""))
     given: Given = {}
     for number, row in enumerate(kept.to_pylist()):
-        box = [row[name] for name in checks.ROI_COLUMNS]
+        box = [row[name] for name in ROI_COLUMNS]
         if not row[_UID] or None in box:
             faults.append(f"row {number}: {_UID} or the box is missing; give both")
         elif not faults:

@@ -18,8 +18,8 @@ from batch.dicom.ledger_file import Entry
 from batch.dicom.pulling import ledger
 from batch.dicom.pulling.given_boxes import Given, GivenBox
 from batch.dicom.pulling.ledger import Entries
-from batch.manifest.checks import ROI_COLUMNS
 from batch.storage import objects
+from sonode.parquet_files import ROI_COLUMNS
 
 NO_BOX = "no_box"
 """Why there is no RoI: nobody has drawn one."""

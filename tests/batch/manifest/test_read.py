@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from batch.manifest import checks
 from batch.manifest import read as manifest
-from batch.manifest.checks import ROI_COLUMNS, row_problems, schema_problems
+from batch.manifest.checks import row_problems, schema_problems
 from batch.storage import objects, uris
 from batch.storage.errors import StorageError
 from sonode.console import UserError
+from sonode.parquet_files import ROI_COLUMNS
 
 
 def problems(table: pa.Table) -> list[str]:

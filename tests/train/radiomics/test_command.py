@@ -12,7 +12,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from sonode.console import UserError
-from train.cohorts.cohort import ROI_COLUMNS, Cohort, write_cohort
+from sonode.parquet_files import ROI_COLUMNS
+from train.cohorts.cohort import Cohort, write_cohort
 from train.cohorts.images import read_image
 from train.cohorts.split import part_of
 from train.radiomics import command as radiomics

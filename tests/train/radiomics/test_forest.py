@@ -5,12 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sonode.parquet_files import ROI_COLUMNS
+
 pytest.importorskip("boruta", reason="the extra `radiomics` is not installed")
 
 from sklearn.metrics import roc_auc_score
 
 from sonode.console import UserError
-from train.cohorts.cohort import ROI_COLUMNS, Cohort
+from train.cohorts.cohort import Cohort
 from train.cohorts.split import part_of
 from train.radiomics import forest
 from train.radiomics.features import feature_names
