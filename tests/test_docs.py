@@ -16,7 +16,7 @@ from archives.nodes.nodes_file import read_nodes
 from archives.torchserve.java import claim_ports
 from batch.night import settings as night
 from tests.command_line import ROOT, sonode
-from tests.conftest import TRUNK
+from tests.train.trainings import TINY
 
 README = (ROOT / "README.md").read_text()
 STEPS = (ROOT / "docs" / "get-started.md").read_text()
@@ -45,18 +45,13 @@ def run(command: list[str] | str, cwd: Path, *, ending: int = 0) -> str:
     return done.stdout
 
 
-SMALL = [
-    f"--model.architecture={TRUNK}",
-    "--trainer.max_epochs=1",
-    "--model.preprocessing.size=32",
-    "--data.augmentation.size=32",
-]
+SMALL = (*TINY, "--trainer.max_epochs=1", "--data.augmentation.size=32")
 
 
 def small(line: str, cwd: Path) -> str:
     """The command in this process; of fewer patients, trained for one epoch on smaller images."""
     words = shlex.split(line.replace("--patients 60", "--patients 24"))[1:]
-    done = sonode(*words, *(SMALL if words[0] == "train" else []), cwd=cwd)
+    done = sonode(*words, *(SMALL if words[0] == "train" else ()), cwd=cwd)
     assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -10,11 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sonode.page import page
 
 
-def render(title: str, template: str, **facts: object) -> str:
-    """Give the page of a title, whose body is `template`, filled in.
-
-    Its filters `number` and `signed` write three digits, `p` a p-value.
-    """
+@cache
+def _templates() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -25,7 +23,15 @@ def render(title: str, template: str, **facts: object) -> str:
     environment.filters["number"] = lambda value: f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
     environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
     environment.filters["p"] = lambda value: "<0.001" if value < 0.001 else f"{value:.3f}"
-    return page(title, [environment.get_template(template).render(**facts)])
+    return environment
+
+
+def render(title: str, template: str, **facts: object) -> str:
+    """Give the page of a title, whose body is `template`, filled in.
+
+    Its filters `number` and `signed` write three digits, `p` a p-value.
+    """
+    return page(title, [_templates().get_template(template).render(**facts)])
 
 
 def svg_uri(svg: str) -> str:

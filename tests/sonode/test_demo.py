@@ -17,6 +17,7 @@ from model_def.overlay import CROP_SIDE
 from sonode import demo
 from tests.command_line import ROOT, run_here, sonode
 from tests.processes import assert_no_process_about
+from tests.train.trainings import TINY
 from train.cohorts.cohort import Cohort
 from train.importers.phantom import write_phantom
 from train.importers.table import import_voc
@@ -34,11 +35,13 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 
 @pytest.fixture(scope="module")
 def out(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All of it, with the least training, two epochs; its commands run in this process."""
+    """All of it, with a small network and the least training; its commands run in this process."""
     folder = tmp_path_factory.mktemp("demo") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "PASSES", 1)
-        patch.setattr(demo, "run_sonode", run_here)
+        patch.setattr(
+            demo, "run_sonode", lambda it: run_here([*it, *(TINY if it[0] == "train" else ())])
+        )
         done = sonode("demo", folder, "--cohort", cohort.folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "both have the same SHA-256" in done.stdout

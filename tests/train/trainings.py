@@ -8,12 +8,9 @@ from tests.command_line import sonode
 from tests.conftest import TRUNK
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
+TINY = (f"--model.architecture={TRUNK}", "--model.preprocessing.size=32")
 # Under split seed 4 every part of the 14 patients has both classes of both labels.
-SMALL = [
-    f"--model.architecture={TRUNK}",
-    *("--model.preprocessing.size=32", "--trainer.precision=32-true"),
-    *("--data.batch_size=8", "--data.split_seed=4"),
-]
+SMALL = (*TINY, "--trainer.precision=32-true", "--data.batch_size=8", "--data.split_seed=4")
 
 
 def arguments(
