@@ -96,7 +96,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --constraint constraints.txt --ge
 lock: $(VENV)/.installed  ## requirements.txt and deploy/requirements.txt from constraints.txt
 	$(PIP) 'uv>=0.9'
 	$(COMPILE) --python-version 3.11 --extra test --output-file requirements.txt
-	$(COMPILE) --python-version 3.12 --extra gateway --extra asgi --extra cpu \
+	$(COMPILE) --python-version 3.12 --extra gateway --extra asgi --extra tracing --extra cpu \
 		--output-file deploy/requirements.txt
 
 clean:

@@ -133,6 +133,8 @@ class ScoringService:
                 context.set_response_header(index, name, value)
         ids = [context.get_request_id(index) for index in range(len(rows))]
         self.telemetry.record(ids, outcomes, times)
+        if hasattr(context, "stages"):  # the second server's, which traces requests
+            context.stages = times.spans()
         if self._device_lost:
             cuda_health.end_process_when_idle()
         return bodies

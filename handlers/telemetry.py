@@ -50,8 +50,12 @@ class StageTimes:
                 first, last = self._spans.get(stage, (started, ended))
                 self._spans[stage] = min(first, started), max(last, ended)
 
+    def spans(self) -> dict[Stage, tuple[float, float]]:
+        """By stage: when the first row entered it and the last left it, of `time.perf_counter`."""
+        return dict(self._spans)
+
     def seconds(self) -> dict[Stage, float]:
-        """By stage: from the first row that entered it to the last that left it."""
+        """By stage: how long that is."""
         return {stage: ended - started for stage, (started, ended) in self._spans.items()}
 
 

@@ -18,6 +18,7 @@ FILES = {
     "sonode.server": ("server_log.log", LINE),
     "uvicorn": ("server_log.log", LINE),
     "asyncio": ("server_log.log", LINE),
+    "opentelemetry": ("server_log.log", LINE),
 }
 
 
@@ -45,5 +46,5 @@ def open_logs(folder: Path) -> None:
             handlers[file].setFormatter(logging.Formatter(form))
         logger = logging.getLogger(name)
         logger.handlers = [handlers[file]]
-        logger.setLevel(logging.WARNING if name == "asyncio" else logging.INFO)
+        logger.setLevel(logging.INFO if name.startswith(("sonode", "uvicorn")) else logging.WARNING)
         logger.propagate = False

@@ -20,6 +20,7 @@ from archives.asgi.versions import Plan, Refused, Version
 from archives.asgi.worker_process import WorkerFailed
 from archives.packing.errors import ArchiveError
 from archives.packing.loader import MANIFEST, check
+from sonode.traces import Traces
 
 logger = logging.getLogger("sonode.server")
 
@@ -35,8 +36,15 @@ class Model:
 class Models:
     """The models of a server. `config` is its file, whose folder holds the unpacked archives."""
 
-    def __init__(self, settings: ServerSettings, metrics: Metrics, config: Path) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        metrics: Metrics,
+        config: Path,
+        traces: Traces | None = None,
+    ) -> None:
         self._settings, self._metrics, self._config = settings, metrics, config
+        self._traces = traces
         self.by_name: dict[str, Model] = {}
 
     def find(self, name: str, version: str | None) -> Version:
@@ -100,7 +108,7 @@ class Models:
             queue_size=default.limits.job_queue_size,
             gpus=default.gpus,
         )
-        made = Version(name, version, file, folder, plan, self._metrics, self._config)
+        made = Version(name, version, file, folder, plan, self._metrics, self._config, self._traces)
         self.by_name.setdefault(name, Model(version)).versions[version] = made
         try:
             await asyncio.to_thread(_unpack, archive, folder)

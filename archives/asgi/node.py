@@ -13,6 +13,7 @@ from archives.asgi.settings import DRAIN_S, Limits, ServerSettings
 from archives.torchserve.node import CONFIG
 from archives.torchserve.server_node import ServerNode
 from archives.torchserve.worker_cores import count_gpus
+from sonode import traces
 from sonode.console import UserError
 
 NEEDED = ("starlette", "uvicorn", "uvloop", "multipart")
@@ -31,6 +32,7 @@ class AsgiNode(ServerNode):
             raise UserError(
                 f"--server asgi: {', '.join(missing)} not installed; run `pip install -e '.[asgi]'`"
             )
+        traces.asked()  # or refused, before anything is written
         self._limits = self._read_limits()
         super()._prepare()
 

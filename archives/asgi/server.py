@@ -25,6 +25,8 @@ from archives.asgi.settings import DRAIN_S, ServerSettings
 from archives.asgi.tokens import Tokens
 from archives.asgi.versions import Refused
 from archives.torchserve.java import HOST
+from sonode import traces
+from sonode.traces import Traces
 
 if TYPE_CHECKING:
     from archives.torchserve.key_file import Kind
@@ -112,7 +114,8 @@ async def serve(config: Path) -> None:
     settings = ServerSettings.model_validate_json(config.read_bytes())
     limits = settings.limits
     metrics = Metrics()
-    models = Models(settings, metrics, config)
+    collected = Traces("sonode") if traces.asked() else None
+    models = Models(settings, metrics, config, collected)
     lifetime = timedelta(minutes=limits.token_expiration_min)
     try:
         await asyncio.gather(
@@ -152,6 +155,8 @@ async def serve(config: Path) -> None:
             await server.serve([held.enter_context(listening(port)) for port in apps])
     finally:
         await models.stop()
+        if collected:
+            await asyncio.to_thread(collected.close)
 
 
 def listening(port: int) -> socket.socket:

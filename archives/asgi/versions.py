@@ -6,12 +6,15 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from archives.asgi import spans
 from archives.asgi.metrics import Metrics
 from archives.asgi.worker_process import Answer, Asked, Worker, WorkerFailed
+from sonode.traces import Traces
 
 RETRY_MAX_S = 60.0  # between attempts to start a worker
 DRAIN_S = 120.0  # how long the waiting requests of a version that is taken off may take
@@ -82,10 +85,11 @@ class Version:
         plan: Plan,
         metrics: Metrics,
         config: Path,
+        traces: Traces | None,
     ) -> None:
         self.model, self.version, self.file = model, version, file
         self.folder, self.plan = folder, plan
-        self._metrics, self._config = metrics, config
+        self._metrics, self._config, self._traces = metrics, config, traces
         self._waiting: deque[Job] = deque()
         self._arrived = asyncio.Event()
         self._open = 0  # jobs without an answer
@@ -207,7 +211,7 @@ class Version:
                 return
             began = time.monotonic()
             try:
-                answers, updates = await worker.ask(
+                answers, updates, stages = await worker.ask(
                     [job.asked for job in batch], self.plan.response_timeout_s
                 )
             except asyncio.CancelledError:
@@ -215,13 +219,16 @@ class Version:
                 raise
             except WorkerFailed as error:
                 logger.error("worker %s: %s", worker.name, error)
+                self._trace(batch, began, {}, [507] * len(batch))
                 self._fail(batch, Refused(507, "InternalServerException", "Worker died."))
                 return
             self._metrics.update(updates)
             self._count(batch, began)
             if isinstance(answers, int):
+                self._trace(batch, began, stages, [answers] * len(batch))
                 self._fail(batch, Refused(answers, "InternalServerException", "Prediction failed"))
                 continue
+            self._trace(batch, began, stages, [it.status for it in answers])
             for job, answer in zip(batch, answers, strict=True):
                 if not job.answer.done():  # its client may have gone
                     job.answer.set_result(answer)
@@ -257,6 +264,22 @@ class Version:
             queued_us, spent_us = 1e6 * (began - job.began), 1e6 * (now - began)
             self._metrics.add("ts_queue_latency_microseconds", queued_us, *labels)
             self._metrics.add("ts_inference_latency_microseconds", spent_us, *labels)
+
+    def _trace(
+        self,
+        batch: list[Job],
+        taken: float,
+        stages: Mapping[str, tuple[float, float]],
+        statuses: list[int],
+    ) -> None:
+        if self._traces is None:
+            return
+        answered = [
+            spans.Answered(job.asked.headers.get("traceparent", ""), job.began, status)
+            for job, status in zip(batch, statuses, strict=True)
+        ]
+        facts = {"sonode.model": self.model, "sonode.version": self.version}
+        spans.trace(self._traces, answered, taken, stages, facts)
 
     def _fail(self, batch: list[Job], error: Refused) -> None:
         for job in batch:

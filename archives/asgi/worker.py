@@ -55,6 +55,7 @@ class Context:
         """Take the next batch."""
         self._requests = requests
         self.answers: list[dict[str, Any]] = [{"status": 200, "headers": {}} for _ in requests]
+        self.stages: dict[str, tuple[float, float]] = {}
 
     def get_all_request_header(self, idx: int) -> dict[str, str]:
         """The headers of a request."""
@@ -122,7 +123,8 @@ def answer(
         failed = 507 if out_of_memory else 503
     updates, context.updates[:] = context.updates.copy(), []
     answers = [] if failed else context.answers
-    return frames.pack({"answers": answers, "failed": failed, "metrics": updates}, bodies)
+    said = {"answers": answers, "failed": failed, "metrics": updates, "stages": context.stages}
+    return frames.pack(said, bodies)
 
 
 def main() -> None:

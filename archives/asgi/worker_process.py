@@ -97,8 +97,9 @@ class Worker:
 
     async def ask(
         self, batch: Sequence[Asked], timeout_s: float
-    ) -> tuple[list[Answer] | int, list[Any]]:
-        """Answers to a batch, or the status of its failure; and updates of metrics.
+    ) -> tuple[list[Answer] | int, list[Any], dict[str, tuple[float, float]]]:
+        """Answers to a batch, or the status of its failure; updates of metrics; when its stages
+        began and ended, of `time.monotonic`.
 
         Raises WorkerFailed where the worker ends, or takes longer.
         """
@@ -106,13 +107,13 @@ class Worker:
         blobs = [data for it in batch for data in it.fields.values()]
         said, bodies = await self._exchange({"requests": requests}, blobs, timeout_s)
         if said["failed"]:
-            return said["failed"], said["metrics"]
+            return said["failed"], said["metrics"], said["stages"]
         try:
             answers = zip(batch, said["answers"], bodies, strict=True)
             found = [Answer(it["status"], it["headers"], body) for _, it, body in answers]
         except (KeyError, TypeError, ValueError):
             raise WorkerFailed(UNCLEAR) from None
-        return found, said["metrics"]
+        return found, said["metrics"], said["stages"]
 
     async def end(self) -> None:
         """Kill it and read what it wrote to the end."""

@@ -22,6 +22,7 @@ from archives.gateway.configuration import WORKERS, GatewaySettings, authority, 
 from archives.gateway.health import Health
 from archives.gateway.logs import last_applied
 from archives.gateway.nginx import Nginx
+from archives.gateway.spans import Spans
 from archives.nodes.addresses import Addresses
 from archives.nodes.nodes import PROBE_TIMEOUT_S, Node
 from archives.nodes.nodes_file import NodeSettings
@@ -30,6 +31,7 @@ from archives.state import tokens_and_keys
 from archives.state.files import alone, make_folder, open_own, owner, write_private
 from archives.state.journal import Desired, Entry, Journal, fold
 from archives.torchserve.java import claim_ports
+from sonode import traces
 from sonode.console import UserError, say
 
 logger = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Supervisor:
             both = settings.certificate, settings.certificate_key
             self._pair = Pair(*both, state, self.nginx.refusal)
         self._health = Health(state, self._pair)
+        self._spans = Spans(state) if traces.asked() else None
         self._journal = Journal(state)
         self._entries: list[Entry] = []
         self._applied, self._applied_seq = "", 0
@@ -128,6 +131,8 @@ class Supervisor:
             finally:
                 if stop:
                     self.nginx.stop()
+                if self._spans:
+                    self._spans.close()
 
     def check_alive(self) -> None:
         """Raise UserError where one of its threads has ended; its traceback has been printed."""
@@ -162,6 +167,8 @@ class Supervisor:
             self.nginx.start(self._render)
         self.nginx.rotate()
         self._write_applied()
+        if self._spans:
+            self._spans.send()
 
     def _end_watches(self) -> None:
         self._addresses.end()

@@ -194,12 +194,14 @@ def test_what_goes_on_to_torchserve(gateway: Behind, nodes: list[StandIn]) -> No
         "Content-Encoding": "gzip",
     }
     noise = {"Cookie": "a=b", "X-Request-Id-Prefix": "DOE", "describe": "True"}
-    noise |= {"X-Request-Id": "DOE", "X-Sonode-Study": "DOE"}
+    noise |= {"X-Request-Id": "DOE", "X-Sonode-Study": "DOE", "traceparent": "DOE"}
     answer = gateway.ask("DOE-JANE", headers=headers | noise)
     call = max(calls(nodes), key=lambda it: it.headers.get("x-roi", ""))
     got = {name: value for name, value in call.headers.items() if name.startswith(("x-", "con"))}
     assert got == {name.lower(): value for name, value in headers.items()} | {"content-length": "6"}
-    assert set(call.headers) == set(got) | {"host", "authorization"}
+    assert set(call.headers) == set(got) | {"host", "authorization", "traceparent"}
+    its_own = answer.headers["X-Request-Id"]
+    assert call.headers["traceparent"] == f"00-{its_own}-{its_own[:16]}-01"
     # Of the answer everything but TorchServe's own id, which the log has.
     assert answer.headers["X-Sonode-Scores"] == "malignancy=0.250000"
     assert answer.headers["X-Request-Id"] != "its-own"
@@ -260,7 +262,7 @@ def test_logs_hold_a_keyed_hash_and_nothing_of_the_client(gateway: Behind) -> No
         **{"t": 0, "id": answer.headers["X-Request-Id"], "client": "clinic", "study": hashed},
         **{"arm": "stable", "version": "1.0", "status": 200, "code": "ok"},
         **{"ms": 0, "bytes": 0, "tries": 1, "statuses": "200", "waited": request["waited"]},
-        **{"replay": "", "seq": 1},
+        **{"replay": "", "parent": "", "seq": 1},
     }
     assert 0 <= float(request["waited"]) <= 0.001 + request["ms"] / 1000
     assert {**attempt, "t": 0, "ms": 0, "node": ""} == {

@@ -1,0 +1,43 @@
+"""The gateway's own span of each request that a node was asked, made from the line in its log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from archives.gateway.logs import LogRow, LogTail, was_tried
+from sonode.traces import Place, Traces
+
+SPAN = 16  # digits of a request's id that are its span's id, as in nginx.conf.j2
+
+
+class Spans:
+    """Sends those of requests that end from now on."""
+
+    def __init__(self, state: Path) -> None:
+        self._tail = LogTail(state / "gateway" / "requests.jsonl")
+        for _ in self._tail.rows():
+            pass
+        self._traces = Traces("sonode-gateway")
+
+    def send(self) -> None:
+        """Send what is new in the log."""
+        for row in filter(was_tried, self._tail.rows()):
+            parent = Place.of(row.get("parent", ""))  # not in lines of earlier versions
+            trace = parent.trace if parent else row["id"]
+            place = Place(trace, row["id"][:SPAN], parent.sampled if parent else True)
+            seconds = row["t"] - row["ms"] / 1000, row["t"]
+            failed = row["status"] >= 500
+            self._traces.add("gateway", place, parent, seconds, _facts(row), failed=failed)
+
+    def close(self) -> None:
+        """Send the last ones."""
+        self.send()
+        self._traces.close()
+
+
+def _facts(row: LogRow) -> dict[str, str | int]:
+    return {
+        "http.response.status_code": row["status"],
+        "sonode.version": row["version"],
+        "sonode.tries": row["tries"],
+    }
