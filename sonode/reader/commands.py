@@ -99,13 +99,33 @@ def serve(
 
 @reader.command()
 def export(
-    file: Path = typer.Argument(help="The FILE of `sonode reader --record FILE`."),
+    file: Path = typer.Argument(
+        metavar="READING", help="The FILE of `sonode reader --record FILE`."
+    ),
     out: Path = typer.Argument(help="A new .csv or .parquet."),
+    *,
+    run: str | None = typer.Option(
+        None, help="Results of `sonode score` that were read: a table for `sonode import csv`."
+    ),
+    images: Path = typer.Option(Path(), help="Where relative image_uris of the run begin."),
+    first: bool = typer.Option(
+        False, "--first", help="With --run: only readings before the scores were shown (a study)."
+    ),
 ) -> None:
-    """Write what readers said as a table: a row for each agree, disagree, cannot judge."""
-    from sonode.reader.record import export as run
+    """Write what readers said as a table: a row for each answer; with --run, for each box."""
+    from sonode.reader import record
 
-    say(f"{run(file, out)} rows: {out}")
+    if run is None and first:
+        raise UserError("--first: is of a cohort's table; give --run, too")
+
+    def make() -> Any:
+        if run is None:
+            return record.as_table(file)
+        from sonode.reader.cohort_table import cohort_table
+
+        return cohort_table(file, run, str(images.absolute()), first=first)
+
+    say(f"{record.export(make, out)} rows: {out}")
 
 
 @reader.command()

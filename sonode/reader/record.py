@@ -92,23 +92,27 @@ def read(path: Path, what: str) -> list[dict[str, Any]]:
     return rows
 
 
+def as_table(path: Path) -> pd.DataFrame:
+    """The lines, each a row. Raises UserError as `read`."""
+    return pd.DataFrame(read(path, "READING"), columns=COLUMNS)
+
+
 def named(line: Mapping[str, Any]) -> str:
     """Who reads, in words, by `client` and `reader`; empty where neither is known."""
     client = line["client"] and f"{line['client']} (says the gateway)"
     return ", ".join(filter(None, (client, line["reader"])))
 
 
-def export(path: Path, out: Path) -> int:
-    """Write the lines as a table, CSV or Parquet by the name of `out`; give their number.
+def export(make: Callable[[], pd.DataFrame], out: Path) -> int:
+    """Write a table, CSV or Parquet by the name of `out`; give the number of its rows.
 
-    Raises UserError for a line that is none of a reader's, and for a file that is there already.
+    Raises UserError for a file that is there already.
     """
     if out.suffix not in (".csv", ".parquet"):
         raise UserError(f"OUT {out}: give a name that ends in .csv or .parquet")
     if out.exists():
         raise UserError(f"OUT {out}: is there already; give a new file")
-    rows = read(path, "FILE")
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = make()
     with beside(out) as part:
         if out.suffix == ".csv":
             table.to_csv(part, index=False)
@@ -116,4 +120,4 @@ def export(path: Path, out: Path) -> int:
             table.to_parquet(part, index=False)
         sync(part)
         part.rename(out)
-    return len(rows)
+    return len(table)

@@ -48,9 +48,9 @@ class Results:
         the second are others.
         """
         self._folder = folder
-        self._images = _read(runs[0], OF_IMAGE)
+        self._images = read_columns(runs[0], OF_IMAGE)
         uris = self._images["image_uri"]
-        if any(not _read(run, {"image_uri"})["image_uri"].equals(uris) for run in runs[1:]):
+        if any(not read_columns(run, {"image_uri"})["image_uri"].equals(uris) for run in runs[1:]):
             raise UserError(
                 "--run: the second has other images than the first; give the same manifest"
             )
@@ -170,7 +170,7 @@ def _label(probability: str) -> str:
 
 def _results(run: str) -> pa.Table:
     """What one model said."""
-    table = _read(run, OF_RUN, ENDINGS)
+    table = read_columns(run, OF_RUN, ENDINGS)
     models = table.group_by(["model_name", "model_version"]).aggregate([])
     if models.drop_null().num_rows > 1:
         raise UserError(
@@ -180,8 +180,11 @@ def _results(run: str) -> pa.Table:
     return table.drop_columns(["model_name", "model_version"])
 
 
-def _read(run: str, names: set[str], endings: tuple[str, ...] = ()) -> pa.Table:
-    """The columns of those names and endings; a million rows have several GiB in all."""
+def read_columns(run: str, names: set[str], endings: tuple[str, ...] = ()) -> pa.Table:
+    """A run's columns of those names and endings; a million rows have several GiB in all.
+
+    Raises UserError where there is no run, or not the columns of one.
+    """
     try:
         if not schema.parts_in(run):
             raise UserError(f"--run {run}: has no results; give OUT of `sonode score`")

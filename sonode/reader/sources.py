@@ -114,13 +114,11 @@ def frame_of(image: bytes, number: int) -> Answer:
     from PIL import Image
 
     from model_def.images.decode import decode
-    from model_def.images.dicom.file import is_dicom, read
-    from model_def.images.dicom.header import read_header
     from model_def.images.errors import RowError
 
     try:
         found = decode(image, number)
-        frames = read_header(read(image, []).dataset, []).frames if is_dicom(image) else 1
+        frames = frames_in(image)
     except RowError as error:
         return error.status, {"code": error.code, "message": str(error), "field": error.field}
     height, width = found.grey_HW.shape
@@ -134,6 +132,14 @@ def frame_of(image: bytes, number: int) -> Answer:
         "pixels_sha256": pixels_sha256(found.grey_HW),
         "png": encoded.getvalue(),
     }
+
+
+def frames_in(image: bytes) -> int:
+    """How many frames an image has. Raises RowError for a DICOM file that is not taken."""
+    from model_def.images.dicom.file import is_dicom, read
+    from model_def.images.dicom.header import read_header
+
+    return read_header(read(image, []).dataset, []).frames if is_dicom(image) else 1
 
 
 def archive_facts(path: Path) -> dict[str, Any]:

@@ -28,6 +28,12 @@ class Key(NamedTuple):
     roi: tuple[int, ...]
 
 
+def key_in(line: Mapping[str, Any]) -> Key:
+    """The case that a line of the record is of."""
+    roi = (line[f"roi_{name}"] for name in ("x_min", "y_min", "x_max", "y_max"))
+    return Key(line["image_sha256"], line["frame"], tuple(roi))
+
+
 @dataclass
 class Case:
     """How far one is."""
@@ -62,8 +68,7 @@ class Study:
         for number, line in enumerate(lines, 1):
             if any(line[name] != its for name, its in self._whose.items()):
                 continue
-            roi = (line[f"roi_{name}"] for name in ("x_min", "y_min", "x_max", "y_max"))
-            key, stage = Key(line["image_sha256"], line["frame"], tuple(roi)), line["stage"]
+            key, stage = key_in(line), line["stage"]
             case = self._cases.setdefault(key, Case(0, SEEN))
             if stage is None:
                 continue

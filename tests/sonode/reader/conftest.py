@@ -110,10 +110,11 @@ def serving(
     record: Record | None = None,
     study: bool = False,
     gateway: Callable[[], str | None] = lambda: None,
+    reader: str = "R1",
 ) -> Iterator[Page]:
-    """A reader that answers until the block ends, and its page; R1 reads."""
+    """A reader that answers until the block ends, and its page."""
     questions = [{"head": "malignancy", "labels": ["benign", "malignant"], "given": None}]
-    judging = Judging(record, "R1", gateway, questions if study else ()) if record else None
+    judging = Judging(record, reader, gateway, questions if study else ()) if record else None
     with ReaderServer(Reader(sources, results, judging), 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
