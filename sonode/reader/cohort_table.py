@@ -17,9 +17,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch.manifest import checks
 from batch.manifest.read import requests
 from sonode.console import UserError, say
+from sonode.parquet_files import ROI_COLUMNS
 from sonode.reader.judging import CANNOT
 from sonode.reader.record import named, read
 from sonode.reader.results import read_columns
@@ -98,7 +98,7 @@ def _row(key: Key, place: _Place, said: Mapping[str, Mapping[str, _Said]]) -> di
         "patient_id": place.patient,
         "lesion_id": place.lesions.get(key),
         "image": f"{place.path}#frame={key.frame}" if place.loop else str(place.path),
-        **dict(zip(checks.ROI_COLUMNS, key.roi, strict=True)),
+        **dict(zip(ROI_COLUMNS, key.roi, strict=True)),
     }
     for head, its in said.items():
         row[f"reader_{head}"] = _label(its)
