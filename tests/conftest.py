@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -104,13 +106,18 @@ def card() -> checkpoint.ModelCard:
 
 
 def untrained(
-    folder: Path, card: checkpoint.ModelCard, spread: float, malignancy: float = 0.0
+    folder: Path,
+    card: checkpoint.ModelCard,
+    spread: float,
+    malignancy: float = 0.0,
+    *,
+    seed: int = 0,
 ) -> None:
     """Write a checkpoint with seeded random weights whose scores differ from image to image.
 
     `spread` multiplies the logits, `malignancy` is added to the first head's.
     """
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network = Network(card.architecture, sum(head.n_logits for head in card.heads))
     with torch.no_grad():
         network.heads.weight.mul_(spread)
@@ -150,6 +157,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
     folder: Path = tmp_path_factory.mktemp("seaweedfs")
     with LocalS3(folder, access_key="the-key", secret_key="the-secret", bucket="studies") as s3:
         yield s3
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, without a window."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("Chromium is not installed")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 def encode(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:

@@ -1,10 +1,12 @@
-"""One archive, one set of images, every way: each server and the batch job give equal numbers."""
+"""One archive, one set of images, every way: each server, the batch job and the reader's page give
+equal numbers."""
 
 import base64
 import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from PIL import Image
 
 from archives.packing.loader import file_sha256, load_archive
 from archives.packing.pack import pack
+from archives.serving import predict
 from archives.torchserve.node import TorchServeNode
 from archives.torchserve.server_node import ServerNode
 from batch.results import schema
@@ -24,9 +27,13 @@ from batch.storage import objects
 from model_def import checkpoint
 from sonode.local_s3 import LocalS3
 from sonode.parquet_files import ROI_COLUMNS
+from sonode.reader.results import Results
+from sonode.reader.sources import ArchiveSource, ServerSource
 from tests.command_line import sonode
-from tests.conftest import encode
+from tests.conftest import encode, untrained
 from tests.servers import SERVERS
+from tests.sonode.reader.browsing import looking
+from tests.sonode.reader.conftest import serving
 
 pytestmark = pytest.mark.live
 N = 18
@@ -54,6 +61,14 @@ def node(
     run_dir = tmp_path_factory.mktemp("node")
     with request.param(archive_path.parent, {"tiny": archive_path.name}, run_dir) as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def other_archive(card: checkpoint.ModelCard, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another version, of other weights."""
+    folder = tmp_path_factory.mktemp("other")
+    untrained(folder / "checkpoint", card, 60, malignancy=2.0, seed=1)
+    return pack(folder / "checkpoint", "tiny", "1.1", folder / "store")
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +167,62 @@ def test_equal_numbers_both_ways(
             assert differing(online, pixels(other[f"{head}_png"])) > 0.2
             seen.add(round(score["probability"], 3))
     assert len(seen) > N  # the scores tell the images apart: an exchange of rows would show
+
+
+def percent(probability: float) -> set[str]:
+    """What the page may write: float32 sums differ in order with the size of the batch."""
+    return {f"{100 * (probability + less):.1f} %" for less in (-1e-5, 0, 1e-5)}
+
+
+@pytest.mark.slow
+def test_the_reader_shows_the_same_digits_and_another_version_beside(
+    node: ServerNode,
+    batch_rows: pd.DataFrame,
+    archive_path: Path,
+    other_archive: Path,
+    browser: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The batch in the list, the server in one pane, the same archive, and then another, beside."""
+    monkeypatch.setenv("SONODE_TOKEN", node.token())
+    with ExitStack() as held:
+        score = held.enter_context(predict.server(node.inference_url, "tiny", None))
+        archives = [
+            ArchiveSource(path, None, tmp_path, held) for path in (archive_path, other_archive)
+        ]
+        sources = (ServerSource("tiny, served", score), *archives)
+        results = Results(["s3://studies/out"], "")
+        reading = held.enter_context(serving(*sources, results=results))
+        page = held.enter_context(looking(browser, reading, None))
+        with load_archive(other_archive) as loaded:
+            others = loaded.score(
+                [
+                    {"image": objects.read(row["image_uri"]).data, "roi": [*row["roi_used"]]}
+                    for _, row in batch_rows[:2].iterrows()
+                ]
+            )
+        for number, expected in enumerate(others):
+            row = batch_rows.iloc[number]
+            page.select_option("#compare", label="tiny 1.0")
+            page.click(f"button[aria-label='Open row {number + 1}']")
+            page.locator(".result:nth-child(2) .score").nth(1).wait_for()
+            page.locator(".result:nth-child(1) .score").nth(1).wait_for()
+            listed = page.locator("#table tbody tr").nth(number).inner_text()
+            for head in ("malignancy", "alnm"):
+                probability = row[f"{head}_probability"]
+                same = page.locator(f".score[data-head={head}]").all_inner_texts()
+                assert len(same) == 2
+                for text in (listed, *same):
+                    assert any(it in text for it in percent(probability))
+            page.select_option("#compare", label="tiny 1.1")
+            page.locator(".result:nth-child(2) h2", has_text="tiny 1.1").wait_for()
+            page.locator(".result:nth-child(2) .score").nth(1).wait_for()
+            for head, its in expected.body["heads"].items():
+                one, other = page.locator(f".score[data-head={head}]").all_inner_texts()
+                assert any(it in one for it in percent(row[f"{head}_probability"]))
+                assert any(it in other for it in percent(its["probability"]))
+                assert abs(its["probability"] - row[f"{head}_probability"]) > 0.01
 
 
 def test_one_bad_request_leaves_its_neighbours_alone(

@@ -1,6 +1,5 @@
 """A reader on loopback whose scores are made up, so that a test knows what to expect."""
 
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from sonode.reader.http_server import ReaderServer
 from sonode.reader.judging import Judging
 from sonode.reader.record import Record
 from sonode.reader.results import Results
-from sonode.reader.sources import frame_of
+from sonode.reader.sources import Source, frame_of
 from tests.conftest import encode
 
 DIGEST = "ab" * 32
@@ -105,7 +104,7 @@ class Page:
 
 @contextmanager
 def serving(
-    *sources: MadeUp,
+    *sources: Source,
     results: Results | None = None,
     record: Record | None = None,
     study: bool = False,
@@ -130,16 +129,3 @@ def serving(
 def png(frame: np.ndarray) -> bytes:
     """That frame of 120 x 80 pixels as a file."""
     return encode(frame)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium, without a window."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("Chromium is not installed")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield opened
-        opened.close()
