@@ -73,7 +73,7 @@ class Judging:
             if not any(self._who.values()):
                 raise UserError("--study: say who reads, as a code: --reader R1")
             self.study = Study(self._who, [it["head"] for it in questions])
-            self.study.catch_up(record.lines())
+            self.study.catch_up(record.new())
 
     def who(self) -> str:
         """Who is recorded, in words."""
@@ -120,7 +120,7 @@ class Judging:
         study = self.study
 
         def lines() -> list[dict[str, Any]]:
-            study.catch_up(self._record.lines())
+            study.catch_up(self._record.new())
             if why := study.why_not(stage, key):
                 raise Refused(409, "not_now", why)
             told = {"stage": stage, "note": said.note, **study.time_of(stage, key)}

@@ -35,6 +35,7 @@ class Record:
     def __init__(self, path: Path) -> None:
         """Raises UserError where it cannot be written."""
         self._path = path
+        self._read, self._number = 0, 1  # bytes of the lines that `new` has given; the next one's
         try:
             os.close(self._open())
         except OSError as error:
@@ -43,9 +44,21 @@ class Record:
     def _open(self) -> int:
         return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def lines(self) -> list[dict[str, Any]]:
-        """All of it. Raises UserError for a line that is none of a reader's."""
-        return read(self._path, "--record")
+    def new(self) -> dict[int, dict[str, Any]]:
+        """The lines that no call has given yet, by their number.
+
+        Raises UserError for a line that is none of a reader's, and a file that has lost lines.
+        """
+        with self._path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < self._read:
+                raise UserError(f"--record {self._path}: has lost lines; start the reader again")
+            file.seek(self._read)
+            data = file.read()
+        found = dict(enumerate(_parsed(data, self._number, f"--record {self._path}"), self._number))
+        whole = data[: data.rfind(b"\n") + 1]  # what has no end is given again
+        self._read += len(whole)
+        self._number += whole.count(b"\n")
+        return found
 
     def add(self, make: Callable[[], Sequence[dict[str, Any]]]) -> None:
         """Add the lines that `make` gives, on the disk when this returns; all or none.
@@ -76,18 +89,22 @@ def read(path: Path, what: str) -> list[dict[str, Any]]:
 
     Raises UserError for a line that is none of a reader's.
     """
-    rows = []
     try:
-        lines = path.read_bytes().splitlines()
+        return _parsed(path.read_bytes(), 1, f"{what} {path}")
     except OSError as error:
         raise UserError(f"{what} {path}: {error.strerror}") from None
-    for number, line in enumerate(lines, 1):
+
+
+def _parsed(data: bytes, number: int, what: str) -> list[dict[str, Any]]:
+    """Lines, the first of which has this number in the file that `what` names."""
+    rows = []
+    for place, line in enumerate(data.splitlines(), number):
         try:
             row = json.loads(line)
             rows.append({name: row[name] for name in COLUMNS})
         except (ValueError, KeyError, TypeError):
             raise UserError(
-                f"{what} {path}: line {number} is not a reader's, or not whole; take it out"
+                f"{what}: line {place} is not a reader's, or not whole; take it out"
             ) from None
     return rows
 

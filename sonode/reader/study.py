@@ -8,7 +8,7 @@ the first reading; then it is fixed.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -53,33 +53,33 @@ class Study:
         """`whose`: the columns that name the reader. `heads`: those that a reading answers."""
         self._whose, self._heads = whose, {*heads}
         self._cases: dict[Key, Case] = {}
+        self._readings: dict[tuple[Key, str], set[str]] = {}  # their heads
         self._opened: dict[str, float] = {}
         self._of_rows: set[Key] = set()
         self.only_rows = False
         """Whether the cases are those of a run's rows: their frame and box, and no other."""
 
-    def catch_up(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Take the cases from the record's `lines`: another process may have added some.
+    def catch_up(self, lines: Mapping[int, Mapping[str, Any]]) -> None:
+        """Take the cases from new `lines` of the record, by number: another process may add some.
 
         Raises UserError for a reading that lacks heads, or has others.
         """
-        readings: dict[tuple[Key, str], set[str]] = {}
         first_line: dict[tuple[Key, str], int] = {}
-        for number, line in enumerate(lines, 1):
+        for number, line in lines.items():
             if any(line[name] != its for name, its in self._whose.items()):
                 continue
             key, stage = key_in(line), line["stage"]
             case = self._cases.setdefault(key, Case(0, SEEN))
             if stage is None:
                 continue
-            readings.setdefault((key, stage), set()).add(line["head"])
+            self._readings.setdefault((key, stage), set()).add(line["head"])
             first_line.setdefault((key, stage), number)
             case.order = line["order"]
             case.stage = DONE if stage == "after" or case.stage == DONE else "after"
-        for reading, heads in readings.items():
-            if heads != self._heads:
+        for reading, number in first_line.items():
+            if (heads := self._readings[reading]) != self._heads:
                 raise UserError(
-                    f"--record: the reading of line {first_line[reading]} has the heads "
+                    f"--record: the reading of line {number} has the heads "
                     f"{', '.join(sorted(heads))}, not those of the study: "
                     f"{', '.join(sorted(self._heads))}; take its lines out, or give another file"
                 )

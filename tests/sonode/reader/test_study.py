@@ -343,3 +343,21 @@ def test_alnm_without_a_malignancy_head_is_measured_on_malignant_lesions(
     assert [(it["rate"], it["readings"], it["with"]["value"]) for it in found["rates"]] == [
         *(("sensitivity", 1, 0), ("specificity", 1, 1))
     ]
+
+
+def test_a_record_is_read_on_from_where_it_was(tmp_path: Path) -> None:
+    """Also where the end of its last line is missing; a line that is gone is told."""
+    file = tmp_path / "reading.jsonl"
+    record, told = Record(file), dict.fromkeys(COLUMNS)
+    assert record.new() == {}
+    Record(file).add(lambda: [told, told])
+    assert record.new() == {1: told, 2: told}
+    assert record.new() == {}
+    with file.open("a") as more:
+        more.write(json.dumps(told))
+    assert record.new() == record.new() == {3: told}
+    Record(file).add(lambda: [told])
+    assert record.new() == {3: told, 4: told}
+    file.write_text(json.dumps(told) + "\n")
+    with pytest.raises(UserError, match="has lost lines; start the reader again"):
+        record.new()
