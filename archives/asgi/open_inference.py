@@ -14,8 +14,9 @@ import base64
 import binascii
 import json
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
@@ -26,6 +27,7 @@ from archives.asgi.models import Models
 from archives.asgi.versions import Refused, Version
 from archives.asgi.worker_process import Answer
 
+MALFORMED = "malformed_request"
 JSON_SIZE = "inference-header-content-length"
 LENGTH = struct.Struct("<I")
 PICTURES = {"png": "heatmap", "full_frame_png": "full_frame_heatmap"}
@@ -123,7 +125,14 @@ def parse(body: bytes, json_size: str | None) -> tuple[InferRequest, dict[str, b
 
 def malformed(message: str) -> Refused:
     """The 400 of a request that is not of the protocol."""
-    return Refused(400, "malformed_request", message)
+    return Refused(400, MALFORMED, message)
+
+
+def failed(status: int, code: str, message: str, headers: Mapping[str, str] = {}) -> Response:
+    """A row's failure in the protocol's form, which the gateway has from a header."""
+    body = {"error": f"{code}: {message}"}
+    told = {"X-Sonode-Code": code, "X-Sonode-Error": quote(json.dumps(body))}
+    return JSONResponse(body, status, {**headers, **told})
 
 
 def outputs_of(body: bytes) -> dict[str, tuple[str, object]]:
@@ -230,8 +239,7 @@ class OpenInference:
         answer = await self._score(found, fields, request.path_params.get("version", "default"))
         if answer.status != 200:
             said = json.loads(answer.body)
-            text = f"{said['code']}: {said['message']}"
-            return JSONResponse({"error": text}, answer.status, answer.headers)
+            return failed(answer.status, said["code"], said["message"], answer.headers)
         return respond(found, asked, answer, answer.headers["x-request-id"])
 
     def routes(self) -> list[Route]:
@@ -259,6 +267,8 @@ def of(endpoint: Handler) -> Handler:
         try:
             return await endpoint(request)
         except Refused as error:
+            if error.kind == MALFORMED:
+                return failed(error.status, MALFORMED, error.message)
             return JSONResponse({"error": error.message}, error.status)
 
     return answering

@@ -72,13 +72,18 @@ function latest(r) {
     }
 }
 
-function refusal(code, message) {
-    return JSON.stringify({ code, message, field: null }) + '\n';
+// The Open Inference Protocol has another form: of its paths here, and of the one at a node.
+const V2 = /^\/v2\/|\/infer$/;
+
+function refusal(r, code, message) {
+    const told = V2.test(r.variables.request_uri) ? { error: `${code}: ${message}` }
+        : { code, message, field: null };
+    return JSON.stringify(told) + '\n';
 }
 
 // What the gateway refuses itself; the status is that of the error.
 function refused(r) {
-    r.return(200, refusal(r.variables.refusal, r.variables.message));
+    r.return(200, refusal(r, r.variables.refusal, r.variables.message));
 }
 
 // The status of the last node that was asked, 400 or 500.
@@ -93,16 +98,16 @@ function pass(r) {
     const code = r.variables.upstream_http_x_sonode_code;
     const error = r.variables.upstream_http_x_sonode_error;
     if (code) {
-        const body = error ? decodeURIComponent(error) + '\n' : refusal(code, 'see the code');
+        const body = error ? decodeURIComponent(error) + '\n' : refusal(r, code, 'see the code');
         r.headersOut['X-Sonode-Code'] = code;
         r.headersOut['X-Sonode-Error'] = error || '';
         return r.return(status(r), body);
     }
     const form = /^\s*(multipart\/|application\/x-www-form-urlencoded)/i;
     if (status(r) === 400 || form.test(r.headersIn['Content-Type'] || '')) {
-        return r.return(400, refusal('bad_request', 'the form or request cannot be understood'));
+        return r.return(400, refusal(r, 'bad_request', 'the form or request cannot be understood'));
     }
-    return r.return(500, refusal('node_failed', 'TorchServe has failed; see its logs'));
+    return r.return(500, refusal(r, 'node_failed', 'TorchServe has failed; see its logs'));
 }
 
 // TorchServe refuses a token with a 400 of its own. Where a renewal has just voided the one that was
@@ -125,7 +130,7 @@ async function judge(r) {
 // Of a node's answer goes on what is named here. TorchServe says how long each of its own is; what
 // says nothing, or speaks no HTTP, cannot be known to be whole: the connection ends before a client
 // gets any of it, and another node is asked.
-const NAMED = /^(content-(type|length|encoding)|pragma|cache-control|expires|x-request-id|x-sonode-.+)$/i;
+const NAMED = /^(content-(type|length|encoding)|pragma|cache-control|expires|x-request-id|x-sonode-.+|inference-header-content-length)$/i;
 
 function named(r) {
     if (!r.headersOut['Content-Length']) {
@@ -169,7 +174,7 @@ async function replay(r) {
     }
     const message = 'the version that was asked has failed';
     r.return(status, error ? decodeURIComponent(error) + '\n'
-        : refusal(code || 'unavailable', message));
+        : refusal(r, code || 'unavailable', message));
 }
 
 // Answers at once; what is mirrored goes on behind it.

@@ -38,13 +38,13 @@ class Behind:
     client: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False, timeout=60))
 
     def ask(
-        self, study: str | None = None, *, api: str = "predictions", **options: Any
+        self, study: str | None = None, *, path: str = "/predictions/m", **options: Any
     ) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.token}"} | options.pop("headers", {})
         if study is not None:
             headers["X-Study-Id"] = study
         options.setdefault("content", b"pixels")
-        url = f"http://127.0.0.1:{self.port}/{api}/m"
+        url = f"http://127.0.0.1:{self.port}{path}"
         return self.client.post(url, headers=headers, **options)
 
     def journal(self, rollout: str | None = None, **facts: Any) -> int:

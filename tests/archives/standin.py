@@ -178,7 +178,8 @@ class Handler(BaseHTTPRequestHandler):
             self.predict(path, body)
 
     def predict(self, path: str, body: bytes) -> None:
-        version = path.split("/")[3]
+        names = path.split("/")  # /predictions/m/VERSION, /v2/models/m/versions/VERSION/infer
+        version = names[5] if names[1] == "v2" else names[3]
         headers = {key.lower(): value for key, value in self.headers.items()}
         call = Call(version, path, headers, body)
         self.node.calls.append(call)

@@ -4,6 +4,7 @@ import base64
 import json
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ import numpy as np
 import pytest
 
 from archives.asgi.node import AsgiNode
+from archives.nodes.nodes_file import NodeSettings
+from archives.packing.loader import file_sha256
+from archives.state.journal import Release
+from tests.archives.behind import Behind, behind
 from tests.archives.serving.test_serve import bearer
 from tests.conftest import encode
 
@@ -162,3 +167,111 @@ def test_a_body_that_is_no_json(node: AsgiNode) -> None:
     for body in (b"{", b"[]", PNG):
         answer = ask(node, "/v2/models/tiny/infer", body)
         assert (answer.status_code, set(answer.json())) == (400, {"error"})
+
+
+# --- through the gateway
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    node: AsgiNode, archive_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Behind]:
+    first = Release("1.0", archive_path.name, file_sha256(archive_path))
+    with behind_gateway(node, archive_path.parent, first, tmp_path_factory.mktemp("g")) as running:
+        yield running
+
+
+@contextmanager
+def behind_gateway(node: AsgiNode, store: Path, first: Release, state: Path) -> Iterator[Behind]:
+    """A gateway before the node, which serves `tiny`."""
+    settings = NodeSettings(
+        name="a",
+        inference=node.inference_url,
+        management=node.management_url,
+        run_dir=node.run_dir,
+        store=store,
+    )
+    facts = {"model": "tiny", "stable": vars(first), "serves": [vars(first)]}
+    with behind([settings], state, **facts) as running:
+        yield running
+
+
+def through(
+    gateway: Behind, path: str, content: bytes = b"", token: str | None = None, **headers: str
+) -> httpx.Response:
+    url = f"http://127.0.0.1:{gateway.port}{path}"
+    given = bearer(gateway.token if token is None else token) | headers
+    return gateway.client.request("POST" if content else "GET", url, content=content, headers=given)
+
+
+def test_the_gateway_gives_the_same_answer_with_its_own_headers(
+    gateway: Behind, plain: dict[str, Any]
+) -> None:
+    parameters = {"roi": ROI, "explain": "gradcam:alnm"}
+    body = json.dumps({"inputs": [tensor()], "parameters": parameters}).encode()
+    answer = through(gateway, "/v2/models/tiny/infer", body, **{"X-Study-Id": "s"})
+    assert answer.status_code == 200
+    assert answer.headers["X-Model-Version"] == "1.0"
+    said = {it["name"]: it["data"][0] for it in answer.json()["outputs"]}
+    assert json.loads(said["answer"]) == plain
+    (row,) = gateway.of(answer, "attempts")
+    assert (row["code"], row["version"], bool(row["study"])) == ("ok", "1.0", True)
+    assert row["scores"].startswith("malignancy=")
+
+
+def test_binary_tensors_pass_the_gateway(gateway: Behind) -> None:
+    data = struct.pack("<I", len(PNG)) + PNG
+    image = tensor(parameters={"binary_data_size": len(data)})
+    del image["data"]
+    asked = {"inputs": [image], "parameters": {"binary_data_output": True}}
+    head = json.dumps(asked).encode()
+    size = {"inference-header-content-length": str(len(head))}
+    answer = through(gateway, "/v2/models/tiny/infer", head + data, **size)
+    assert answer.status_code == 200
+    told = json.loads(answer.content[: int(answer.headers["inference-header-content-length"])])
+    assert told["model_name"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("facts", "status", "words"),
+    [
+        ({"inputs": []}, 400, "malformed_request: inputs: "),
+        ({"inputs": [], "parameters": {"patient": "DOE"}}, 400, "malformed_request: "),
+        ({"parameters": {"roi": "5,5,600,60"}}, 422, "invalid_roi: roi: "),
+        ({"parameters": {"roi": "5,5,x,60"}}, 400, "malformed_request: roi: "),
+    ],
+)
+def test_a_failure_has_the_protocols_form_behind_the_gateway_too(
+    gateway: Behind, facts: dict[str, Any], status: int, words: str
+) -> None:
+    body = json.dumps({"inputs": [tensor()]} | facts).encode()
+    answer = through(gateway, "/v2/models/tiny/infer", body)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error"}
+    assert answer.json()["error"].startswith(words)
+    assert "DOE" not in answer.text
+
+
+def test_what_the_gateway_refuses_itself(gateway: Behind) -> None:
+    for path, content, token, status, code in (
+        ("/v2/models/tiny/infer", b"{}", "wrong", 401, "unauthorized"),
+        ("/v2/models/tiny/infer", b"", None, 405, "method_not_allowed"),
+        ("/v2/models/other/infer", b"{}", None, 404, "not_found"),
+        ("/v2/models/tiny/versions/1.0/infer", b"{}", None, 404, "not_found"),
+        ("/v2/models/tiny/predictions", b"{}", None, 404, "not_found"),
+        ("/v2/models/tiny/ready", b"", "wrong", 401, "unauthorized"),
+    ):
+        answer = through(gateway, path, content, token)
+        said = {"error": f"{code}: refused by the gateway"}
+        assert (answer.status_code, answer.json()) == (status, said), path
+    assert set(through(gateway, "/infer", b"{}").json()) == {"error"}  # and no score
+
+
+def test_health_and_readiness_at_the_gateway(gateway: Behind) -> None:
+    for path, said in (
+        ("/v2/health/live", {"live": True}),
+        ("/v2/health/ready", {"ready": True}),
+        ("/v2/models/tiny/ready", {"name": "tiny", "ready": True}),
+    ):
+        answer = through(gateway, path)
+        assert (answer.status_code, answer.json()) == (200, said)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import numpy as np
 import pytest
 
 from archives.asgi.node import AsgiNode
+from archives.packing.loader import file_sha256
+from archives.state.journal import Release
+from tests.archives.asgi.test_open_inference import behind_gateway
 from tests.archives.serving.test_serve import bearer
 from tests.conftest import encode
 
@@ -24,14 +28,19 @@ import base64, json, sys
 import numpy as np
 import tritonclient.http as triton
 
-address, token = sys.argv[1:]
+address, token, way = sys.argv[1:]
 png = sys.stdin.buffer.read()
 headers = {"Authorization": f"Bearer {token}"}
 client = triton.InferenceServerClient(address)
 told = {
     "ready": client.is_server_ready(headers) and client.is_model_ready("tiny", headers=headers),
-    "metadata": client.get_model_metadata("tiny", headers=headers),
 }
+if way == "node":
+    told["metadata"] = client.get_model_metadata("tiny", headers=headers)
+try:
+    client.infer("tiny", [triton.InferInput("image", [1], "FP32")], headers=dict(headers))
+except triton.InferenceServerException as error:
+    told["refused"] = error.message()
 for binary in (True, False):
     image = triton.InferInput("image", [1], "BYTES")
     data = png if binary else base64.b64encode(png).decode()  # its JSON has text alone
@@ -60,18 +69,29 @@ def node(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield started
 
 
-def test_tritons_client_gets_what_predictions_answers(node: AsgiNode) -> None:
+@pytest.mark.parametrize("way", ["node", "gateway"])
+def test_tritons_client_gets_what_predictions_answers(
+    node: AsgiNode, archive_path: Path, tmp_path: Path, way: str
+) -> None:
     headers = bearer(node.token()) | {"x-roi": "5,5,60,60", "x-explain": "gradcam:malignancy"}
     url = f"{node.inference_url}/predictions/tiny"
     plain: dict[str, Any] = httpx.post(
         url, content=PNG, headers=headers, timeout=60, trust_env=False
     ).json()
-    command = [PYTHON, "-c", CLIENT, node.inference_url.removeprefix("http://"), node.token()]
-    done = subprocess.run(command, input=PNG, capture_output=True, timeout=120, check=False)
+    with ExitStack() as running:
+        address, token = node.inference_url.removeprefix("http://"), node.token()
+        if way == "gateway":
+            first = Release("1.0", archive_path.name, file_sha256(archive_path))
+            before = behind_gateway(node, archive_path.parent, first, tmp_path)
+            gateway = running.enter_context(before)
+            address, token = f"127.0.0.1:{gateway.port}", gateway.token
+        command = [PYTHON, "-c", CLIENT, address, token, way]
+        done = subprocess.run(command, input=PNG, capture_output=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-500:]
     told = json.loads(done.stdout)
     assert told["ready"]
-    assert told["metadata"]["name"] == "tiny"
+    assert way == "gateway" or told["metadata"]["name"] == "tiny"
+    assert told["refused"].startswith("malformed_request: ")
     for binary in ("True", "False"):
         assert told[binary]["probability"] == plain["heads"]["malignancy"]["probability"]
         assert told[binary]["answer"]["heads"] == plain["heads"]

@@ -94,7 +94,7 @@ def test_nothing_else_is_reachable(
 
 def test_both_apis_and_health(gateway: Behind, nodes: list[StandIn]) -> None:
     for api in ("predictions", "explanations"):
-        answer = gateway.ask(api=api)
+        answer = gateway.ask(path=f"/{api}/m")
         assert answer.json()["version"] == answer.headers["X-Model-Version"] == "1.0"
     paths = {call.path for call in calls(nodes)}
     assert {"/predictions/m/1.0", "/explanations/m/1.0"} <= paths
@@ -361,6 +361,40 @@ def test_a_shadow_is_not_waited_for(gateway: Behind, nodes: list[StandIn]) -> No
         assert [(it["arm"], it["version"]) for it in pair] == [("stable", "1.0"), ("shadow", "2.0")]
         assert pair[0]["study"] == pair[1]["study"] != ""
     assert [gateway.of(answer, "requests")[0]["tries"] for answer in answers] == [1] * 2
+
+
+INFER = "/v2/models/m/infer"
+
+
+def test_the_open_inference_protocol_is_mirrored_and_split_alike(
+    gateway: Behind, nodes: list[StandIn]
+) -> None:
+    gateway.journal(shadow_percent=100.0)
+    before = len(calls(nodes))
+    answer = gateway.ask("s", path=INFER)
+    pair = gateway.of(answer, "attempts", 2)
+    assert {(it["arm"], it["version"]) for it in pair} == {("stable", "1.0"), ("shadow", "2.0")}
+    paths = {f"/v2/models/m/versions/{version}/infer" for version in ("1.0", "2.0")}
+    assert {call.path for call in calls(nodes)} & paths == paths
+    assert len(calls(nodes)) == before + 2
+    gateway.journal(shadow_percent=0.0, percent=50.0)
+    studies = [f"study {number}" for number in range(30)]
+    told = [gateway.ask(it, path=INFER).headers["X-Model-Version"] for it in studies]
+    assert told == [gateway.ask(it).headers["X-Model-Version"] for it in studies]
+    assert set(told) == {"1.0", "2.0"}
+    gateway.journal(percent=0.0)
+
+
+def test_a_node_without_that_protocol_does_not_answer_for_it(
+    gateway: Behind, nodes: list[StandIn]
+) -> None:
+    def unknown(node: StandIn, handler: Handler, call: Call) -> bool:
+        handler.answer(404, {"code": 404, "type": "ResourceNotFoundException"})
+        return True
+
+    with nodes[0].behaving(unknown), nodes[1].behaving(unknown):
+        answer = gateway.ask(path=INFER)
+    assert (answer.status_code, set(answer.json())) == (503, {"error"})
 
 
 def test_a_share_of_the_requests_is_mirrored(gateway: Behind) -> None:

@@ -80,15 +80,16 @@ def test_what_it_fails_is_asked_of_the_old_one_whose_answer_is_dropped(
     assert {call.body for node in nodes for call in node.calls[-1:]} <= {b"x" * 100_000, b"pixels"}
 
 
+@pytest.mark.parametrize("path", ["/predictions/m", "/v2/models/m/infer"])
 def test_what_the_old_one_fails_in_a_canary_is_asked_of_the_new_one(
-    gateway: Behind, nodes: list[StandIn]
+    gateway: Behind, nodes: list[StandIn], path: str
 ) -> None:
     traffic_permit.grant(gateway.state)
     gateway.journal(
         rollout="r", stable=V1, candidate=V2, serves=[V1, V2], percent=1.0, shadow_percent=0.0
     )
     with nodes[0].behaving(failing("1.0")), nodes[1].behaving(failing("1.0")):
-        answer = gateway.ask()  # without a study: the old one's
+        answer = gateway.ask(path=path)  # without a study: the old one's
     assert (answer.status_code, answer.headers["X-Model-Version"]) == (500, "1.0")
     (row,) = gateway.of(answer, "requests")
     assert (row["version"], row["replay"]) == ("1.0", "200")
