@@ -14,7 +14,7 @@ import hashlib
 import json
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -95,34 +95,32 @@ class PreviousResults:
 
     def knows(self, request: Request) -> bool:
         """Whether there is a previous score of what `request` asks for, of whatever ETag."""
-        return bool(self._candidates(request))
+        return any(True for _ in self._candidates(request))
 
     def find(self, request: Request, limit: int | None = None) -> results.Row | None:
         """Give the previous result of what `request` asks for, or None.
 
         A local image is read for it, unless it has more than `limit` bytes. Raises StorageError.
         """
-        candidates = self._candidates(request)
-        if not candidates:
-            return None
-        etag = objects.etag_of(request.image_uri, limit)
-        if request.etag is not None and request.etag.strip('"') != etag:
-            return None
-        for row in reversed(candidates):  # the newest date is the last
+        etag: str | None = None
+        for row in self._candidates(request):
+            if etag is None:  # not asked of an image that no run has scored
+                etag = objects.etag_of(request.image_uri, limit)
+                if request.etag is not None and request.etag.strip('"') != etag:
+                    return None
             if row["image_etag"] == etag:
                 return row
         return None
 
-    def _candidates(self, request: Request) -> list[results.Row]:
+    def _candidates(self, request: Request) -> Iterator[results.Row]:
+        """The newest first, and no more than are asked for: every night may have added one."""
         asked = _asked(request)
         start = np.searchsorted(self._keys, np.uint64(_key(asked)), "left")
         end = np.searchsorted(self._keys, np.uint64(_key(asked)), "right")
-        found = []
-        for part, number in self._places[start:end].tolist():
+        for part, number in reversed(self._places[start:end].tolist()):
             (row,) = self._parts[part].slice(number, 1).to_pylist()
             if row.pop("asked") == asked:  # equal keys alone prove nothing
-                found.append(row)
-        return found
+                yield row
 
     def _rows_of(self, part: str) -> pa.Table:
         """A part's rows with a score, none if something else made it; as one batch."""

@@ -380,6 +380,15 @@ def test_every_night_may_take_over_from_all_nights_before(
     assert (planned.rows_to_score, planned.rows_known) == (3, 2)
     summary = run(second, out, archive, since=out, date="2026-11-23")
     assert (summary.carried, summary.scored) == (2, 1)
+    # Of an image's versions, the one that it is now, however many nights ago that was.
+    third = put_table(objects.join(folder, "o.parquet"), {"image_uri": uris[::-1]})
+    objects.write(uris[0], b"p=0.9")
+    assert run(third, out, archive, since=out, date="2026-11-24").scored == 1
+    fourth = put_table(objects.join(folder, "p.parquet"), {"image_uri": uris[:1]})
+    objects.write(uris[0], b"p=0.1")
+    assert run(fourth, objects.join(folder, "last"), archive, since=out).carried == 1
+    (row,) = rows_of(objects.join(folder, "last"))
+    assert row["malignancy_probability"] == 0.1
 
 
 def test_a_plan_refuses_what_a_run_would(tmp_path: Path, archive: Any, put_table: Any) -> None:
