@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo-out
 
-.PHONY: demo test test-all check docs fuzz bench profile soak kills rollouts lock clean
+.PHONY: demo test test-all check docs fuzz bench profile gpu soak kills rollouts lock clean
 .DEFAULT_GOAL := test
 
 # The locked set has a SHA-256 for every file, on the platform that it is tested on; elsewhere the
@@ -76,6 +76,10 @@ bench: $(VENV)/.bench  ## servers (SERVING="--only bare,asgi --rounds 5" for som
 
 profile: $(VENV)/.installed  ## where the time of one image goes, stage by stage
 	$(BIN)/python -m tests.benchmarks.stages
+
+DEVICE ?= cuda
+gpu: $(VENV)/.installed  ## on a machine with a GPU: its checks and measurements, one page, gpu.md
+	$(BIN)/python -m tests.benchmarks.gpu --device $(DEVICE)
 
 soak: $(VENV)/.installed  ## memory over 20,000 requests, and of manifests of up to 1,000,000 rows
 	$(BIN)/python -m tests.benchmarks.soak

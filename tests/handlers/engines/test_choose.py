@@ -19,6 +19,7 @@ from model_def.network import Network
 from model_def.preprocessing import normalise
 
 CPU = torch.device("cpu")
+DEVICE = choose.choose_device(0)  # a GPU where there is one: `make gpu`
 SETTINGS = Settings(threads=2)
 
 
@@ -41,8 +42,9 @@ def load(folder: Path) -> tuple[Network, checkpoint.ModelCard]:
 def made(name: str, folder: Path) -> Engine:
     network, card = load(folder)
     if name == "autocast":  # the code of `cuda`, as far as it goes without a GPU
-        return AutocastEngine(network, card.preprocessing, CPU)
-    return choose.build(name, network, card.preprocessing, CPU, SETTINGS)  # type: ignore[arg-type]
+        return AutocastEngine(network, card.preprocessing, DEVICE)
+    device = CPU if name.startswith("openvino") else DEVICE
+    return choose.build(name, network, card.preprocessing, device, SETTINGS)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module", params=["eager", "openvino", "openvino-fp32", "autocast"])
@@ -72,13 +74,18 @@ def test_it_gives_the_probabilities_of_float32(
     assert reference.logits_BL.sigmoid().std(dim=0).min() > 2 * difference
     scale = reference.features_BChw.abs().max()
     rounding = 2**-6 if engine.tolerance > 1e-3 else 1e-5
-    assert (found.features_BChw - reference.features_BChw).abs().max() < rounding * scale
+    assert (found.features_BChw.cpu() - reference.features_BChw).abs().max() < rounding * scale
+
+
+def rounds_alike(engine: Engine) -> bool:
+    """Whether a row is computed in the same way beside other rows and in each thread."""
+    return engine.name.startswith(("openvino", "eager-cpu"))
 
 
 def test_a_row_does_not_depend_on_its_neighbours(engine: Engine, crops: torch.Tensor) -> None:
     together = engine.forward(crops).logits_BL.sigmoid()
     alone = torch.cat([engine.forward(crop_1SS).logits_BL for crop_1SS in crops.split(1)]).sigmoid()
-    allowed = engine.tolerance if engine.name == "cpu-bf16" else 1e-5
+    allowed = 1e-5 if rounds_alike(engine) else engine.tolerance
     assert (together - alone).abs().max() <= allowed
 
 
@@ -86,8 +93,10 @@ def test_threads_may_call_it_at_once(engine: Engine, crops: torch.Tensor) -> Non
     expected = [engine.forward(crop_1SS).logits_BL for crop_1SS in crops.split(1)]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(engine.forward, [*crops.split(1)] * 8))
+    allowed = 1e-4 if rounds_alike(engine) else engine.tolerance
     for index, forward in enumerate(found):
-        torch.testing.assert_close(forward.logits_BL, expected[index % 5], atol=1e-4, rtol=0)
+        difference = forward.logits_BL.sigmoid() - expected[index % 5].sigmoid()
+        assert difference.abs().max() <= allowed
 
 
 def test_openvino_is_called_once_before_several_threads_may_call_it(
