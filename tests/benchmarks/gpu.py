@@ -85,9 +85,9 @@ def check() -> list[Row]:
 
 
 @contextmanager
-def watched() -> Iterator[dict[str, str]]:
-    """How busy the GPUs are during the block, percent (nvidia-smi, mean), and MiB at most."""
-    found = {"busy": "-", "memory": "-"}
+def watched() -> Iterator[list[str]]:
+    """How busy the GPUs were during the block (nvidia-smi, mean), and their MiB at most."""
+    found = ["-", "-"]
     with tempfile.TemporaryFile("w+") as file:
         command = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--loop-ms=200"]
         try:
@@ -106,12 +106,14 @@ def watched() -> Iterator[dict[str, str]]:
         lines = [line.split(",") for line in file.read().splitlines() if line.count(",") == 1]
         samples = [(float(a), float(b)) for a, b in lines if a.strip().isdigit()]
     if samples:
-        found["busy"] = f"{sum(a for a, _ in samples) / len(samples):.0f} %"
-        found["memory"] = f"{max(b for _, b in samples):.0f}"
+        found[:] = [
+            f"{sum(a for a, _ in samples) / len(samples):.0f} %",
+            f"{max(b for _, b in samples):.0f}",
+        ]
 
 
-def bare(loaded: LoadedArchive, seconds: float) -> float:
-    """Images/s of the engine alone."""
+def bare(loaded: LoadedArchive, seconds: float) -> tuple[float, list[str]]:
+    """Images/s of the engine alone, and what `watched` gives."""
     engine = loaded.service.engine
     size = loaded.service.card.preprocessing.size
     crops_BSS = torch.randint(0, 256, (32, size, size), dtype=torch.uint8)
@@ -126,18 +128,18 @@ def bare(loaded: LoadedArchive, seconds: float) -> float:
 
     with ThreadPoolExecutor(engine.max_concurrency) as pool:
         list(pool.map(repeat, [time.perf_counter() + 1] * engine.max_concurrency))  # warm
-        began = time.perf_counter()
-        passes = sum(pool.map(repeat, [began + seconds] * engine.max_concurrency))
-        return passes * len(crops_BSS) / (time.perf_counter() - began)
+        with watched() as found:
+            began = time.perf_counter()
+            passes = sum(pool.map(repeat, [began + seconds] * engine.max_concurrency))
+            ended = time.perf_counter()
+    return passes * len(crops_BSS) / (ended - began), found
 
 
 def attempt(what: str, work: Callable[[], Row]) -> Row:
     """A row of a table, or why there is none."""
     say(f"{what} ...")
     try:
-        with watched() as found:
-            row = work()
-        return (what, *row, found["busy"], found["memory"])
+        return (what, *work())
     except ArchiveError as error:  # an engine that this machine has not, or that gives other scores
         return (what, "skipped", str(error).splitlines()[0].replace("|", "/"), "-", "-")
     except Exception as error:  # of any kind: the rest is measured all the same
@@ -157,32 +159,33 @@ def measure(device: str, architecture: str, seconds: float, images: int) -> list
 
         def engine_alone(engine: str) -> Row:
             with load_archive(archive, {"engine": engine}) as loaded:
-                rate = bare(loaded, seconds)
+                rate, busy = bare(loaded, seconds)
             rates.append(rate)
-            return (f"{rate:.0f}", "-")
+            return (f"{rate:.0f}", "-", *busy)
 
         def server(kind: str) -> Row:
             with serving(kind, archive, folder / kind) as it:
                 load: dict[str, Any] = {"headers": {**it.headers, "X-Roi": text}}
                 drive(it.url, bodies, concurrency=CLIENTS, seconds=seconds / 2, **load)  # warm
                 before = it.cpu_seconds()
-                found = drive(it.url, bodies, concurrency=CLIENTS, seconds=seconds, **load)
+                with watched() as busy:
+                    found = drive(it.url, bodies, concurrency=CLIENTS, seconds=seconds, **load)
                 cost = 1000 * (it.cpu_seconds() - before) / found.requests
-            return (f"{found.per_second:.0f}", f"{cost:.1f}")
+            return (f"{found.per_second:.0f}", f"{cost:.1f}", *busy)
 
         def batch() -> Row:
-            with load_archive(archive) as loaded:
+            with load_archive(archive) as loaded, watched() as busy:
                 meter.measure(
                     "job", images, lambda: job(loaded, str(folder / "manifest.parquet"), out, None)
                 )
             cost = meter.costs["job"][0]
-            return (f"{1000 / cost.wall:.0f}", f"{cost.cpu:.1f}")
+            return (f"{1000 / cost.wall:.0f}", f"{cost.cpu:.1f}", *busy)
 
         def feeding() -> Row:
             with load_archive(archive) as loaded:
                 alone(loaded, places, text, meter)
             cost = sum(meter.costs[it][0].cpu for it in (f"fetch, {DISK}", "decode"))
-            return (f"{max(rates) * cost / 1000:.1f} cores", f"{cost:.1f}")
+            return (f"{max(rates) * cost / 1000:.1f} cores", f"{cost:.1f}", "-", "-")
 
         todo = [(f"bare, engine {it}", partial(engine_alone, it)) for it in ENGINES[device]]
         todo += [("serve, TorchServe", partial(server, "archive"))]
@@ -199,7 +202,8 @@ def training(device: str) -> Row:
     kind = "gpu" if device == "cuda" else "cpu"
     command = [sys.executable, "-m", "tests.benchmarks.training", "--epochs=1"]
     command += ["--patients=40", f"--trainer.accelerator={kind}", "--trainer.devices=1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with watched() as busy:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = [line for line in done.stdout.splitlines() if "│" in line]
     if done.returncode or len(found) < 2:
         raise RuntimeError((done.stderr.splitlines() or ["no table"])[-1])
@@ -207,7 +211,7 @@ def training(device: str) -> Row:
         next(it.split("│")[2].strip() for it in found if words in it)
         for words in ("sonode train fit", "bare forward")
     )
-    return (own, f"bare loop {loop} images/s")
+    return (own, f"bare loop {loop} images/s", *busy)
 
 
 def written(title: str, columns: Sequence[str], rows: Sequence[Row]) -> str:
