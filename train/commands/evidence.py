@@ -93,7 +93,9 @@ def external(
 
 
 def checklists(
-    evidence: Path = typer.Argument(help="OUT of `sonode evaluate`."),
+    evidence: Path = typer.Argument(
+        help="OUT of `sonode evaluate`, or `evidence` of `sonode train folds`."
+    ),
     out: Path = typer.Argument(help="A new folder for the page and a CSV of each guideline."),
     external: Path | None = typer.Option(None, help="OUT of `sonode external`."),
 ) -> None:

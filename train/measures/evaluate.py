@@ -34,12 +34,6 @@ from train.measures.units import (
 from train.statistics.binary import Bools, Floats
 from train.statistics.interaction import PERMUTATIONS
 
-CHOSEN_HERE = (
-    "Epoch, temperatures and thresholds were chosen on the validation part of the training: where "
-    "its images are evaluated, calibration and operating points look better than they are. The "
-    "test part is the evidence."
-)
-
 
 def evaluate(
     predictions: Predictions,
@@ -79,7 +73,7 @@ def evaluate(
     return {
         "format": FORMAT,
         "about": predictions.about,
-        "notes": [CHOSEN_HERE] if predictions.about.get("part") == "val" else [],
+        "notes": _notes(predictions.about),
         "hierarchy": predictions.hierarchy,
         "method": {
             "resamples": resamples,
@@ -173,6 +167,21 @@ def judged_on(
         return quotient_N.clip(0, 1), f"P({head.name} given {on.head.target})"
     of = f"lesions with {head.given} positive" if head.given else "all lesions"
     return None, f"the probability is about {of} only"
+
+
+def _notes(about: Json) -> list[str]:
+    """What the figures say against themselves."""
+    if about.get("part") != "val":
+        return []
+    chosen = "Temperatures" if about["training"].get("keep") == "last" else "Epoch, temperatures"
+    evidence = "the test part is"
+    if about["trained_on"].get("fold") is not None:
+        evidence = "predictions of all folds (`sonode train folds`) are"
+    return [
+        f"{chosen} and thresholds were chosen on the validation part of the training: where its "
+        "images are evaluated, calibration and operating points look better than they are; "
+        f"{evidence} the evidence."
+    ]
 
 
 def _evaluate_head(

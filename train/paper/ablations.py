@@ -11,7 +11,7 @@ import pandas as pd
 from train.experiments.ablation import VARIANTS
 from train.experiments.ablation_table import MEASURES as SEARCHED
 from train.measures.measure import Resampling
-from train.paper.performance import SIZE, counts, names, papers, per_unit
+from train.paper.performance import OF_UNITS, SIZE, counts, names, papers, per_unit
 from train.paper.sections import Cell, Rows, Section, Table
 from train.repeats.measured import MEASURES, TITLES, adjust, differences, measured
 from train.repeats.runs import Scores
@@ -21,8 +21,7 @@ TABLE_3, TABLE_S3, TABLE_4 = (f"tables/table-{it}.csv" for it in ("3", "s3", "4"
 GRID = "tables/search.csv"
 _UNITS = (
     "Test part, threshold 0.5: mean ± SD over the repeats, with the 95 % interval of the mean over "
-    "draws of whole patients. A patient’s score is the mean over the images, and positive is a "
-    "patient with a positive image."
+    f"draws of whole patients. {OF_UNITS}"
 )
 
 
@@ -35,7 +34,7 @@ def variants_section(
     for name in PAPERS_TWO:
         on = test.tested[name]
         models = [it for it in VARIANTS if name in scores.get(it, {})]
-        for per, of, its in per_unit(on, {model: scores[model][name] for model in models}):
+        for per, of, its in per_unit(test, name, {model: scores[model][name] for model in models}):
             for model, score_NR in its.items():
                 found = measured(of, score_NR, how)
                 numbers.add(found, task=name, per=per, model=model, **counts(of))
@@ -68,9 +67,8 @@ def _pairs(test: HeldOut, scores: Scores, how: Resampling, out: Path) -> Table:
     rows: list[list[Cell]] = []
     numbers = Rows()
     for name in PAPERS_TWO:
-        on = test.tested[name]
         models = [it for it in VARIANTS if name in scores.get(it, {})]
-        for per, of, own in per_unit(on, {model: scores[model][name] for model in models}):
+        for per, of, own in per_unit(test, name, {model: scores[model][name] for model in models}):
             found = {
                 (first, second): differences(of, own[first], own[second], how)
                 for first, second in itertools.combinations(models, 2)
@@ -136,7 +134,7 @@ def burden_section(
         title = "1 node or more (ALNM)" if name == "alnm" else task.title
         forest = absent or "training lacks labels of both classes"
         trained = {it: scores[it][name] for it in models if name in scores.get(it, {})}
-        for per, of, its in per_unit(on, trained):
+        for per, of, its in per_unit(test, name, trained):
             for model, score_NR in its.items():
                 found = measured(of, score_NR, how)
                 numbers.add(found, task=name, per=per, model=model, **counts(of))

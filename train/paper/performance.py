@@ -9,13 +9,14 @@ from train import pages
 from train.evidence import plots
 from train.evidence.report import PAPER_RADIOMICS, paper_figures
 from train.measures.measure import Json, Resampling
+from train.measures.units import UNITS, distinct_units, unit_codes
 from train.paper.sections import Cell, Figure, Rows, Section, Table
 from train.repeats.measured import (
     MEASURES,
     TITLES,
     TaskRows,
-    by_patient,
     differences,
+    in_units,
     measured,
     roc_curve,
 )
@@ -24,6 +25,10 @@ from train.repeats.variants import PAPERS_TWO, RADIOMICS, TASKS, HeldOut
 from train.statistics.binary import Floats
 
 SIZE = "Positive of all; patients"
+OF_UNITS = (
+    "The score of a lesion or patient is the mean over its images, and it is positive if one of "
+    "them is; there are no rows per lesion where each has one image, or each patient has one."
+)
 TABLE, FIGURE = "tables/table-2.csv", "figures/figure-3-{}.png"
 
 
@@ -41,7 +46,7 @@ def section(
             if model in (network, RADIOMICS) and name in heads
         }
         found: dict[str, dict[str, Json]] = {}
-        for per, of, own in per_unit(on, models):
+        for per, of, own in per_unit(test, name, models):
             its = {model: measured(of, score, how) for model, score in own.items()}
             _add_unit(name, per, of, its, own, network, how, numbers, rows)
             found = found or its
@@ -58,8 +63,7 @@ def section(
         tables=[
             Table(
                 caption="Test part, threshold 0.5: mean ± SD over the repeats of a model, with the "
-                "95 % interval of the mean over draws of whole patients. A patient’s score is the "
-                "mean over the images, and positive is a patient with a positive image. "
+                f"95 % interval of the mean over draws of whole patients. {OF_UNITS} "
                 "Differences are network minus radiomics on the same draws, with two-sided p of no "
                 "difference, which are not adjusted for the number of measures. ALNM is measured "
                 "on malignant lesions. The paper’s figures are of another cohort, as reference "
@@ -97,15 +101,19 @@ def _add_unit(
 
 
 def per_unit(
-    on: TaskRows, models: Mapping[str, Floats]
+    test: HeldOut, name: str, models: Mapping[str, Floats]
 ) -> Iterator[tuple[str, TaskRows, Mapping[str, Floats]]]:
-    """Per image and per patient: the rows, and each model's scores (N, R); see `by_patient`."""
-    if not models:
-        return
-    yield "image", on, models
-    both = {model: by_patient(on, score_NR) for model, score_NR in models.items()}
-    patients = next(iter(both.values()))[0]
-    yield "patient", patients, {model: score_PR for model, (_, score_PR) in both.items()}
+    """Each unit: the task's rows in it, and each model's scores (N, R); see `in_units`.
+
+    Without lesions where each has one image, or each patient has one.
+    """
+    on, rows = test.tested[name], test.rows[test.known[name]]
+    for unit in UNITS if models else ():
+        if unit == "lesion" and unit not in distinct_units(rows):
+            continue
+        code_N = unit_codes(rows, unit)
+        both = {model: in_units(on, score_NR, code_N) for model, score_NR in models.items()}
+        yield unit, next(iter(both.values()))[0], {it: scores for it, (_, scores) in both.items()}
 
 
 def counts(on: TaskRows) -> Json:

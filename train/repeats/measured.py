@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from train.measures.binary_head import counted_on
 from train.measures.measure import Json, Resampling, as_json, why_undefined
-from train.measures.units import any_of, score_of
+from train.measures.units import any_of, first_rows, score_of
 from train.statistics import bands, binary
 from train.statistics.binary import Bools, Floats, Metric, value
 from train.statistics.bootstrap import bootstrap, bootstrap_difference
@@ -32,7 +32,7 @@ MEASURES: dict[str, Metric] = {
     "precision": partial(binary.precision, threshold=AT),
     "f1": partial(binary.f1, threshold=AT),
 }
-"""The paper's, all per image."""
+"""The paper's, which are per image."""
 TITLES = {
     "roc_auc": "ROC AUC",
     "accuracy": "Accuracy",
@@ -56,12 +56,13 @@ class TaskRows:
         return len(set(self.patient_N.tolist()))
 
 
-def by_patient(on: TaskRows, score_NR: Floats) -> tuple[TaskRows, Floats]:
-    """One row a patient: positive if any of its rows is; its score is their mean, by repeat."""
-    patient_P, code_N = np.unique(on.patient_N.astype(str), return_inverse=True)
-    score_PR = np.stack([score_of(score_N, code_N, "mean") for score_N in score_NR.T], axis=1)
-    truth_P = any_of(on.truth_N, code_N)
-    return TaskRows(truth_N=truth_P, patient_N=patient_P.astype(object)), score_PR
+def in_units(
+    on: TaskRows, score_NR: Floats, code_N: npt.NDArray[np.int64]
+) -> tuple[TaskRows, Floats]:
+    """One row a unit (`units.unit_codes`): positive if any row is; its score is their mean."""
+    score_UR = np.stack([score_of(score_N, code_N, "mean") for score_N in score_NR.T], axis=1)
+    patient_U = on.patient_N[first_rows(code_N)]
+    return TaskRows(truth_N=any_of(on.truth_N, code_N), patient_N=patient_U), score_UR
 
 
 def over_repeats(metric: Metric) -> Metric:

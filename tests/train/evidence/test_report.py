@@ -276,10 +276,11 @@ def test_the_part_that_chose_thresholds_is_no_evidence(
     metrics: dict, page: Page, capsys: pytest.CaptureFixture[str]
 ) -> None:
     predictions = synthetic(30, heads=ONE)
-    predictions.about["part"] = "val"
+    predictions.about.update(part="val", training={}, trained_on={"fold": None})
     chosen = evaluate(predictions, resamples=50)
     words = "Epoch, temperatures and thresholds were chosen on the validation part"
     assert [note.startswith(words) for note in chosen["notes"]] == [True]
+    assert chosen["notes"][0].endswith("; the test part is the evidence.")
     assert f"Not evidence. {words}" in Page(render(chosen)).text
     report.show(chosen, "val part")
     assert capsys.readouterr().out.splitlines()[-1] == chosen["notes"][0]

@@ -9,7 +9,8 @@ from sonode.console import UserError
 from sonode.metrics_file import FORMAT
 from tests.train.evidence.test_report import Page
 from tests.train.synthetic_predictions import synthetic
-from train.external.checklists import facts, guidelines, items_of, run
+from train.external.checklists import guidelines, items_of, run
+from train.external.facts import facts
 from train.measures.evaluate import evaluate
 
 MODEL = {"architecture": "resnet18", "preprocessing": {"size": 96, "context": 0.2}}

@@ -79,6 +79,14 @@ def test_a_network_on_every_patient_is_measured_by_its_folds(
     page = (out / "external.html").read_text()
     assert "The network was trained on all 14 patients of the development cohort." in page
 
+    done = sonode("checklists", of_folds / "evidence", tmp_path / "lists", "--external", out)
+    assert done.returncode == 0, done.stderr
+    lines = pd.read_csv(tmp_path / "lists" / "tripod-ai.csv").set_index("number")["filled"]
+    assert lines["5a"].startswith("Cohort phantom (every patient by folds: 14 patients, ")
+    assert lines["12a"].startswith("Divided by patient into the folds 1; 2;")
+    assert lines["15"].endswith("They were chosen on what is evaluated here.")
+    assert "malignancy in b: ROC AUC per patient" in lines["20c"]
+
     # Its archive's card has both, and no other network's has.
     packed = ("pack", "--name", "a", "--version", "1", "--store", tmp_path / "store")
     done = sonode(*packed, of_folds / "checkpoint", "--evidence", out)
@@ -103,6 +111,8 @@ def test_a_network_of_a_fold_is_measured_on_that_fold(
     assert frame["patient_id"].tolist() == kept["patient_id"][kept["fold"] == "2"].tolist()
     page = (out / "external.html").read_text()
     assert "the fold that was kept aside" in page
+    assert "predictions of all folds (`sonode train folds`) are the evidence." in page
+    assert "test part" not in page
 
 
 def test_what_is_no_external_validation_is_refused(
