@@ -21,7 +21,9 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["number"] = lambda value: f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
-    environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+    environment.filters["signed"] = lambda value: f"{round(value, 3) + 0:+.3f}".replace(
+        "-", "\N{MINUS SIGN}"
+    )
     environment.filters["p"] = lambda value: "<0.001" if value < 0.001 else f"{value:.3f}"
     return environment
 

@@ -160,11 +160,18 @@ def paper(
     config: Path | None = typer.Option(
         None, help="YAML for each network; default: configs/ablation.yaml. The paper's: paper.yaml."
     ),
-    seeds: int = typer.Option(5, min=1, help="Repeats of each model."),
-    quick: bool = typer.Option(
-        False, "--quick", help="Two repeats of small networks: shows that it works, in minutes."
+    seeds: int | None = typer.Option(
+        None, min=1, help="Repeats of each model; default: 5, and 2 with --quick."
     ),
-    bootstrap: int = BOOTSTRAP,
+    quick: bool = typer.Option(
+        False, "--quick", help="Small networks, few repeats and draws: shows that it works."
+    ),
+    bootstrap: int | None = typer.Option(
+        None,
+        min=100,
+        help=f"Bootstrap draws of patients for each interval; default: {BOOTSTRAP_DRAWS}, and 200 "
+        "with --quick.",
+    ),
 ) -> None:
     """Make the paper's tables and figures from your cohort; trains what they need."""
     from train.experiments import ablation

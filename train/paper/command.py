@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sonode.console import UserError, say
+from sonode.defaults import BOOTSTRAP_DRAWS
 from train.cohorts.cohort import Cohort, load_cohort
 from train.experiments import ablation
 from train.experiments.ablation_table import REFERENCE
@@ -40,11 +41,17 @@ SEARCH = "search"
 START_S = 10.0  # until a training has read the cohort, and to write its checkpoint
 OURS = (NETWORKS, BASELINE, SEARCH, "tables", "figures", "paper.html")
 PAPERS_NETWORK = "resnet50 at 256 pixels, 200 epochs, learning rate 0.0001"  # of paper.yaml
-QUICK_SEEDS, QUICK_RESAMPLES = 2, 200
+SEEDS, QUICK_SEEDS, QUICK_RESAMPLES = 5, 2, 200
 
 
 def run(
-    cohort_folder: Path, out: Path, *, config: Path, seeds: int, bootstrap: int, quick: bool
+    cohort_folder: Path,
+    out: Path,
+    *,
+    config: Path,
+    seeds: int | None,
+    bootstrap: int | None,
+    quick: bool,
 ) -> None:
     """Make OUT/paper.html and the files behind it; what was trained by an earlier call is taken.
 
@@ -54,8 +61,8 @@ def run(
     """
     if out.exists() and (not out.is_dir() or _names(out) - set(OURS)):
         raise UserError(f"OUT {out}: has other files; give a new folder")
-    if quick:
-        seeds, bootstrap = min(seeds, QUICK_SEEDS), min(bootstrap, QUICK_RESAMPLES)
+    seeds = seeds or (QUICK_SEEDS if quick else SEEDS)
+    bootstrap = bootstrap or (QUICK_RESAMPLES if quick else BOOTSTRAP_DRAWS)
     cohort = load_cohort(cohort_folder)
     settings = ablation.settings_of(config, cohort_folder, QUICK if quick else ())
     if settings["data"]["folds"] is not None:

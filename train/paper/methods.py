@@ -53,8 +53,9 @@ def methods_section(
             f"{model['learning_rate']:g} ({model['schedule']}) and batches of "
             f"{data['batch_size']}; the epoch to keep and the temperatures were chosen on the "
             f"validation part. Each of {len(variants)} variants was trained with {seeds} seeds "
-            f"(0 to {seeds - 1}). Measures are per image (in Table 2 per patient, too) at a "
-            "threshold of 0.5, as means over the seeds. Intervals (95 %) and p-values come from "
+            f"(0 to {seeds - 1}). Measures are per image (in Tables 2, 3, S3 and 4 per "
+            "lesion and patient, too) at a threshold of 0.5, as means over the seeds. Intervals "
+            "(95 %) and p-values come from "
             f"{bootstrap} bootstrap draws of whole patients (seed 0), in which all seeds and both "
             "models of a comparison are measured on the same draw.",
             *(_radiomics(its) for its in (runs[RADIOMICS],) if its),

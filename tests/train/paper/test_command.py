@@ -355,6 +355,14 @@ def test_what_cannot_be_used_is_refused_before_any_training(
     assert trained == [] and not (tmp_path / "out").exists()
 
 
+def test_what_is_given_goes_before_what_quick_has(
+    phantom: Cohort, tmp_path: Path, config: Path, trained: list[str]
+) -> None:
+    told = paper(phantom, tmp_path / "out", config, quick=True, seeds=1, bootstrap=None)
+    assert any(" x 1 networks: single malignancy, " in line for line in told)
+    assert "from 200 draws of whole patients" in (tmp_path / "out" / "paper.html").read_text()
+
+
 def test_another_plan_and_other_files_are_refused(
     phantom: Cohort, tmp_path: Path, config: Path, done: Done
 ) -> None:
