@@ -10,6 +10,7 @@ import sys
 from datetime import date
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pydicom
 import pytest
 import yaml
@@ -20,10 +21,12 @@ pytest.importorskip("pynetdicom", reason="the extra `dicom` is not installed")
 
 from batch.night import night
 from batch.night import settings as night_settings
+from batch.storage import objects
 from sonode.console import UserError
 from tests.batch.dicom import ultrasound
 from tests.batch.dicom.conftest import BY_DIMSE
 from tests.batch.dicom.pacs import Orthanc
+from tests.batch.night.night_of_boxes import fill
 
 pytestmark = BY_DIMSE
 DAY = date(2026, 11, 27)
@@ -137,6 +140,29 @@ def test_a_night_and_the_next(orthanc: Orthanc, archive_path: Path, tmp_path: Pa
     for it in images.values():
         for secret in (it.get("PatientName"), it.get("PatientID"), it.StudyInstanceUID):
             assert len(str(secret)) < 5 or str(secret).encode() not in said
+
+
+@pytest.mark.live
+@pytest.mark.slow
+def test_a_night_in_a_store(orthanc: Orthanc, archive_path: Path, tmp_path: Path, s3: str) -> None:
+    """All of it is there, nothing here; and it is not done twice."""
+    boxes = fill(orthanc, tmp_path, images=2)
+    before = sorted(tmp_path.iterdir())
+    keys = {"pacs": orthanc.dicomweb, "archive": str(archive_path), "boxes": boxes}
+    settings = night_settings.Settings(**keys, folder=s3)
+    report = night.run(settings, DAY)
+    assert (report["exit_code"], report["push"]["by_status"]["accepted"]) == (0, 6)
+    assert json.loads(objects.read(f"{s3}/nights/{DAY}.json").data) == report
+    (pulled,) = [it for it in objects.list_files(f"{s3}/images") if "/night-" in it]
+    uris = pq.read_table(io.BytesIO(objects.read(pulled).data))["image_uri"].to_pylist()
+    assert [bool(objects.read(objects.join(f"{s3}/images", it)).data) for it in uris] == [True] * 2
+    again = night.run(settings, DAY)
+    assert (again["exit_code"], again["score"]["scored"], again["push"]["sent"]) == (0, 0, 0)
+    following = night.run(settings, date(2026, 11, 28))
+    assert (following["exit_code"], "score" in following) == (0, False)
+    made = [pydicom.dcmread(io.BytesIO(it)) for it in orthanc.instances()]
+    assert sum(it.get("Manufacturer") == "sonode" for it in made) == 6
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.live
