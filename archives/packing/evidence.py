@@ -25,7 +25,7 @@ def read_evidence(folder: Path, card: Json) -> list[Json]:
         found: Json = read_metrics(folder / EXTERNAL, "sonode external")
         # The development cohort of a network on every patient was scored by its folds' networks.
         own = [its for name, its in found["cohorts"].items() if name != DEVELOPMENT]
-        every = list(found["cohorts"].values())
+        every = [_told_apart(name, its, own) for name, its in found["cohorts"].items()]
     else:
         own = every = [read_metrics(folder / METRICS)]
     for metrics in own:
@@ -49,6 +49,16 @@ def read_evidence(folder: Path, card: Json) -> list[Json]:
                 "or `sonode external` of this one"
             )
     return every
+
+
+def _told_apart(name: str, metrics: Json, external: Sequence[Json]) -> Json:
+    """With the name of `--cohort` after the cohort's own, where two external ones have that."""
+    about = metrics["about"]
+    cohort = about["cohort"]
+    if [its["about"]["cohort"]["name"] for its in external].count(cohort["name"]) < 2:
+        return metrics
+    cohort = {**cohort, "name": f"{cohort['name']} {name}"}
+    return {**metrics, "about": {**about, "cohort": cohort}}
 
 
 def read_all(folders: Sequence[Path], card: Json) -> list[Json]:

@@ -133,6 +133,8 @@ def _training(card: Json) -> Iterator[str]:
 
 
 def _certainty(card: Json) -> Iterator[str]:
+    yield "What results are marked with; what they are never marked with is under Limits."
+    yield ""
     for head in card["heads"]:
         sets = head.get("label_sets") or {}
         if sets.get("least") is not None:
@@ -170,7 +172,11 @@ def _performance(card: Json, evidence: Sequence[Json]) -> Iterator[str]:
     thresholds = {head["name"]: head["threshold"] for head in card["heads"]}
     for metrics in evidence:
         for name, head in metrics["heads"].items():
-            for unit, its in head["sets"][head["primary"]].items():
+            units = head["sets"][head["primary"]]
+            counts = {unit: its["rows"] + its["mixed"] for unit, its in units.items()}
+            for unit, its in units.items():
+                if unit == "lesion" and counts[unit] in (counts["image"], counts["patient"]):
+                    continue  # its figures are those of the images, or of the patients
                 if head["kind"] == "binary":
                     points = its["operating_points"].values()
                     at = next(it for it in points if it["threshold"] == thresholds[name])

@@ -129,6 +129,28 @@ def test_an_external_validation_is_in_the_card(card: ModelCard, tmp_path: Path) 
         read_evidence(tmp_path, facts)
 
 
+def test_two_external_cohorts_of_one_name_are_told_apart(card: ModelCard, tmp_path: Path) -> None:
+    own, other = measured(card, "test"), measured(card, "external")
+    cohorts = {"development": own, "b": other, "c": other}
+    (tmp_path / "external.json").write_text(
+        json.dumps({"format": own["format"], "cohorts": cohorts})
+    )
+    found = evidence.read_all([tmp_path], card.model_dump(mode="json"))
+    names = [its["about"]["cohort"]["name"] for its in found]
+    assert names == [f"second|hospital {name}" for name in cohorts]
+
+
+def test_lesions_that_are_patients_are_not_in_the_card_twice(card: ModelCard) -> None:
+    metrics = measured(card, "test")
+    units = metrics["heads"]["malignancy"]["sets"]["all"]
+    assert units["lesion"]["rows"] == units["patient"]["rows"] < units["image"]["rows"]
+    facts = card.model_dump(mode="json")
+    assert " | lesion | " not in model_card("tiny", "1.0", facts, [metrics], Statement())
+    units["lesion"]["rows"] += 1
+    page = model_card("tiny", "1.0", facts, [metrics], Statement())
+    assert page.count(" | malignancy | all | lesion | ") == 1
+
+
 def test_a_head_without_a_label_elsewhere_is_not_tested_there(card: ModelCard) -> None:
     facts = json.loads(card.model_dump_json())
     found = measured(card, "external", without=["alnm"])
