@@ -49,6 +49,7 @@ function openFile(file) {
         say(`The file has more than ${most / 2 ** 20} MiB; give a smaller one.`, true);
         return;
     }
+    document.dispatchEvent(new Event('file'));
     open(() => ask('images', { method: 'POST', body: file }), true);
 }
 

@@ -4,7 +4,7 @@ import { $, element, isAlone, options, percent, say } from './dom.js';
 import { open } from './images.js';
 import { ask, post, session, titled } from './state.js';
 
-const list = { start: 0, total: 0, rows: [], at: -1 };
+const list = { start: 0, total: 0, rows: [], at: -1, shown: false };  // whether row `at` is on the page
 let asked = 0;
 
 // False where they do not come, or others were asked for meanwhile.
@@ -31,7 +31,7 @@ function showRows() {
     for (const name of names) top.append(element('th', name, { scope: 'col' }));
     list.rows.forEach((row, index) => {
         const line = body.insertRow();
-        if (list.start + index === list.at) line.setAttribute('aria-current', 'true');
+        if (list.shown && list.start + index === list.at) line.setAttribute('aria-current', 'true');
         const button = element('button', row.number + 1, { type: 'button', 'aria-label': `Open row ${row.number + 1}` });
         button.addEventListener('click', () => openRow(list.start + index));
         line.insertCell().append(button);
@@ -56,13 +56,13 @@ function showRows() {
     $('table').replaceChildren(table);
     const open = table.querySelector('[aria-current]');
     if (open) $('table').scrollTop = open.offsetTop - $('table').clientHeight / 2;  // the page stays
-    $('counted').textContent = `${list.total.toLocaleString('en')} rows${list.at >= 0 ? `, ${list.at + 1} is open` : ''}`;
+    $('counted').textContent = `${list.total.toLocaleString('en')} rows${list.shown ? `, ${list.at + 1} is open` : ''}`;
 }
 
 async function openRow(at) {
     if (at < 0 || at >= list.total) return;
     const start = Math.floor(at / session.about.run.page) * session.about.run.page;
-    list.at = at;  // at once: N pressed twice goes two rows on
+    Object.assign(list, { at, shown: true });  // at once: N pressed twice goes two rows on
     if (start !== list.start && !await fetchRows(start)) return;
     showRows();
     const { number } = list.rows[at - list.start];
@@ -70,7 +70,8 @@ async function openRow(at) {
     open(() => post(`rows/${number}`, {}));
 }
 
-for (const id of ['which', 'order']) $(id).addEventListener('change', () => { list.at = -1; fetchRows(0); });
+for (const id of ['which', 'order']) $(id).addEventListener('change', () => { Object.assign(list, { at: -1, shown: false }); fetchRows(0); });
+document.addEventListener('file', () => { list.shown = false; if (session.about.run) showRows(); });
 document.addEventListener('read', () => { if (session.about.run) fetchRows(list.start); });
 $('previous').addEventListener('click', () => openRow(list.at - 1));
 $('next').addEventListener('click', () => openRow(list.at + 1));

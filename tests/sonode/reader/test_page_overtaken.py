@@ -78,6 +78,9 @@ def test_a_file_chosen_after_a_row_was_opened_is_shown(browser: Any, results: Re
         drag(page, (10, 10), (60, 60))
         page.locator(".score").wait_for()
         assert "160 x 150 pixels" in page.locator("#said").inner_text()
+        assert page.locator("#table tr[aria-current]").count() == 0  # no row is on the page
+        page.click("#next")
+        page.locator("#counted", has_text="4 rows, 2 is open").wait_for()
 
 
 def test_no_image_is_judged_while_the_next_one_is_under_way(
