@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from archives.comparing.compare import Pair
     from archives.comparing.compare_policy import Policy
-    from archives.comparing.process import About, Side
+    from archives.comparing.process import Side
+    from archives.packing.loader import Description
     from batch.manifest.read import Manifest
 
 HEAT_MAPS = "gradcam"
@@ -123,7 +124,7 @@ def _compare(
     work.mkdir()
     with process_of("A", uris[0]) as side_a, process_of("B", uris[1]) as side_b:
         sides: dict[str, Side] = {"a": side_a, "b": side_b}
-        about: dict[str, About] = {name: side.open(settings, work) for name, side in sides.items()}
+        about = {name: side.open(settings, work) for name, side in sides.items()}
         heads, left_out = compare.common_heads(about["a"], about["b"])
         primary = _primary(about)
         try:
@@ -175,7 +176,7 @@ def _compare(
     return found
 
 
-def _primary(about: dict[str, About]) -> dict[str, tuple[str, str]]:
+def _primary(about: dict[str, Description]) -> dict[str, tuple[str, str]]:
     """The set that each head is measured on besides all rows, by its parents; A's goes first."""
     from train.cohorts.labels import primary_sets
 
@@ -198,7 +199,7 @@ def _primary(about: dict[str, About]) -> dict[str, tuple[str, str]]:
 def _truth(
     facts: pd.DataFrame,
     heads: dict[str, tuple[str, ...]],
-    about: dict[str, About],
+    about: dict[str, Description],
     primary: dict[str, tuple[str, str]],
 ) -> dict[str, Any]:
     """NAME_truth of each head, the columns of the primary sets, and patient_id: the row's own where

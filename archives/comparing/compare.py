@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from archives.comparing.compare_policy import ONLY_IN_B
-from archives.comparing.process import About, Side
+from archives.comparing.process import Side
+from archives.packing.loader import Description
 from batch.manifest.read import Request, requests
 from batch.report import drift
 from batch.results import schema
@@ -47,7 +48,9 @@ class Pair(NamedTuple):
         return self.a[both], self.b[both]
 
 
-def common_heads(a: About, b: About) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+def common_heads(
+    a: Description, b: Description
+) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     """The heads that both have, with their labels; and of the others, why they are left out.
 
     Raises UserError where there is none in common.
@@ -63,7 +66,7 @@ def common_heads(a: About, b: About) -> tuple[dict[str, tuple[str, ...]], dict[s
     return heads, left_out
 
 
-def check_explain(explain: str, about: Mapping[str, About]) -> None:
+def check_explain(explain: str, about: Mapping[str, Description]) -> None:
     """Raise UserError unless both have the method and the heads of METHOD[:HEAD,HEAD]."""
     method, _, named = explain.partition(":")
     wanted = {name.strip() for name in named.split(",") if name}
@@ -86,7 +89,7 @@ def columns(table: pa.Table, carried: Sequence[str]) -> Frame:
     return frame
 
 
-def identity(about: About) -> Json:
+def identity(about: Description) -> Json:
     """Name, version, digest and engine."""
     names = ("name", "version", "sha256", "engine")
     return {name: getattr(about, name) for name in names}

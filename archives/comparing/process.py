@@ -16,35 +16,17 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from batch.storage.errors import StorageError
 from sonode import console
 from sonode.console import UserError
 
 if TYPE_CHECKING:
-    from archives.packing.loader import LoadedArchive
+    from archives.packing.loader import Description, LoadedArchive
     from batch.manifest.read import Request
 
 T = TypeVar("T")
-
-
-class About(NamedTuple):
-    """What a comparison has to know of an archive."""
-
-    name: str
-    version: str
-    sha256: str
-    engine: str
-    heads: dict[str, tuple[str, ...]]
-    """Labels by head."""
-    targets: dict[str, str]
-    """By head, the column that its labels came from, or a count with a bound."""
-    parents: dict[str, str | None]
-    """By head, the head that must be positive where it is."""
-    given: dict[str, str | None]
-    """By head, what must be positive for its probability to mean anything, as a target."""
-    methods: list[str]
 
 
 class Side:
@@ -53,7 +35,7 @@ class Side:
     def __init__(self, name: str, uri: str, pool: ProcessPoolExecutor) -> None:
         self._name, self._uri, self._pool = name, uri, pool
 
-    def open(self, settings: Mapping[str, object], temp: Path) -> About:
+    def open(self, settings: Mapping[str, object], temp: Path) -> Description:
         """Verify and load the archive, unpacked below `temp`. Raises UserError."""
         return self.ask(_in_open, self._uri, dict(settings), str(temp))
 
@@ -129,23 +111,13 @@ def opened() -> LoadedArchive:
     return archive
 
 
-def _in_open(uri: str, settings: dict[str, object], temp: str) -> About:
+def _in_open(uri: str, settings: dict[str, object], temp: str) -> Description:
     from batch.scoring.archive_file import open_archive
 
     tempfile.tempdir = temp  # goes with the comparison, whatever ends this process
     archive = _held.enter_context(open_archive(uri, settings))
     _opened.append(archive)
-    return About(
-        name=archive.name,
-        version=archive.version,
-        sha256=archive.sha256,
-        engine=archive.engine,
-        heads=archive.heads,
-        targets=archive.targets,
-        parents=archive.parents,
-        given=archive.given,
-        methods=archive.methods,
-    )
+    return archive.described()
 
 
 def _in_close() -> None:

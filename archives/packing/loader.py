@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -33,29 +34,53 @@ class Outcome(NamedTuple):
     body: dict[str, Any]
 
 
-class LoadedArchive:
+@dataclass(kw_only=True)
+class Description:
+    """The facts of a loaded archive; those of each head by its name."""
+
+    name: str
+    version: str
+    sha256: str
+    engine: str
+    heads: Mapping[str, tuple[str, ...]]
+    """The labels."""
+    targets: Mapping[str, str]
+    """The column that the labels came from, or a count with a bound."""
+    parents: Mapping[str, str | None]
+    """The head that must be positive where it is."""
+    given: Mapping[str, str | None]
+    """What must be positive for the probability to mean anything, as a label column."""
+    promises: Mapping[str, Any]
+    """What its label sets and its flag promise, by key of a part's metadata."""
+    methods: Sequence[str]
+    score_reference: Mapping[str, Sequence[int]]
+
+    def described(self) -> Description:
+        """Give the facts alone, which may leave this process."""
+        return Description(**{it.name: getattr(self, it.name) for it in fields(Description)})
+
+
+class LoadedArchive(Description):
     """A verified archive whose service is ready in this process."""
 
     def __init__(self, service: Any) -> None:
-        self.service = service
-        self.name: str = service.model.name
-        self.version: str = service.model.version
-        self.sha256: str = service.model.sha256
-        self.engine: str = service.model.engine
-        self.heads: dict[str, tuple[str, ...]] = dict(service.head_labels)
-        self.targets: dict[str, str] = {head.name: head.target for head in service.card.heads}
-        self.parents: dict[str, str | None] = {it.name: it.parent for it in service.card.heads}
-        # An archive's own code reads its card, and older ones know of no condition.
-        self.given: dict[str, str | None] = {
-            head.name: getattr(head, "given", None) for head in service.card.heads
-        }
-        """What must be positive for a head's probability to mean anything, as a label column."""
-        self.promises = _promises(service.card)
-        """What its label sets and its flag promise, by key of a part's metadata."""
-        self.methods: list[str] = list(service.methods)
-        self.score_reference: dict[str, list[int]] = dict(
-            service.card.training.get("score_reference", {})  # cards of earlier versions have none
+        model, card = service.model, service.card
+        super().__init__(
+            name=model.name,
+            version=model.version,
+            sha256=model.sha256,
+            engine=model.engine,
+            heads=dict(service.head_labels),
+            targets={head.name: head.target for head in card.heads},
+            parents={head.name: head.parent for head in card.heads},
+            # An archive's own code reads its card, and older ones know of no condition.
+            given={head.name: getattr(head, "given", None) for head in card.heads},
+            promises=_promises(card),
+            methods=list(service.methods),
+            # Cards of earlier versions have none.
+            score_reference=dict(card.training.get("score_reference", {})),
         )
+        self.service = service
 
     def score(self, rows: Sequence[dict[str, Any]]) -> list[Outcome]:
         """Score request rows as TorchServe would hand them over; same length, same order."""

@@ -21,10 +21,11 @@ from typing import Any, cast
 
 import pyarrow as pa
 
+from archives.packing.loader import Description
 from batch.executors.local import AT_ONCE
 from batch.executors.ray_cluster import joined
 from batch.executors.ray_resources import Fleet, fleet
-from batch.executors.ray_worker import Description, Opener, ShardReport, Worker, portable
+from batch.executors.ray_worker import Opener, ShardReport, Worker, portable
 from batch.manifest.read import encoded
 from batch.scoring.archive_file import open_archive
 from batch.scoring.fetching import Limits

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from archives.packing.loader import Description
 from batch import layout
 from batch.executors.local import LocalExecutor
 from batch.scoring.fetching import Limits
@@ -29,21 +30,6 @@ from sonode.console import UserError
 
 Opener = Callable[[str, Mapping[str, object]], AbstractContextManager[Archive]]
 """As `archive_file.open_archive`: (path or URI, settings) -> the archive, ready to score."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Description:
-    """The facts of a loaded archive, as of `archives.packing.loader.LoadedArchive`."""
-
-    name: str
-    version: str
-    sha256: str
-    engine: str
-    heads: Mapping[str, Sequence[str]]
-    methods: Sequence[str]
-    given: Mapping[str, str | None]
-    promises: Mapping[str, Any]
-    score_reference: Mapping[str, Sequence[int]]
 
 
 class ShardReport(NamedTuple):
@@ -78,7 +64,7 @@ class Worker:
         """Load the archive. Raises UserError; not in `__init__`, where Ray would hide it."""
         with self._lock:
             loaded = self._archive = self._open.enter_context(self._opened())
-        return Description(**{f.name: getattr(loaded, f.name) for f in fields(Description)})
+        return loaded.described()
 
     def score(self, given: dict[str, Any], limits: Limits, index: int, rows: bytes) -> ShardReport:
         """Score a shard of the job that `portable` gave, and write its part."""

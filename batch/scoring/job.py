@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event, Lock
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import pyarrow as pa
 
@@ -24,11 +24,8 @@ if TYPE_CHECKING:
 
 COSTS = ("fetch", "preprocess", "inference", "heatmaps", "write")
 
-Outcome = tuple[int, Mapping[str, Any]]
-"""A row's status, 200 for success, and body: the service's own `handlers.responses.Outcome`."""
-
 Archive: TypeAlias = "LoadedArchive"
-"""Of one that is loaded elsewhere (`executors.ray_worker.Description`) only the facts are there."""
+"""Of one that is loaded elsewhere only the facts are there, its `Description`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,11 +21,12 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+from archives.packing.loader import Outcome
 from batch import layout
 from batch.manifest.read import Request
 from batch.results import schema as results
 from batch.scoring.fetching import Fetched, Fetching, Limits, Ready, failure
-from batch.scoring.job import Archive, Job, Outcome
+from batch.scoring.job import Archive, Job
 from sonode.console import UserError
 
 _BATCH_SHARE = 8  # a batch holds an eighth of the bytes in memory, or one row
@@ -152,7 +153,7 @@ class Pipeline:
         found = _outcomes(prepared, self.job.archive)
         self.budget.add(-sum(ready.size for ready in batch))
         milliseconds = self.job.spent("inference", start) / len(batch)
-        return [(status, {**body, "inference_ms": milliseconds}) for status, body in found]
+        return [Outcome(status, {**body, "inference_ms": milliseconds}) for status, body in found]
 
     def _results(
         self, batch: Sequence[Ready], future: Future[list[Outcome]]
@@ -195,7 +196,7 @@ def _outcomes(prepared: Sequence[Any], archive: Archive) -> Sequence[Outcome]:
     except Exception as error:  # of any kind: the code is the archive's, and its text may be, too
         message = f"the archive's service raised {type(error).__name__}"
         body = {"code": "inference_failed", "stage": "inference", "message": message}
-        outcomes = [(500, body)] * len(prepared)
+        outcomes = [Outcome(500, body)] * len(prepared)
     failed = [body["code"] for status, body in outcomes if status >= 500]
     if failed and archive.device_is_lost():
         raise UserError(

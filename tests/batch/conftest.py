@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from archives.packing.loader import Description
 from batch.storage import objects, s3_client
 from sonode.local_s3 import LocalS3
 from tests.batch.stub_store import StubStore, serving
@@ -29,8 +30,11 @@ class FakeArchive:
     sha256 = "ab" * 32
     engine = "eager"
     heads: ClassVar = {"malignancy": ("benign", "malignant"), "alnm": ("no ALNM", "ALNM")}
+    targets: ClassVar = {"malignancy": "malignant", "alnm": "alnm"}
+    parents: ClassVar = {"malignancy": None, "alnm": "malignancy"}
     methods = ("gradcam",)
     given: ClassVar = {"malignancy": None, "alnm": "malignant"}
+    described = Description.described
 
     promises: ClassVar[dict[str, Any]] = {"label_sets": {}, "out_of_distribution": None}
     score_reference: ClassVar[dict[str, list[int]]] = {"malignancy": [*[0] * 10, *[500] * 10]}

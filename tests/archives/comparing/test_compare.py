@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import torch
 from sklearn.metrics import cohen_kappa_score
 
 from archives.comparing import commands, compare
-from archives.comparing.process import About, process_of
+from archives.comparing.process import process_of
 from archives.comparing.speed import summary
+from archives.packing.loader import Description
 from archives.packing.pack import pack
 from batch.storage import objects
 from model_def import checkpoint
@@ -298,8 +300,8 @@ def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str], message: st
     assert [path.name for path in tmp_path.iterdir()] == ["m.parquet"]
 
 
-def about(heads: dict[str, tuple[str, ...]], methods: tuple[str, ...] = ("gradcam",)) -> About:
-    return About(
+def about(heads: dict[str, tuple[str, ...]], *methods: str) -> Description:
+    return Description(
         name="n",
         version="1",
         sha256="0",
@@ -308,7 +310,9 @@ def about(heads: dict[str, tuple[str, ...]], methods: tuple[str, ...] = ("gradca
         targets=dict.fromkeys(heads, "t"),
         parents=dict.fromkeys(heads),
         given=dict.fromkeys(heads),
-        methods=list(methods),
+        methods=methods or ("gradcam",),
+        promises={},
+        score_reference={},
     )
 
 
@@ -324,11 +328,15 @@ def test_heads_that_differ_are_named() -> None:
 
 def test_lesions_that_a_head_is_measured_on_are_known_by_parents_not_by_names() -> None:
     tumour = {"tumour": ("benign", "malignant"), "axilla": ("free", "positive")}
-    a = about(tumour)._replace(
-        targets={"tumour": "cancer", "axilla": "alnm"}, parents={"tumour": None, "axilla": "tumour"}
+    a = replace(
+        about(tumour),
+        targets={"tumour": "cancer", "axilla": "alnm"},
+        parents={"tumour": None, "axilla": "tumour"},
     )
-    b = about({"axilla": tumour["axilla"]})._replace(
-        targets={"axilla": "alnm"}, given={"axilla": "malignant"}
+    b = replace(
+        about({"axilla": tumour["axilla"]}),
+        targets={"axilla": "alnm"},
+        given={"axilla": "malignant"},
     )
     both = {"a": a, "b": b}
     primary = commands._primary(both)
@@ -346,7 +354,7 @@ def test_lesions_that_a_head_is_measured_on_are_known_by_parents_not_by_names() 
 
 def test_a_method_or_head_that_one_lacks() -> None:
     more = {**HEADS, "nodes": ("<2", ">=2")}
-    sides = {"a": about(HEADS), "b": about(more, ("gradcam", "occlusion"))}
+    sides = {"a": about(HEADS), "b": about(more, "gradcam", "occlusion")}
     compare.check_explain("gradcam", sides)
     compare.check_explain("gradcam:alnm, malignancy", sides)
     with pytest.raises(UserError, match="--explain occlusion: A has gradcam"):
@@ -362,7 +370,7 @@ def test_truth_by_the_heads_name_or_by_what_both_were_trained_on() -> None:
     assert found["patient_id"].tolist() == ["0"]
     assert found["malignancy_truth"].tolist() == [True]
     assert found["alnm_truth"].tolist() == [False]
-    other = {**same, "b": same["b"]._replace(targets=dict.fromkeys(HEADS, "u"))}
+    other = {**same, "b": replace(same["b"], targets=dict.fromkeys(HEADS, "u"))}
     found = commands._truth(facts, HEADS, other, {})
     assert found["malignancy_truth"].isna().all()
     assert found["alnm_truth"].tolist() == [False]
@@ -460,10 +468,3 @@ def test_speed_by_hand() -> None:
     )
     one = summary({"a": [[0.1]], "b": [[0.2]]}, {"a": [[1]], "b": [[1]]}, 1, 0)
     assert one["p95_ratio"] == {"value": pytest.approx(2), "low": None, "high": None}
-
-
-def test_the_package_does_not_import_the_evidence() -> None:
-    names = "compare", "speed", "compare_policy"
-    code = "import sys, " + ", ".join(f"archives.comparing.{name}" for name in names) + "\n"
-    code += "sys.exit('train' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
