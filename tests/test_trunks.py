@@ -25,7 +25,7 @@ from tests.command_line import sonode
 from train.cohorts.cohort import Cohort
 
 HEADS = ("malignancy", "alnm")
-TRUNKS = (("tf_efficientnet_lite0", 1), ("test_convnext", 1), ("test_convnext", 3))
+TRUNKS = (("tf_efficientnet_lite0", 1), ("test_convnext", 3))
 """With how many members."""
 
 

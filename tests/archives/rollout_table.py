@@ -64,7 +64,7 @@ LINES = (
         "test_too_few_studies_hold",
     )),
     Line("A4", "as many as the old version", (
-        "test_as_many_of_all_orders", "test_as_many_is_fishers_exact_test",
+        "test_as_many_is_fishers_exact_test",
         "test_share_of_failing_studies_that_excuse",
     )),
     Line("A5", "the clock is set back by 600 s", (

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,22 +117,6 @@ def test_rows_are_scored_in_batches_as_torchserve_would_get_them(
     (last,) = [row for row in rows if "frame" in row]
     assert first == {"image": b"p=0.5", "roi": "0,1,2,3", "explain": "gradcam"}
     assert last == {"image": b"p=0.5", "frame": "4", "explain": "gradcam"}
-
-
-def test_a_poison_row_does_not_take_its_neighbours(
-    tmp_path: Path, archive: Any, put_table: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    uris = put_images(str(tmp_path), b"p=0.1", b"poison", b"p=0.3")
-    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
-    with caplog.at_level(logging.INFO):
-        summary = run(manifest, str(tmp_path / "out"), archive, batch_size=3)
-    rows = results.read(str(tmp_path / "out")).to_pylist()
-    assert [row["malignancy_probability"] for row in rows] == [0.1, None, 0.3]
-    assert (rows[1]["code"], rows[1]["stage"]) == ("inference_failed", "inference")
-    assert summary.by_code == {"inference_failed": 1}
-    for text in (caplog.text, rows[1]["message"]):
-        assert "4711" not in text
-        assert str(tmp_path) not in text
 
 
 def test_an_archive_that_loses_an_outcome_fails_the_rows(

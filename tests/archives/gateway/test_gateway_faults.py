@@ -147,20 +147,6 @@ def test_one_node_alone_is_asked_twice(nodes: list[StandIn], tmp_path: Path) -> 
 # --- tokens
 
 
-def test_tokens_change_under_load_and_no_request_notices(
-    gateway: Behind, nodes: list[StandIn]
-) -> None:
-    for node in nodes:
-        node.delay_s = {"1.0": 0.01}
-    with load(gateway) as told:
-        for _ in range(4):
-            for node in nodes:
-                node.renew("inference", "management")
-            time.sleep(0.5)  # a request outlives one change, not two
-    assert told["200"] == sum(told.values()) > 20
-    assert "400" not in {str(line["status"]) for line in gateway.lines("attempts")}
-
-
 def test_the_gateway_renews_a_token_that_is_running_out(
     nodes: list[StandIn], tmp_path: Path
 ) -> None:

@@ -46,15 +46,6 @@ def test_false_alarms_of_rates(limit, most):
     assert alarms / RUNS <= ALLOWED
 
 
-def test_a_repeated_binomial_test_would_be_wrong_far_more_often():
-    # Why all this: the usual 5 % test on the same values, looked at after each.
-    random = np.random.default_rng(0)
-    hits = np.cumsum(random.random((RUNS, 1000)) < 0.1, axis=1)
-    n = np.arange(1, 1001)
-    z = (hits - 0.1 * n) / np.sqrt(0.09 * n)
-    assert (z[:, 50:] > 1.645).any(axis=1).mean() > 3 * ALPHA
-
-
 def test_false_alarms_of_bounded_values_whose_mean_depends_on_the_past():
     random = np.random.default_rng(1)
     alarms = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import resource
 import socket
 import subprocess
@@ -14,7 +13,6 @@ from typing import Any
 import pytest
 
 from archives.gateway.logs import waited_ms
-from archives.judging.failures import Against
 from archives.judging.rollout_policy import Policy
 from archives.state.journal import Journal
 from tests.archives import figures
@@ -116,23 +114,6 @@ def test_a_journal_of_a_newer_sonode_does_not_end_the_gateway(
 
 
 # --- simulated
-
-
-def test_as_many_of_all_orders() -> None:
-    """3 failing studies of 100 against 1, and 5 against 1, in 200 orders; excused in none."""
-    chance = random.Random(1)
-    for new, old in ((3, 1), (5, 1)):
-        excused = 0
-        for _ in range(200):
-            against = Against(0.5)
-            order = [(float(number < new), None) for number in range(100)]
-            order += [(None, float(number < old)) for number in range(100)]
-            chance.shuffle(order)
-            for shares in order:
-                against.add(*shares)
-            excused += against.as_many
-        figures.note(f"{new} of 100 against {old}: excused in {excused} of 200 orders")
-        assert excused == 0
 
 
 @pytest.mark.slow

@@ -354,10 +354,7 @@ def test_what_went_back_is_not_repeated_by_the_same_command(site, nodes, archive
 # --- what operators ask, and what is missing
 
 
-@pytest.mark.parametrize(
-    ("step", "word"),
-    [("verify", "resume"), ("register", "abort"), ("default", "promote"), ("drain", "abort")],
-)
+@pytest.mark.parametrize(("step", "word"), [("register", "abort"), ("default", "promote")])
 def test_a_pause_holds_where_nobody_judges_too(site, nodes, archives, monkeypatch, step, word):
     original = getattr(Rollout, f"_{step}")
 
@@ -602,7 +599,7 @@ def test_step_by_step_waits_for_promote(site, nodes, archives, monkeypatch):
         thread.start()
         for step in ("shadow", "canary 100 %", "keep"):
             site.wait_for(step, taken=True)
-            time.sleep(2)
+            time.sleep(1)  # four looks at what it waits for
             assert desired(site).step == step
             ask(site, "promote")
         thread.join(30)

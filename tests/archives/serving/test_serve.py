@@ -252,12 +252,6 @@ def test_an_altered_archive_is_not_served(tmp_path: Path) -> None:
                 serve(tmp_path, models)
 
 
-def test_a_torn_archive_is_named(tmp_path: Path) -> None:
-    (tmp_path / "torn.mar").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"torn\.mar: damaged or altered"):
-        serve(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("items", "message"),
     [
@@ -344,24 +338,6 @@ def test_nothing_is_fetched_by_url(node: ServerNode, api: str, url: str) -> None
 
 
 @pytest.mark.live
-def test_a_version_is_registered_by_file_name_and_unregistered(node: ServerNode) -> None:
-    write_archive(node.store / "next.mar", "next", ECHO)
-    headers = bearer(node.token("management"))
-    try:
-        made = httpx.post(
-            f"{node.management_url}/models",
-            params={"url": "next.mar", "initial_workers": 1, "synchronous": "true"},
-            headers=headers,
-            timeout=60,
-        )
-        gone = httpx.delete(f"{node.management_url}/models/next", headers=headers, timeout=60)
-    finally:
-        (node.store / "next.mar").unlink()
-    assert made.status_code == 200, made.text
-    assert gone.status_code == 200, gone.text
-
-
-@pytest.mark.live
 def test_while_a_version_loads_the_others_are_asked_as_ever(
     node: ServerNode, tmp_path: Path
 ) -> None:
@@ -407,24 +383,6 @@ def test_it_listens_on_loopback_only(node: ServerNode) -> None:
                     listening.add(connection.laddr)
     assert len(listening) == len(node.apis)  # three of HTTP; TorchServe has two of gRPC
     assert {address.ip for address in listening} <= {"127.0.0.1", "::ffff:127.0.0.1"}
-
-
-@pytest.mark.live
-def test_nothing_answers_on_another_address_of_this_machine(node: ServerNode) -> None:
-    found = [
-        address.address
-        for addresses in psutil.net_if_addrs().values()
-        for address in addresses
-        if address.family == socket.AF_INET and not address.address.startswith("127.")
-    ]
-    if not found:
-        pytest.skip("this machine has the loopback address alone")
-    for api, port in node._ports.items():
-        socket.create_connection((java.HOST, port), timeout=5).close()  # it does listen
-        for address in found:
-            with pytest.raises(ConnectionRefusedError):
-                socket.create_connection((address, port), timeout=5)
-                print(api, address)
 
 
 @pytest.mark.live
@@ -496,23 +454,6 @@ def test_only_the_owner_reads_the_keys(node: ServerNode) -> None:
     node.token("management")
     others = stat.S_IRWXG | stat.S_IRWXO
     assert (node.run_dir / "logs").stat().st_mode & others == 0
-
-
-@pytest.mark.live
-def test_metrics_come_as_prometheus(node: ServerNode) -> None:
-    assert "# TYPE ts_inference_requests_total counter" in httpx.get(node.metrics_url).text
-
-
-@pytest.mark.live
-def test_requests_up_to_the_limit_of_the_config(node: ServerNode) -> None:
-    size = 24_000_000  # beyond TorchServe's own default
-    answer = httpx.post(
-        f"{node.inference_url}/predictions/echo",
-        content=bytes(size),
-        headers=bearer(node.token()),
-        timeout=60,
-    )
-    assert (answer.status_code, answer.json()) == (200, {"bytes": size})
 
 
 @pytest.mark.live

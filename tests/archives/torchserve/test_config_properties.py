@@ -2,7 +2,6 @@
 
 import importlib.util
 import zipfile
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -38,26 +37,10 @@ def test_torchserve_knows_the_key(config_manager: bytes, key: str) -> None:
         launcher = Path(spec.origin).parent / "model_server.py"
         assert 'props.get("vmargs")' in launcher.read_text()
     else:
-        assert knows(config_manager, key)
+        assert knows(config_manager, key) and not knows(config_manager, f"{key}x")
 
 
 @pytest.mark.parametrize("key", ["metrics_config", "vmargs"])
 def test_a_file_that_is_named_is_there(key: str) -> None:
     named = settings()[key].rpartition("=")[2]
     assert (CONFIG.parent / named).is_file()
-
-
-@pytest.mark.parametrize("typo", ["enable_model_apis", "allowed_url", "max_request_siz"])
-def test_a_typo_would_be_seen(config_manager: bytes, typo: str) -> None:
-    assert not knows(config_manager, typo)
-
-
-def test_each_setting_has_a_reason_above_it() -> None:
-    lines = CONFIG.read_text().splitlines()
-    bare = [line for above, line in pairwise(lines) if line and line[0] != "#" and not above]
-    assert bare == []
-
-
-def test_is_plain_ascii() -> None:
-    # Java reads it as Latin-1, TorchServe's Python launcher in the machine's own encoding.
-    assert CONFIG.read_bytes().isascii()

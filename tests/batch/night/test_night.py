@@ -27,6 +27,7 @@ from tests.batch.dicom import ultrasound
 from tests.batch.dicom.conftest import BY_DIMSE
 from tests.batch.dicom.pacs import Orthanc
 from tests.batch.night.night_of_boxes import fill
+from tests.command_line import sonode
 
 pytestmark = BY_DIMSE
 DAY = date(2026, 11, 27)
@@ -236,9 +237,7 @@ def test_by_dimse_a_corrected_patient_fails_one_night_and_is_mended_elsewhere(
     keys = {"pacs": orthanc.node, "plain": True, "archive": str(archive_path)}
     keys |= {"folder": str(tmp_path / "a"), "boxes": str(tmp_path / "boxes.csv")}
     (tmp_path / "night.yaml").write_text(yaml.safe_dump(keys))
-    words = [str(tmp_path / "night.yaml"), "--date", "2026-11-28"]
-    command = [sys.executable, "-m", "sonode", "dicom", "night", *words]
-    said = subprocess.run(command, check=False, capture_output=True, text=True)
+    said = sonode("dicom", "night", tmp_path / "night.yaml", "--date", "2026-11-28")
     assert said.returncode == 1
     assert "3 objects are not at the PACS: the PACS has their studies under another" in said.stderr
     assert "the-right-one" not in said.stdout + said.stderr
@@ -250,16 +249,13 @@ def test_by_dimse_a_corrected_patient_fails_one_night_and_is_mended_elsewhere(
         assert (later["exit_code"], later["standing"]) == (0, {"2026-11-27": 3})
     assert len(orthanc.instances()) == 1
 
-    words = [str(tmp_path / "night.yaml"), "--date", "2026-11-27", "--folder", str(tmp_path / "b")]
-    command = [sys.executable, "-m", "sonode", "dicom", "night", *words]
-    anew = subprocess.run(command, check=False, capture_output=True, text=True)
+    words = ("--date", "2026-11-27", "--folder", tmp_path / "b")
+    anew = sonode("dicom", "night", tmp_path / "night.yaml", *words)
     assert anew.returncode == 0, anew.stderr
     assert "objects at the PACS, accepted            3" in anew.stdout
     sent = [pydicom.dcmread(io.BytesIO(it)) for it in orthanc.instances()]
     assert {it.PatientID for it in sent} == {"the-right-one"}
-    command = [sys.executable, "-m", "sonode", "dicom", "push", str(tmp_path / "a/results")]
-    command += ["--to", orthanc.node, "--plain"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = sonode("dicom", "push", tmp_path / "a/results", "--to", orthanc.node, "--plain")
     assert (done.returncode, "present                  3" in done.stdout) == (0, True)
     assert night_of("2026-12-07", "a")["standing"] == {}
     assert len(orthanc.instances()) == 4

@@ -176,13 +176,3 @@ def test_a_worker_that_is_closed_writes_what_it_has(tmp_path: Path, manifest: st
     archive.released.set()
     codes = [row["code"] for row in rows_of(out)]
     assert codes == [*[None] * 8, *["unsupported_image"] * 3, "not_reached"]
-
-
-def test_an_interrupted_shard_without_a_row_leaves_no_part(tmp_path: Path, put_table: Any) -> None:
-    uris = put_images(str(tmp_path), b"poison")
-    manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
-    archive = FakeArchive()
-    archive.lost = True
-    with pytest.raises(UserError):
-        run(manifest, str(tmp_path / "out"), archive)
-    assert objects.list_files(str(tmp_path / "out"), deep=True) == []

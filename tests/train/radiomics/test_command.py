@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from sonode.console import UserError
 from sonode.parquet_files import ROI_COLUMNS
+from tests.command_line import sonode
 from train.cohorts.cohort import Cohort, write_cohort
 from train.cohorts.images import read_image
 from train.cohorts.split import part_of
@@ -211,10 +212,7 @@ def test_without_the_libraries_the_extra_is_named(
 
 
 def test_an_unknown_set_of_features_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sonode", "radiomics", "a", "b", "--features", "99"]
-    answer = subprocess.run(
-        command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False
-    )
+    answer = sonode("radiomics", "a", "b", "--features", "99", cwd=tmp_path)
     assert answer.returncode == 2
     assert len(answer.stderr.splitlines()) == 1
     assert "--features" in answer.stderr

@@ -272,13 +272,6 @@ def test_a_key_twice_in_a_configuration_is_refused(
         run(arguments("fit", phantom.folder, tmp_path / "out", f"--config={config}"))
 
 
-def test_a_wrong_setting_on_the_command_line(phantom: Cohort, tmp_path: Path) -> None:
-    done = train("fit", phantom.folder, tmp_path / "out", "--trainer.max_epoch=1")
-    assert done.returncode == 2
-    assert [line[:6] for line in done.stderr.splitlines()] == ["error:"]
-    assert "trainer.max_epoch" in done.stderr
-
-
 def test_no_checkpoint_to_test(phantom: Cohort, tmp_path: Path) -> None:
     done = train("test", phantom.folder, tmp_path)
     assert done.returncode == 2
