@@ -1,6 +1,7 @@
 """The files of deploy/: linted, valid, and in step with what the commands take."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -53,6 +54,55 @@ def test_kubernetes_takes_the_manifest() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+KSERVE = """
+import re, sys
+import kserve, yaml
+from kubernetes import client
+
+def check(value, kind, where):
+    inner = re.fullmatch(r"[Ll]ist\\[(.*)\\]", kind)
+    if inner:
+        for number, it in enumerate(value):
+            check(it, inner[1], f"{where}.{number}")
+        return
+    model = getattr(kserve, kind, None) or getattr(client, kind, None)
+    if model is None:  # text, a number, or of Kubernetes under another name
+        return
+    names = {alias: field for field, alias in model.attribute_map.items()}
+    for key, it in value.items():
+        if key not in names:
+            sys.exit(f"{where}.{key}: not of {kind}")
+        check(it, model.openapi_types[names[key]], f"{where}.{key}")
+
+for it in yaml.safe_load_all(sys.stdin):
+    if it["kind"] == "InferenceService":
+        check(it, "V1beta1InferenceService", it["kind"])
+        print("checked")
+"""
+
+
+def test_kserves_own_models_have_all_that_its_file_says() -> None:
+    python = os.environ.get("SONODE_TEST_KSERVE")
+    if not python:
+        pytest.skip("SONODE_TEST_KSERVE names no Python with kserve: see .ci/run")
+    text = (DEPLOY / "kserve.yaml").read_text()
+    for given, code, said in ((text, 0, "checked"), (text.replace("minRep", "minimumRep"), 1, "")):
+        command = [python, "-c", KSERVE]
+        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout.strip()) == (code, said), done.stderr
+
+
+def test_kserves_pod_asks_the_gateway_alone_and_names_no_archive() -> None:
+    _, service = yaml.safe_load_all((DEPLOY / "kserve.yaml").read_text())
+    (container,) = service["spec"]["predictor"]["containers"]
+    options = dict(it.removeprefix("--").split("=") for it in container["args"][1:])
+    port = int(options["gateway-port"])
+    assert container["ports"][0]["containerPort"] == port
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["port"] == port
+    assert "models" not in options  # with a journal, at the second start, that is refused
+
+
 def of_kind(kind: str) -> dict[str, dict[str, Any]]:
     return {it["metadata"]["name"]: it for it in DOCUMENTS if it["kind"] == kind}
 
@@ -62,6 +112,7 @@ PODS = {
     for kind in ("StatefulSet", "Deployment")
     for name, it in of_kind(kind).items()
 }
+PODS["kserve"] = [*yaml.safe_load_all((DEPLOY / "kserve.yaml").read_text())][1]["spec"]["predictor"]
 CONTAINERS = [
     pytest.param(container, id=container["name"])
     for pod in PODS.values()

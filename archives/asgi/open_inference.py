@@ -84,6 +84,8 @@ class InferRequest(_Strict):
     """The JSON of a request."""
 
     id: str = ""
+    model_name: str | None = None
+    """KServe's client repeats the path's."""
     parameters: Parameters = Parameters()
     inputs: list[Tensor] = Field(min_length=1, max_length=1)
     outputs: list[Output] = []
@@ -236,6 +238,8 @@ class OpenInference:
         if any(name in request.headers for name in ("x-roi", "x-frame", "x-explain")):
             raise malformed("X-Roi, X-Frame and X-Explain: send them as parameters")
         asked, fields = parse(body, request.headers.get(JSON_SIZE))
+        if asked.model_name not in (None, found.model):
+            raise malformed("model_name: another one than in the path")
         answer = await self._score(found, fields, request.path_params.get("version", "default"))
         if answer.status != 200:
             said = json.loads(answer.body)

@@ -82,7 +82,8 @@ def test_without_a_token_there_is_no_answer(node: AsgiNode) -> None:
 
 
 def test_json_gives_the_same_scores(node: AsgiNode, plain: dict[str, Any]) -> None:
-    answer = infer(node, id="7", parameters={"roi": ROI, "explain": "gradcam:alnm"})
+    parameters = {"roi": ROI, "explain": "gradcam:alnm"}
+    answer = infer(node, id="7", model_name="tiny", parameters=parameters)
     told = answer.json()
     assert answer.headers["x-sonode-code"] == "ok"
     assert (told["id"], told["model_name"], told["model_version"]) == ("7", "tiny", "1.0")
@@ -133,7 +134,8 @@ def test_only_the_outputs_that_are_asked_for(node: AsgiNode) -> None:
         ({"parameters": {"DOE^JANE": 1}}, 400),
         ({"parameters": {"frame": True}}, 400),
         ({"inputs": [tensor(data=[["DOE^JANE", "DOE^JOHN"]])]}, 400),
-        ({"inputs": []}, 400),
+        ({"model_name": "tiny", "inputs": []}, 400),
+        ({"model_name": "DOE^JANE"}, 400),
         ({"inputs": [tensor(), tensor()]}, 400),
         ({"inputs": [tensor(name="DOE^JANE")]}, 400),
         ({"inputs": [tensor(shape=[2])]}, 400),

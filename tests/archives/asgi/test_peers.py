@@ -1,4 +1,4 @@
-"""Triton's client, in an environment of its own, as a peer of the Open Inference Protocol."""
+"""Clients of Triton and KServe ask by the Open Inference Protocol; each has its own environment."""
 
 import json
 import os
@@ -21,9 +21,8 @@ from tests.conftest import encode
 
 pytestmark = pytest.mark.live
 
-PYTHON = os.environ.get("SONODE_TEST_TRITON", "")
 PNG = encode(np.random.default_rng(2).integers(0, 256, (80, 120), dtype=np.uint8))
-CLIENT = """
+TRITON = """
 import base64, json, sys
 import numpy as np
 import tritonclient.http as triton
@@ -58,21 +57,61 @@ for binary in (True, False):
     }
 print(json.dumps(told))
 """
+KSERVE = """
+import asyncio, base64, json, sys
+import httpx
+import numpy as np
+from kserve import InferenceRESTClient, InferInput, InferRequest
+from kserve.inference_client import RESTConfig
+
+address, token, way = sys.argv[1:]
+png = sys.stdin.buffer.read()
+
+async def main():
+    headers, url = {"Authorization": f"Bearer {token}"}, f"http://{address}"
+    client = InferenceRESTClient(RESTConfig(protocol="v2"))
+    ready = await client.is_server_ready(url, headers)
+    told = {"ready": ready and await client.is_model_ready(url, "tiny", headers)}
+    for binary in (True, False, None):
+        image = InferInput("image" if binary is not None else "other", [1], "BYTES")
+        data = png if binary else base64.b64encode(png)
+        image.set_data_from_numpy(np.array([data], dtype=object), binary_data=bool(binary))
+        parameters = {"roi": "5,5,60,60", "explain": "gradcam:malignancy"}
+        request = InferRequest("tiny", [image], parameters=parameters)
+        try:
+            answer = await client.infer(url, request, "tiny", dict(headers))
+        except httpx.HTTPStatusError as error:
+            told["refused"] = str(error)
+            continue
+        found = {it.name: it.as_numpy()[0] for it in answer.outputs}
+        told[str(binary)] = {
+            "answer": json.loads(found["answer"]),
+            "probability": float(found["malignancy.probability"]),
+            "heatmap": found["malignancy.heatmap"],
+        }
+    print(json.dumps(told))
+
+asyncio.run(main())
+"""
+PEERS = {"TRITON": TRITON, "KSERVE": KSERVE}
 
 
 @pytest.fixture(scope="module")
 def node(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsgiNode]:
-    if not PYTHON:
-        pytest.skip("SONODE_TEST_TRITON names no Python with tritonclient[http]: see .ci/run")
     run_dir = tmp_path_factory.mktemp("node")
     with AsgiNode(archive_path.parent, {"tiny": archive_path.name}, run_dir) as started:
         yield started
 
 
 @pytest.mark.parametrize("way", ["node", "gateway"])
-def test_tritons_client_gets_what_predictions_answers(
-    node: AsgiNode, archive_path: Path, tmp_path: Path, way: str
+@pytest.mark.parametrize("peer", PEERS)
+def test_a_peer_gets_what_predictions_answers(
+    peer: str, way: str, archive_path: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    python = os.environ.get(f"SONODE_TEST_{peer}")
+    if not python:
+        pytest.skip(f"SONODE_TEST_{peer} names no Python with that client: see .ci/run")
+    node: AsgiNode = request.getfixturevalue("node")
     headers = bearer(node.token()) | {"x-roi": "5,5,60,60", "x-explain": "gradcam:malignancy"}
     url = f"{node.inference_url}/predictions/tiny"
     plain: dict[str, Any] = httpx.post(
@@ -85,12 +124,13 @@ def test_tritons_client_gets_what_predictions_answers(
             before = behind_gateway(node, archive_path.parent, first, tmp_path)
             gateway = running.enter_context(before)
             address, token = f"127.0.0.1:{gateway.port}", gateway.token
-        command = [PYTHON, "-c", CLIENT, address, token, way]
+        command = [python, "-c", PEERS[peer], address, token, way]
         done = subprocess.run(command, input=PNG, capture_output=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-500:]
     told = json.loads(done.stdout)
     assert told["ready"]
-    assert way == "gateway" or told["metadata"]["name"] == "tiny"
+    if (peer, way) == ("TRITON", "node"):
+        assert told["metadata"]["name"] == "tiny"
     assert told["refused"].startswith("malformed_request: ")
     for binary in ("True", "False"):
         assert told[binary]["probability"] == plain["heads"]["malignancy"]["probability"]
