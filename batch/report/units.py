@@ -12,6 +12,8 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -62,7 +64,7 @@ class Unit:
 
     def table(self) -> pa.Table:
         """One row per unit, in the order of the ids."""
-        sums = self._added_up().sort_by([(name, "ascending") for name in self.keys])
+        sums = self._added_up()
         columns = {name: sums[name] for name in (*self.keys, "n_images", "n_scored", "n_failed")}
         number = 0
         for head, labels in self._heads.items():
@@ -78,16 +80,35 @@ class Unit:
         return pa.table(columns)
 
     def _added_up(self) -> pa.Table:
-        together = pa.concat_tables(self._sums)
-        how = {name: "max" if name.startswith("max ") else "sum" for name in together.column_names}
-        values = [name for name in how if name not in self.keys]
-        # One thread adds in the order of the rows: the same parts give the same bits.
-        found = together.group_by(self.keys, use_threads=False).aggregate(
-            [(name, how[name]) for name in values]
+        """The sums of each unit, in the order of the ids.
+
+        Sorted, and not grouped by Arrow, which takes six times the memory of the rows for that. The
+        sort is stable: rows are added in their order, and the same parts give the same bits.
+        """
+        waiting, self._sums = self._sums, []
+        rows = pa.concat_tables(waiting).sort_by([(name, "ascending") for name in self.keys])
+        if not rows.num_rows:
+            return rows
+        new = np.zeros(rows.num_rows, bool)
+        new[0] = True
+        for name in self.keys:
+            new[1:] |= pc.not_equal(rows[name][1:], rows[name][:-1]).to_numpy()
+        starts = np.flatnonzero(new)
+        return pa.table(
+            {
+                name: rows[name].take(starts)
+                if name in self.keys
+                else _reduced(rows[name], starts, largest=name.startswith("max "))
+                for name in rows.column_names
+            }
         )
-        return found.select(
-            [*self.keys, *(f"{name}_{how[name]}" for name in values)]
-        ).rename_columns([*self.keys, *values])
+
+
+def _reduced(values: pa.ChunkedArray, starts: npt.NDArray[np.int64], *, largest: bool) -> pa.Array:
+    """Per unit, which begins at each of `starts`, the sum or the largest; null of nulls alone."""
+    none = np.add.reduceat(values.is_valid().to_numpy().astype(np.int64), starts) == 0
+    how, least = (np.maximum, -np.inf) if largest else (np.add, 0)
+    return pa.array(how.reduceat(pc.fill_null(values, least).to_numpy(), starts), mask=none)
 
 
 def columns_of(columns: Collection[str], heads: Mapping[str, Sequence[str]]) -> list[str]:

@@ -1,8 +1,9 @@
 """Which engine runs: the one that is set, or the fastest of this device, then the fallbacks.
 
 Of itself it takes bfloat16 for ResNets alone. That changed the probabilities of a trained ResNet18
-by at most 0.005 (60 boxes of BUSI), and those of EfficientNet-Lite0 (340 boxes, ImageNet weights, a
-logistic head) by up to 0.13, 5 % of them by more than 0.02: a few golden examples may miss it.
+by at most 0.005 (60 boxes of BUSI), of another by up to 0.015 (443 boxes, 1.4 % by more than 0.01),
+and those of EfficientNet-Lite0 (340 boxes, ImageNet weights, a logistic head) by up to 0.13, 5 % of
+them by more than 0.02: a few golden examples may miss it.
 """
 
 from __future__ import annotations
