@@ -8,6 +8,7 @@ are not written.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,9 +54,10 @@ def cohort_table(file: Path, run: str, folder: str, *, first: bool = False) -> p
     """One row for each image, frame and box that readers judged, with the label of each head.
 
     `reader_HEAD` is the label of all readers who judged, empty where they differ or there is none;
-    `reader_HEAD_said` counts what they said. The last word of each reader counts. What is left out
-    is told. `folder`: where relative image_uris of the run begin. `first`: only the readings of a
-    study before its scores were shown.
+    `reader_HEAD_said` counts what they said. The last word of each reader counts; of readers who
+    are not named each word does, since nobody knows whose it replaces. What is left out is told.
+    `folder`: where relative image_uris of the run begin. `first`: only the readings of a study
+    before its scores were shown.
 
     Raises:
         UserError: no such record or run, a run without patients, or no reading is left.
@@ -64,9 +66,14 @@ def cohort_table(file: Path, run: str, folder: str, *, first: bool = False) -> p
     said: dict[Key, dict[str, dict[str, _Said]]] = {}
     replaced = 0
     for line in lines:
+        its = _said(line)
         of_head = said.setdefault(key_in(line), {}).setdefault(line["head"], {})
-        replaced += named(line) in of_head
-        of_head[named(line)] = _said(line)
+        who = named(line) or f"nobody, {its.word}"
+        replaced += its != of_head.get(who, its)
+        of_head[who] = its
+    if not said:
+        what = "readings of a study before its scores" if first else "answers"
+        raise UserError(f"READING {file}: has no {what}; read some with `sonode reader --record`")
     places, left_out = _places({key.image for key in said}, run, folder)
     rows = [_row(key, places[key.image], said[key]) for key in said if key.image in places]
     for why, images in left_out.items():
@@ -94,9 +101,10 @@ def _label(said: Mapping[str, _Said]) -> str | None:
 
 
 def _row(key: Key, place: _Place, said: Mapping[str, Mapping[str, _Said]]) -> dict[str, Any]:
+    own = "_".join(map(str, (key.image[:16], key.frame, *key.roi)))  # the import's has the path
     row: dict[str, Any] = {
         "patient_id": place.patient,
-        "lesion_id": place.lesions.get(key),
+        "lesion_id": place.lesions.get(key, own),
         "image": f"{place.path}#frame={key.frame}" if place.loop else str(place.path),
         **dict(zip(ROI_COLUMNS, key.roi, strict=True)),
     }
@@ -148,18 +156,30 @@ def _place(image: str, rows: Sequence[tuple[dict[str, Any], str]], patient: str)
     """Of an image with this SHA-256, or why it has none."""
     if not rows:
         return "the run has no such image (images in s3:// are not known by their SHA-256)"
-    if len({row[patient] for row, _ in rows}) > 1 or rows[0][0][patient] is None:
+    patients = {_id(row[patient]) for row, _ in rows}
+    whose = patients.pop()
+    if patients or whose is None:
         return "the run names no patient of the image, or several"
-    path = Path(rows[0][1])
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return "the image cannot be read; check --images"
-    if hashlib.sha256(data).hexdigest() != image:
-        return "the image has changed since it was judged"
     lesions = {
-        Key(image, int(row.get("frame") or 0), tuple(row["roi_used"])): str(row["lesion_id"])
+        Key(image, int(row.get("frame") or 0), tuple(row["roi_used"])): lesion
         for row, _ in rows
-        if row["roi_used"] is not None and row.get("lesion_id") is not None
+        if row["roi_used"] is not None and (lesion := _id(row.get("lesion_id"))) is not None
     }
-    return _Place(path, frames_in(data) > 1, str(rows[0][0][patient]), lesions)
+    why = "the image cannot be read; check --images"
+    for path in dict.fromkeys(Path(uri) for _, uri in rows):
+        try:
+            data = path.read_bytes()
+        except OSError:
+            continue
+        if hashlib.sha256(data).hexdigest() == image:
+            return _Place(path, frames_in(data) > 1, whose, lesions)
+        why = "the image has changed since it was judged"
+    return why
+
+
+def _id(value: object) -> str | None:
+    """As a cohort writes it: 7 where Parquet has 7.0, as beside a missing one; None where blank."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if whole else value).strip() or None  # type: ignore[call-overload]

@@ -28,6 +28,8 @@ COLUMNS = (
     *("image_sha256", "pixels_sha256", "client", "reader"),
 )
 
+_LAST = 4096  # bytes: some lines, each of which names an image and a time
+
 
 class Record:
     """The file, which several readers may share."""
@@ -36,6 +38,7 @@ class Record:
         """Raises UserError where it cannot be written."""
         self._path = path
         self._read, self._number = 0, 1  # bytes of the lines that `new` has given; the next one's
+        self._last = b""  # the last of those bytes: another file has others there
         try:
             os.close(self._open())
         except OSError as error:
@@ -47,16 +50,18 @@ class Record:
     def new(self) -> dict[int, dict[str, Any]]:
         """The lines that no call has given yet, by their number.
 
-        Raises UserError for a line that is none of a reader's, and a file that has lost lines.
+        Raises UserError for a line that is none of a reader's, and a file that has lost lines or is
+        another one.
         """
         with self._path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size < self._read:
-                raise UserError(f"--record {self._path}: has lost lines; start the reader again")
-            file.seek(self._read)
-            data = file.read()
+            file.seek(self._read - len(self._last))
+            known, data = file.read(len(self._last)), file.read()
+        if known != self._last:
+            raise UserError(f"--record {self._path}: has lost lines; start the reader again")
         found = dict(enumerate(_parsed(data, self._number, f"--record {self._path}"), self._number))
         whole = data[: data.rfind(b"\n") + 1]  # what has no end is given again
         self._read += len(whole)
+        self._last = (self._last + whole)[-_LAST:]
         self._number += whole.count(b"\n")
         return found
 

@@ -54,6 +54,7 @@ class Study:
         self._whose, self._heads = whose, {*heads}
         self._cases: dict[Key, Case] = {}
         self._readings: dict[tuple[Key, str], set[str]] = {}  # their heads
+        self._odd: dict[tuple[Key, str], int] = {}  # those with other heads; their first line
         self._opened: dict[str, float] = {}
         self._of_rows: set[Key] = set()
         self.only_rows = False
@@ -64,7 +65,6 @@ class Study:
 
         Raises UserError for a reading that lacks heads, or has others.
         """
-        first_line: dict[tuple[Key, str], int] = {}
         for number, line in lines.items():
             if any(line[name] != its for name, its in self._whose.items()):
                 continue
@@ -73,16 +73,16 @@ class Study:
             if stage is None:
                 continue
             self._readings.setdefault((key, stage), set()).add(line["head"])
-            first_line.setdefault((key, stage), number)
+            self._odd.setdefault((key, stage), number)
             case.order = line["order"]
             case.stage = DONE if stage == "after" or case.stage == DONE else "after"
-        for reading, number in first_line.items():
-            if (heads := self._readings[reading]) != self._heads:
-                raise UserError(
-                    f"--record: the reading of line {number} has the heads "
-                    f"{', '.join(sorted(heads))}, not those of the study: "
-                    f"{', '.join(sorted(self._heads))}; take its lines out, or give another file"
-                )
+        self._odd = {it: at for it, at in self._odd.items() if self._readings[it] != self._heads}
+        for reading, number in self._odd.items():  # at every call, until the reader starts again
+            raise UserError(
+                f"--record: the reading of line {number} has the heads "
+                f"{', '.join(sorted(self._readings[reading]))}, not those of the study: "
+                f"{', '.join(sorted(self._heads))}; take its lines out, or give another file"
+            )
 
     def opened(self, image: str, frame: int, roi: list[int] | None = None) -> dict[str, Any]:
         """What the page is told of an image, and the time starts; `roi` is of a row that has one.

@@ -31,7 +31,7 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def said(image: bytes, word: str, reader: str = "R1", **changed: Any) -> dict[str, Any]:
+def said(image: bytes, word: str, reader: str | None = "R1", **changed: Any) -> dict[str, Any]:
     """A line of the record; `word`: a label, `cannot judge`, or "" for none in place of B."""
     told: dict[str, Any] = {"verdict": "agree", "reader_label": word, "label": word}
     if word == "cannot judge":
@@ -98,7 +98,8 @@ def test_labels_by_hand(tmp_path: Path) -> None:
     table, told = exported(tmp_path, lines)
     assert [Path(it).name for it in table["image"]] == [*"abcdefa"]
     assert table["patient_id"].tolist() == ["p1", "p1", "p2", "p3", "p4", "p5", "p1"]
-    assert table["lesion_id"].tolist() == [*"123456", ""]
+    moved = f"{sha256(images['a'])[:16]}_0_10_8_91_70"
+    assert table["lesion_id"].tolist() == [*"123456", moved]
     assert table["roi_x_max"].tolist() == ["90"] * 6 + ["91"]
     assert table["reader_malignancy"].tolist() == [
         *("benign", "", "malignant", "", "", "malignant", "malignant")
@@ -122,6 +123,43 @@ def test_labels_by_hand(tmp_path: Path) -> None:
     assert "replaced" not in told
 
 
+def test_readers_without_a_name_replace_no_word_of_each_other(tmp_path: Path) -> None:
+    """Two of them may differ. On image b one of them says the same twice."""
+    images = {it: encode(np.full((80, 120), ord(it), np.uint8)) for it in "ab"}
+    scored(tmp_path, images, patient_id=["p1", "p2"])
+    words = (("a", "benign"), ("a", "malignant"), ("b", "benign"), ("b", "benign"))
+    lines = [said(images[name], word, reader=None) for name, word in words]
+    table, told = exported(tmp_path, lines)
+    assert table["reader_malignancy"].tolist() == ["", "benign"]
+    assert table["reader_malignancy_said"].tolist() == ["1 benign, 1 malignant", "1 benign"]
+    assert "replaced" not in told
+
+
+def test_ids_are_those_of_other_imports_of_the_same_run(tmp_path: Path) -> None:
+    """A whole number that Parquet holds as 7.0; no path where none is; a blank is no patient."""
+    images = {it: encode(np.full((80, 120), ord(it), np.uint8)) for it in "abcd"}
+    scored(
+        tmp_path, images, patient_id=pa.array([12.0, 7.0, None, np.nan]), lesion_id=[*"12", "", ""]
+    )
+    table, told = exported(tmp_path, [said(it, "benign") for it in images.values()])
+    assert (table["patient_id"].tolist(), table["lesion_id"].tolist()) == (["12", "7"], ["1", "2"])
+    assert "2 judged boxes: the run names no patient" in told
+    (tmp_path / "more").mkdir()
+    scored(tmp_path / "more", images, patient_id=["p1", " ", "p2", "p2"])
+    table, told = exported(tmp_path / "more", [said(it, "benign") for it in images.values()])
+    assert table["patient_id"].tolist() == ["p1", "p2", "p2"]
+    assert not table["lesion_id"].str.contains("/").any() and table["lesion_id"].is_unique
+
+
+def test_of_two_copies_of_an_image_the_one_that_is_there_is_taken(tmp_path: Path) -> None:
+    image = encode(np.zeros((80, 120), np.uint8))
+    scored(tmp_path, {"a": image, "b": image, "c": image}, patient_id=["p1", "p1", "p1"])
+    (tmp_path / "a").unlink()
+    (tmp_path / "b").write_bytes(b"another image")
+    table, _ = exported(tmp_path, [said(image, "benign")])
+    assert table["image"].tolist() == [f"{tmp_path}/c"]
+
+
 def test_a_loops_frame_is_named(tmp_path: Path) -> None:
     loop = dicoms.write(
         dicoms.dataset(np.stack([dicoms.GREY, 255 - dicoms.GREY]), "MONOCHROME2", frames=2)
@@ -143,6 +181,7 @@ def test_what_no_cohort_can_be_made_of(tmp_path: Path) -> None:
     for words, why in (
         ((*run,), "has no patient_id or patient_key"),
         (("--first",), "--first: is of a cohort's table"),
+        ((*run, "--first"), "has no readings of a study before its scores"),
         (("--run", tmp_path / "none"), "--run"),
     ):
         done = sonode("reader", "export", file, tmp_path / "out.csv", *words)

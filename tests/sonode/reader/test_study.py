@@ -14,6 +14,7 @@ from sonode.reader import measure
 from sonode.reader.measure import study as measured
 from sonode.reader.record import COLUMNS, Record
 from sonode.reader.results import Results
+from sonode.reader.study import Study
 from tests.command_line import sonode
 from tests.conftest import encode
 from tests.handlers import dicoms
@@ -361,3 +362,28 @@ def test_a_record_is_read_on_from_where_it_was(tmp_path: Path) -> None:
     file.write_text(json.dumps(told) + "\n")
     with pytest.raises(UserError, match="has lost lines; start the reader again"):
         record.new()
+
+
+def test_another_file_in_the_records_place_is_told(tmp_path: Path) -> None:
+    """Of the same length, and longer: what it has in place of lines that were read counts, too."""
+    file = tmp_path / "reading.jsonl"
+    record, told = Record(file), {**dict.fromkeys(COLUMNS), "image_sha256": "a" * 64}
+    record.add(lambda: [told] * 9)
+    assert len(record.new()) == 9
+    for lines in (9, 10):
+        other = tmp_path / "other"
+        other.write_text(f"{json.dumps({**told, 'image_sha256': 'b' * 64})}\n" * lines)
+        other.replace(file)
+        with pytest.raises(UserError, match="has lost lines; start the reader again"):
+            record.new()
+
+
+def test_a_reading_with_other_heads_is_refused_at_each_try(tmp_path: Path) -> None:
+    """It was written by another process, of another archive, while the page was open."""
+    file = tmp_path / "reading.jsonl"
+    record, study = Record(file), Study({"client": None, "reader": "R1"}, ["malignancy", "alnm"])
+    told = {"stage": "before", "reader": "R1", "head": "malignancy", "order": 1}
+    Record(file).add(lambda: [{**dict.fromkeys(COLUMNS), **told}])
+    for _ in range(2):
+        with pytest.raises(UserError, match="the reading of line 1 has the heads malignancy, not"):
+            study.catch_up(record.new())
