@@ -465,25 +465,24 @@ def test_explaining_does_not_disturb_scoring(service: ScoringService, frames: li
 def darkness_network() -> Network:
     """A ResNet18 by hand: its features are how dark the picture is there, the rest is zero.
 
-    Blocks pass on what comes through their shortcut: their own convolutions are silenced.
+    Of its blocks the shortcuts alone are left, which halve the map.
     """
     network = Network("resnet18", 1).eval()
+    stem, normaliser, *rest = network.trunk[:4]
+    shortcuts = [layer[0].downsample for layer in network.trunk[5:]]
     with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.zeros_(module.weight)
-            if isinstance(module, nn.Conv2d):
-                nn.init.zeros_(module.weight)
-        stem, normaliser = network.trunk[0], network.trunk[1]
+        for module in (stem, normaliser, *(it for shortcut in shortcuts for it in shortcut)):
+            nn.init.zeros_(module.weight)
         stem.weight[0] = -1 / stem.weight[0].numel()  # the mean of 7 x 7, darker is more
         normaliser.weight[0] = normaliser.running_var[0] = 1
         normaliser.bias[0] = 0
-        for layer in network.trunk[5:]:
-            convolution, passing = layer[0].downsample
+        for convolution, passing in shortcuts:
             convolution.weight[0, 0] = 1
             passing.weight[0] = 1
         nn.init.zeros_(network.heads.weight)
         network.heads.weight[0, 0] = 1
+    passed = (nn.Sequential(shortcut, nn.ReLU()) for shortcut in shortcuts)
+    network.trunk = nn.Sequential(stem, normaliser, *rest, *passed)
     return network
 
 
