@@ -57,7 +57,7 @@ def test_the_exit_code_stands_whatever_destructors_do() -> None:
         "from sonode.__main__ import run\n"
         "run()\n"
     )
-    for arguments, wanted in (["--version"], 0), (["score"], 2):
+    for arguments, wanted in (["--help"], 0), (["score"], 2):
         command = [sys.executable, "-c", code, *arguments]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == wanted

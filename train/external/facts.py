@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from train.measures.measure import Json
@@ -94,20 +95,27 @@ def facts(metrics: Json, external: Json | None) -> dict[str, str]:
             "report.html shows the most certain wrong images of each head with heat maps; why they "
             "are wrong is the author's to say."
         )
-    parts = {name: trained_on[name] for name in ("train", "val", "test") if name in trained_on}
+    parts = {
+        name: its
+        for name in ("train", "val", "test")
+        if (its := trained_on.get(name, {})).get("patients")
+    }
     if parts:
         found["partitions"] = (
-            "Divided by patient: "
-            + _list(f"{name} {_size(its)}" for name, its in parts.items())
-            + f" (split seed {trained_on['split_seed']})."
+            "Divided by patient: " + _list(f"{name} {_size(its)}" for name, its in parts.items())
+        ) + _divided(trained_on, parts)
+        kept = (
+            "The last epoch"
+            if training.get("keep") == "last"
+            else "The epoch with the smallest validation loss after temperatures are fitted"
         )
-        if trained_on.get("val", {}).get("patients"):
-            kept = (
-                "The last epoch"
-                if metrics["about"]["training"].get("keep") == "last"
-                else "The epoch with the smallest validation loss after temperatures are fitted"
-            )
+        if "val" in parts:
             found["selection"] = f"{kept}; temperatures and thresholds are of the validation part."
+        elif training.get("figures"):  # refitted: no part was kept aside
+            found["selection"] = (
+                f"{kept}; temperatures and thresholds are of the predictions of folds, by networks "
+                "that never saw the patient."
+            )
     if folds or parts:
         found["disjoint"] = "Patients. Similar images across parts are reported by the training."
     variables = [it for its in metrics["subgroups"].values() for it in its if it["groups"]]
@@ -159,6 +167,14 @@ def _external(found: Json) -> dict[str, str]:
         "heterogeneity": "Subgroups by device, age, BI-RADS, histology and lesion size with "
         f"{method['interaction_tests']} permutation tests, adjusted by Holm: external.html.",
     }
+
+
+def _divided(trained_on: Json, parts: Collection[str]) -> str:
+    if set(parts) == {"train"}:
+        return ". No patient was kept aside: the recipe was measured by folds."
+    if trained_on.get("fold") is not None:
+        return f" (fold {trained_on['fold']} is val)."
+    return f" (split seed {trained_on['split_seed']})."
 
 
 def _size(of: Json) -> str:

@@ -80,6 +80,23 @@ def test_every_fact_is_known_where_all_was_recorded(metrics: dict[str, Any]) -> 
     assert f"malignancy in bra: ROC AUC per patient {auc['value']:.3f}" in known["external"]
 
 
+def test_a_part_without_patients_is_not_named(metrics: dict[str, Any]) -> None:
+    about, none = metrics["about"], {"patients": 0, "images": 0}
+    training = {**about["training"], "keep": "last"}
+
+    def known(training: dict[str, Any], **parts: object) -> dict[str, str]:
+        trained_on = {**about["trained_on"], **parts}
+        return facts(
+            {**metrics, "about": {**about, "training": training, "trained_on": trained_on}}, None
+        )
+
+    fold = known(training, test=none, fold=2)["partitions"]
+    assert "test" not in fold and fold.endswith(" (fold 2 is val).")
+    refitted = known({**training, "figures": {"folds": 5}}, val=none, test=none, fold="all")
+    assert "No patient was kept aside" in refitted["partitions"]
+    assert "val" not in refitted["partitions"] and "by networks" in refitted["selection"]
+
+
 def test_without_label_sets_nothing_is_said_of_uncertain_results(metrics: dict[str, Any]) -> None:
     assert "undecided" not in facts(
         {**metrics, "uncertainty": {"heads": {"alnm": {"why": "few"}}}}, None
