@@ -86,6 +86,8 @@ class ScoringService:
         self.head_labels = {head.name: head.labels for head in self.card.heads}
         self.methods = requests.METHODS
         self._device_lost = False
+        self.last_spans: dict[telemetry.Stage, tuple[float, float]] = {}
+        """Of the batch that `handle` answered last, for a server that traces requests."""
         model = context.manifest["model"]
         self.model = ModelIdentity(
             name=model["modelName"],
@@ -133,8 +135,7 @@ class ScoringService:
                 context.set_response_header(index, name, value)
         ids = [context.get_request_id(index) for index in range(len(rows))]
         self.telemetry.record(ids, outcomes, times)
-        if hasattr(context, "stages"):  # the second server's, which traces requests
-            context.stages = times.spans()
+        self.last_spans = times.spans()
         if self._device_lost:
             cuda_health.end_process_when_idle()
         return bodies

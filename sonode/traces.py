@@ -7,43 +7,33 @@ ids of its header `traceparent` are in it (https://www.w3.org/TR/trace-context/)
 from __future__ import annotations
 
 import os
-import re
-import secrets
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any, NamedTuple, Self
+from threading import Thread
+from typing import Any
 
 from sonode.console import UserError
 
 VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-PARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
-
-
-class Place(NamedTuple):
-    """Where a span stands: the ids of its trace and of itself, and whether it is to be kept."""
-
-    trace: str
-    span: str
-    sampled: bool = True
-
-    @classmethod
-    def of(cls, traceparent: str) -> Self | None:
-        """What the header says; None where it says nothing, or nonsense."""
-        found = PARENT.fullmatch(traceparent)
-        return cls(found[1], found[2], bool(int(found[3], 16) & 1)) if found else None
-
-    @classmethod
-    def under(cls, parent: Place | None) -> Self:
-        """A new one, in the parent's trace or in one of its own."""
-        trace = parent.trace if parent else secrets.token_hex(16)
-        return cls(trace, secrets.token_hex(8), parent.sampled if parent else True)
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+CLOSE_S = 5.0  # how long the end of a process waits for a collector
 
 
 def asked() -> bool:
-    """Whether a collector is named. Raises UserError where the extra is then missing."""
-    named = [it for it in VARIABLES if os.environ.get(it)]
-    if not named or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+    """Whether a collector is named, and traces are not switched off.
+
+    Raises UserError where the extra is then missing, or another protocol than HTTP is asked for.
+    """
+    said = os.environ.get
+    named = [it for it in VARIABLES if said(it)]
+    disabled = said("OTEL_SDK_DISABLED", "").lower() == "true"
+    if not named or disabled or said("OTEL_TRACES_EXPORTER") == "none":
         return False
+    for it in PROTOCOLS:
+        if said(it):
+            if said(it) != "http/protobuf":
+                raise UserError(f"{it}: {said(it)}: traces are sent by http/protobuf alone")
+            break
     if not find_spec("opentelemetry") or not find_spec("opentelemetry.exporter"):
         raise UserError(
             f"{named[0]}: traces need OpenTelemetry; run `pip install -e '.[tracing]'`, or unset it"
@@ -51,60 +41,60 @@ def asked() -> bool:
     return True
 
 
+def place_of(traceparent: str) -> Any:
+    """The context that the header names; an empty one where it says nothing, or nonsense."""
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    return TraceContextTextMapPropagator().extract({"traceparent": traceparent})
+
+
 class Traces:
     """Sends spans in batches, behind the requests' back; what a collector does not take is lost.
 
-    `service` is called so where OTEL_SERVICE_NAME names it not otherwise.
+    `service` is called so where OpenTelemetry's variables name it not otherwise. `ids` makes the
+    ids of spans and traces; by default they are random.
     """
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, ids: Any = None) -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+        from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 
-        os.environ.setdefault("OTEL_SERVICE_NAME", service)
-        self._resource = Resource.create()
-        self._sender = BatchSpanProcessor(OTLPSpanExporter())
+        self._provider = TracerProvider(
+            DEFAULT_ON,  # gateway and server keep the same traces
+            Resource.create({SERVICE_NAME: service}).merge(OTELResourceDetector().detect()),
+            shutdown_on_exit=False,
+            id_generator=ids,
+        )
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("sonode")
 
     def add(
         self,
         name: str,
-        place: Place,
-        parent: Place | None,
+        parent: Any,
         seconds: tuple[float, float],
         facts: Mapping[str, str | int],
         *,
         failed: bool = False,
-    ) -> None:
-        """A span that has ended; `seconds`: its begin and end, of `time.time`."""
-        from opentelemetry.sdk.trace import ReadableSpan
-        from opentelemetry.trace import Status, StatusCode
+    ) -> Any:
+        """A span that has ended; `seconds`: its begin and end, of `time.time`.
 
-        if not place.sampled:
-            return
+        Returns its context, for spans in it.
+        """
+        from opentelemetry.trace import StatusCode, set_span_in_context
+
         began, ended = (int(1e9 * it) for it in seconds)
-        self._sender.on_end(
-            ReadableSpan(
-                name,
-                context=_context(place),
-                parent=_context(parent) if parent else None,
-                resource=self._resource,
-                attributes=dict(facts),
-                status=Status(StatusCode.ERROR if failed else StatusCode.UNSET),
-                start_time=began,
-                end_time=ended,
-            )
-        )
+        span = self._tracer.start_span(name, parent, attributes=facts, start_time=began)
+        if failed:
+            span.set_status(StatusCode.ERROR)
+        span.end(ended)
+        return set_span_in_context(span)
 
     def close(self) -> None:
-        """Send what is left, for some seconds at most."""
-        self._sender.shutdown()
-
-
-def _context(place: Place) -> Any:
-    from opentelemetry.trace import SpanContext, TraceFlags
-
-    flags = TraceFlags(TraceFlags.SAMPLED)
-    return SpanContext(
-        int(place.trace, 16), int(place.span, 16), is_remote=False, trace_flags=flags
-    )
+        """Send what is left, for `CLOSE_S` at most."""
+        ending = Thread(target=self._provider.shutdown, daemon=True)
+        ending.start()
+        ending.join(CLOSE_S)

@@ -183,11 +183,11 @@ class Inference:
         version: Version,
         fields: dict[str, bytes],
         label: str,
-        headers: dict[str, str] | None = None,
+        headers: dict[str, str],
     ) -> Answer:
         """A version's answer, with all headers that it has. Raises Refused."""
         id_ = str(uuid.uuid4())
-        answer = await version.score(Asked(id_, fields, headers or {}), label)
+        answer = await version.score(Asked(id_, fields, headers), label)
         return replace(answer, headers=answer.headers | NO_CACHE | {"x-request-id": id_})
 
 

@@ -33,7 +33,7 @@ LENGTH = struct.Struct("<I")
 PICTURES = {"png": "heatmap", "full_frame_png": "full_frame_heatmap"}
 
 Body = Callable[[Request], Coroutine[Any, Any, bytes]]
-Score = Callable[[Version, dict[str, bytes], str], Coroutine[Any, Any, Answer]]
+Score = Callable[[Version, dict[str, bytes], str, dict[str, str]], Coroutine[Any, Any, Answer]]
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -240,7 +240,9 @@ class OpenInference:
         asked, fields = parse(body, request.headers.get(JSON_SIZE))
         if asked.model_name not in (None, found.model):
             raise malformed("model_name: another one than in the path")
-        answer = await self._score(found, fields, request.path_params.get("version", "default"))
+        label = request.path_params.get("version", "default")
+        trace = {"traceparent": request.headers.get("traceparent", "")}
+        answer = await self._score(found, fields, label, trace)
         if answer.status != 200:
             said = json.loads(answer.body)
             return failed(answer.status, said["code"], said["message"], answer.headers)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sonode.traces import Place, Traces
+from sonode.traces import Traces, place_of
 
 NAMES = {
     "preprocess": "decode",
@@ -30,28 +30,21 @@ def trace(
     traces: Traces,
     batch: Sequence[Answered],
     taken: float,
+    answered: float,
     stages: Mapping[str, tuple[float, float]],
     facts: Mapping[str, str],
 ) -> None:
-    """Hand over the spans of a batch, which a worker has `taken` and just answered."""
-    now = time.monotonic()
-    since_epoch = time.time() - now
+    """Hand over the spans of a batch, when a worker has `taken` and `answered` it."""
+    since_epoch = time.time() - time.monotonic()
+    of_batch = [(NAMES[stage], times) for stage, times in stages.items() if stage in NAMES]
     for one in batch:
-        parent = Place.of(one.traceparent)
-        whole = Place.under(parent)
-
-        def add(name: str, began: float, ended: float, root: Place = whole) -> None:
-            seconds = began + since_epoch, ended + since_epoch
-            traces.add(name, Place.under(root), root, seconds, {})
-
-        add("queue", one.began, taken)
-        for stage, (began, ended) in stages.items():
-            if stage in NAMES:
-                add(NAMES[stage], began, ended)
         told: dict[str, str | int] = {
             "http.response.status_code": one.status,
             "sonode.batch": len(batch),
             **facts,
         }
-        seconds = one.began + since_epoch, now + since_epoch
-        traces.add("server", whole, parent, seconds, told, failed=one.status >= 500)
+        seconds = one.began + since_epoch, answered + since_epoch
+        parent = place_of(one.traceparent)
+        whole = traces.add("server", parent, seconds, told, failed=one.status >= 500)
+        for name, (began, ended) in [("queue", (one.began, taken)), *of_batch]:
+            traces.add(name, whole, (began + since_epoch, ended + since_epoch), {})

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -219,19 +220,19 @@ class Version:
                 raise
             except WorkerFailed as error:
                 logger.error("worker %s: %s", worker.name, error)
-                self._trace(batch, began, {}, [507] * len(batch))
                 self._fail(batch, Refused(507, "InternalServerException", "Worker died."))
+                self._trace(batch, began, {}, [507] * len(batch))
                 return
             self._metrics.update(updates)
             self._count(batch, began)
             if isinstance(answers, int):
-                self._trace(batch, began, stages, [answers] * len(batch))
                 self._fail(batch, Refused(answers, "InternalServerException", "Prediction failed"))
+                self._trace(batch, began, {}, [answers] * len(batch))
                 continue
-            self._trace(batch, began, stages, [it.status for it in answers])
             for job, answer in zip(batch, answers, strict=True):
                 if not job.answer.done():  # its client may have gone
                     job.answer.set_result(answer)
+            self._trace(batch, began, stages, [it.status for it in answers])
 
     async def _collect(self) -> list[Job]:
         """The next batch: what comes within the delay after the first, up to the batch's size.
@@ -274,12 +275,16 @@ class Version:
     ) -> None:
         if self._traces is None:
             return
-        answered = [
+        batch_answered = [
             spans.Answered(job.asked.headers.get("traceparent", ""), job.began, status)
             for job, status in zip(batch, statuses, strict=True)
         ]
         facts = {"sonode.model": self.model, "sonode.version": self.version}
-        spans.trace(self._traces, answered, taken, stages, facts)
+        # Once the answers are on their way.
+        times = taken, time.monotonic()
+        asyncio.get_running_loop().call_soon(
+            partial(spans.trace, self._traces, batch_answered, *times, stages, facts)
+        )
 
     def _fail(self, batch: list[Job], error: Refused) -> None:
         for job in batch:

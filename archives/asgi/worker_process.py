@@ -107,7 +107,7 @@ class Worker:
         blobs = [data for it in batch for data in it.fields.values()]
         said, bodies = await self._exchange({"requests": requests}, blobs, timeout_s)
         if said["failed"]:
-            return said["failed"], said["metrics"], said["stages"]
+            return said["failed"], said["metrics"], {}
         try:
             answers = zip(batch, said["answers"], bodies, strict=True)
             found = [Answer(it["status"], it["headers"], body) for _, it, body in answers]

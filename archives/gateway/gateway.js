@@ -72,11 +72,10 @@ function latest(r) {
     }
 }
 
-// The Open Inference Protocol has another form: of its paths here, and of the one at a node.
-const V2 = /^\/v2\/|\/infer$/;
-
+// The Open Inference Protocol has another form, also for what no location takes.
 function refusal(r, code, message) {
-    const told = V2.test(r.variables.request_uri) ? { error: `${code}: ${message}` }
+    const v2 = r.variables.api === 'infer' || /^\/+v2\//.test(r.variables.request_uri);
+    const told = v2 ? { error: `${code}: ${message}` }
         : { code, message, field: null };
     return JSON.stringify(told) + '\n';
 }

@@ -58,10 +58,18 @@ class LogTail:
         self._offsets: dict[bytes, int] = {}
         self._earlier: set[Path] = set()
 
+    def skip(self) -> None:
+        """Leave out what is there, which may be gigabytes."""
+        self._earlier = self._moved()
+        with suppress(FileNotFoundError), self.path.open("rb") as file:
+            name = file.readline()
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - LINE_BYTES))
+            self._offsets[name] = size - len(file.read().rpartition(b"\n")[2])
+
     def rows(self) -> Iterator[LogRow]:
         """Yield what is new since the last call, the oldest first."""
-        moved = set(self.path.parent.glob(f"{self.path.stem}-*{self.path.suffix}"))
-        for path in [*sorted(moved - self._earlier), self.path]:
+        for path in [*sorted(self._moved() - self._earlier), self.path]:
             with suppress(FileNotFoundError), path.open("rb") as file:
                 name = file.readline()
                 if not name.endswith(b"\n"):
@@ -82,6 +90,9 @@ class LogTail:
                         continue
                     yield row
                 self._offsets[name] = offset
+
+    def _moved(self) -> set[Path]:
+        return set(self.path.parent.glob(f"{self.path.stem}-*{self.path.suffix}"))
 
     def _is_earlier(self, file: IO[bytes]) -> bool:
         """Whether its last lines, and so all of it, are of entries before `since`.

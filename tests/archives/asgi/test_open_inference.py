@@ -266,7 +266,8 @@ def test_what_the_gateway_refuses_itself(gateway: Behind) -> None:
         answer = through(gateway, path, content, token)
         said = {"error": f"{code}: refused by the gateway"}
         assert (answer.status_code, answer.json()) == (status, said), path
-    assert set(through(gateway, "/infer", b"{}").json()) == {"error"}  # and no score
+    for path in ("/infer", "/predictions/infer", "/predictions/tiny?x=/infer"):  # not of it
+        assert through(gateway, path, b"{}", "wrong").json().keys() == {"code", "message", "field"}
 
 
 def test_health_and_readiness_at_the_gateway(gateway: Behind) -> None:

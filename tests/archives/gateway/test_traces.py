@@ -1,5 +1,9 @@
 """A real collector of traces behind gateway and second server: what it sees of a request."""
 
+import base64
+import json
+import os
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +20,7 @@ from archives.packing.loader import file_sha256
 from archives.state.journal import Release
 from sonode import traces
 from sonode.console import UserError
-from sonode.traces import Place
+from sonode.traces import Traces, place_of
 from tests.archives.behind import Behind, behind
 from tests.conftest import encode
 
@@ -144,11 +148,52 @@ def test_a_trace_that_its_client_does_not_keep_is_not_sent(
     assert collector.spans(trace) == {}
 
 
+@pytest.mark.live
+def test_a_request_of_the_open_inference_protocol_is_in_its_trace_too(
+    gateway: Behind, collector: Collector
+) -> None:
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES"}
+    tensor["data"] = [base64.b64encode(PNG).decode()]
+    answer = gateway.ask(path="/v2/models/m/infer", content=json.dumps({"inputs": [tensor]}))
+    assert answer.status_code == 200
+    trace = answer.headers["X-Request-Id"]
+    gateway.wait(lambda: {"gateway", "server", "network"} <= collector.spans(trace).keys())
+
+
+def test_who_it_is_comes_from_opentelemetrys_variables_first(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for given, service in (("", "own"), ("service.name=other", "other")):
+        monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", given)
+        before = len(collector.received)
+        made = Traces("own")
+        made.add("span", None, (1.0, 2.0), {})
+        made.close()
+        sent = b"".join(collector.received[before:])
+        assert [it in sent for it in (b"own", b"other")] == [service == "own", service == "other"]
+    assert "OTEL_SERVICE_NAME" not in os.environ  # or the server's process would have the gateway's
+
+
+def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hung:  # takes connections, and never answers
+        port = hung.getsockname()[1]
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3600")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr(traces, "CLOSE_S", 0.5)
+        made = Traces("s")
+        made.add("span", None, (1.0, 2.0), {})
+        closing = threading.Thread(target=made.close, daemon=True)
+        closing.start()
+        closing.join(25)  # OpenTelemetry's own limit is 30 s
+        assert not closing.is_alive()
+
+
 @pytest.mark.parametrize(
-    "text", ["", "00-" + "0" * 32 + "-00f067aa0ba902b7-01", "01-" + "a" * 32 + "-" + "b" * 16, "x"]
+    "text", ["", "00-" + "0" * 32 + "-00f067aa0ba902b7-01", "ff-" + "a" * 32 + "-" + "b" * 16, "x"]
 )
 def test_what_is_no_place_in_a_trace(text: str) -> None:
-    assert Place.of(text) is None
+    assert not place_of(text)
 
 
 def test_without_a_collector_nothing_is_traced_and_without_the_extra_one_line_says_so(
@@ -158,8 +203,15 @@ def test_without_a_collector_nothing_is_traced_and_without_the_extra_one_line_sa
     assert not traces.asked()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
     assert traces.asked()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    with pytest.raises(UserError, match=r"^OTEL_EXPORTER_OTLP_PROTOCOL: grpc: "):
+        traces.asked()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")
+    assert traces.asked()
     monkeypatch.setattr(traces, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"^OTEL_EXPORTER_OTLP_ENDPOINT: .*'\.\[tracing\]'`"):
         traces.asked()
-    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    assert not traces.asked()
+    for name, value in (("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")):
+        with monkeypatch.context() as off:
+            off.setenv(name, value)
+            assert not traces.asked()
