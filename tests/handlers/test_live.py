@@ -1,6 +1,7 @@
 """Archives behind a live server: what it tells, what it keeps to itself, what it survives."""
 
 import base64
+import contextlib
 import gzip
 import json
 import os
@@ -92,10 +93,14 @@ def node(
         yield started
 
 
-def post(node: ServerNode, model: str, content: bytes, **headers: str) -> httpx.Response:
+def post(
+    node: ServerNode, model: str, content: bytes, timeout: float = 240, **headers: str
+) -> httpx.Response:
     bearer = {"Authorization": f"Bearer {node.token()}"}
     url = f"{node.inference_url}/predictions/{model}"
-    return httpx.post(url, content=content, headers=bearer | headers, timeout=240, trust_env=False)
+    return httpx.post(
+        url, content=content, headers=bearer | headers, timeout=timeout, trust_env=False
+    )
 
 
 def worker_pid(node: ServerNode, model: str) -> int:
@@ -396,11 +401,17 @@ def test_metrics_carry_model_and_version(node: ServerNode) -> None:
 # --- what it survives
 
 
-class Load:
-    """One request after the other to a model, until the block ends; statuses are counted."""
+LOST = 0  # in place of a status
 
-    def __init__(self, node: ServerNode, model: str) -> None:
-        self.node, self.model = node, model
+
+class Load:
+    """One request after the other to a model, until the block ends; statuses are counted.
+
+    One that has no answer in `timeout` seconds counts as `LOST`.
+    """
+
+    def __init__(self, node: ServerNode, model: str, timeout: float = 240) -> None:
+        self.node, self.model, self.timeout = node, model, timeout
         self.statuses: Counter[int] = Counter()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -415,29 +426,38 @@ class Load:
 
     def _run(self) -> None:
         while not self._end.is_set():
-            self.statuses[post(self.node, self.model, PNG).status_code] += 1
+            try:
+                status = post(self.node, self.model, PNG, self.timeout).status_code
+            except httpx.ReadTimeout:
+                status = LOST
+            self.statuses[status] += 1
             time.sleep(0.02)
 
 
 def wait_for_a_new_worker(node: ServerNode, model: str, old: int) -> float:
     """Seconds until another worker answers with a score."""
     started = time.monotonic()
-    while time.monotonic() - started < 90:
-        if post(node, model, PNG).status_code == 200 and worker_pid(node, model) != old:
-            return time.monotonic() - started
+    while time.monotonic() - started < 180:
+        with contextlib.suppress(httpx.ReadTimeout):  # TorchServe may lose a request to it
+            answer = post(node, model, PNG, timeout=30)
+            if answer.status_code == 200 and worker_pid(node, model) != old:
+                return time.monotonic() - started
         time.sleep(0.2)
     raise AssertionError(f"{model} does not come back")
 
 
 def test_a_killed_worker_comes_back_while_others_serve(node: ServerNode) -> None:
     old = worker_pid(node, "tiny")
-    with Load(node, "slow") as other, Load(node, "tiny") as own:
+    with Load(node, "slow") as other, Load(node, "tiny", timeout=30) as own:
         time.sleep(1)
         os.kill(old, signal.SIGKILL)
         seconds = wait_for_a_new_worker(node, "tiny", old)
         time.sleep(1)
     assert set(other.statuses) == {200}
-    assert set(own.statuses) <= {200, 500, 503, 507}  # 507: what TorchServe makes of a SIGKILL
+    # 507 is what TorchServe makes of a SIGKILL; a request that it hands to the dying worker may
+    # have no answer at all (seen once).
+    lost = {LOST} if isinstance(node, TorchServeNode) else set()
+    assert set(own.statuses) <= {200, 500, 503, 507} | lost
     assert own.statuses[200] > 0
     print(f"killed: back after {seconds:.1f} s; its answers {dict(own.statuses)}")
 
