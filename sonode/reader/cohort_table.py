@@ -181,5 +181,6 @@ def _id(value: object) -> str | None:
     """As a cohort writes it: 7 where Parquet has 7.0, as beside a missing one; None where blank."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
-    whole = isinstance(value, float) and value.is_integer()
-    return str(int(value) if whole else value).strip() or None  # type: ignore[call-overload]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() or None

@@ -23,8 +23,9 @@ from archives.asgi.app import Guarded, exactly
 from archives.asgi.metrics import Metrics
 from archives.asgi.node import AsgiNode
 from archives.asgi.tokens import Tokens
-from archives.nodes.nodes import Node, NodeSettings
+from archives.nodes.nodes import Node
 from archives.packing.loader import file_sha256
+from archives.serving.serve_with_gateway import settings_of
 from archives.state.journal import Release
 from archives.torchserve.java import HOST
 from sonode.console import UserError
@@ -278,14 +279,7 @@ def test_what_cannot_be_registered_is_not(
 def test_a_version_is_replaced_under_load_without_a_failed_request(
     node: AsgiNode, store: Path
 ) -> None:
-    settings = NodeSettings(
-        name="a",
-        inference=node.inference_url,
-        management=node.management_url,
-        run_dir=node.run_dir,
-        store=store,
-    )
-    asked = Node(settings, store)
+    asked = Node(settings_of(node), store)
     told: Counter[str] = Counter()
     ended = threading.Event()
 

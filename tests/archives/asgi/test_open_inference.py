@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from archives.asgi.node import AsgiNode
-from archives.nodes.nodes_file import NodeSettings
 from archives.packing.loader import file_sha256
+from archives.serving.serve_with_gateway import settings_of
 from archives.state.journal import Release
 from tests.archives.behind import Behind, behind
 from tests.archives.serving.test_serve import bearer
@@ -179,22 +179,15 @@ def gateway(
     node: AsgiNode, archive_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Behind]:
     first = Release("1.0", archive_path.name, file_sha256(archive_path))
-    with behind_gateway(node, archive_path.parent, first, tmp_path_factory.mktemp("g")) as running:
+    with behind_gateway(node, first, tmp_path_factory.mktemp("g")) as running:
         yield running
 
 
 @contextmanager
-def behind_gateway(node: AsgiNode, store: Path, first: Release, state: Path) -> Iterator[Behind]:
+def behind_gateway(node: AsgiNode, first: Release, state: Path) -> Iterator[Behind]:
     """A gateway before the node, which serves `tiny`."""
-    settings = NodeSettings(
-        name="a",
-        inference=node.inference_url,
-        management=node.management_url,
-        run_dir=node.run_dir,
-        store=store,
-    )
     facts = {"model": "tiny", "stable": vars(first), "serves": [vars(first)]}
-    with behind([settings], state, **facts) as running:
+    with behind([settings_of(node)], state, **facts) as running:
         yield running
 
 

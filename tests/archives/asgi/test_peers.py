@@ -121,7 +121,7 @@ def test_a_peer_gets_what_predictions_answers(
         address, token = node.inference_url.removeprefix("http://"), node.token()
         if way == "gateway":
             first = Release("1.0", archive_path.name, file_sha256(archive_path))
-            before = behind_gateway(node, archive_path.parent, first, tmp_path)
+            before = behind_gateway(node, first, tmp_path)
             gateway = running.enter_context(before)
             address, token = f"127.0.0.1:{gateway.port}", gateway.token
         command = [python, "-c", PEERS[peer], address, token, way]

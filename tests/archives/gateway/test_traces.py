@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from archives.asgi.node import AsgiNode
-from archives.nodes.nodes_file import NodeSettings
 from archives.packing.loader import file_sha256
+from archives.serving.serve_with_gateway import settings_of
 from archives.state.journal import Release
 from sonode import traces
 from sonode.console import UserError
@@ -85,15 +85,8 @@ def gateway(
     store, run_dir = archive_path.parent, tmp_path_factory.mktemp("node")
     first = vars(Release("1.0", archive_path.name, file_sha256(archive_path)))
     with AsgiNode(store, {"m": archive_path.name}, run_dir) as node:
-        settings = NodeSettings(
-            name="a",
-            inference=node.inference_url,
-            management=node.management_url,
-            run_dir=run_dir,
-            store=store,
-        )
         state = tmp_path_factory.mktemp("g")
-        with behind([settings], state, stable=first, serves=[first]) as running:
+        with behind([settings_of(node)], state, stable=first, serves=[first]) as running:
             yield running
 
 
