@@ -72,6 +72,7 @@ bench: $(VENV)/.bench  ## servers (SERVING="--only bare,asgi --rounds 5" for som
 	$(BIN)/python -m tests.benchmarks.throughput
 	$(BIN)/python -m tests.benchmarks.scaling
 	$(BIN)/python -m tests.benchmarks.explaining
+	$(BIN)/python -m tests.benchmarks.pacs
 	$(BIN)/python -m tests.benchmarks.training
 
 profile: $(VENV)/.installed  ## where the time of one image goes, stage by stage

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import date, timedelta
 from typing import Any
 
@@ -148,7 +148,9 @@ class _Night:
         settings = self._settings
         with self._stages.stage("score"):
             engine = {"engine": settings.engine} if settings.engine else {}
-            with open_archive(settings.archive, engine) as archive:
+            with ExitStack() as stack:
+                with self._stages.stage("load"):
+                    archive = stack.enter_context(open_archive(settings.archive, engine))
                 beside_results.check_heads(archive.heads)
                 summary = running.score(
                     manifest,

@@ -105,7 +105,7 @@ def test_a_night_and_the_next(orthanc: Orthanc, archive_path: Path, tmp_path: Pa
     assert report["pull"]["without_roi"] == {"no_box": 1}
     assert report["score"]["by_status"] == {"ok": 4, "failed": 0}
     assert report["push"]["by_status"]["accepted"] == report["push"]["sent"] == 12
-    assert {*report["stages"]} == {"pull", "score", "objects", "push"}
+    assert {*report["stages"]} == {"pull", "load", "score", "objects", "push"}
     assert sum(it["share"] for it in report["stages"].values()) == pytest.approx(1)
     assert json.loads((tmp_path / f"night/nights/{DAY}.json").read_text()) == report
 
