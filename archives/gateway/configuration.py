@@ -89,6 +89,7 @@ def render(
     nodes: Sequence[NodeSettings],
     ready: Mapping[str, Sequence[str]],
     barred: Collection[str],
+    speakers: Collection[str],
     addresses: Mapping[str, Sequence[str]],
     settings: GatewaySettings,
     pair: Pair | None,
@@ -103,17 +104,22 @@ def render(
 
     `ready` names the nodes that can answer for `stable` and `candidate`. Where none can, those are
     asked that can answer for `stable`, else all but the `barred`: what is known of them may be
-    wrong, and they say themselves what is the matter.
+    wrong, and they say themselves what is the matter. Of these, requests of the Open Inference
+    Protocol go to the `speakers` alone; where there is none the gateway refuses them itself, so
+    that they say nothing of a version.
     `addresses` has what each node's HOST:PORT stands for, nothing where its name is unknown.
     `faults` of the gateway itself stand in the answer of `/health`. `module` is that of njs, where
     nginx has to load it. `draining`: clients are met no more, and what is under way still finds its
     way to the nodes.
     """
     names = [node.name for node in nodes if node.name not in barred]
-    arms = {"stable": _twice(ready.get("stable") or names)}
+    asked = {"stable": ready.get("stable") or names}
     if desired.candidate:
         # A moment after it was registered nobody is known to have it: not a node that is away.
-        arms["candidate"] = _twice(ready.get("candidate") or ready.get("stable") or names)
+        asked["candidate"] = ready.get("candidate") or ready.get("stable") or names
+    arms = {arm: _twice(found) for arm, found in asked.items()}
+    for arm, found in asked.items():
+        arms[f"{arm}-v2"] = _twice([name for name in found if name in speakers])
     releases = [it for it in (desired.stable, desired.candidate) if it]
     for name in [desired.model or "none", *(release.version for release in releases)]:
         assert NAME.fullmatch(name), "archives are packed with such names only"
@@ -142,6 +148,9 @@ def render(
         "shadow": desired.shadow_percent if desired.candidate else 0,
         "arms": arms,
         "healthy": bool(desired.stable and ready.get("stable")),
+        "v2_ready": bool(desired.stable and ready.get("stable") and arms["stable-v2"]),
+        "speakers": speakers,
+        "silent": [arm for arm in asked if not arms[f"{arm}-v2"]],
         "nodes": [
             {
                 "name": node.name,

@@ -163,7 +163,7 @@ function try_out(r) {
 async function replay(r) {
     const code = r.variables.upstream_http_x_sonode_code;
     const status = Number((r.variables.upstream_status || '').split(/[ ,:]+/).pop()) || 502;
-    if (code !== 'busy') {
+    if (code !== 'busy' && r.variables.other) {
         const reply = await r.subrequest('/other', { method: 'POST' });
         r.variables.replay = String(reply.status);
     }

@@ -104,7 +104,7 @@ class Watch:
         if arm == "new":
             self.answered += row["status"] == 200
         gave_up = row["status"] == 499
-        if gave_up and row["ms"] < self._times.patience_ms:
+        if gave_up and logs.waited_ms(row) < self._times.patience_ms:
             return
         signed = row["id"] in self._signed or logs.is_signed_failure(row)
         self._signed.discard(row["id"])

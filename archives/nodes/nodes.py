@@ -79,6 +79,15 @@ class Node:
         # Unhealthy is also what it says while the default version has no worker.
         return ask("GET", url, self.token(), timeout_s=PROBE_TIMEOUT_S).status_code in (200, 500)
 
+    def speaks_open_inference(self) -> bool:
+        """Whether its server speaks the Open Inference Protocol, which TorchServe does not."""
+        url = f"{self.settings.inference}/v2/health/live"
+        answer = ask("GET", url, self.token(), timeout_s=PROBE_TIMEOUT_S)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return False
+        answer.raise_for_status()
+        return True
+
     def versions(self, model: str) -> dict[str, int]:
         """Return the registered versions of a model: version -> workers that are ready."""
         return {

@@ -55,6 +55,8 @@ class Watch(threading.Thread):
         super().__init__(name=f"node {node.name}", daemon=True)
         self.node = node
         self.seen = Seen()
+        self.speaks_open_inference = False
+        """What its last server said of itself."""
         self._state = state
         self._desired = desired
         self._ended = threading.Event()
@@ -69,6 +71,7 @@ class Watch(threading.Thread):
         self._trouble = ""
         self._failures = 0
         self._token = ""
+        self._asked = ""  # the server that has said what it speaks, by its key
 
     def run(self) -> None:
         """Watch until `end`; the thread's own."""
@@ -115,6 +118,9 @@ class Watch(threading.Thread):
         try:
             if not self.node.healthy():
                 raise httpx.RemoteProtocolError("not healthy")
+            if (key := self._key()) != self._asked:
+                self.speaks_open_inference = self.node.speaks_open_inference()
+                self._asked = key
             there = self.node.versions(desired.model) if desired.model else {}
         except (httpx.HTTPError, OSError, ValueError, KeyError) as error:
             self._failures += 1

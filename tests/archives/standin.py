@@ -57,6 +57,7 @@ class StandIn:
     """Whether workers of what is registered start."""
     refuses: tuple[str, ...] = ()
     """Methods of management that fail."""
+    speaks_open_inference: bool = True
     port: int = 0
 
     def __post_init__(self) -> None:
@@ -174,6 +175,10 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {"status": "Healthy"})
         elif path.startswith("/models"):
             self.manage(path)
+        elif path.startswith("/v2/") and not self.node.speaks_open_inference:
+            self.answer(404, {"code": 404, "type": "ResourceNotFoundException"})
+        elif path == "/v2/health/live":
+            self.answer(200, {"live": True})
         else:
             self.predict(path, body)
 

@@ -385,18 +385,6 @@ def test_the_open_inference_protocol_is_mirrored_and_split_alike(
     gateway.journal(percent=0.0)
 
 
-def test_a_node_without_that_protocol_does_not_answer_for_it(
-    gateway: Behind, nodes: list[StandIn]
-) -> None:
-    def unknown(node: StandIn, handler: Handler, call: Call) -> bool:
-        handler.answer(404, {"code": 404, "type": "ResourceNotFoundException"})
-        return True
-
-    with nodes[0].behaving(unknown), nodes[1].behaving(unknown):
-        answer = gateway.ask(path=INFER)
-    assert (answer.status_code, set(answer.json())) == (503, {"error"})
-
-
 def test_a_share_of_the_requests_is_mirrored(gateway: Behind) -> None:
     gateway.journal(shadow_percent=30.0)
     mine = {gateway.ask().headers["X-Request-Id"] for _ in range(120)}
@@ -609,7 +597,7 @@ def test_a_node_with_other_bytes_is_not_asked_even_if_no_other_can_answer(
 ) -> None:
     text, _ = render(
         *(Desired(model="m", stable=V1), [node.settings() for node in nodes]),
-        *({"stable": []}, barred, {}, GatewaySettings(port=1), None, tmp_path, Path("/s")),
+        *({"stable": []}, barred, [], {}, GatewaySettings(port=1), None, tmp_path, Path("/s")),
     )
     upstream = text.partition("upstream stable {")[2].partition("}")[0]
     assert re.findall(r"unix:/s/(.*)\.sock", upstream) == asked
@@ -628,7 +616,7 @@ def test_a_node_that_is_away_is_not_asked_for_a_version_that_nobody_is_known_to_
 ) -> None:
     text, _ = render(
         *(Desired(model="m", stable=V1, candidate=V2), [node.settings() for node in nodes]),
-        *(ready, [], {}, GatewaySettings(port=1), None, tmp_path, Path("/s")),
+        *(ready, [], [], {}, GatewaySettings(port=1), None, tmp_path, Path("/s")),
     )
     upstream = text.partition("upstream candidate {")[2].partition("}")[0]
     assert re.findall(r"unix:/s/(.*)\.sock", upstream) == asked

@@ -114,6 +114,15 @@ def test_what_the_server_takes_and_answers(gateway: Behind) -> None:
     assert len(gateway.of(answer, "attempts")[0]["node_id"]) == 36  # of its own logs
 
 
+def test_what_a_server_does_not_speak_is_refused_before_it_is_asked(
+    gateway: Behind, kind: type[ServerNode]
+) -> None:
+    answer = gateway.ask(path="/v2/models/m/infer")  # with a body that is none
+    (row,) = gateway.of(answer, "requests")
+    told = answer.status_code, row["tries"]
+    assert told == {"torchserve": (404, 0), "asgi": (400, 1)}[OPTION[kind]]
+
+
 def test_the_server_comes_back_with_nothing_registered(
     gateway: Behind, machine: Machine, store: Path
 ) -> None:

@@ -5,12 +5,15 @@ import http.client
 import json
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from archives.gateway import logs
 from archives.rollout import traffic_permit
 from tests.archives.behind import V1, V2, Behind, behind
 from tests.archives.standin import Call, Handler, StandIn
@@ -102,6 +105,36 @@ def test_one_that_answers_is_not_asked_twice(trial: Behind, nodes: list[StandIn]
     assert (row["replay"], row["statuses"], row["seq"]) == ("", "200", trial.applied()["seq"])
     refused = trial.ask("s", headers={"Authorization": "Bearer nobody"})
     assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
+
+
+def test_of_a_client_that_leaves_the_log_has_how_long_it_waited_for_the_node(
+    trial: Behind, nodes: list[StandIn]
+) -> None:
+    """Not how long it took to send its body."""
+    came, left = threading.Event(), threading.Event()
+
+    def wait(node: StandIn, handler: Handler, call: Call) -> bool:
+        came.set()
+        left.wait(60)
+        return False
+
+    head = f"POST /predictions/m HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {trial.token}\r\n"
+    seq = trial.applied()["seq"]
+
+    def rows() -> list[dict[str, Any]]:
+        return [it for it in trial.lines("requests") if (it["status"], it["seq"]) == (499, seq)]
+
+    with nodes[0].behaving(wait), nodes[1].behaving(wait):
+        with socket.create_connection(("127.0.0.1", trial.port), timeout=60) as connection:
+            connection.sendall(f"{head}Content-Length: 2\r\n\r\nx".encode())
+            time.sleep(2)
+            connection.sendall(b"x")
+            assert came.wait(60)
+        trial.wait(rows)
+        left.set()
+    (row,) = rows()
+    assert row["tries"] == 1
+    assert logs.waited_ms(row) < row["ms"] - 1900
 
 
 def test_its_release_is_taken_back_at_once_and_no_configuration_is_written(trial: Behind) -> None:

@@ -204,6 +204,7 @@ def test_clients_that_leave_at_once_say_nothing():
     slow = {"status": 200, "ms": 2000}
     traffic.ask(judged, OLD, 40, **slow)
     traffic.ask(judged, NEW, 50, **gone | {"ms": 3900})  # the old one takes two seconds
+    traffic.ask(judged, NEW, 50, **gone | {"ms": 9000, "waited": "0.100"})  # its body came slowly
     traffic.wait(judged)
     assert judged.studies == 0
     traffic.ask(judged, NEW, 50, **gone | {"ms": 4100})
