@@ -43,9 +43,10 @@ def folds_of(cohort: Cohort, folds: int | str, seed: int) -> Texts:
     drawn = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)
     stratum_P = _strata(table, of_row_N)
     fold_P = np.empty(len(patients_P), dtype=object)
-    if folds > np.bincount(stratum_P).max():
+    if folds > (largest := np.bincount(stratum_P).max()):
         raise UserError(
-            f"data.folds {folds}: no {folds} patients share malignancy and ALNM; give fewer folds"
+            f"data.folds {folds}: the largest group of patients with the same malignancy and ALNM "
+            f"has {largest}; give fewer folds"
         )
     with warnings.catch_warnings():
         # A stratum of fewer patients than folds is in some folds alone, as it must be.

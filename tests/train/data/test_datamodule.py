@@ -1,18 +1,23 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from handlers.images.prepare import prepare
+from handlers.requests import ScoringRequest
 from model_def.heads import HeadSpec
-from model_def.preprocessing import Preprocessing
+from model_def.preprocessing import Preprocessing, RoI
 from sonode.console import UserError
-from tests.conftest import HEADS
+from tests.conftest import HEADS, encode
+from tests.handlers.dicoms import dataset, write
 from train.cohorts.cohort import Cohort
 from train.cohorts.folds import folds_of
 from train.cohorts.split import PARTS, part_of
 from train.data.datamodule import CohortData
 from train.data.split_remarks import split_remarks
+from train.importers.table import import_csv
 
 
 def test_patients_of_a_part_are_those_whose_lesions_it_holds(
@@ -79,3 +84,28 @@ def test_a_target_that_a_cohort_to_evaluate_on_lacks_is_missing(
     assert "has no column `mitoses`; head many is not measured" in told
     with pytest.raises(UserError, match="target `grade` of `grade` is not a label of this cohort"):
         CohortData(phantom.folder).setup_for(heads, Preprocessing(size=32))
+
+
+def test_training_sees_greys_of_more_than_8_bits_as_serving_does(tmp_path: Path) -> None:
+    """Boxes whose context is clipped at the frame, from the import to the network's input."""
+    pictures = np.random.default_rng(3).integers(0, 4096, (4, 48, 64), np.uint16)
+    window = {"BitsStored": 12, "HighBit": 11, "WindowCenter": 1500, "WindowWidth": 2000}
+    files = {
+        "12 of 16.png": encode(pictures[0]),
+        "16.png": encode(pictures[1] * 16),
+        "12.dcm": write(dataset(pictures[2], "MONOCHROME2", **window)),
+        "16.dcm": write(dataset(pictures[3] * 16, "MONOCHROME2")),
+    }
+    box = RoI(1, 20, 41, 47)
+    lines = ["patient_id,image,roi_x_min,roi_y_min,roi_x_max,roi_y_max,malignant"]
+    for number, (name, file) in enumerate(files.items()):
+        (tmp_path / name).write_bytes(file)
+        lines.append(f"{number},{name},{','.join(map(str, box))},{number % 2}")
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    import_csv(tmp_path / "table.csv", tmp_path / "cohort", name="deep")
+    data, facts = CohortData(tmp_path / "cohort", folds=2, fold="all"), Preprocessing(context=0.2)
+    data.setup_for(HEADS[:1], facts)
+    for index, file in enumerate(files.values()):
+        served = prepare(ScoringRequest(file, box, None, None), facts).input_SS
+        assert np.array_equal(data.parts["train"].image(index).numpy(), served)
+        assert len(np.unique(served)) > 8  # something of the picture is left
