@@ -28,7 +28,7 @@ from batch.dicom.making.source import UTF8, Source
 KINDS = ("sr", "sc", "pr")
 """Comprehensive SR, Secondary Capture, presentation state."""
 
-_LAYOUT = {"sr": "2", "sc": "1", "pr": "1"}
+_LAYOUT = {"sr": "2", "sc": "1", "pr": "2"}
 """What an object holds of the same result: another one where that changes, for another UID."""
 _NUMBER = {"sr": 9001, "sc": 9002, "pr": 9003}
 _MAX_TEXT = 1024  # of a text object (ST)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from highdicom.content import PresentationLUTTransformation
 from highdicom.pr import (
     ColorSoftcopyPresentationState,
     GraphicAnnotation,
@@ -34,10 +35,14 @@ def make(source: Source, result: Result, evidence: Dataset, text: str, **common:
 
     `evidence` stands for the image. `common`: the series and instance that it is to have.
     """
-    x0, y0, x1, y1 = result.roi
+    x0, y0, _, y1 = result.roi
     rows, columns = int(source.dataset.Rows), int(source.dataset.Columns)
-    # Below the box, or above it where it ends in the lower half.
-    top, bottom = (y1, rows) if y0 + y1 < rows else (0, max(y0, 1))
+    # Below the box or above it, or over it where neither has a quarter of the height; and at least
+    # half of the width, else viewers cut the text off.
+    top, bottom = (y1, rows) if y0 + y1 < rows else (0, y0)
+    if 4 * (bottom - top) < rows:
+        top, bottom = 0, rows
+    left = min(x0, columns // 2)
     layer = GraphicLayer("SONODE", order=1, description="Box and scores: research use only")
     annotation = GraphicAnnotation(
         referenced_images=[evidence],
@@ -50,14 +55,17 @@ def make(source: Source, result: Result, evidence: Dataset, text: str, **common:
             TextObject(
                 text,
                 units="PIXEL",
-                bounding_box=(float(x0), float(top), float(max(x1, columns)), float(bottom)),
+                bounding_box=(float(left), float(top), float(columns), float(bottom)),
                 text_justification="LEFT",
             )
         ],
     )
-    grey = str(source.dataset.PhotometricInterpretation).startswith("MONOCHROME")
+    photometric = str(source.dataset.PhotometricInterpretation)
+    grey = photometric.startswith("MONOCHROME")
     kind = GrayscaleSoftcopyPresentationState if grey else ColorSoftcopyPresentationState
     shown = _for_highdicom(evidence, source, grey)
+    if photometric == "MONOCHROME1":  # what comes out of the state is P-values, which grow brighter
+        common["presentation_lut_transformation"] = PresentationLUTTransformation("INVERSE")
     if not grey:
         common["icc_profile"] = source.dataset.get("ICCProfile") or _srgb()
     made: Dataset = kind(

@@ -15,7 +15,8 @@ pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
 from batch.dicom.making import objects, source
 from batch.dicom.making.errors import CannotWrite
 from model_def.images.decode import decode
-from tests.batch.dicom import ultrasound
+from tests.batch.dicom import rendered, ultrasound
+from tests.handlers import dicoms
 
 
 def made(data: bytes, **changed: object) -> dict[str, Dataset]:
@@ -150,6 +151,33 @@ def test_a_grey_loop_has_a_grayscale_state_with_its_window(tmp_path: Path) -> No
     assert ultrasound.check(tmp_path / "pr.dcm", ultrasound.encoded(state)) == []
 
 
+def test_an_image_whose_low_values_are_bright_is_shown_as_it_was_scored(tmp_path: Path) -> None:
+    """A state's output grows brighter, whatever the image (PS3.3, C.11.6.1)."""
+    pixels = np.arange(60 * 80, dtype=np.uint8).reshape(60, 80)
+    uids = {"StudyInstanceUID": "2.25.1", "SeriesInstanceUID": "2.25.2"}
+    data = dicoms.write(dicoms.dataset(pixels, "MONOCHROME1", **uids))
+    (tmp_path / "image.dcm").write_bytes(data)
+    made(data)["pr"].save_as(tmp_path / "pr.dcm")
+    shown, _, _ = rendered.state(tmp_path / "pr.dcm", tmp_path / "image.dcm")
+    assert np.abs(np.asarray(shown).astype(int) - decode(data, None).grey_HW).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("roi", "text"),  # of 320 x 240 pixels
+    [
+        ((10, 20, 50, 45), (10, 45, 320, 240)),  # below
+        ((10, 150, 50, 230), (10, 0, 320, 150)),  # above
+        ((300, 20, 320, 45), (160, 45, 320, 240)),  # at the right edge
+        ((0, 0, 320, 240), (0, 0, 320, 240)),  # of the whole frame
+    ],
+)
+def test_the_text_of_the_state_has_room(roi: tuple[int, ...], text: tuple[int, ...]) -> None:
+    state = made(ultrasound.data_of("examples_rgb_color.dcm"), roi=roi)["pr"]
+    its = state.GraphicAnnotationSequence[0].TextObjectSequence[0]
+    corners = (*its.BoundingBoxTopLeftHandCorner, *its.BoundingBoxBottomRightHandCorner)
+    assert corners == text
+
+
 def test_the_picture_has_the_box_where_the_roi_is() -> None:
     data = ultrasound.data_of("examples_rgb_color.dcm")
     picture = made(data)["sc"].pixel_array
@@ -188,13 +216,13 @@ def test_another_box_frame_or_model_makes_other_objects() -> None:
 
 
 def test_uids_stay_over_versions_unless_the_content_changes() -> None:
-    """As they were made first, but for the report, which a change of its content renewed."""
+    """As they were made first, but for those that a change of their content renewed."""
     read = source.read(ultrasound.data_of("examples_ybr_color.dcm"))
     uids = [objects.sop_instance_uid(it, read, ultrasound.result(frame=0)) for it in objects.KINDS]
     assert uids == [
         "2.25.288438720878227943012427614334172724288",
         "2.25.234369614107413916697356344990593862452",
-        "2.25.301907639933027167191167293313857579012",
+        "2.25.30570401571937537142269101746530178810",
     ]
 
 
