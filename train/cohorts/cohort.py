@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from train.cohorts.checks import (
 )
 from train.cohorts.images import scan_images
 from train.cohorts.similar_images import Similar, find_similar, patient_faults
+from train.cohorts.split import partitions
 
 TABLE = "cohort.parquet"
 SCHEMA = pa.schema(
@@ -46,7 +46,6 @@ SCHEMA = pa.schema(
     ]
 )
 RESERVED = (*SCHEMA.names, "pixels_sha256")
-_PARTITION = re.compile(r"split|fold(_.*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +96,7 @@ class Cohort:
     @property
     def partitions(self) -> list[str]:
         """Names of the columns that say which part or fold a row belongs to."""
-        return [name for name in self.table.columns if _PARTITION.fullmatch(name)]
+        return partitions(self.table.columns)
 
     def _further(self, kind: pa.DataType) -> list[str]:
         taken = (*RESERVED, *self.partitions)

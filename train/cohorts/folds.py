@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sonode.console import UserError
 from train.cohorts.cohort import Cohort
 from train.cohorts.near_duplicates import Pair, groups
-from train.cohorts.split import one_for_each_patient
+from train.cohorts.split import check_partition
 
 Texts = npt.NDArray[np.object_]
 
@@ -93,7 +93,7 @@ def _of_column(cohort: Cohort, name: str) -> Texts:
     fold_N = np.array([_text(value) for value in table[name]], dtype=object)
     if len(set(fold_N)) < 2:
         raise UserError(f"data.folds {name}: the column holds one value alone; folds need two")
-    one_for_each_patient(table, fold_N, f"data.folds {name}", "folds")
+    check_partition(table, name, f"data.folds {name}")
     return fold_N
 
 

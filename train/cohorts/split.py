@@ -6,7 +6,8 @@ A cohort that brings its own split has it in its column `split`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ SHARES: dict[Part, float] = {
 }
 PARTS = tuple(SHARES)
 SPLIT = "split"  # the column of a cohort that brings its own
+_PARTITION = re.compile(r"split|fold(_.*)?")
 UNEVEN = 0.03
 """A split whose parts are off by more gets a warning."""
 
@@ -49,23 +51,43 @@ def parts_of(table: pd.DataFrame, seed: int) -> list[Part]:
     """
     if SPLIT not in table:
         return [part_of(str(patient), seed) for patient in table["patient_id"]]
-    wrong = int((~table[SPLIT].isin(PARTS)).sum())
-    if wrong:
-        raise UserError(
-            f"COHORT: column `{SPLIT}` is none of {', '.join(PARTS)} in {wrong} rows; correct it "
-            "and import again, or leave the column out to split by data.split_seed"
-        )
-    one_for_each_patient(table, table[SPLIT], f"COHORT: column `{SPLIT}`", "parts")
+    check_partition(table, SPLIT, f"COHORT: column `{SPLIT}`")
     return list(table[SPLIT])
 
 
-def one_for_each_patient(table: pd.DataFrame, of_row: Any, field: str, what: str) -> None:
-    """Raise UserError where a patient's rows have more than one value."""
-    values = pd.Series(np.asarray(of_row, dtype=object)).groupby(table["patient_id"].to_numpy())
-    if several := int((values.nunique() > 1).sum()):
+def partitions(columns: Iterable[str]) -> list[str]:
+    """The columns, by their names, that say which part or fold a row belongs to."""
+    return [name for name in columns if _PARTITION.fullmatch(name)]
+
+
+def check_partition(
+    table: pd.DataFrame, column: str, field: str, place: Callable[[int], str] = "row {}".format
+) -> None:
+    """Refuse a column of parts or folds that cuts a patient in two; `place` names a row.
+
+    Blanks count as no value, but in `split`, of which each row needs one.
+
+    Raises:
+        UserError: a patient's rows have more than one value, or `split` others than `PARTS`.
+    """
+    if column == SPLIT and (wrong := int((~table[SPLIT].isin(PARTS)).sum())):
         raise UserError(
-            f"{field}: {several} patients lie in several {what}, so they would be trained on and "
-            "evaluated; give all rows of a patient one value"
+            f"{field}: is none of {', '.join(PARTS)} in {wrong} of {len(table)} rows; correct it "
+            "and import again, or leave the column out to split by data.split_seed"
+        )
+    first: dict[str, tuple[int, Any]] = {}
+    cut: dict[str, str] = {}
+    for row, (patient, value) in enumerate(zip(table["patient_id"], table[column], strict=True)):
+        if pd.isna(value) or not str(patient).strip():  # a missing id is a fault of its own
+            continue
+        other, known = first.setdefault(str(patient), (row, value))
+        if value != known:
+            cut.setdefault(str(patient), f"{place(other)} and {place(row)}")
+    if cut:
+        raise UserError(
+            f"{field}: {len(cut)} {'patients lie' if len(cut) > 1 else 'patient lies'} in more "
+            f"than one ({next(iter(cut.values()))}), so they would be trained on and evaluated; "
+            "give all rows of a patient one value"
         )
 
 

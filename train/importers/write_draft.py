@@ -33,6 +33,7 @@ from train.cohorts.similar_images import (
     patient_faults,
     write_sheet,
 )
+from train.cohorts.split import check_partition, partitions
 from train.importers.draft import BoxFile, Draft
 from train.importers.import_warnings import report_alike, report_images
 from train.importers.left_out import of_checks
@@ -55,8 +56,8 @@ def write_draft(
     where the cohort is refused.
 
     Raises:
-        UserError: a further column's name is no plain one; faults without `drop_faulty`, all
-            at once; no row is left.
+        UserError: a further column's name is no plain one, or a partition cannot be used; faults
+            without `drop_faulty`, all at once; no row is left.
     """
     for what, times in draft.notes.items():
         say(f"{times} {what}")
@@ -72,6 +73,8 @@ def write_draft(
     for column_fault in column_faults(pa.schema(list(table.schema)[len(SCHEMA) :]), RESERVED):
         raise UserError(f"SRC: {column_fault}")
     frame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    for column in partitions(draft.further):
+        check_partition(frame, column, f"SRC: column `{column}`", draft.places.__getitem__)
     check_out(draft.out, name, frame["image"])
     scans = scan_images(draft.out, frame)
     draft.faults += _box_file_faults(draft, scans)

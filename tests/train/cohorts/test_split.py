@@ -31,8 +31,8 @@ def test_a_split_that_the_cohort_brings() -> None:
     table["split"] = ["test", "test", "val", "train"]
     assert parts_of(table, 0) == ["test", "test", "val", "train"]
     for values, message in (
-        (["test", None, "val", "validation"], "is none of train, val, test in 2 rows"),
-        (["test", "train", "val", "val"], "1 patients lie in several parts"),
+        (["test", None, "val", "validation"], "is none of train, val, test in 2 of 4 rows"),
+        (["test", "train", "val", "val"], r"1 patient lies in more than one \(row 0 and row 1\)"),
     ):
         with pytest.raises(UserError, match=message):
             parts_of(table.assign(split=values), 0)

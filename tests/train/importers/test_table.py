@@ -178,6 +178,23 @@ def test_a_kind_is_given(folder: Path) -> None:
     assert caught.value.details == ["table.csv line 3, age: give a number or blank"]
 
 
+def test_a_partition_that_cannot_be_used_writes_nothing(folder: Path) -> None:
+    rows = [image("a", "1"), image("b", "2"), image("c", "1"), image("d", "")]
+    one = r"1 patient lies in more than one \(table.csv line 2 and table.csv line 4\)"
+    for column, values, what in (
+        ("fold", "1232", f"SRC: column `fold`: {one}"),
+        ("fold_5", "a-ba", f"SRC: column `fold_5`: {one}"),
+        ("split", ("test", "train", "training", ""), "`split`: is none of .* in 2 of 4 rows"),
+    ):
+        source = write(folder, *(row | {column: it} for row, it in zip(rows, values, strict=True)))
+        with pytest.raises(UserError, match=what) as caught:
+            import_csv(source, folder / "out", name="ours", drop_faulty=True)
+        assert not caught.value.details
+        assert not (folder / "out").exists()
+    rows = [row | {"fold": it} for row, it in zip(rows[:3], ("1", "2", "1"), strict=True)]
+    assert import_csv(write(folder, *rows), folder / "out", name="ours").partitions == ["fold"]
+
+
 def test_another_cohort_is_not_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "out"
     import_csv(write(folder, image("a", "1"), image("b", "2")), out, name="ours")
