@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -166,7 +166,13 @@ def serve(
     settings = None
     if gateway_port is not None:
         settings = _gateway_settings(
-            gateway_host, gateway_port, certificate, certificate_key, nginx, rate, at_once
+            host=gateway_host,
+            port=gateway_port,
+            certificate=certificate,
+            certificate_key=certificate_key,
+            nginx=nginx,
+            rate=rate,
+            at_once=at_once,
         )
     run(
         store,
@@ -201,7 +207,13 @@ def gateway(
     from archives.nodes.nodes_file import read_nodes
 
     settings = _gateway_settings(
-        gateway_host, gateway_port, certificate, certificate_key, nginx, rate, at_once
+        host=gateway_host,
+        port=gateway_port,
+        certificate=certificate,
+        certificate_key=certificate_key,
+        nginx=nginx,
+        rate=rate,
+        at_once=at_once,
     )
     run(read_nodes(nodes), state, settings)
 
@@ -255,29 +267,13 @@ def predict(
         run(images, fields, score, out, as_json=as_json)
 
 
-def _gateway_settings(
-    host: str,
-    port: int,
-    certificate: Path | None,
-    certificate_key: Path | None,
-    nginx: Path | None,
-    rate: int,
-    at_once: int,
-) -> GatewaySettings:
+def _gateway_settings(**options: Any) -> GatewaySettings:
     from pydantic import ValidationError
 
     from archives.gateway.configuration import GatewaySettings
+    from sonode.settings_file import faults_of
 
     try:
-        return GatewaySettings(
-            host=host,
-            port=port,
-            certificate=certificate,
-            certificate_key=certificate_key,
-            nginx=nginx,
-            rate=rate,
-            at_once=at_once,
-        )
+        return GatewaySettings(**options)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, it['loc']))} {it['msg']}".strip() for it in error.errors()]
-        raise UserError(f"--gateway: {'; '.join(faults)}") from None
+        raise UserError(f"--gateway: {'; '.join(faults_of(error))}") from None

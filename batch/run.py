@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -33,6 +33,9 @@ from batch.scoring.shards import Receipt, Shard
 from batch.storage import checks as storage_checks
 from batch.storage import objects
 from sonode.console import UserError
+
+if TYPE_CHECKING:
+    from archives.packing.loader import Description
 
 _REHEARSED = 48  # images that a plan is estimated from
 
@@ -216,7 +219,8 @@ def _prepared(
     date: str | None,
 ) -> tuple[Manifest, Job, dict[str, Any]]:
     """Check what was given; return the manifest, the job, and what makes runs the same."""
-    _check_explain(explain, archive)
+    if explain is not None:
+        check_explain(explain, archive)
     columns = results.fields(archive.heads, with_heatmaps=explain is not None)
     reserved = {*(column.name for column in columns), *layout.PARTITIONS}
     manifest = stack.enter_context(open_manifest(manifest_uri, reserved=reserved, out=out_uri))
@@ -257,9 +261,8 @@ def _max_failed(max_failures: str | None, rows: int) -> float:
     return value / 100 * rows if number != max_failures else value
 
 
-def _check_explain(explain: str | None, archive: Archive) -> None:
-    if explain is None:
-        return
+def check_explain(explain: str, archive: Description) -> None:
+    """Raise UserError unless the archive has the method and the heads of METHOD[:HEAD,HEAD]."""
     method, _, named = explain.partition(":")
     if method not in archive.methods:
         raise UserError(f"--explain {explain}: no such method; give {', '.join(archive.methods)}")

@@ -32,9 +32,14 @@ def read_settings(path: Path, kind: type[Settings], option: str, remedy: str) ->
     except (UnicodeDecodeError, yaml.YAMLError):
         raise UserError(f"{option} {path}: is not valid YAML; {remedy}") from None
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}"
-            for fault in error.errors()
-        ]
+        faults = faults_of(error, "the file")
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise UserError(f"{option} {path}: {faults[0]}{more}; {remedy}", faults[1:]) from None
+
+
+def faults_of(error: ValidationError, whole: str = "") -> list[str]:
+    """`FIELD: what is wrong with it`, of each fault; `whole` names what is wrong in no field."""
+    return [
+        f"{'.'.join(map(str, it['loc'])) or whole}: {it['msg']}".removeprefix(": ")
+        for it in error.errors()
+    ]

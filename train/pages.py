@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -34,6 +35,11 @@ def render(title: str, template: str, **facts: object) -> str:
     Its filters `number` and `signed` write three digits, `p` a p-value.
     """
     return page(title, [_templates().get_template(template).render(**facts)])
+
+
+def plots(drawn: Iterable[tuple[str, str, str]]) -> list[dict[str, str]]:
+    """Title, alternative text and SVG of each plot, as templates take them."""
+    return [{"title": title, "alt": alt, "uri": svg_uri(svg)} for title, alt, svg in drawn]
 
 
 def svg_uri(svg: str) -> str:

@@ -15,6 +15,7 @@ from archives.asgi.metrics import Metrics
 from archives.asgi.models import Models
 from archives.asgi.tokens import Tokens
 from archives.asgi.versions import Refused
+from sonode.settings_file import faults_of
 
 if TYPE_CHECKING:
     from archives.torchserve.key_file import Kind
@@ -54,8 +55,7 @@ class Management:
         try:
             given = Registration(**request.query_params)
         except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"]))
-            text = f"parameter {where}: {error.errors()[0]['msg']}"
+            text = f"parameter {faults_of(error)[0]}"
             raise Refused(400, "BadRequestException", text) from None
         made = await self._models.register(
             given.url,

@@ -20,6 +20,7 @@ from archives.asgi.versions import Plan, Refused, Version
 from archives.asgi.worker_process import WorkerFailed
 from archives.packing.errors import ArchiveError
 from archives.packing.loader import MANIFEST, check
+from sonode.settings_file import faults_of
 from sonode.traces import Traces
 
 logger = logging.getLogger("sonode.server")
@@ -81,8 +82,7 @@ class Models:
         except ArchiveError as error:
             raise Refused(404, "ModelNotFoundException", str(error)) from None
         except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"]))
-            text = f"model-config.yaml of {file}: {where}: {error.errors()[0]['msg']}"
+            text = f"model-config.yaml of {file}: {faults_of(error)[0]}"
             raise Refused(400, "BadRequestException", text) from None
         except (yaml.YAMLError, TypeError):
             text = f"model-config.yaml of {file}: no keys and values"

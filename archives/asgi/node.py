@@ -15,6 +15,7 @@ from archives.torchserve.server_node import ServerNode
 from archives.torchserve.worker_cores import count_gpus
 from sonode import traces
 from sonode.console import UserError
+from sonode.settings_file import faults_of
 
 NEEDED = ("starlette", "uvicorn", "uvloop", "multipart")
 
@@ -44,10 +45,8 @@ class AsgiNode(ServerNode):
         try:
             return Limits.model_validate(shared | self._settings)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(map(str, first["loc"]))
             raise UserError(
-                f"setting {name}: {first['msg']}; valid settings are "
+                f"setting {faults_of(error)[0]}; valid settings are "
                 f"{', '.join(Limits.model_fields)}"
             ) from None
 

@@ -1,8 +1,7 @@
 """Two archives on one manifest: what each says of every row, row beside row.
 
-`a` is what is there, `b` what may take its place. A row is named by its place in the manifest,
-from sonode.parquet_files import ROI_COLUMNS
-from 0, and by no more than the columns that the user asks for.
+`a` is what is there, `b` what may take its place. A row is named by its place in the manifest, from
+0, and by no more than the columns that the user asks for.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from archives.comparing.compare_policy import ONLY_IN_B
 from archives.comparing.process import Side
 from archives.packing.loader import Description
+from batch import run
 from batch.manifest.read import Request, requests
 from batch.report import drift
 from batch.results import schema
@@ -68,15 +68,11 @@ def common_heads(
 
 def check_explain(explain: str, about: Mapping[str, Description]) -> None:
     """Raise UserError unless both have the method and the heads of METHOD[:HEAD,HEAD]."""
-    method, _, named = explain.partition(":")
-    wanted = {name.strip() for name in named.split(",") if name}
     for side, it in about.items():
-        for asked, known in (({method}, it.methods), (wanted, it.heads)):
-            if not asked <= set(known):
-                raise UserError(
-                    f"--explain {explain}: {side.upper()} has {', '.join(known)}; give one that "
-                    "both have"
-                )
+        try:
+            run.check_explain(explain, it)
+        except UserError as error:
+            raise UserError(f"{side.upper()}: {error}") from None
 
 
 def columns(table: pa.Table, carried: Sequence[str]) -> Frame:

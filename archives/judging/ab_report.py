@@ -141,9 +141,10 @@ def _step_of(row: LogRow, steps: dict[int, _Step]) -> _Step:
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share, n > 0 (1927, doi 10.1080/01621459.1927.10502953)."""
-    centre = (hits + Z * Z / 2) / (n + Z * Z)
-    half = Z / (n + Z * Z) * math.sqrt(hits * (n - hits) / n + Z * Z / 4)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def quantile(values: Sequence[float], q: float) -> Json:

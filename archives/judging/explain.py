@@ -19,7 +19,8 @@ from typing import Any
 from archives.gateway import logs
 from archives.gateway.logs import LogRow, Logs, seq
 from archives.judging.guards import Watch
-from archives.judging.journal_facts import JUDGED, judged_since, kind_of, last_facts, rollouts
+from archives.judging.journal_facts import JUDGED, kind_of, last_facts, rollouts
+from archives.judging.step_log import watch_of
 from archives.state.journal import Entry, Journal, fold
 from sonode.atomic_files import new_folder
 from sonode.console import UserError
@@ -84,23 +85,18 @@ def _detail(entry: Entry) -> str:
 
 def _step(state: Path, entries: list[Entry], step: Entry, end: Entry | None) -> Json:
     facts = last_facts(entries[: end.seq - 1] if end else entries)
-    desired = fold(entries[: step.seq])
-    kind = kind_of(desired)
+    kind = kind_of(fold(entries[: step.seq]))
     assert facts and kind
-    since = judged_since(entries, step)
     later = (it.seq for it in entries[step.seq :])
     until = next((it for it in later if fold(entries[:it]).split == it), math.inf)
-    watch = Watch(
-        facts.policy, kind, old=facts.old.version if facts.old else None,
-        new=facts.new.version, heads=facts.heads, since=since, percent=desired.percent,
-    )  # fmt: skip
+    watch = watch_of(entries, facts, kind, step)
     requests: list[LogRow] = []
     attempts: list[LogRow] = []
-    for is_attempt, row in Logs(state, since).rows():
+    for is_attempt, row in Logs(state, watch.since).rows():
         if seq(row) >= until:
             continue
         (watch.add_attempt if is_attempt else watch.add_request)(row)
-        if seq(row) >= since:
+        if seq(row) >= watch.since:
             (attempts if is_attempt else requests).append(row)
     verdicts = [asdict(it) for it in watch.verdicts()]
     recorded = end.facts if end else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from archives.gateway.logs import Logs, LogTail, seq, was_tried
@@ -11,22 +12,25 @@ from archives.judging.verdicts import Verdict
 from archives.state.journal import Entry, Journal, fold
 
 
+def watch_of(entries: Sequence[Entry], facts: Facts, kind: Kind, step: Entry) -> Watch:
+    """The guards of a step, which have seen nothing yet; `step` is its entry in the journal."""
+    return Watch(
+        facts.policy,
+        kind,
+        old=facts.old.version if facts.old else None,
+        new=facts.new.version,
+        heads=facts.heads,
+        since=judged_since(entries, step),
+        percent=fold(entries[: step.seq]).percent,
+    )
+
+
 class StepView:
     """What the gateway's logs say about one step; `step` is its entry in the journal."""
 
     def __init__(self, state: Path, facts: Facts, kind: Kind, step: Entry) -> None:
-        entries = Journal(state).entries()
-        self.since = judged_since(entries, step)
-        self.watch = Watch(
-            facts.policy,
-            kind,
-            old=facts.old.version if facts.old else None,
-            new=facts.new.version,
-            heads=facts.heads,
-            since=self.since,
-            percent=fold(entries[: step.seq]).percent,
-        )
-        self._logs = Logs(state, self.since)
+        self.watch = watch_of(Journal(state).entries(), facts, kind, step)
+        self._logs = Logs(state, self.watch.since)
 
     def verdicts(self) -> list[Verdict]:
         """What the guards say now."""

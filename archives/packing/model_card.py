@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from archives.packing.evidence import ELSEWHERE, Json, labelled, tested, where
+from sonode.measure_text import with_interval
 
 FILE = "MODEL_CARD.md"  # in the archive
 
@@ -180,11 +181,12 @@ def _performance(card: Json, evidence: Sequence[Json]) -> Iterator[str]:
                 if head["kind"] == "binary":
                     points = its["operating_points"].values()
                     at = next(it for it in points if it["threshold"] == thresholds[name])
-                    figures = [its["roc_auc"], at["sensitivity"], at["specificity"]]
+                    of_head = (its["roc_auc"], at["sensitivity"], at["specificity"])
+                    figures = [with_interval(it) for it in of_head]
                 else:
-                    figures = [its["macro_roc_auc"], None, None]
+                    figures = [with_interval(its["macro_roc_auc"]), "", ""]
                 cells = [where(tested(metrics)), name, head["primary"], unit, its["rows"]]
-                cells += [its.get("positive", ""), *map(_figure, figures)]
+                cells += [its.get("positive", ""), *figures]
                 yield _row(cells)
 
 
@@ -196,8 +198,9 @@ def _of_folds(figures: Json) -> Iterator[str]:
     for name, head in figures["roc_auc"].items():
         for unit, its in head.items():
             if unit != "on":
-                pooled = {"reason": "see the report of the folds", **its["pooled"]}
-                yield _row([name, head["on"], unit, _figure(pooled)])
+                why = "see the report of the folds"
+                pooled = {"reason": why, "no_interval": why, **its["pooled"]}
+                yield _row([name, head["on"], unit, with_interval(pooled)])
     yield ""
 
 
@@ -205,7 +208,7 @@ def _subgroups(evidence: Sequence[Json]) -> Iterator[str]:
     rows = [
         [
             *(where(tested(metrics)), name, variable["variable"], its["group"]),
-            *(its["rows"], its["positive"], _figure(its["roc_auc"]), _holm(variable)),
+            *(its["rows"], its["positive"], with_interval(its["roc_auc"]), _holm(variable)),
         ]
         for metrics in evidence
         for name, variables in metrics["subgroups"].items()
@@ -232,13 +235,3 @@ def _holm(variable: Json) -> str:
 
 def _row(cells: Sequence[object]) -> str:
     return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
-
-
-def _figure(measure: Json | None) -> str:
-    if measure is None:
-        return ""
-    if measure["value"] is None:
-        return f"undefined: {measure['reason']}"
-    if measure["low"] is None:
-        return f"{measure['value']:.3f} (no interval)"
-    return f"{measure['value']:.3f} ({measure['low']:.3f} to {measure['high']:.3f})"

@@ -26,6 +26,7 @@ from torchvision.transforms.v2 import functional
 
 from model_def.preprocessing import Pixels, RoI
 from sonode.console import UserError
+from sonode.settings_file import faults_of
 
 ARCHITECTURE = "tf_efficientnet_lite0"
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3  # as its ImageNet weights expect
@@ -156,11 +157,7 @@ def read(folder: Path) -> Locator:
         missing = Path(error.filename).name
         raise UserError(f"LOCATOR {folder}: has no {missing}; {remedy}") from None
     except ValidationError as error:
-        fault = error.errors()[0]
-        field = ".".join(map(str, fault["loc"])) or CARD
-        raise UserError(
-            f"LOCATOR {folder}: {CARD}, field `{field}`: {fault['msg']}; {remedy}"
-        ) from None
+        raise UserError(f"LOCATOR {folder}: {CARD}: {faults_of(error)[0]}; {remedy}") from None
     detector = build(card.size)
     try:
         detector.load_state_dict(load(data))

@@ -19,8 +19,9 @@ from sonode.console import UserError, progress, say
 from sonode.locating.detector import Proposal, proposals, read
 from sonode.locating.froc import best_iou, measure
 from sonode.locating.images import Image, images_of
+from sonode.measure_text import number, with_interval
 from sonode.parquet_files import ROI_COLUMNS
-from train.comparing.auc_difference import compare_head, shown
+from train.comparing.auc_difference import compare_head
 from train.data.datamodule import ALL, CohortData
 from train.data.leakage import check_unseen
 from train.evidence.jitter import rescored
@@ -160,8 +161,8 @@ def show(numbers: Json) -> None:
     for most, sensitivity in numbers["sensitivity_at_false_positives"].items():
         say(f"  sensitivity {sensitivity:.3f} at {most} false positives an image")
     for its in numbers["auc_proposed_minus_drawn"]:
-        interval = "" if its["low"] is None else f" ({its['low']:+.3f} to {its['high']:+.3f})"
+        difference = with_interval({**its, "value": its["difference"]}, sign=True)
         say(
-            f"AUC {its['head']} ({its['n_images']} rows): proposed {shown(its['first'])}, drawn "
-            f"{shown(its['second'])}, difference {shown(its['difference'], sign=True)}{interval}"
+            f"AUC {its['head']} ({its['n_images']} rows): proposed {number(its['first'])}, drawn "
+            f"{number(its['second'])}, difference {difference}"
         )

@@ -71,7 +71,6 @@ def fit(cohort_folder: Path, out: Path, recipe: Recipe, *, split_seed: int) -> d
     found = [detectors.proposals(detector, image.pixels(), recipe.size) for image in parts["val"]]
     truth = [image.boxes for image in parts["val"]]
     min_confidence = threshold(truth, found)
-    about = data.cohort
     card = detectors.Card(
         size=recipe.size,
         min_confidence=min_confidence,
@@ -80,10 +79,7 @@ def fit(cohort_folder: Path, out: Path, recipe: Recipe, *, split_seed: int) -> d
             "weights": known_as,
             "split_seed": split_seed,
             "cohort": {
-                "name": about.name,
-                "sha256": about.sha256,
-                "synthetic": about.synthetic,
-                "patient_ids": about.patient_ids,
+                **data.cohort.about,
                 **{part: _counts(images) for part, images in parts.items()},
             },
             "versions": {it: importlib.metadata.version(it) for it in ("sonode", "torchvision")},

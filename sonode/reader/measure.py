@@ -19,11 +19,11 @@ import pandas as pd
 from archives.packing.loader import file_sha256, read_members
 from model_def.heads import HeadSpec
 from sonode.console import UserError, say, table
+from sonode.measure_text import p_value, with_interval
 from sonode.parquet_files import ROI_COLUMNS
 from sonode.reader.record import named, read
 from train.cohorts.cohort import load_cohort
 from train.cohorts.labels import label_matrix, primary_sets
-from train.comparing.auc_difference import p_shown, shown
 from train.comparing.paired import paired_rates
 from train.measures.binary_head import measure_subgroup
 from train.measures.measure import Json, Resampling
@@ -79,9 +79,9 @@ def show(found: Json) -> None:
         (
             *(its["head"], its["reader"], its["rate"]),
             *(str(its["readings"]), str(its["patients"])),
-            *(_interval(its[name]) for name in ("without", "with")),
-            _interval(its["difference"], sign=True),
-            p_shown(its["difference"].get("p_value")),
+            *(with_interval(its[name]) for name in ("without", "with")),
+            with_interval(its["difference"], sign=True),
+            p_value(its["difference"].get("p_value")),
         )
         for its in found["rates"]
     ]
@@ -187,8 +187,3 @@ def _rates(
         }
         for rate, its in both.items()
     ]
-
-
-def _interval(its: Json, *, sign: bool = False) -> str:
-    value, low, high = (shown(its[name], sign=sign) for name in ("value", "low", "high"))
-    return value if its["low"] is None else f"{value} ({low} to {high})"

@@ -75,6 +75,16 @@ class Cohort:
         return hashlib.sha256(facts.encode()).hexdigest()
 
     @property
+    def about(self) -> dict[str, str | bool]:
+        """What cards and reports say of it."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "synthetic": self.synthetic,
+            "patient_ids": self.patient_ids,
+        }
+
+    @property
     def patients(self) -> str:
         """How many patients are in it, in words; where it has no ids, what stands for them."""
         count = self.table["patient_id"].nunique()

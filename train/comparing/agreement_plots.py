@@ -15,8 +15,7 @@ SIDES = {"a": ("A", BLUE, "-"), "b": ("B", ORANGE, "--")}
 
 def scatter(a_N: Floats, b_N: Floats, flipped_N: Bools, thresholds: Sequence[float | None]) -> str:
     """Score of B over that of A; rows that are called differently stand out."""
-    drawn: list[str] = []
-    with drawing(drawn) as (axes,):
+    with drawing() as (svg, axes):
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
         if None not in thresholds:
             axes.axvline(thresholds[0], color=GREY, lw=0.8, ls="--")
@@ -31,13 +30,12 @@ def scatter(a_N: Floats, b_N: Floats, flipped_N: Bools, thresholds: Sequence[flo
             )
         unit_square(axes, "probability by A", "probability by B")
         axes.legend(loc="upper left")
-    return drawn[0]
+    return str(svg.getvalue())
 
 
 def bland_altman(a_N: Floats, b_N: Floats, mean: float, limits: Sequence[float] | None) -> str:
     """Difference over mean of the two scores, with the mean difference and limits of agreement."""
-    drawn: list[str] = []
-    with drawing(drawn) as (axes,):
+    with drawing() as (svg, axes):
         middle_N, difference_N = (a_N + b_N) / 2, b_N - a_N
         axes.plot(middle_N, difference_N, ".", color=BLUE, ms=4, rasterized=True)
         axes.axhline(0, color=GREY, lw=0.8, ls=":")
@@ -46,13 +44,12 @@ def bland_altman(a_N: Floats, b_N: Floats, mean: float, limits: Sequence[float] 
             axes.axhline(limit, color=ORANGE, lw=1, ls="--", label=f"limit {limit:+.3f}")
         axes.set(xlim=(-0.02, 1.02), xlabel="mean of A and B", ylabel="B − A")
         axes.legend(loc="best")
-    return drawn[0]
+    return str(svg.getvalue())
 
 
 def roc(truth_N: Bools, a_N: Floats, b_N: Floats, aucs: Mapping[str, float]) -> str:
     """Both ROC curves of the rows with a label; both classes must be there."""
-    drawn: list[str] = []
-    with drawing(drawn) as (axes,):
+    with drawing() as (svg, axes):
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
         for (side, (name, color, style)), score_N in zip(SIDES.items(), (a_N, b_N), strict=True):
             false_positive, true_positive, _ = roc_curve(truth_N, score_N)
@@ -60,13 +57,12 @@ def roc(truth_N: Bools, a_N: Floats, b_N: Floats, aucs: Mapping[str, float]) -> 
             axes.plot(false_positive, true_positive, color=color, ls=style, lw=1.6, label=label)
         unit_square(axes, "1 − specificity", "sensitivity")
         axes.legend(loc="lower right")
-    return drawn[0]
+    return str(svg.getvalue())
 
 
 def latency(milliseconds: Mapping[str, Sequence[float]]) -> str:
     """Share of images that are scored within a time, of both."""
-    drawn: list[str] = []
-    with drawing(drawn) as (axes,):
+    with drawing() as (svg, axes):
         for side, (name, color, style) in SIDES.items():
             taken = np.sort(milliseconds[side])
             part = np.arange(1, len(taken) + 1) / len(taken)
@@ -74,4 +70,4 @@ def latency(milliseconds: Mapping[str, Sequence[float]]) -> str:
         axes.set(xlabel="milliseconds per image", ylabel="share of images", ylim=(0, 1.02))
         axes.set_xlim(left=0)
         axes.legend(loc="lower right")
-    return drawn[0]
+    return str(svg.getvalue())

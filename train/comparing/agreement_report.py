@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from sonode.console import table
+from sonode.measure_text import number, with_interval
 from train import pages
 from train.comparing import agreement_plots
-from train.comparing.auc_difference import read_score, shown
+from train.comparing.auc_difference import read_score
 from train.measures.measure import Json
 
 MOST = 200
@@ -61,12 +62,12 @@ def show(found: Json) -> None:
         flips = head["flips"]
         share = "" if flips["value"] is None else f" ({100 * flips['value']:.2f} %)"
         aucs = [
-            f"{auc['on']} {_signed(auc['difference'], auc['low'], auc['high'])}"
+            f"{auc['on']} {with_interval({**auc, 'value': auc['difference']}, sign=True)}"
             for auc in head["auc"]
             if auc["difference"] is not None
         ]
-        mean = [shown(it["mean"]["value"], sign=True) for it in head["shift"].values()]
-        cells = [shown(head["kappa"]["value"]), f"{flips['count']}{share}", " ".join(mean)]
+        mean = [number(it["mean"]["value"], sign=True) for it in head["shift"].values()]
+        cells = [number(head["kappa"]["value"]), f"{flips['count']}{share}", " ".join(mean)]
         rows.append([name, str(head["rows"]), *cells, "\n".join(aucs) or "no labels"])
     columns = ["head", "rows", "kappa", "flips", "mean shift", "AUC, B - A (95 %)"]
     table("A against B", columns, rows)
@@ -76,8 +77,8 @@ def show(found: Json) -> None:
         [
             rule["rule"],
             rule["on"],
-            _signed(rule["value"], rule["low"], rule["high"], sign=rule["limit"] < 0)
-            + (f": {rule['reason']}" if rule["reason"] else ""),
+            with_interval(rule, sign=rule["limit"] < 0)
+            + (f": {rule['reason']}" if rule["reason"] and rule["value"] is not None else ""),
             f"{rule['limit']:g}",
             rule["outcome"],
         ]
@@ -85,13 +86,6 @@ def show(found: Json) -> None:
     ]
     columns = ["rule", "of", "found (95 %)", "limit", "outcome"]
     table(f"Verdict: {found['verdict']['outcome']}", columns, rules)
-
-
-def _signed(
-    value: float | None, low: float | None, high: float | None, *, sign: bool = True
-) -> str:
-    interval = f" ({shown(low, sign=sign)} to {shown(high, sign=sign)})" if low is not None else ""
-    return shown(value, sign=sign) + interval
 
 
 def _plots(score: str, a: pd.DataFrame, b: pd.DataFrame, head: Json) -> list[dict[str, str]]:
@@ -120,7 +114,7 @@ def _plots(score: str, a: pd.DataFrame, b: pd.DataFrame, head: Json) -> list[dic
         known_N = ~np.isnan(truth_N)
         svg = agreement_plots.roc(truth_N[known_N] == 1, a_N[known_N], b_N[known_N], auc)
         found.append(("ROC, all labelled images", f"ROC curves of {score}", svg))
-    return [{"title": title, "alt": alt, "uri": pages.svg_uri(svg)} for title, alt, svg in found]
+    return pages.plots(found)
 
 
 def _latency(speed: Json | None) -> str | None:

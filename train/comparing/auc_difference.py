@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from sonode.console import UserError, say
 from train.measures.units import Aggregation, any_of, first_rows, score_of, unit_codes
-from train.statistics.binary import Bools, Floats, roc_auc, value, wilson
+from train.statistics.binary import Bools, Floats, roc_auc, value, wilson_of_none
 from train.statistics.bootstrap import bootstrap_difference
 from train.statistics.delong import delong_test, ranked_alike
 
@@ -174,15 +174,4 @@ def _of_none(
     if len(set(ranks_N)) >= SAME_ORDER and np.array_equal(ranks_N, rankdata(second_N)):
         return {"low": 0.0, "high": 0.0, "interval": f"same order of all {len(ranks_N)} {unit}s"}
     patients = min(len(set(patient_N[truth_N])), len(set(patient_N[~truth_N])))
-    _, most = wilson(0, patients) or (None, 1.0)
-    return {"low": -most, "high": most, "interval": f"Wilson, {patients} patients"}
-
-
-def shown(number: float | None, *, sign: bool = False) -> str:
-    """The number with three digits, or that it is undefined."""
-    return "undefined" if number is None else f"{number:+.3f}" if sign else f"{number:.3f}"
-
-
-def p_shown(value: float | None) -> str:
-    """A p-value as it is written."""
-    return "<0.001" if value is not None and value < 0.001 else shown(value)
+    return wilson_of_none(patients)

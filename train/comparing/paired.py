@@ -41,8 +41,7 @@ def share_difference(
     found = as_json(drawn, reason)
     patients = len(set(patient_N))
     if patients and not (one_N != two_N).any():
-        _, most = binary.wilson(0, patients) or (None, 1.0)
-        found |= {"low": -most, "high": most, "interval": f"Wilson, {patients} patients"}
+        found |= binary.wilson_of_none(patients)
         found.pop("no_interval", None)
     return found
 

@@ -13,17 +13,16 @@ import pyarrow as pa
 
 from sonode.console import UserError, say, table
 from sonode.defaults import BOOTSTRAP_DRAWS
+from sonode.measure_text import number, p_value, with_interval
 from sonode.metrics_file import METRICS, read_metrics
 from sonode.parquet_files import ROI_COLUMNS
 from train.cohorts.labels import primary_sets
 from train.comparing.auc_difference import (
     Versus,
     compare_head,
-    p_shown,
     paired_sets,
     read_score,
     scores_of,
-    shown,
 )
 from train.comparing.paired import paired_rates
 from train.measures.measure import Json, Resampling
@@ -117,12 +116,10 @@ def show(found: Compared) -> None:
     columns = ["head", "set", "per", "n", "positive", "first", "second", "difference (95 %)", "p"]
     rows = []
     for item in found.aucs:
-        interval = shown(item.difference, sign=True)
-        if item.low is not None and item.high is not None:
-            how = f"; {item.interval}" if item.interval else ""
-            interval += f" ({item.low:+.3f} to {item.high:+.3f}{how})"
-        numbers = [item.per, str(item.n), str(item.n_positive), shown(item.first)]
-        numbers += [shown(item.second), interval, p_shown(item.p_value), p_shown(item.delong_p)]
+        difference = {**vars(item), "value": item.difference}
+        numbers = [item.per, str(item.n), str(item.n_positive), number(item.first)]
+        numbers += [number(item.second), with_interval(difference, sign=True)]
+        numbers += [p_value(item.p_value), p_value(item.delong_p)]
         rows.append((item.head, item.on, *numbers))
     table(
         "ROC AUC, patients drawn with replacement; ¹ DeLong, rows independent",
@@ -133,9 +130,9 @@ def show(found: Compared) -> None:
     rows = [
         (
             *(its["head"], its["on"], its["per"], f"{its['rate']} at {its['point']}"),
-            *(str(its["rows"]), shown(its["first"]), shown(its["second"])),
-            _interval(its["difference"]),
-            *(p_shown(its["difference"].get("p_value")), p_shown(its["mcnemar_p"])),
+            *(str(its["rows"]), number(its["first"]), number(its["second"])),
+            with_interval(its["difference"], sign=True),
+            *(p_value(its["difference"].get("p_value")), p_value(its["mcnemar_p"])),
         )
         for its in found.rates
         if its["point"] in SHOWN and its["on"] == primary[its["head"]]
@@ -157,14 +154,6 @@ def show(found: Compared) -> None:
         f"The score of a lesion or patient is the {found.aggregation} over its images; left out "
         "where each has one image, and lesions where each patient has one."
     )
-
-
-def _interval(difference: Json) -> str:
-    if difference["value"] is None or difference["low"] is None:
-        return shown(difference["value"], sign=True)
-    how = f"; {difference['interval']}" if "interval" in difference else ""
-    low, high = (f"{difference[side]:+.3f}" for side in ("low", "high"))
-    return f"{difference['value']:+.3f} ({low} to {high}{how})"
 
 
 def write(found: Compared, path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from sonode.measure_text import number
 from train.measures.measure import Json
 
 # Okabe & Ito's palette: distinct to readers with any colour vision, and in grey print.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+_LINES = [(color, style) for style in ("-", "--", ":") for color in (BLUE, ORANGE, GREEN, GREY)]
 LEVELS = {
     "image": ("per image", BLUE, "-"),
     "lesion": ("per lesion", GREEN, "-."),
@@ -43,25 +45,24 @@ _STYLE: Any = {
 
 @contextmanager
 def drawing(
-    into: list[str],
     *,
     rows: Sequence[int] = (1,),
     png: Path | None = None,
     size: tuple[float, float] = (4.4, 3.9),
-) -> Any:
-    """Yield axes one above the other with heights as `rows`; append their SVG to `into`.
+) -> Iterator[list[Any]]:
+    """Yield a buffer, which has the SVG at the end, and axes one above the other, high as `rows`.
 
     `png`: a file to write the same picture to. `size`: width and height in inches.
     """
     with rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
-        yield figure.subplots(
+        axes = figure.subplots(
             len(rows), sharex=True, squeeze=False, gridspec_kw={"height_ratios": rows}
         )[:, 0]
         buffer = io.StringIO()
+        yield [buffer, *axes]
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-        into.append(buffer.getvalue())
         if png is not None:
             png.parent.mkdir(exist_ok=True)
             figure.savefig(png, dpi=300)
@@ -81,25 +82,27 @@ def shade(axes: Axes, band: Json | None, color: str) -> None:
         axes.fill_between(band["at"], low, high, color=color, alpha=0.15, lw=0)
 
 
-def _number(measure: Json) -> str:
-    return "undefined" if measure["value"] is None else f"{measure['value']:.3f}"
+def _roc_curve(
+    axes: Axes, name: str, measures: Json, color: str, style: str, *, band: bool = True
+) -> None:
+    """Plot the curve of one unit's measures, where it has one."""
+    if measures["curves"] is not None:
+        curve = measures["curves"]["roc"]
+        label = f"{name}: AUC {number(measures['roc_auc']['value'])}"
+        rates = curve["false_positive_rate"], curve["true_positive_rate"]
+        axes.plot(*rates, color=color, ls=style, lw=1.6, label=label)
+        if band:
+            shade(axes, curve["band"], color)
 
 
 def roc(levels: Mapping[str, Json]) -> str:
     """ROC curves per image and per patient, with the image curve's operating points."""
-    drawn: list[str] = []
-    with drawing(drawn) as (axes,):
+    with drawing() as (svg, axes):
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
         for level, (name, color, style) in LEVELS.items():
             measures = levels.get(level)
-            if measures is None or measures["curves"] is None:
-                continue
-            curve = measures["curves"]["roc"]
-            label = f"{name}: AUC {_number(measures['roc_auc'])}"
-            rates = curve["false_positive_rate"], curve["true_positive_rate"]
-            axes.plot(*rates, color=color, ls=style, lw=1.6, label=label)
-            if level in BANDS:
-                shade(axes, curve["band"], color)
+            if measures is not None:
+                _roc_curve(axes, name, measures, color, style, band=level in BANDS)
         for (point, found), marker in zip(
             levels["image"]["operating_points"].items(), "osD^v*" * 9, strict=False
         ):
@@ -110,38 +113,29 @@ def roc(levels: Mapping[str, Json]) -> str:
             axes.plot(*place, marker, ls="", color=BLUE, mfc="white", ms=6, label=label)
         unit_square(axes, "1 − specificity", "sensitivity")
         axes.legend(loc="lower right")
-    return drawn[0]
+    return str(svg.getvalue())
 
 
 def roc_overlaid(several: Mapping[str, Json], png: Path | None = None) -> str:
     """ROC curves of several cohorts or models, of the measures of one unit, with their bands."""
-    drawn: list[str] = []
-    styles = [(color, ls) for ls in ("-", "--", ":") for color in (BLUE, ORANGE, GREEN, GREY)]
-    with drawing(drawn, png=png) as (axes,):
+    with drawing(png=png) as (svg, axes):
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
-        for (name, measures), (color, style) in zip(several.items(), styles, strict=False):
-            if measures["curves"] is None:
-                continue
-            curve = measures["curves"]["roc"]
-            label = f"{name}: AUC {_number(measures['roc_auc'])}"
-            rates = curve["false_positive_rate"], curve["true_positive_rate"]
-            axes.plot(*rates, color=color, ls=style, lw=1.6, label=label)
-            shade(axes, curve["band"], color)
+        for (name, measures), (color, style) in zip(several.items(), _LINES, strict=False):
+            _roc_curve(axes, name, measures, color, style)
         unit_square(axes, "1 − specificity", "sensitivity")
         axes.legend(loc="lower right")
-    return drawn[0]
+    return str(svg.getvalue())
 
 
 def precision_recall(levels: Mapping[str, Json]) -> str:
     """Precision over recall; the dotted lines are the prevalences, which chance reaches."""
-    drawn: list[str] = []
-    with drawing(drawn) as (axes,):
+    with drawing() as (svg, axes):
         for level, (name, color, style) in LEVELS.items():
             measures = levels.get(level)
             if measures is None or measures["curves"] is None:
                 continue
             curve = measures["curves"]["pr"]
-            label = f"{name}: AP {_number(measures['pr_auc'])}"
+            label = f"{name}: AP {number(measures['pr_auc']['value'])}"
             axes.step(
                 curve["recall"],
                 curve["precision"],
@@ -156,16 +150,15 @@ def precision_recall(levels: Mapping[str, Json]) -> str:
             axes.axhline(measures["positive"] / measures["rows"], color=color, lw=0.8, ls=":")
         unit_square(axes, "recall (sensitivity)", "precision")
         axes.legend(loc="best")
-    return drawn[0]
+    return str(svg.getvalue())
 
 
 def calibration(measures: Json) -> str:
     """Observed share over mean probability per bin with Wilson intervals, and the logistic curve
     with its band; below, rows per bin.
     """
-    drawn: list[str] = []
     bins = measures["reliability"]
-    with drawing(drawn, rows=(4, 1)) as (axes, counts):
+    with drawing(rows=(4, 1)) as (svg, axes, counts):
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":", label="ideal")
         x, y = ([one[key] for one in bins] for key in ("mean_probability", "observed"))
         below = [one["observed"] - one["observed_low"] for one in bins]
@@ -176,20 +169,19 @@ def calibration(measures: Json) -> str:
             label = "logistic" if line["band"] is None else "logistic, 95 % band"
             axes.plot(line["probability"], line["observed"], color=ORANGE, lw=1.2, label=label)
             shade(axes, line["band"], ORANGE)
-        slope, error = measures["calibration_slope"], measures["ece"]
-        axes.set_title(f"slope {_number(slope)}, ECE {_number(error)}", fontsize=9, loc="left")
+        slope, error = (number(measures[it]["value"]) for it in ("calibration_slope", "ece"))
+        axes.set_title(f"slope {slope}, ECE {error}", fontsize=9, loc="left")
         unit_square(axes, "", "observed share")
         axes.legend(loc="best", fontsize=8)
         middle = [(one["low"] + one["high"]) / 2 for one in bins]
         counts.bar(middle, [one["n"] for one in bins], width=0.09, color=BLUE)
         counts.set(xlabel="predicted probability", ylabel="images")
-    return drawn[0]
+    return str(svg.getvalue())
 
 
 def calibration_lines(several: Mapping[str, Json]) -> str:
     """Logistic calibration curves, each with its band."""
-    drawn: list[str] = []
-    with drawing(drawn) as (axes,):
+    with drawing() as (svg, axes):
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":", label="ideal")
         for (name, line), color, style in zip(
             several.items(), (ORANGE, BLUE, GREEN), ("--", "-.", "-"), strict=False
@@ -200,14 +192,13 @@ def calibration_lines(several: Mapping[str, Json]) -> str:
             shade(axes, line["band"], color)
         unit_square(axes, "predicted probability", "observed share")
         axes.legend(loc="upper left", fontsize=8)
-    return drawn[0]
+    return str(svg.getvalue())
 
 
 def decision(measures: Json) -> str:
     """Net benefit of acting on the model, on everyone and on no one."""
-    drawn: list[str] = []
     curve = measures["decision_curve"]
-    with drawing(drawn) as (axes,):
+    with drawing() as (svg, axes):
         threshold = curve["threshold"]
         axes.plot(threshold, curve["model"], color=BLUE, lw=1.6, label="model")
         shade(axes, curve["band"], BLUE)
@@ -217,7 +208,7 @@ def decision(measures: Json) -> str:
         axes.set(xlim=(0, 1), ylim=(-0.3 * top, 1.1 * top))
         axes.set(xlabel="threshold probability", ylabel="net benefit per image")
         axes.legend(loc="best")
-    return drawn[0]
+    return str(svg.getvalue())
 
 
 class Profile(NamedTuple):
@@ -244,10 +235,8 @@ class Profile(NamedTuple):
 
 def cam_over_distance(profiles: Mapping[str, Profile], png: Path | None = None) -> str:
     """Mean heat-map response over the distance to the crop's centre ± SD, one line a head."""
-    drawn: list[str] = []
-    with drawing(drawn, png=png) as (axes,):
-        styles = [(color, ls) for ls in ("-", "--", ":") for color in (BLUE, ORANGE, GREEN, GREY)]
-        for (head, its), (color, ls) in zip(profiles.items(), styles, strict=False):
+    with drawing(png=png) as (svg, axes):
+        for (head, its), (color, ls) in zip(profiles.items(), _LINES, strict=False):
             axes.plot(its.radius, its.mean, color=color, ls=ls, lw=1.6, label=head)
             if its.sd is not None:
                 low, high = (np.add(its.mean, sign * np.array(its.sd)) for sign in (-1, 1))
@@ -255,4 +244,4 @@ def cam_over_distance(profiles: Mapping[str, Profile], png: Path | None = None) 
         axes.set(xlabel="distance to the centre (half sides of the crop)", ylabel="response")
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         axes.legend()
-    return drawn[0]
+    return str(svg.getvalue())

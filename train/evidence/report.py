@@ -19,6 +19,7 @@ import pandas as pd
 from model_def.checkpoint import whole_folder
 from sonode.console import UserError, say, table
 from sonode.defaults import BOOTSTRAP_DRAWS
+from sonode.measure_text import number, with_interval
 from sonode.metrics_file import METRICS
 from train import pages
 from train.cohorts import describe
@@ -178,10 +179,7 @@ def show(metrics: Json, title: str) -> None:
     for name, head in metrics["heads"].items():
         for level, measures in head["sets"][head["primary"]].items():
             auc = measures["roc_auc" if head["kind"] == "binary" else "macro_roc_auc"]
-            shown = f"undefined: {auc['reason']}" if auc["value"] is None else f"{auc['value']:.3f}"
-            if auc["low"] is not None:
-                shown += f" ({auc['low']:.3f} to {auc['high']:.3f})"
-            rows.append((name, head["primary"], level, str(measures["rows"]), shown))
+            rows.append((name, head["primary"], level, str(measures["rows"]), with_interval(auc)))
     table(title, ("head", "set", "per", "n", "ROC AUC (95 %)"), rows)
     for note in metrics["notes"]:
         say(note)
@@ -218,10 +216,8 @@ def _head_plots(name: str, head: Json, units: Sequence[str]) -> list[dict[str, s
     image, what = levels["image"], f"{name}, {head['primary']}"
     found = []
     if image["curves"]:
-        auc = {level: its["roc_auc"]["value"] for level, its in levels.items()}
         aucs = ", ".join(
-            f"area per {level} " + ("undefined" if area is None else f"{area:.3f}")
-            for level, area in auc.items()
+            f"area per {level} {number(its['roc_auc']['value'])}" for level, its in levels.items()
         )
         drawn = plots.roc(levels)
         found.append((f"ROC: {head['primary']}", f"ROC curve of {what}: {aucs}", drawn))
@@ -235,4 +231,4 @@ def _head_plots(name: str, head: Json, units: Sequence[str]) -> list[dict[str, s
             found.append((f"Calibration of {title}", alt, plots.calibration(image)))
             alt = f"Decision curve of {title}: net benefit over threshold probability"
             found.append((f"Decision curve of {title}", alt, plots.decision(image)))
-    return [{"title": title, "alt": alt, "uri": pages.svg_uri(svg)} for title, alt, svg in found]
+    return pages.plots(found)

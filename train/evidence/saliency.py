@@ -5,7 +5,7 @@ Shapes in names: N images, h, w of a Grad-CAM, S side of the resampled map.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from model_def.overlay import overlay
 from train.evidence.plots import Profile
 from train.evidence.report import GalleryItem
 from train.fitting.predictions import Predictions
+from train.statistics.binary import Bools, Floats
 
 CASES = 3  # pictures of each kind
 SIDE = 64
@@ -35,6 +36,17 @@ def gallery(predictions: Predictions) -> list[GalleryItem]:
             for title, rows in _kinds(predictions, head):
                 items += [_item(predictions, head, title, row) for row in rows]
     return items
+
+
+def highest(
+    patient_N: pd.Series, score_N: Floats, chosen_N: Bools, without: Sequence[object] = ()
+) -> list[int]:
+    """Chosen rows, the highest score first, one a patient, and none of the patients `without`."""
+    rows = np.flatnonzero(chosen_N)
+    rows = rows[np.argsort(-score_N[rows], kind="stable")]
+    patient = patient_N.iloc[rows]
+    kept = ~(patient.duplicated() | patient.isin(list(without)))
+    return [int(row) for row in rows[kept.to_numpy(bool)]]
 
 
 def profile(predictions: Predictions) -> dict[str, Profile]:
@@ -86,11 +98,8 @@ def _kinds(predictions: Predictions, head: HeadSpec) -> Iterator[tuple[str, list
     negative_label, positive_label = head.labels
     sure_N = np.abs(p_N - head.threshold)
 
-    def most_sure(chosen_N: npt.NDArray[np.bool_]) -> list[int]:
-        rows = np.flatnonzero(chosen_N)
-        rows = rows[np.argsort(-sure_N[rows], kind="stable")]
-        first_of_patient = ~frame["patient_id"].iloc[rows].duplicated()
-        return [int(row) for row in rows[first_of_patient.to_numpy(bool)][:CASES]]
+    def most_sure(chosen_N: Bools) -> list[int]:
+        return highest(frame["patient_id"], sure_N, chosen_N)[:CASES]
 
     yield f"{head.name}: right, {positive_label}", most_sure(is_N & positive_N)
     yield f"{head.name}: right, {negative_label}", most_sure(is_not_N & ~positive_N)
@@ -109,7 +118,7 @@ def _item(predictions: Predictions, head: HeadSpec, title: str, row: int) -> Gal
         if not other.categorical:
             truth = facts[f"{other.name}_truth"]
             known = "unknown" if pd.isna(truth) else other.labels[bool(truth)]
-            p, threshold = _told_apart(facts[f"{other.name}_probability"], other.threshold)
+            p, threshold = _on_its_side(facts[f"{other.name}_probability"], other.threshold)
             texts.append(f"{other.name} {p} (threshold {threshold}, truth: {known})")
     explained = predictions.explained.get(head.name)
     if explained and explained[row] != head.name:
@@ -118,7 +127,7 @@ def _item(predictions: Predictions, head: HeadSpec, title: str, row: int) -> Gal
     return GalleryItem(title, png, "; ".join(texts))
 
 
-def _told_apart(p: float, threshold: float) -> tuple[str, str]:
+def _on_its_side(p: float, threshold: float) -> tuple[str, str]:
     """Both with two decimals, or as many as show on which side of the threshold `p` lies."""
     decimals = 2
     while p != threshold and f"{p:.{decimals}f}" == f"{threshold:.{decimals}f}":

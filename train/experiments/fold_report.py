@@ -12,6 +12,7 @@ import torch
 
 from model_def.heads import logit_slices, probabilities
 from sonode.console import table
+from sonode.measure_text import number, with_interval
 from train.fitting.predictions import Predictions
 from train.measures.evaluate import sets_of, truth_of_rows
 from train.measures.fold_figures import UNITS
@@ -63,21 +64,14 @@ def figures_of(metrics: Json, folds: int, members: int) -> dict[str, Any]:
 
 def show_folds(metrics: Json) -> None:
     """Print each fold's AUC and their mean."""
-
-    def text(found: Json) -> str:
-        if found["value"] is None:
-            return "undefined"
-        interval = "" if found["low"] is None else f" ({found['low']:.3f} to {found['high']:.3f})"
-        return f"{found['value']:.3f}{interval}"
-
     rows = []
     for name, of in metrics["folds"].items():
         for unit in UNITS:
             rows += [
-                (name, unit, its["fold"], str(its["rows"]), text(its["roc_auc"]))
+                (name, unit, its["fold"], str(its["rows"]), with_interval(its["roc_auc"]))
                 for its in of[unit]["folds"]
             ]
-            rows.append((name, unit, "mean", "", text(of[unit]["mean"])))
+            rows.append((name, unit, "mean", "", with_interval(of[unit]["mean"])))
     table("By fold", ("head", "per", "fold", "n", "ROC AUC (95 %)"), rows)
 
 
@@ -111,10 +105,7 @@ def show_members(found: Predictions, logits_MNL: torch.Tensor) -> pd.DataFrame:
                 mean = sum(known) / len(known) if known else None
                 rows.append((head.name, on, unit, count, len(some), mean))
     columns = ("head", "on", "per", "members", "choices", "roc_auc")
-    shown = [
-        (head, unit, str(count), "undefined" if auc is None else f"{auc:.3f}")
-        for head, _, unit, count, _, auc in rows
-    ]
+    shown = [(head, unit, str(count), number(auc)) for head, _, unit, count, _, auc in rows]
     table(
         "By members averaged: ROC AUC of all folds, mean over all choices of so many",
         ("head", "per", "members", "ROC AUC"),

@@ -205,10 +205,7 @@ def _about(
             f"{', averaged,' if members > 1 else ''} that never saw its patients. {ASSUMES}"
         ),
         "cohort": {
-            "name": cohort.name,
-            "sha256": cohort.sha256,
-            "synthetic": cohort.synthetic,
-            "patient_ids": cohort.patient_ids,
+            **cohort.about,
             "patients": int(frame["patient_id"].nunique()),
             "images": len(frame),
         },

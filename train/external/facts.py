@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from sonode.measure_text import with_interval
 from train.measures.measure import Json
 
 
@@ -65,7 +66,7 @@ def facts(metrics: Json, external: Json | None) -> dict[str, str]:
         "software": _list(f"{k} {v}" for k, v in training.get("versions", {}).items()),
         "performance": _list(
             f"{name} ({head['primary']}, per patient): ROC AUC "
-            + _interval(head["sets"][head["primary"]]["patient"]["roc_auc"])
+            + with_interval(head["sets"][head["primary"]]["patient"]["roc_auc"])
             for name, head in heads.items()
         ),
         "rates": _list(map(_rates, heads, heads.values())),
@@ -147,7 +148,7 @@ def facts(metrics: Json, external: Json | None) -> dict[str, str]:
 def _external(found: Json) -> dict[str, str]:
     aucs = (
         f"{head} in {name}: ROC AUC per patient "
-        + _interval(
+        + with_interval(
             found["cohorts"][name]["heads"][head]["sets"][
                 found["cohorts"][name]["heads"][head]["primary"]
             ]["patient"]["roc_auc"]
@@ -185,14 +186,6 @@ def _list(texts: Any) -> str:
     return "; ".join(str(text) for text in texts)
 
 
-def _interval(measure: Json) -> str:
-    if measure["value"] is None:
-        return f"undefined ({measure['reason']})"
-    if measure["low"] is None:
-        return f"{measure['value']:.3f} (no interval: {measure['no_interval']})"
-    return f"{measure['value']:.3f} ({measure['low']:.3f} to {measure['high']:.3f})"
-
-
 def _served(head: Json) -> Json:
     points = head["sets"][head["primary"]]["patient"]["operating_points"].values()
     found: Json = next(it for it in points if it["threshold"] == head["threshold"])
@@ -202,7 +195,7 @@ def _served(head: Json) -> Json:
 def _rates(name: str, head: Json) -> str:
     point = _served(head)
     return f"{name} per patient at {head['threshold']:.3f}: " + ", ".join(
-        f"{rate} {_interval(point[rate])}" for rate in ("sensitivity", "specificity")
+        f"{rate} {with_interval(point[rate])}" for rate in ("sensitivity", "specificity")
     )
 
 

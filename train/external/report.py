@@ -9,6 +9,7 @@ from pathlib import Path
 from model_def.checkpoint import read_card, whole_folder
 from sonode.atomic_files import check_new
 from sonode.console import UserError, say, table
+from sonode.measure_text import with_interval
 from sonode.metrics_file import DEVELOPMENT, EXTERNAL
 from train import pages
 from train.data.leakage import IMAGES
@@ -162,7 +163,7 @@ def _plots(head: str, found: Json) -> list[dict[str, str]]:
         }
         title = f"Calibration in {name} after {recalibration['patients']} patients"
         drawn.append((title, f"{alt}, before and after", plots.calibration_lines(lines)))
-    return [{"title": title, "alt": alt, "uri": pages.svg_uri(svg)} for title, alt, svg in drawn]
+    return pages.plots(drawn)
 
 
 def show(found: Json) -> None:
@@ -173,13 +174,8 @@ def show(found: Json) -> None:
             of = its["heads"][head]
             for unit in ("image", "patient"):
                 measures = of["sets"][of["primary"]][unit]
-                auc = measures["roc_auc"]
-                text = (
-                    f"undefined: {auc['reason']}" if auc["value"] is None else f"{auc['value']:.3f}"
-                )
-                if auc["low"] is not None:
-                    text += f" ({auc['low']:.3f} to {auc['high']:.3f})"
-                rows.append((head, of["primary"], name, unit, str(measures["rows"]), text))
+                auc = with_interval(measures["roc_auc"])
+                rows.append((head, of["primary"], name, unit, str(measures["rows"]), auc))
     table("External validation", ("head", "set", "cohort", "per", "n", "ROC AUC (95 %)"), rows)
     if found["not_compared"]:
         say(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from model_def.heads import HeadSpec
@@ -14,12 +12,12 @@ from sonode.defaults import BOOTSTRAP_DRAWS
 from sonode.metrics_file import DEVELOPMENT, FORMAT
 from train.external.recalibration import recalibrated
 from train.fitting.predictions import Predictions
-from train.measures.evaluate import evaluate, sets_of, truth_of_rows
+from train.measures.evaluate import evaluate, sets_of
 from train.measures.measure import Json, Resampling, as_json
 from train.measures.subgroups import adjust
-from train.measures.units import UNITS, Aggregation, any_of, first_rows, score_of, unit_codes
+from train.measures.units import UNITS, Aggregation, of_units
 from train.statistics import binary
-from train.statistics.binary import Bools, Floats, Metric
+from train.statistics.binary import Metric
 from train.statistics.bootstrap import bootstrap_unpaired
 
 
@@ -103,19 +101,13 @@ def _differences(
     how: Resampling,
 ) -> Json:
     """The external cohort minus the development one: AUC, and rates at the served threshold."""
-    sides = [_units(head, _primary(head, its), unit, aggregation) for its in (other, development)]
-
-    def at_threshold(metric: Any) -> Metric:
-        def rate(truth_N: Bools, p_N: Floats, weight_BN: Floats) -> Floats:
-            found: Floats = metric(truth_N, p_N, weight_BN, threshold=head.threshold)
-            return found
-
-        return rate
-
-    metrics = {
+    sides = [
+        of_units(_primary(head, its), head.name, unit, aggregation) for its in (other, development)
+    ]
+    metrics: dict[str, Metric] = {
         "roc_auc": binary.roc_auc,
-        "sensitivity": at_threshold(binary.sensitivity),
-        "specificity": at_threshold(binary.specificity),
+        "sensitivity": partial(binary.sensitivity, threshold=head.threshold),
+        "specificity": partial(binary.specificity, threshold=head.threshold),
     }
     return {
         name: as_json(
@@ -124,15 +116,3 @@ def _differences(
         )
         for name, metric in metrics.items()
     }
-
-
-def _units(
-    head: HeadSpec, rows: pd.DataFrame, unit: str, aggregation: Aggregation
-) -> tuple[Bools, Floats, npt.NDArray[Any]]:
-    code_N = unit_codes(rows, unit)
-    p_N = rows[f"{head.name}_probability"].to_numpy(np.float64)
-    return (
-        any_of(truth_of_rows(rows, head), code_N),
-        score_of(p_N, code_N, aggregation),
-        rows["patient_id"].to_numpy(dtype=object)[first_rows(code_N)],
-    )

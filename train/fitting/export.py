@@ -108,10 +108,7 @@ def provenance(
     }
     return {
         "cohort": {
-            "name": cohort.name,
-            "sha256": cohort.sha256,
-            "synthetic": cohort.synthetic,
-            "patient_ids": cohort.patient_ids,
+            **cohort.about,
             "split_seed": data.split_seed,
             "folds": data.folds,
             "fold": data.fold,

@@ -182,10 +182,7 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
         "part": part,
         **({} if figures is None else {"statement": figures["statement"]}),
         "cohort": {
-            "name": data.cohort.name,
-            "sha256": data.cohort.sha256,
-            "synthetic": data.cohort.synthetic,
-            "patient_ids": data.cohort.patient_ids,
+            **data.cohort.about,
             "patients": int(frame["patient_id"].nunique()),
             "images": len(frame),
         },

@@ -102,7 +102,7 @@ def _conditional(pair: Json, child: HeadSpec, predictions: Predictions, how: Res
     joint_N, above_N = (
         rows[f"{name}_probability"].to_numpy(np.float64) for name in (child.name, pair["parent"])
     )
-    p_N: Floats = np.divide(joint_N, above_N, out=np.zeros_like(joint_N), where=above_N > 0)
+    p_N = binary.conditional(joint_N, above_N)
     patient_N = rows["patient_id"].to_numpy(dtype=object)
     metrics = {rate: partial(metric, threshold=0.5) for rate, metric in RATES.items()}
     found = bootstrap(metrics, truth_N, p_N, patient_N, **vars(how))

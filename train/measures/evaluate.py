@@ -28,10 +28,11 @@ from train.measures.units import (
     any_of,
     first_rows,
     mixed,
+    of_units,
     score_of,
     unit_codes,
 )
-from train.statistics.binary import Bools, Floats
+from train.statistics.binary import Bools, Floats, conditional
 from train.statistics.interaction import PERMUTATIONS
 
 
@@ -162,9 +163,7 @@ def judged_on(
         return p_N, f"P({head.name}" + (f" given {head.given})" if head.given else ")")
     if hierarchy != "independent" and on.head is not None and on.head.given == head.given:
         above_N = frame.loc[on.rows, f"{on.head.name}_probability"].to_numpy(np.float64)
-        # A parent of 0 has children of 0: a quotient of rounding; the answer is 0.
-        quotient_N = np.divide(p_N, above_N, out=np.zeros_like(p_N), where=above_N > 0)
-        return quotient_N.clip(0, 1), f"P({head.name} given {on.head.target})"
+        return conditional(p_N, above_N).clip(0, 1), f"P({head.name} given {on.head.target})"
     of = f"lesions with {head.given} positive" if head.given else "all lesions"
     return None, f"the probability is about {of} only"
 
@@ -218,22 +217,15 @@ def _measure_binary(
     aggregation: Aggregation,
     how: Resampling,
 ) -> Json:
-    truth_N, p_N = truth_of_rows(rows, head), rows[f"{head.name}_probability"].to_numpy(np.float64)
-    points, patient_N = operating_points(head), rows["patient_id"].to_numpy(dtype=object)
-    judged_N, words = judged
+    points, (judged_N, words) = operating_points(head), judged
     found: Json = {}
     for unit in UNITS:
         code_N = unit_codes(rows, unit)
+        judged_U = None if judged_N is None else score_of(judged_N, code_N, aggregation)
+        truth_U, p_U, patient_U = of_units(rows, head.name, unit, aggregation)
         found[unit] = {
-            "mixed": mixed(truth_N, code_N),
-            **measure_binary(
-                any_of(truth_N, code_N),
-                score_of(p_N, code_N, aggregation),
-                (None if judged_N is None else score_of(judged_N, code_N, aggregation), words),
-                patient_N[first_rows(code_N)],
-                points,
-                how,
-            ),
+            "mixed": mixed(truth_of_rows(rows, head), code_N),
+            **measure_binary(truth_U, p_U, (judged_U, words), patient_U, points, how),
         }
     return found
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from model_def.heads import HeadSpec
 from train.cohorts.folds import fold_names
 from train.measures.measure import Json, Resampling, as_json, why_undefined
-from train.measures.units import Aggregation, any_of, first_rows, score_of, unit_codes
+from train.measures.units import Aggregation, of_units
 from train.statistics.binary import roc_auc
 from train.statistics.bootstrap import bootstrap
 from train.statistics.folds import mean_of_folds
@@ -24,18 +23,12 @@ def measure_folds(
 
     `rows`: those of the head's primary set. The mean is undefined where the AUC of a fold is.
     """
-    truth_N = rows[f"{head.name}_truth"].to_numpy(dtype=bool)
-    p_N = rows[f"{head.name}_probability"].to_numpy(np.float64)
     found: Json = {}
     for unit in UNITS:
         folds = []
         for name in fold_names(rows[FOLD]):
-            own_N = (rows[FOLD] == name).to_numpy()
-            own = rows[own_N]
-            code_N = unit_codes(own, unit)
-            truth = any_of(truth_N[own_N], code_N)
-            score = score_of(p_N[own_N], code_N, aggregation)
-            patient = own["patient_id"].to_numpy(dtype=object)[first_rows(code_N)]
+            own = rows[rows[FOLD] == name]
+            truth, score, patient = of_units(own, head.name, unit, aggregation)
             auc = bootstrap({"": roc_auc}, truth, score, patient, **vars(how))[""]
             folds.append(
                 {

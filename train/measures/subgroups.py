@@ -19,7 +19,7 @@ import pandas as pd
 from model_def.heads import HeadSpec
 from train.measures.binary_head import measure_subgroup
 from train.measures.measure import Json, Resampling
-from train.measures.units import Aggregation, any_of, first_rows, score_of, unit_codes
+from train.measures.units import Aggregation, of_units
 from train.statistics.binary import Bools, Floats
 from train.statistics.interaction import aucs_differ, holm, shares_differ
 
@@ -136,7 +136,7 @@ def _measured(
     found, patients = [], []
     for name in groups.order:
         rows = frame[groups.group == name]
-        one = _of_patients(rows, head, aggregation)
+        one = of_units(rows, head.name, "patient", aggregation)
         found.append({"group": name, **measure_subgroup(*one, head.threshold, how)})
         patients.append(one)
     ids = np.concatenate([one[2] for one in patients])
@@ -151,21 +151,6 @@ def _measured(
         "tests": tests,
         "left_out_patients": int((counts > 1).sum()),
     }
-
-
-def _of_patients(
-    rows: pd.DataFrame, head: HeadSpec, aggregation: Aggregation
-) -> tuple[Bools, Floats, npt.NDArray[np.object_]]:
-    """Truth, score and id of each patient."""
-    code_N = unit_codes(rows, "patient")
-    truth_N = rows[f"{head.name}_truth"].to_numpy(dtype=bool)
-    score_N = rows[f"{head.name}_probability"].to_numpy(np.float64)
-    patient_N = rows["patient_id"].to_numpy(dtype=object)
-    return (
-        any_of(truth_N, code_N),
-        score_of(score_N, code_N, aggregation),
-        patient_N[first_rows(code_N)],
-    )
 
 
 def _tests(

@@ -32,6 +32,18 @@ def unit_codes(rows: pd.DataFrame, unit: str) -> npt.NDArray[np.int64]:
     return np.asarray(found, np.int64)
 
 
+def of_units(
+    rows: pd.DataFrame, head: str, unit: str, how: Aggregation
+) -> tuple[Bools, Floats, npt.NDArray[np.object_]]:
+    """Truth, score and patient of each unit, of rows that have the truth of a binary head."""
+    code_N = unit_codes(rows, unit)
+    return (
+        any_of(rows[f"{head}_truth"].to_numpy(dtype=bool), code_N),
+        score_of(rows[f"{head}_probability"].to_numpy(np.float64), code_N, how),
+        rows["patient_id"].to_numpy(dtype=object)[first_rows(code_N)],
+    )
+
+
 def known_units(rows: pd.DataFrame) -> list[str]:
     """The units that a table's columns tell apart."""
     return [unit for unit, columns in UNITS.items() if set(columns) <= set(rows.columns)]

@@ -20,7 +20,7 @@ from train.paper.sections import Cell, Rows, Section, Table
 from train.repeats.measured import AT, adjust, over_repeats
 from train.repeats.runs import Network
 from train.repeats.variants import PAPERS_TWO, HeldOut
-from train.statistics.binary import Bools, Floats, inconsistency, mean
+from train.statistics.binary import Bools, Floats, conditional, inconsistency, mean
 from train.statistics.bootstrap import bootstrap, bootstrap_difference
 
 ERRORS, PRICE = "tables/inconsistency.csv", "tables/coherence.csv"
@@ -198,9 +198,7 @@ def _at(test: HeldOut, pair: _Pair, point: str, how: Resampling) -> dict[str, Js
 def _conditional(test: HeldOut, pair: _Pair, how: Resampling) -> dict[str, Json]:
     """Rates of the chain's own answer to the question of ALNM, at 0.5."""
     above_NR, p_NR = pair.p_NR["malignancy"], pair.p_NR["alnm"]
-    # A parent of 0 has children of 0: a quotient of rounding; the answer is 0.
-    given_NR = np.divide(p_NR, above_NR, out=np.zeros_like(p_NR), where=above_NR > 0)
-    return _rates("alnm", given_NR > AT, test, how)
+    return _rates("alnm", conditional(p_NR, above_NR) > AT, test, how)
 
 
 def _rates(head: str, called_NR: Bools, test: HeldOut, how: Resampling) -> dict[str, Json]:

@@ -155,8 +155,7 @@ def _drawn(steps: Sequence[Step], png: Path) -> str:
     heights = [max(len(box), len(beside)) * _LINE + 0.15 for box, beside in main]
     lowest = max(map(len, parts)) * _LINE + 0.15
     height = sum(heights) + len(heights) * _GAP + lowest + 0.15
-    drawn: list[str] = []
-    with plots.drawing(drawn, png=png, size=(_WIDTH, height)) as (axes,):
+    with plots.drawing(png=png, size=(_WIDTH, height)) as (svg, axes):
         axes.set_axis_off()
         axes.set(xlim=(0, _WIDTH), ylim=(height, 0))
         top = 0.05
@@ -174,7 +173,7 @@ def _drawn(steps: Sequence[Step], png: Path) -> str:
             left_edge = 0.05 + place * (wide + 0.2)
             _box(axes, left_edge, top, wide, lowest, lines)
             _arrow(axes, (1.7, top - _GAP), (left_edge + wide / 2, top))
-    return drawn[0]
+    return str(svg.getvalue())
 
 
 def _part_lines(steps: Sequence[Step], part: str) -> list[str]:

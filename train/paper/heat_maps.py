@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
 
 from model_def.overlay import overlay
 from train import pages
+from train.evidence.saliency import highest
 from train.experiments.ablation_table import REFERENCE
 from train.fitting.predictions import Predictions
 from train.paper.pictures import Panel, pasted
@@ -48,29 +49,34 @@ class _Network:
     """What one network says of the test part."""
 
     name: str
-    said: Predictions
+    predictions: Predictions
+
+    @property
+    def patients(self) -> pd.Series:
+        """Whose image each row is."""
+        return self.predictions.frame["patient_id"]
 
     def p(self, head: str) -> Floats:
         """Probability (N,) of a head."""
-        found: Floats = self.said.frame[f"{head}_probability"].to_numpy(np.float64)
+        found: Floats = self.predictions.frame[f"{head}_probability"].to_numpy(np.float64)
         return found
 
     def truth(self, head: str) -> Floats:
         """1, 0, or NaN where it is missing (N,)."""
-        column = self.said.frame[f"{head}_truth"]
+        column = self.predictions.frame[f"{head}_truth"]
         return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan), np.float64)
 
-    def told(self, head: str, row: int) -> str:
+    def probability(self, head: str, row: int) -> str:
         """The probability, in words."""
         return f"{self.name}: {TASKS[head].title} {self.p(head)[row]:.2f}"
 
     def map_of(self, head: str, row: int) -> Panel:
         """The crop under the head's map, the probability above it."""
-        lines = [self.told(head, row)]
-        decides = self.said.explained.get(head)
+        lines = [self.probability(head, row)]
+        decides = self.predictions.explained.get(head)
         if decides is not None and decides[row] != head:
             lines.append(f"map of {decides[row]}, which decides it")
-        return Panel(lines, overlay(self.said.crops[row], self.said.cams[head][row]))
+        return Panel(lines, overlay(self.predictions.crops[row], self.predictions.cams[head][row]))
 
 
 def heat_maps_section(
@@ -111,7 +117,7 @@ def _figure_4(networks: Mapping[str, _Network], out: Path, synthetic: bool) -> _
     for type_, of in (("1", "benign"), ("2", "malignant")):
         wrong = {it.name: _inconsistent(it, type_) for it in shown}
         counts = ", ".join(f"{name} {int(its.sum())}" for name, its in wrong.items())
-        row = next(iter(_best(without, gap_N, wrong[WITHOUT], taken)), None)
+        row = next(iter(highest(without.patients, gap_N, wrong[WITHOUT], taken)), None)
         if row is None:
             whose = " of another patient" if wrong[WITHOUT].any() else ""
             yield (
@@ -119,17 +125,17 @@ def _figure_4(networks: Mapping[str, _Network], out: Path, synthetic: bool) -> _
                 f"without calling it malignant. Such images: {counts}."
             )
             continue
-        taken.append(without.said.frame["patient_id"].iloc[row])
+        taken.append(without.patients.iloc[row])
         rows: list[list[Panel | None]] = [
             [_image(without, row, synthetic), *(it.map_of("malignancy", row) for it in shown)],
             [None, *(it.map_of("alnm", row) for it in shown)],
         ]
-        told = [it.told(head, row) for it in shown for head in PAPERS_TWO]
+        words = [it.probability(head, row) for it in shown for head in PAPERS_TWO]
         yield _figure(
             rows,
             f"Figure 4, type {type_}. A {of} lesion: without the hierarchical loss, with it, and "
             f"in the chain. Such errors among all test images: {counts}.",
-            told,
+            words,
             out / FILE.format(f"4-type-{type_}"),
             synthetic,
         )
@@ -153,7 +159,7 @@ def _figure_5(networks: Mapping[str, _Network], out: Path, synthetic: bool) -> _
         return
     sure_N = np.minimum(*(np.abs(network.p(head) - AT) for head in PAPERS_TWO))
     rows: list[list[Panel | None]] = []
-    told: list[str] = []
+    words: list[str] = []
     counts: list[str] = []
     taken: list[object] = []
     for kind, malignant, alnm in (
@@ -168,7 +174,7 @@ def _figure_5(networks: Mapping[str, _Network], out: Path, synthetic: bool) -> _
         right_N = of_N & ((network.p("malignancy") > AT) == malignant)
         right_N &= (network.p("alnm") > AT) == alnm
         counts.append(f"{kind} {int(right_N.sum())} of {int(of_N.sum())}")
-        row = next(iter(_best(network, sure_N, right_N, taken)), None)
+        row = next(iter(highest(network.patients, sure_N, right_N, taken)), None)
         if row is None:
             whose = ", all of patients who are in it" if right_N.any() else ""
             yield (
@@ -176,16 +182,16 @@ def _figure_5(networks: Mapping[str, _Network], out: Path, synthetic: bool) -> _
                 f"{int(of_N.sum())} right{whose}."
             )
             continue
-        taken.append(network.said.frame["patient_id"].iloc[row])
+        taken.append(network.patients.iloc[row])
         maps = [network.map_of(head, row) for head in PAPERS_TWO]
         rows.append([_image(network, row, synthetic), *maps])
-        told += [network.told(head, row) for head in PAPERS_TWO]
+        words += [network.probability(head, row) for head in PAPERS_TWO]
     if rows:
         yield _figure(
             rows,
             "Figure 5. Image, map of malignancy and map of ALNM. Both heads right: "
             f"{'; '.join(counts)}.",
-            told,
+            words,
             out / FILE.format("5"),
             synthetic,
         )
@@ -200,7 +206,7 @@ def _figure_6(networks: Mapping[str, _Network], out: Path, synthetic: bool) -> _
     with_N = several.truth("alnm") == 1
     right_N = with_N & (several.p("alnm") > AT) & (alone.p("alnm") > AT)
     mean_N = np.mean([it.p("alnm") for it in pair], axis=0)
-    rows = _best(several, mean_N, right_N, [])[:SIDE_BY_SIDE]
+    rows = highest(several.patients, mean_N, right_N)[:SIDE_BY_SIDE]
     counts = f"{int(right_N.sum())} of {int(with_N.sum())} images with ALNM"
     if not rows:
         yield f"Figure 6 is absent: both networks call {counts} right."
@@ -212,21 +218,10 @@ def _figure_6(networks: Mapping[str, _Network], out: Path, synthetic: bool) -> _
         ],
         f"Figure 6. Lesions with ALNM under the network of both tasks and that of ALNM alone. Both "
         f"call {counts} right.",
-        [it.told("alnm", row) for row in rows for it in pair],
+        [it.probability("alnm", row) for row in rows for it in pair],
         out / FILE.format("6"),
         synthetic,
     )
-
-
-def _best(
-    network: _Network, score_N: Floats, chosen_N: Bools, taken: Sequence[object]
-) -> list[int]:
-    """Chosen rows, the highest score first, one a patient, without the patients in `taken`."""
-    rows: npt.NDArray[np.int64] = np.flatnonzero(chosen_N)
-    rows = rows[np.argsort(-score_N[rows], kind="stable")]
-    patient = network.said.frame["patient_id"].iloc[rows]
-    kept = ~(patient.duplicated() | patient.isin(list(taken)))
-    return [int(it) for it in rows[kept.to_numpy(bool)]]
 
 
 def _image(network: _Network, row: int, synthetic: bool) -> Panel:
@@ -236,13 +231,13 @@ def _image(network: _Network, row: int, synthetic: bool) -> Panel:
     if malignant != 0:
         words.append({0.0: "no ALNM", 1.0: "ALNM"}.get(alnm, "ALNM unknown"))
     found = [f"truth: {', '.join(words)}", *(["SYNTHETIC: no patient"] if synthetic else [])]
-    return Panel(found, network.said.crops[row])
+    return Panel(found, network.predictions.crops[row])
 
 
 def _figure(
     rows: Sequence[Sequence[Panel | None]],
     caption: str,
-    told: Sequence[str],
+    words: Sequence[str],
     path: Path,
     synthetic: bool,
 ) -> Figure:
@@ -251,7 +246,7 @@ def _figure(
     path.write_bytes(png)
     return Figure(
         caption=f"{caption}{' SYNTHETIC: no patient is in it.' if synthetic else ''}",
-        alt=f"Heat maps; {'; '.join(told)}",
+        alt=f"Heat maps; {'; '.join(words)}",
         uri=pages.data_uri("image/png", png),
         file=f"figures/{path.name}",
         wide=True,

@@ -128,12 +128,7 @@ def run(
     flat = features[feature_names(feature_set)].nunique() == 1
     record = {
         "format": 1,
-        "cohort": {
-            "name": cohort.name,
-            "sha256": cohort.sha256,
-            "synthetic": cohort.synthetic,
-            "patient_ids": cohort.patient_ids,
-        },
+        "cohort": cohort.about,
         "split": {"seed": split_seed, **_sizes(cohort, split_seed)},
         "settings": {
             "feature_set": feature_set,

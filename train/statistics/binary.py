@@ -40,6 +40,14 @@ def divide(numerator: Floats, denominator: Floats) -> Floats:
     return out
 
 
+def conditional(joint: Floats, given: Floats) -> Floats:
+    """P(a | b) of P(a and b) and P(b).
+
+    0 where P(b) is 0: the quotient would be one of rounding errors.
+    """
+    return np.divide(joint, given, out=np.zeros_like(joint), where=given > 0)
+
+
 def by_score(
     truth_N: Bools, score_N: Floats, weight_BN: Floats, *, descending: bool
 ) -> tuple[Floats, Floats]:
@@ -171,6 +179,16 @@ def wilson(count: int, n: int) -> tuple[float, float] | None:
         return None
     found = binomtest(count, n).proportion_ci(0.95, method="wilson")
     return float(found.low), float(found.high)
+
+
+def wilson_of_none(patients: int) -> dict[str, float | str]:
+    """How far a difference of 0 may lie from 0, as `low`, `high` and `interval` of a measure.
+
+    For where no row differs, so that every draw is 0: Wilson's upper bound of no patient in so
+    many.
+    """
+    _, most = wilson(0, patients) or (None, 1.0)
+    return {"low": -most, "high": most, "interval": f"Wilson, {patients} patients"}
 
 
 def choose_threshold(truth_N: Bools, p_N: Floats, rule: str) -> float | None:
