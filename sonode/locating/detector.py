@@ -157,7 +157,9 @@ def read(folder: Path) -> Locator:
         missing = Path(error.filename).name
         raise UserError(f"LOCATOR {folder}: has no {missing}; {remedy}") from None
     except ValidationError as error:
-        raise UserError(f"LOCATOR {folder}: {CARD}: {faults_of(error)[0]}; {remedy}") from None
+        raise UserError(
+            f"LOCATOR {folder}: {CARD}: field {faults_of(error, CARD)[0]}; {remedy}"
+        ) from None
     detector = build(card.size)
     try:
         detector.load_state_dict(load(data))

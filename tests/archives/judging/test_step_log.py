@@ -21,7 +21,7 @@ def test_keep_answers_for_what_came_since_the_default_changed(steps, tmp_path):
         entries = journal.entries()
         facts = facts_of(entries)
         view = StepView(tmp_path, facts, "alone", step_entry(entries))
-        assert view.since == steps["default"].seq
+        assert view.watch.since == steps["default"].seq
         counted[step] = {it.guard: it.n for it in view.verdicts()}["unanswered"]
         assert [it.n for it in status(tmp_path).verdicts if it.guard == "unanswered"] == [2]
     assert counted == {"drain": 2, "keep": 2}  # of default and drain, not of the canary
@@ -30,7 +30,7 @@ def test_keep_answers_for_what_came_since_the_default_changed(steps, tmp_path):
 def test_other_steps_begin_with_themselves(steps, tmp_path):
     facts = facts_of(Journal(tmp_path).entries())
     step = steps["canary 100 %"]
-    assert StepView(tmp_path, facts, "alone", step).since == step.seq
+    assert StepView(tmp_path, facts, "alone", step).watch.since == step.seq
 
 
 def test_a_canary_is_judged_by_its_own_percent(tmp_path):

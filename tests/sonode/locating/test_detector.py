@@ -53,7 +53,7 @@ def test_another_format_is_refused_by_field(
     shutil.copytree(locator, folder)
     card = json.loads((folder / detectors.CARD).read_text())
     (folder / detectors.CARD).write_text(json.dumps(card | change))
-    with pytest.raises(UserError, match=rf"field `{next(iter(change))}`"):
+    with pytest.raises(UserError, match=rf"field {next(iter(change))}: "):
         detectors.read(folder)
 
 
