@@ -357,9 +357,9 @@ def test_a_method_or_head_that_one_lacks() -> None:
     sides = {"a": about(HEADS), "b": about(more, "gradcam", "occlusion")}
     compare.check_explain("gradcam", sides)
     compare.check_explain("gradcam:alnm, malignancy", sides)
-    with pytest.raises(UserError, match="A: --explain occlusion: .* give gradcam"):
+    with pytest.raises(UserError, match=r"A: --explain occlusion: .* give gradcam"):
         compare.check_explain("occlusion", sides)
-    with pytest.raises(UserError, match="A: .*gradcam:nodes: .* give malignancy, alnm"):
+    with pytest.raises(UserError, match=r"A: .*gradcam:nodes: .* give malignancy, alnm"):
         compare.check_explain("gradcam:nodes", sides)
 
 
