@@ -4,8 +4,9 @@ Start at `command_line`, which is `sonode`: it mounts the commands, prints a use
 the exit code. `console` prints, and has the class of such a mistake; `defaults` has ports,
 bootstrap draws, rows of a result file, and limits of clients and of the batch;
 `settings_file`, `yaml_keys` and `parquet_files` check what a user gives; `page` is the frame of
-every HTML page; `demo` is the whole road on a synthetic cohort, with `local_s3` as its store.
+every HTML page; `measure_text` writes a measure with its interval. Folders: `boxes` (drawn
+elsewhere), `demo`, `locating`, `reader`.
 
-All but `command_line` and `demo` import nothing outside this package. `handlers` and `model_def`,
-which travel in an archive, may import nothing of it.
+All but `command_line` and the last three folders import nothing outside this package. `handlers`
+and `model_def`, which travel in an archive, may import nothing of it.
 """

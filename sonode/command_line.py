@@ -48,7 +48,7 @@ def demo(
     seed: int = typer.Option(0, help="Seed of the phantom cohort and of the training."),
 ) -> None:
     """Run every step on this machine: cohort, training, archive, TorchServe, S3, batch."""
-    from sonode.demo import run
+    from sonode.demo.steps import run
 
     run(out, cohort or None, seed)
 

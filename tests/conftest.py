@@ -22,7 +22,7 @@ from model_def import checkpoint
 from model_def.heads import HeadSpec
 from model_def.network import Network
 from model_def.preprocessing import Preprocessing
-from sonode.local_s3 import LocalS3
+from sonode.demo.local_s3 import LocalS3
 from train.cohorts.cohort import Cohort, load_cohort
 from train.importers.phantom import write_phantom
 from train.importers.table import import_voc

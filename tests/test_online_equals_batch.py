@@ -25,7 +25,7 @@ from archives.torchserve.server_node import ServerNode
 from batch.results import schema
 from batch.storage import objects
 from model_def import checkpoint
-from sonode.local_s3 import LocalS3
+from sonode.demo.local_s3 import LocalS3
 from sonode.parquet_files import ROI_COLUMNS
 from sonode.reader.results import Results
 from sonode.reader.sources import ArchiveSource, ServerSource

@@ -160,7 +160,7 @@ def report(
     state: Path = STATE,
 ) -> None:
     """Compare old and new version by the gateway's logs of the last rollout."""
-    from archives.judging.ab_report import write
+    from archives.judging.reports.ab_report import write
 
     say(str(write(_known(state), out)))
 
@@ -172,7 +172,7 @@ def explain(
     state: Path = STATE,
 ) -> None:
     """Explain each guard's verdicts in the last rollout, by client and study."""
-    from archives.judging.explain import write
+    from archives.judging.reports.explain import write
 
     say(str(write(_known(state), out)))
 

@@ -16,7 +16,7 @@ import pytest
 
 from archives.packing.loader import Description
 from batch.storage import objects, s3_client
-from sonode.local_s3 import LocalS3
+from sonode.demo.local_s3 import LocalS3
 from tests.batch.stub_store import StubStore, serving
 
 CERTIFICATES = Path(__file__).parents[1] / "archives"

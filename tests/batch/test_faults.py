@@ -18,7 +18,7 @@ from batch.results import schema as results
 from batch.scoring.fetching import Limits
 from batch.storage import objects
 from sonode.console import UserError
-from sonode.local_s3 import LocalS3, find_weed
+from sonode.demo.local_s3 import LocalS3, find_weed
 from tests.batch.conftest import FakeArchive, put_table
 from tests.batch.faulty_proxy import FaultyProxy, cycle, started
 from tests.batch.test_run import put_images, rows_of, run

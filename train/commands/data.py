@@ -75,7 +75,7 @@ def busi(
     drop_faulty: bool = DROP_FAULTY,
 ) -> None:
     """BUSI: boxes from masks, malignancy by folder, ALNM missing."""
-    from train.importers.busi import import_busi
+    from train.importers.public_sets.busi import import_busi
 
     report(import_busi(source, out, drop_faulty=drop_faulty))
 
@@ -87,7 +87,7 @@ def bus_bra(
     drop_faulty: bool = DROP_FAULTY,
 ) -> None:
     """BUS-BRA: malignancy by biopsy, histology and BI-RADS, ALNM missing."""
-    from train.importers.bus_bra import import_bus_bra
+    from train.importers.public_sets.bus_bra import import_bus_bra
 
     report(import_bus_bra(source, out, drop_faulty=drop_faulty))
 
@@ -99,7 +99,7 @@ def breast(
     drop_faulty: bool = DROP_FAULTY,
 ) -> None:
     """BrEaST-Lesions-USG: boxes from tumour masks, age and BI-RADS, ALNM missing."""
-    from train.importers.breast_lesions_usg import import_breast
+    from train.importers.public_sets.breast_lesions_usg import import_breast
 
     report(import_breast(source, out, drop_faulty=drop_faulty))
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from model_def.preprocessing import RoI
+from sonode.boxes.dicom_rois import DrawnBox
 from sonode.console import UserError, say
-from sonode.dicom_rois import DrawnBox
 from train.cohorts.cohort import SCHEMA, Cohort
 from train.cohorts.images import FRAME
 from train.importers.dicom_folder import DicomFolder, Instance, read_folder

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 
 from model_def.images.dicom.file import is_dicom
 from model_def.preprocessing import RoI
-from sonode import dicom_rois
+from sonode.boxes import dicom_rois
 from sonode.console import progress
 
 _HEADER = [

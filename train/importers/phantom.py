@@ -26,8 +26,8 @@ from scipy.special import expit
 
 from model_def.preprocessing import Pixels, RoI
 from sonode.atomic_files import check_new
+from sonode.boxes.labelimg import write_voc
 from sonode.console import progress
-from sonode.labelimg import write_voc
 
 Field = npt.NDArray[np.float64]
 

@@ -8,8 +8,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from model_def.preprocessing import RoI
+from sonode.boxes.labelimg import AnnotationError, read_voc, read_yolo
 from sonode.console import UserError
-from sonode.labelimg import AnnotationError, read_voc, read_yolo
 from sonode.parquet_files import ROI_COLUMNS
 from train.cohorts.cohort import SCHEMA, Cohort
 from train.importers.draft import Draft

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pydicom
 
 from batch.dicom.peers.answers import Instance, Refused
-from sonode import dicom_rois
+from sonode.boxes import dicom_rois
 
 _MAX_DEVICE = 64  # of each of its two names (LO, PS3.5, 6.2)
 _READ = [

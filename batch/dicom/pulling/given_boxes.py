@@ -17,8 +17,8 @@ from batch.manifest import checks
 from batch.results import schema as results
 from batch.storage import objects
 from batch.storage.errors import StorageError
+from sonode.boxes.dicom_rois import Box
 from sonode.console import UserError
-from sonode.dicom_rois import Box
 from sonode.parquet_files import ROI_COLUMNS
 
 TABLE, LABELIMG = "table", "labelimg"
@@ -89,7 +89,7 @@ def _of_table(where: str, table: pa.Table) -> Given:
 
 
 def _of_folder(folder: Path, option: str) -> Given:
-    from sonode import labelimg
+    from sonode.boxes import labelimg
 
     given: Given = {}
     faults = []

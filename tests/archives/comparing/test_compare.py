@@ -28,7 +28,7 @@ from model_def import checkpoint
 from model_def.heads import HeadSpec
 from model_def.network import Network
 from sonode.console import UserError
-from sonode.local_s3 import LocalS3
+from sonode.demo.local_s3 import LocalS3
 from tests.command_line import ROOT, sonode
 from tests.processes import assert_no_process_about
 from train.cohorts.cohort import Cohort

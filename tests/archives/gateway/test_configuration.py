@@ -21,7 +21,7 @@ import pytest
 from archives.gateway.configuration import GatewaySettings, render
 from archives.gateway.nginx import SOCKET_PATH_MAX, Nginx
 from archives.gateway.supervisor import Supervisor, only_one
-from archives.judging.ab_report import measures
+from archives.judging.reports.ab_report import measures
 from archives.serving.predict import client_name
 from archives.state import tokens_and_keys
 from archives.state.journal import Desired

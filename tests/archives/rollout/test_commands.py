@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from archives.judging.ab_report import quantile, wilson
+from archives.judging.reports.ab_report import quantile, wilson
 from archives.state import control
 from archives.state.journal import Journal, fold
 from sonode.console import UserError

@@ -22,7 +22,7 @@ from batch.scoring.fetching import Limits
 from batch.scoring.job import Job
 from batch.storage import objects
 from sonode.console import UserError
-from sonode.local_s3 import LocalS3
+from sonode.demo.local_s3 import LocalS3
 from tests.batch.clusters import ClusterArchive, RayCluster, fake_opened, unlike_opened
 from tests.batch.conftest import put_table
 from tests.batch.test_run import PLACE, put_images, rows_of, run

@@ -27,7 +27,7 @@ from batch.storage.errors import (
 )
 from batch.storage.s3_errors import translated
 from sonode.console import UserError
-from sonode.local_s3 import LocalS3
+from sonode.demo.local_s3 import LocalS3
 from tests.batch.conftest import CERTIFICATES
 from tests.batch.faulty_proxy import FaultyProxy, cycle, started
 from tests.batch.stub_store import Answer, StubStore, error

@@ -11,7 +11,7 @@ import pytest
 from batch.results import schema
 from batch.storage import objects
 from sonode.console import UserError
-from sonode.local_s3 import LocalS3
+from sonode.demo.local_s3 import LocalS3
 from sonode.reader.results import Results
 from tests.conftest import encode
 from tests.sonode.reader.conftest import MadeUp, body, serving

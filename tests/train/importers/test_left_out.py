@@ -12,9 +12,9 @@ from tests.pictures import mask, picture
 from train.cohorts.checks import Fault
 from train.cohorts.cohort import TABLE
 from train.cohorts.import_record import RECORD, ImportRecord, read_record
-from train.importers.breast_lesions_usg import import_breast
-from train.importers.busi import import_busi
 from train.importers.left_out import of_checks
+from train.importers.public_sets.breast_lesions_usg import import_breast
+from train.importers.public_sets.busi import import_busi
 from train.importers.table import import_csv, import_voc
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model_def.preprocessing import RoI
+from sonode.boxes.labelimg import write_voc
 from sonode.console import UserError
-from sonode.labelimg import write_voc
 from tests.pictures import picture
 from train.cohorts.cohort import load_cohort
 from train.cohorts.describe import table_one

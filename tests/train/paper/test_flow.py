@@ -10,7 +10,7 @@ import pytest
 from tests.pictures import mask, picture
 from train.cohorts.cohort import Cohort
 from train.cohorts.import_record import RECORD
-from train.importers.bus_bra import import_bus_bra
+from train.importers.public_sets.bus_bra import import_bus_bra
 from train.paper.flow import flow_section
 
 UNITS = ["patients", "images", "rows"]

@@ -20,7 +20,7 @@ from batch.dicom.making import beside_results
 from batch.results import schema
 from batch.storage import objects
 from sonode.console import progress
-from sonode.local_s3 import LocalS3
+from sonode.demo.local_s3 import LocalS3
 from tests.batch.dicom import ultrasound
 from tests.handlers import dicoms
 

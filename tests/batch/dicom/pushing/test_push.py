@@ -22,7 +22,7 @@ from batch.dicom.pushing import push as pushing
 from batch.dicom.pushing import sending
 from batch.dicom.pushing.destination import Destination
 from sonode.console import UserError, progress
-from sonode.local_s3 import LocalS3
+from sonode.demo.local_s3 import LocalS3
 from tests.batch.dicom import ultrasound
 from tests.batch.dicom.conftest import BY_DIMSE, NAMES, Objects, put_record
 from tests.batch.dicom.pacs import Orthanc

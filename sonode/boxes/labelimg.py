@@ -21,7 +21,7 @@ from xml.etree.ElementTree import Element, ElementTree, ParseError, SubElement, 
 import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
-from sonode.dicom_rois import Box
+from sonode.boxes.dicom_rois import Box
 
 _MAX = 2**31 - 1  # of a number of pixels
 _VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")

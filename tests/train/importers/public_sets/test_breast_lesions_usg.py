@@ -7,7 +7,7 @@ import pytest
 from sonode.console import UserError
 from tests.pictures import mask, picture
 from train.cohorts.checks import ABSENT
-from train.importers.breast_lesions_usg import import_breast
+from train.importers.public_sets.breast_lesions_usg import import_breast
 
 COLUMNS = (
     *("CaseID", "Image_filename", "Mask_tumor_filename", "Mask_other_filename", "Age"),

@@ -3,8 +3,8 @@
 import pytest
 from pydicom.dataset import Dataset
 
-from sonode import dicom_rois
-from sonode.dicom_rois import DrawnBox
+from sonode.boxes import dicom_rois
+from sonode.boxes.dicom_rois import DrawnBox
 
 IMAGE, OTHER = "1.2.3.1", "1.2.3.2"
 RECTANGLE = [10.0, 20.0, 50.0, 20.0, 50.0, 45.0, 10.0, 45.0, 10.0, 20.0]

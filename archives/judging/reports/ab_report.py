@@ -22,8 +22,8 @@ import numpy as np
 
 from archives.gateway import logs
 from archives.gateway.logs import LogRow, LogTail
-from archives.judging import ab_page
 from archives.judging.journal_facts import Facts, last_facts, rollouts
+from archives.judging.reports import ab_page
 from archives.judging.sequential import ks, ks_by_chance
 from archives.state.journal import Entry, Journal, fold
 from sonode.console import UserError

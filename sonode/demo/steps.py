@@ -4,49 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-import statistics
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sonode.atomic_files import check_new
-from sonode.console import UserError, run_sonode, say, table
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.console import say, table
+from sonode.demo.account import BUCKET, MODEL, NAME, VERSION, Account, sonode
+from sonode.demo.online import post, upload
 
-NAME, VERSION = "breast_us", "1.0"
-MODEL = f"{NAME}-{VERSION}.mar"
-BUCKET = "studies"
-N_ONLINE = 24  # images posted one by one, a third in each of the three forms
 PATIENTS = 240  # of the phantom
 SPLIT_SEED = 305  # of 1000 the one whose parts of that phantom are most alike (training names it)
 PASSES = 9000  # images seen in training on a given cohort
 TOLERANCE = 1e-5  # online and batch: float32 sums differ in order with the size of a batch
-
-
-@dataclass
-class Account:
-    """What the closing table says."""
-
-    out: Path
-    rows: list[tuple[str, str, str]] = field(default_factory=list)
-    findings: list[str] = field(default_factory=list)
-    step: int = 0
-
-    def begin(self, title: str) -> None:
-        """Announce the next step."""
-        self.step += 1
-        say(f"\n== {self.step}. {title}")
-
-    def add(self, what: str, where: Path | str, figure: str) -> None:
-        """Add a line to the closing table; what lies in OUT is named from there."""
-        if isinstance(where, Path) and where.is_relative_to(self.out):
-            where = where.relative_to(self.out)
-        self.rows.append((what, str(where), figure))
 
 
 def run(out_folder: str, cohort_folder: str | None, seed: int) -> None:
@@ -58,7 +31,7 @@ def run(out_folder: str, cohort_folder: str | None, seed: int) -> None:
     """
     from archives.torchserve.java import find_java
     from archives.torchserve.node import TorchServeNode
-    from sonode.local_s3 import LocalS3, find_weed
+    from sonode.demo.local_s3 import LocalS3, find_weed
 
     out = Path(out_folder).resolve()
     check_new(out)
@@ -75,11 +48,11 @@ def run(out_folder: str, cohort_folder: str | None, seed: int) -> None:
     keys = {"access_key": "demo-access", "secret_key": os.urandom(16).hex()}
     with LocalS3(out / "s3", bucket=BUCKET, **keys) as server:
         server.take_over()
-        manifest = _upload(account, out, cohort)
+        manifest = upload(account, out, cohort)
         account.begin("TorchServe with that archive, token authorisation on")
         with TorchServeNode(out / "store", {NAME: MODEL}, out / "serve") as node:
             say(f"{node.inference_url} answers, model {NAME} ready")
-            online = _post(account, out, node, manifest)
+            online = post(account, out, node, manifest)
         account.begin("The nightly batch: the same archive over the manifest, s3:// to s3://")
         results = _score(account, out)
     account.begin("Online and batch compared")
@@ -98,15 +71,6 @@ def run(out_folder: str, cohort_folder: str | None, seed: int) -> None:
         sys.exit(1)
 
 
-def _sonode(*arguments: str | Path, allowed: tuple[int, ...] = (0,)) -> int:
-    """Run a command of sonode as a user would, shown before it runs."""
-    say("$ " + shlex.join(["sonode", *map(str, arguments)]))
-    code = run_sonode([*map(str, arguments)])
-    if code not in allowed:
-        raise UserError(f"sonode {arguments[0]}: exit code {code}; see its message above")
-    return code
-
-
 @contextmanager
 def _timed() -> Iterator[list[float]]:
     """Seconds of the block, appended to the list when it ends."""
@@ -122,7 +86,7 @@ def _cohort(account: Account, out: Path, given: str | None, seed: int) -> Any:
     if given is None:
         account.begin("A synthetic cohort (phantom): speckle images that depend on their labels")
         options = ("--patients", str(PATIENTS), "--seed", str(seed))
-        _sonode("phantom", out / "cohort", *options)
+        sonode("phantom", out / "cohort", *options)
         cohort = load_cohort(out / "cohort")
     else:
         account.begin("The given cohort")
@@ -137,7 +101,7 @@ def _train(account: Account, out: Path, cohort: Any, seed: int, *, given: bool) 
     from train.cohorts.split import part_of
 
     account.begin("Training: ResNet18, split by patient, the paper's loss")
-    config = Path(__file__).parents[1] / "train" / "configs" / "demo.yaml"
+    config = Path(__file__).parents[2] / "train" / "configs" / "demo.yaml"
     common = ["--config", config, "--data.cohort", cohort.folder, "--out", out / "training"]
     common += ["--seed_everything", str(seed)]
     if given:
@@ -146,8 +110,8 @@ def _train(account: Account, out: Path, cohort: Any, seed: int, *, given: bool) 
     else:
         common += ["--data.split_seed", str(SPLIT_SEED)]
     with _timed() as seconds:
-        _sonode("train", "fit", *common)
-    _sonode("train", "test", *common)
+        sonode("train", "fit", *common)
+    sonode("train", "test", *common)
     aucs = json.loads((out / "training" / "test.json").read_text())
     account.add("checkpoint", out / "training" / "checkpoint", f"trained in {seconds[0]:.0f} s")
     for it in aucs:
@@ -160,7 +124,7 @@ def _pack(account: Account, out: Path) -> None:
 
     account.begin("The archive, packed twice and verified")
     for store in ("store", "store-again"):
-        _sonode(
+        sonode(
             *("pack", out / "training/checkpoint", "--name", NAME, "--version", VERSION),
             *("--store", out / store),
         )
@@ -168,119 +132,8 @@ def _pack(account: Account, out: Path) -> None:
     say("both have the same SHA-256" if len(digests) == 1 else "the two differ")
     if len(digests) != 1:
         account.findings.append("the archive was not the same when built again")
-    _sonode("inspect", out / "store" / MODEL, "--verify")
+    sonode("inspect", out / "store" / MODEL, "--verify")
     account.add("archive", out / "store" / MODEL, f"sha256 {digests.pop()[:16]}…, built twice")
-
-
-def _upload(account: Account, out: Path, cohort: Any) -> Any:
-    """Images, archive and manifest into S3; three rows are broken on purpose.
-
-    Returns:
-        The manifest as a data frame, with the local path of each image in its index.
-    """
-    import pandas as pd
-
-    from batch.storage import objects
-
-    rows: list[dict[str, Any]] = []
-    uris: dict[Path, str] = {}
-    for index in range(len(cohort.table)):
-        path = cohort.image_path(index)
-        if path not in uris:
-            uris[path] = f"s3://{BUCKET}/images/{len(uris):05d}{path.suffix.lower()}"
-            objects.write(uris[path], path.read_bytes())
-        roi = dict(zip(ROI_COLUMNS, cohort.roi(index), strict=True))
-        rows.append({"image_uri": uris[path], **roi, "study_id": f"study-{index:05d}"})
-    whole = dict(rows[0])
-    data = cohort.image_path(0).read_bytes()
-    objects.write(f"s3://{BUCKET}/images/cut-short.png", data[: len(data) // 2])
-    broken = [
-        {**whole, "image_uri": f"s3://{BUCKET}/images/no-such-object.png"},
-        {**whole, "image_uri": f"s3://{BUCKET}/images/cut-short.png"},
-        {**whole, "roi_x_max": 100_000},
-    ]
-    for number, row in enumerate(broken):
-        rows.append({**row, "study_id": f"broken-{number}"})
-    manifest = pd.DataFrame(rows)
-    local = out / "manifest.parquet"
-    manifest.to_parquet(local, index=False)
-    objects.write(f"s3://{BUCKET}/manifests/demo.parquet", local.read_bytes())
-    objects.write(f"s3://{BUCKET}/models/{MODEL}", (out / "store" / MODEL).read_bytes())
-    say(f"{len(uris)} images, the archive and a manifest of {len(rows)} rows, 3 of them broken:")
-    say("  a missing object, a truncated image, a RoI outside its frame")
-    account.add("manifest", f"s3://{BUCKET}/manifests/demo.parquet", f"{len(rows)} rows")
-    manifest["path"] = [
-        *(cohort.image_path(index) for index in range(len(cohort.table))),
-        *[None] * len(broken),
-    ]
-    return manifest
-
-
-def _post(account: Account, out: Path, node: Any, manifest: Any) -> dict[str, Any]:
-    """Post images in the three forms, then ask for one explanation.
-
-    Returns:
-        The heads' results by study id.
-    """
-    import base64
-
-    import httpx
-
-    whole = manifest[manifest["path"].notna()]
-    chosen = whole.iloc[:: max(1, len(whole) // N_ONLINE)].head(N_ONLINE)
-    online: dict[str, Any] = {}
-    milliseconds = []
-    (out / "online").mkdir()
-    with httpx.Client(timeout=60, trust_env=False) as client:
-        for number, (_, row) in enumerate(chosen.iterrows()):
-            data = row["path"].read_bytes()
-            roi = [int(row[column]) for column in ROI_COLUMNS]
-            text = ",".join(map(str, roi))
-            token = {"Authorization": f"Bearer {node.token()}"}
-            if number % 3 == 0:
-                form = {"content": data, "headers": {**token, "X-Roi": text}}
-            elif number % 3 == 1:
-                form = {"files": {"image": data}, "data": {"roi": text}, "headers": token}
-            else:
-                body = {"image": base64.b64encode(data).decode(), "roi": roi}
-                form = {"json": body, "headers": token}
-            started = time.monotonic()
-            answer = client.post(f"{node.inference_url}/predictions/{NAME}", **form)
-            milliseconds.append(1000 * (time.monotonic() - started))
-            online[row["study_id"]] = _body(answer)["heads"]
-        refused = client.post(f"{node.inference_url}/predictions/{NAME}", content=b"x")
-        # The one most worth a look: where the deepest head of the hierarchy is most certain.
-        deepest = list(next(iter(online.values())))[-1]
-        study = max(online, key=lambda study: online[study][deepest]["probability"])
-        row = chosen[chosen["study_id"] == study].iloc[0]
-        answer = client.post(
-            f"{node.inference_url}/explanations/{NAME}",
-            files={"image": row["path"].read_bytes()},
-            data={"roi": ",".join(str(int(row[column])) for column in ROI_COLUMNS)},
-            headers={"Authorization": f"Bearer {node.token()}"},
-        )
-    explained = _body(answer)
-    for head, heatmap in explained["heatmaps"].items():
-        path = out / "online" / f"{heatmap['method']}_{head}.png"
-        path.write_bytes(base64.b64decode(heatmap["png"]))
-        account.add("heat map", path, f"{head} {explained['heads'][head]['probability']:.3f}")
-    median = statistics.median(milliseconds)
-    say(f"{len(online)} images posted as raw bytes, multipart and JSON: median {median:.0f} ms")
-    say(f"without a token: refused with {refused.status_code}")
-    say(f"the answer of /explanations for {study} (pictures cut out):")
-    say(json.dumps({**explained, "heatmaps": list(explained["heatmaps"])}, indent=2))
-    if refused.status_code == 200:
-        account.findings.append("TorchServe answered a request without a token")
-    (out / "online" / "predictions.json").write_text(json.dumps(online, indent=2) + "\n")
-    account.add("online scores", out / "online" / "predictions.json", f"median {median:.0f} ms")
-    return online
-
-
-def _body(answer: Any) -> dict[str, Any]:
-    if answer.status_code != 200:
-        raise UserError(f"TorchServe answered {answer.status_code}: {answer.text[:200]}")
-    body: dict[str, Any] = answer.json()
-    return body
 
 
 def _score(account: Account, out: Path) -> Any:
@@ -292,7 +145,7 @@ def _score(account: Account, out: Path) -> Any:
     from batch.storage import objects
 
     place = f"s3://{BUCKET}/scores"
-    _sonode(
+    sonode(
         *("score", f"s3://{BUCKET}/manifests/demo.parquet", place),
         *("--archive", f"s3://{BUCKET}/models/{MODEL}"),
         allowed=(1,),  # the broken rows must be reported

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from model_def.overlay import CROP_SIDE
-from sonode import demo
+from sonode.demo import account, steps
 from tests.command_line import ROOT, run_here, sonode
 from tests.processes import assert_no_process_about
 from tests.train.trainings import TINY
@@ -38,9 +38,9 @@ def out(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All of it, with a small network and the least training; its commands run in this process."""
     folder = tmp_path_factory.mktemp("demo") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "PASSES", 1)
+        patch.setattr(steps, "PASSES", 1)
         patch.setattr(
-            demo, "run_sonode", lambda it: run_here([*it, *(TINY if it[0] == "train" else ())])
+            account, "run_sonode", lambda it: run_here([*it, *(TINY if it[0] == "train" else ())])
         )
         done = sonode("demo", folder, "--cohort", cohort.folder)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -100,12 +100,14 @@ def test_cut_off_with_its_servers_up(
     """Servers end with it, and nothing says that it was done; its archive is there already."""
     out = tmp_path / "out"
     code = (
-        "import shutil, sys\nfrom sonode import command_line, demo\n"
+        "import shutil, sys\n"
+        "from sonode import command_line\n"
+        "from sonode.demo import account, steps\n"
         "def pack(account, out):\n"
         "    (out / 'store').mkdir()\n"
-        f"    shutil.copy({str(archive_path)!r}, out / 'store' / demo.MODEL)\n"
-        "demo._train = lambda *_, **__: None\n"
-        "demo._pack = pack\n"
+        f"    shutil.copy({str(archive_path)!r}, out / 'store' / account.MODEL)\n"
+        "steps._train = lambda *_, **__: None\n"
+        "steps._pack = pack\n"
         f"sys.argv = ['sonode', 'demo', {str(out)!r}, '--cohort', {str(cohort.folder)!r}]\n"
         "command_line.main()\n"
     )

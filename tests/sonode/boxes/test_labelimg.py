@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_def.preprocessing import RoI
-from sonode.labelimg import (
+from sonode.boxes.labelimg import (
     AnnotationError,
     from_voc,
     from_yolo,

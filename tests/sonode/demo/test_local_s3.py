@@ -9,9 +9,9 @@ import psutil
 import pytest
 
 from batch.storage import objects
-from sonode import local_s3
 from sonode.console import UserError
-from sonode.local_s3 import LocalS3
+from sonode.demo import local_s3
+from sonode.demo.local_s3 import LocalS3
 
 pytestmark = pytest.mark.live
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from archives.judging.explain import explain
+from archives.judging.reports.explain import explain
 from archives.state.journal import Journal
 from sonode.console import UserError
 from tests.archives.states import NEW, row, run

@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 
 def render(found: Json) -> str:
-    """Lay the analysis out; see `archives.judging.ab_report.analyse`."""
+    """Lay the analysis out; see `archives.judging.reports.ab_report.analyse`."""
     versions = found["versions"]
     named = {"old": f"old: {versions['old'] or 'none'}", "new": f"new: {versions['new']}"}
     arms = found["arms"]

@@ -7,15 +7,15 @@ import pytest
 from PIL import Image
 
 from model_def.preprocessing import RoI
+from sonode.boxes.labelimg import write_voc
 from sonode.console import UserError
-from sonode.labelimg import write_voc
 from tests.pictures import mask, picture
 from train.cohorts.cohort import load_cohort
-from train.importers.busi import import_busi
 from train.importers.masks import mask_box
+from train.importers.public_sets.busi import import_busi
 from train.importers.table import import_voc
 
-SHARED_BUSI = Path(__file__).parents[4] / "shared" / "busi"
+SHARED_BUSI = Path(__file__).parents[5] / "shared" / "busi"
 
 UNSUPPORTED = "unsupported format; give PNG, JPEG, BMP, TIFF, WEBP or DICOM"
 

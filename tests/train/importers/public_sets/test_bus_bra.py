@@ -5,12 +5,12 @@ import pytest
 from sonode.console import UserError
 from tests.pictures import mask, picture
 from train.cohorts.images import read_image
-from train.importers.bus_bra import import_bus_bra
 from train.importers.masks import mask_box
+from train.importers.public_sets.bus_bra import import_bus_bra
 from train.tables.records import read_records
 from train.tables.values import bbox
 
-SHARED_BUS_BRA = Path(__file__).parents[4] / "shared" / "bus-bra"
+SHARED_BUS_BRA = Path(__file__).parents[5] / "shared" / "bus-bra"
 
 HEADER = "ID,Case,Histology,Pathology,BIRADS,Device,Width,Height,Side,BBOX\n"
 ROWS = (
