@@ -23,9 +23,10 @@ from archives.asgi import bodies
 from archives.asgi.metrics import Metrics
 from archives.asgi.models import Models
 from archives.asgi.open_inference import OpenInference
+from archives.asgi.refused import Refused
 from archives.asgi.tokens import Tokens
-from archives.asgi.versions import Refused, Version
-from archives.asgi.worker_process import Answer, Asked
+from archives.asgi.workers.versions import Version
+from archives.asgi.workers.worker_process import Answer, Asked
 
 if TYPE_CHECKING:
     from archives.torchserve.key_file import Kind

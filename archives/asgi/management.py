@@ -13,8 +13,8 @@ from starlette.routing import Route
 from archives.asgi.app import NO_CACHE, exactly
 from archives.asgi.metrics import Metrics
 from archives.asgi.models import Models
+from archives.asgi.refused import Refused
 from archives.asgi.tokens import Tokens
-from archives.asgi.versions import Refused
 from sonode.settings_file import faults_of
 
 if TYPE_CHECKING:

@@ -15,9 +15,11 @@ import yaml
 from pydantic import ValidationError
 
 from archives.asgi.metrics import Metrics
+from archives.asgi.refused import Refused
 from archives.asgi.settings import ArchiveSettings, ServerSettings
-from archives.asgi.versions import Plan, Refused, Version
-from archives.asgi.worker_process import WorkerFailed
+from archives.asgi.workers.jobs import Plan
+from archives.asgi.workers.versions import Version
+from archives.asgi.workers.worker_process import WorkerFailed
 from archives.packing.errors import ArchiveError
 from archives.packing.loader import MANIFEST, check
 from sonode.settings_file import faults_of

@@ -24,8 +24,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from archives.asgi.models import Models
-from archives.asgi.versions import Refused, Version
-from archives.asgi.worker_process import Answer
+from archives.asgi.refused import Refused
+from archives.asgi.workers.versions import Version
+from archives.asgi.workers.worker_process import Answer
 
 MALFORMED = "malformed_request"
 JSON_SIZE = "inference-header-content-length"

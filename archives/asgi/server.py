@@ -21,9 +21,9 @@ from archives.asgi.logs import open_logs
 from archives.asgi.management import management, metrics_page
 from archives.asgi.metrics import Metrics
 from archives.asgi.models import Models
+from archives.asgi.refused import Refused
 from archives.asgi.settings import DRAIN_S, ServerSettings
 from archives.asgi.tokens import Tokens
-from archives.asgi.versions import Refused
 from archives.torchserve.java import HOST
 from sonode import traces
 from sonode.traces import Traces

@@ -30,7 +30,7 @@ from sonode.console import UserError
 HANDLER = "SONODE_HANDLER_"  # see handlers/settings.py
 # What a server's processes are called, and the file of the run folder that they name.
 LAUNCHED = {b"ts.model_server", b"org.pytorch.serve.ModelServer"}
-LAUNCHED |= {b"archives.asgi.server", b"archives.asgi.worker"}
+LAUNCHED |= {b"archives.asgi.server", b"archives.asgi.workers.worker"}
 CONFIGS = ("config.properties", "server.json")
 
 

@@ -41,7 +41,7 @@ class Echo:
 """
 BROKEN = ECHO.replace("pass", "raise RuntimeError('the weights are torn')")
 ROOT = Path(__file__).resolve().parents[3]
-WORKERS = ("model_service_worker", "archives.asgi.worker")
+WORKERS = ("model_service_worker", "archives.asgi.workers.worker")
 
 
 def write_archive(path: Path, name: str, code: str, version: str = "1.0", config: str = "") -> None:

@@ -7,71 +7,21 @@ import logging
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from archives.asgi import spans
 from archives.asgi.metrics import Metrics
-from archives.asgi.worker_process import Answer, Asked, Worker, WorkerFailed
+from archives.asgi.refused import Refused, unavailable
+from archives.asgi.workers.jobs import Job, Plan, Slot
+from archives.asgi.workers.worker_process import Answer, Asked, Worker, WorkerFailed
 from sonode.traces import Traces
 
 RETRY_MAX_S = 60.0  # between attempts to start a worker
 DRAIN_S = 120.0  # how long the waiting requests of a version that is taken off may take
 
 logger = logging.getLogger("sonode.server")
-
-
-class Refused(Exception):  # noqa: N818 - reads as what it is
-    """An answer of the server's own, in TorchServe's form."""
-
-    def __init__(self, status: int, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.kind, self.message = status, kind, message
-
-
-def unavailable(message: str) -> Refused:
-    """The 503 of a version that cannot take a request now."""
-    return Refused(503, "ServiceUnavailableException", message)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a version is run."""
-
-    workers: int
-    batch_size: int
-    max_batch_delay_s: float
-    response_timeout_s: float
-    startup_timeout_s: float
-    queue_size: int
-    gpus: int
-
-
-@dataclass(eq=False)
-class Job:
-    """A request that waits for its answer."""
-
-    asked: Asked
-    label: str
-    """Of its version in TorchServe's metrics: `default` where its URL names none."""
-    answer: asyncio.Future[Answer]
-    began: float = field(default_factory=time.monotonic)
-
-
-@dataclass(eq=False)
-class Slot:
-    """The place of one worker, which is taken by the next one when it ends."""
-
-    name: str
-    gpu: int | None
-    first: asyncio.Future[None]
-    """Done when its first worker has started."""
-    worker: Worker | None = None
-    broken: bool = False
-    """The last attempt to start a worker failed."""
-    task: asyncio.Task[None] | None = None
 
 
 class Version:

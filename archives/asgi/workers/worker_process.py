@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from archives.asgi import frames
+from archives.asgi.workers import frames
 
 LINE_MAX = 2**20  # bytes of a line that a worker writes; the rest of a longer one is dropped
 REQUEST = '{"event": "request"'  # begins the line of a request (handlers/telemetry.py)
@@ -76,7 +76,13 @@ class Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "archives.asgi.worker", str(theirs.fileno()), str(config)),
+                *(
+                    sys.executable,
+                    "-m",
+                    "archives.asgi.workers.worker",
+                    str(theirs.fileno()),
+                    str(config),
+                ),
                 cwd=folder,
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,

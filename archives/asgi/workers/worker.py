@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from archives.asgi import frames
+from archives.asgi.workers import frames
 
 MANIFEST = Path("MAR-INF/MANIFEST.json")
 
