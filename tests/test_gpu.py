@@ -16,7 +16,7 @@ import torch
 from archives.packing.loader import load_archive
 from archives.packing.pack import pack
 from archives.torchserve.server_node import ServerNode
-from archives.torchserve.worker_cores import count_gpus, plan
+from archives.torchserve.worker_plan import count_gpus, plan
 from handlers.engines.choose import choose_device
 from handlers.engines.torch_engines import AutocastEngine, EagerEngine
 from model_def import checkpoint

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from sonode.measure_text import p_value
 from sonode.page import page
 
 
@@ -25,7 +26,7 @@ def _templates() -> Environment:
     environment.filters["signed"] = lambda value: f"{round(value, 3) + 0:+.3f}".replace(
         "-", "\N{MINUS SIGN}"
     )
-    environment.filters["p"] = lambda value: "<0.001" if value < 0.001 else f"{value:.3f}"
+    environment.filters["p"] = p_value
     return environment
 
 

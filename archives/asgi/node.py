@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from archives.asgi.settings import DRAIN_S, Limits, ServerSettings
 from archives.torchserve.node import CONFIG
 from archives.torchserve.server_node import ServerNode
-from archives.torchserve.worker_cores import count_gpus
+from archives.torchserve.worker_plan import count_gpus
 from sonode import traces
 from sonode.console import UserError
 from sonode.settings_file import faults_of

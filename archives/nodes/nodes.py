@@ -21,7 +21,7 @@ from archives.nodes.nodes_file import NodeSettings
 from archives.nodes.stores import deliver, is_other, no_space
 from archives.state.journal import Release
 from archives.torchserve.key_file import Keys, Kind, ask
-from archives.torchserve.worker_cores import Plan, plan
+from archives.torchserve.worker_plan import Plan, plan
 from sonode.console import UserError
 
 RENEW_BEFORE = timedelta(minutes=10)

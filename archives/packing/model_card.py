@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from archives.packing.evidence import ELSEWHERE, Json, labelled, tested, where
-from sonode.measure_text import with_interval
+from sonode.measure_text import p_value, with_interval
 
 FILE = "MODEL_CARD.md"  # in the archive
 
@@ -230,7 +230,7 @@ def _subgroups(evidence: Sequence[Json]) -> Iterator[str]:
 
 def _holm(variable: Json) -> str:
     test = variable["tests"]["roc_auc"]
-    return "no test" if test["p"] is None else f"{test['p_holm']:.3f}"
+    return "no test" if test["p"] is None else p_value(test["p_holm"])
 
 
 def _row(cells: Sequence[object]) -> str:

@@ -1,4 +1,5 @@
-"""One TorchServe node on this machine: Java, its configuration, tokens, cores, and its end.
+"""One TorchServe node on this machine: Java, configuration, tokens, workers and batches, its end.
 
-Start at `node`. May import `archives.packing` and `archives.state`.
+Start at `node`; `worker_plan` is for both servers. May import `archives.packing` and
+`archives.state`.
 """

@@ -24,7 +24,7 @@ from archives.state.files import alone
 from archives.torchserve.java import HOST, claim_ports
 from archives.torchserve.key_file import Keys, Kind, ask
 from archives.torchserve.processes import living, signal_group
-from archives.torchserve.worker_cores import plan
+from archives.torchserve.worker_plan import plan
 from sonode.console import UserError
 
 HANDLER = "SONODE_HANDLER_"  # see handlers/settings.py

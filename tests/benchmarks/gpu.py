@@ -33,7 +33,7 @@ import torch
 
 from archives.packing.errors import ArchiveError
 from archives.packing.loader import LoadedArchive, load_archive
-from archives.torchserve.worker_cores import plan
+from archives.torchserve.worker_plan import plan
 from sonode.console import say
 from tests.benchmarks.images import encoded, frames
 from tests.benchmarks.load import drive

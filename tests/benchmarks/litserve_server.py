@@ -12,7 +12,7 @@ import litserve as ls
 from fastapi import Body
 
 from archives.packing.loader import load_archive
-from archives.torchserve.worker_cores import plan
+from archives.torchserve.worker_plan import plan
 
 
 class Api(ls.LitAPI):

@@ -19,7 +19,7 @@ from archives.asgi.node import AsgiNode
 from archives.torchserve.java import claim_ports
 from archives.torchserve.node import TorchServeNode
 from archives.torchserve.server_node import ServerNode
-from archives.torchserve.worker_cores import plan
+from archives.torchserve.worker_plan import plan
 
 HERE = Path(__file__).parent
 CORES = plan().workers * plan().threads

@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from archives.packing.loader import load_archive
-from archives.torchserve.worker_cores import plan
+from archives.torchserve.worker_plan import plan
 from sonode.console import say, table
 from tests.benchmarks.images import BUSI, encoded, frames
 from tests.benchmarks.load import drive

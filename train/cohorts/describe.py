@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from sonode.measure_text import p_value
 from train.cohorts.cohort import Cohort
 
 ALL, BENIGN, MALIGNANT, NEGATIVE, POSITIVE = "all", "benign", "malignant", "ALN-", "ALN+"
@@ -45,9 +46,7 @@ class Comparison(NamedTuple):
 
     def __str__(self) -> str:
         """What a table shows."""
-        if self.p is None:
-            return UNDEFINED
-        return ("<0.001" if self.p < 0.001 else f"{self.p:.3f}") + ("*" if self.sparse else "")
+        return p_value(self.p) + "*" * self.sparse
 
 
 def chi_square(counts_CG: npt.ArrayLike) -> Comparison:

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from sonode.console import table
+from sonode.measure_text import p_value
 
 REFERENCE = "multi-task + HL"  # the paper's; p-values are against it
 MEASURES = ("malignancy_auc", "alnm_auc", "type_1", "type_2")
@@ -58,6 +59,6 @@ def show(summary: pd.DataFrame) -> None:
                 else f"{scale * mean:.{digits}f} ± {scale * sd:.{digits}f}{unit}"
             )
             p = getattr(row, f"{name}_p")
-            cells.append("–" if pd.isna(p) else f"{p:.3f}")
+            cells.append("–" if pd.isna(p) else p_value(p))
         rows.append(cells)
     table(f"Test part, mean ± SD over seeds; p against {REFERENCE}", columns, rows)

@@ -102,10 +102,10 @@ def test_cut_off_with_its_servers_up(
     code = (
         "import shutil, sys\n"
         "from sonode import command_line\n"
-        "from sonode.demo import account, steps\n"
+        "from sonode.demo import steps\n"
         "def pack(account, out):\n"
         "    (out / 'store').mkdir()\n"
-        f"    shutil.copy({str(archive_path)!r}, out / 'store' / account.MODEL)\n"
+        f"    shutil.copy({str(archive_path)!r}, out / 'store' / steps.MODEL)\n"
         "steps._train = lambda *_, **__: None\n"
         "steps._pack = pack\n"
         f"sys.argv = ['sonode', 'demo', {str(out)!r}, '--cohort', {str(cohort.folder)!r}]\n"

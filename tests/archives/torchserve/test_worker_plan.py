@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from archives.torchserve.worker_cores import Plan, plan
+from archives.torchserve.worker_plan import Plan, plan
 
 NOTHING = "exit 9"  # what nvidia-smi does without its driver
 

@@ -1,4 +1,4 @@
-"""How a node shares its cores among workers: decided here, not in an archive that moves about."""
+"""How many workers a node has, with which threads and batches: by its cores, not by the archive."""
 
 from __future__ import annotations
 
