@@ -88,6 +88,12 @@ HANDLERS = {
 }
 
 
+def log_fault(error: Exception) -> None:
+    """Without its text, which may be the client's."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    logger.error("%s in %s, line %s", type(error).__name__, where.name, where.lineno)
+
+
 class Guarded:
     """An API behind its token: counts and logs each call, and lets no fault out.
 
@@ -120,8 +126,7 @@ class Guarded:
                 refused = refusal(Refused(400, "InvalidKeyException", text))
                 await refused(scope, receive, sending)
         except Exception as error:  # which `on_fault` has answered
-            where = traceback.extract_tb(error.__traceback__)[-1]  # its text may be the client's
-            logger.error("%s in %s, line %s", type(error).__name__, where.name, where.lineno)
+            log_fault(error)
         if 200 <= status < 600:
             self._metrics.add(f"Requests{status // 100}XX", 1, "Host")
         method = scope["method"] if scope["method"] in METHODS else "?"

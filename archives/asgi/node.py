@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
 from pydantic import ValidationError
@@ -34,21 +34,8 @@ class AsgiNode(ServerNode):
                 f"--server asgi: {', '.join(missing)} not installed; run `pip install -e '.[asgi]'`"
             )
         traces.asked()  # or refused, before anything is written
-        self._limits = self._read_limits()
+        self._limits = read_limits(self._settings, self.plan.workers)
         super()._prepare()
-
-    def _read_limits(self) -> Limits:
-        """Those lines of config.properties that are this server's, too."""
-        lines = (line.partition("=") for line in CONFIG.read_text().splitlines())
-        shared = {key: value for key, _, value in lines if key in Limits.model_fields}
-        shared["default_workers_per_model"] = str(self.plan.workers)
-        try:
-            return Limits.model_validate(shared | self._settings)
-        except ValidationError as error:
-            raise UserError(
-                f"setting {faults_of(error)[0]}; valid settings are "
-                f"{', '.join(Limits.model_fields)}"
-            ) from None
 
     def _configure(self) -> Sequence[str]:
         settings = ServerSettings(
@@ -72,3 +59,19 @@ class AsgiNode(ServerNode):
 
     def _failure(self) -> str | None:
         return None  # it ends, and says why
+
+
+def read_limits(given: Mapping[str, str], workers: int) -> Limits:
+    """Those lines of config.properties that are this server's, too; `given` ones override them.
+
+    Raises UserError for one that is unknown or invalid.
+    """
+    lines = (line.partition("=") for line in CONFIG.read_text().splitlines())
+    shared = {key: value for key, _, value in lines if key in Limits.model_fields}
+    shared["default_workers_per_model"] = str(workers)
+    try:
+        return Limits.model_validate(shared | dict(given))
+    except ValidationError as error:
+        raise UserError(
+            f"setting {faults_of(error)[0]}; valid settings are {', '.join(Limits.model_fields)}"
+        ) from None
