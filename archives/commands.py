@@ -190,7 +190,7 @@ def serve(
 
 
 def gateway(
-    nodes: Path = typer.Option(help="nodes.yaml: the TorchServe nodes; see docs/gateway.md."),
+    nodes: Path = typer.Option(help="nodes.yaml: the nodes behind it; see docs/gateway.md."),
     state: Path = typer.Option(STATE, help="Journal and logs, shared with `sonode rollout`."),
     gateway_port: int = typer.Option(
         GATEWAY_PORT, "--gateway-port", "--port", min=1, max=65535, help="Port for clients."
@@ -202,7 +202,7 @@ def gateway(
     rate: int = RATE,
     at_once: int = AT_ONCE,
 ) -> None:
-    """Run the gateway of TorchServe nodes in the foreground; it follows the rollout journal."""
+    """Run the gateway in front of the nodes, in the foreground; it follows the rollout journal."""
     from archives.gateway.supervisor import run
     from archives.nodes.nodes_file import read_nodes
 

@@ -1,4 +1,4 @@
-"""`nodes.yaml`: the TorchServe nodes behind a gateway."""
+"""`nodes.yaml`: the nodes behind a gateway."""
 
 from __future__ import annotations
 

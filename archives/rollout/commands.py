@@ -37,7 +37,7 @@ def mount(app: typer.Typer) -> None:
 def start(
     new: Path = typer.Argument(help="The archive (.mar) to roll out."),
     *,
-    nodes: Path = typer.Option(Path("nodes.yaml"), help="The TorchServe nodes."),
+    nodes: Path = typer.Option(Path("nodes.yaml"), help="The nodes behind the gateway."),
     policy: Path | None = typer.Option(
         None, help="policy.yaml; default: that of the rollout to resume, or built-in limits."
     ),

@@ -16,7 +16,7 @@ from sonode.defaults import READER_PORT
 reader = typer.Typer(
     cls=CommandGroup,
     invoke_without_command=True,
-    help="A page to draw a box in an image and see scores and heat maps. Not a medical device.",
+    help="Run a page to draw a box in an image and see scores and heat maps. Not a medical device.",
     rich_markup_mode=None,
 )
 
