@@ -21,7 +21,7 @@ def night(
         None, "--date", formats=["%Y-%m-%d"], help="The night's date. Default: today."
     ),
     folder: str | None = typer.Option(
-        None, help="Another folder than that of the settings; an empty one does the days anew."
+        None, help="Another folder than that of the settings; an empty one repeats the days."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the report as one JSON line."),
 ) -> None:

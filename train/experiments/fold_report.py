@@ -22,10 +22,10 @@ from train.statistics.binary import roc_auc, value
 
 ASSUMES = (
     "Temperatures, thresholds, label sets and the out-of-distribution limit come from the "
-    "predictions of the folds' networks, which assumes that the logits and distances of the network on all "
-    "patients are distributed as theirs. They were chosen on "
-    "all of those predictions together, so calibration and operating points look a little better "
-    "there than they are; AUCs do not."
+    "predictions of the folds' networks, which assumes that the logits and distances of the "
+    "network on all patients are distributed as theirs. They were chosen on all of those "
+    "predictions together, so calibration and operating points look a little better there than "
+    "they are; AUCs do not."
 )
 
 
