@@ -7,6 +7,7 @@ ids of its header `traceparent` are in it (https://www.w3.org/TR/trace-context/)
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from threading import Thread
@@ -22,7 +23,8 @@ CLOSE_S = 5.0  # how long the end of a process waits for a collector
 def asked() -> bool:
     """Whether a collector is named, and traces are not switched off.
 
-    Raises UserError where the extra is then missing, or another protocol than HTTP is asked for.
+    Raises UserError where the extra is then missing, another protocol than HTTP is asked for, or
+    what should be a number of its batches is none: OpenTelemetry would take its own.
     """
     said = os.environ.get
     named = [it for it in VARIABLES if said(it)]
@@ -34,6 +36,9 @@ def asked() -> bool:
             if said(it) != "http/protobuf":
                 raise UserError(f"{it}: {said(it)}: traces are sent by http/protobuf alone")
             break
+    for name, it in os.environ.items():
+        if name.startswith("OTEL_BSP_") and not re.fullmatch(r"[1-9]\d*", it):
+            raise UserError(f"{name}: {it}: give a whole number, 1 or more")
     if not find_spec("opentelemetry") or not find_spec("opentelemetry.exporter"):
         raise UserError(
             f"{named[0]}: traces need OpenTelemetry; run `pip install -e '.[tracing]'`, or unset it"
@@ -52,7 +57,8 @@ class Traces:
     """Sends spans in batches, behind the requests' back; what a collector does not take is lost.
 
     `service` is called so where OpenTelemetry's variables name it not otherwise. `ids` makes the
-    ids of spans and traces; by default they are random.
+    ids of spans and traces; by default they are random. Raises UserError where those variables do
+    not fit.
     """
 
     def __init__(self, service: str, ids: Any = None) -> None:
@@ -62,13 +68,16 @@ class Traces:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 
-        self._provider = TracerProvider(
-            DEFAULT_ON,  # gateway and server keep the same traces
-            Resource.create({SERVICE_NAME: service}).merge(OTELResourceDetector().detect()),
-            shutdown_on_exit=False,
-            id_generator=ids,
-        )
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        try:
+            self._provider = TracerProvider(
+                DEFAULT_ON,  # gateway and server keep the same traces
+                Resource.create({SERVICE_NAME: service}).merge(OTELResourceDetector().detect()),
+                shutdown_on_exit=False,
+                id_generator=ids,
+            )
+            self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        except ValueError as error:
+            raise UserError(f"variables OTEL_...: {error}") from None
         self._tracer = self._provider.get_tracer("sonode")
 
     def add(

@@ -26,6 +26,7 @@ from archives.asgi.settings import DRAIN_S, ServerSettings
 from archives.asgi.tokens import Tokens
 from archives.torchserve.java import HOST
 from sonode import traces
+from sonode.console import UserError
 from sonode.traces import Traces
 
 if TYPE_CHECKING:
@@ -189,8 +190,8 @@ def main() -> None:
     open_logs(config.parent / "logs")
     try:
         uvloop.run(serve(config))  # of a request it saves .6 ms of a core
-    except Refused as error:
-        sys.exit(error.message)
+    except (Refused, UserError) as error:
+        sys.exit(str(error))
     except OSError as error:
         sys.exit(f"a port cannot be opened ({error.strerror})")
 

@@ -72,9 +72,10 @@ function latest(r) {
     }
 }
 
-// The Open Inference Protocol has another form, also for what no location takes.
+// The Open Inference Protocol has another form, also for what no location takes, and for a line that is
+// too long, of which nginx makes no URI.
 function refusal(r, code, message) {
-    const v2 = r.variables.api === 'infer' || /^\/+v2\//.test(r.variables.request_uri);
+    const v2 = r.variables.api === 'infer' || /^\S+ \/+v2\//.test(r.variables.request);
     const told = v2 ? { error: `${code}: ${message}` }
         : { code, message, field: null };
     return JSON.stringify(told) + '\n';

@@ -69,6 +69,7 @@ def calls(nodes: list[StandIn]) -> list[Call]:
         ("PUT", "/predictions/m", 405),
         ("POST", "/health", 405),
         ("POST", "/client", 405),
+        ("POST", "//v2/health/live", 405),
         ("POST", "/predictions/%6d/..%2fx", 404),
     ],
 )
@@ -83,11 +84,8 @@ def test_nothing_else_is_reachable(
     )
     assert answer.status_code == status
     assert "X-Model-Version" not in answer.headers  # no version has answered
-    allowed = (
-        {"/health": "GET, HEAD", "/client": "GET, HEAD"}.get(path, "POST")
-        if status == 405
-        else None
-    )
+    reads = path in ("/health", "/client", "//v2/health/live")
+    allowed = ("GET, HEAD" if reads else "POST") if status == 405 else None
     assert answer.headers.get("Allow") == allowed
     assert len(calls(nodes)) == before
 
@@ -101,6 +99,7 @@ def test_both_apis_and_health(gateway: Behind, nodes: list[StandIn]) -> None:
     health = f"http://127.0.0.1:{gateway.port}/health"
     answer = gateway.client.get(health)  # without a token
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    assert "X-Model-Version" not in answer.headers  # no version has answered
     answer = gateway.client.get(health, headers={"If-Match": '"x"'})
     assert (answer.status_code, answer.json()["code"]) == (412, "bad_request")
 
@@ -175,6 +174,14 @@ def test_what_nginx_does_not_speak_is_refused_like_all_else(
         answer = http.client.HTTPResponse(connection)
         answer.begin()
         assert (answer.status, json.loads(answer.read())["code"]) == (status, "bad_request")
+
+
+@pytest.mark.parametrize(("base", "field"), [("/v2/models/m/", "error"), ("/predictions/", "code")])
+def test_a_path_that_is_too_long_is_refused_in_the_form_of_its_protocol(
+    gateway: Behind, base: str, field: str
+) -> None:
+    answer = gateway.ask(path=base + "x" * 9000)
+    assert (answer.status_code, field in answer.json()) == (414, True)
 
 
 def test_bodies_up_to_the_limit_of_torchserve(gateway: Behind, nodes: list[StandIn]) -> None:

@@ -182,6 +182,22 @@ def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.Mon
         assert not closing.is_alive()
 
 
+@pytest.mark.parametrize("value", ["soon", "-1", "0", "1.5"])
+def test_a_variable_that_should_be_a_number_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", value)
+    with pytest.raises(UserError, match=f"^OTEL_BSP_SCHEDULE_DELAY: {value}: give a whole number"):
+        traces.asked()
+    monkeypatch.delenv("OTEL_BSP_SCHEDULE_DELAY")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")  # below the size of a batch
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "100")
+    assert traces.asked()
+    with pytest.raises(UserError, match=r"^variables OTEL_\.\.\.: max_export_batch_size must be"):
+        Traces("s")
+
+
 @pytest.mark.parametrize(
     "text", ["", "00-" + "0" * 32 + "-00f067aa0ba902b7-01", "ff-" + "a" * 32 + "-" + "b" * 16, "x"]
 )
