@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +26,7 @@ from train.comparing.auc_difference import (
 from train.comparing.paired import paired_rates, right_of_both, share_difference
 from train.measures.measure import Json, Resampling, as_json
 from train.measures.units import distinct_units
-from train.statistics.binary import Bools, Floats, divide, share
+from train.statistics.binary import Floats, divide, share
 from train.statistics.bootstrap import bootstrap
 
 
@@ -160,16 +159,11 @@ def _right(
     else:
         code_N = np.asarray(truth.astype("Float64").to_numpy(na_value=np.nan), float)
         subsets = {"sensitivity": code_N == 1, "specificity": code_N == 0}
-    return {
-        what: _right_of(
-            [(calls == code_N)[rows_N] for calls in called], a["patient_id"][rows_N], how
-        )
-        for what, rows_N in subsets.items()
-    }
-
-
-def _right_of(right: Sequence[Bools], patient_N: Any, how: Resampling) -> Json:
-    return as_b_minus_a(right_of_both(right[1], right[0], patient_N, how))
+    found = {}
+    for what, rows_N in subsets.items():
+        right_a, right_b = ((calls == code_N)[rows_N] for calls in called)
+        found[what] = as_b_minus_a(right_of_both(right_b, right_a, a["patient_id"][rows_N], how))
+    return found
 
 
 def as_b_minus_a(found: Json) -> Json:

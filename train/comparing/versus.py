@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -96,19 +95,15 @@ def versus(
             for on, rows_N in paired_sets(score, one, two, primary, report=False).items():
                 scores = [read_score(frame, score)[1][rows_N] for frame in (one, two)]
                 truth_N = read_score(one, score)[0][rows_N] == 1
-                for point, pair in _shared_points(*(its.get(name, {}) for its in points)).items():
+                first_at, second_at = (its.get(name, {}) for its in points)
+                for point in [it for it in first_at if it in second_at]:
+                    pair = first_at[point], second_at[point]
                     found = paired_rates(one[rows_N], truth_N, scores, pair, unit, aggregation, how)
                     rates += [
                         {"head": name, "on": on, "per": unit, "point": point, "rate": rate, **its}
                         for rate, its in found.items()
                     ]
     return Compared(aggregation=aggregation, aucs=aucs, rates=rates)
-
-
-def _shared_points(
-    one: Mapping[str, float], two: Mapping[str, float]
-) -> dict[str, tuple[float, float]]:
-    return {point: (one[point], two[point]) for point in one if point in two}
 
 
 def show(found: Compared) -> None:
