@@ -1,4 +1,5 @@
-"""Boxes that were drawn elsewhere: in a DICOM SR or presentation state, or with LabelImg.
+"""Boxes that were drawn elsewhere, as training and the batch both read them.
 
-Training and the batch read them by the same code. Imports nothing outside this package.
+Start at `labelimg` (Pascal VOC and YOLO) or `dicom_rois` (DICOM SR and presentation states).
+Imports nothing outside this package.
 """
