@@ -25,7 +25,7 @@ def check_alike(cards: Mapping[str, ModelCard]) -> None:
         for field, its in _shared(cards[name]).items():
             if its != expected[field]:
                 raise UserError(
-                    f"{name}: its {field} is not that of {first}, so the two cannot be averaged; "
+                    f"{name}: differs from {first} in its {field}, so the two cannot be averaged; "
                     "delete the folder that is of another training"
                 )
 

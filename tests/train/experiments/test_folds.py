@@ -213,7 +213,7 @@ def test_members_are_averaged_in_each_fold_and_in_the_last_network(
     save(folder, load(folder)[0], other)
     code, said = run(phantom, out, enough, "--members=3")
     assert code == 2
-    assert "folds/1-seed1: its preprocessing is not that of folds/1" in said.splitlines()[-1]
+    assert "folds/1-seed1: differs from folds/1 in its preprocessing" in said.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

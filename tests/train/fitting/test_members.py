@@ -88,7 +88,7 @@ def test_networks_of_other_kinds_or_patients_are_refused(
     changed = {"training": {**card.training, "seed": 2}, **OTHERS[field](card)}
     other = card.model_copy(update=changed)
     checkpoint.save(folders[1], Network(other.architecture, len(other.heads)), other)
-    with pytest.raises(UserError, match=f"2: its {field} is not that of 1") as error:
+    with pytest.raises(UserError, match=f"2: differs from 1 in its {field}") as error:
         join(folders, pooled, tmp_path / "whole")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "whole").exists()
