@@ -60,28 +60,18 @@ def start(
     raise typer.Exit(0 if serves else 1)
 
 
-@rollout.command()
-def promote(state: Path = STATE) -> None:
-    """Go to the next step now, without more evidence; guards stay active."""
-    _ask(state, "promote")
+def _asks(word: Word, what: str) -> None:
+    """Add the command of a word to the rollout under way."""
+
+    @rollout.command(word, help=what)
+    def command(state: Path = STATE) -> None:
+        _ask(state, word)
 
 
-@rollout.command()
-def pause(state: Path = STATE) -> None:
-    """Stay at this step; its guards stay active."""
-    _ask(state, "pause")
-
-
-@rollout.command()
-def resume(state: Path = STATE) -> None:
-    """Go on after a pause; the step's time limit starts again."""
-    _ask(state, "resume")
-
-
-@rollout.command()
-def abort(state: Path = STATE) -> None:
-    """Roll back to the old version at once, at any step before that one is unregistered."""
-    _ask(state, "abort")
+_asks("promote", "Go to the next step now, without more evidence; guards stay active.")
+_asks("pause", "Stay at this step; its guards stay active.")
+_asks("resume", "Go on after a pause; the step's time limit starts again.")
+_asks("abort", "Roll back to the old version at once, at any step before that one is unregistered.")
 
 
 @rollout.command()

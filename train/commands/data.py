@@ -68,40 +68,36 @@ _of_a_table("voc", "LabelImg's Pascal VOC boxes with a table of labels.", _FOLDE
 _of_a_table("yolo", "LabelImg's YOLO boxes with a table of labels.", _FOLDER.format("txt"))
 
 
-@importers.command()
-def busi(
-    source: Path = typer.Argument(metavar="SRC", help="BUSI's top folder."),
-    out: Path = OUT,
-    drop_faulty: bool = DROP_FAULTY,
-) -> None:
-    """BUSI: boxes from masks, malignancy by folder, ALNM missing."""
-    from train.importers.public_sets.busi import import_busi
+def _of_a_public_set(kind: Literal["busi", "bus-bra", "breast"], what: str, source_is: str) -> None:
+    """Add the importer of a public data set."""
 
-    report(import_busi(source, out, drop_faulty=drop_faulty))
+    @importers.command(kind, help=what)
+    def command(
+        source: Path = typer.Argument(metavar="SRC", help=source_is),
+        out: Path = OUT,
+        drop_faulty: bool = DROP_FAULTY,
+    ) -> None:
+        from train.importers.public_sets.breast_lesions_usg import import_breast
+        from train.importers.public_sets.bus_bra import import_bus_bra
+        from train.importers.public_sets.busi import import_busi
 
-
-@importers.command()
-def bus_bra(
-    source: Path = typer.Argument(metavar="SRC", help="Folder with bus_data.csv, Images/, Masks/."),
-    out: Path = OUT,
-    drop_faulty: bool = DROP_FAULTY,
-) -> None:
-    """BUS-BRA: malignancy by biopsy, histology and BI-RADS, ALNM missing."""
-    from train.importers.public_sets.bus_bra import import_bus_bra
-
-    report(import_bus_bra(source, out, drop_faulty=drop_faulty))
+        importer = {"busi": import_busi, "bus-bra": import_bus_bra, "breast": import_breast}[kind]
+        report(importer(source, out, drop_faulty=drop_faulty))
 
 
-@importers.command()
-def breast(
-    source: Path = typer.Argument(metavar="SRC", help="Folder with the .xlsx and the PNGs."),
-    out: Path = OUT,
-    drop_faulty: bool = DROP_FAULTY,
-) -> None:
-    """BrEaST-Lesions-USG: boxes from tumour masks, age and BI-RADS, ALNM missing."""
-    from train.importers.public_sets.breast_lesions_usg import import_breast
-
-    report(import_breast(source, out, drop_faulty=drop_faulty))
+_of_a_public_set(
+    "busi", "BUSI: boxes from masks, malignancy by folder, ALNM missing.", "BUSI's top folder."
+)
+_of_a_public_set(
+    "bus-bra",
+    "BUS-BRA: malignancy by biopsy, histology and BI-RADS, ALNM missing.",
+    "Folder with bus_data.csv, Images/, Masks/.",
+)
+_of_a_public_set(
+    "breast",
+    "BrEaST-Lesions-USG: boxes from tumour masks, age and BI-RADS, ALNM missing.",
+    "Folder with the .xlsx and the PNGs.",
+)
 
 
 @importers.command()
