@@ -22,8 +22,7 @@ from sonode.locating.images import Image, images_of
 from sonode.measure_text import number, with_interval
 from sonode.parquet_files import ROI_COLUMNS
 from train.comparing.auc_difference import compare_head
-from train.data.datamodule import ALL, CohortData
-from train.data.leakage import check_unseen
+from train.data.leakage import part_to_evaluate
 from train.evidence.jitter import rescored
 from train.fitting.predictions import Predictions, predict
 from train.measures.measure import Json
@@ -54,21 +53,9 @@ def evaluate(
     check_new(out)
     locator = read(locator_folder)
     training = locator.card.training
-    fold = ALL if part == "all" else None
-    data = CohortData(cohort_folder, split_seed=training["split_seed"], fold=fold)
-    name = "train" if part == "all" else part  # of the whole no row is kept aside
-    if part == "all" and data.cohort.sha256 == training["cohort"]["sha256"]:
-        raise UserError(
-            f"--part all: {cohort_folder} is the cohort that the locator was trained on; give "
-            "--part test, or another cohort"
-        )
+    trained_on = {**training["cohort"], "split_seed": training["split_seed"]}
+    data, name, _ = part_to_evaluate(locator_folder, cohort_folder, part, "locator", trained_on)
     images = images_of(data, name)
-    if not images:
-        raise UserError(
-            f"COHORT {cohort_folder}: no patient falls into the {part} part of the locator's "
-            "split; give --part all where these are patients that it was not trained on"
-        )
-    check_unseen(locator_folder, data, part, data.rows_of(name))
     size, limit = locator.card.size, locator.card.min_confidence
     found = [
         proposals(locator.detector, image.pixels(), size)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from sonode.console import UserError, say
 from train.cohorts.cohort import Cohort
 from train.cohorts.near_duplicates import BITS, SAME, SIMILAR, Bytes, hashes, most_similar, stack
 from train.cohorts.split import Part
-from train.data.datamodule import CohortData
+from train.data.datamodule import ALL, CohortData
 
 IMAGES = "images.parquet"  # beside the weights; not packed into an archive
 LEARNED: dict[str, tuple[Part, ...]] = {
@@ -29,6 +30,8 @@ LEARNED: dict[str, tuple[Part, ...]] = {
     "external": ("train", "val", "test"),  # what else is in that cohort is not external
 }
 """Parts of the training's split that an evaluated part must share no image with."""
+WHOLE = ("all", "external")
+"""Of a cohort of other patients: parts that are all of it."""
 _SCHEMA = pa.schema(
     [
         pa.field("pixels_sha256", pa.string()),
@@ -81,6 +84,45 @@ def _looks(cohort: Cohort, rows: list[int]) -> Bytes:
 
 def _patient(patient_id: str, key: bytes) -> bytes:
     return hashlib.blake2b(patient_id.encode(), key=key, digest_size=16).digest()
+
+
+def part_to_evaluate(
+    folder: Path, cohort_folder: Path, part: str, what: str, trained_on: Mapping[str, Any]
+) -> tuple[CohortData, Part, bool]:
+    """The part of a cohort that a network in `folder` is evaluated on: data, its name in them.
+
+    `part`: of the split, or one of `WHOLE`: then no row is kept aside, and all are in `train`.
+    `what`: checkpoint or locator. `trained_on`: sha256, split_seed and folds of its cohort.
+
+    Returns:
+        Also whether the network's images were known, see `check_unseen`.
+
+    Raises:
+        UserError: the cohort has faults, the part is empty, or it shows what was trained on.
+    """
+    whole = part in WHOLE
+    data = CohortData(
+        cohort_folder,
+        split_seed=trained_on["split_seed"],
+        folds=None if whole else trained_on.get("folds"),
+        fold=ALL if whole else trained_on.get("fold"),
+    )
+    if whole and data.cohort.sha256 == trained_on["sha256"]:
+        option, remedy = (
+            ("--part all", "give --part test, or another cohort")
+            if part == "all"
+            else ("external cohort", "give another one")
+        )
+        raise UserError(
+            f"{option}: {cohort_folder} is the cohort that the {what} was trained on; {remedy}"
+        )
+    name = cast(Part, "train" if whole else part)
+    if not (rows := data.rows_of(name)):
+        raise UserError(
+            f"COHORT {cohort_folder}: no patient falls into the {part} part of the {what}'s "
+            "split; give --part all where these are patients that it was not trained on"
+        )
+    return data, name, check_unseen(folder, data, part, rows)
 
 
 def check_unseen(checkpoint: Path, data: CohortData, part: str, rows: Iterable[int]) -> bool:

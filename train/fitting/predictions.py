@@ -36,12 +36,11 @@ from train.cohorts.cohort import Cohort
 from train.cohorts.describe import table_one
 from train.cohorts.labels import implied, truth_of
 from train.data.crops import Crops
-from train.data.datamodule import ALL, CohortData
-from train.data.leakage import check_unseen
+from train.data.datamodule import ALL
+from train.data.leakage import WHOLE, part_to_evaluate
 
 Part = Literal["val", "test", "all", "external"]
 """`external`: all of a cohort that shares no image or patient with any part of the training's."""
-WHOLE = ("all", "external")
 BATCH = 32
 
 
@@ -118,34 +117,15 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
     except ValueError as error:
         raise UserError(f"CHECKPOINT {error}") from error
     trained_on = card.training["cohort"]
-    partition = {name: trained_on.get(name) for name in ("folds", "fold")}
-    if part not in WHOLE and partition["fold"] == ALL:
+    if part not in WHOLE and trained_on.get("fold") == ALL:
         raise UserError(
             f"CHECKPOINT {folder}: was trained on all {trained_on['train']['patients']} patients, "
             "and no part was kept aside; its figures are those of its folds; give another cohort "
             "with --part all"
         )
-    if part in WHOLE:
-        partition = {"fold": ALL}
-    data = CohortData(cohort_folder, split_seed=trained_on["split_seed"], **partition)
+    data, name, checked = part_to_evaluate(folder, cohort_folder, part, "checkpoint", trained_on)
     data.setup_for(card.heads, card.preprocessing, may_lack=True)
-    if part in WHOLE and data.cohort.sha256 == trained_on["sha256"]:
-        what, remedy = (
-            ("--part all", "give --part test, or another cohort")
-            if part == "all"
-            else ("external cohort", "give another one")
-        )
-        raise UserError(
-            f"{what}: {cohort_folder} is the cohort that the checkpoint was trained on; {remedy}"
-        )
-    name = "train" if part in WHOLE else part  # no row of the whole is kept aside
     rows = np.array(data.indices[name], dtype=int)
-    if not len(rows):
-        raise UserError(
-            f"COHORT {cohort_folder}: no patient falls into the {part} part of the checkpoint's "
-            "split; give --part all where these are patients that it was not trained on"
-        )
-    checked = check_unseen(folder, data, part, rows)
     slices = logit_slices(card.heads)
     binary = [head.name for head in card.heads if not head.categorical]
     weight_LC = network.heads.weight.detach()
