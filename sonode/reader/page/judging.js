@@ -51,7 +51,8 @@ let asked = '';  // the reading whose answers are on the page
 function showStudy() {
     const stage = shot.image?.study.stage, words = STAGES[stage];
     const reading = JSON.stringify([shot.image?.id, shot.image?.study.frame, shot.image?.study.roi, stage]);
-    if (reading !== asked) {  // else what is chosen stays
+    $('questions').hidden = session.opening;
+    if (reading !== asked && !session.opening) {  // else what is chosen stays: a file may not open
         asked = reading;
         $('questions').replaceChildren(...words ? session.about.study.map(question) : []);
         $('study-note').value = '';

@@ -117,6 +117,34 @@ def test_an_image_that_does_not_open_leaves_the_one_before(browser: Any) -> None
         assert fields(page) == ["10", "10", "60", "60"]
 
 
+def test_what_is_chosen_in_a_study_outlasts_a_file_that_does_not_open(
+    browser: Any, tmp_path: Path
+) -> None:
+    record = Record(tmp_path / "reading.jsonl")
+    with (
+        serving(MadeUp(), record=record, study=True) as server,
+        looking(browser, server) as page,
+    ):
+        drag(page, (10, 10), (60, 60))
+        page.click("#questions label:has-text('benign')")
+        page.fill("#study-note", "dark")
+        held = Held(page, "**/images")
+        choose(page, b"no image")
+        held.wait_for(1)
+        assert page.locator("#questions").is_hidden()  # it is of no image now
+        assert page.locator("#study-record").is_disabled()
+        held.let_go(0)
+        page.locator("#study-record:enabled").wait_for()
+        assert page.locator("#questions input:checked").input_value() == "benign"
+        assert page.input_value("#study-note") == "dark"
+        choose(page, SMALLER)
+        held.wait_for(2)
+        held.let_go(1)
+        page.locator("#said", has_text="160 x 150 pixels").wait_for()
+        assert page.locator("#questions input:checked").count() == 0
+        assert page.input_value("#study-note") == ""
+
+
 @pytest.mark.parametrize("what", ["image", pytest.param("frame", marks=pytest.mark.slow)])
 def test_no_pixels_are_shown_but_those_asked_for(browser: Any, what: str) -> None:
     """The browser itself would show those of before, in the new size, until the new ones come."""

@@ -1,6 +1,8 @@
 """A reader study: no score before the first reading, no reading twice, and its figures by hand."""
 
+import fcntl
 import json
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from archives.packing.loader import file_sha256
 from sonode.console import UserError
 from sonode.reader import measure
+from sonode.reader.judging import Judging
 from sonode.reader.measure import study as measured
 from sonode.reader.record import COLUMNS, Record
 from sonode.reader.results import Results
@@ -376,6 +379,23 @@ def test_another_file_in_the_records_place_is_told(tmp_path: Path) -> None:
         other.replace(file)
         with pytest.raises(UserError, match="has lost lines; start the reader again"):
             record.new()
+
+
+def test_a_reader_that_starts_waits_for_what_another_one_writes(tmp_path: Path) -> None:
+    file, asked = tmp_path / "reading.jsonl", {"head": "malignancy", "labels": ["benign"]}
+    told = {"stage": "before", "reader": "R1", "head": "malignancy", "order": 1}
+    line = json.dumps({**dict.fromkeys(COLUMNS), **told}) + "\n"
+    with file.open("a") as other, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        other.write(line[:50])
+        other.flush()
+        starting = pool.submit(Judging, Record(file), "R1", lambda: None, [asked])
+        wait([starting], 0.5)  # refused by then, if it did not wait
+        other.write(line[50:])
+        other.flush()
+        fcntl.flock(other, fcntl.LOCK_UN)
+        assert starting.result(60).study is not None
+    assert file.read_text() == line
 
 
 def test_a_reading_with_other_heads_is_refused_at_each_try(tmp_path: Path) -> None:
