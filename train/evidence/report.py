@@ -175,9 +175,10 @@ def render(
 
 def show(metrics: Json, title: str) -> None:
     """Print each head's AUC on its primary set, undefined with its reason, and the notes."""
-    rows = []
+    rows, units = [], units_to_show(metrics["heads"])
     for name, head in metrics["heads"].items():
-        for level, measures in head["sets"][head["primary"]].items():
+        for level in units:
+            measures = head["sets"][head["primary"]][level]
             auc = measures["roc_auc" if head["kind"] == "binary" else "macro_roc_auc"]
             rows.append((name, head["primary"], level, str(measures["rows"]), with_interval(auc)))
     table(title, ("head", "set", "per", "n", "ROC AUC (95 %)"), rows)

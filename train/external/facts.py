@@ -130,7 +130,7 @@ def facts(metrics: Json, external: Json | None) -> dict[str, str]:
     certainty = (metrics["uncertainty"] or {}).get("heads", {})
     if any("uncertain" in its for its in certainty.values()):  # others have too few patients
         found["undecided"] = (
-            "A result whose label set does not hold exactly one label is uncertain. It is in all "
+            "A result is uncertain where its label set does not hold its label alone. It is in all "
             "figures; their share, and the AUC of the others, are in report.html."
         )
     if metrics.get("roi_jitter"):

@@ -59,11 +59,12 @@ def evaluate(
         _check_probabilities(frame, head)
     measured = {head.name: _evaluate_head(head, predictions, aggregation, how) for head in heads}
     pairs = [
-        (head, measure_inconsistency(frame, parent, head, at, thresholds, how))
+        (head, measure_inconsistency(frame, parent, head, at, thresholds, unit, aggregation, how))
         for head in heads
         for parent in heads
         if head.parent == parent.name and not head.categorical
         for at, thresholds in _pairs_of_thresholds(parent, head).items()
+        for unit in UNITS
     ]
     groups = {
         head.name: subgroups(frame[on.rows], head, aggregation, how)
@@ -94,7 +95,8 @@ def evaluate(
             for on, its in list(sets_of(head, heads, frame).items())[:1]
         },
         "inconsistency": [
-            {**pair, "price": price(pair, measured, head, predictions, how)} for head, pair in pairs
+            {**pair, "price": price(pair, measured, head, predictions, aggregation, how)}
+            for head, pair in pairs
         ],
         "uncertainty": measure_uncertainty(predictions, how),
         "subgroups": groups,

@@ -95,8 +95,13 @@ def test_sets_of_a_child_by_hand() -> None:
     assert on_all["roc_auc"]["value"] == pytest.approx(4 / 12)
 
 
+def per_image(metrics: dict) -> list[dict]:
+    """Its inconsistency, by operating point."""
+    return [it for it in metrics["inconsistency"] if it["per"] == "image"]
+
+
 def test_inconsistency_by_hand() -> None:
-    half, served, chosen = evaluate(BY_HAND, resamples=50)["inconsistency"]
+    half, served, chosen = per_image(evaluate(BY_HAND, resamples=50))
     # ALNM above .5 with malignancy at or below: a's second image, c's first, d, whose truth is
     # missing.
     assert (half["parent"], half["child"], half["at"]) == ("malignancy", "alnm", "0.5")
@@ -134,11 +139,58 @@ def test_the_price_of_a_chain_by_hand() -> None:
     rows = [("a", "x", True, 0.6, True, 0.36), ("b", "x", True, 0.9, False, 0.36)]
     rows += [("c", "x", True, 0.6, True, 0.24), ("d", "x", False, 0.1, False, 0.05)]
     chain = dataclasses.replace(small(rows), hierarchy="chain")
-    half, *others = evaluate(chain, resamples=50)["inconsistency"]
+    half, *others = per_image(evaluate(chain, resamples=50))
     assert half["price"]["child"]["sensitivity"]["value"] == 0
     assert half["price"]["conditional"]["sensitivity"]["value"] == 0.5  # .6 and .4
     assert half["price"]["conditional"]["specificity"]["value"] == 1  # .4
     assert all(it["price"]["conditional"] is None for it in others)
+
+
+def test_inconsistency_and_its_price_per_lesion_and_patient_by_hand() -> None:
+    # Malignancy and ALNM at .5. Patient a: lesion x has the means .4 and .6 (type 2), y .8 and .3;
+    # a as a whole .6 and .45. b: .3 and .7, benign (type 1), by its images with a label: the other
+    # would make it .55. c has no label of malignancy: .2 and .9, unknown.
+    rows: list[tuple[object, ...]] = [
+        ("a", "x", True, 0.7, True, 0.5),
+        ("a", "x", True, 0.1, True, 0.7),
+        ("a", "y", True, 0.8, False, 0.3),
+        ("a", "y", True, 0.8, False, 0.3),
+        ("b", "x", False, 0.3, False, 0.7),
+        ("b", "x", None, 0.8, None, 0.7),
+        ("c", "x", None, 0.2, None, 0.9),
+    ]
+    made = small(rows)
+    made.frame["lesion_id"] = [row[1] for row in rows]
+    found = {
+        it["per"]: it for it in evaluate(made, resamples=0)["inconsistency"] if it["at"] == "0.5"
+    }
+    for unit, type_1, of_benign, type_2, of_malignant in (
+        ("image", 1, 1, 1, 4),
+        ("lesion", 1, 1, 1, 2),
+        ("patient", 1, 1, 0, 1),
+    ):
+        its = found[unit]
+        assert (its["type_1"]["count"], its["type_1"]["class_rows"]) == (type_1, of_benign)
+        assert (its["type_2"]["count"], its["type_2"]["class_rows"]) == (type_2, of_malignant)
+        assert its["type_1"]["rows"] == of_benign + of_malignant
+        assert its["unknown"] == 1
+    assert [found[it]["parent_label_missing"] for it in found] == [2, 1, 1]
+    prices = {unit: its["price"] for unit, its in found.items()}
+    assert prices["lesion"]["parent"]["sensitivity"]["value"] == 1 / 2
+    assert prices["patient"]["parent"]["sensitivity"]["value"] == 1
+    assert prices["lesion"]["child"]["sensitivity"]["value"] == 1
+    assert prices["patient"]["child"]["sensitivity"]["value"] == 0  # .45
+    highest = evaluate(made, resamples=0, aggregation="max")["inconsistency"]
+    (of_patients,) = (it for it in highest if (it["per"], it["at"]) == ("patient", "0.5"))
+    assert of_patients["price"]["child"]["sensitivity"]["value"] == 1  # .7
+    rows = [("a", "x", True, 0.8, True, 0.3), ("a", "x", True, 0.6, True, 0.36)]
+    chain = dataclasses.replace(small(rows), hierarchy="chain")
+    given = {
+        it["per"]: it["price"]["conditional"]["sensitivity"]["value"]
+        for it in evaluate(chain, resamples=0)["inconsistency"]
+        if it["at"] == "0.5"
+    }
+    assert given == {"image": 1 / 2, "lesion": 0, "patient": 0}  # .375 and .6, their mean .4875
 
 
 def test_subgroups_by_hand() -> None:
@@ -176,7 +228,7 @@ def none_or_all(found: dict[str, object], n: int, *, events: bool) -> bool:
 
 def test_none_and_all_have_a_wilson_interval_of_patients_everywhere() -> None:
     metrics = evaluate(BY_HAND, resamples=50)
-    half, served, _ = metrics["inconsistency"]
+    half, served, _ = per_image(metrics)
     # No image is a type 1 error at the served points: of a, b, c, e whose malignancy is known, and
     # of c and e, who have benign images.
     assert none_or_all(served["type_1"]["of_all"], 4, events=False)
