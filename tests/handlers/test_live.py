@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -29,6 +30,7 @@ from archives.torchserve.server_node import ServerNode
 from handlers.integrity import write_canonical_zip
 from tests.command_line import sonode
 from tests.conftest import encode
+from tests.handlers import fuzz
 from tests.processes import assert_no_process_about
 from tests.servers import OPTION, SERVERS
 
@@ -160,6 +162,21 @@ def test_errors_by_row_in_one_batch(node: ServerNode) -> None:
     assert {line["request_id"] for line in lines} == {a.headers["x-request-id"] for a in answers}
     scored = next(line for line in lines if line["status"] == 200)
     assert set(scored["ms"]) >= {"preprocess", "inference", "explain", "postprocess", "handle"}  # type: ignore[call-overload]
+
+
+def test_broken_files_have_the_handlers_own_codes_and_spoil_no_other(node: ServerNode) -> None:
+    """Of the corpus of `make fuzz`, 60 files, four at a time beside a sound one."""
+    chance, seeds = random.Random(7), [*fuzz.seeds().values()]
+    files = [fuzz.broken(chance.choice(seeds), seeds, chance) for _ in range(60)]
+    score = post(node, "tiny", PNG).headers["X-Sonode-Scores"]
+    with ThreadPoolExecutor(5) as pool:
+        broken = [pool.submit(post, node, "tiny", file, **{"x-frame": "0"}) for file in files]
+        sound = [pool.submit(post, node, "tiny", PNG) for _ in range(12)]
+    told = [it.result().headers["X-Sonode-Code"] for it in broken]
+    codes = [fuzz.attempt({"body": file}, {"x-frame": "0"}) for file in files]
+    assert told == [{"prepared": "ok"}.get(code, code) for code in codes]
+    assert {"ok", "unreadable_image", "unsupported_image"} <= {*told}
+    assert {it.result().headers["X-Sonode-Scores"] for it in sound} == {score}
 
 
 def test_a_body_above_max_request_size(node: ServerNode) -> None:
