@@ -64,10 +64,10 @@ def evaluate(
 ) -> None:
     """Measure a locator: IoU, FROC, and the AUC of proposed against drawn boxes."""
     from sonode.locating import evaluate as evaluating
+    from train.measures.measure import Resampling
 
-    numbers = evaluating.evaluate(
-        locator, cohort, out, part=part, checkpoint=checkpoint, resamples=bootstrap, seed=seed
-    )
+    how = Resampling(resamples=bootstrap, seed=seed)
+    numbers = evaluating.evaluate(locator, cohort, out, part=part, checkpoint=checkpoint, how=how)
     evaluating.show(numbers)
     say(f"numbers: {out / evaluating.NUMBERS}")
 

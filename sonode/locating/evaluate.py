@@ -25,7 +25,7 @@ from train.comparing.auc_difference import compare_head
 from train.data.leakage import part_to_evaluate
 from train.evidence.jitter import rescored
 from train.fitting.predictions import Predictions, predict
-from train.measures.measure import Json
+from train.measures.measure import Json, Resampling
 
 NUMBERS, PROPOSALS = "locate.json", "proposals.parquet"
 Part = Literal["val", "test", "all"]
@@ -38,8 +38,7 @@ def evaluate(
     *,
     part: Part,
     checkpoint: Path | None,
-    resamples: int,
-    seed: int,
+    how: Resampling,
 ) -> Json:
     """Write `locate.json` and `proposals.parquet` to OUT, whole or not at all; give the first.
 
@@ -74,7 +73,7 @@ def evaluate(
         "locator": {"sha256": locator.sha256, "min_confidence": limit, "trained_on": training},
         "patients": len({image.patient for image in images}),
         **measure(truth, found, limit),
-        "method": {"resamples": resamples, "seed": seed, "confidence": 0.95},
+        "method": {**vars(how), "confidence": 0.95},
         "auc_proposed_minus_drawn": [],
     }
     if checkpoint is not None:
@@ -85,7 +84,7 @@ def evaluate(
                 "in the locator's; train both with the same split_seed"
             )
         numbers["auc_proposed_minus_drawn"] = _aucs(
-            checkpoint, cohort_folder, predicted, boxes, resamples, seed
+            checkpoint, cohort_folder, predicted, boxes, how
         )
     with new_folder(out) as folder:
         text = json.dumps(numbers, indent=1, allow_nan=False, ensure_ascii=False)
@@ -99,8 +98,7 @@ def _aucs(
     cohort_folder: Path,
     predicted: Predictions,
     boxes: Mapping[str, RoI],
-    resamples: int,
-    seed: int,
+    how: Resampling,
 ) -> list[Json]:
     """One for each binary head, as `sonode versus` gives them; the first is proposed."""
     frame = predicted.frame
@@ -114,7 +112,7 @@ def _aucs(
     compared = []
     for head in predicted.heads:
         if not head.categorical:
-            both = compare_head(head.name, proposed, drawn, None, resamples, seed)
+            both = compare_head(head.name, proposed, drawn, None, how)
             compared += [asdict(it) for it in both]
     return compared
 

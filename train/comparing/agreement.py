@@ -110,9 +110,7 @@ def _head(
         },
         "shift": {score: _shift(score, a, b, how) for score in scores},
         "auc": [
-            _auc(found)
-            for score in scores
-            for found in compare_head(score, b, a, primary, how.resamples, how.seed)
+            _auc(found) for score in scores for found in compare_head(score, b, a, primary, how)
         ],
         "right": _right(name, labels, a, called, how),
         "units": {
@@ -188,7 +186,7 @@ def _unit(
     primary: tuple[str, str] | None,
 ) -> Json:
     """AUC and rates of a binary head per lesion or patient, whose score is the mean."""
-    found = compare_head(name, b, a, primary, how.resamples, how.seed, unit=unit)
+    found = compare_head(name, b, a, primary, how, unit=unit)
     column, rates = f"{name}_threshold", {}
     if len(a) and all(column in frame for frame in (a, b)):
         rows_N = paired_sets(name, a, b, None, report=False)["all"]

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from sonode.console import UserError, say
+from train.measures.measure import Resampling
 from train.measures.units import Aggregation, any_of, first_rows, score_of, unit_codes
 from train.statistics.binary import Bools, Floats, roc_auc, value, wilson_of_none
 from train.statistics.bootstrap import bootstrap_difference
@@ -79,8 +80,7 @@ def compare_head(
     one: pd.DataFrame,
     two: pd.DataFrame,
     primary: tuple[str, str] | None,
-    resamples: int,
-    seed: int,
+    how: Resampling,
     *,
     unit: str = "image",
     aggregation: Aggregation = "mean",
@@ -106,9 +106,7 @@ def compare_head(
         aucs = [value(roc_auc, truth, scores) if len(truth) else None for scores in (first, second)]
         facts = dict.fromkeys(("difference", "low", "high", "interval", "p_value", "delong_p"))
         if None not in aucs:
-            drawn = bootstrap_difference(
-                roc_auc, truth, first, second, patients, resamples=resamples, seed=seed
-            )
+            drawn = bootstrap_difference(roc_auc, truth, first, second, patients, **vars(how))
             test = delong_test(truth, first, second)
             facts = {
                 "difference": drawn.value,

@@ -87,9 +87,7 @@ def versus(
         name = score.partition("=")[0]
         primary = sets.get(name)
         for unit in distinct_units(one):
-            aucs += compare_head(
-                score, one, two, primary, resamples, seed, unit=unit, aggregation=aggregation
-            )
+            aucs += compare_head(score, one, two, primary, how, unit=unit, aggregation=aggregation)
             if score != name:
                 continue
             for on, rows_N in paired_sets(score, one, two, primary, report=False).items():

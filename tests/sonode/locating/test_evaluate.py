@@ -12,6 +12,7 @@ from sonode.locating import evaluate as evaluating
 from sonode.locating.detector import Proposal
 from train.cohorts.cohort import Cohort
 from train.cohorts.images import read_image
+from train.measures.measure import Resampling
 
 
 @pytest.fixture
@@ -45,8 +46,7 @@ def test_the_drawn_boxes_themselves_change_no_auc(
         tmp_path / "out",
         part="all",
         checkpoint=network,
-        resamples=100,
-        seed=0,
+        how=Resampling(resamples=100, seed=0),
     )
     assert (numbers["iou_mean"], numbers["none_found"]) == (1.0, 0)
     assert numbers["sensitivity_at_false_positives"]["0.25"] == 1.0
