@@ -9,6 +9,8 @@ from starlette.types import Receive
 
 BODY_S = 60.0
 """How long a body may take to arrive."""
+PARTS_MOST = 100
+"""Of a form: while a million are looked at, all other clients wait."""
 
 
 class Malformed(Exception):  # noqa: N818
@@ -62,7 +64,9 @@ def fields(body: bytes, content_type: str, coding: str = "") -> dict[str, bytes]
         return {}
     found: dict[str, bytes] = {}
     try:
-        with PushMultipartParser(options.get("boundary", ""), strict=True) as parser:
+        with PushMultipartParser(
+            options.get("boundary", ""), max_segment_count=PARTS_MOST, strict=True
+        ) as parser:
             name, parts = "", []
             for event in parser.parse(body) if body else ():
                 if isinstance(event, bytes | bytearray):

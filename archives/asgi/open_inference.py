@@ -15,10 +15,10 @@ import binascii
 import json
 import struct
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -33,6 +33,7 @@ JSON_SIZE = "inference-header-content-length"
 LENGTH = struct.Struct("<I")
 PICTURES = {"png": "heatmap", "full_frame_png": "full_frame_heatmap"}
 
+T = TypeVar("T")
 Body = Callable[[Request], Coroutine[Any, Any, bytes]]
 Score = Callable[[Version, dict[str, bytes], str, dict[str, str]], Coroutine[Any, Any, Answer]]
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -40,6 +41,17 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_keys(cls, given: object) -> object:
+        """A million unknown ones would be a million errors, while all other clients wait."""
+        if isinstance(given, dict) and len(given) > len(cls.model_fields):
+            raise ValueError("unknown keys")
+        return given
+
+
+_One = Annotated[list[T], Field(max_length=1)]  # of each: else the whole list is looked at first
 
 
 class TensorParameters(_Strict):
@@ -56,7 +68,7 @@ class Tensor(_Strict):
     shape: list[Literal[1]] = Field(min_length=1, max_length=2)
     datatype: Literal["BYTES"]
     parameters: TensorParameters = TensorParameters()
-    data: list[str] | list[tuple[str]] = Field(default=[], max_length=1)
+    data: _One[str] | _One[tuple[str]] = []
 
 
 class OutputParameters(_Strict):
@@ -89,7 +101,7 @@ class InferRequest(_Strict):
     """KServe's client repeats the path's."""
     parameters: Parameters = Parameters()
     inputs: list[Tensor] = Field(min_length=1, max_length=1)
-    outputs: list[Output] = []
+    outputs: list[Output] = Field(default=[], max_length=100)
 
 
 def parse(body: bytes, json_size: str | None) -> tuple[InferRequest, dict[str, bytes]]:
@@ -117,8 +129,8 @@ def parse(body: bytes, json_size: str | None) -> tuple[InferRequest, dict[str, b
             image = base64.b64decode(data if isinstance(data, str) else data[0], validate=True)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) if first["type"] != "extra_forbidden" else "body"
-        raise malformed(f"{where}: {first['msg']}") from None
+        named = first["loc"] if first["type"] != "extra_forbidden" else ()
+        raise malformed(f"{'.'.join(map(str, named)) or 'body'}: {first['msg']}") from None
     except (binascii.Error, ValueError, IndexError, struct.error):
         text = "inputs.0: send one element, as base64 in data, or as binary data with its length"
         raise malformed(text) from None

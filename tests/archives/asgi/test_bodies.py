@@ -56,6 +56,7 @@ def test_a_form_that_is_not_whole_is_refused_wherever_it_ends(cut: int) -> None:
         (form("Content-Disposition: form-data\r\n\r\na"), KIND),
         (form("X: y\r\n\r\na"), KIND),
         (WHOLE + WHOLE, KIND),  # a part after the last boundary
+        (form(*[part("a", "a")] * 101), KIND),
         (b"", KIND),
         (b"image=a&roi=1", "application/x-www-form-urlencoded"),
     ],

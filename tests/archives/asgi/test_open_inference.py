@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 from archives.asgi.node import AsgiNode
+from archives.asgi.open_inference import parse
+from archives.asgi.refused import Refused
 from archives.packing.loader import file_sha256
 from archives.serving.serve_with_gateway import settings_of
 from archives.state.journal import Release
@@ -152,6 +155,32 @@ def test_what_is_wrong_is_refused_and_not_quoted(
     answer = infer(node, **facts)
     assert (answer.status_code, set(answer.json())) == (status, {"error"}), answer.text
     assert "DOE" not in answer.text
+
+
+MANY = 50_000
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"inputs": [tensor(data=[1] * MANY)]},
+        {"outputs": [{"name": "answer"}] * MANY},
+        {"parameters": {f"DOE{number}": 1 for number in range(MANY)}},
+        {f"DOE{number}": 1 for number in range(MANY)},
+    ],
+)
+def test_what_is_wrong_many_times_is_looked_at_once(facts: dict[str, object]) -> None:
+    """An error for each one took GiB of memory, and seconds in which nobody else was answered."""
+    body = json.dumps({"inputs": [tensor()]} | facts).encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(Refused) as caught:
+            parse(body, None)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert "DOE" not in str(caught.value)
+    assert most < 20 * len(body)
 
 
 def test_headers_of_the_other_api_and_bytes_that_contradict(node: AsgiNode) -> None:
