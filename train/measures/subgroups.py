@@ -55,14 +55,18 @@ def variables(frame: pd.DataFrame) -> dict[str, Groups]:
         column = next((spelt[name] for name in names if name in spelt), None)
         number = column is not None and pd.api.types.is_numeric_dtype(frame[column])
         if variable == "lesion size" and not number:
-            found[variable] = _thirds(_longer_side(frame), "longer side of the box, pixels")
+            found[variable] = _thirds(
+                _longer_side(frame), "longer side of the box, pixels", " pixels"
+            )
         elif column is None or frame[column].isna().all():
             why = "no such column" if column is None else f"column {column} is empty"
             found[variable] = Groups(None, [], f"the cohort does not tell: {why}")
         elif variable == "age" and number:
             found[variable] = _bands(frame[column], f"column {column}, years")
         elif variable == "lesion size":
-            found[variable] = _thirds(frame[column], f"column {column}")
+            found[variable] = _thirds(
+                frame[column], f"column {column}", " mm" * str(column).endswith("mm")
+            )
         else:
             found[variable] = _values(frame[column], frame["patient_id"], f"column {column}")
     return found
@@ -80,12 +84,12 @@ def _bands(age: pd.Series, source: str) -> Groups:
     return _cut(age, list(AGES), names, source)
 
 
-def _thirds(size: pd.Series, source: str) -> Groups:
+def _thirds(size: pd.Series, source: str, unit: str) -> Groups:
     known = size.dropna().astype(float)
     low, high = (float(it) for it in np.quantile(known, [1 / 3, 2 / 3]))
     if low == high:
         return Groups(None, [], f"{source}: a third of all rows have the same value")
-    names = [f"under {low:g}", f"{low:g} to under {high:g}", f"{high:g} or more"]
+    names = [f"under {low:g}{unit}", f"{low:g} to under {high:g}{unit}", f"{high:g}{unit} or more"]
     return _cut(size, [low, high], names, f"{source}, in thirds of the rows")
 
 

@@ -68,9 +68,13 @@ def coherence_section(
     if not pairs:
         why = "not made: no variant has both heads, since the cohort lacks a label of one"
         return Section(title="Inconsistency and the price of coherence", text=[f"Both: {why}."])
+    per_image = (
+        "Both tables are per image, as the paper’s. Each network’s own errors and rates per lesion "
+        "and patient are in the report of `sonode evaluate` on its checkpoint."
+    )
     return Section(
         title="Table 3: inconsistency, and the price of coherence",
-        text=[_paper(), *_repair(test, pairs, how)],
+        text=[_paper(), per_image, *_repair(test, pairs, how)],
         tables=[_errors(test, pairs, how, out), _price(test, pairs, how, out)],
     )
 

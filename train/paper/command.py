@@ -211,8 +211,9 @@ def _intro(
         f"The tables and figures of Frontiers in Physiology 2022, doi 10.3389/fphys.2022.882648, "
         f"on cohort {cohort.name} ({cohort.patients}, {len(cohort.table)} images). Test part: "
         f"{rows['patient_id'].nunique()} patients, {len(rows)} images. Network: "
-        f"{network_in_words(settings)}. {seeds} repeats of each model, with other seeds on the "
-        f"same split. Intervals are of 95 %, from {bootstrap} draws of whole patients."
+        f"{network_in_words(settings)}. {seeds} {'repeat' if seeds == 1 else 'repeats'} of each "
+        "model, with other seeds on the same split. Intervals are of 95 %, from "
+        f"{bootstrap} draws of whole patients."
     )
     return [*found, {"text": text}, _configuration(settings, config)]
 

@@ -52,9 +52,10 @@ def methods_section(
             f"{settings['trainer']['max_epochs']} epochs with a learning rate of "
             f"{model['learning_rate']:g} ({model['schedule']}) and batches of "
             f"{data['batch_size']}; the epoch to keep and the temperatures were chosen on the "
-            f"validation part. Each of {len(variants)} variants was trained with {seeds} seeds "
-            f"(0 to {seeds - 1}). Measures are per image (in Tables 2, 3, S3 and 4 per "
-            "lesion and patient, too) at a threshold of 0.5, as means over the seeds. Intervals "
+            f"validation part. Each of {len(variants)} variants was trained with "
+            f"{'seed 0' if seeds == 1 else f'{seeds} seeds (0 to {seeds - 1})'}. Measures are per "
+            "image (in Tables 2, 3, S3 and 4 per lesion and patient, too) at a threshold of 0.5, "
+            "as means over the seeds. Intervals "
             "(95 %) and p-values come from "
             f"{bootstrap} bootstrap draws of whole patients (seed 0), in which all seeds and both "
             "models of a comparison are measured on the same draw.",

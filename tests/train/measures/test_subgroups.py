@@ -48,6 +48,9 @@ def test_groups_by_hand() -> None:
     size = found["lesion size"]
     assert size.group is not None and size.group.value_counts().tolist() == [8, 8, 8]
     assert size.source == "longer side of the box, pixels, in thirds of the rows"
+    assert size.order[0] == "under 8.66667 pixels" and size.order[2].endswith(" pixels or more")
+    by_size = variables(frame(size_mm=np.arange(24.0)))["lesion size"]
+    assert by_size.order[0].endswith(" mm")
     assert "no such column" in variables(frame())["age"].source
 
 
