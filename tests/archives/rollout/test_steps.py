@@ -33,6 +33,7 @@ from tests.archives.rolling import QUICK, Load, Site, repacked
 from tests.archives.standin import Call, Handler, StandIn
 
 IMAGES = [bytes([number]) * 64 for number in range(64)]
+SHORT = QUICK | {"canary": [50, 100], "min_step_s": 0.2, "keep_warm_s": 0.2}
 LABELS = "malignancy={};alnm=no ALNM"
 Answers = Callable[[Handler, Call], bool]
 
@@ -162,11 +163,11 @@ def site(
 
 
 def load(site: Site) -> Load:
-    return Load(site.url, site.token, IMAGES, rate=100)
+    return Load(site.url, site.token, IMAGES, rate=50)
 
 
 def roll_out(site: Site, archive: Path, **policy: object) -> bool:
-    chosen = Policy(**(QUICK | {"min_step_s": 0.2, "keep_warm_s": 0.2} | policy))
+    chosen = Policy(**(SHORT | policy))
     return start(archive, site.nodes_file, chosen, site.state, step_by_step=False)
 
 
@@ -306,7 +307,7 @@ def test_one_that_turns_bad_in_the_canary_goes_back_and_killing_that_does_not_st
         load(site) as clients,
         killed_after(monkeypatch, lambda it: it.event in ("rollback", "withdraw")) as dead,
     ):
-        with running(site, archives["2.0"], canary=[50, 100], min_requests=200):
+        with running(site, archives["2.0"], min_requests=100):
             site.wait_for("canary 50 %", taken=True)
             nodes.worse = broken
             while "rollback" not in dead:
@@ -337,7 +338,6 @@ def test_what_went_back_is_not_repeated_by_the_same_command(site, nodes, archive
     assert len(site.entries()) == before
     nodes.worse = None
     with load(site):
-        policy = QUICK | {"canary": [100], "min_step_s": 0.2, "keep_warm_s": 0.2}
         words = ["rollout", "allow", str(archives["2.0"]), "--state", str(site.state), "--reason"]
         with pytest.raises(UserError, match=r"^--reason: is empty"):
             command_line.app([*words, " "], standalone_mode=False)
@@ -346,7 +346,7 @@ def test_what_went_back_is_not_repeated_by_the_same_command(site, nodes, archive
         assert site.entries()[-1].facts["by"] == control.operator()
         with pytest.raises(UserError, match="was not rolled back here"):
             command_line.app([*words, "twice"], standalone_mode=False)
-        words = site.start_words(archives["2.0"], policy)
+        words = site.start_words(archives["2.0"], SHORT | {"canary": [100]})
         assert command_line.app(words, standalone_mode=False) == 0
     assert went_back(site.entries(), desired(site).stable) == ""  # it has served since
 
@@ -387,7 +387,7 @@ def test_too_few_requests_hold_and_then_pause_but_never_promote(site, nodes, arc
 
 
 def test_pause_resume_promote_within_a_second(site, nodes, archives):
-    with load(site), running(site, archives["2.0"], canary=[50, 100], min_step_s=60) as result:
+    with load(site), running(site, archives["2.0"], min_step_s=60) as result:
         site.wait_for("shadow", taken=True)
         ask(site, "pause")
         site.wait_for("pause", seconds=1)
@@ -468,7 +468,7 @@ def test_where_the_disk_is_full_the_new_version_answers_no_client_until_there_is
 ):
     full: list[str] = []
     monkeypatch.setattr(traffic_permit, "disk_fault", lambda state: full[0] if full else "")
-    with load(site) as clients, running(site, archives["2.0"], canary=[50, 100]) as result:
+    with load(site) as clients, running(site, archives["2.0"]) as result:
         site.wait_for("canary 50 %", taken=True)
         full.append("no room")
         until = time.monotonic() + 20
@@ -591,7 +591,7 @@ def test_an_abort_is_not_taken_back(tmp_path):
 
 
 def test_step_by_step_waits_for_promote(site, nodes, archives, monkeypatch):
-    chosen = Policy(**(QUICK | {"canary": [100], "min_step_s": 0.2, "keep_warm_s": 0.2}))
+    chosen = Policy(**(SHORT | {"canary": [100]}))
     result = []
     words = (archives["2.0"], site.nodes_file, chosen, site.state)
     thread = threading.Thread(target=lambda: result.append(start(*words, step_by_step=True)))
