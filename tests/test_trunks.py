@@ -168,8 +168,9 @@ def test_guided_gradcam_guides_through_relu6_by_hand(card: checkpoint.ModelCard)
     network = Network("tf_efficientnet_lite0", 2)
     crop_SS = torch.randint(0, 256, (64, 64), dtype=torch.uint8)
     image_13SS = normalise(crop_SS[None], card.preprocessing)
-    for _ in range(20):
-        network(image_13SS.repeat(2, 1, 1, 1) + torch.randn(2, 3, 64, 64) / 5)
+    with torch.no_grad():
+        for _ in range(20):
+            network(image_13SS.repeat(2, 1, 1, 1) + torch.randn(2, 3, 64, 64) / 5)
     network.eval().requires_grad_(False)
     network.heads.weight.abs_()
     logits_BL, features_BChw = network(image_13SS)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pydicom
@@ -19,6 +17,7 @@ from tests.batch.dicom import ultrasound
 from tests.batch.dicom.conftest import BY_DIMSE, NAMES
 from tests.batch.dicom.pacs import Orthanc
 from tests.batch.dicom.pushing.test_push import NONE, pushed_to, read
+from tests.command_line import sonode
 
 pytestmark = BY_DIMSE
 IMAGE = pydicom.dcmread(ultrasound.FILES / NAMES[0], stop_before_pixels=True)
@@ -119,8 +118,7 @@ def test_orthancs_own_correction_and_what_the_command_says(out: Path, orthanc: O
     (image,) = map(read, orthanc.instances())
     assert image.PatientID == "9999-corrected"
     assert image.SOPInstanceUID == IMAGE.SOPInstanceUID
-    command = [sys.executable, "-m", "sonode", "dicom", "push", str(out), "--to", orthanc.dicomweb]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = sonode("dicom", "push", out, "--to", orthanc.dicomweb)
     assert done.returncode == 1
     assert "patient_changed          6" in done.stdout
     assert "6 objects are not at the PACS: the PACS has their studies under another" in done.stderr
