@@ -92,7 +92,9 @@ def by_port(apps: dict[int, ASGIApp], ending: asyncio.Event) -> ASGIApp:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         async def sending(message: Message) -> None:
-            if ending.is_set() and message["type"] == "http.response.start":
+            begins = message["type"] == "http.response.start"
+            # 408: what is left of a body that does not end would be read for ever.
+            if begins and (ending.is_set() or message["status"] == 408):
                 headers = [*message.get("headers", ()), (b"connection", b"close")]
                 message = {**message, "headers": headers}
             await send(message)

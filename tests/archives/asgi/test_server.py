@@ -9,9 +9,14 @@ from typing import Any
 import pytest
 import uvicorn
 import uvloop
-from starlette.responses import PlainTextResponse
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
+from archives.asgi import bodies
 from archives.asgi import server as asgi_server
+from archives.asgi.app import exactly
+from archives.asgi.refused import Refused
 from archives.asgi.server import Server, accept_all, by_port, listening
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -122,3 +127,36 @@ def test_a_connection_that_cannot_be_accepted_leaves_the_others(
         assert accept_all(listener) == [theirs, others]
     for one in (mine, theirs, more, others):
         one.close()
+
+
+def test_a_body_without_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "BODY_S", 0.2)
+
+    async def read(request: Request) -> Response:
+        try:
+            await bodies.read(request.receive, 1 << 20)
+        except TimeoutError:
+            raise Refused(408, "RequestTimeoutException", "the body did not arrive") from None
+        return PlainTextResponse("yes")
+
+    def send(connection: socket.socket) -> None:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            connection.sendall(b"10000\r\n" + bytes(1 << 16) + b"\r\n")
+
+    async def run() -> None:
+        with listening(0) as listener:
+            port, ending = listener.getsockname()[1], asyncio.Event()
+            app = by_port({port: exactly([Route("/", read, methods=["POST"])])}, ending)
+            config = uvicorn.Config(app, http="h11", log_config=None, lifespan="off")
+            config.load()
+            server = Server(config, ending)
+            server.lifespan = config.lifespan_class(config)
+            await server.startup(sockets=[listener])
+            connection = connected(listener)
+            with pytest.raises(ConnectionError):
+                await asyncio.to_thread(send, connection)
+            connection.close()
+            await server.shutdown([listener])
+
+    uvloop.run(run())
