@@ -17,32 +17,22 @@ from model_def.overlay import CROP_SIDE
 from sonode.demo import account, steps
 from tests.command_line import ROOT, run_here, sonode
 from tests.processes import assert_no_process_about
-from tests.train.trainings import TINY
+from tests.train.trainings import SMALL
 from train.cohorts.cohort import Cohort
-from train.importers.phantom import write_phantom
-from train.importers.table import import_voc
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    """The smallest phantom that the demo's split gives a patient to each part."""
-    folder = tmp_path_factory.mktemp("cohort")
-    write_phantom(folder, 23, 0)
-    return import_voc(folder, folder, name="phantom", synthetic=True)
-
-
-@pytest.fixture(scope="module")
-def out(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(phantom: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All of it, with a small network and the least training; its commands run in this process."""
     folder = tmp_path_factory.mktemp("demo") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steps, "PASSES", 1)
         patch.setattr(
-            account, "run_sonode", lambda it: run_here([*it, *(TINY if it[0] == "train" else ())])
+            account, "run_sonode", lambda it: run_here([*it, *(SMALL if it[0] == "train" else ())])
         )
-        done = sonode("demo", folder, "--cohort", cohort.folder)
+        done = sonode("demo", folder, "--cohort", phantom.folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "both have the same SHA-256" in done.stdout
     assert "without a token: refused with 400" in done.stdout
@@ -55,16 +45,16 @@ def test_no_process_outlives_it(out: Path) -> None:
     assert not (out / "serve" / "key_file.json").exists()
 
 
-def test_every_row_is_there_and_the_broken_ones_say_why(out: Path, cohort: Cohort) -> None:
+def test_every_row_is_there_and_the_broken_ones_say_why(out: Path, phantom: Cohort) -> None:
     scores = pd.read_parquet(out / "scores.parquet").set_index("study_id")
-    assert len(scores) == len(cohort.table) + 3
+    assert len(scores) == len(phantom.table) + 3
     assert scores.loc[["broken-0", "broken-1", "broken-2"], "code"].tolist() == [
         "object_missing",
         "unreadable_image",
         "invalid_roi",
     ]
     good = scores[scores["status"] == "ok"]
-    assert len(good) == len(cohort.table)
+    assert len(good) == len(phantom.table)
     assert good["alnm_probability"].between(0, 1).all()
     assert good["code"].isna().all()
 
@@ -95,7 +85,7 @@ def test_a_folder_in_use_is_refused(out: Path) -> None:
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
 def test_cut_off_with_its_servers_up(
-    cohort: Cohort, archive_path: Path, tmp_path: Path, number: int
+    phantom: Cohort, archive_path: Path, tmp_path: Path, number: int
 ) -> None:
     """Servers end with it, and nothing says that it was done; its archive is there already."""
     out = tmp_path / "out"
@@ -108,7 +98,7 @@ def test_cut_off_with_its_servers_up(
         f"    shutil.copy({str(archive_path)!r}, out / 'store' / steps.MODEL)\n"
         "steps._train = lambda *_, **__: None\n"
         "steps._pack = pack\n"
-        f"sys.argv = ['sonode', 'demo', {str(out)!r}, '--cohort', {str(cohort.folder)!r}]\n"
+        f"sys.argv = ['sonode', 'demo', {str(out)!r}, '--cohort', {str(phantom.folder)!r}]\n"
         "command_line.main()\n"
     )
     with subprocess.Popen(
