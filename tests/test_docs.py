@@ -3,10 +3,8 @@
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,6 @@ from archives.nodes.nodes_file import read_nodes
 from archives.torchserve.java import claim_ports
 from batch.night import settings as night
 from tests.command_line import ROOT, sonode
-from tests.train.trainings import TINY
 
 README = (ROOT / "README.md").read_text()
 STEPS = (ROOT / "docs" / "get-started.md").read_text()
@@ -45,24 +42,11 @@ def run(command: list[str] | str, cwd: Path, *, ending: int = 0) -> str:
     return done.stdout
 
 
-SMALL = (*TINY, "--trainer.max_epochs=1", "--data.augmentation.size=32")
-
-
-def small(line: str, cwd: Path) -> str:
-    """The command in this process; of fewer patients, trained for one epoch on smaller images."""
-    words = shlex.split(line.replace("--patients 60", "--patients 24"))[1:]
-    done = sonode(*words, *(SMALL if words[0] == "train" else ()), cwd=cwd)
-    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
 @pytest.mark.live
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    "call", [pytest.param(small, id="small"), pytest.param(run, marks=pytest.mark.slow, id="whole")]
-)
-def test_the_steps_run_as_they_stand(short_path: Path, call: Callable[[str, Path], str]) -> None:
-    """Each step works on what those before it left."""
+@pytest.mark.slow
+def test_the_steps_run_as_they_stand(short_path: Path) -> None:
+    """Each step works on what those before it left; the demo's test runs most of these commands."""
     (short_path / "train").symlink_to(ROOT / "train")
     said = {}
     for language, text in blocks(STEPS):
@@ -75,7 +59,7 @@ def test_the_steps_run_as_they_stand(short_path: Path, call: Callable[[str, Path
             if line.startswith("sonode serve"):
                 serve_and_call(line, short_path)
             else:
-                said[line.split()[1]] = call(line, short_path)
+                said[line.split()[1]] = run(line, short_path)
     assert "verified    every byte" in said["inspect"]
     assert "failed                   0" in said["score"]
     scores = short_path / "work" / "scores"
