@@ -46,8 +46,9 @@ def import_dicom(
     draw on its image; an image that has such a box and no row has missing labels. `patient_id` is
     the table's column, or else PatientID keyed (HMAC-SHA256) by the file `patient_key`, which is
     made in `out` unless given: two cohorts of one key name a patient alike. `device` is
-    ManufacturerModelName, `age` PatientAge in years, `pixel_width_mm` and `pixel_height_mm` the
-    size of a pixel in the box, unless the table has such columns.
+    Manufacturer and ManufacturerModelName, as a pull writes it, `age` PatientAge in years,
+    `pixel_width_mm` and `pixel_height_mm` the size of a pixel in the box, unless the table has such
+    columns.
 
     Raises:
         UserError: no such table or key, a column is absent or of another type, or faults.

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 
 from model_def.images.dicom.file import is_dicom
 from model_def.preprocessing import RoI
+from sonode import dicom_device
 from sonode.boxes import dicom_rois
 from sonode.console import progress
 
@@ -22,7 +23,7 @@ _HEADER = [
     "SOPInstanceUID",
     "PatientID",
     "PatientAge",
-    "ManufacturerModelName",
+    *dicom_device.KEYWORDS,
     "Rows",
     "Columns",
     "NumberOfFrames",
@@ -55,7 +56,7 @@ class Instance:
     patient: str
     """PatientID."""
     device: str
-    """ManufacturerModelName."""
+    """Manufacturer and model."""
     age: float | None
     """In years."""
     spacing: tuple[float, float] | None
@@ -148,7 +149,7 @@ def _instance(path: Path, header: Dataset) -> Instance:
         uid=str(header.get("SOPInstanceUID") or ""),
         frames=int(header.get("NumberOfFrames") or 1),
         patient=str(header.get("PatientID") or "").strip(),
-        device=str(header.get("ManufacturerModelName") or ""),
+        device=dicom_device.device_name(header),
         age=_age(str(header.get("PatientAge") or "")),
         spacing=(float(spacing[1]), float(spacing[0])) if known else None,
         regions=() if scaled else regions,

@@ -8,15 +8,14 @@ from typing import NamedTuple
 import pydicom
 
 from batch.dicom.peers.answers import Instance, Refused
+from sonode import dicom_device
 from sonode.boxes import dicom_rois
 
-_MAX_DEVICE = 64  # of each of its two names (LO, PS3.5, 6.2)
 _READ = [
     "SpecificCharacterSet",
     "SOPInstanceUID",
     "Modality",
-    "Manufacturer",
-    "ManufacturerModelName",
+    *dicom_device.KEYWORDS,
     "Rows",
     "Columns",
     "NumberOfFrames",
@@ -41,13 +40,12 @@ def facts(data: bytes, it: Instance) -> Facts:
         read = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=_READ)
         width, height = int(read.get("Columns") or 0), int(read.get("Rows") or 0)
         frames = int(read.get("NumberOfFrames") or 1)
-        names = [str(read.get(it) or "") for it in ("Manufacturer", "ManufacturerModelName")]
+        device = dicom_device.device_name(read)
         uid, modality = (str(read.get(it) or "") for it in ("SOPInstanceUID", "Modality"))
     except Exception:  # pydicom raises many types on damaged files
         raise Refused("its header cannot be read") from None
     if uid != it.instance:
         raise Refused("the PACS sent another object in its place")
-    device = " ".join(" ".join(name.split())[:_MAX_DEVICE] for name in names if name.strip())
     return Facts(bool(width and height), modality, frames, width, height, device or None)
 
 

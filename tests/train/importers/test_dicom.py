@@ -109,7 +109,7 @@ def test_training_reads_the_pixels_that_serving_reads(tmp_path: Path, name: str)
 
 
 def test_a_table_names_frames_of_loops(tmp_path: Path) -> None:
-    facts = {"PatientAge": "045Y", "ManufacturerModelName": "LOGIQ 700"}
+    facts = {"PatientAge": "045Y", "Manufacturer": "Maker", "ManufacturerModelName": " LOGIQ  700"}
     scale = region(1, 1, 0, 0, 15, 11)
     scale.PhysicalUnitsXDirection = scale.PhysicalUnitsYDirection = 3  # cm
     scale.PhysicalDeltaX, scale.PhysicalDeltaY = 0.02, -0.03
@@ -133,7 +133,7 @@ def test_a_table_names_frames_of_loops(tmp_path: Path) -> None:
     assert rows["malignant"].isna().tolist() == [False, False, True]  # missing, not benign
     assert rows["alnm"].tolist()[2]
     assert rows["birads"].tolist() == ["4a", "4a", "5"]
-    assert rows["device"].fillna("").tolist() == ["LOGIQ 700", "LOGIQ 700", ""]
+    assert rows["device"].fillna("").tolist() == ["Maker LOGIQ 700", "Maker LOGIQ 700", ""]
     known = rows[["age", "pixel_width_mm", "pixel_height_mm"]].astype(float)
     assert known.to_numpy()[:2].tolist() == [pytest.approx([45, 0.2, 0.3])] * 2
     assert known.isna().to_numpy().tolist()[2] == [True, False, False]

@@ -1,0 +1,17 @@
+"""The device of a DICOM header, as a pulled manifest and an imported cohort write it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+KEYWORDS = ("Manufacturer", "ManufacturerModelName")
+_MAX_LENGTH = 64  # of each (LO, PS3.5, 6.2)
+
+
+def device_name(header: Dataset) -> str:
+    """Manufacturer and model, with single spaces; "" where the header has neither."""
+    names = [" ".join(str(header.get(it) or "").split())[:_MAX_LENGTH] for it in KEYWORDS]
+    return " ".join(name for name in names if name)
