@@ -24,7 +24,7 @@ from sonode.defaults import SHARD_ROWS
 
 _TRIES = 20
 _REMEDIES = {  # what may differ from the run that owns the partition
-    "manifest_key": "give another --date",
+    "manifest_key": "give another --date, or the same manifest at the path that it had then",
     "model": "pack the archive with another version",
     "explain": "give --explain as that run did",
 }

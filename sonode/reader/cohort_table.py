@@ -155,7 +155,7 @@ def _places(
 def _place(image: str, rows: Sequence[tuple[dict[str, Any], str]], patient: str) -> _Place | str:
     """Of an image with this SHA-256, or why it has none."""
     if not rows:
-        return "the run has no such image (images in s3:// are not known by their SHA-256)"
+        return "the run has no such image (of those in s3://, score copies on this machine)"
     patients = {_id(row[patient]) for row, _ in rows}
     whose = patients.pop()
     if patients or whose is None:
