@@ -184,6 +184,22 @@ def test_boxes_of_a_report_and_labels_of_a_table(
     assert "1 boxes are drawn on images that are not in SRC" in told
 
 
+def test_a_refused_import_leaves_no_key_and_takes_none_away(tmp_path: Path) -> None:
+    source, key = tmp_path / "files", tmp_path / "out" / "patient_key"
+    good = {"instance_uid": put(source, "1.dcm"), "frame": 0, **BOX}
+    table(source, {**good, "frame": 3})
+    with pytest.raises(UserError, match="1 faults"):
+        run(source, tmp_path / "out")
+    assert not key.exists()
+    table(source, good)
+    run(source, tmp_path / "out")
+    kept = key.read_text()
+    table(source, {**good, "frame": 3})
+    with pytest.raises(UserError):
+        run(source, tmp_path / "out")
+    assert key.read_text() == kept
+
+
 def test_faults(tmp_path: Path) -> None:
     source = tmp_path / "files"
     one, two, three = (put(source, f"{number}.dcm", number) for number in (1, 2, 3))
