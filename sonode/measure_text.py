@@ -12,8 +12,11 @@ def number(value: float | None, *, sign: bool = False) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """The p-value with three digits, or `undefined`."""
-    return "<0.001" if p is not None and p < 0.001 else number(p)
+    """The p-value with three digits, or `undefined`; 0.0499 is not rounded to 0.050."""
+    if p is not None and p < 0.001:
+        return "<0.001"
+    text = number(p)
+    return f"<{text}" if p is not None and p < 0.05 and text == "0.050" else text
 
 
 def with_interval(measure: Mapping[str, Any], *, sign: bool = False) -> str:

@@ -27,6 +27,8 @@ from sonode.console import UserError
 RENEW_BEFORE = timedelta(minutes=10)
 """Earlier than `sonode serve` does, so that it is the gateway that renews, and knows at once."""
 PROBE_TIMEOUT_S = 3.0
+_NO_SUCH_PROTOCOL = (404, 405, 501)
+"""Answers of a server, or of what stands before it, that does not know /v2."""
 WORKERS_TIMEOUT_S = 120.0  # startupTimeout of an archive's model-config.yaml
 REGISTER_TIMEOUT_S = 300.0  # a start imports torch and checks the golden examples; twice, at worst
 
@@ -83,7 +85,7 @@ class Node:
         """Whether its server speaks the Open Inference Protocol, which TorchServe does not."""
         url = f"{self.settings.inference}/v2/health/live"
         answer = ask("GET", url, self.token(), timeout_s=PROBE_TIMEOUT_S)
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        if answer.status_code in _NO_SUCH_PROTOCOL:
             return False
         answer.raise_for_status()
         return True

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
+from archives.nodes import nodes
 from archives.nodes.nodes import Node
 from archives.nodes.nodes_file import read_nodes
 from archives.state.journal import Release
@@ -207,3 +208,14 @@ def test_a_node_that_is_not_there(standin: StandIn, node: Node) -> None:
     (standin.run_dir / "key_file.json").unlink()
     with pytest.raises(FileNotFoundError):
         node.versions("m")
+
+
+@pytest.mark.parametrize(
+    ("code", "speaks"), [(200, True), (404, False), (405, False), (501, False)]
+)
+def test_whether_its_server_speaks_the_open_inference_protocol(
+    node: Node, monkeypatch: pytest.MonkeyPatch, code: int, speaks: bool
+) -> None:
+    answer = httpx.Response(code, request=httpx.Request("GET", "http://node"))
+    monkeypatch.setattr(nodes, "ask", lambda *_, **__: answer)
+    assert node.speaks_open_inference() is speaks
