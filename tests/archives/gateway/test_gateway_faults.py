@@ -461,6 +461,26 @@ def test_killed_and_started_again_it_adopts_the_nginx_that_went_on(
     assert "--state " in third.stderr
 
 
+def test_the_command_ends_after_the_last_answer(
+    command: tuple[Behind, list[str]], nodes: list[StandIn]
+) -> None:
+    gateway, line = command
+    first = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    gateway.wait(lambda: answers(gateway))
+    released, stack = hold(nodes)
+    with stack, ThreadPoolExecutor(1) as one:
+        before = sum(len(node.calls) for node in nodes)
+        held = one.submit(gateway.ask)
+        gateway.wait(lambda: sum(len(node.calls) for node in nodes) > before)
+        first.send_signal(signal.SIGINT)
+        gateway.wait(lambda: not answers_to_a_stranger(gateway))
+        assert first.poll() is None
+        released.set()
+        assert held.result().status_code == 200
+    _, errors = first.communicate(timeout=60)
+    assert (first.returncode, b"cut off" in errors) == (0, False)
+
+
 def test_a_second_ctrl_c_leaves_no_nginx(
     command: tuple[Behind, list[str]], nodes: list[StandIn]
 ) -> None:
