@@ -487,9 +487,10 @@ def test_a_lost_context_ends_the_worker_after_its_answers(node: ServerNode) -> N
         seconds = wait_for_a_new_worker(node, "slow", old)
     # Those of one batch share its fate, but for the row that never reached the device. On a busy
     # machine the first may have a batch of its own, and the second server lets none wait.
-    assert answers[0].status_code in (200, 500, 503)
+    if isinstance(node, TorchServeNode):
+        assert answers[0].status_code in (200, 500, 503, 507)
+        assert answers[2].status_code in (415, 503, 507)
     assert (answers[1].status_code, answers[1].json()["code"]) == (500, "inference_failed")
-    assert not isinstance(node, TorchServeNode) or answers[2].status_code in (415, 503)
     assert not psutil.pid_exists(old)
     assert set(other.statuses) == {200}
     assert "the CUDA context is lost" in logs(node)["model_log.log"]
