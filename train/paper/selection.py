@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from train.paper.sections import Cell, Section, Table
+from train.paper.sections import Cell, Section, Table, repeats
 from train.radiomics.command import RECORD
 from train.repeats.variants import TASKS
 
@@ -39,7 +39,7 @@ def selection_section(runs: Sequence[Path], absent: str | None, out: Path) -> Se
         chosen[head] = Counter(name for it in its for name in it["selected"] or ())
         if none := sum(it["selected"] is None for it in its):
             text.append(
-                f"{task.title}: in {none} of {_repeats(len(its))} Boruta confirmed no feature, and "
+                f"{task.title}: in {none} of {repeats(len(its))} Boruta confirmed no feature, and "
                 "the forest used all."
             )
     features = sorted(
@@ -63,7 +63,7 @@ def selection_section(runs: Sequence[Path], absent: str | None, out: Path) -> Se
         text=text,
         tables=[
             Table(
-                caption=f"In how many of {_repeats(len(records))} Boruta confirmed a feature "
+                caption=f"In how many of {repeats(len(records))} Boruta confirmed a feature "
                 "(pyradiomics’ names), most often first; a feature that is not listed was never "
                 "confirmed.",
                 columns=["Feature", *(TASKS[head].title for head in chosen)],
@@ -72,7 +72,3 @@ def selection_section(runs: Sequence[Path], absent: str | None, out: Path) -> Se
             )
         ],
     )
-
-
-def _repeats(count: int) -> str:
-    return f"{count} repeat" + "s" * (count != 1)

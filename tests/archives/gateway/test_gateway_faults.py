@@ -11,8 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -461,23 +461,31 @@ def test_killed_and_started_again_it_adopts_the_nginx_that_went_on(
     assert "--state " in third.stderr
 
 
-def test_the_command_ends_after_the_last_answer(
-    command: tuple[Behind, list[str]], nodes: list[StandIn]
-) -> None:
-    gateway, line = command
+@contextmanager
+def ending(
+    gateway: Behind, line: list[str], nodes: list[StandIn]
+) -> Iterator[tuple[subprocess.Popen[bytes], Future[httpx.Response], threading.Event]]:
+    """The command after Ctrl-C, its request under way, and the event that lets it be answered."""
     first = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     gateway.wait(lambda: answers(gateway))
     released, stack = hold(nodes)
-    with stack, ThreadPoolExecutor(1) as one:
+    with first, stack, ThreadPoolExecutor(1) as one:
         before = sum(len(node.calls) for node in nodes)
         held = one.submit(gateway.ask)
         gateway.wait(lambda: sum(len(node.calls) for node in nodes) > before)
         first.send_signal(signal.SIGINT)
-        gateway.wait(lambda: not answers_to_a_stranger(gateway))
+        gateway.wait(lambda: not answers_to_a_stranger(gateway))  # it drains
+        yield first, held, released
+
+
+def test_the_command_ends_after_the_last_answer(
+    command: tuple[Behind, list[str]], nodes: list[StandIn]
+) -> None:
+    with ending(*command, nodes) as (first, held, released):
         assert first.poll() is None
         released.set()
         assert held.result().status_code == 200
-    _, errors = first.communicate(timeout=60)
+        _, errors = first.communicate(timeout=60)
     assert (first.returncode, b"cut off" in errors) == (0, False)
 
 
@@ -485,15 +493,7 @@ def test_a_second_ctrl_c_leaves_no_nginx(
     command: tuple[Behind, list[str]], nodes: list[StandIn]
 ) -> None:
     gateway, line = command
-    first = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    gateway.wait(lambda: answers(gateway))
-    _, stack = hold(nodes)
-    with stack, ThreadPoolExecutor(1) as one:
-        before = sum(len(node.calls) for node in nodes)
-        held = one.submit(gateway.ask)
-        gateway.wait(lambda: sum(len(node.calls) for node in nodes) > before)
-        first.send_signal(signal.SIGINT)
-        gateway.wait(lambda: not answers_to_a_stranger(gateway))  # it drains
+    with ending(gateway, line, nodes) as (first, held, _):
         first.send_signal(signal.SIGINT)
         time.sleep(1)  # it is at the next thing that takes as long as the request
         first.send_signal(signal.SIGINT)
