@@ -17,6 +17,7 @@ import uvloop
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from archives.asgi.app import Guarded, inference
+from archives.asgi.connection import Connection
 from archives.asgi.logs import open_logs
 from archives.asgi.management import management, metrics_page
 from archives.asgi.metrics import Metrics
@@ -142,7 +143,7 @@ async def serve(config: Path) -> None:
             uvicorn.Config(
                 by_port(apps, ending),
                 access_log=False,
-                http="h11",  # httptools, its other parser, has no limit for a stranger's headers
+                http=Connection,  # of h11: httptools has no limit for a stranger's headers
                 log_config=None,
                 lifespan="off",
                 proxy_headers=False,

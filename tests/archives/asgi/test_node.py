@@ -196,6 +196,31 @@ def test_what_strangers_send_is_refused_and_costs_nobody_else(
 
 
 @live
+def test_requests_sent_ahead_do_not_fill_the_memory(node: AsgiNode) -> None:
+    """48 MiB of them, which their client sends as fast as they are taken."""
+    token = f"Authorization: Bearer {node.token()}\r\n"
+    head = f"POST /predictions/odd HTTP/1.1\r\nHost: x\r\n{token}Content-Length: 49152\r\n\r\n"
+    request, number = head.encode() + bytes(49152), 1024
+
+    def most_mib() -> int:
+        assert node._process
+        status = Path(f"/proc/{node._process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) // 1024
+
+    with raw(node, b"") as connection, ThreadPoolExecutor(1) as pool:
+        before = most_mib()
+        sent = pool.submit(lambda: [connection.sendall(request) for _ in range(number)])
+        with connection.makefile("rb") as answers:
+            for _ in range(number):
+                assert b" 200 " in answers.readline()
+                length = next(int(it[15:]) for it in answers if it.startswith(b"content-length:"))
+                next(it for it in answers if it == b"\r\n")
+                answers.read(length)
+        sent.result()
+    assert most_mib() - before < 24
+
+
+@live
 def test_hundreds_of_connections_at_once_are_all_answered(node: AsgiNode) -> None:
     token = f"Authorization: Bearer {node.token()}\r\n"
     head = (
