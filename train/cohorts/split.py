@@ -29,7 +29,7 @@ SHARES: dict[Part, float] = {
 }
 PARTS = tuple(SHARES)
 SPLIT = "split"  # the column of a cohort that brings its own
-_PARTITION = re.compile(r"split|fold(_.*)?")
+_PARTITION = re.compile(r"split|fold(_\d+)?")  # `fold_change` is a number of its own
 UNEVEN = 0.03
 """A split whose parts are off by more gets a warning."""
 
@@ -56,7 +56,11 @@ def parts_of(table: pd.DataFrame, seed: int) -> list[Part]:
 
 
 def partitions(columns: Iterable[str]) -> list[str]:
-    """The columns, by their names, that say which part or fold a row belongs to."""
+    """The columns that say which part or fold a row belongs to: `split`, `fold`, `fold_5`.
+
+    Known by these names alone, as `split` must be: an import checks them and keeps them out of the
+    covariates. Any other column of folds can be trained by, too, and is checked then.
+    """
     return [name for name in columns if _PARTITION.fullmatch(name)]
 
 

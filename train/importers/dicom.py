@@ -14,6 +14,7 @@ from sonode.boxes.dicom_rois import DrawnBox
 from sonode.console import UserError, say
 from train.cohorts.cohort import SCHEMA, TABLE, Cohort
 from train.cohorts.images import FRAME
+from train.importers.column_kinds import further_columns
 from train.importers.dicom_folder import DicomFolder, Instance, read_folder
 from train.importers.draft import Draft
 from train.importers.label_rows import LABELS, box_in_row, has_boxes, read_id, read_labels
@@ -126,7 +127,7 @@ class _Rows:
         kinds: Mapping[str, str] | None,
     ) -> None:
         self._source, self._records, self._folder, self._key = source, records, folder, key
-        self._further = records.further((*SCHEMA.names, *_PLACE), kinds)
+        self._further = further_columns(records, (*SCHEMA.names, *_PLACE), kinds)
         columns = {column: float if it is number else str for column, it in self._further.items()}
         self._own = [it for it in _FACTS if it not in records.columns]
         facts = dict.fromkeys((it for it in self._own if it != "device"), float)

@@ -8,8 +8,9 @@ from pathlib import Path
 from model_def.preprocessing import RoI
 from sonode.console import UserError
 from sonode.parquet_files import ROI_COLUMNS
+from train.importers.column_kinds import Parser
 from train.importers.draft import Draft
-from train.tables.records import Parser, Records
+from train.tables.records import Records
 from train.tables.texts import spelt_id, spelt_label
 from train.tables.values import file_path, identifier, truth, whole
 

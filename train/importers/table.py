@@ -12,6 +12,7 @@ from sonode.boxes.labelimg import AnnotationError, read_voc, read_yolo
 from sonode.console import UserError
 from sonode.parquet_files import ROI_COLUMNS
 from train.cohorts.cohort import SCHEMA, Cohort
+from train.importers.column_kinds import further_columns
 from train.importers.draft import Draft
 from train.importers.import_warnings import PICTURES
 from train.importers.label_rows import LABELS, box_in_row, has_boxes, read_id, read_labels
@@ -39,7 +40,7 @@ def import_csv(
     lesion_id, malignant, alnm, n_nodes, device, and roi_x_min, roi_y_min, roi_x_max, roi_y_max
     (half-open, 0-based); ids that Parquet holds as floating numbers are written as the whole
     numbers they are. Any further column is carried along, as `kinds` says, `number` or `label`, or
-    as `Records.further` finds. A blank alnm follows from n_nodes where that is known. Without roi
+    as `further_columns` finds. A blank alnm follows from n_nodes where that is known. Without roi
     columns the boxes come from files beside each image: `IMAGE.xml` (Pascal VOC), else `IMAGE.txt`
     (YOLO). Without a lesion_id each box of an image is a lesion of its own.
 
@@ -179,7 +180,7 @@ def _import(
     drop_faulty: bool,
     kinds: Mapping[str, str] | None,
 ) -> Cohort:
-    further = records.further(SCHEMA.names, kinds)
+    further = further_columns(records, SCHEMA.names, kinds)
     draft = Draft(out, {column: float if it is number else str for column, it in further.items()})
     draft.left_out = left_out
     boxes_of: Counter[str] = Counter()

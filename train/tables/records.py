@@ -7,7 +7,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,16 @@ import pyarrow.parquet as pq
 
 from sonode.console import UserError, say
 from sonode.parquet_files import is_joined
-from train.tables.texts import missing_words, spelt_label, without_decimal_commas
-from train.tables.values import FormatError, code, number, whole
-
-Parser = Callable[[str], object]
+from train.tables.texts import missing_words, without_decimal_commas
+from train.tables.values import FormatError, number
 
 _TEXTS = ("patient_id", "lesion_id", "image", "device", "instance_uid", "file")
+_READ_AS_TEXT = (
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+    *(pa.types.is_boolean, pa.types.is_null),
+)
+_INDEX = re.compile(r"__index_level_\d+__")  # pandas' index without a name, in Parquet
+_CSV_INDEX = re.compile(r"(Unnamed: \d+(\.\d+)?)?")  # the same in a CSV, and when read once more
 _SEPARATOR = re.compile(r'"?sep=(.)"?')  # a first line that Excel reads and writes
 
 
@@ -35,61 +39,10 @@ class Records:
     places: list[str]
     """Where each row stands: `labels.csv line 2`, or `labels.parquet row 0`."""
     kinds: dict[str, type]
-    """What each column holds: float, str or bool. In a CSV it is float where every value is."""
+    """What each column holds: float or str. In a CSV it is float where every value is."""
     floating: frozenset[str] = frozenset()
     """Columns of floating type, in which a Parquet file holds whole numbers as 7.0; none of a CSV,
     where a value is the text that stands there."""
-
-    def further(
-        self, fixed: Collection[str], given: Mapping[str, str] | None = None
-    ) -> dict[str, Parser]:
-        """The columns beyond the fixed ones, each with what makes a value of its text.
-
-        `given`: the kind of some of them, `number` or `label`. Of the others those are numbers that
-        hold nothing else, but for whole numbers from 0 to 9: such codes (ER, BI-RADS) are labels.
-
-        Raises:
-            UserError: one of them holds truth values; a kind is given to no such column.
-        """
-        further = {name: kind for name, kind in self.kinds.items() if name not in fixed}
-        given = given or {}
-        if unknown := [name for name in given if name not in further]:
-            raise UserError(f"--column {unknown[0]}: no such further column in SRC")
-        parsers: dict[str, Parser] = {}
-        for name, kind in further.items():
-            if kind is bool:
-                raise UserError(f"SRC: column `{name}` holds bool; write it as string or number")
-            values = [row[name] for row in self.rows if row[name]]
-            wholes = kind is float and all(_is(whole, value) for value in values)
-            codes = wholes and values and all(0 <= float(value) <= 9 for value in values)
-            if name in given:
-                parsers[name] = (
-                    number if given[name] == "number" else code if wholes else spelt_label
-                )
-            elif codes:
-                say(
-                    f"column `{name}`: integers from 0 to 9 are read as labels; "
-                    f"--column {name}=number reads numbers"
-                )
-                parsers[name] = code
-            else:
-                parsers[name] = number if kind is float else spelt_label
-                if kind is str:
-                    self._report_mixed(name)
-        return parsers
-
-    def _report_mixed(self, name: str) -> None:
-        """Say which values make a label of a column that is a number for the most part."""
-        others = [
-            place
-            for place, row in zip(self.places, self.rows, strict=True)
-            if row[name] and not _is(number, row[name])
-        ]
-        if 0 < 2 * len(others) < sum(bool(row[name]) for row in self.rows):
-            say(
-                f"column `{name}` is read as labels, since {len(others)} values are not numbers "
-                f"({others[0]}); --column {name}=number reports them as faults"
-            )
 
 
 def read_records(path: Path, required: Collection[str]) -> Records:
@@ -111,6 +64,7 @@ def read_records(path: Path, required: Collection[str]) -> Records:
         )
     parquet = path.suffix == ".parquet" or data.startswith(b"PAR1")
     records = _read_parquet(path, data) if parquet else _read_csv(path, data, required)
+    _leave_out_index(records, parquet=parquet)
     twice = [name for name, times in Counter(records.columns).items() if times > 1]
     if twice:
         raise UserError(f"SRC {path.name}: column {', '.join(twice)} is duplicated; keep one")
@@ -227,12 +181,21 @@ def _point_decimals(path: Path, rows: list[dict[str, str]], columns: Collection[
             row[name] = value
 
 
-def _is(parser: Parser, text: str) -> bool:
-    try:
-        parser(text)
-    except FormatError:
-        return False
-    return True
+def _leave_out_index(records: Records, *, parquet: bool) -> None:
+    """Take out (in place) the unnamed index that pandas wrote, and say so, as pandas reads it.
+
+    In a CSV it has no name (`Unnamed: 0` when written once more), as has a column whose name was
+    forgotten; so there it must hold integers that do not repeat.
+    """
+    for name in [it for it in records.columns if (_INDEX if parquet else _CSV_INDEX).fullmatch(it)]:
+        values = [row[name] for row in records.rows if row[name]]
+        if not parquet and not (len({*values}) == len(values) and all(map(str.isdecimal, values))):
+            continue
+        records.columns.remove(name)
+        del records.kinds[name]
+        for row in records.rows:
+            del row[name]
+        say(f"column `{name}` is the index that pandas wrote and is not read")
 
 
 def _kind(values: Any) -> type:
@@ -259,11 +222,11 @@ def _read_parquet(path: Path, data: bytes) -> Records:
     floating: set[str] = set()
     for field in table.schema:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
-            kinds[field.name] = bool if pa.types.is_boolean(kind) else float
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            kinds[field.name] = float
             if pa.types.is_floating(kind):
                 floating.add(field.name)
-        elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
+        elif any(is_it(kind) for is_it in _READ_AS_TEXT):
             kinds[field.name] = str
         else:
             raise UserError(

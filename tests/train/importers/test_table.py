@@ -75,10 +75,9 @@ def test_parquet_says_the_types_itself(folder: Path) -> None:
     assert cohort.table["malignant"].isna().tolist() == [False, True]
     assert cohort.table["n_nodes"][0] == 2
     assert (cohort.covariates, cohort.categorical) == (["age"], ["code", "empty"])
-    for values, kind in (([True, False], "bool"), ([[1], [2]], "list")):
-        frame.assign(more=values).to_parquet(source)
-        with pytest.raises(UserError, match=rf"column `more` holds {kind}.*write it as string"):
-            import_csv(source, folder / "out", name="ours")
+    frame.assign(more=[[1], [2]]).to_parquet(source)
+    with pytest.raises(UserError, match=r"column `more` holds list.*write it as string"):
+        import_csv(source, folder / "out", name="ours")
 
 
 def test_ids_do_not_depend_on_the_type_that_holds_them(folder: Path) -> None:

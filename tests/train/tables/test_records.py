@@ -1,4 +1,3 @@
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -123,32 +122,48 @@ def test_decimal_commas_are_numbers(tmp_path: Path) -> None:
         records(tmp_path / "t.csv", b"patient_id;image;age\n1;a;1,234\n")
 
 
-def further(tmp_path: Path, values: list[str], **given: str) -> list[object]:
-    lines = [f"{place};a;{value}" for place, value in enumerate(values)]
-    text = "\n".join(["patient_id;image;x", *lines])
-    found = records(tmp_path / "t.csv", text.encode())
-    parser = found.further(NAMES, given)["x"]
-    return [parser(row["x"]) for row in found.rows]
-
-
-def test_codes_are_labels_unless_column_decides(
+def test_an_index_of_pandas_is_no_column(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert further(tmp_path, ["0", "1.0", "", "01"]) == ["0", "1", None, "1"]
-    assert "--column x=number" in capsys.readouterr().out
-    assert further(tmp_path, ["0", "1", ""], x="number") == [0.0, 1.0, None]
-    assert capsys.readouterr().out == ""
-    for values in (["9", "10"], ["-1", "3"], ["0.5", "1"]):
-        assert further(tmp_path, values) == [float(value) for value in values]
-    assert further(tmp_path, ["10", "20.0"], x="label") == ["10", "20"]
-    assert further(tmp_path, ["4a", "4b"]) == ["4a", "4b"]
+    frame = pd.DataFrame({"patient_id": ["7", "9"], "image": ["a", "c"]}, index=[3, 1])
+    frame.to_parquet(tmp_path / "t.parquet")
+    frame.to_csv(tmp_path / "t.csv")
+    pd.read_csv(tmp_path / "t.csv").to_csv(tmp_path / "twice.csv")
+    expected = [{"patient_id": "7", "image": "a"}, {"patient_id": "9", "image": "c"}]
+    for name in ("t.parquet", "t.csv", "twice.csv"):
+        found = read_records(tmp_path / name, NAMES)
+        assert (found.columns, found.rows, set(found.kinds)) == ([*NAMES], expected, set(NAMES))
+    assert capsys.readouterr().out.splitlines() == [
+        f"column `{it}` is the index that pandas wrote and is not read"
+        for it in ("__index_level_0__", "", "", "Unnamed: 0")
+    ]
+    # An index with a name is a column, and one whose name was forgotten is not taken for an index.
+    frame.set_index("patient_id").to_parquet(tmp_path / "named.parquet")
+    assert read_records(tmp_path / "named.parquet", NAMES).rows == [
+        {"image": "a", "patient_id": "7"},
+        {"image": "c", "patient_id": "9"},
+    ]
+    forgotten = records(tmp_path / "f.csv", b",patient_id,image\n54,7,a\n54,8,b\n")
+    assert forgotten.columns == ["", *NAMES]
 
 
-def test_a_number_column_with_a_word_is_reported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert further(tmp_path, ["54", "61", "ca. 60"]) == ["54", "61", "ca. 60"]
-    (line,) = capsys.readouterr().out.splitlines()
-    assert re.search(r"`x` .* 1 values .*\(t\.csv line 4\); --column x=number", line)
-    with pytest.raises(UserError, match="--column y: no such further column in SRC"):
-        further(tmp_path, ["1"], y="label")
+def test_types_of_pandas(tmp_path: Path) -> None:
+    values = {
+        "patient_id": pd.Series(["7", "8"], dtype="string[pyarrow]"),
+        "image": pd.Categorical(["a", "b"]),
+        "malignant": pd.Series([True, None], dtype="object"),
+        "palpable": [True, False],
+        "n_nodes": pd.Series([2, None], dtype="Int64"),
+        "grade": pd.Categorical([1, 3]),
+    }
+    pd.DataFrame(values).to_parquet(tmp_path / "t.parquet")
+    found = read_records(tmp_path / "t.parquet", NAMES)
+    assert [list(row.values()) for row in found.rows] == [
+        ["7", "a", "True", "True", "2", "1"],
+        ["8", "b", "", "False", "", "3"],
+    ]
+    assert [name for name, kind in found.kinds.items() if kind is float] == ["n_nodes", "grade"]
+    dates = pd.DataFrame(values | {"seen": pd.to_datetime(["2020-01-01", "2021-01-01"])})
+    dates.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"column `seen` holds timestamp\[..\]; write it as string"):
+        read_records(tmp_path / "t.parquet", NAMES)
