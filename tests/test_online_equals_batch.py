@@ -25,6 +25,7 @@ from archives.torchserve.server_node import ServerNode
 from batch.results import schema
 from batch.storage import objects
 from model_def import checkpoint
+from model_def.network import cpu_has_bf16
 from sonode.demo.local_s3 import LocalS3
 from sonode.parquet_files import ROI_COLUMNS
 from sonode.reader.results import Results
@@ -268,7 +269,7 @@ def test_equal_numbers_under_openvino(
         network.heads.weight.div_(8)  # logits as a trained network has them
     checkpoint.save(tmp_path / "checkpoint", network, card)
     path = pack(tmp_path / "checkpoint", "tiny", "2.0", tmp_path / "store")
-    handler = {"engine": "openvino"}
+    handler = {"engine": "openvino" if cpu_has_bf16() else "openvino-fp32"}
     models = {"tiny": path.name}
     with (
         TorchServeNode(path.parent, models, tmp_path / "n", handler=handler) as node,

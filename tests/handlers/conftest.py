@@ -21,5 +21,5 @@ def unpacked(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture(scope="module")
 def service(unpacked: Path) -> ScoringService:
     made = ScoringService()
-    made.initialize(context_of(unpacked))
+    made.initialize(context_of(unpacked, engine="eager"))
     return made

@@ -160,14 +160,15 @@ def test_start_up_refuses_what_does_not_reproduce_its_golden_examples(
     examples[1]["probabilities"]["malignancy"] += 0.005
     examples[2]["probabilities"]["alnm"] += 0.01  # the largest, and not the first, is named
     path.write_text(json.dumps(examples))
+    context = context_of(folder, engine="eager")
     with pytest.raises(GoldenMismatch, match=r"golden_2\.png, head alnm: .*0\.01"):
-        ScoringService().initialize(context_of(folder))
+        ScoringService().initialize(context)
     with pytest.raises(GoldenMismatch, match=r"limit is 0\.001"):
-        ScoringService().initialize(context_of(folder))
+        ScoringService().initialize(context)
     examples[2]["roi"] = [0, 0, 9999, 9]
     path.write_text(json.dumps(examples))
     with pytest.raises(GoldenMismatch, match=r"golden_2\.png: roi"):
-        ScoringService().initialize(context_of(folder))
+        ScoringService().initialize(context)
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,8 @@
-"""The second server, live: workers that die or hang, queues, switches of the default, its end."""
+"""The second server, live: what clients send, what may be registered, its logs, its end."""
 
 import asyncio
 import json
-import os
-import signal
-import socket
-import threading
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -23,136 +18,12 @@ from archives.asgi.app import Guarded, exactly
 from archives.asgi.metrics import Metrics
 from archives.asgi.node import AsgiNode
 from archives.asgi.tokens import Tokens
-from archives.nodes.nodes import Node
-from archives.packing.loader import file_sha256
-from archives.serving.serve_with_gateway import settings_of
-from archives.state.journal import Release
-from archives.torchserve.java import HOST
 from sonode.console import UserError
+from tests.archives.asgi.odd import ODD, manage, post, raw
 from tests.archives.serving.test_serve import ECHO, bearer, wait_for, write_archive
 from tests.processes import assert_no_process_about
 
 live = pytest.mark.live
-
-# Answers its version and the batch's size, but to some words it does what it says.
-ODD = """
-import os, time
-from pathlib import Path
-
-class Odd:
-    def initialize(self, context):
-        self.version = context.manifest["model"]["modelVersion"]
-        if Path("../broken").exists():
-            raise RuntimeError("it is broken")
-
-    def handle(self, rows, context):
-        words = [row["body"] for row in rows]
-        if b"die" in words:
-            os._exit(1)
-        if b"hang" in words:
-            time.sleep(1000)
-        if b"raise" in words:
-            raise ValueError("no answer")
-        if b"slow" in words:
-            Path("../begun").touch()
-            time.sleep(1)
-        return [{"version": self.version, "batch": len(rows)} for row in rows]
-"""
-CONFIG = "minWorkers: 1\nmaxWorkers: 1\nbatchSize: 4\nresponseTimeout: 3\n"
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    for version in ("1.0", "2.0"):
-        write_archive(folder / f"odd-{version}.mar", "odd", ODD, version, CONFIG)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def node(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsgiNode]:
-    run_dir = tmp_path_factory.mktemp("node")
-    settings = {"job_queue_size": "8"}
-    with AsgiNode(store, {"odd": "odd-1.0.mar"}, run_dir, settings=settings) as started:
-        yield started
-    assert_no_process_about(run_dir)
-
-
-def post(
-    node: AsgiNode, content: bytes = b"x", path: str = "odd", **headers: str
-) -> httpx.Response:
-    url = f"{node.inference_url}/predictions/{path}"
-    given = bearer(node.token()) | headers
-    return httpx.post(url, content=content, headers=given, timeout=60, trust_env=False)
-
-
-def manage(node: AsgiNode, method: str, path: str, **params: str) -> httpx.Response:
-    given = bearer(node.token("management"))
-    url = node.management_url + path
-    return httpx.request(method, url, params=params, headers=given, timeout=60, trust_env=False)
-
-
-def pid(node: AsgiNode) -> int:
-    return int(manage(node, "GET", "/models/odd").json()[0]["workers"][0]["pid"])
-
-
-@live
-@pytest.mark.parametrize("word", [b"die", b"hang"])
-def test_a_worker_that_dies_or_hangs_is_replaced(node: AsgiNode, word: bytes) -> None:
-    old = pid(node)
-    answer = post(node, word)
-    assert (answer.status_code, answer.json()["message"]) == (507, "Worker died.")
-    assert post(node).json() == {"version": "1.0", "batch": 1}  # waits for the next worker
-    assert pid(node) != old
-    with pytest.raises(ProcessLookupError):
-        os.kill(old, 0)
-
-
-@live
-def test_an_idle_worker_that_is_killed_costs_no_request(node: AsgiNode) -> None:
-    os.kill(pid(node), signal.SIGKILL)
-    with ThreadPoolExecutor(4) as pool:
-        assert {it.status_code for it in pool.map(lambda _: post(node), range(4))} == {200}
-
-
-@live
-def test_a_handler_that_raises_keeps_its_worker(node: AsgiNode) -> None:
-    old = pid(node)
-    answer = post(node, b"raise")
-    assert (answer.status_code, answer.json()["message"]) == (503, "Prediction failed")
-    assert post(node).status_code == 200
-    assert pid(node) == old
-
-
-@live
-def test_a_full_queue_refuses_at_once_and_answers_the_rest(node: AsgiNode) -> None:
-    with ThreadPoolExecutor(24) as pool:
-        answers = list(pool.map(lambda _: post(node, b"slow"), range(24)))
-    told = Counter(it.status_code for it in answers)
-    assert set(told) == {200, 503}
-    assert told[200] >= 8  # those that wait, at least
-    refused = next(it for it in answers if it.status_code == 503)
-    assert refused.json()["type"] == "ServiceUnavailableException"
-    assert "queue" in refused.json()["message"]
-    assert max(it.json()["batch"] for it in answers if it.status_code == 200) == 4
-    assert post(node).status_code == 200
-
-
-@live
-def test_a_request_waits_only_for_others_that_there_are(tmp_path: Path) -> None:
-    config = CONFIG.replace("responseTimeout: 3", "maxBatchDelay: 1000000")
-    write_archive(tmp_path / "odd.mar", "odd", ODD, "1.0", config)
-    with AsgiNode(tmp_path, {"odd": "odd.mar"}, tmp_path / "run") as started:
-        assert post(started).json()["batch"] == 1
-        with ThreadPoolExecutor(6) as pool:  # `post` waits 60 s
-            answers = list(pool.map(lambda _: post(started, b"slow"), range(6)))
-        assert {it.status_code for it in answers} == {200}
-
-
-def raw(node: AsgiNode, data: bytes) -> socket.socket:
-    connection = socket.create_connection((HOST, int(node.inference_url.rpartition(":")[2])), 10)
-    connection.sendall(data)
-    return connection
 
 
 @live
@@ -298,96 +169,6 @@ def test_what_cannot_be_registered_is_not(
     assert (answer.status_code, words in answer.json()["message"]) == (status, True), answer.text
     assert [it["modelName"] for it in manage(node, "GET", "/models").json()["models"]] == ["odd"]
     assert len(manage(node, "GET", "/models/odd/all").json()) == 1
-
-
-@live
-def test_a_version_is_replaced_under_load_without_a_failed_request(
-    node: AsgiNode, store: Path
-) -> None:
-    asked = Node(settings_of(node), store)
-    told: Counter[str] = Counter()
-    ended = threading.Event()
-
-    def client() -> None:
-        with httpx.Client(trust_env=False, timeout=60, headers=bearer(node.token())) as http:
-            while not ended.is_set():
-                answer = http.post(f"{node.inference_url}/predictions/odd", content=b"x")
-                ok = answer.status_code == 200
-                told[answer.json()["version"] if ok else answer.text] += 1
-
-    def to(old: str, new: str) -> None:
-        file = f"odd-{new}.mar"
-        asked.register("odd", Release(new, file, file_sha256(store / file)))
-        asked.set_default("odd", new)
-        asked.unregister("odd", old)
-        assert (asked.versions("odd"), asked.default_version("odd")) == ({new: 1}, new)
-        until = told[new] + 20
-        wait_for(lambda: told[new] >= until)
-
-    with ThreadPoolExecutor(8) as pool:
-        for _ in range(8):
-            pool.submit(client)
-        wait_for(lambda: told["1.0"] >= 20)
-        to("1.0", "2.0")
-        to("2.0", "1.0")
-        ended.set()
-    assert set(told) == {"1.0", "2.0"}
-
-
-@live
-def test_a_body_that_is_still_coming_goes_to_the_version_that_replaces(node: AsgiNode) -> None:
-    token = f"Authorization: Bearer {node.token()}\r\n"
-    for old, new in (("1.0", "2.0"), ("2.0", "1.0")):
-        head = f"POST /predictions/odd HTTP/1.1\r\nHost: x\r\n{token}Content-Length: 4\r\n\r\n"
-        named = head.replace("/odd", f"/odd/{old}")
-        with raw(node, head.encode() + b"ab") as one, raw(node, named.encode() + b"ab") as other:
-            assert post(node).json()["version"] == old
-            for method, path, params in (
-                ("POST", "/models", {"url": f"odd-{new}.mar"}),
-                ("PUT", f"/models/odd/{new}/set-default", {}),
-                ("DELETE", f"/models/odd/{old}", {}),
-            ):
-                manage(node, method, path, **params).raise_for_status()
-            one.sendall(b"cd")
-            other.sendall(b"cd")
-            answer = b""
-            while b"}" not in answer and (part := one.recv(4096)):  # its body comes after its head
-                answer += part
-            assert (answer[9:12], f'"{new}"'.encode() in answer) == (b"200", True)
-            assert other.recv(4096)[9:12] == b"404"
-
-
-@live
-def test_what_waits_is_answered_before_its_version_is_taken_off(
-    node: AsgiNode, store: Path
-) -> None:
-    manage(node, "POST", "/models", url="odd-2.0.mar").raise_for_status()
-    begun = next((node.run_dir / "tmp").glob("archive-*")).parent / "begun"
-    begun.unlink(missing_ok=True)
-    with ThreadPoolExecutor(6) as pool:
-        waiting = [pool.submit(post, node, b"slow", "odd/2.0") for _ in range(6)]
-        wait_for(begun.exists)
-        wait_for(lambda: manage(node, "DELETE", "/models/odd/2.0").status_code == 200)
-        assert {it.result().status_code for it in waiting} <= {200, 404}  # 404: it came too late
-        assert sum(it.result().status_code == 200 for it in waiting) >= 1
-    assert manage(node, "DELETE", "/models/odd/2.0").status_code == 404
-
-
-@live
-def test_a_version_whose_workers_do_not_come_back_refuses_at_once(
-    node: AsgiNode, store: Path
-) -> None:
-    broken = node.run_dir / "tmp" / "broken"
-    broken.touch()
-    try:
-        post(node, b"die")
-        assert post(node).status_code == 503  # waits for the attempt
-        assert post(node).status_code == 503
-        ping = httpx.get(f"{node.inference_url}/ping", headers=bearer(node.token()))
-        assert (ping.status_code, ping.json()) == (500, {"status": "Unhealthy"})
-    finally:
-        broken.unlink()
-    wait_for(lambda: post(node).status_code == 200)
 
 
 @live
