@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from archives.packing.loader import load_archive
+from sonode.certificate_fault import certificate_fault
 from sonode.console import UserError, say, table
 from sonode.defaults import INFERENCE_PORT
 
@@ -149,12 +150,10 @@ def _address(url: str) -> httpx.URL:
 
 
 def _why_unreachable(error: httpx.TransportError) -> str:
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return (
-            "its certificate is not trusted here; set SSL_CERT_FILE to the PEM file of who issued "
-            "it, and use the name that it is for"
-        )
-    return "no server answers; start one with `sonode serve`, or give --archive"
+    remedy = "set SSL_CERT_FILE to the PEM file of who issued it"
+    return certificate_fault(str(error), remedy) or (
+        "no server answers; start one with `sonode serve`, or give --archive"
+    )
 
 
 def _token(base: httpx.URL, key_file: Path | None) -> str:

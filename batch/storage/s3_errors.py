@@ -22,6 +22,7 @@ from batch.storage.errors import (
     ObjectMissing,
     StorageError,
 )
+from sonode.certificate_fault import certificate_fault
 from sonode.console import UserError
 
 _MISSING = {"NoSuchKey", "404"}
@@ -177,10 +178,9 @@ def _unreached(error: boto.BotoCoreError, at: str) -> StorageError | UserError:
     if isinstance(error, boto.SSLError):
         if re.search("No such file|Is a directory|NO_CERTIFICATE|PEM", inner):
             return UserError(f"AWS_CA_BUNDLE: not a file of PEM certificates, which {at} needs")
-        if "CERTIFICATE_VERIFY_FAILED" in inner:
-            why = "its certificate is not trusted; set AWS_CA_BUNDLE to its CA"
-        else:
-            why = "no TLS there; check AWS_ENDPOINT_URL (https:// or http://, and the port)"
+        why = certificate_fault(inner, "set AWS_CA_BUNDLE to its CA") or (
+            "no TLS there; check AWS_ENDPOINT_URL (https:// or http://, and the port)"
+        )
         return StorageError(f"{at} was not reached: {why}")
     return StorageError(
         f"{at} was not reached ({_cause(error)}): check AWS_ENDPOINT_URL and the network"

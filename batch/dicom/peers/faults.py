@@ -5,6 +5,7 @@ from __future__ import annotations
 import requests
 
 from batch.dicom.peers.answers import NoAnswer
+from sonode.certificate_fault import certificate_fault
 from sonode.console import UserError
 
 
@@ -34,9 +35,12 @@ def web_fault(error: requests.RequestException, option: str) -> Exception:
 def tls_fault(error: Exception) -> str:
     """What is wrong with the TLS of a PACS."""
     text = str(error)
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        why = "the certificate of the PACS is not trusted, or not of this host"
-        return f"{why}; name the file of its authority in SONODE_DICOM_CA"
+    if why := certificate_fault(text, "name the file of its authority in SONODE_DICOM_CA"):
+        return f"the PACS cannot be trusted: {why}"
+    if "CERTIFICATE_EXPIRED" in text:
+        return (
+            "the PACS refuses this client by TLS: the certificate of SONODE_DICOM_CERT is expired"
+        )
     if "ALERT" in text or "CERTIFICATE_REQUIRED" in text:
         return "the PACS refuses this client by TLS; set SONODE_DICOM_CERT and SONODE_DICOM_KEY"
     return "no TLS is spoken there; check the port"

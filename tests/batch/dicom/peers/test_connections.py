@@ -5,7 +5,11 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import socket
+import socketserver
+import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -120,8 +124,17 @@ def test_nobody_there_is_no_answer() -> None:
             has(to, plain=True)
 
 
-def pair(folder: Path, name: str, issuer: tuple[object, object] | None = None) -> tuple:
-    """A key and a certificate of localhost, as NAME.key, NAME.crt and both in NAME.pem."""
+def pair(
+    folder: Path,
+    name: str,
+    issuer: tuple[object, object] | None = None,
+    host: str = "localhost",
+    days: int = 1,
+) -> tuple:
+    """A key and a certificate of a host, as NAME.key, NAME.crt and both in NAME.pem.
+
+    It is valid from two days before until `days` from now.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -131,12 +144,12 @@ def pair(folder: Path, name: str, issuer: tuple[object, object] | None = None) -
         .issuer_name(issuer[1].subject if issuer else subject)  # type: ignore[attr-defined]
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - datetime.timedelta(days=2))
+        .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
         .add_extension(
             x509.SubjectAlternativeName(
-                [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+                [x509.DNSName(host), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
             ),
             critical=False,
         )
@@ -156,12 +169,14 @@ def pair(folder: Path, name: str, issuer: tuple[object, object] | None = None) -
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of an authority: a server's and a client's; and a stranger's."""
+    """Of an authority: a server's, a client's, an expired one, another host's; a stranger's."""
     folder: Path = tmp_path_factory.mktemp("certificates")
     authority = pair(folder, "authority")
     pair(folder, "stranger")
     for name in ("server", "client"):
         pair(folder, name, authority)
+    pair(folder, "old", authority, days=-1)
+    pair(folder, "elsewhere", authority, host="pacs.example")
     return folder
 
 
@@ -220,6 +235,54 @@ def test_tls_both_ways(
     if way == "dimse_by_tls":
         with pytest.raises(NoAnswer):
             has(to, plain=True)
+
+
+@contextmanager
+def handshaking(certificates: Path, name: str) -> Iterator[int]:
+    """A port that shakes hands by TLS with a certificate, and asks for a client's."""
+    context = ssl.create_default_context(
+        ssl.Purpose.CLIENT_AUTH, cafile=str(certificates / "authority.crt")
+    )
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(certificates / f"{name}.pem")
+
+    class Handshake(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            late = {"server_side": True, "do_handshake_on_connect": False}
+            with context.wrap_socket(self.request, **late) as it, suppress(OSError):
+                with suppress(ssl.SSLError):
+                    it.do_handshake()
+                it.shutdown(socket.SHUT_WR)
+                while it.recv(1024):  # else a reset overtakes the alert
+                    pass
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handshake) as server:
+        server.daemon_threads, server.block_on_close = True, False  # clients may leave sockets open
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(server.serve_forever, 0.05)
+            try:
+                yield server.server_address[1]
+            finally:
+                server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("server", "client", "says"),
+    [
+        ("old", "client", "the PACS cannot be trusted: its certificate has expired"),
+        ("elsewhere", "client", "the PACS cannot be trusted: its certificate is of another host"),
+        ("server", "old", "the certificate of SONODE_DICOM_CERT is expired"),
+    ],
+)
+def test_a_certificate_that_has_ended_or_is_of_another_host_is_said_to(
+    certificates: Path, server: str, client: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SONODE_DICOM_CA", str(certificates / "authority.crt"))
+    monkeypatch.setenv("SONODE_DICOM_CERT", str(certificates / f"{client}.pem"))
+    with handshaking(certificates, server) as port:
+        for to in (f"https://localhost:{port}/dicom-web", f"PACS@localhost:{port}"):
+            with pytest.raises(UserError, match=says):
+                has(to)
 
 
 @pytest.mark.live
