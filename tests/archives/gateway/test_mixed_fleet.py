@@ -36,6 +36,7 @@ def check_refused(gateway: Behind, answer: httpx.Response, status: int) -> None:
     """By the gateway itself, in words: no version has to do with it."""
     assert answer.status_code == status
     assert "no node that can answer speaks" in answer.json()["error"]
+    assert answer.headers.get("Retry-After") == {503: "10", 404: None}[status]
     assert "X-Model-Version" not in answer.headers
     (row,) = gateway.of(answer, "requests")
     assert not logs.was_tried(row)
