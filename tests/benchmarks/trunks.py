@@ -1,6 +1,8 @@
 """What trunks, sizes and members cost: forward passes alone, and the batch job from disk.
 
-python -m tests.benchmarks.trunks [--networks resnet18@256 tf_efficientnet_lite0@256x3]
+python -m tests.benchmarks.trunks [--networks resnet18@256 tf_efficientnet_lite0@256x3] [--online]
+
+`--online`: behind `sonode serve --server asgi` in place of the job, asked by one client.
 
 Each network is ARCHITECTURE@SIZE or ARCHITECTURE@SIZExMEMBERS, with random weights. They take
 turns, round by round, in one process, so that what else the machine does meets all of them: on a
@@ -13,11 +15,17 @@ import argparse
 import os
 import statistics
 import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+
+import numpy as np
 
 from archives.packing.loader import load_archive
 from sonode.console import table
 from tests.benchmarks.images import BUSI, encoded, frames
+from tests.benchmarks.load import drive
+from tests.benchmarks.servers import serving
 from tests.benchmarks.throughput import DISK, Meter, alone, job, job_name, make_archive, middle, put
 
 NETWORKS = (
@@ -35,6 +43,8 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", default=("openvino-fp32", "openvino"))
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--online", action="store_true")
+    parser.add_argument("--seconds", type=float, default=5, help="of each load, with --online")
     parser.add_argument("--frames", type=Path, default=BUSI, help="folder in the layout of BUSI")
     arguments = parser.parse_args()
     what, images = frames(arguments.frames)
@@ -42,7 +52,7 @@ def main() -> None:
     meters: dict[tuple[str, str], Meter] = {}
     with tempfile.TemporaryDirectory(prefix="sonode-bench-") as name:
         folder = Path(name)
-        places = {DISK: put(str(folder), encoded(images, "PNG"), roi, arguments.images)}
+        files = encoded(images, "PNG")
         archives = {}
         for number, network in enumerate(arguments.networks):
             architecture, _, shape = network.partition("@")
@@ -50,6 +60,10 @@ def main() -> None:
             archives[network] = make_archive(
                 folder / str(number), architecture, int(size), int(members or 1)
             )
+        if arguments.online:
+            online(archives, files, folder, arguments.rounds, arguments.seconds)
+            return
+        places = {DISK: put(str(folder), files, roi, arguments.images)}
         for number in range(arguments.rounds):
             for network, archive in archives.items():
                 for engine in arguments.engines:
@@ -94,6 +108,49 @@ def report(meters: dict[tuple[str, str], Meter], title: str) -> None:
                 f"{1000 / wall:.1f} ({first[-1] / wall:.2f})",
             )
             for name, (*cpu, wall) in found.items()
+        ],
+    )
+
+
+def online(
+    archives: Mapping[str, Path], files: Sequence[bytes], folder: Path, rounds: int, seconds: float
+) -> None:
+    """A server for each, asked in turn by one client: CPU time of its workers and of all of it."""
+    costs: dict[str, list[tuple[float, float, float]]] = {network: [] for network in archives}
+    with ExitStack() as running:
+        servers = {
+            network: running.enter_context(serving("asgi", archive, folder / f"served-{network}"))
+            for network, archive in archives.items()
+        }
+        for turn in range(1 + rounds):
+            for network, server in servers.items():
+                with ExitStack() as others:
+                    for other in servers.values():
+                        if other is not server:
+                            others.enter_context(other.asleep())
+                    before = np.array(server.cpu_by_process())
+                    load = drive(
+                        server.url, files, concurrency=1, seconds=seconds, headers=server.headers
+                    )
+                    spent = 1000 * (server.cpu_by_process() - before) / load.requests
+                if turn:  # the first warms
+                    costs[network].append((spent[1:].sum(), spent.sum(), load.p50_ms))
+    found = {network: np.array(its) for network, its in costs.items()}
+    first = next(iter(found.values()))
+    table(
+        "one client, PNGs, medians of the rounds; in brackets: times the first's of that round",
+        ("network", "workers, CPU ms an image", "whole server, CPU ms", "p50, ms"),
+        [
+            (
+                network,
+                *(
+                    f"{one:.1f} ({ratio:.2f})"
+                    for one, ratio in zip(
+                        np.median(its, axis=0), np.median(its / first, axis=0), strict=True
+                    )
+                ),
+            )
+            for network, its in found.items()
         ],
     )
 
