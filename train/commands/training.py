@@ -15,9 +15,9 @@ Usage: sonode train {fit,folds,validate,test} --config YAML --data.cohort DIR --
 
   fit       train; the same command resumes an interrupted run
   folds     measure by folds of patients (--data.folds K or COLUMN; else 5);
-            --refit trains one more network on every patient;
+            --refit trains what goes into service, on every patient;
             --members M averages M networks of different seeds, for each fold
-            and for the last network
+            and on every patient (3 with --refit, else 1)
   validate  metrics of OUT's checkpoint on the validation part
   test      metrics of OUT's checkpoint on the test part
 
@@ -37,7 +37,7 @@ def train(context: typer.Context) -> None:
 
         own = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
         own.add_argument("--refit", action="store_true")
-        own.add_argument("--members", type=int, default=1)
+        own.add_argument("--members", type=int)
         try:
             given, rest = own.parse_known_args(arguments[1:])
         except ArgumentError as error:

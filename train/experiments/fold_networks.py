@@ -74,7 +74,10 @@ class Networks:
         )
         if members > 1:
             seeds = " ".join(map(str, self.seeds))
-            say(f"members: their logits are averaged; they differ by their seeds {seeds}")
+            say(
+                f"members: their logits are averaged; they differ by their seeds {seeds}; training "
+                f"and scoring cost {members} times what one network costs (`--members 1`)"
+            )
         say("epoch to keep: the last; no patient who is scored chooses anything in training")
         if refit:
             say(

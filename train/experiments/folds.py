@@ -45,20 +45,24 @@ from train.running.exported import CHECKPOINT
 from train.running.planned import FOLDS, Planned, check_classes, planned
 
 EVIDENCE, POOLED, EPOCHS, MEMBERS = "evidence", "pooled.json", "epochs.csv", "members.csv"
+SERVED = 3  # networks: what a single one says depends on its seed (docs/benchmarks.md)
 DEFAULTS = ("--data.folds=5", "--keep=last")  # a setting that is given comes after them
 
 
-def train_folds(arguments: Sequence[str], *, refit: bool, members: int = 1) -> None:
+def train_folds(arguments: Sequence[str], *, refit: bool, members: int | None = None) -> None:
     """Train what is not trained yet; write the evidence, and with `refit` the last network.
 
     In OUT: `folds/` (the networks), `evidence/` (report, metrics and the pooled predictions), and
     with `refit` `checkpoint/`, the network on every patient. `members`: how many networks, of
-    seeds that follow the one given, are averaged in each fold and in the last one.
+    seeds that follow the one given, are averaged in each fold and in the last one; 3 with `refit`
+    and 1 without, unless it is given.
 
     Raises:
         UserError: settings or cohort cannot be used, another command uses OUT, or a training fails;
             what is done stays and is not repeated.
     """
+    if members is None:
+        members = SERVED if refit else 1
     given = [*DEFAULTS, *arguments]
     cli = planned(given)
     out, data = cli.settings.out, cli.datamodule
@@ -98,7 +102,10 @@ def train_folds(arguments: Sequence[str], *, refit: bool, members: int = 1) -> N
             _refit(work, pooled.model_copy(update={"figures": figures}))
             say(f"{out / CHECKPOINT}: {figures['statement']}")
         else:
-            say("no network was trained on all patients: `--refit` with the same command does it")
+            say(
+                "no network was trained on all patients: `--refit` with the same command does it, "
+                f"with {SERVED} networks unless `--members` is given"
+            )
 
 
 def _check(cli: Planned, members: int) -> None:

@@ -84,7 +84,7 @@ def test_folds_are_trained_once_pooled_and_followed_by_a_network_on_everybody(
         found = torch.tensor(frame["malignancy_probability"].to_numpy())[rows]
         torch.testing.assert_close(found, expected.double())
 
-    code, said = run(phantom, out, "--refit")
+    code, said = run(phantom, out, "--refit", "--members=1")
     assert code == 0, said
     assert trained == ["1", "none", "2", "all"]
     statement = "trained on all 14 patients; figures are of 2 folds"
@@ -116,11 +116,11 @@ def test_folds_are_trained_once_pooled_and_followed_by_a_network_on_everybody(
     assert done.returncode == 2
     assert "no patient was kept aside as test part" in done.stderr
 
-    code, said = run(phantom, out, "--refit", "--trainer.max_epochs=2")
+    code, said = run(phantom, out, "--refit", "--members=1", "--trainer.max_epochs=2")
     assert code == 2
     assert "holds folds of another configuration or cohort" in said
     with resume.lock(out / "folds"):
-        code, said = run(phantom, out, "--refit")
+        code, said = run(phantom, out, "--refit", "--members=1")
     assert code == 2
     assert "another training uses it" in said
 
@@ -165,9 +165,10 @@ def test_members_are_averaged_in_each_fold_and_in_the_last_network(
     assert code == 0, said
     assert "2 networks for each, trained on the others" in said
     assert "they differ by their seeds 0 1" in said
-    # More of them: those that are there stay.
-    code, said = run(phantom, out, enough, "--members=3", "--refit")
+    # What goes into service has three unless it is said otherwise; those that are there stay.
+    code, said = run(phantom, out, enough, "--refit")
     assert code == 0, said
+    assert "scoring cost 3 times what one network costs (`--members 1`)" in said
     assert made[:6] == [("1", 0), ("1", 1), ("2", 0), ("2", 1), ("1", 2), ("2", 2)]
     assert made[6:] == [("all", 0), ("all", 1), ("all", 2)]
     assert sorted(path.name for path in out.iterdir()) == ["checkpoint", "evidence", "folds"]

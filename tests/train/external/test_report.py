@@ -39,7 +39,15 @@ def of_folds(once: Callable[[str, Callable[[Path], object]], Path], phantom: Coh
             patch.setattr(folds, "write_evaluation", partial(write_evaluation, bootstrap=50))
             patch.setattr(fold_networks, "run_sonode", lambda line: sonode(*line).returncode)
             done = sonode(
-                *("train", "folds", "--refit", "--config", CONFIGS / "pretrain.yaml", *SMALL),
+                *(
+                    "train",
+                    "folds",
+                    "--refit",
+                    "--members=1",
+                    "--config",
+                    CONFIGS / "pretrain.yaml",
+                    *SMALL,
+                ),
                 *("--data.cohort", phantom.folder, "--out", folder),
                 *("--data.folds=2", "--trainer.max_epochs=1"),
             )
