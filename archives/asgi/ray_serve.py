@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -22,7 +22,10 @@ from archives.asgi.metrics import Metrics
 from archives.asgi.models import Models
 from archives.asgi.node import read_limits
 from archives.asgi.settings import ServerSettings
+from archives.packing.loader import check
 from archives.torchserve.worker_plan import count_gpus, plan
+from sonode.console import UserError
+from sonode.settings_file import faults_of
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -34,16 +37,24 @@ class Arguments(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     archive: Path
-    """On each machine that has a replica."""
+    """On each machine of the cluster."""
     workers: int = Field(default=1, ge=1)
     """Processes of each replica; they share the GPUs that Ray gives it."""
 
 
 def application(args: dict[str, Any]) -> Application:
-    """What `import_path` names. Raises pydantic.ValidationError for other `args` than Arguments."""
-    from ray import serve
+    """What `import_path` names; called by Ray before it ends the replicas that answer now.
 
-    given = Arguments.model_validate(args)  # Ray does it where no annotation is postponed
+    Raises:
+        UserError: other `args` than Arguments, or no archive, or a damaged one.
+    """
+    try:
+        given = Arguments.model_validate(args)  # Ray does it where no annotation is postponed
+    except ValidationError as error:
+        raise UserError(f"args: {faults_of(error)[0]}") from None
+    check(given.archive)
+
+    from ray import serve
 
     def app() -> ASGIApp:  # it goes to the replica, and the app is made there
         return replica(given)

@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from archives.asgi.node import AsgiNode
+from archives.asgi.ray_serve import application
 from archives.torchserve.java import claim_ports
+from sonode.console import UserError
 from tests.archives.serving.test_serve import bearer, wait_for
 from tests.command_line import ROOT
 from tests.conftest import encode
@@ -63,6 +65,29 @@ def test_ray_serve_answers_as_the_server_does(archive_path: Path, tmp_path: Path
             expected = http.post(url, headers=headers | bearer(node.token()), **asked)
     assert (told.status_code, told.json()) == (200, expected.json())
     wait_for(lambda: not processes_about(tmp_path), 60)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"archive": "cut.mar"}, "ARCHIVE cut.mar: damaged or altered; copy or pack it again"),
+        ({"archive": "none.mar"}, "ARCHIVE none.mar: no such file; pack one with `sonode pack`"),
+        ({"archive": "a.mar", "worker": 2}, "args: worker: Extra inputs are not permitted"),
+        ({}, "args: archive: Field required"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_before_replicas_end(
+    given: dict[str, object],
+    told: str,
+    archive_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cut.mar").write_bytes(archive_path.read_bytes()[:-1000])
+    with pytest.raises(UserError) as caught:
+        application(given)
+    assert str(caught.value) == told
 
 
 def answers(http: httpx.Client, url: str) -> bool:
