@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from batch.manifest import files as manifest_files
 from batch.manifest import folder as manifest_folder
 from batch.storage import uris
 from batch.storage.errors import StorageError
+from sonode.atomic_files import scratch
 from sonode.console import UserError
 from sonode.parquet_files import ROI_COLUMNS
 
@@ -113,9 +113,9 @@ def open_manifest(
     the results, none of which belongs to the manifest, should it lie there. Raises UserError
     that lists all faults at once. The copies live as long as the block.
     """
-    with tempfile.TemporaryDirectory(prefix="sonode-manifest-") as copies:
+    with scratch("sonode-manifest-") as copies:
         try:
-            files, folder = manifest_folder.copied(uri, Path(copies), out)
+            files, folder = manifest_folder.copied(uri, copies, out)
         except StorageError as error:
             raise UserError(f"manifest {uri}: {error}") from None
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from batch.storage import objects
 from batch.storage.errors import StorageError
+from sonode.atomic_files import scratch
 from sonode.console import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def _local_copy(uri: str) -> Iterator[Path]:
         data = objects.read(uri).data
     except StorageError as error:
         raise UserError(f"archive {uri}: {error}") from None
-    with tempfile.TemporaryDirectory(prefix="sonode-") as folder:
-        path = Path(folder) / uri.rpartition("/")[2]
+    with scratch("sonode-archive-") as folder:
+        path = folder / uri.rpartition("/")[2]
         path.write_bytes(data)
         yield path

@@ -1,6 +1,9 @@
-"""What heat maps cost beside the score: the same batches of 16 with and without, in one run.
+"""What heat maps cost beside the score: the same rows with and without, in turn, in one process.
 
 python -m tests.benchmarks.explaining [--architecture resnet50] [--engine eager] [--slow]
+
+One row at a time and batches of 16, as a server hands them over. CPU time tells on a machine with
+other work, too.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ def main() -> None:
     arguments = parser.parse_args()
     what, images = frames(arguments.frames)
     slow = SLOW if arguments.slow else ()
-    milliseconds: dict[str, list[float]] = {asked: [] for asked in (*ASKED, *slow)}
+    kinds = [(together, asked) for together in (1, BATCH) for asked in ASKED]
+    kinds += [(1, asked) for asked in slow]
+    milliseconds: dict[tuple[int, str], list[float]] = {kind: [] for kind in kinds}
     with (
         tempfile.TemporaryDirectory(prefix="sonode-bench-") as name,
         load_archive(
@@ -45,30 +50,33 @@ def main() -> None:
             for data, image in zip(encoded(images, "PNG"), images, strict=True)
         ]
 
-        def measure(asked: str, rows: list[dict[str, object]]) -> None:
+        def measure(together: int, asked: str, rows: list[dict[str, object]]) -> None:
             extra = {"explain": asked} if asked else {}
-            started = time.perf_counter()
-            outcomes = loaded.score([{**row, **extra} for row in rows])
-            milliseconds[asked].append(1000 * (time.perf_counter() - started) / len(rows))
-            assert {outcome.status for outcome in outcomes} == {200}
+            started = time.process_time()
+            for start in range(0, len(rows), together):
+                outcomes = loaded.score([{**row, **extra} for row in rows[start:][:together]])
+                assert {outcome.status for outcome in outcomes} == {200}
+            spent = 1000 * (time.process_time() - started)
+            milliseconds[together, asked].append(spent / len(rows))
 
         for number in range(arguments.rounds + 1):
             start = number * BATCH % (len(rows) - BATCH + 1)
             # In turn, so that whatever else the machine does meets all of them.
-            for asked in ASKED:
-                measure(asked, rows[start : start + BATCH])
-        for asked in ASKED:
-            del milliseconds[asked][0]  # warm
+            for together in (1, BATCH):
+                for asked in ASKED:
+                    measure(together, asked, rows[start : start + BATCH])
+        for its in milliseconds.values():
+            del its[:1]  # warm
         for asked in slow:
-            measure(asked, rows[:1])
+            measure(1, asked, rows[:1])
         engine = loaded.engine
-    plain = statistics.median(milliseconds[""])
+    found = {kind: statistics.median(its) for kind, its in milliseconds.items()}
     table(
         f"{arguments.architecture}, {engine}, {torch.get_num_threads()} threads, {what} PNGs",
-        ("explanation", "ms a row, both heads", "of the score alone"),
+        ("rows together", "explanation", "CPU ms a row, both heads", "of the score alone"),
         [
-            (asked or "none", f"{median:.1f}", f"{median / plain:.2f}")
-            for asked, median in ((a, statistics.median(m)) for a, m in milliseconds.items())
+            (str(together), asked or "none", f"{ms:.1f}", f"{ms / found[together, '']:.2f}")
+            for (together, asked), ms in found.items()
         ],
     )
 

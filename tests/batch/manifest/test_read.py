@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import base64
 import math
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -135,6 +137,23 @@ def test_what_was_checked_is_scored_whatever_becomes_of_the_file(
     put_table(str(tmp_path / "m.parquet"), {"image_uri": ["c.png", "d.png"]})
     (table,) = found.tables(10)
     assert table["image_uri"].to_pylist() == ["a.png", "b.png"]
+
+
+def test_the_copy_that_a_killed_run_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put_table: Any
+) -> None:
+    uri = put_table(str(tmp_path / "manifest.parquet"), {"image_uri": ["a"]})
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    left = tmp_path / "temporary" / "left"
+    with manifest.open_manifest(uri, reserved=()):
+        (copies,) = (tmp_path / "temporary").iterdir()
+        shutil.copytree(copies, left)
+    left.rename(copies)  # as after a kill
+    os.utime(copies, (0, 0))
+    with manifest.open_manifest(uri, reserved=()):
+        assert not copies.exists()
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_types_are_those_that_readers_share(load: Any, tmp_path: Path) -> None:
