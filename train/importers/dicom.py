@@ -12,7 +12,7 @@ from pathlib import Path
 from model_def.preprocessing import RoI
 from sonode.boxes.dicom_rois import DrawnBox
 from sonode.console import UserError, say
-from train.cohorts.cohort import SCHEMA, TABLE, Cohort
+from train.cohorts.cohort import SCHEMA, Cohort
 from train.cohorts.images import FRAME
 from train.importers.column_kinds import further_columns
 from train.importers.dicom_folder import DicomFolder, Instance, read_folder
@@ -84,19 +84,9 @@ def import_dicom(
         if rows.own_patients
         else f"patient_id is PatientID, keyed by {patient_key or out / KEY}; keep that file secret"
     )
-    new_key = not rows.own_patients and patient_key is None and not (out / KEY).exists()
-    if new_key:  # before the cohort, which is of no use to another import without it
-        out.mkdir(parents=True, exist_ok=True)
-        (out / KEY).touch(mode=0o600)
-        (out / KEY).write_text(key.hex())
-    try:
-        return write_draft(
-            draft, name=name, source="DICOM", synthetic=False, drop_faulty=drop_faulty
-        )
-    except UserError:
-        if new_key and not (out / TABLE).exists():
-            (out / KEY).unlink()
-        raise
+    if not rows.own_patients and patient_key is None and not (out / KEY).exists():
+        draft.secret = (out / KEY, key.hex())
+    return write_draft(draft, name=name, source="DICOM", synthetic=False, drop_faulty=drop_faulty)
 
 
 def _key(path: Path | None, out: Path) -> bytes:

@@ -44,6 +44,9 @@ class Draft:
         """How many boxes have which class that says no label, by the kind of box file."""
         self.left_out = LeftOut()
         self.notes: Counter[str] = Counter()
+        self.secret: tuple[Path, str] | None = None
+        """A file for its owner alone, and its text: written just before the table, which is of no
+        use to another import without it."""
 
     def parse(self, field: str, parser: Callable[[str], T], text: str) -> T | None:
         """The value of a field of the record that is added next; a fault of it if it has none."""

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from model_def.preprocessing import Pixels
+from sonode.atomic_files import beside
 from sonode.console import UserError, say
 from train.cohorts.checks import Fault, Scan, column_faults, find_faults
 from train.cohorts.cohort import (
@@ -107,6 +108,13 @@ def write_draft(
         frame = frame.drop(index=spoilt).reset_index(drop=True)
     if frame.empty:
         raise UserError("SRC: no row is left for a cohort")
+    if draft.secret is not None:
+        path, text = draft.secret
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside(path) as part:
+            part.chmod(0o600)
+            part.write_text(text)
+            part.replace(path)
     about: dict[str, Any] = {"name": name, "synthetic": synthetic, "patient_ids": patient_ids}
     write_record(
         write_cohort(draft.out, frame, source=source, **about),

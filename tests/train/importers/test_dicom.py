@@ -191,9 +191,16 @@ def test_a_refused_import_leaves_no_key_and_takes_none_away(tmp_path: Path) -> N
     with pytest.raises(UserError, match="1 faults"):
         run(source, tmp_path / "out")
     assert not key.exists()
+    table(source, {**good, "patient_id": "own"})
+    run(source, tmp_path / "out")
+    table(source, {**good, "frame": 3})
+    with pytest.raises(UserError):
+        run(source, tmp_path / "out")
+    assert not key.exists()  # beside a cohort without a key
     table(source, good)
     run(source, tmp_path / "out")
     kept = key.read_text()
+    assert key.stat().st_mode & 0o777 == 0o600
     table(source, {**good, "frame": 3})
     with pytest.raises(UserError):
         run(source, tmp_path / "out")
