@@ -38,6 +38,11 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
+def counted(count: int, one: str, several: str = "") -> str:
+    """How many there are of something, in words: `1 row`, `1,309 rows`."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
+
+
 _PARENT = "SONODE_PARENT"  # names the process that `run_sonode` was called in
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 CLEANS_UP_S = 30.0  # what is stopped since its time is over has so long to remove its files

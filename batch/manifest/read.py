@@ -30,7 +30,7 @@ from batch.manifest import folder as manifest_folder
 from batch.storage import uris
 from batch.storage.errors import StorageError
 from sonode.atomic_files import scratch
-from sonode.console import UserError
+from sonode.console import UserError, counted
 from sonode.parquet_files import ROI_COLUMNS
 
 _SHOWN = 20
@@ -161,7 +161,7 @@ def _checked(
     if faults.count:
         more = [f"and {faults.count - _SHOWN} more"] if faults.count > _SHOWN else []
         raise UserError(
-            f"manifest {uri}: {faults.count} fault{'s' * (faults.count > 1)}; correct them before "
+            f"manifest {uri}: {counted(faults.count, 'fault')}; correct them before "
             "anything is scored (the first row is row 0)",
             faults.lines + more,
         )

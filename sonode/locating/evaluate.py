@@ -80,8 +80,8 @@ def evaluate(
         predicted = predict(checkpoint, cohort_folder, part)
         if missing := set(predicted.frame["image"]) - {image.name for image in images}:
             raise UserError(
-                f"CHECKPOINT {checkpoint}: its {part} part has {len(missing)} images that are not "
-                "in the locator's; train both with the same split_seed"
+                f"CHECKPOINT {checkpoint}: its {part} part has images that are not in the "
+                f"locator's ({len(missing)}); train both with the same split_seed"
             )
         numbers["auc_proposed_minus_drawn"] = _aucs(
             checkpoint, cohort_folder, predicted, boxes, how

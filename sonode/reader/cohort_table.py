@@ -77,11 +77,11 @@ def cohort_table(file: Path, run: str, folder: str, *, first: bool = False) -> p
     places, left_out = _places({key.image for key in said}, run, folder)
     rows = [_row(key, places[key.image], said[key]) for key in said if key.image in places]
     for why, images in left_out.items():
-        say(f"left out: {sum(key.image in images for key in said)} judged boxes: {why}")
+        say(f"left out: judged boxes ({sum(key.image in images for key in said)}): {why}")
     if not rows:
         raise UserError(f"READING {file}: no judged box is left of the images of --run {run}")
     if replaced:
-        say(f"{replaced} answers are replaced by a later one of the same reader")
+        say(f"answers replaced by a later one of the same reader: {replaced}")
     for head in dict.fromkeys(head for its in said.values() for head in its):
         _tell(head, [its[head] for key, its in said.items() if head in its and key.image in places])
     return pd.DataFrame(rows)

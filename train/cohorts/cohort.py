@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from model_def.preprocessing import RoI
 from sonode.atomic_files import beside
-from sonode.console import UserError, say
+from sonode.console import UserError, counted, say
 from sonode.parquet_files import ROI_COLUMNS
 from train.cohorts.checks import (
     ABSENT,
@@ -88,10 +88,9 @@ class Cohort:
     def patients(self) -> str:
         """How many patients are in it, in words; where it has no ids, what stands for them."""
         count = self.table["patient_id"].nunique()
-        unit = (
-            "patients" if self.patient_ids else "images or groups of similar ones (no patient ids)"
-        )
-        return f"{count} {unit}"
+        if self.patient_ids:
+            return counted(count, "patient")
+        return f"{count} images or groups of similar ones (no patient ids)"
 
     @property
     def categorical(self) -> list[str]:
@@ -212,7 +211,8 @@ def load_cohort(folder: Path) -> Cohort:
     faults = [fault.line("row {}".format) for fault in every]
     if faults:
         raise UserError(
-            f"COHORT {folder}: {len(faults)} faults; correct these rows and import again", faults
+            f"COHORT {folder}: {counted(len(faults), 'fault')}; correct the rows and import again",
+            faults,
         )
     if frame.empty:
         raise UserError(f"COHORT {folder}: has no rows; {remedy}")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from sonode.console import UserError
+from sonode.console import UserError, counted
 from train.cohorts.cohort import Cohort
 from train.cohorts.near_duplicates import Pair, groups
 from train.cohorts.split import check_partition
@@ -37,8 +37,8 @@ def folds_of(cohort: Cohort, folds: int | str, seed: int) -> Texts:
     group_P = groups_of(cohort)[np.unique(of_row_N, return_index=True)[1]]
     if len(set(group_P)) < folds:
         raise UserError(
-            f"data.folds {folds}: the cohort has {len(set(group_P))} patients, those with similar "
-            "images counted as one; give fewer folds"
+            f"data.folds {folds}: the cohort has {counted(len(set(group_P)), 'patient')}, those "
+            "with similar images counted as one; give fewer folds"
         )
     drawn = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)
     stratum_P = _strata(table, of_row_N)
@@ -89,7 +89,9 @@ def _of_column(cohort: Cohort, name: str) -> Texts:
             "one of its columns, or a number from 2 on to draw so many"
         )
     if blank := int(table[name].isna().sum()):
-        raise UserError(f"data.folds {name}: the column is blank in {blank} rows; fill it in")
+        raise UserError(
+            f"data.folds {name}: the column is blank in {counted(blank, 'row')}; fill it in"
+        )
     fold_N = np.array([_text(value) for value in table[name]], dtype=object)
     if len(set(fold_N)) < 2:
         raise UserError(f"data.folds {name}: the column holds one value alone; folds need two")

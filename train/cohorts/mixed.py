@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sonode.console import UserError
+from sonode.console import UserError, counted
 from train.cohorts.checks import Scan
 from train.cohorts.cohort import Cohort, load_cohort
 from train.cohorts.near_duplicates import SAME
@@ -54,8 +54,8 @@ def mixed(cohorts: Sequence[Cohort]) -> Cohort:
     )
     if shared := int(owners.index.duplicated().sum()):
         raise UserError(
-            f"data.cohort: {shared} patient ids are in two cohorts; if these are other patients, "
-            "give the ids of one cohort a prefix and import it again"
+            f"data.cohort: in two cohorts: {counted(shared, 'patient id')}; if these are other "
+            "patients, give the ids of one cohort a prefix and import it again"
         )
     kinds = _kinds(cohorts)
     table = pd.concat([_with_all(cohort, kinds) for cohort in cohorts], ignore_index=True)
@@ -67,8 +67,8 @@ def mixed(cohorts: Sequence[Cohort]) -> Cohort:
     similar, rows = in_two_cohorts(table, thumbnails)
     if rows:
         raise UserError(
-            f"data.cohort: {len(rows)} rows show pictures of an earlier cohort, under "
-            "another patient; leave them out of one of the two"
+            f"data.cohort: pictures of an earlier cohort under another patient in "
+            f"{counted(len(rows), 'row')}; leave them out of one of the two"
         )
     return Cohort(
         name=" + ".join(names),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sonode.console import UserError
+from sonode.console import UserError, counted
 
 if TYPE_CHECKING:
     import torch
@@ -89,8 +89,8 @@ def check_partition(
             cut.setdefault(str(patient), f"{place(other)} and {place(row)}")
     if cut:
         raise UserError(
-            f"{field}: {len(cut)} {'patients lie' if len(cut) > 1 else 'patient lies'} in more "
-            f"than one ({next(iter(cut.values()))}), so they would be trained on and evaluated; "
+            f"{field}: holds more than one value of {counted(len(cut), 'patient')} "
+            f"({next(iter(cut.values()))}), so they would be trained on and evaluated; "
             "give all rows of a patient one value"
         )
 

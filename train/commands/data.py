@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from sonode.command_group import CommandGroup
-from sonode.console import UserError, say, table
+from sonode.console import UserError, counted, say, table
 
 if TYPE_CHECKING:
     from train.cohorts.cohort import Cohort
@@ -38,7 +38,8 @@ def phantom(
 
     write_phantom(out, patients, seed)
     cohort = import_voc(out, out, name=f"phantom-{patients}-{seed}", synthetic=True)
-    say(f"synthetic cohort of {patients} patients, {len(cohort.table)} images: {out}")
+    images = counted(len(cohort.table), "image")
+    say(f"synthetic cohort of {counted(patients, 'patient')}, {images}: {out}")
 
 
 def _of_a_table(kind: Literal["csv", "voc", "yolo"], what: str, source_is: str) -> None:
@@ -180,11 +181,15 @@ def kinds_of(columns: list[str]) -> dict[str, str]:
 def report(cohort: Cohort) -> None:
     """Print the size of a cohort and its labels, the missing ones too."""
     rows = cohort.table
-    say(f"cohort of {cohort.patients}, {len(rows)} lesion boxes: {cohort.folder}")
+    boxes = counted(len(rows), "lesion box", "lesion boxes")
+    say(f"cohort of {cohort.patients}, {boxes}: {cohort.folder}")
     for column, labels in (
         *((name, rows[name]) for name in ("malignant", "alnm")),
         ("n_nodes", rows["n_nodes"] > 0),
     ):
+        if labels.isna().all():
+            say(f"  {column}: missing in every row; only a column of this name is read as it")
+            continue
         say(
             f"  {column}: {int((labels == True).sum())} positive, "  # noqa: E712
             f"{int((labels == False).sum())} negative, {int(labels.isna().sum())} missing"  # noqa: E712
@@ -193,8 +198,9 @@ def report(cohort: Cohort) -> None:
         for column in columns:
             values = rows[column]
             say(
-                f"  {column}: {kind}, {values.nunique()} values, {int(values.isna().sum())} missing"
+                f"  {column}: {kind}, {counted(values.nunique(), 'value')}, "
+                f"{int(values.isna().sum())} missing"
             )
     for column in cohort.partitions:
         use = "training uses it" if column == "split" else f"for --data.folds {column}"
-        say(f"  {column}: partition, {rows[column].nunique()} parts; {use}")
+        say(f"  {column}: partition, {counted(rows[column].nunique(), 'part')}; {use}")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from sonode.console import UserError, say
+from sonode.console import UserError, counted, say
 from train.measures.measure import Resampling
 from train.measures.units import Aggregation, any_of, first_rows, score_of, unit_codes
 from train.statistics.binary import Bools, Floats, roc_auc, value, wilson_of_none
@@ -154,7 +154,7 @@ def paired_sets(
         )
     alone = int((lacking_N[0] != lacking_N[1]).sum())
     if alone and report:
-        say(f"{score}: {alone} rows have a truth in one of the two alone: not compared")
+        say(f"{score}: {counted(alone, 'row')} with a truth in one of the two alone: not compared")
     known_N = ~(lacking_N.any(axis=0) | np.isnan(score_N) | np.isnan(rival_N))
     sets = {"all": known_N}
     if primary is not None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sonode.console import UserError, say, table
+from sonode.console import UserError, counted, say, table
 from sonode.defaults import BOOTSTRAP_DRAWS
 from sonode.measure_text import number, p_value, with_interval
 from sonode.metrics_file import METRICS, read_metrics
@@ -69,8 +69,8 @@ def versus(
     rois = [frame[list(ROI_COLUMNS)].to_numpy(np.float64, na_value=np.nan) for frame in (one, two)]
     if moved := int((rois[0] != rois[1]).any(axis=1).sum()):
         raise UserError(
-            f"{first} and {second}: {moved} of {len(one)} images have another RoI; make both on "
-            "the same boxes"
+            f"{first} and {second}: another RoI in {moved} of {counted(len(one), 'image')}; make "
+            "both on the same boxes"
         )
     ours, theirs = scores_of(one), scores_of(two)
     for folder, own, other in ((first, ours, theirs), (second, theirs, ours)):
@@ -190,7 +190,7 @@ def _read(folder: Path) -> pd.DataFrame:
             f"{path}: not sonode's predictions (no column {', '.join(absent)}); evaluate again"
         )
     if twice := int(frame.duplicated([*KEYS, *ROI_COLUMNS]).sum()):
-        raise UserError(f"{path}: {twice} of {len(frame)} rows are there twice; evaluate again")
+        raise UserError(f"{path}: rows are there twice ({twice}); evaluate again")
     for score in scores_of(frame):
         try:
             _, p_N = read_score(frame, score)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sonode.console import UserError, say
+from sonode.console import UserError, counted, say
 from train.cohorts.cohort import Cohort
 from train.cohorts.near_duplicates import BITS, SAME, SIMILAR, Bytes, hashes, most_similar, stack
 from train.cohorts.split import Part
@@ -144,8 +144,8 @@ def check_unseen(checkpoint: Path, data: CohortData, part: str, rows: Iterable[i
     if why := _seen(known, data, part, rows):
         of = "of the cohort " if part == "external" else ""
         raise UserError(
-            f"COHORT {data.cohort_folder}: {len(why)} rows of part {part} show images or patients "
-            f"{of}that the checkpoint was trained on, so they are not evidence; remove them "
+            f"COHORT {data.cohort_folder}: images or patients {of}that the checkpoint was "
+            f"trained on are no evidence; remove {counted(len(why), 'row')} of part {part} "
             f"{_CHANCE}",
             why,
         )
@@ -170,8 +170,9 @@ def seen_before(weights: Path, data: CohortData, parts: Mapping[Part, Iterable[i
     for part, rows in parts.items():
         if why := _seen(known, data, part, rows):
             raise UserError(
-                f"model.weights {weights}: were trained on images or patients of {len(why)} rows "
-                f"of part {part}; give other weights, or the split_seed of that training {_CHANCE}",
+                f"model.weights {weights}: were trained on images or patients of "
+                f"{counted(len(why), 'row')} of part {part}; give other weights, or the "
+                f"split_seed of that training {_CHANCE}",
                 why,
             )
     learned = known.filter(pc.is_in(known["part"], pa.array(LEARNED["test"])))
@@ -226,8 +227,8 @@ def _seen(known: pa.Table, data: CohortData, part: str, rows: Iterable[int]) -> 
         alike = [row for row, it in likeness.items() if it >= SIMILAR and row not in why]
         if alike:
             say(
-                f"COHORT {data.cohort_folder}: {len(alike)} rows of part {part} are similar to "
-                f"images that were learned from (about {SIMILAR} or more); if they show the same "
-                f"lesions, they are not evidence: rows {', '.join(map(str, alike))}"
+                f"COHORT {data.cohort_folder}: similar to images that were learned from (about "
+                f"{SIMILAR} or more), so no evidence if they show the same lesions: "
+                f"{counted(len(alike), 'row')} of part {part}: {', '.join(map(str, alike))}"
             )
     return [f"row {row}, {why[row]}" for row in sorted(why)]

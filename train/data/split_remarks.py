@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from model_def.heads import HeadSpec
+from sonode.console import counted
 from train.cohorts.labels import child_labels, label_matrix
 from train.cohorts.split import PARTS, SPLIT, UNEVEN, balance, closest_seed
 from train.data.datamodule import ALL, CohortData
@@ -31,8 +32,8 @@ def split_remarks(data: CohortData, heads: Sequence[HeadSpec]) -> Iterator[str]:
             f"{it.first[0]} and {it.second[0]} ({it.similarity:.3f})" for it in torn[:10]
         )
         yield (
-            f"{len(torn)} pairs of similar images of different patients lie in two parts; if they "
-            f"show the same lesions, give them one patient_id; the most similar ones: rows {shown}"
+            f"similar images of different patients in two parts: {counted(len(torn), 'pair')}; if "
+            f"they show the same lesions, give them one patient_id; the most similar: rows {shown}"
         )
     found = [
         f"the {part} part of the split has no {label!r} of {head.name}"

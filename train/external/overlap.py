@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from sonode.console import UserError, say
+from sonode.console import UserError, counted, say
 from train.cohorts.cohort import load_cohort
 from train.cohorts.mixed import COHORT, absolute, in_two_cohorts
 
@@ -45,10 +45,10 @@ def equal_ids(folders: Mapping[str, Path]) -> list[dict[str, Any]]:
     _, rows = in_two_cohorts(table, thumbnails)
     if rows:
         counts = table.iloc[sorted(rows)][COHORT].value_counts(sort=False).items()
+        of_each = [f"{counted(count, 'row')} of {name}" for name, count in counts]
         raise UserError(
-            "--cohort: pictures that an earlier cohort has, too: "
-            f"{', '.join(f'{count} rows of {name}' for name, count in counts)}; leave them out of "
-            "one of the two"
+            f"--cohort: pictures that an earlier cohort has, too: {', '.join(of_each)}; leave them "
+            "out of one of the two"
         )
     ids = {name: set(its.table["patient_id"]) for name, its in cohorts.items()}
     found: list[dict[str, Any]] = [
@@ -58,7 +58,7 @@ def equal_ids(folders: Mapping[str, Path]) -> list[dict[str, Any]]:
     ]
     for its in found:
         say(
-            f"{' and '.join(its['cohorts'])}: {its['patient_ids']} patient ids are in both; where "
-            "these are the same patients, the cohorts are no two external ones"
+            f"{' and '.join(its['cohorts'])}: {counted(its['patient_ids'], 'patient id')} in both; "
+            "where these are the same patients, the cohorts are no two external ones"
         )
     return found

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import expit
 
 from model_def.heads import HeadSpec
+from sonode.console import counted
 from train.fitting.predictions import Predictions
 from train.measures.evaluate import judged_on, sets_of, truth_of_rows
 from train.measures.measure import CURVE_DIGITS, Json
@@ -53,7 +54,10 @@ def recalibrated(head: HeadSpec, of: Predictions, take: int, seed: int) -> Json:
     facts: Json = {"on": name, "judged": words, "patients": take, "choices": CHOICES}
     facts["rest_patients"] = rest = len(patients_P) - take
     if rest < 1:
-        return {**facts, "reason": f"{len(patients_P)} labelled patients: none is left to measure"}
+        return {
+            **facts,
+            "reason": f"{counted(len(patients_P), 'labelled patient')}: none is left to measure",
+        }
     generator = np.random.default_rng(seed)
     taken_DN = np.array(
         [np.isin(code_N, generator.permutation(len(patients_P))[:take]) for _ in range(CHOICES)]

@@ -16,7 +16,7 @@ from scipy.optimize import minimize_scalar
 from torch.nn.functional import log_softmax, logsigmoid, one_hot
 
 from model_def.heads import HeadSpec, Hierarchy, logit_slices, probabilities, read
-from sonode.console import UserError, say
+from sonode.console import UserError, counted, say
 from train.cohorts.labels import ParentNegative, child_labels
 from train.fitting.conformal import with_label_sets
 from train.fitting.losses import chain_likelihood
@@ -205,7 +205,7 @@ class _Rows(NamedTuple):
         fewest = min(len(set(self.patient_N[its == 1])) for its in self.target_Nl.numpy().T)
         if patients < FEWEST_PATIENTS or fewest < FEWEST_OF_A_LABEL:
             return 1.0, (
-                f"{patients} labelled patients, {fewest} of the rarest label, are too few; "
+                f"{counted(patients, 'labelled patient')}, {fewest} of the rarest label: too few; "
                 f"calibration needs {FEWEST_PATIENTS} and {FEWEST_OF_A_LABEL}"
             )
         if best.why_not:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_def.outliers import Distance, Floats, OutlierLimit, of_length_one
+from sonode.console import counted
 from train.fitting.conformal import bound, patients_needed
 
 FALSE_ALARMS = 0.05
@@ -73,7 +74,7 @@ def _too_few(patient_N: npt.ArrayLike, false_alarms: float) -> OutlierLimit | No
     patients, needed = _count(patient_N), patients_needed(1 - false_alarms)
     if patients >= needed:
         return None
-    why = f"{patients} calibration patients are too few; {false_alarms:g} needs {needed}"
+    why = f"too few: {counted(patients, 'calibration patient')}; {false_alarms:g} needs {needed}"
     return OutlierLimit(false_alarms=false_alarms, patients=patients, limit=None, why=why)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from sonode.console import UserError, say
+from sonode.console import UserError, counted, say
 from train.cohorts.split import partitions
 from train.tables.records import Records
 from train.tables.texts import spelt_label
@@ -67,8 +67,8 @@ def _report_mixed(records: Records, name: str) -> None:
     ]
     if 0 < 2 * len(others) < sum(bool(row[name]) for row in records.rows):
         say(
-            f"column `{name}` is read as labels: not a number in {others[0]} ({len(others)} such "
-            f"values); --column {name}=number reports them as faults"
+            f"column `{name}` is read as labels: not a number in {others[0]} "
+            f"({counted(len(others), 'such value')}); --column {name}=number reports them as faults"
         )
 
 

@@ -63,7 +63,7 @@ def import_dicom(
     folder = read_folder(source)
     if folder.damaged and not drop_faulty:
         raise UserError(
-            f"SRC: {len(folder.damaged)} DICOM files cannot be read; copy them again, or leave "
+            f"SRC: DICOM files cannot be read ({len(folder.damaged)}); copy them again, or leave "
             "them out with --drop-faulty",
             [path.name for path in folder.damaged],
         )

@@ -104,7 +104,7 @@ class Draft:
         self._box_files = []
 
     def note(self, what: str, times: int = 1) -> None:
-        """Count what `write_draft` is to say, as "TIMES WHAT", whatever becomes of the rows."""
+        """Count what `write_draft` is to say, as "WHAT (TIMES)", whatever becomes of the rows."""
         self.notes[what] += times
 
     def add(

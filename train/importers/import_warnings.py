@@ -42,13 +42,13 @@ def report_images(scans: Mapping[str, Scan | str]) -> None:
     known = {image: scan for image, scan in scans.items() if isinstance(scan, Scan)}
     dark = [Path(image).name for image, scan in known.items() if scan.brightest < DARK]
     report(
-        f"{len(dark)} images are nearly black (no pixel reaches {DARK} of 255), as 12-bit greys in "
-        "a 16-bit file are; scale them to the full range:",
+        f"images are nearly black (no pixel reaches {DARK} of 255), as 12-bit greys in a 16-bit "
+        f"file are; scale them to the full range ({len(dark)}):",
         dark,
     )
     if turned := sum(scan.turned for scan in known.values()):
         say(
-            f"{turned} images have an EXIF orientation, which is not applied, as in serving: "
+            f"images have an EXIF orientation ({turned}), which is not applied, as in serving: "
             "boxes must refer to the stored pixels, not to a rotated view"
         )
 

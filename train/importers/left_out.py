@@ -24,7 +24,7 @@ class LeftOut:
         self.other_files: Counter[str] = Counter()
 
     def images(self, what: str, paths: Iterable[Path]) -> None:
-        """Leave images of unknown patients out, as "N WHAT", and print their names."""
+        """Leave images of unknown patients out, as "WHAT (N)", and print their names."""
         if names := self._report(what, paths):
             self._count(what, len(names), None)
 
@@ -36,7 +36,7 @@ class LeftOut:
     def counted(self, what: str, images: int, patients: int | None) -> None:
         """Leave images out, of which the number alone is printed."""
         if images:
-            say(f"{images} {what} and are left out")
+            say(f"{what} and are left out ({images})")
             self._count(what, images, patients)
 
     def _count(self, what: str, images: int, patients: int | None) -> None:
@@ -46,7 +46,7 @@ class LeftOut:
 
     def _report(self, what: str, paths: Iterable[Path]) -> list[str]:
         names = sorted(path.name for path in paths)
-        report(f"{len(names)} {what} and are left out:", names)
+        report(f"{what} and are left out ({len(names)}):", names)
         return names
 
 

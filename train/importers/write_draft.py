@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from model_def.preprocessing import Pixels
 from sonode.atomic_files import beside
-from sonode.console import UserError, say
+from sonode.console import UserError, counted, say
 from train.cohorts.checks import Fault, Scan, column_faults, find_faults
 from train.cohorts.cohort import (
     RESERVED,
@@ -61,7 +61,7 @@ def write_draft(
             without `drop_faulty`, all at once; no row is left.
     """
     for what, times in draft.notes.items():
-        say(f"{times} {what}")
+        say(f"{what} ({times})")
     for classes in draft.classes.values():
         if len(classes) > 1:
             all_of = [f"{name or 'no name'} ({times})" for name, times in classes.items()]
@@ -91,16 +91,17 @@ def write_draft(
     if draft.faults:
         faults = sorted(draft.faults, key=lambda fault: fault.row)
         lines = [fault.line(draft.places.__getitem__) for fault in faults]
+        how_many = counted(len(lines), "fault")
         if not drop_faulty:
             raise UserError(
-                f"SRC: {len(lines)} faults; correct them and import again, or leave these rows "
-                "out with --drop-faulty",
+                f"SRC: {how_many}; correct the rows and import again, or leave them out with "
+                "--drop-faulty",
                 lines,
             )
         # Faults of one lesion or image share one tuple, which is gone through once.
         shared = {id(fault.spoils): fault.spoils for fault in faults}.values()
         spoilt = sorted({fault.row for fault in faults}.union(*shared))
-        say(f"left out {len(spoilt)} of {len(frame)} rows for {len(lines)} faults:")
+        say(f"left out {len(spoilt)} of {counted(len(frame), 'row')} for {how_many}:")
         for line in lines:
             say(f"  {line}")
         say("rows left out: " + ", ".join(draft.places[row] for row in spoilt))
@@ -162,10 +163,9 @@ def _join_similar(
         place=draft.places.__getitem__,
         pixels=pixels,
     )
+    pairs = counted(len(found), "pair") + " or more" * (len(found) == MOST)
     say(
-        f"{len(found)}{' or more' * (len(found) == MOST)} pairs of similar images (correlation "
-        f"of {SIMILAR} or more) {meaning}: "
-        f"{sheet} shows them"
+        f"similar images (correlation of {SIMILAR} or more) {meaning} ({pairs}): {sheet} shows them"
     )
     more = " (or more)" * (len(found) == MOST)
     draft.notes[f"pairs of similar images {meaning}{more}"] = len(found)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sonode.console import UserError, say
+from sonode.console import UserError, counted, say
 from sonode.defaults import BOOTSTRAP_DRAWS
 from train.cohorts.cohort import Cohort, load_cohort
 from train.experiments import ablation
@@ -21,7 +21,7 @@ from train.paper.cohort_table import cohort_section
 from train.paper.flow import flow_section
 from train.paper.heat_maps import heat_maps_section
 from train.paper.methods import methods_section
-from train.paper.sections import repeats, write_page
+from train.paper.sections import write_page
 from train.paper.selection import selection_section
 from train.repeats.runs import (
     BASELINE,
@@ -211,7 +211,7 @@ def _intro(
         f"The tables and figures of Frontiers in Physiology 2022, doi 10.3389/fphys.2022.882648, "
         f"on cohort {cohort.name} ({cohort.patients}, {len(cohort.table)} images). Test part: "
         f"{rows['patient_id'].nunique()} patients, {len(rows)} images. Network: "
-        f"{network_in_words(settings)}. {repeats(seeds)} of each "
+        f"{network_in_words(settings)}. {counted(seeds, 'repeat')} of each "
         "model, with other seeds on the same split. Intervals are of 95 %, from "
         f"{bootstrap} draws of whole patients."
     )

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from sonode.console import counted
 from train import pages
 from train.cohorts.cohort import TABLE, Cohort
 from train.cohorts.import_record import ImportRecord, Stage, counts_of, read_record
@@ -133,7 +134,7 @@ def _counted(step: Step) -> str:
     known = [(n, name) for n, name in units if n is not None]
     if not any(n for n, _ in known):
         return "none"
-    return ", ".join(f"{n:,} {name}{'' if n == 1 else 's'}" for n, name in known)
+    return ", ".join(counted(n, name) for n, name in known)
 
 
 def _as_text(steps: Sequence[Step]) -> list[str]:

@@ -67,11 +67,6 @@ class Rows:
         pd.DataFrame(self.found).to_csv(path, index=False)
 
 
-def repeats(count: int) -> str:
-    """So many, in words."""
-    return f"{count} repeat" + "s" * (count != 1)
-
-
 def write_page(out: Path, title: str, intro: Sequence[Json], sections: Sequence[Section]) -> Path:
     """Write the page whole or not at all; it needs no file beside it."""
     text = pages.render(title, "paper/paper.html.j2", intro=intro, sections=sections)

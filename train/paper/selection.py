@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from train.paper.sections import Cell, Section, Table, repeats
+from sonode.console import counted
+from train.paper.sections import Cell, Section, Table
 from train.radiomics.command import RECORD
 from train.repeats.variants import TASKS
 
@@ -39,8 +40,8 @@ def selection_section(runs: Sequence[Path], absent: str | None, out: Path) -> Se
         chosen[head] = Counter(name for it in its for name in it["selected"] or ())
         if none := sum(it["selected"] is None for it in its):
             text.append(
-                f"{task.title}: in {none} of {repeats(len(its))} Boruta confirmed no feature, and "
-                "the forest used all."
+                f"{task.title}: in {none} of {counted(len(its), 'repeat')} Boruta confirmed no "
+                "feature, and the forest used all."
             )
     features = sorted(
         set().union(*chosen.values()),
@@ -63,9 +64,9 @@ def selection_section(runs: Sequence[Path], absent: str | None, out: Path) -> Se
         text=text,
         tables=[
             Table(
-                caption=f"In how many of {repeats(len(records))} Boruta confirmed a feature "
-                "(pyradiomics’ names), most often first; a feature that is not listed was never "
-                "confirmed.",
+                caption=f"In how many of {counted(len(records), 'repeat')} Boruta confirmed a "
+                "feature (pyradiomics’ names), most often first; a feature that is not listed "
+                "was never confirmed.",
                 columns=["Feature", *(TASKS[head].title for head in chosen)],
                 rows=rows,
                 file=FILE,

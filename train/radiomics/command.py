@@ -64,8 +64,8 @@ def cohort_features(cohort: Cohort, known: pd.DataFrame | None = None) -> pd.Dat
     ]
     if small:
         raise UserError(
-            f"radiomics: {len(small)} boxes are smaller than {SMALLEST} x {SMALLEST} pixels and "
-            "have no texture; correct these rows and import again",
+            f"radiomics: boxes smaller than {SMALLEST} x {SMALLEST} pixels have no texture "
+            f"({len(small)}); correct these rows and import again",
             small,
         )
     keys = list(table[[*KEY]].itertuples(index=False, name=None))

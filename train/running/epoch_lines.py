@@ -9,7 +9,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
-from sonode.console import UserError, say
+from sonode.console import UserError, counted, say
 from train.cohorts.mixed import shares
 from train.data.datamodule import CohortData
 from train.fitting.aucs import HeadAuc
@@ -29,12 +29,14 @@ class EpochLines(Callback):
         if trainer.is_global_zero:
             data: CohortData = trainer.datamodule  # type: ignore[attr-defined]
             sizes = [its.nbytes for part in data.parts.values() for its in part.crops]
-            say(f"{len(sizes)} crops as they were stored, {sum(sizes) / 2**20:.0f} MiB of memory")
+            crops = counted(len(sizes), "crop")
+            say(f"{crops} as stored, {sum(sizes) / 2**20:.0f} MiB of memory")
             how = f"precision {trainer.precision}, processes {trainer.world_size}"
             say(f"seed {data.seed}, {how}")
             for name, patients, images in shares(data.cohort, data.indices["train"]):
                 say(
-                    f"cohort {name}: {patients} patients, {images} images to train on, "
+                    f"cohort {name}: to train on {counted(patients, 'patient')}, "
+                    f"{counted(images, 'image')}, "
                     f"{images / len(data.parts['train']):.0%}; each image weighs the same"
                 )
             say(

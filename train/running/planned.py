@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import default_collate
 
 from model_def.preprocessing import normalise
-from sonode.console import UserError
+from sonode.console import UserError, counted
 from train.cohorts.folds import Texts, groups_of
 from train.cohorts.labels import child_labels, label_matrix
 from train.data.augment import augmentation
@@ -93,8 +93,9 @@ def check_classes(cli: TrainCLI, fold_N: Texts) -> None:
                 )
             if patients < count:
                 raise UserError(
-                    f"data.folds {data.folds}: {count} folds, and only {patients} patients with "
-                    f"{label!r} of {head.name} (similar ones counted once); give fewer folds"
+                    f"data.folds {data.folds}: {count} folds, and only "
+                    f"{counted(patients, 'patient')} with {label!r} of {head.name} "
+                    "(similar ones counted once); give fewer folds"
                 )
             if len(its := set(fold_N[own_N])) == 1:
                 raise UserError(

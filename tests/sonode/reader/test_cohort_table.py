@@ -110,10 +110,10 @@ def test_labels_by_hand(tmp_path: Path) -> None:
     ]
     assert not {"malignant", "alnm"} & {*table.columns}
     for words in (
-        "1 judged boxes: the run has no such image",
-        "1 judged boxes: the run names no patient",
-        "1 judged boxes: the image has changed",
-        "1 answers are replaced by a later one",
+        "judged boxes (1): the run has no such image",
+        "judged boxes (1): the run names no patient",
+        "judged boxes (1): the image has changed",
+        "answers replaced by a later one of the same reader: 1",
         "4 labels; empty where readers differ (1), where none can judge (1), and where a reader "
         "names no label (1)",
     ):
@@ -143,7 +143,7 @@ def test_ids_are_those_of_other_imports_of_the_same_run(tmp_path: Path) -> None:
     )
     table, told = exported(tmp_path, [said(it, "benign") for it in images.values()])
     assert (table["patient_id"].tolist(), table["lesion_id"].tolist()) == (["12", "7"], ["1", "2"])
-    assert "2 judged boxes: the run names no patient" in told
+    assert "judged boxes (2): the run names no patient" in told
     (tmp_path / "more").mkdir()
     scored(tmp_path / "more", images, patient_id=["p1", " ", "p2", "p2"])
     table, told = exported(tmp_path / "more", [said(it, "benign") for it in images.values()])

@@ -71,7 +71,7 @@ def test_folds_that_cannot_be_used(cohort: Cohort) -> None:
     blank = table.assign(fold=["1", "2"] * 59 + [None, None])
     one = table.assign(fold="1")
     for its, folds, message in (
-        (cut, "fold", "data.folds fold: 30 patients lie in more than one"),
+        (cut, "fold", "data.folds fold: holds more than one value of 30 patients"),
         (blank, "fold", "the column is blank in 2 rows"),
         (one, "fold", "holds one value alone"),
         (one, "fold_5", r"no such column \(columns of folds: fold\)"),

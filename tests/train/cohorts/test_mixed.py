@@ -49,8 +49,11 @@ def test_cohorts_that_do_not_go_together(two: tuple[Cohort, Cohort]) -> None:
     for other, message in (
         (replace(second, name="a"), "two cohorts are called a"),
         (replace(second, synthetic=False), "a synthetic cohort beside patients"),
-        (replace(first, name="b"), "7 patient ids are in two cohorts"),
-        (replace(second, table=again), "1 rows show pictures of an earlier cohort"),
+        (replace(first, name="b"), "in two cohorts: 7 patient ids;"),
+        (
+            replace(second, table=again),
+            "pictures of an earlier cohort under another patient in 1 row;",
+        ),
         (replace(second, table=table.assign(subtype=1.0)), "column `subtype` holds"),
         (replace(second, table=table.assign(cohort="x")), "b has a column `cohort`"),
     ):

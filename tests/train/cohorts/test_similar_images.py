@@ -49,7 +49,7 @@ def test_the_same_picture_of_two_patients_is_a_fault(
     assert first.startswith("t.csv line 3, image: same picture as t.csv line 2 (similarity 1.000)")
     assert second.startswith("t.csv line 5, image: same picture as t.csv line 4 (similarity 1.000)")
     assert first.endswith(remedy)
-    assert "2 pairs of similar images" in capsys.readouterr().out
+    assert "(2 pairs): " in capsys.readouterr().out
     page = (out / SHEET).read_text()
     assert page.count("<img src=") == 4
     assert "t.csv line 3" in page
@@ -77,7 +77,7 @@ def test_a_cohort_with_the_same_picture_under_two_patients_is_refused(
     rows = rows.drop(columns="pixels_sha256")
     rows["patient_id"] = pd.array(["one", "other"], dtype=rows["patient_id"].dtype)
     write_cohort(tmp_path / "out", rows, name="ours", source="test", synthetic=False)
-    with pytest.raises(UserError, match="1 faults") as caught:
+    with pytest.raises(UserError, match="1 fault;") as caught:
         load_cohort(tmp_path / "out")
     (line,) = caught.value.details
     assert line.startswith("row 1, image: same picture as row 0 (similarity 1.000)")
@@ -108,7 +108,9 @@ def test_similar_images_of_two_patients_are_reported_and_stay(
     out = tmp_path / "out"
     assert len(import_csv(tmp_path / "t.csv", out, name="ours").table) == 3
     said = capsys.readouterr().out
-    assert "1 pairs of similar images (correlation of 0.95 or more) are of different" in said
+    assert (
+        "similar images (correlation of 0.95 or more) are of different patients (1 pair): " in said
+    )
     assert (out / SHEET).read_text().count("<img src=") == 2
 
     # Training tells of them where the split tears them apart.
@@ -122,5 +124,5 @@ def test_similar_images_of_two_patients_are_reported_and_stay(
     assert set(torn.values()) == {True, False}
     assert {seed: bool(lines) for seed, lines in remarks.items()} == torn
     for (line,) in (lines for lines in remarks.values() if lines):
-        assert line.startswith("1 pairs of similar images of different patients lie in two parts;")
+        assert line.startswith("similar images of different patients in two parts: 1 pair;")
         assert line.endswith(f"rows 0 and 1 ({similarity:.3f})")

@@ -32,7 +32,10 @@ def test_a_split_that_the_cohort_brings() -> None:
     assert parts_of(table, 0) == ["test", "test", "val", "train"]
     for values, message in (
         (["test", None, "val", "validation"], "is none of train, val, test in 2 of 4 rows"),
-        (["test", "train", "val", "val"], r"1 patient lies in more than one \(row 0 and row 1\)"),
+        (
+            ["test", "train", "val", "val"],
+            r"holds more than one value of 1 patient \(row 0 and row 1\)",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             parts_of(table.assign(split=values), 0)

@@ -160,7 +160,7 @@ def test_what_validation_cannot_decide_is_kept_and_reported(
     assert "youden" not in malignancy.operating_points
     said = capsys.readouterr().out
     kept = "temperature 1 is kept: {} labelled patients, 0 of the rarest label"
-    assert f"head malignancy: {kept.format(30)}, are too few" in said
+    assert f"head malignancy: {kept.format(30)}: too few" in said
     assert f"head alnm: {kept.format(0)}" in said
     assert "head malignancy: no youden threshold in the data" in said
 

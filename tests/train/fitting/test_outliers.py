@@ -38,7 +38,7 @@ def test_a_limit_needs_patients() -> None:
     distance, limit = outliers.flag(never, features(36, 1), patients[:36], 0.05)
     assert distance is None
     assert (limit.limit, limit.patients) == (None, 18)
-    assert limit.why == "18 calibration patients are too few; 0.05 needs 19"
+    assert limit.why == "too few: 18 calibration patients; 0.05 needs 19"
     distance, limit = outliers.flag(lambda: seen, features(38, 1), patients, 0.05)
     assert distance is not None
     # 19 of 20 shares are all that there is.

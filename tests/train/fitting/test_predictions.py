@@ -157,10 +157,14 @@ def test_images_that_were_learned_from_are_no_evidence(
             if parts[0] in learned and parts[1] == part
         ]
         assert both
-        with pytest.raises(UserError, match=f"{len(both)} rows of part {part} show") as caught:
+        with pytest.raises(
+            UserError, match=f"no evidence; remove {len(both)} rows? of part {part} "
+        ) as caught:
             predict(trained, tmp_path / "renamed", part)  # type: ignore[arg-type]
         assert caught.value.details == [f"row {index}, image: the same pixels" for index in both]
-    with pytest.raises(UserError, match="rows of part all show images or patients that"):
+    with pytest.raises(
+        UserError, match="images or patients that the checkpoint was trained on are no evidence"
+    ):
         predict(trained, tmp_path / "renamed", "all")
 
 
@@ -196,7 +200,9 @@ def test_images_that_were_stored_again_are_no_evidence(
         for index, patient in enumerate(phantom.table["patient_id"])
         if part_of(patient, 4) != "test"
     ]
-    with pytest.raises(UserError, match=f"{len(learned)} rows of part all show") as caught:
+    with pytest.raises(
+        UserError, match=f"no evidence; remove {len(learned)} rows of part all "
+    ) as caught:
         predict(knowing, tmp_path / "again", "all")
     told = [line.split(" (about")[0] for line in caught.value.details]
     assert told == [f"row {index}, image: a similar one" for index in learned]
@@ -206,7 +212,7 @@ def test_images_that_were_stored_again_are_no_evidence(
     stored_again(phantom, tmp_path / "new", new)
     assert len(predict(knowing, tmp_path / "new", "all").frame) == len(new)
     # But it is not external: the cohort of the training has it.
-    message = f"{len(new)} rows of part external show images or patients of the cohort that"
+    message = f"no evidence; remove {len(new)} rows? of part external "
     with pytest.raises(UserError, match=message):
         predict(knowing, tmp_path / "new", "external")
     with pytest.raises(UserError, match=r"external cohort: .* is the cohort that the checkpoint"):
@@ -226,7 +232,9 @@ def test_other_images_of_the_patients_are_no_evidence(
         index for index, patient in enumerate(rows["patient_id"]) if part_of(patient, 4) != "test"
     ]
     assert learned
-    with pytest.raises(UserError, match=f"{len(learned)} rows of part all show") as caught:
+    with pytest.raises(
+        UserError, match=f"no evidence; remove {len(learned)} rows of part all "
+    ) as caught:
         predict(knowing, tmp_path / "later", "all")
     assert caught.value.details == [
         f"row {index}, patient_id: of that patient" for index in learned

@@ -37,7 +37,7 @@ def test_a_number_column_with_a_word_is_reported(
 ) -> None:
     assert further(tmp_path, ["54", "61", "ca. 60"]) == ["54", "61", "ca. 60"]
     (line,) = capsys.readouterr().out.splitlines()
-    assert re.search(r"`x` .* t\.csv line 4 \(1 such values\); --column x=number", line)
+    assert re.search(r"`x` .* t\.csv line 4 \(1 such value\); --column x=number", line)
     with pytest.raises(UserError, match="--column y: no such further column in SRC"):
         further(tmp_path, ["1"], y="label")
 

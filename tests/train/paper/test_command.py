@@ -252,18 +252,46 @@ def test_inconsistency_and_its_price_are_those_of_the_repeats(done: Done, phanto
     ]
     type_2 = [int((it & malignant).sum()) for it in errors]
     assert sum(type_2)
-    table = pd.read_csv(done.out / "tables" / "inconsistency.csv").set_index(["variant", "measure"])
+    whole = pd.read_csv(done.out / "tables" / "inconsistency.csv")
+    assert set(whole["per"]) == {"image", "patient"}  # a lesion is a patient here
+    table = whole[whole["per"] == "image"].set_index(["variant", "measure"])
     of_all, of_class = (table.loc[("multi-task", f"type_2 of {it}")] for it in ("all", "malignant"))
     assert of_all["counts"] == " ".join(map(str, type_2))
     assert of_all["value"] == pytest.approx(np.mean(type_2) / len(malignant))
     assert of_class["value"] == pytest.approx(np.mean(type_2) / malignant.sum())
     apart = table.loc[("chain", "type_2 of all minus multi-task")]
     assert apart["value"] == 0  # the same made-up scores
-    price = pd.read_csv(done.out / "tables" / "coherence.csv")
+    prices = pd.read_csv(done.out / "tables" / "coherence.csv")
+    price = prices[prices["per"] == "image"]
     found = price[price["point"] == "sensitivity_0.90"].set_index(["variant", "measure"])["value"]
     called = [it["alnm_probability"] > at for it, at in zip(frames, (0.3, 0.4), strict=True)]
     alnm = frames[0]["alnm_truth"].to_numpy(bool)
     assert found["chain", "alnm sensitivity"] == pytest.approx(np.mean([it[alnm] for it in called]))
+    heads = ["alnm_probability", "malignancy_probability"]
+    of_patients = [
+        it.assign(m=malignant).groupby("patient_id")[[*heads, "m"]].mean() for it in frames
+    ]
+    wrong = [it[(it[heads[0]] > 0.5) & (it[heads[1]] <= 0.5)] for it in of_patients]
+    its = whole.set_index(["variant", "per", "measure"]).loc[("multi-task", "patient")]
+    assert its.loc["type_2 of all", "counts"] == " ".join(
+        str(int((it["m"] > 0).sum())) for it in wrong
+    )
+    assert its.loc["type_1 of all", "value"] == pytest.approx(
+        np.mean([(it["m"] == 0).sum() for it in wrong]) / len(of_patients[0])
+    )
+    found = prices.set_index(["variant", "per", "point", "measure"])["value"]
+    positive = frames[0][alnm]["patient_id"].nunique()
+    on = [it[malignant & it["alnm_truth"].notna()] for it in frames]
+    called = [
+        it.assign(truth=it["alnm_truth"].astype(float))
+        .groupby("patient_id")[["alnm_probability", "truth"]]
+        .agg({"alnm_probability": "mean", "truth": "max"})
+        .query(f"truth == 1 and alnm_probability > {at}")
+        for it, at in zip(on, (0.3, 0.4), strict=True)
+    ]
+    assert found["multi-task", "patient", "sensitivity_0.90", "alnm sensitivity"] == pytest.approx(
+        np.mean([len(it) for it in called]) / positive
+    )
     assert "two single-task networks" in set(price["variant"])
     assert (price["point"] == "0.5, ALNM given malignancy").sum() == 2
     page = (done.out / "paper.html").read_text()

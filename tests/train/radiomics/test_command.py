@@ -169,7 +169,9 @@ def test_boxes_without_texture_are_all_named(phantom: Cohort, tmp_path: Path) ->
     rows.loc[0, "roi_x_max"] = rows.loc[0, "roi_x_min"] + 1
     rows.loc[3, "roi_y_max"] = rows.loc[3, "roi_y_min"] + 1
     write_cohort(tmp_path / "thin", rows, name="thin", source="test", synthetic=True)
-    with pytest.raises(UserError, match="2 boxes are smaller than 2 x 2") as caught:
+    with pytest.raises(
+        UserError, match=r"boxes smaller than 2 x 2 pixels have no texture \(2\)"
+    ) as caught:
         radiomics.run(
             tmp_path / "thin", tmp_path / "out", split_seed=0, seed=0, feature_set="93", bootstrap=9
         )

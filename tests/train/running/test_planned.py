@@ -38,7 +38,7 @@ def test_classes_that_folds_cannot_be_made_of(phantom: Cohort) -> None:
     benign = sorted(set(table["patient_id"][~table["malignant"]]))
     few = table["malignant"] | (table["patient_id"] == benign[0])
     fewer = replace(phantom, table=table[few].reset_index(drop=True))
-    with pytest.raises(UserError, match="3 folds, and only 1 patients with 'benign' of malignancy"):
+    with pytest.raises(UserError, match="3 folds, and only 1 patient with 'benign' of malignancy"):
         check_classes(settings(fewer, 3), fold_N[few.to_numpy(dtype=bool)])
 
     apart = np.where(table["malignant"], fold_N, "4").astype(object)

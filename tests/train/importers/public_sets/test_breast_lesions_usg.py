@@ -63,8 +63,8 @@ def test_breast_by_hand(source: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert table["birads"].tolist() == ["4a", "2", "2"]
     assert table["diagnosis"].isna().tolist() == [False, True, True]
     said = capsys.readouterr().out
-    assert "1 normal images have no lesion and are left out" in said
-    assert "1 images are not in the sheet and are left out:\n  case004.PNG\n" in said
+    assert "normal images have no lesion and are left out (1)" in said
+    assert "images are not in the sheet and are left out (1):\n  case004.PNG\n" in said
     # Nobody knows which of two is meant.
     picture(source / "again" / "case002.png", 5)
     with pytest.raises(UserError, match=r"case002\.png"):

@@ -50,11 +50,11 @@ def test_bus_bra_by_hand(source: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert table["device"].isna().tolist() == [False, False, True]
     assert cohort.image_path(2) == source / "Images" / "bus_0002-s.png"
     assert capsys.readouterr().out.splitlines() == [
-        "1 files of Images have no row in bus_data.csv and are left out:",
+        "files of Images have no row in bus_data.csv and are left out (1):",
         "  bus_0009-l.png",
-        "1 files of Masks have no row in bus_data.csv and are left out:",
+        "files of Masks have no row in bus_data.csv and are left out (1):",
         "  mask_0002-s.PNG",
-        "2 images have no mask in Masks: their box is BBOX",
+        "images have no mask in Masks: their box is BBOX (2)",
     ]
 
 
