@@ -1,6 +1,6 @@
 """Which night has which images and boxes, and how far each night is.
 
-One Parquet file, with a row for each box: the night, and a hash of the image's UID, the frame and
+One Parquet file, with a row for each box: the night, and a hash of the image's UIDs, the frame and
 the box. It changes in one step and only if it is still the one that was read: of two nights that
 run at once, one gets a box. A night is closed when all its objects are at the PACS, or when what
 the PACS does not take has been offered for some days; later nights do not look at it any more.
@@ -24,8 +24,10 @@ from batch.results.schema import parquet
 from batch.storage import objects
 from batch.storage.errors import ObjectMissing
 from sonode.console import UserError
+from sonode.parquet_files import ROI_COLUMNS
 
-_KEY = ("instance_uid", "frame", "roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
+# An image that the PACS has moved to another study is scored there, too.
+_KEY = ("study_uid", "instance_uid", "frame", *ROI_COLUMNS)
 _SCHEMA = pa.schema([("night", pa.string()), ("row", pa.binary(16))])
 _NIGHTS = b"nights"
 REFUSED = "the PACS refused to give images, which the next nights ask for again"

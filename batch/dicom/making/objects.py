@@ -24,6 +24,7 @@ from batch.dicom.making.identity import uid
 from batch.dicom.making.picture import Pixels
 from batch.dicom.making.result import Result
 from batch.dicom.making.source import UTF8, Source
+from sonode.pixel_digest import pixels_sha256
 
 KINDS = ("sr", "sc", "pr")
 """Comprehensive SR, Secondary Capture, presentation state."""
@@ -46,7 +47,8 @@ def make(source: Source, frame_HW: Pixels, result: Result) -> dict[str, bytes]:
         CannotWrite: with what stands in the way; nothing is cut off or left out.
     """
     try:
-        return {kind: _encoded(_made(kind, source, frame_HW, result)) for kind in KINDS}
+        uids = sop_instance_uids(source, frame_HW, result)
+        return {kind: _encoded(_made(kind, source, frame_HW, result, uids[kind])) for kind in KINDS}
     except CannotWrite:
         raise
     except Exception as error:  # of any kind: its text may hold the file's
@@ -55,18 +57,20 @@ def make(source: Source, frame_HW: Pixels, result: Result) -> dict[str, bytes]:
         ) from None
 
 
-def sop_instance_uid(kind: str, source: Source, result: Result) -> str:
-    """The UID of an object, before it is made."""
-    picture_of = (result.explain or "",) if kind == "sc" else ()
-    return uid(
-        kind,
-        source.dataset.SOPInstanceUID,
-        str(result.frame),
-        str(result.roi),
-        result.model.sha256,
-        *picture_of,
-        layout=_LAYOUT[kind],
-    )
+def sop_instance_uids(source: Source, frame_HW: Pixels, result: Result) -> dict[str, str]:
+    """The UID of each object, before it is made.
+
+    An image that a PACS moved to another study or series, or whose pixels were replaced under its
+    UID, has other objects: those of before say of another image what is said.
+    """
+    image = source.dataset
+    of_image = (image.StudyInstanceUID, image.SeriesInstanceUID, image.SOPInstanceUID)
+    names = (*of_image, pixels_sha256(frame_HW), str(result.frame), str(result.roi))
+    of_kind = {"sc": (result.explain or "",)}
+    return {
+        kind: uid(kind, *names, result.model.sha256, *of_kind.get(kind, ()), layout=_LAYOUT[kind])
+        for kind in KINDS
+    }
 
 
 def check_text(heads: Mapping[str, Any]) -> list[str]:
@@ -79,12 +83,14 @@ def check_text(heads: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _made(kind: str, source: Source, frame_HW: Pixels, result: Result) -> Dataset:
+def _made(
+    kind: str, source: Source, frame_HW: Pixels, result: Result, sop_instance_uid: str
+) -> Dataset:
     model = result.model
     common: dict[str, Any] = {
         "series_instance_uid": uid("series", kind, source.dataset.StudyInstanceUID, model.sha256),
         "series_number": _NUMBER[kind],
-        "sop_instance_uid": sop_instance_uid(kind, source, result),
+        "sop_instance_uid": sop_instance_uid,
         "instance_number": _instance_number(source),
         "manufacturer": "sonode",
         "manufacturer_model_name": _at_most(model.name),

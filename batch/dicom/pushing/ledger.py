@@ -19,8 +19,8 @@ REMEDIES = {
     "for a filter or for work that waits there, and re-run to ask again; each is sent twice at "
     "most, then once more without the ledgers in OUT/_pushed",
     REFUSED: "the PACS refused them, with the status that the ledger in OUT/_pushed has",
-    IMAGE_UNKNOWN: "the PACS does not have the images that they are of; give the PACS that these "
-    "came from, or --unknown-images",
+    IMAGE_UNKNOWN: "the PACS does not have the images that they are of, or has moved them to "
+    "another study or series; give the PACS that these came from, or --unknown-images",
     PATIENT_CHANGED: "the PACS has their studies under another patient than the images had when "
     "they were pulled; do those days anew: sonode dicom night SETTINGS --date DATE --folder EMPTY",
 }

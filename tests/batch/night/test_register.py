@@ -19,9 +19,9 @@ from sonode.console import UserError
 DAY = date(2026, 11, 27)
 
 
-def rows(*numbers: int) -> pa.Table:
+def rows(*numbers: int, study: str = "1.1") -> pa.Table:
     box = {"roi_x_min": 0, "roi_y_min": 0, "roi_x_max": 4, "roi_y_max": 4}
-    made = [{"instance_uid": f"1.2.{number}", **box} for number in numbers]
+    made = [{"study_uid": study, "instance_uid": f"1.2.{number}", **box} for number in numbers]
     return pa.Table.from_pylist(made, schema=manifest.table([]).schema)
 
 
@@ -38,6 +38,8 @@ def test_a_night_has_what_no_other_has_and_keeps_it(folder: str) -> None:
     Register(out).claim(DAY, rows(4, 5))  # it has its own already
     assert images(out, DAY) == ["1", "2"]
     assert images(out, DAY + timedelta(days=1)) == ["3"]
+    Register(out).claim(DAY + timedelta(days=2), rows(1, study="1.9"))  # the PACS has moved it
+    assert images(out, DAY + timedelta(days=2)) == ["1"]
 
 
 @pytest.mark.parametrize("other", [DAY, DAY + timedelta(days=1)])

@@ -199,31 +199,40 @@ def test_another_time_makes_the_same_bytes() -> None:
     assert objects.make(source.read(data), frame, ultrasound.result()) == first
 
 
-def test_another_box_frame_or_model_makes_other_objects() -> None:
-    read = source.read(ultrasound.data_of("examples_ybr_color.dcm"))
+def test_another_image_box_frame_or_model_makes_other_objects() -> None:
+    name = "examples_ybr_color.dcm"
+    read, frame = source.read(ultrasound.data_of(name)), np.zeros((4, 5), np.uint8)
+    moved = {"StudyInstanceUID": "1.2.3"}, {"SeriesInstanceUID": "1.2.3"}
     other = ultrasound.Model(name="net", version="1.0", sha256="cd" * 32, engine="eager")
-    results = [
-        ultrasound.result(frame=0),
-        ultrasound.result(frame=1),
-        ultrasound.result(frame=0, roi=(10, 20, 50, 46)),
-        ultrasound.result(frame=0, model=other),
+    first = ultrasound.result(frame=0)
+    made = [
+        (read, frame, first),
+        (read, frame, ultrasound.result(frame=1)),
+        (read, frame, ultrasound.result(frame=0, roi=(10, 20, 50, 46))),
+        (read, frame, ultrasound.result(frame=0, model=other)),
+        (read, frame + 1, first),
+        *((source.read(ultrasound.data_of(name, **it)), frame, first) for it in moved),
     ]
-    uids = {objects.sop_instance_uid(kind, read, it) for it in results for kind in objects.KINDS}
-    assert len(uids) == 12
-    explained = ultrasound.result(frame=0, explain="gradcam")
-    assert objects.sop_instance_uid("sc", read, explained) not in uids
-    assert objects.sop_instance_uid("sr", read, explained) in uids
+    uids = {it for each in made for it in objects.sop_instance_uids(*each).values()}
+    assert len(uids) == 3 * len(made)
+    explained = objects.sop_instance_uids(
+        read, frame, ultrasound.result(frame=0, explain="gradcam")
+    )
+    assert explained["sc"] not in uids
+    assert explained["sr"] in uids
+    corrected = source.read(ultrasound.data_of(name, PatientID="other", PatientName="Other^One"))
+    assert set(objects.sop_instance_uids(corrected, frame, first).values()) <= uids
 
 
 def test_uids_stay_over_versions_unless_the_content_changes() -> None:
     """As they were made first, but for those that a change of their content renewed."""
     read = source.read(ultrasound.data_of("examples_ybr_color.dcm"))
-    uids = [objects.sop_instance_uid(it, read, ultrasound.result(frame=0)) for it in objects.KINDS]
-    assert uids == [
-        "2.25.288438720878227943012427614334172724288",
-        "2.25.234369614107413916697356344990593862452",
-        "2.25.30570401571937537142269101746530178810",
-    ]
+    frame = np.zeros((4, 5), np.uint8)
+    assert objects.sop_instance_uids(read, frame, ultrasound.result(frame=0)) == {
+        "sr": "2.25.335306366435995029918440766812186455587",
+        "sc": "2.25.214119536708033147632176806103194063634",
+        "pr": "2.25.293269078459098881368345482802578188809",
+    }
 
 
 @pytest.mark.parametrize(
