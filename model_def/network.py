@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-import torchvision
 from torch import nn
+
+from model_def.lean_torchvision import models
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 """Trunks of torchvision; every other name is one of timm's (`timm.list_models()`)."""
@@ -57,7 +58,7 @@ class Network(nn.Module):
     def __init__(self, architecture: str, n_logits: int, members: int = 1) -> None:
         super().__init__()
         if architecture in RESNETS:
-            resnet = torchvision.models.get_model(architecture, weights=None)
+            resnet = models.get_model(architecture, weights=None)
             trunk: nn.Module = nn.Sequential(*(getattr(resnet, name) for name in RESNET_PARTS))
             channels = resnet.fc.in_features
         else:

@@ -1,9 +1,14 @@
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from model_def.network import ArchitectureError, Network
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -61,3 +66,22 @@ def test_a_node_without_timm_says_so_and_has_its_resnets(monkeypatch: pytest.Mon
         ArchitectureError, match=r"lite0: .*timm.* not installed.* pip install timm"
     ):
         Network("tf_efficientnet_lite0", 1)
+
+
+OTHER = "from torch._dynamo.utils import counters\nmodels = 0\n"
+
+
+@pytest.mark.parametrize(("torchvision", "loaded"), [("", False), (OTHER, True)])
+def test_a_process_loads_torchs_compiler_only_where_torchvision_needs_it(
+    tmp_path: Path, torchvision: str, loaded: bool
+) -> None:
+    """The second one is of a version that asks the compiler for more."""
+    if torchvision:
+        (tmp_path / "torchvision.py").write_text(torchvision)
+    code = (
+        "import sys, model_def.network\n"
+        f"assert ('torch._dynamo' in sys.modules) is {loaded}\n"
+        f"assert ('torch._dynamo.utils' in sys.modules) is {loaded}\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
+    subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, check=True)
