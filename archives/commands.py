@@ -88,14 +88,14 @@ def inspect(
         say(json.dumps(facts, indent=2))
         return
     if model_card:
-        say(facts["model_card"] or f"{archive.name}: has no model card; pack its checkpoint again")
+        say(facts["model_card"])
         return
     card = facts["card"]
     training = card["training"]
     cohort = training.get("cohort", {})
     say(f"{facts['file']}: {facts['name']} {facts['version']}, {facts['bytes']} bytes")
     say(f"sha256      {facts['sha256']}")
-    members = card.get("members", 1)  # cards of earlier versions have one
+    members = card["members"]
     several = f"{members} x " if members > 1 else ""
     names = ", ".join(head["name"] for head in card["heads"])
     say(f"network     {several}{card['architecture']}, heads {names}")

@@ -37,7 +37,7 @@ class ModelCard(BaseModel):
     architecture: str
     """Trunk of the network, see `model_def.network`."""
     members: Annotated[int, Field(ge=1)] = 1
-    """Networks of that trunk whose logits are averaged; cards of earlier versions have one."""
+    """Networks of that trunk whose logits are averaged."""
     heads: tuple[HeadSpec, ...]
     """Heads in the order of the network's logits."""
     hierarchy: Hierarchy = "independent"
@@ -45,7 +45,7 @@ class ModelCard(BaseModel):
     preprocessing: Preprocessing
     """How a RoI becomes the network's input."""
     out_of_distribution: OutlierLimit | None = None
-    """When an image is unlike the training's; cards of earlier versions have none."""
+    """When an image is unlike the training's; None where the training set no limit."""
     training: dict[str, Any]
     """Provenance: seed, cohort, labels per head, configuration, library versions."""
 

@@ -56,7 +56,7 @@ class HeadSpec(BaseModel):
     where an ALNM head learned from malignant lesions alone and is not multiplied with its parent's
     probability. None: it speaks of every lesion. Training sets it, from what it did."""
     label_sets: LabelSets | None = None
-    """How sure a label is. Training sets it; cards of earlier versions have none."""
+    """How sure a label is. Training sets it."""
 
     @field_validator("labels")
     @classmethod

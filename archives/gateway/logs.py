@@ -145,7 +145,7 @@ def _onwards(rows: Iterator[LogRow]) -> Iterator[tuple[float, LogRow]]:
 
 def seq(row: LogRow) -> int:
     """The entry of the journal whose split of the traffic a row was answered under."""
-    return int(row.get("seq", 0))  # rows of earlier versions have none
+    return int(row["seq"])
 
 
 def was_tried(row: LogRow) -> bool:

@@ -38,7 +38,7 @@ class Spans:
         """Send what is new in the log."""
         for row in filter(was_tried, self._tail.rows()):
             self._ids.request = row["id"]
-            parent = place_of(row.get("parent", ""))  # not in lines of earlier versions
+            parent = place_of(row["parent"])
             seconds = row["t"] - row["ms"] / 1000, row["t"]
             failed = row["status"] >= 500
             self._traces.add("gateway", parent, seconds, _facts(row), failed=failed)

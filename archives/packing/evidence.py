@@ -124,8 +124,6 @@ def where(line: Json) -> str:
     return f"{line['cohort']} ({', '.join(facts)})"
 
 
-def as_text(lines: Sequence[Json] | None) -> str:
-    """All lines of `tested_on` as text; None: the archive has none."""
-    if lines is None:
-        return "not stated (packed by an earlier version; see its model card)"
+def as_text(lines: Sequence[Json]) -> str:
+    """All lines of `tested_on` as text."""
     return ", ".join(map(where, lines)) or "no cohort"

@@ -19,7 +19,6 @@ def inspect_archive(path: Path, *, verify: bool, engine: str | None = None) -> d
         ArchiveError: no archive, a damaged one, or (with `verify`) one that must not serve.
     """
     manifest, card = read_members(path)
-    page, tested_on = (read_member(path, it) for it in (model_card.FILE, evidence.FILE))
     facts = {
         "file": path.name,
         "bytes": path.stat().st_size,
@@ -27,8 +26,8 @@ def inspect_archive(path: Path, *, verify: bool, engine: str | None = None) -> d
         "name": manifest["model"]["modelName"],
         "version": manifest["model"]["modelVersion"],
         "card": card,
-        "model_card": None if page is None else page.decode(),  # earlier versions pack none,
-        "tested_on": None if tested_on is None else json.loads(tested_on),  # nor this
+        "model_card": read_member(path, model_card.FILE).decode(),
+        "tested_on": json.loads(read_member(path, evidence.FILE)),
         "verified": False,
     }
     if verify:

@@ -73,11 +73,9 @@ class LoadedArchive(Description):
             heads=dict(service.head_labels),
             targets={head.name: head.target for head in card.heads},
             parents={head.name: head.parent for head in card.heads},
-            # An archive's own code reads its card, and older ones know of no condition.
-            given={head.name: getattr(head, "given", None) for head in card.heads},
+            given={head.name: head.given for head in card.heads},
             promises=_promises(card),
             methods=list(service.methods),
-            # Cards of earlier versions have none.
             score_reference=dict(card.training.get("score_reference", {})),
         )
         self.service = service
@@ -129,9 +127,9 @@ class LoadedArchive(Description):
 
 
 def _promises(card: Any) -> dict[str, Any]:
-    """What label sets and the flag promise; null where the card has none, as older ones."""
-    sets = {head.name: getattr(head, "label_sets", None) for head in card.heads}
-    limit = getattr(card, "out_of_distribution", None)
+    """What label sets and the flag promise; null where the card has none."""
+    sets = {head.name: head.label_sets for head in card.heads}
+    limit = card.out_of_distribution
     return {
         "label_sets": {
             name: None
@@ -162,10 +160,10 @@ def read_members(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return json.loads(archive.read(MANIFEST)), json.loads(archive.read("model.json"))
 
 
-def read_member(path: Path, name: str) -> bytes | None:
-    """A file of an archive that `read_members` has checked; None where it has none of that name."""
+def read_member(path: Path, name: str) -> bytes:
+    """A file of an archive that `read_members` has checked."""
     with zipfile.ZipFile(path) as archive:
-        return archive.read(name) if name in archive.namelist() else None
+        return archive.read(name)
 
 
 @contextmanager

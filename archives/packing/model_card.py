@@ -89,11 +89,11 @@ def _limits(card: Json, evidence: Sequence[Json], statement: Statement) -> Itera
     for head in card["heads"]:
         sets = head.get("label_sets") or {}
         if sets.get("least") is None:
-            why = sets.get("why") or "trained by an earlier version"
+            why = sets.get("why") or "its training made no label sets"
             yield f"- {head['name']}: its results are never marked as uncertain ({why})."
     limit = card.get("out_of_distribution") or {}
     if limit.get("limit") is None:
-        why = limit.get("why") or "trained by an earlier version"
+        why = limit.get("why") or "its training set no limit"
         yield f"- Images unlike its training's are not flagged ({why})."
     if card["training"].get("figures") is None:
         yield "- Thresholds, temperatures and the epoch were chosen on the validation part."

@@ -181,9 +181,7 @@ def golden_difference(node: Node, model: str, release: Release, tolerance: float
 
 
 def _difference(expected: float | dict[str, float], score: dict[str, Any]) -> float:
-    """The largest one of a head's probabilities: a golden example has those of every label of a
-    head with more than two; archives that were packed by earlier versions that of the leading one.
-    """
+    """The largest one of a head's probabilities; a head of more labels than two has one a label."""
     if not isinstance(expected, dict):
         return abs(float(score["probability"]) - expected)
     return max(abs(float(score["distribution"][label]) - it) for label, it in expected.items())

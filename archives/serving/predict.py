@@ -216,12 +216,12 @@ def _show(path: Path, body: Mapping[str, Any]) -> None:
     for head, score in body["heads"].items():
         threshold = score["threshold"]
         probability = f"{100 * score['probability']:.1f} %"
-        if given := score.get("given"):  # older archives do not have it
+        if given := score["given"]:
             probability += f", given {given}"
-        if (spread := score.get("spread")) is not None:
+        if (spread := score["spread"]) is not None:
             probability += f", members' SD {100 * spread:.1f} %"
         limit = "most probable" if threshold is None else f"above {100 * threshold:.1f} %"
-        label = score["label"] + (", uncertain" if score.get("uncertain") else "")
+        label = score["label"] + (", uncertain" if score["uncertain"] else "")
         rows.append((head, probability, label, limit))
         for label, probability in (score.get("distribution") or {}).items():
             rows.append(("", f"{100 * probability:.1f} %", f"  {label}", ""))

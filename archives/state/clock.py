@@ -26,7 +26,7 @@ class Stamped(Protocol):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """With a stamp under `CLOCK`, if it was written by this version."""
+        """With a stamp under `CLOCK`."""
 
 
 def elapsed(entry: Stamped) -> float:
@@ -35,8 +35,8 @@ def elapsed(entry: Stamped) -> float:
     Over a boot that is what the clock says, which may have been set; where it says that the entry
     is yet to come, its time starts again.
     """
-    written, now = entry.facts.get(CLOCK), stamp()
-    if written and now["boot"] and written["boot"] == now["boot"]:
+    written, now = entry.facts[CLOCK], stamp()
+    if now["boot"] and written["boot"] == now["boot"]:
         return float(now["s"] - written["s"])
     return max(0.0, time.time() - entry.time)
 

@@ -132,7 +132,6 @@ class PreviousResults:
                 return self._schema.empty_table()
             wanted = {*_ASKED, *self._schema.names}
             table = file.read([name for name in file.schema_arrow.names if name in wanted])
-            table = results.with_later(table, self._schema)
             table = table.filter(pc.equal(table["status"], results.OK))
             asked = pa.array([_asked(one) for one in requests(table, folder)], pa.string())
             rows = [table[name] for name in self._schema.names[:-1]]

@@ -14,7 +14,7 @@ JSON of head -> {level, given, patients}, or null; the limit of the distance und
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -30,15 +30,6 @@ NOT_REACHED = "not_reached"  # the code of a row before whose turn the run ended
 
 STAGES = ("fetch", "preprocess", "inference")
 """What a row goes through, and may fail in."""
-
-LATER = (
-    "_spread",
-    "_uncertain",
-    "_label_set",
-    "out_of_distribution",
-    "out_of_distribution_distance",
-)
-"""How columns end that parts of earlier versions lack; there they are null."""
 
 Row = dict[str, Any]
 """The result columns of one row; a missing key is a null."""
@@ -95,16 +86,16 @@ def scored(body: Mapping[str, Any], *, etag: str, heatmap_uris: Mapping[str, str
         "engine": body["model"]["engine"],
         "image_etag": etag,
     }
-    if (found := body.get("out_of_distribution")) is not None:  # older archives have none
+    if (found := body["out_of_distribution"]) is not None:
         row["out_of_distribution"] = found["flagged"]
         row["out_of_distribution_distance"] = found["distance"]
     for head, result in body["heads"].items():
         row[f"{head}_probability"] = result["probability"]
-        row[f"{head}_spread"] = result.get("spread")  # older archives have none
+        row[f"{head}_spread"] = result["spread"]
         row[f"{head}_label"] = result["label"]
         row[f"{head}_threshold"] = result["threshold"]
-        row[f"{head}_uncertain"] = result.get("uncertain")  # older archives have none
-        if result.get("label_set") is not None:
+        row[f"{head}_uncertain"] = result["uncertain"]
+        if result["label_set"] is not None:
             row[f"{head}_label_set"] = result["label_set"]["labels"]
         if "distribution" in result:
             row[f"{head}_distribution"] = list(result["distribution"].items())
@@ -127,14 +118,6 @@ def without_roi(why: str, code: str | None) -> Row:
         return {"status": NONE_FOUND}
     message = "the locator could not read the image; run sonode locate propose again"
     return failed(code or "not_located", "fetch", message)
-
-
-def with_later(table: pa.Table, columns: Iterable[pa.Field]) -> pa.Table:
-    """Add those of `columns` that a part of an earlier version lacks, as nulls."""
-    for field in columns:
-        if field.name.endswith(LATER) and field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-    return table
 
 
 def table(shard: pa.Table, rows: Sequence[Row], columns: Sequence[pa.Field]) -> pa.Table:

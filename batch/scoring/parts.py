@@ -51,8 +51,7 @@ def load(uri: str, rows: int, columns: Sequence[pa.Field]) -> Part | None:
         return None
     try:
         file = results.parquet(found.data)
-        there = file.read(columns=[column.name for column in columns])
-        read = results.with_later(there, columns).to_pylist()
+        read = file.read(columns=[column.name for column in columns]).to_pylist()
     except (pa.ArrowException, OSError):
         read = []
     if len(read) != rows or any(len(row) != len(columns) for row in read):

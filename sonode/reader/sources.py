@@ -145,7 +145,6 @@ def frames_in(image: bytes) -> int:
 def archive_facts(path: Path) -> dict[str, Any]:
     """What the page says of an archive: name, version, digest, model card. Raises ArchiveError."""
     manifest, card = read_members(path)
-    page = (read_member(path, model_card.FILE) or b"").decode()
     model = manifest["model"]
     return {
         "title": f"{model['modelName']} {model['modelVersion']}",
@@ -157,16 +156,11 @@ def archive_facts(path: Path) -> dict[str, Any]:
         "labels": {head["name"]: head["labels"] for head in card["heads"]},
         "given": {head["name"]: head.get("given") for head in card["heads"]},
         "trained_on": _trained_on(card["training"].get("cohort", {})),
-        "tested_on": _tested_on(path),
-        "card": page or "This archive has no model card; pack its checkpoint again.",
+        "tested_on": evidence.as_text(json.loads(read_member(path, evidence.FILE))),
+        "card": read_member(path, model_card.FILE).decode(),
     }
 
 
 def _trained_on(cohort: Mapping[str, Any]) -> str:
     kind = " (synthetic, not for patients)" if cohort.get("synthetic") else ""
     return f"{cohort.get('name', 'not stated')}{kind}"
-
-
-def _tested_on(path: Path) -> str:
-    lines = read_member(path, evidence.FILE)
-    return evidence.as_text(None if lines is None else json.loads(lines))

@@ -88,12 +88,14 @@ class FakeArchive:
                     "probability": value,
                     "threshold": 0.5,
                     "label": "positive" if value >= 0.5 else "negative",
+                    **dict.fromkeys(("spread", "uncertain", "label_set")),
                 }
                 for head, value in heads.items()
             },
             "consistent": True,
             "warnings": [] if "roi" in row else ["whole_frame"],
             "heatmaps": {},
+            "out_of_distribution": None,
         }
         if method is not None:
             body["heatmaps"] = {

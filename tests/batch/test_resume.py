@@ -344,30 +344,6 @@ def test_earlier_results_spare_what_has_not_changed(
             step(manifest, out, archive, since=objects.join(folder, "nowhere"), date="2026-11-23")
 
 
-def test_parts_of_an_earlier_version_are_resumed_and_taken_over(
-    tmp_path: Path, archive: Any, put_table: Any
-) -> None:
-    """They lack the columns that came later."""
-    late = str(tmp_path / "images" / "late-0.png")
-    uris = [*put_images(str(tmp_path), b"p=0.30"), late]
-    manifest, out = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris}), tmp_path / "out"
-    run(manifest, str(out), archive)
-    for part in results.parts_in(str(out)):
-        whole = pq.read_table(part, partitioning=None)
-        later = [name for name in whole.column_names if name.endswith(results.LATER)]
-        assert later
-        pq.write_table(whole.drop_columns(later), part)
-    objects.write(late, b"p=0.60")
-    archive.calls.clear()
-    assert run(str(manifest), str(tmp_path / "since"), archive, since=str(out)).carried == 1
-    archive.calls.clear()
-    assert run(manifest, str(out), archive).by_status["ok"] == 2
-    assert scored(archive) == 1  # the one that has arrived
-    found = rows_of(str(out))
-    assert [row["malignancy_probability"] for row in found] == [0.3, 0.6]
-    assert [row["malignancy_uncertain"] for row in found] == [None, None]
-
-
 def test_every_night_may_take_over_from_all_nights_before(
     folder: str, archive: Any, put_table: Any
 ) -> None:

@@ -55,7 +55,7 @@ def test_labels_that_have_changed_places_are_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("expected", "has"),
     [
-        ({"alnm": 0.3, "subtype": 0.7}, "alnm, subtype"),  # as earlier versions packed it
+        ({"alnm": 0.3, "subtype": 0.7}, "alnm, subtype"),
         ({"alnm": 0.3}, "alnm"),
         ({}, "nothing"),
         ({"alnm": 0.3, "subtype": {"A": 0.7, "B": 0.3}}, "alnm, subtype = A, subtype = B"),

@@ -129,8 +129,8 @@ def check_unseen(checkpoint: Path, data: CohortData, part: str, rows: Iterable[i
     """Refuse to evaluate on images or patients that the checkpoint was trained or chosen on.
 
     An image may be stored again, as another file of other pixels, and a patient of a later cohort
-    may have another name; the split sees neither. A checkpoint whose `IMAGES` is absent, or of an
-    earlier version, cannot be checked so, which is reported.
+    may have another name; the split sees neither. A checkpoint whose `IMAGES` is absent cannot be
+    checked so, which is reported.
 
     Returns:
         Whether there was an `IMAGES` to check by.
@@ -165,7 +165,7 @@ def seen_before(weights: Path, data: CohortData, parts: Mapping[Part, Iterable[i
         UserError: as `check_unseen`.
     """
     known = _read(weights.parent)
-    if known is None or "looks" not in known.column_names:
+    if known is None:
         return _SCHEMA.empty_table()
     for part, rows in parts.items():
         if why := _seen(known, data, part, rows):
@@ -187,18 +187,11 @@ def _read(checkpoint: Path) -> pa.Table | None:
         say(f"CHECKPOINT {checkpoint}: has no {IMAGES}; not checked: whether it saw these images")
         return None
     try:
-        known = pq.read_table(path, page_checksum_verification=True)
-        known.select(["pixels_sha256", "part"])
+        return pq.read_table(path, page_checksum_verification=True).select(_SCHEMA.names)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise UserError(
             f"CHECKPOINT {checkpoint}: its {IMAGES} is damaged; copy the checkpoint again"
         ) from error
-    if "looks" not in known.column_names:
-        say(
-            f"CHECKPOINT {checkpoint}: its {IMAGES} is of an earlier version; not checked: similar "
-            "images, and other images of the patients that it saw"
-        )
-    return known
 
 
 def _seen(known: pa.Table, data: CohortData, part: str, rows: Iterable[int]) -> list[str]:
@@ -208,27 +201,26 @@ def _seen(known: pa.Table, data: CohortData, part: str, rows: Iterable[int]) -> 
     pixels, ids = (table[name].to_numpy(dtype=object) for name in ("pixels_sha256", "patient_id"))
     exact = set(learned["pixels_sha256"].to_pylist())
     why = {row: "image: the same pixels" for row in chosen if pixels[row] in exact}
-    if "looks" in known.column_names:
-        # Of its own images the training knew by their thumbnails; this here is an estimate.
-        judged = set(known["pixels_sha256"].to_pylist())
-        new = [row for row in chosen if pixels[row] not in judged]
-        others = np.frombuffer(b"".join(learned["looks"].to_pylist()), np.uint8)
-        nearest = most_similar(_looks(data.cohort, new), others.reshape(-1, BITS // 8))
-        likeness = dict(zip(new, nearest, strict=True))
-        limit = SAME if data.cohort.patient_ids else SIMILAR
-        for row, similarity in likeness.items():
-            if similarity >= limit:
-                why.setdefault(row, f"image: a similar one (about {similarity:.3f})")
-        patients = set(learned["patient"].to_pylist())
-        for key in learned["key"].unique().to_pylist():
-            for row in chosen:
-                if _patient(str(ids[row]), key) in patients:
-                    why.setdefault(row, "patient_id: of that patient")
-        alike = [row for row, it in likeness.items() if it >= SIMILAR and row not in why]
-        if alike:
-            say(
-                f"COHORT {data.cohort_folder}: similar to images that were learned from (about "
-                f"{SIMILAR} or more), so no evidence if they show the same lesions: "
-                f"{counted(len(alike), 'row')} of part {part}: {', '.join(map(str, alike))}"
-            )
+    # Of its own images the training knew by their thumbnails; this here is an estimate.
+    judged = set(known["pixels_sha256"].to_pylist())
+    new = [row for row in chosen if pixels[row] not in judged]
+    others = np.frombuffer(b"".join(learned["looks"].to_pylist()), np.uint8)
+    nearest = most_similar(_looks(data.cohort, new), others.reshape(-1, BITS // 8))
+    likeness = dict(zip(new, nearest, strict=True))
+    limit = SAME if data.cohort.patient_ids else SIMILAR
+    for row, similarity in likeness.items():
+        if similarity >= limit:
+            why.setdefault(row, f"image: a similar one (about {similarity:.3f})")
+    patients = set(learned["patient"].to_pylist())
+    for key in learned["key"].unique().to_pylist():
+        for row in chosen:
+            if _patient(str(ids[row]), key) in patients:
+                why.setdefault(row, "patient_id: of that patient")
+    alike = [row for row, it in likeness.items() if it >= SIMILAR and row not in why]
+    if alike:
+        say(
+            f"COHORT {data.cohort_folder}: similar to images that were learned from (about "
+            f"{SIMILAR} or more), so no evidence if they show the same lesions: "
+            f"{counted(len(alike), 'row')} of part {part}: {', '.join(map(str, alike))}"
+        )
     return [f"row {row}, {why[row]}" for row in sorted(why)]

@@ -122,7 +122,7 @@ def answer(
         failed = 507 if out_of_memory else 503
     updates, context.updates[:] = context.updates.copy(), []
     answers = [] if failed else context.answers
-    # Archives of earlier versions have none.
+    # A handler that is not of sonode has none.
     stages = {} if failed else getattr(handler, "last_spans", {})
     said = {"answers": answers, "failed": failed, "metrics": updates, "stages": stages}
     return frames.pack(said, bodies)

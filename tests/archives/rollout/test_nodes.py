@@ -23,7 +23,6 @@ ANSWERED = {
 @pytest.mark.parametrize(
     ("subtype", "found"),
     [
-        (0.7, 0.003),  # an archive of an earlier version
         ({"A": 0.7, "B": 0.25, "C": 0.05}, 0.003),
         ({"A": 0.7, "B": 0.246, "C": 0.054}, 0.004),
         ({"A": 0.25, "B": 0.7, "C": 0.05}, None),

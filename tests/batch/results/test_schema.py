@@ -13,11 +13,15 @@ BODY: dict[str, Any] = {
     "model": {"name": "n", "version": "1", "sha256": "ab", "engine": "eager"},
     "roi": [0, 1, 2, 3],
     "heads": {
-        "malignancy": {"probability": 0.1 + 0.2, "threshold": 0.5, "label": "benign"},
+        "malignancy": {
+            **{"probability": 0.1 + 0.2, "threshold": 0.5, "label": "benign"},
+            **dict.fromkeys(("spread", "uncertain", "label_set")),
+        },
     },
     "consistent": True,
     "warnings": ["whole_frame"],
     "heatmaps": {},
+    "out_of_distribution": None,
 }
 
 
