@@ -91,8 +91,9 @@ kills: $(VENV)/.installed  ## the batch killed 50 times at random moments and at
 	SONODE_TEST_KILLS=30 $(BIN)/python -m pytest -m slow tests/batch/night/test_night_kills.py
 
 SERVER ?= torchserve
-rollouts: $(VENV)/.installed  ## bad versions, kills, faults of disk and clock, under load: a table
-	$(BIN)/python -m tests.archives.rollout_table --server $(SERVER) --out rollouts.md
+rollouts: $(VENV)/.installed  ## bad versions and kills at each step, under load: a table
+	SONODE_TEST_ROLLOUTS=all $(BIN)/python -m pytest --capture=no -k $(SERVER) \
+		tests/archives/rollout/test_rollout_live.py tests/archives/rollout/test_rollout_kills.py
 
 # After a change of what is needed; `uv` reads the hashes of all files from the index.
 COMPILE = $(BIN)/uv pip compile pyproject.toml --constraint constraints.txt --generate-hashes \

@@ -21,7 +21,6 @@ from archives.nodes.nodes_file import NodeSettings
 from archives.state.journal import Journal, Release
 from archives.state.tokens_and_keys import add_client
 from archives.torchserve.java import claim_ports
-from tests.archives import figures
 
 V1 = Release("1.0", "m-1.0.mar", "0" * 64)
 V2 = Release("2.0", "m-2.0.mar", "0" * 64)
@@ -72,12 +71,6 @@ class Behind:
         self.wait(lambda: len([it for it in self.lines(log) if it["id"] == mine]) >= count)
         return [it for it in self.lines(log) if it["id"] == mine]
 
-    def recovers(self, condition: Callable[[], object], seconds: float = 60) -> None:
-        """Wait until all is well again; the time is for the table of `make rollouts`."""
-        began = time.monotonic()
-        self.wait(condition, seconds)
-        figures.recovered(time.monotonic() - began)
-
     @staticmethod
     def wait(condition: Callable[[], object], seconds: float = 60) -> None:
         until = time.monotonic() + seconds
@@ -121,14 +114,12 @@ def load(gateway: Behind, *, clients: int = 4) -> Iterator[Counter[str]]:
     What they got, counted when the block ends: statuses, and `lost` where no answer came.
     """
     told: Counter[str] = Counter()
-    refused = 0
     ended = threading.Event()
     lock = threading.Lock()
 
     def client(number: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
         headers = {"Authorization": f"Bearer {gateway.token}"}
-        nonlocal refused
         turn = 0
         while not ended.is_set():
             turn += 1
@@ -138,11 +129,9 @@ def load(gateway: Behind, *, clients: int = 4) -> Iterator[Counter[str]]:
                 answer = connection.getresponse()
                 answer.read()
                 result = str(answer.status)
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException):
                 connection.close()
                 result = "lost"
-                with lock:
-                    refused += isinstance(error, ConnectionRefusedError)
             with lock:
                 told[result] += 1
         connection.close()
@@ -157,7 +146,3 @@ def load(gateway: Behind, *, clients: int = 4) -> Iterator[Counter[str]]:
         ended.set()
         for thread in threads:
             thread.join()
-        sent = sum(told.values()) - refused  # a client that is refused asks again at once
-        figures.requests(sent, sent - told["200"])
-        if refused:
-            figures.note("connections are refused while nobody listens")

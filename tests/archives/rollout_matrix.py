@@ -25,7 +25,6 @@ import numpy as np
 from archives.state.journal import Entry
 from archives.torchserve.key_file import ask
 from tests.archives import bad_versions as bad
-from tests.archives import figures
 from tests.archives.bad_versions import append, nothing
 from tests.archives.rolling import (
     CLIENT_TIMEOUT_S,
@@ -174,13 +173,6 @@ def _outcome(
     code = command.returncode
     if scenario.kill_command:  # the last command may have been killed after its last entry
         code = {"done": 0, "rolled_back": 1}.get(last.event, -1)
-    if back_s is not None:
-        figures.recovered(back_s)
-    if scenario.exposed_at_most:
-        found = load.versions()[new]
-        figures.note(f"{scenario.name}: {found} answers of it, {scenario.exposed_at_most} allowed")
-    if scenario.name == "v1 to v2":
-        figures.note(_cost_of_shadow(load, entries))
     return Outcome(
         scenario=scenario,
         code=code,
@@ -200,17 +192,6 @@ def _outcome(
             if it.status != 200
         ],
     )
-
-
-def _cost_of_shadow(load: Load, entries: list[Entry]) -> str:
-    begins = {str(it.facts["step"]): it.time for it in entries if "step" in it.facts}
-    times: dict[bool, list[float]] = {True: [], False: []}
-    first = next(t for step, t in begins.items() if step.startswith("canary"))
-    for it in load.answers:
-        if it.status == 200 and begins["shadow"] <= it.t:
-            times[it.t < first].append(it.ms)
-    p95 = {key: np.quantile(found, 0.95) for key, found in times.items()}
-    return f"clients' p95 {p95[True]:.0f} ms in the shadow, {p95[False]:.0f} ms in later steps"
 
 
 def renew_tokens(cluster: Cluster) -> None:

@@ -202,7 +202,7 @@ def test_a_node_comes_back_with_exactly_what_the_journal_says(
         before = len(gone.calls)
         gone.renew("inference", "management")
         gone.start()
-        gateway.recovers(lambda: gateway.applied()["nodes"]["a"] == "up")
+        gateway.wait(lambda: gateway.applied()["nodes"]["a"] == "up")
         assert (gone.versions, gone.default) == ({"2.0": 1}, "2.0")
         gateway.wait(lambda: len(gone.calls) > before + 5)
     assert told["200"] == sum(told.values())
@@ -227,11 +227,11 @@ def test_a_node_that_hangs_is_taken_out(gateway: Behind, nodes: list[StandIn]) -
         for method in ("do_GET", "do_POST"):
             patch.setattr(Handler, method, hang)
         try:
-            gateway.recovers(lambda: gateway.applied()["nodes"]["a"] == "does not answer")
+            gateway.wait(lambda: gateway.applied()["nodes"]["a"] == "does not answer")
             assert [gateway.ask().json()["node"] for _ in range(6)] == ["b"] * 6
         finally:
             go_on.set()
-        gateway.recovers(lambda: gateway.applied()["nodes"]["a"] == "up")
+        gateway.wait(lambda: gateway.applied()["nodes"]["a"] == "up")
 
 
 def test_a_candidate_that_does_not_load_takes_no_node_out(
@@ -271,7 +271,7 @@ def test_what_a_rollout_is_registering_is_left_alone(gateway: Behind, nodes: lis
     gateway.journal(step="register", candidate=vars(V2), stable=release, serves=[release])
     node.versions = {"2.0": 1}  # its stable version is lost meanwhile
     gateway.wait(lambda: node.versions == {"1.0": 1, "2.0": 1})
-    gateway.recovers(lambda: gateway.applied()["nodes"]["a"] == "up")
+    gateway.wait(lambda: gateway.applied()["nodes"]["a"] == "up")
     assert "DELETE /models/m/2.0" not in node.asked
     gateway.journal(step="rollback", candidate=None)
     node.versions = {"2.0": 1}
@@ -307,7 +307,7 @@ def test_a_worker_of_nginx_is_killed(gateway: Behind) -> None:
     with load(gateway, clients=6) as told:
         _, workers = nginx_pids(gateway.state)
         os.kill(workers[0], signal.SIGKILL)
-        gateway.recovers(lambda: set(nginx_pids(gateway.state)[1]) - set(workers))
+        gateway.wait(lambda: set(nginx_pids(gateway.state)[1]) - set(workers))
         until = told["200"] + 100
         gateway.wait(lambda: told["200"] > until)
     # What its connections waited for at that moment, and nothing else. A request that another
@@ -320,7 +320,7 @@ def test_the_master_of_nginx_is_killed(gateway: Behind) -> None:
     with load(gateway, clients=6) as told:
         master, orphans = nginx_pids(gateway.state)
         os.kill(master, signal.SIGKILL)
-        gateway.recovers(lambda: gateway_master_is_new(gateway.state, master))
+        gateway.wait(lambda: gateway_master_is_new(gateway.state, master))
         until = told["200"] + 100
         gateway.wait(lambda: told["200"] > until)
         # The workers that it left have answered what they had, and gone.
@@ -366,7 +366,7 @@ def test_what_an_nginx_that_ends_still_holds_is_waited_for(
             gateway.wait(lambda: nodes[0].calls or nodes[1].calls)
             master, _ = nginx_pids(gateway.state)
             os.kill(master, number)
-            gateway.recovers(lambda: gateway_master_is_new(gateway.state, master))
+            gateway.wait(lambda: gateway_master_is_new(gateway.state, master))
             journal = Journal(gateway.state)
             with journal.lock():
                 seq = journal.append("changed", rollout=None, stable=V2).seq
@@ -397,7 +397,7 @@ def test_a_body_that_comes_slowly_while_nginx_quits_reaches_a_node(gateway: Behi
     time.sleep(0.5)  # it is being read
     master, _ = nginx_pids(gateway.state)
     os.kill(master, signal.SIGQUIT)
-    gateway.recovers(lambda: gateway_master_is_new(gateway.state, master))
+    gateway.wait(lambda: gateway_master_is_new(gateway.state, master))
     gateway.wait(lambda: version_of(gateway) == "1.0")
     # A few milliseconds after the new one answers, the old one's way to the nodes leads through it.
     sockets = gateway.state / "gateway"
@@ -540,7 +540,7 @@ def test_supervisor_and_master_killed_together(command: tuple[Behind, list[str]]
         os.kill(master, signal.SIGKILL)
         first.wait()
         second = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL)
-        gateway.recovers(lambda: gateway_master_is_new(gateway.state, master))
+        gateway.wait(lambda: gateway_master_is_new(gateway.state, master))
         gateway.wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans))
     second.send_signal(signal.SIGINT)
     assert second.wait(30) == 0

@@ -108,7 +108,7 @@ def test_on_a_full_disk_the_new_version_gets_no_traffic_and_the_old_one_goes_on(
     assert gateway.ask("1").headers["X-Model-Version"] == "2.0"
     monkeypatch.setattr("archives.gateway.health.os.posix_fallocate", full)
     monkeypatch.setattr("archives.state.files.os.fsync", full)  # no new file comes into being
-    gateway.recovers(lambda: gateway.ask("1").headers["X-Model-Version"] == "1.0")
+    gateway.wait(lambda: gateway.ask("1").headers["X-Model-Version"] == "1.0")
     health = gateway.client.get(f"http://127.0.0.1:{gateway.port}/health")
     assert health.json() == {"status": "ok", "faults": ["disk_full"]}
     metrics = gateway.state / "gateway" / "metrics.prom"
@@ -118,7 +118,7 @@ def test_on_a_full_disk_the_new_version_gets_no_traffic_and_the_old_one_goes_on(
         node.renew("inference", "management")
         gateway.wait(lambda: gateway.ask("1").status_code == 200)
     monkeypatch.undo()
-    gateway.recovers(lambda: gateway.ask("1").headers["X-Model-Version"] == "2.0")
+    gateway.wait(lambda: gateway.ask("1").headers["X-Model-Version"] == "2.0")
 
 
 def test_a_file_is_written_over_in_place_where_the_disk_is_full(
@@ -382,7 +382,7 @@ def test_no_answer_of_a_node_ends_the_gateway(
     monkeypatch.setattr(Handler, "manage", answer)
     try:
         with behind([node.settings(), odd.settings()], tmp_path / "g") as running:
-            running.recovers(lambda: running.applied()["nodes"]["odd"] == "does not answer")
+            running.wait(lambda: running.applied()["nodes"]["odd"] == "does not answer")
             assert running.supervisor
             running.supervisor.check_alive()
             assert running.ask().status_code == 200
@@ -412,13 +412,13 @@ def test_a_log_that_somebody_moves_is_begun_again_and_old_ones_go(gateway: Behin
     log = gateway.state / "gateway" / "requests.jsonl"
     first = gateway.of(gateway.ask("1"), "requests")
     log.rename(log.with_suffix(".jsonl.1"))  # logrotate
-    gateway.recovers(log.exists)
+    gateway.wait(log.exists)
     answer = gateway.ask("2")
     assert gateway.of(answer, "requests") != first
     for _ in range(4):
         gateway.of(gateway.ask("3"), "requests")
         gateway.supervisor.nginx.rotate(limit=0, kept=2)
-        gateway.recovers(log.exists)
+        gateway.wait(log.exists)
     assert len(list(log.parent.glob("requests-*.jsonl"))) == 2
 
 
@@ -544,7 +544,7 @@ def test_where_somebody_removes_the_folder_of_the_logs_no_nginx_is_left_with_wha
     folder = gateway.state / "gateway"
     gone = folder.rename(gateway.state / "gone")  # rmtree would race with those who write there
     shutil.rmtree(gone)
-    gateway.recovers(lambda: [it for it in folder.glob("s[0-9]*") if it != before or it.exists()])
+    gateway.wait(lambda: [it for it in folder.glob("s[0-9]*") if it != before or it.exists()])
     gateway.wait(lambda: not nginx_processes.members(master))
     gateway.journal(percent=0.0)
     gateway.wait(lambda: gateway.applied()["nodes"] == {"a": "up"})
@@ -573,7 +573,7 @@ def test_what_a_running_nginx_cannot_take_another_one_does(
 
     monkeypatch.setattr("archives.gateway.nginx.START_TIMEOUT_S", 3.0)
     monkeypatch.setattr(gateway.supervisor, "_render", newer)
-    gateway.recovers(lambda: (gateway.supervisor.nginx.serial() or "").endswith("-newer"))
+    gateway.wait(lambda: (gateway.supervisor.nginx.serial() or "").endswith("-newer"))
     gateway.wait(lambda: not nginx_processes.members(master))
     assert gateway.ask("1").status_code == 200
 

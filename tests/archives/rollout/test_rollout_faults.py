@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import pytest
 from archives.gateway.logs import waited_ms
 from archives.judging.rollout_policy import Policy
 from archives.state.journal import Journal
-from tests.archives import figures
 from tests.archives.behind import V1, V2, behind, load
 from tests.archives.rollout_matrix import FOUND_WITHIN
 from tests.archives.standin import StandIn
@@ -51,12 +49,12 @@ def test_a_disk_that_is_full_stops_the_new_version_and_not_the_old_one(
                 while True:
                     if not file.write(bytes(1 << 16)):
                         raise OSError("No space left")
-            gateway.recovers(lambda: gateway.ask("1").headers["X-Model-Version"] == "1.0")
+            gateway.wait(lambda: gateway.ask("1").headers["X-Model-Version"] == "1.0")
             node.renew("inference", "management")  # tokens are renewed all the same
             until = told["200"] + 20
-            gateway.recovers(lambda: told["200"] > until)
+            gateway.wait(lambda: told["200"] > until)
             filler.unlink()
-            gateway.recovers(lambda: gateway.ask("1").headers["X-Model-Version"] == "2.0")
+            gateway.wait(lambda: gateway.ask("1").headers["X-Model-Version"] == "2.0")
         assert told["200"] == sum(told.values())
 
 
@@ -70,7 +68,6 @@ def test_a_socket_that_is_left_open_is_no_latency(node: StandIn, tmp_path: Path)
             assert b" 200 " in connection.recv(100)
             gateway.wait(lambda: gateway.lines("requests"))  # nginx has waited for the other end
         (row,) = gateway.lines("requests")
-    figures.note(f"{waited_ms(row):.0f} ms, where the socket was open for {row['ms']} ms")
     assert waited_ms(row) < max(1000, row["ms"] / 2)
 
 
@@ -88,11 +85,7 @@ def test_many_half_requests_without_a_token_keep_no_client_out(
             for _ in range(2200):
                 half.append(socket.create_connection(("127.0.0.1", gateway.port), timeout=60))
                 half[-1].sendall(b"POST /predictions/m HTTP/1.1\r\nHost: x\r\nX-Slow")
-            began = time.monotonic()
-            statuses = [gateway.ask().status_code for _ in range(20)]
-            figures.recovered(time.monotonic() - began)
-            figures.requests(20, 20 - statuses.count(200))
-            assert statuses == [200] * 20
+            assert [gateway.ask().status_code for _ in range(20)] == [200] * 20
     finally:
         for connection in half:
             connection.close()
@@ -123,7 +116,6 @@ def test_identical_versions_with_broken_studies() -> None:
     for seed in range(60):
         site = guards.Site(seed, errors=(0.0, 0.0), deaths_s=1e9)
         back += bool(guards.step(site, "canary", 25, Policy(), 2000)[0])
-    figures.note(f"identical versions sent back in {back} of 60 simulated steps")
     assert back <= 1
 
 
