@@ -14,8 +14,6 @@ from archives.state.journal import Desired, Entry, Journal, Release, fold
 
 ALLOWED = "allowed"
 """Event of the entry by which a person lets an archive be rolled out that was rolled back."""
-TRIAL = "trial"
-"""Fact of a rollout's first entry, or restart: `control.UNDER_WAY` is there until `abort`."""
 JUDGED = ("shadow", "canary", "keep")
 """Steps that end when the guards say so: they hold by themselves."""
 FOR_ALL = ("default", "drain", "keep")
@@ -136,7 +134,7 @@ def begin(
         "start", rollout=rollout, model=model, stable=desired.stable, candidate=new, salt=rollout,
         serves=list(desired.serves), percent=0.0, shadow_percent=0.0, paused=False, step="verify",
         heads=heads, nodes=str(nodes.resolve()), policy=policy.model_dump(mode="json"),
-        by=control.operator(), **{TRIAL: True},
+        by=control.operator(),
     )  # fmt: skip
 
 

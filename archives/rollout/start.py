@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from archives.judging.journal_facts import ALLOWED, TRIAL, begin, facts_of, rollouts, went_back
+from archives.judging.journal_facts import ALLOWED, begin, facts_of, rollouts, went_back
 from archives.judging.rollout_policy import Policy
 from archives.nodes import owner
 from archives.nodes.nodes_file import read_nodes
@@ -78,12 +78,10 @@ def _start(
                     f"--policy: canary has no step {desired.step!r}, where the rollout of "
                     f"{facts.new.version} is; keep that step in it, or leave --policy out"
                 )
-            if not any(TRIAL in it.facts for it in rollouts(entries)[-1]):
-                control.begin(state)  # an earlier sonode has begun it, which had no such file
             # A pause stays: who starts it again may be a supervisor of processes.
             entry = partial(
                 journal.append, "restart", rollout=facts.rollout, nodes=str(nodes.resolve()),
-                policy=policy.model_dump(mode="json"), by=control.operator(), **{TRIAL: True},
+                policy=policy.model_dump(mode="json"), by=control.operator(),
             )  # fmt: skip
             retry_while_full(state, entry, say)
             paused = ", paused; continue with `sonode rollout resume`" if desired.paused else ""

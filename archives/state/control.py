@@ -84,6 +84,6 @@ def begin(state: Path) -> None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):  # of an earlier sonode, or torn where a disk was full
+    except (FileNotFoundError, ValueError):  # torn where a disk was full
         return {}
     return found

@@ -46,11 +46,6 @@ def test_after_another_boot_the_wall_clock_says_it_and_never_less_than_nothing(
     assert clock.elapsed(entry) == 0
 
 
-def test_an_entry_of_an_earlier_sonode_has_no_stamp(clocks: dict[str, float]) -> None:
-    entry = Entry(1, clocks["wall"] - 40, None, "canary", {})
-    assert clock.elapsed(entry) == 40
-
-
 def test_the_machine_s_own_clock_runs_on_and_names_its_boot() -> None:
     first, second = clock.stamp(), clock.stamp()
     assert first["boot"] == second["boot"]
