@@ -107,7 +107,12 @@ def _parsed(data: bytes, number: int, what: str) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
             rows.append({name: row[name] for name in COLUMNS})
-        except (ValueError, KeyError, TypeError):
+        except KeyError as missing:  # others' answers may be in it: it must not be thrown away
+            raise UserError(
+                f"{what}: line {place} has no {missing.args[0]}: it is not a reader's, or of "
+                "another version of sonode; keep the file, and give another one"
+            ) from None
+        except (ValueError, TypeError):
             raise UserError(
                 f"{what}: line {place} is not a reader's, or not whole; take it out"
             ) from None

@@ -12,7 +12,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from archives.gateway.logs import LogRow, Logs, seq
 from archives.judging.guards import Watch
 from archives.judging.journal_facts import JUDGED, kind_of, last_facts, rollouts
 from archives.judging.step_log import watch_of
+from archives.judging.verdicts import Verdict
 from archives.state.journal import Entry, Journal, fold
 from sonode.atomic_files import new_folder
 from sonode.console import UserError
@@ -100,14 +101,16 @@ def _step(state: Path, entries: list[Entry], step: Entry, end: Entry | None) -> 
             (attempts if is_attempt else requests).append(row)
     verdicts = [asdict(it) for it in watch.verdicts()]
     recorded = end.facts if end else {}
+    fields_now = {it.name for it in fields(Verdict)}  # an older version's journal has others
+    of_then = [it for it in recorded.get("verdicts", ()) if it.keys() == fields_now]
     return {
         "step": step.facts["step"],
         "under_way": end is None,
         "ended": _detail(end) if end else None,
         "answered": watch.answered,
         "studies": watch.studies,
-        "guards": recorded.get("verdicts") or verdicts,
-        "recounted": not recorded.get("verdicts"),
+        "guards": of_then or verdicts,
+        "recounted": not of_then,
         "judged_then": recorded.get("judged"),
         **_counts(kind, watch, requests, attempts),
     }

@@ -323,6 +323,17 @@ def test_a_judgement_is_a_line_and_the_lines_are_a_table(
     assert not (tmp_path / "new.csv").exists()
 
 
+def test_an_older_record_is_not_to_be_thrown_away(tmp_path: Path) -> None:
+    older = tmp_path / "reading.jsonl"
+    older.write_text('{"time": 1, "verdict": "agree"}\n')
+    with pytest.raises(UserError) as caught:
+        Record(older).new()
+    assert str(caught.value) == (
+        f"--record {older}: line 1 has no stage: it is not a reader's, or of another version of "
+        "sonode; keep the file, and give another one"
+    )
+
+
 def test_half_a_line_takes_no_other_with_it(tmp_path: Path) -> None:
     file = tmp_path / "reading.jsonl"
     file.write_text('{"a": 1}\n{"b"')

@@ -37,16 +37,18 @@ def test_each_judged_step_with_its_counts(state, tmp_path, capsys):
     assert "<script" not in page
 
 
-def test_a_rollback_is_reported_as_the_journal_has_it(state, tmp_path):
+@pytest.mark.parametrize("text", ["detail", "said"])
+def test_a_rollback_is_reported_as_the_journal_has_it(text, state, tmp_path):
+    """An older version's verdicts have their text in `said`: they are counted again."""
     verdict = {"guard": "errors", "state": "failed", "value": 0.5, "limit": 0.01, "n": 7,
-               "evidence": 1.0, "detail": "errors: <b>"}  # fmt: skip
+               "evidence": 1.0, text: "errors: <b>"}  # fmt: skip
     journal = Journal(state)
     with journal.lock():
         journal.append("rollback", rollout="2.0-x", step="rollback", percent=0.0, guard="errors",
                        said="errors: <b>", verdicts=[verdict])  # fmt: skip
-    run("rollout", "explain", tmp_path / "out", "--state", state)
+    assert run("rollout", "explain", tmp_path / "out", "--state", state) == 0
     step = json.loads((tmp_path / "out" / "explain.json").read_text())["steps"][-1]
-    assert (step["guards"], step["recounted"]) == ([verdict], False)
+    assert (step["guards"] == [verdict], step["recounted"]) == (text == "detail", text == "said")
     page = (tmp_path / "out" / "explain.html").read_text()
     assert "errors: &lt;b&gt;" in page
     assert "<b>" not in page
