@@ -100,6 +100,8 @@ def _rows(pictures: Sequence[Image.Image], width: int) -> list[list[Image.Image]
 
 def _wrapped(line: str, font: Any, width: int) -> list[str]:
     """Break a line at spaces, and a word that is too long anywhere: nothing is cut off."""
+    if font.getlength(line) <= width:
+        return [line]
     done, current = [], ""
     for word in line.split(" "):
         longer = f"{current} {word}" if current else word
