@@ -213,11 +213,6 @@ class Site:
             time.sleep(0.05)
         raise AssertionError(f"no {event}: {[entry.event for entry in self.entries()]}")
 
-    def rows(self, log: str) -> list[dict[str, object]]:
-        """Of requests.jsonl or attempts.jsonl."""
-        lines = (self.state / "gateway" / log).read_text().splitlines()
-        return [json.loads(line) for line in lines]
-
 
 def repacked(
     archive: Path,
