@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from archives.packing.loader import load_archive
-from sonode.console import table
 from tests.benchmarks.images import BUSI, encoded, frames
+from tests.benchmarks.machine import table
 from tests.benchmarks.throughput import BATCH, make_archive
 
 ASKED = ("", "gradcam", "gradcam+full_frame")

@@ -23,10 +23,11 @@ from archives.state.journal import Journal, Release
 from archives.state.tokens_and_keys import add_client
 from archives.torchserve.java import claim_ports
 from archives.torchserve.node import TorchServeNode
-from sonode.console import say, table
+from sonode.console import say
 from tests.archives.serving.test_serve import ECHO, write_archive
 from tests.benchmarks.images import BUSI, encoded, frames
 from tests.benchmarks.load import Load, drive
+from tests.benchmarks.machine import table
 from tests.benchmarks.servers import await_workers
 from tests.benchmarks.throughput import make_archive
 

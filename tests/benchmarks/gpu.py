@@ -37,6 +37,7 @@ from archives.torchserve.worker_plan import plan
 from sonode.console import say
 from tests.benchmarks.images import encoded, frames
 from tests.benchmarks.load import drive
+from tests.benchmarks.machine import cpu
 from tests.benchmarks.servers import serving
 from tests.benchmarks.throughput import DISK, Meter, alone, job, make_archive, middle, put
 
@@ -63,7 +64,7 @@ def machine(device: str) -> list[Row]:
         ("measured on", device),
         ("torch", f"{torch.__version__}, CUDA {torch.version.cuda}, cuDNN {cudnn}"),
         ("Python", f"{platform.python_version()}, {platform.platform()}"),
-        ("CPU cores", f"{len(os.sched_getaffinity(0))}, {platform.machine()}"),
+        ("CPU", cpu()),
     ]
 
 

@@ -24,8 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch import run
-from sonode.console import progress, say, table
+from sonode.console import progress, say
 from tests.batch.conftest import FakeArchive
+from tests.benchmarks.machine import table
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 # MiB from the smallest to the largest. A row that is kept would show as hundreds; 8 bytes of each

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from batch import layout, run
 from batch.results import schema
-from sonode.console import progress, table
+from sonode.console import progress
+from tests.benchmarks.machine import table
 from tests.benchmarks.memory import Stub, write_manifest
 
 

@@ -28,9 +28,10 @@ import yaml
 from pydicom.uid import UID, UltrasoundImageStorage
 
 from archives.packing.loader import load_archive
-from sonode.console import run_sonode, say, table
+from sonode.console import run_sonode, say
 from tests.batch.dicom import pacs
 from tests.benchmarks.images import BUSI, encoded, frames
+from tests.benchmarks.machine import table
 from tests.benchmarks.throughput import Cost, Meter, make_archive, middle
 
 DAY = "2026-11-27"

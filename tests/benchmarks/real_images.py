@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from sonode.console import UserError, run_sonode, say, table
+from sonode.console import UserError, run_sonode, say
+from tests.benchmarks.machine import table
 from train.cohorts.split import SHARES
 from train.comparing.versus import versus
 

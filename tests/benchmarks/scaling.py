@@ -29,7 +29,8 @@ from archives.packing.loader import LoadedArchive
 from batch import run
 from batch.executors.ray_executor import connected
 from batch.scoring.archive_file import open_archive
-from sonode.console import progress, table
+from sonode.console import progress
+from tests.benchmarks.machine import table
 from tests.benchmarks.throughput import make_archive
 from train.importers.phantom import write_phantom
 

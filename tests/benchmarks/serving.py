@@ -40,9 +40,10 @@ from typing import Any
 
 from archives.packing.loader import load_archive
 from archives.torchserve.worker_plan import plan
-from sonode.console import say, table
+from sonode.console import say
 from tests.benchmarks.images import BUSI, encoded, frames
 from tests.benchmarks.load import drive
+from tests.benchmarks.machine import table
 from tests.benchmarks.servers import CORES, Server, serving
 from tests.benchmarks.throughput import make_archive
 

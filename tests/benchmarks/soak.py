@@ -25,7 +25,8 @@ import httpx
 import numpy as np
 
 from archives.torchserve.node import TorchServeNode
-from sonode.console import progress, table
+from sonode.console import progress
+from tests.benchmarks.machine import table
 from tests.benchmarks.servers import await_workers
 from tests.benchmarks.throughput import make_archive
 from tests.conftest import encode

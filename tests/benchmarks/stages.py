@@ -26,8 +26,8 @@ from handlers import requests, responses
 from handlers.explain import heatmaps
 from handlers.images.prepare import prepare
 from model_def.images.decode import decode
-from sonode.console import table
 from tests.benchmarks.images import BUSI, encoded, frames
+from tests.benchmarks.machine import table
 from tests.benchmarks.throughput import BATCH, make_archive, middle
 
 CORES = 2

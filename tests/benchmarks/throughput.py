@@ -40,10 +40,11 @@ from batch.storage import objects
 from model_def import checkpoint
 from model_def.network import Network, joined
 from model_def.preprocessing import Preprocessing
-from sonode.console import progress, say, table
+from sonode.console import progress, say
 from sonode.demo.local_s3 import LocalS3
 from tests.benchmarks.images import BUSI, encoded, frames
 from tests.benchmarks.load import drive
+from tests.benchmarks.machine import table
 from tests.conftest import HEADS
 
 BATCH = 16

@@ -23,7 +23,7 @@ from lightning.pytorch.callbacks import Callback
 
 from model_def.network import Network
 from model_def.preprocessing import normalise
-from sonode.console import table
+from tests.benchmarks.machine import table
 from train.importers.phantom import write_phantom
 from train.importers.table import import_voc
 from train.running.cli import run

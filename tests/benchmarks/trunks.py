@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from archives.packing.loader import load_archive
-from sonode.console import table
 from tests.benchmarks.images import BUSI, encoded, frames
 from tests.benchmarks.load import drive
+from tests.benchmarks.machine import table
 from tests.benchmarks.servers import serving
 from tests.benchmarks.throughput import DISK, Meter, alone, job, job_name, make_archive, middle, put
 
