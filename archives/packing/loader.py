@@ -23,7 +23,9 @@ from handlers.integrity import canonical_sha256
 from sonode.atomic_files import scratch
 
 MANIFEST = "MAR-INF/MANIFEST.json"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # what torch-model-archiver takes
+# What torch-model-archiver takes; two of them, and what is added, are the name of a file or folder.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+NAME_RULE = "use letters, digits, dots, dashes, underscores, 64 at most"
 CODE = ("service", "handlers", "model_def")  # top-level modules inside an archive
 
 

@@ -15,7 +15,14 @@ from archives.packing import evidence as evidence_of
 from archives.packing import model_card
 from archives.packing.errors import ArchiveError
 from archives.packing.golden_images import golden_images
-from archives.packing.loader import MANIFEST, NAME, file_sha256, load_archive, load_folder
+from archives.packing.loader import (
+    MANIFEST,
+    NAME,
+    NAME_RULE,
+    file_sha256,
+    load_archive,
+    load_folder,
+)
 from sonode.atomic_files import beside, scratch, sync
 from sonode.console import UserError
 from sonode.settings_file import read_settings
@@ -48,7 +55,7 @@ def pack(
     """
     for option, value in (("--name", name), ("--version", version)):
         if not NAME.fullmatch(value):
-            raise UserError(f"{option} {value!r}: use letters, digits, dots, dashes, underscores")
+            raise UserError(f"{option} {value!r}: {NAME_RULE}")
     for needed in ("model.json", "weights.safetensors"):
         if not (checkpoint / needed).is_file():
             raise UserError(

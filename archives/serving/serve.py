@@ -14,7 +14,7 @@ import httpx
 from archives.asgi.node import AsgiNode
 from archives.gateway.configuration import GatewaySettings
 from archives.gateway.supervisor import Supervisor
-from archives.packing.loader import NAME, read_members
+from archives.packing.loader import NAME, NAME_RULE, read_members
 from archives.serving import serve_with_gateway
 from archives.torchserve.node import TorchServeNode
 from archives.torchserve.server_node import ServerNode
@@ -120,9 +120,7 @@ def _parse_models(store: Path, items: Sequence[str]) -> dict[str, str]:
         if not (name and equals and file):
             raise UserError(f"--models {item}: give NAME=FILE, for example lesion=lesion-1.mar")
         if not NAME.fullmatch(name):  # as in the manifest of an archive
-            raise UserError(
-                f"--models {item}: use letters, digits, dots, dashes, underscores for NAME"
-            )
+            raise UserError(f"--models {item}: for NAME {NAME_RULE}")
         if name in chosen:
             raise UserError(f"--models names {name} twice: give the second another name")
         chosen[name] = file

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from archives.packing.loader import NAME
+from archives.packing.loader import NAME, NAME_RULE
 from archives.state.files import open_own, write_private
 from sonode.atomic_files import remove_abandoned
 from sonode.console import UserError
@@ -68,7 +68,7 @@ def add_client(state: Path, name: str) -> str:
     where the folder is another user's.
     """
     if not NAME.fullmatch(name):
-        raise UserError(f"NAME {name!r}: use letters, digits, dots, dashes, underscores")
+        raise UserError(f"NAME {name!r}: {NAME_RULE}")
     token = secrets.token_urlsafe(TOKEN_BYTES)
     digest = hashlib.sha256(token.encode()).hexdigest()
     with _alone(state):

@@ -151,11 +151,11 @@ def _checked(
         for table in manifest_files.tables(files, schema, manifest_files.CHECKED_TOGETHER):
             faults.add(checks.row_problems(table, folder, first=rows))
             sha256.update(digest(table).encode())
-            if checks.is_text(schema.field("image_uri").type):
+            if not faults.count:  # else no duplicates are looked for
                 hashes.append(checks.row_hashes(table, folder))
                 buckets |= uris.buckets(table["image_uri"], folder)
             rows += table.num_rows
-        if not faults.count:  # rows without an image_uri would be equal
+        if not faults.count:
             again = manifest_files.tables(files, schema, manifest_files.CHECKED_TOGETHER)
             faults.add(checks.duplicates(again, folder, checks.repeated(np.concatenate(hashes))))
     if faults.count:

@@ -37,7 +37,6 @@ def run(out_folder: str, cohort_folder: str | None, seed: int) -> None:
     check_new(out)
     find_java()  # before minutes of training, not after
     find_weed()
-    out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     account = Account(out)
     cohort = _cohort(account, out, cohort_folder, seed)

@@ -138,7 +138,9 @@ def test_two_that_pack_one_version_at_once_do_not_share_a_file(
         assert json.loads(archive.read("model.json"))["training"] == {"other": 1}
 
 
-@pytest.mark.parametrize("name", ["", "a b", "../up", "a/b", "-x", "näme", "tiny\n", ".hidden"])
+@pytest.mark.parametrize(
+    "name", ["", "a b", "../up", "a/b", "-x", "näme", "tiny\n", ".hidden", "a" * 65]
+)
 def test_a_name_that_cannot_be(checkpoint_folder: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=f"--name {re.escape(repr(name))}: use"):
         pack(checkpoint_folder, name, "1.0", tmp_path / "store")

@@ -446,6 +446,7 @@ def test_a_column_that_stands_twice(tmp_path: Path) -> None:
         ({"frame": [1.5]}, "row 0: frame 1.5 must be a non-negative integer"),
         ({"frame": [math.inf]}, "row 0: frame inf must be a non-negative integer"),
         ({"frame": ["1"]}, "column 'frame' holds string; write it as an integer"),
+        ({"frame": ["first"]}, "column 'frame' holds string; write it as an integer"),
         ({"roi": ["1,2,3,4"]}, "column 'roi' holds string; write it as a list of four numbers"),
         ({"roi": [["1", "2", "3", "4"]]}, "a list of four numbers"),
         ({"roi": [[3, 9, 9, 4]]}, "row 0: RoI is empty: y_min 9 is not below y_max 4"),
@@ -460,8 +461,11 @@ def test_a_column_that_stands_twice(tmp_path: Path) -> None:
         ({"roi_x_min": [1], "roi": [None]}, "keep one form of the RoI"),
     ],
 )
-def test_faults_name_field_and_remedy(columns: dict[str, Any], fault: str) -> None:
-    found = _found(**columns)
+def test_faults_name_field_and_remedy(columns: dict[str, Any], fault: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image_uri": ["a.png"], **columns}), tmp_path / "m.parquet")
+    with pytest.raises(UserError) as caught:
+        opened(str(tmp_path / "m.parquet"))
+    found = caught.value.details
     assert fault in found[0]
     assert len(found) == (4 if fault.startswith("'roi_x_min' holds") else 1)
 

@@ -40,6 +40,13 @@ def out(phantom: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_cohort_that_is_none_leaves_nothing(tmp_path: Path) -> None:
+    done = sonode("demo", tmp_path / "out", "--cohort", tmp_path / "none")
+    assert done.returncode == 2
+    assert "not a cohort" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_process_outlives_it(out: Path) -> None:
     assert_no_process_about(out)
     assert not (out / "serve" / "key_file.json").exists()
