@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 TIMEOUT_S = (10.0, 120.0)  # to connect, and for an answer
+WAITS_S = (1.0, 5.0, 15.0)
+"""Before a question is put again that a PACS did not answer: it may restart."""
+T = TypeVar("T")
 
 
 class NoAnswer(Exception):  # noqa: N818 - reads as what it is
@@ -25,3 +30,18 @@ class Instance(NamedTuple):
     study: str
     series: str
     instance: str
+
+
+def asked(
+    question: Callable[[], T],
+    waits_s: Sequence[float],
+    wait: Callable[[float], object] = time.sleep,
+) -> T:
+    """Put a question, again after each wait, until one gives true; raise what is NoAnswer then."""
+    for wait_s in waits_s:
+        try:
+            return question()
+        except NoAnswer:
+            if wait(wait_s):
+                raise
+    return question()

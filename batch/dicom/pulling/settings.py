@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from batch.dicom.peers.address import OUR_TITLE, beside
+from batch.dicom.peers.answers import WAITS_S
 from sonode.console import UserError
 
 DRAWING = {"SR": "sr", "PR": "pr"}
@@ -36,8 +37,8 @@ class Settings:
     """Without TLS."""
     option: str = "--from"
     """What gave the source: an option of the command, or a setting."""
-    waits_s: tuple[float, ...] = (1.0, 5.0, 15.0)
-    """Before a question is put again that the PACS did not answer."""
+    waits_s: tuple[float, ...] = WAITS_S
+    """As `answers.WAITS_S`."""
 
     def __post_init__(self) -> None:
         """Raise UserError for what is out of range; the others are checked where they are read."""

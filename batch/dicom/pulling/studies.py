@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from batch.dicom.ledger_file import Entry, LedgerFile
-from batch.dicom.peers.answers import NoAnswer, Refused
+from batch.dicom.peers.answers import NoAnswer, Refused, asked
 from batch.dicom.pulling import files, ledger, spans
 from batch.dicom.pulling.ledger import Entries
 from batch.dicom.pulling.origin import Named, Origin
@@ -51,8 +51,7 @@ class Puller:
         """Complete each study in the order of their UIDs. Raises NoAnswer, and as `pull`."""
         pool = ThreadPoolExecutor(self._settings.connections)
         try:
-            asked = pool.submit(self._studies)
-            told = asked.result()
+            told = pool.submit(self._studies).result()
             studies = sorted(told)
             works = [pool.submit(self._study, study, told[study]) for study in studies]
             found = ((study, it.result()) for study, it in zip(studies, works, strict=True))
@@ -161,13 +160,7 @@ class Puller:
 
     def _ask(self, question: Callable[[Origin], T]) -> T:
         """Put a question, again after each wait."""
-        for wait_s in self._settings.waits_s:
-            try:
-                return question(self._origin())
-            except NoAnswer:
-                if self._end.wait(wait_s):
-                    raise
-        return question(self._origin())
+        return asked(lambda: question(self._origin()), self._settings.waits_s, self._end.wait)
 
     def _origin(self) -> Origin:
         """This thread's connection."""

@@ -11,14 +11,14 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from batch.dicom.ledger_file import Entry
-from batch.dicom.peers.answers import AlreadyThere, Instance, NoAnswer, Refused
+from batch.dicom.peers.answers import WAITS_S, AlreadyThere, Instance, NoAnswer, Refused, asked
 from batch.dicom.pushing import ledger, patient
 from batch.dicom.pushing.destination import Destination
 from batch.storage import objects
 from sonode.console import UserError
 
 _ROWS = 10  # between two writes of a ledger; their UIDs fit into one question
-WAITS_S = (0.5, 2.0, 10.0, 30.0)
+LATE_S = (0.5, 2.0, 10.0, 30.0)
 """Before it is asked again, at the end of a push, for what it took: some take their time."""
 _AGAIN, _HAD = "sent again", "the PACS says that it has it already"  # in messages of a ledger
 
@@ -50,7 +50,9 @@ class Sender:
                     self._send_row(row, held.entries, sent)
                 if sent:
                     took = {it.instance for it in sent.values()}
-                    there = self._named([*sent.values()]) if self._pacs.tells() else took
+                    there = (
+                        self._named([*sent.values()]) if asked(self._pacs.tells, WAITS_S) else took
+                    )
                     self._confirm(record_uri, sent, there, held.entries)
             finally:  # also where the PACS stops answering
                 if held.entries != before:
@@ -58,11 +60,11 @@ class Sender:
             yield from (held.entries[name] for row in some for name in row.values())
 
     def settle(self) -> Iterator[tuple[str, Entry]]:
-        """Ask again for what the PACS took and did not name, until it has it or WAITS_S are over.
+        """Ask again for what the PACS took and did not name, until it has it or LATE_S are over.
 
         Yield the record and the new entry of each object that it has by now.
         """
-        for wait_s in WAITS_S:
+        for wait_s in LATE_S:
             late, self._late = self._late, []
             if late:
                 time.sleep(wait_s)
@@ -111,7 +113,7 @@ class Sender:
 
     def _unfit(self, report: Dataset, image: Instance, there: set[str]) -> str | None:
         """Why the objects of an image are not sent to the PACS as it is now, None if they are."""
-        patients = self._pacs.patients(image.study)
+        patients = asked(lambda: self._pacs.patients(image.study), WAITS_S)
         if not all(patient.is_same(report, it) for it in patients):
             return ledger.PATIENT_CHANGED
         is_there = patients and image.instance in there
@@ -134,13 +136,13 @@ class Sender:
         try:
             return self._pacs.store(made)
         except NoAnswer as first:
-            if self._pacs.has(it):
+            if self._has(it):
                 return f"it has arrived; its answer was lost ({first})"
         try:
             return self._pacs.store(made)
         except NoAnswer as second:
             # A PACS that answers this question is there: it is the object that it stumbles over.
-            if self._pacs.has(it):
+            if self._has(it):
                 return f"it has arrived; its answer was lost ({second})"
             raise Refused(f"no answer to this object ({second})") from None
 
@@ -153,9 +155,7 @@ class Sender:
         named = self._named(its)
         if its[-1].instance in named and not each:
             return named
-        return named | {
-            it.instance for it in its if it.instance not in named and self._pacs.has(it)
-        }
+        return named | {it.instance for it in its if it.instance not in named and self._has(it)}
 
     def _named(self, its: Sequence[Instance]) -> set[str]:
         """Those of some objects that the PACS names when it is asked for those of a study at once.
@@ -169,6 +169,9 @@ class Sender:
                 named = self._pacs.named(some)
                 found |= named if named <= {it.instance for it in some} else set()
         return found
+
+    def _has(self, it: Instance) -> bool:
+        return asked(lambda: self._pacs.has(it), WAITS_S)
 
     def _read(self, name: str) -> Dataset:
         return pydicom.dcmread(io.BytesIO(objects.read(objects.join(self._out, name)).data))

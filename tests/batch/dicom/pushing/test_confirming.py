@@ -114,7 +114,7 @@ def test_what_a_pacs_drops_is_sent_twice_and_then_told_alone(
         assert done.by_status == {**NONE, "accepted": 4, "unconfirmed": 2}
         assert done.sent == [6, 2, 0, 0, 0, 0, 0, 0][night]
     assert sorted(pacs.stored.count(uid) for uid in {*pacs.stored}) == [1, 1, 1, 1, 2, 2]
-    assert len(waits) == 2 * len(sending.WAITS_S)  # where something was sent
+    assert len(waits) == 2 * len(sending.LATE_S)  # where something was sent
     assert messages(out, "unconfirmed") == ["sent again"] * 2
     pacs.has_uids |= pacs.drops
     assert pushed(out, pacs).by_status == {**NONE, "accepted": 6}

@@ -118,6 +118,26 @@ def test_a_pacs_that_stops_is_sent_the_rest_later(out: Path, after: int) -> None
     assert len(pacs.stored) == 6
 
 
+def test_a_pacs_that_restarts_is_waited_for(out: Path) -> None:
+    class Restarting(Told):
+        questions = 0
+
+        def has(self, it: Instance) -> bool:
+            self.questions += self.gone
+            self.gone = self.gone and self.questions < 3
+            return super().has(it)
+
+    def answer(uid: str) -> None:
+        if len(pacs.stored) == 2 and not pacs.questions:
+            pacs.gone = True
+            raise NoAnswer("ConnectionError")
+
+    pacs = Restarting(answer)
+    done = pushed(out, pacs)
+    assert (done.by_status, done.sent) == ({**NONE, "accepted": 6}, 6)
+    assert (pacs.questions, len(pacs.stored)) == (3, 6)
+
+
 def test_what_was_sent_before_a_kill_is_not_sent_again(out: Path) -> None:
     pacs = Told()
     pushed(out, pacs)
@@ -264,7 +284,7 @@ def test_results_in_a_store_are_sent(
 def test_an_orthanc_whose_filter_drops_what_it_accepts_is_found_out(
     out: Path, orthanc: Orthanc, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    monkeypatch.setattr(sending, "WAITS_S", (0.0,))
+    monkeypatch.setattr(sending, "LATE_S", (0.0,))
     to = orthanc.dicomweb if way == "stow" else orthanc.node
     for name in NAMES:
         orthanc.put(ultrasound.data_of(name))
