@@ -7,8 +7,11 @@ from typing import Any
 
 
 def number(value: float | None, *, sign: bool = False) -> str:
-    """The number with three digits, or `undefined`."""
-    return "undefined" if value is None else f"{value:+.3f}" if sign else f"{value:.3f}"
+    """The number with three digits, or `undefined`; what rounds to zero has no minus."""
+    if value is None:
+        return "undefined"
+    rounded = round(value, 3) + 0  # -0.0 + 0 is 0.0
+    return f"{rounded:+.3f}" if sign else f"{rounded:.3f}"
 
 
 def p_value(p: float | None) -> str:

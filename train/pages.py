@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from sonode.measure_text import p_value
+from sonode.measure_text import number, p_value
 from sonode.page import page
 
 
@@ -22,8 +22,8 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = lambda value: f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
-    environment.filters["signed"] = lambda value: f"{round(value, 3) + 0:+.3f}".replace(
+    environment.filters["number"] = lambda value: number(value).replace("-", "\N{MINUS SIGN}")
+    environment.filters["signed"] = lambda value: number(value, sign=True).replace(
         "-", "\N{MINUS SIGN}"
     )
     environment.filters["p"] = p_value

@@ -32,7 +32,7 @@ def test_a_number_has_a_sign_where_it_is_a_difference() -> None:
     assert [number(None, sign=True), number(0.8126)] == ["undefined", "0.813"]
     assert [number(it, sign=True) for it in (0.0004, -0.0001, -0.25)] == [
         "+0.000",
-        "-0.000",
+        "+0.000",
         "-0.250",
     ]
 
