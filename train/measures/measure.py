@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from sonode.console import counted
 from train.statistics import bands, binary
 from train.statistics.binary import Bools, Floats
 from train.statistics.bootstrap import Interval
@@ -49,7 +50,12 @@ def as_json(
     if counted_N is not None and interval.value in (0, 1):
         patients = len(set(counted_N))
         low, high = binary.wilson(int(interval.value) * patients, patients) or (None, None)
-        return {**found, "low": low, "high": high, "interval": f"Wilson, {patients} patients"}
+        return {
+            **found,
+            "low": low,
+            "high": high,
+            "interval": f"Wilson, {counted(patients, 'patient')}",
+        }
     if interval.low is None:
         few = f"{undefined} of {interval.resamples} draws are undefined"
         found["no_interval"] = (

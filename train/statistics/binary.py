@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
+from sonode.console import counted
+
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Metric = Callable[[Any, Floats, Floats], Floats]
@@ -188,7 +190,7 @@ def wilson_of_none(patients: int) -> dict[str, float | str]:
     many.
     """
     _, most = wilson(0, patients) or (None, 1.0)
-    return {"low": -most, "high": most, "interval": f"Wilson, {patients} patients"}
+    return {"low": -most, "high": most, "interval": f"Wilson, {counted(patients, 'patient')}"}
 
 
 def choose_threshold(truth_N: Bools, p_N: Floats, rule: str) -> float | None:

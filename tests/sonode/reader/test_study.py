@@ -289,7 +289,7 @@ def test_rates_by_hand(phantom: Cohort, archive_path: Path, tmp_path: Path) -> N
     assert sensitivity["difference"]["value"] == pytest.approx(1 / 3)
     assert (sensitivity["right_with_alone"], sensitivity["right_without_alone"]) == (1, 0)
     assert specificity["with"]["value"] == specificity["without"]["value"] == 1
-    assert specificity["with"]["interval"] == "Wilson, 1 patients"
+    assert specificity["with"]["interval"] == "Wilson, 1 patient"
     assert found["left_out"] == {
         "the second reading is missing": 1,
         "malignancy, R1: cannot judge without the scores alone": 1,
