@@ -163,8 +163,10 @@ def read_members(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def read_member(path: Path, name: str) -> bytes:
-    """A file of an archive that `read_members` has checked."""
+    """A file of an archive that `read_members` has checked. Raises ArchiveError: it has none."""
     with zipfile.ZipFile(path) as archive:
+        if name not in archive.namelist():  # an older version packed fewer
+            raise ArchiveError(f"ARCHIVE {path.name}: has no {name}; pack its checkpoint again")
         return archive.read(name)
 
 

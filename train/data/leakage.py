@@ -190,7 +190,8 @@ def _read(checkpoint: Path) -> pa.Table | None:
         return pq.read_table(path, page_checksum_verification=True).select(_SCHEMA.names)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise UserError(
-            f"CHECKPOINT {checkpoint}: its {IMAGES} is damaged; copy the checkpoint again"
+            f"CHECKPOINT {checkpoint}: its {IMAGES} is damaged, or of another version of sonode; "
+            "copy the checkpoint again, or train again"
         ) from error
 
 

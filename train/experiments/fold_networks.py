@@ -76,7 +76,7 @@ class Networks:
             seeds = " ".join(map(str, self.seeds))
             say(
                 f"members: their logits are averaged; they differ by their seeds {seeds}; training "
-                f"and scoring cost {members} times what one network costs (`--members 1`)"
+                f"and the network's pass cost {members} times what one costs (`--members 1`)"
             )
         say("epoch to keep: the last; no patient who is scored chooses anything in training")
         if refit:

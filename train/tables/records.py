@@ -21,12 +21,9 @@ from train.tables.texts import missing_words, without_decimal_commas
 from train.tables.values import FormatError, number
 
 _TEXTS = ("patient_id", "lesion_id", "image", "device", "instance_uid", "file")
-_READ_AS_TEXT = (
-    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
-    *(pa.types.is_boolean, pa.types.is_null),
-)
+_READ_AS_TEXT = {pa.string(), pa.large_string(), pa.string_view(), pa.bool_(), pa.null()}
 _INDEX = re.compile(r"__index_level_\d+__")  # pandas' index without a name, in Parquet
-_CSV_INDEX = re.compile(r"(Unnamed: \d+(\.\d+)?)?")  # the same in a CSV, and when read once more
+_CSV_INDEX = re.compile(r"(Unnamed: 0(\.\d+)?)?")  # the same in a CSV, and when read once more
 _SEPARATOR = re.compile(r'"?sep=(.)"?')  # a first line that Excel reads and writes
 
 
@@ -64,10 +61,10 @@ def read_records(path: Path, required: Collection[str]) -> Records:
         )
     parquet = path.suffix == ".parquet" or data.startswith(b"PAR1")
     records = _read_parquet(path, data) if parquet else _read_csv(path, data, required)
-    _leave_out_index(records, parquet=parquet)
-    twice = [name for name, times in Counter(records.columns).items() if times > 1]
+    twice = [f"`{name}`" for name, times in Counter(records.columns).items() if times > 1]
     if twice:
         raise UserError(f"SRC {path.name}: column {', '.join(twice)} is duplicated; keep one")
+    _leave_out_index(records, parquet=parquet)
     absent = [name for name in required if name not in records.columns]
     if absent:
         raise UserError(f"SRC {path.name}: no column {', '.join(absent)}; add it, blank if unknown")
@@ -184,10 +181,11 @@ def _point_decimals(path: Path, rows: list[dict[str, str]], columns: Collection[
 def _leave_out_index(records: Records, *, parquet: bool) -> None:
     """Take out (in place) the unnamed index that pandas wrote, and say so, as pandas reads it.
 
-    In a CSV it has no name (`Unnamed: 0` when written once more), as has a column whose name was
-    forgotten; so there it must hold integers that do not repeat.
+    In a CSV it is a first column without a name (`Unnamed: 0` when written once more), as is a
+    column whose name was forgotten; so there it must hold integers that do not repeat.
     """
-    for name in [it for it in records.columns if (_INDEX if parquet else _CSV_INDEX).fullmatch(it)]:
+    pattern, first = _INDEX if parquet else _CSV_INDEX, records.columns[:1]
+    for name in [it for it in records.columns if pattern.fullmatch(it) and (it or [it] == first)]:
         values = [row[name] for row in records.rows if row[name]]
         if not parquet and not (len({*values}) == len(values) and all(map(str.isdecimal, values))):
             continue
@@ -226,7 +224,7 @@ def _read_parquet(path: Path, data: bytes) -> Records:
             kinds[field.name] = float
             if pa.types.is_floating(kind):
                 floating.add(field.name)
-        elif any(is_it(kind) for is_it in _READ_AS_TEXT):
+        elif kind in _READ_AS_TEXT:
             kinds[field.name] = str
         else:
             raise UserError(

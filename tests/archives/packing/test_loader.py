@@ -17,7 +17,7 @@ import pytest
 import handlers.errors
 from archives.packing.errors import ArchiveError
 from archives.packing.inspect import inspect_archive
-from archives.packing.loader import file_sha256, load_archive, read_members
+from archives.packing.loader import file_sha256, load_archive, read_member, read_members
 from handlers.integrity import write_canonical_zip
 from tests.archives.rolling import repacked
 from tests.conftest import encode
@@ -195,6 +195,15 @@ def test_a_name_that_another_folder_would_come_of_is_refused(tmp_path: Path, nam
     path = zipped(tmp_path / "odd.mar", (name, b"" if name.endswith("/") else b"1"))
     with pytest.raises(ArchiveError, match="damaged or altered"):
         read_members(path)
+
+
+def test_a_file_that_an_older_archive_lacks_is_named(tmp_path: Path) -> None:
+    old = zipped(tmp_path / "old.mar", ("MODEL_CARD.md", b"card"))
+    assert read_member(old, "MODEL_CARD.md") == b"card"
+    with pytest.raises(
+        ArchiveError, match=r"old\.mar: has no tested_on\.json; pack its checkpoint"
+    ):
+        read_member(old, "tested_on.json")
 
 
 def test_what_unpacks_to_more_than_the_file_is_refused_before_it_is_read(tmp_path: Path) -> None:

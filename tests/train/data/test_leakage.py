@@ -128,8 +128,9 @@ def test_similar_images_are_reported_and_refused_where_there_are_no_ids(
     data = CohortData(tmp_path, split_seed=4)
     if patient_ids:
         check_unseen(first, data, "all", [0])
-        said = "similar to images that were learned from (about 0.95 or more)"
-        assert said in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "similar to images that were learned from (about 0.95 or more)" in said
+        assert "the same lesions: 1 row of part all: 0\n" in said
     else:
         with pytest.raises(UserError, match="no evidence; remove 1 row of part all ") as found:
             check_unseen(first, data, "all", [0])

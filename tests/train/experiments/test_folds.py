@@ -168,7 +168,7 @@ def test_members_are_averaged_in_each_fold_and_in_the_last_network(
     # What goes into service has three unless it is said otherwise; those that are there stay.
     code, said = run(phantom, out, enough, "--refit")
     assert code == 0, said
-    assert "scoring cost 3 times what one network costs (`--members 1`)" in said
+    assert "the network's pass cost 3 times what one costs (`--members 1`)" in said
     assert made[:6] == [("1", 0), ("1", 1), ("2", 0), ("2", 1), ("1", 2), ("2", 2)]
     assert made[6:] == [("all", 0), ("all", 1), ("all", 2)]
     assert sorted(path.name for path in out.iterdir()) == ["checkpoint", "evidence", "folds"]

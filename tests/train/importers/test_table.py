@@ -415,7 +415,7 @@ def test_what_is_left_after_dropping_is_a_valid_cohort(
     ("text", "message"),
     [
         ("patient_id\n1\n", "no column image"),
-        ("patient_id,image,image\n", "column image"),
+        ("patient_id,image,image\n", "column `image` is duplicated"),
         ("patient_id,image,roi_x_min\n", "roi_x_min without the others; give all four"),
         ("patient_id,image\n1,a.png,x\n", "line 2: not the header's 2 fields"),
         ("", "no column patient_id, image"),
@@ -490,6 +490,7 @@ def test_other_classes_and_other_images_of_box_files_are_reported(
     assert len(import_voc(folder, folder / "out", name="ours").table) == 3
     told = capsys.readouterr().out
     assert "box files have another image's name in `filename`, as after renaming" in told
+    assert "used for the image with the box file's own name (1)\n" in told
     assert "boxes of all classes are used as lesions: lesion (2), node (1)\n" in told
     for name, lines in (("a", "0 .5 .5 .5 .5\n2 .5 .5 .4 .4\n"), ("b", "0 .5 .5 .5 .5\n")):
         (boxes / f"{name}.txt").write_text(lines)

@@ -145,6 +145,13 @@ def test_an_index_of_pandas_is_no_column(
     ]
     forgotten = records(tmp_path / "f.csv", b",patient_id,image\n54,7,a\n54,8,b\n")
     assert forgotten.columns == ["", *NAMES]
+    for name in ("", "Unnamed: 2"):  # pandas' own is the first one
+        nameless = records(
+            tmp_path / "n.csv", f"patient_id,image,{name}\n7,a,54\n8,b,61\n".encode()
+        )
+        assert nameless.columns == [*NAMES, name]
+    with pytest.raises(UserError, match="column `` is duplicated; keep one"):
+        records(tmp_path / "two.csv", b",patient_id,image,\n0,7,a,54\n1,8,b,61\n")
 
 
 def test_types_of_pandas(tmp_path: Path) -> None:

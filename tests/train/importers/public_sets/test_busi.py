@@ -133,7 +133,9 @@ def test_a_mask_that_was_a_jpeg_keeps_its_box(
         stored.save(path)
         assert np.nonzero(np.asarray(stored))[0].min() < 13  # any pixel but 0 would move the box
     assert import_busi(busi, tmp_path / "out").roi(3) == (11, 13, 43, 39)
-    assert "masks have more than two grey levels" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "masks have more than two grey levels" in told
+    assert "on count as the lesion (1)\n" in told
 
 
 def test_a_mask_of_several_lesions_is_a_fault(busi: Path, tmp_path: Path) -> None:
@@ -186,7 +188,8 @@ def test_nothing_of_busi_is_left_out_by_its_name_in_silence(
     }
     said = capsys.readouterr().out
     for line in (
-        "benign do not have the name of an image and are left out (1):\n  benign (3).dcm\n",
+        "files of benign do not have the name of an image and are left out (1):\n"
+        "  benign (3).dcm\n",
         "masks of malignant have no image and are left out (1):\n  malignant (9)_mask.png\n",
         "files or folders are not one of BUSI's three and are left out (1):\n  Benign 2\n",
         "normal images have no lesion and are left out (1)\n",
