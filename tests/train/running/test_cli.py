@@ -16,7 +16,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 
 from model_def import checkpoint
-from sonode.console import UserError
+from sonode.console import UserError, counted
 from tests.conftest import TRUNK
 from tests.train.trainings import CONFIGS, arguments, command, train, train_alone
 from train.cohorts.cohort import Cohort, write_cohort
@@ -204,7 +204,8 @@ def test_several_cohorts_are_trained_on_with_their_shares_said(
     assert card["name"] == "phantom + more"
     assert sum(its["images"] for its in card["mixed_of"].values()) == card["train"]["images"]
     for name, its in card["mixed_of"].items():
-        said = f"cohort {name}: {its['patients']} patients, {its['images']} images to train on"
+        patients = counted(its["patients"], "patient")
+        said = f"cohort {name}: to train on {patients}, {its['images']} images, "
         assert said in done.stdout
     assert sum(its["patients"] for its in card["mixed_of"].values()) == card["train"]["patients"]
 
