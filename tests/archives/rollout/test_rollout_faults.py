@@ -1,4 +1,4 @@
-"""Faults for the rows of `make rollouts` that no other test has: disks, sockets, and simulation."""
+"""Faults of a rollout that `make rollouts` does not have: disks, sockets, and simulation."""
 
 from __future__ import annotations
 
