@@ -52,7 +52,9 @@ def pack(
     checkpoint: Path = typer.Argument(help="Folder with model.json and weights.safetensors."),
     name: str = typer.Option(help="Model name, for example breast_us."),
     version: str = typer.Option(help="Version, for example 1.0; it can be packed only once."),
-    store: Path = typer.Option(STORE, help="Folder for NAME-VERSION.mar."),
+    store: Path = typer.Option(
+        STORE, help="Folder for NAME-VERSION.mar.", show_default="archives/store"
+    ),
     evidence: list[Path] = typer.Option(
         [],
         help="OUT of `sonode evaluate` or `sonode external`, repeatable: figures for the model "
@@ -128,7 +130,9 @@ def inspect(
 
 
 def serve(
-    store: Path = typer.Option(STORE, help="Folder with the archives."),
+    store: Path = typer.Option(
+        STORE, help="Folder with the archives.", show_default="archives/store"
+    ),
     models: list[str] = typer.Option([], help="NAME=FILE.mar, repeatable; default: all."),
     run_dir: Path | None = typer.Option(
         None, help="Logs, key file, unpacked archives; default: runs/serve-PORT."

@@ -13,5 +13,8 @@ _MAX_LENGTH = 64  # of each (LO, PS3.5, 6.2)
 
 def device_name(header: Dataset) -> str:
     """Manufacturer and model, with single spaces; "" where the header has neither."""
-    names = [" ".join(str(header.get(it) or "").split())[:_MAX_LENGTH] for it in KEYWORDS]
+    values = [header.get(it) or "" for it in KEYWORDS]
+    # Several values, which neither may have, come of a backslash within a name.
+    texts = [value if isinstance(value, str) else " ".join(value) for value in values]
+    names = [" ".join(text.split())[:_MAX_LENGTH] for text in texts]
     return " ".join(name for name in names if name)

@@ -84,12 +84,14 @@ def _cohort(account: Account, out: Path, given: str | None, seed: int) -> Any:
 
     if given is None:
         account.begin("A synthetic cohort (phantom): speckle images that depend on their labels")
+        out.mkdir(parents=True, exist_ok=True)  # here: a fault of OUT is one line, not a step's
         options = ("--patients", str(PATIENTS), "--seed", str(seed))
         sonode("phantom", out / "cohort", *options)
         cohort = load_cohort(out / "cohort")
     else:
         account.begin("The given cohort")
         cohort = load_cohort(Path(given))
+        out.mkdir(parents=True, exist_ok=True)
     figure = f"{cohort.patients}, {len(cohort.table)} lesion boxes"
     say(f"{cohort.name}: {figure}" + (" (synthetic, no patient in it)" if cohort.synthetic else ""))
     account.add("cohort", cohort.folder, figure)

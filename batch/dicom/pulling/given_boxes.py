@@ -18,7 +18,7 @@ from batch.results import schema as results
 from batch.storage import objects
 from batch.storage.errors import StorageError
 from sonode.boxes.dicom_rois import Box
-from sonode.console import UserError
+from sonode.console import UserError, counted
 from sonode.parquet_files import ROI_COLUMNS
 
 TABLE, LABELIMG = "table", "labelimg"
@@ -118,9 +118,8 @@ def _of_folder(folder: Path, option: str) -> Given:
 def _refuse(where: str, faults: list[str]) -> None:
     if faults:
         more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
-        plural = "s" * (len(faults) > 1)
         raise UserError(
-            f"{where}: {len(faults)} fault{plural}; correct them before anything is pulled (the "
-            "first is 0)",
+            f"{where}: {counted(len(faults), 'fault')}; correct them before anything is pulled "
+            "(the first is 0)",
             faults[:_SHOWN] + more,
         )
