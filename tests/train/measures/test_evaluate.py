@@ -8,7 +8,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from model_def.heads import Hierarchy
-from sonode.console import UserError
+from sonode.console import UserError, counted
 from tests.train.synthetic_predictions import HEADS, LABELS, ROI, SECRET, synthetic
 from train.fitting.predictions import Predictions
 from train.measures.evaluate import evaluate
@@ -222,7 +222,7 @@ def none_or_all(found: dict[str, object], n: int, *, events: bool) -> bool:
     """Whether the interval is Wilson's of 0 or n of n: it ends z^2 / (n + z^2) from the value."""
     wide = 1.959964**2 / (n + 1.959964**2)
     expected = [1 - wide, 1] if events else [0, wide]
-    assert found["interval"] == f"Wilson, {n} patients"
+    assert found["interval"] == f"Wilson, {counted(n, 'patient')}"
     return [found["low"], found["high"]] == pytest.approx(expected, abs=1e-6)
 
 
