@@ -89,7 +89,7 @@ def render(
     nodes: Sequence[NodeSettings],
     ready: Mapping[str, Sequence[str]],
     barred: Collection[str],
-    speakers: Collection[str],
+    speak: Mapping[str, bool | None],
     addresses: Mapping[str, Sequence[str]],
     settings: GatewaySettings,
     pair: Pair | None,
@@ -105,8 +105,8 @@ def render(
     `ready` names the nodes that can answer for `stable` and `candidate`. Where none can, those are
     asked that can answer for `stable`, else all but the `barred`: what is known of them may be
     wrong, and they say themselves what is the matter. Of these, requests of the Open Inference
-    Protocol go to the `speakers` alone; where there is none the gateway refuses them itself, so
-    that they say nothing of a version.
+    Protocol go to those alone that `speak` it (None: not known); where there is none the gateway
+    refuses them itself, so that they say nothing of a version.
     `addresses` has what each node's HOST:PORT stands for, nothing where its name is unknown.
     `faults` of the gateway itself stand in the answer of `/health`. `module` is that of njs, where
     nginx has to load it. `draining`: clients are met no more, and what is under way still finds its
@@ -119,7 +119,7 @@ def render(
         asked["candidate"] = ready.get("candidate") or ready.get("stable") or names
     arms = {arm: _twice(found) for arm, found in asked.items()}
     for arm, found in asked.items():
-        arms[f"{arm}-v2"] = _twice([name for name in found if name in speakers])
+        arms[f"{arm}-v2"] = _twice([name for name in found if speak.get(name)])
     releases = [it for it in (desired.stable, desired.candidate) if it]
     for name in [desired.model or "none", *(release.version for release in releases)]:
         assert NAME.fullmatch(name), "archives are packed with such names only"
@@ -149,7 +149,7 @@ def render(
         "arms": arms,
         "healthy": bool(desired.stable and ready.get("stable")),
         "v2_ready": bool(desired.stable and ready.get("stable") and arms["stable-v2"]),
-        "speakers": speakers,
+        "may_speak": any(speak.get(node.name) is not False for node in nodes),
         "silent": [arm for arm in asked if not arms[f"{arm}-v2"]],
         "nodes": [
             {

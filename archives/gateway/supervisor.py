@@ -194,10 +194,10 @@ class Supervisor:
                 if release and (seen := watch.seen).up and release.version in seen.ready
             ]
         barred = [watch.node.name for watch in self.watches if watch.seen.barred]
-        speakers = [it.node.name for it in self.watches if it.speaks_open_inference]
+        speak = {it.node.name: it.speaks_open_inference for it in self.watches}
         found, settings = self._addresses.found, self.settings
         return render(
-            *(desired, self._nodes, ready, barred, speakers, found, settings, self._pair),
+            *(desired, self._nodes, ready, barred, speak, found, settings, self._pair),
             *(self.state, sockets, faults),
             module=self.nginx.program.module,
             draining=self._draining,

@@ -81,14 +81,17 @@ class Node:
         # Unhealthy is also what it says while the default version has no worker.
         return ask("GET", url, self.token(), timeout_s=PROBE_TIMEOUT_S).status_code in (200, 500)
 
-    def speaks_open_inference(self) -> bool:
-        """Whether its server speaks the Open Inference Protocol, which TorchServe does not."""
+    def speaks_open_inference(self) -> bool | None:
+        """Whether its server speaks the Open Inference Protocol, which TorchServe does not.
+
+        None: it says neither. That is no matter of its predictions.
+        """
         url = f"{self.settings.inference}/v2/health/live"
-        answer = ask("GET", url, self.token(), timeout_s=PROBE_TIMEOUT_S)
-        if answer.status_code in _NO_SUCH_PROTOCOL:
-            return False
-        answer.raise_for_status()
-        return True
+        try:
+            status = ask("GET", url, self.token(), timeout_s=PROBE_TIMEOUT_S).status_code
+        except httpx.HTTPError:
+            return None
+        return {200: True, **dict.fromkeys(_NO_SUCH_PROTOCOL, False)}.get(status)
 
     def versions(self, model: str) -> dict[str, int]:
         """Return the registered versions of a model: version -> workers that are ready."""

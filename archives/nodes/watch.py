@@ -55,8 +55,8 @@ class Watch(threading.Thread):
         super().__init__(name=f"node {node.name}", daemon=True)
         self.node = node
         self.seen = Seen()
-        self.speaks_open_inference = False
-        """What its last server said of itself."""
+        self.speaks_open_inference: bool | None = None
+        """What its last server said of itself; None: nothing (yet)."""
         self._state = state
         self._desired = desired
         self._ended = threading.Event()
@@ -118,10 +118,8 @@ class Watch(threading.Thread):
         try:
             if not self.node.healthy():
                 raise httpx.RemoteProtocolError("not healthy")
-            if (key := self._key()) != self._asked:
-                self.speaks_open_inference = self.node.speaks_open_inference()
-                self._asked = key
             there = self.node.versions(desired.model) if desired.model else {}
+            self._ask_what_it_speaks()
         except (httpx.HTTPError, OSError, ValueError, KeyError) as error:
             self._failures += 1
             gone = isinstance(error, httpx.ConnectError | FileNotFoundError)
@@ -153,6 +151,19 @@ class Watch(threading.Thread):
         if fits and self._settled == desired.stable:
             return Seen(True, "", ready)
         return Seen(stays, self._matter(wanted - ready, odd), ready)
+
+    def _ask_what_it_speaks(self) -> None:
+        """Ask each server once, and again until it says yes or no."""
+        new = (key := self._key()) != self._asked
+        if new or self.speaks_open_inference is None:
+            self.speaks_open_inference = self.node.speaks_open_inference()
+            self._asked = key
+            if new and self.speaks_open_inference is None:
+                logger.warning(
+                    "node %s: its /v2/health/live answers neither 200 nor 404: it gets no requests "
+                    "of the Open Inference Protocol until it does; see the node's logs",
+                    self.node.name,
+                )
 
     def _mend(self, desired: Desired, stays: bool) -> None:
         """Bring the versions, their bytes and the default in line, beside the watching."""

@@ -58,6 +58,8 @@ class StandIn:
     refuses: tuple[str, ...] = ()
     """Methods of management that fail."""
     speaks_open_inference: bool = True
+    live: int = 200
+    """What it answers on /v2/health/live where it speaks that protocol."""
     port: int = 0
 
     def __post_init__(self) -> None:
@@ -178,7 +180,7 @@ class Handler(BaseHTTPRequestHandler):
         elif path.startswith("/v2/") and not self.node.speaks_open_inference:
             self.answer(404, {"code": 404, "type": "ResourceNotFoundException"})
         elif path == "/v2/health/live":
-            self.answer(200, {"live": True})
+            self.answer(self.node.live, {"live": True})
         else:
             self.predict(path, body)
 

@@ -604,7 +604,7 @@ def test_a_node_with_other_bytes_is_not_asked_even_if_no_other_can_answer(
 ) -> None:
     text, _ = render(
         *(Desired(model="m", stable=V1), [node.settings() for node in nodes]),
-        *({"stable": []}, barred, [], {}, GatewaySettings(port=1), None, tmp_path, Path("/s")),
+        *({"stable": []}, barred, {}, {}, GatewaySettings(port=1), None, tmp_path, Path("/s")),
     )
     upstream = text.partition("upstream stable {")[2].partition("}")[0]
     assert re.findall(r"unix:/s/(.*)\.sock", upstream) == asked
@@ -623,7 +623,7 @@ def test_a_node_that_is_away_is_not_asked_for_a_version_that_nobody_is_known_to_
 ) -> None:
     text, _ = render(
         *(Desired(model="m", stable=V1, candidate=V2), [node.settings() for node in nodes]),
-        *(ready, [], [], {}, GatewaySettings(port=1), None, tmp_path, Path("/s")),
+        *(ready, [], {}, {}, GatewaySettings(port=1), None, tmp_path, Path("/s")),
     )
     upstream = text.partition("upstream candidate {")[2].partition("}")[0]
     assert re.findall(r"unix:/s/(.*)\.sock", upstream) == asked

@@ -1,13 +1,14 @@
 """A gateway before nodes of both servers: what one of them does not speak blames no version."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from archives.gateway import logs
 from archives.rollout import traffic_permit
-from tests.archives.behind import V1, V2, Behind
+from tests.archives.behind import V1, V2, Behind, behind
 from tests.archives.standin import Call, Handler, StandIn
 
 pytestmark = pytest.mark.live
@@ -112,3 +113,40 @@ def test_where_none_speaks_it_the_gateway_says_so(gateway: Behind, nodes: list[S
     nodes[1].start(anew=True)
     gateway.wait(lambda: ready(gateway) == 200)
     assert gateway.ask(path=INFER).status_code == 200
+
+
+@pytest.mark.parametrize("live", [302, 400, 403, 500, 503])
+def test_a_node_that_says_neither_yes_nor_no_answers_predictions(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, live: int
+) -> None:
+    node = StandIn(tmp_path / "n", "c", live=live)
+    node.start()
+    try:
+        with behind([node.settings()], tmp_path / "g") as gateway:
+            gateway.wait(lambda: gateway.applied()["nodes"] == {"c": "up"})
+            assert gateway.ask().json()["node"] == "c"
+            check_refused(gateway, gateway.ask(path=INFER), 503)
+            assert "node c: its /v2/health/live answers neither" in caplog.text
+            node.live = 200
+            gateway.wait(lambda: gateway.ask(path=INFER).status_code == 200)
+    finally:
+        node.stop()
+
+
+def test_a_gateway_that_starts_while_the_only_speaker_is_away_does_not_say_never(
+    tmp_path: Path,
+) -> None:
+    here, away = StandIn(tmp_path / "n", "a"), StandIn(tmp_path / "n", "b")
+    here.speaks_open_inference = False
+    for node in (here, away):
+        node.start()
+    away.stop()
+    try:
+        with behind([here.settings(), away.settings()], tmp_path / "g") as gateway:
+            gateway.wait(lambda: gateway.applied()["nodes"]["a"] == "up")
+            check_refused(gateway, gateway.ask(path=INFER), 503)
+            away.start(anew=True)
+            gateway.wait(lambda: gateway.ask(path=INFER).status_code == 200)
+            away.stop()
+    finally:
+        here.stop()

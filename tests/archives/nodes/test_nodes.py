@@ -211,10 +211,14 @@ def test_a_node_that_is_not_there(standin: StandIn, node: Node) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "speaks"), [(200, True), (404, False), (405, False), (501, False)]
+    ("code", "speaks"),
+    [
+        *((200, True), (404, False), (405, False), (501, False)),
+        *((code, None) for code in (302, 400, 401, 403, 500, 503)),
+    ],
 )
 def test_whether_its_server_speaks_the_open_inference_protocol(
-    node: Node, monkeypatch: pytest.MonkeyPatch, code: int, speaks: bool
+    node: Node, monkeypatch: pytest.MonkeyPatch, code: int, speaks: bool | None
 ) -> None:
     answer = httpx.Response(code, request=httpx.Request("GET", "http://node"))
     monkeypatch.setattr(nodes, "ask", lambda *_, **__: answer)
