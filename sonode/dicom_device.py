@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ def device_name(header: Dataset) -> str:
     """Manufacturer and model, with single spaces; "" where the header has neither."""
     values = [header.get(it) or "" for it in KEYWORDS]
     # Several values, which neither may have, come of a backslash within a name.
-    texts = [value if isinstance(value, str) else " ".join(value) for value in values]
+    texts = [
+        " ".join(map(str, it)) if isinstance(it, MutableSequence) else str(it) for it in values
+    ]
     names = [" ".join(text.split())[:_MAX_LENGTH] for text in texts]
     return " ".join(name for name in names if name)

@@ -18,3 +18,9 @@ def test_a_device_is_its_maker_and_model(maker: str | None, model: str | None, n
     header = Dataset()
     header.Manufacturer, header.ManufacturerModelName = maker, model
     assert device_name(header) == name
+
+
+def test_a_maker_that_is_written_as_a_number_ends_nothing() -> None:
+    header = Dataset()
+    header.add_new("Manufacturer", "US", 7)
+    assert device_name(header) == "7"
