@@ -11,7 +11,9 @@ import socket
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from archives.state.clock import CLOCK, since, stamp
 from archives.state.files import write_private
 
 FILE = "gateway.json"
@@ -25,21 +27,28 @@ def other(run_dir: Path, state: Path) -> str:
     """HOST:FOLDER of another state folder whose gateway has this node; empty: none."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads((run_dir / FILE).read_text())
-        # By the clock of the folder's own machine.
-        probe = run_dir / f"{FILE}.{_id(state)}"
-        probe.touch()
-        age_s = probe.stat().st_mtime - (run_dir / FILE).stat().st_mtime
-        probe.unlink(missing_ok=True)
-        if found["id"] != _id(state) and age_s < FRESH_S:
+        if found["id"] != _id(state) and _age_s(run_dir, state, found) < FRESH_S:
             return str(found["where"])
     return ""
+
+
+def _age_s(run_dir: Path, state: Path, note: dict[str, Any]) -> float:
+    """How old a note is; on the machine that wrote it, setting the clock changes nothing."""
+    if (age_s := since(note[CLOCK])) is not None:
+        return age_s
+    # By the clock of the folder's own machine.
+    probe = run_dir / f"{FILE}.{_id(state)}"
+    probe.touch()
+    age_s = probe.stat().st_mtime - (run_dir / FILE).stat().st_mtime
+    probe.unlink(missing_ok=True)
+    return age_s
 
 
 def take(run_dir: Path, state: Path) -> str:
     """Take the node for the gateway of `state`, or keep it; returns who has it else, as `other`."""
     if whose := other(run_dir, state):
         return whose
-    note = {"id": _id(state), "where": f"{socket.gethostname()}:{state.resolve()}"}
+    note = {"id": _id(state), "where": f"{socket.gethostname()}:{state.resolve()}", CLOCK: stamp()}
     with suppress(OSError):  # where only its key file may be read there is no such note
         part = run_dir / f"{FILE}.{_id(state)}.part"
         part.write_text(json.dumps(note) + "\n")

@@ -35,10 +35,15 @@ def elapsed(entry: Stamped) -> float:
     Over a boot that is what the clock says, which may have been set; where it says that the entry
     is yet to come, its time starts again.
     """
-    written, now = entry.facts[CLOCK], stamp()
-    if now["boot"] and written["boot"] == now["boot"]:
-        return float(now["s"] - written["s"])
-    return max(0.0, time.time() - entry.time)
+    past = since(entry.facts[CLOCK])
+    return max(0.0, time.time() - entry.time) if past is None else past
+
+
+def since(written: Mapping[str, Any]) -> float | None:
+    """Seconds since a stamp of this boot of this machine; None for one of another."""
+    now = stamp()
+    same = now["boot"] and written["boot"] == now["boot"]
+    return float(now["s"] - written["s"]) if same else None
 
 
 @cache

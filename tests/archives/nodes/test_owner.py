@@ -8,6 +8,7 @@ import pytest
 
 from archives.nodes import owner
 from archives.rollout.start import start
+from archives.state import clock
 from sonode.console import UserError
 from tests.archives.behind import behind
 from tests.archives.standin import StandIn
@@ -25,10 +26,25 @@ def test_a_node_has_one_gateway_until_that_is_gone(tmp_path: Path) -> None:
     owner.release(store, one)
     assert not owner.take(store, two)
     assert owner.other(store, one).endswith(f":{two}")
-    long_ago = time.time() - owner.FRESH_S - 1  # killed, and not started again
-    os.utime(store / owner.FILE, (long_ago, long_ago))
+
+
+@pytest.mark.parametrize("hours", [-2, 0, 2])
+@pytest.mark.parametrize("boot", ["this", "another"])
+def test_a_node_of_a_killed_gateway_is_free_after_a_minute_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int, boot: str
+) -> None:
+    """Of one on another machine, or of an earlier boot, only the time of the file is known."""
+    one, two, store = tmp_path / "one", tmp_path / "two", tmp_path / "store"
+    store.mkdir()
     assert not owner.take(store, one)
-    assert owner.other(store, two).endswith(f":{one}")
+    began = clock.stamp()
+    for past_s, free in ((owner.FRESH_S - 20, False), (owner.FRESH_S + 1, True)):
+        then = time.time() - past_s + hours * 3600
+        os.utime(store / owner.FILE, (then, then))
+        now = {"boot": began["boot"] if boot == "this" else "x", "s": began["s"] + past_s}
+        monkeypatch.setattr(clock, "stamp", lambda now=now: now)
+        expected = free if boot == "this" or not hours else hours < 0
+        assert (not owner.other(store, two)) == expected
 
 
 @pytest.mark.parametrize("note", ["{", "[]", "null", '"x"', '{"id": 1}'])
