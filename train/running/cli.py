@@ -121,6 +121,10 @@ class TrainCLI(LightningCLI):
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
+        for file in (best, latest):
+            # As it was given, which is what a run that goes on has in common. Lightning makes it
+            # absolute, and forgets which epoch was the best where that has changed.
+            file.dirpath = str(run)
         self.kept = best if self.settings.keep == "loss" else latest
         self.csv = CSVLogger(run, name="", version="csv")
         # Of a training alone: a logger of `test` would overwrite its files.

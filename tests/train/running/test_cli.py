@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import lightning
 import pandas as pd
@@ -17,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 
 from model_def import checkpoint
 from sonode.console import UserError, counted
+from tests.command_line import sonode
 from tests.conftest import TRUNK
 from tests.train.trainings import CONFIGS, arguments, command, train, train_alone
 from train.cohorts.cohort import Cohort, write_cohort
@@ -165,15 +167,24 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_log(
 def test_the_state_of_each_epoch_is_kept_not_of_the_best_alone(
     phantom: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where the run goes on in a folder that has been moved."""
     rising = itertools.count()  # so that the first epoch is the best
-    monkeypatch.setattr(
-        "train.fitting.task.calibrated_loss", lambda *_: torch.tensor(float(next(rising)))
-    )
-    out = tmp_path / "out"
-    done = train("fit", phantom.folder, out, "--trainer.max_epochs=2")
+
+    def loss(*_: Any) -> torch.Tensor:
+        if (found := next(rising)) == 2:  # the first is of the check before training
+            raise KeyboardInterrupt
+        return torch.tensor(float(found))
+
+    monkeypatch.setattr("train.fitting.task.calibrated_loss", loss)
+    line = arguments("fit", phantom.folder, Path("out"), "--trainer.max_epochs=2")
+    (tmp_path / "here").mkdir()
+    begun = sonode("train", *line, cwd=tmp_path / "here")
+    assert begun.returncode == 130, begun.stderr
+    (tmp_path / "here").rename(tmp_path / "there")
+    done = sonode("train", *line, cwd=tmp_path / "there")
     assert done.returncode == 0, done.stderr
     epochs = [
-        torch.load(out / "run" / name, weights_only=True)["epoch"]
+        torch.load(tmp_path / "there" / "out" / "run" / name, weights_only=True)["epoch"]
         for name in ("best.ckpt", "last.ckpt")
     ]
     assert epochs == [0, 1]
@@ -182,8 +193,8 @@ def test_the_state_of_each_epoch_is_kept_not_of_the_best_alone(
         done.stdout
     )
     assert "checkpoint of epoch 1 (lowest validation loss)" in done.stdout
-    shown = re.findall(r"epoch \d/2: .* validation (\d\.\d{3}),", done.stdout)
-    assert float(shown[1]) == float(shown[0]) + 1
+    shown = re.findall(r"epoch \d/2: .* validation (\d\.\d{3}),", begun.stdout + done.stdout)
+    assert list(map(float, shown)) == [1, 4]  # 3 is of the second check
     done = train("fit", phantom.folder, tmp_path / "last", "--trainer.max_epochs=2", "--keep=last")
     assert "epoch to keep: the last" in done.stdout
     assert "checkpoint of epoch 2 (the last)" in done.stdout
