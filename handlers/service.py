@@ -1,7 +1,8 @@
 """The TorchServe entry: one class that any server, or the batch job, can drive.
 
 It stands alone at the archive's root, where TorchServe puts a handler: absolute imports only, and
-no second class in this file. It loads an archive and drives rows through the `handlers.stages`.
+no second class in this file. It loads an archive and drives rows through `handlers.stages` and the
+archive's engine.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from handlers import cuda_health, golden, integrity, requests, responses, settings, telemetry
+from handlers import cuda_health, golden, integrity, responses, settings, stages, telemetry
 from handlers.engines import choose
-from handlers.errors import InferenceFailed, RowError
+from handlers.engines.base import Forward
+from handlers.errors import ExplanationFailed, InferenceFailed, RowError
 from handlers.explain import attribution
 from handlers.images.prepare import Prepared
+from handlers.requests import METHODS
 from handlers.responses import ModelIdentity, Outcome
-from handlers.stages import RequestRow, Stages
+from handlers.stages import RequestRow
 from handlers.telemetry import StageTimes
 from model_def import checkpoint, outliers
 
@@ -37,8 +41,10 @@ REASON_IS_READ_S = 1.0
 """How long a worker that cannot serve waits for TorchServe to read its output."""
 
 
-class ScoringService(Stages):
+class ScoringService:
     """Scores rows of breast-ultrasound images; one instance per worker process."""
+
+    _device_lost = False
 
     def initialize(self, context: Any) -> None:
         """Load the unpacked archive and check its golden examples, which also warms it up.
@@ -72,7 +78,7 @@ class ScoringService(Stages):
         self.device = choose.choose_device(properties.get("gpu_id"))
         self.attributor = attribution.Attributor(network, self.card)
         self.head_labels = {head.name: head.labels for head in self.card.heads}
-        self.methods = requests.METHODS
+        self.methods = METHODS
         self.last_spans: dict[telemetry.Stage, tuple[float, float]] = {}
         """Of the batch that `handle` answered last, for a server that traces requests."""
         model = context.manifest["model"]
@@ -98,10 +104,7 @@ class ScoringService(Stages):
         self.telemetry = telemetry.Telemetry(self.model, context)
         logger.info(
             "ready: %s %s sha256 %s engine %s, golden examples within %.2g",
-            self.model.name,
-            self.model.version,
-            self.model.sha256,
-            self.model.engine,
+            *dataclasses.astuple(self.model),
             largest,
         )
 
@@ -159,7 +162,11 @@ class ScoringService(Stages):
                 outcomes[index] = responses.failed(item)
             # The first rows go through the network while the next ones are decoded.
             if len(waiting) == self.engine.micro_batch < len(rows):
-                started.append(self._start(waiting, deadline, times))
+                together = [*waiting.values()]
+                future = self._forward_threads.submit(
+                    self.score_prepared, together, deadline, times
+                )
+                started.append(([*waiting], future))
                 waiting = {}
         outcomes |= zip(
             waiting, self.score_prepared([*waiting.values()], deadline, times), strict=True
@@ -167,6 +174,14 @@ class ScoringService(Stages):
         for indices, future in started:
             outcomes |= zip(indices, future.result(), strict=True)
         return [outcomes[index] for index in range(len(rows))]
+
+    def preprocess(self, row: RequestRow, headers: Mapping[str, str]) -> Prepared | RowError:
+        """Parse, decode, crop and resize one row; thread-safe, CPU only."""
+        return stages.preprocess(row, headers, self.card)
+
+    def inference(self, prepared: Sequence[Prepared]) -> Forward:
+        """Logits and features of the stacked rows."""
+        return self.engine.forward(torch.from_numpy(np.stack([item.input_SS for item in prepared])))
 
     def score_prepared(
         self,
@@ -177,7 +192,7 @@ class ScoringService(Stages):
         """Inference, heat maps and results of decoded rows; one outcome per row, in order.
 
         If a batch raises, its rows are scored one by one, so that only the faulty one fails.
-        `deadline` as of `explain`, `times` as of `score`. Raises nothing; after a failure
+        `deadline` as of `stages.explain`, `times` as of `score`. Raises nothing; after a failure
         `device_is_lost` says whether the device still works.
         """
         if not prepared:
@@ -187,9 +202,13 @@ class ScoringService(Stages):
             with times.measure("inference"):
                 forward = self.inference(prepared)
             with times.measure("explain"):
-                explained = self.explain(prepared, forward, deadline)
+                explained = stages.explain(prepared, forward, self.attributor, deadline)
+            if any(isinstance(it, ExplanationFailed) for it in explained):
+                self.device_is_lost()
             with times.measure("postprocess"):
-                return self.postprocess(prepared, forward, explained)
+                return stages.postprocess(
+                    prepared, forward, explained, self.model, self.attributor, self.distance
+                )
         except Exception:  # of any kind: a coded answer instead of the 503 of a dead batch
             logger.exception("scoring failed for %d rows", len(prepared))
             self.device_is_lost()
@@ -198,9 +217,10 @@ class ScoringService(Stages):
             failure = InferenceFailed("scoring failed; see the worker's log")
             return [responses.failed(failure)] * len(prepared)
 
-    def _start(
-        self, waiting: Mapping[int, Prepared], deadline: float, times: StageTimes
-    ) -> tuple[list[int], Future[list[Outcome]]]:
-        rows = [*waiting.values()]
-        future = self._forward_threads.submit(self.score_prepared, rows, deadline, times)
-        return [*waiting], future
+    def device_is_lost(self) -> bool:
+        """Whether every call on the device fails from now on, as after a CUDA context is lost.
+
+        Called after an error that may have been the device's own. Once lost it stays lost.
+        """
+        self._device_lost = self._device_lost or cuda_health.context_is_lost(self.device)
+        return self._device_lost

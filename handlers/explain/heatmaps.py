@@ -11,7 +11,7 @@ from handlers.explain.attribution import SIGNED, Attributor
 from handlers.images.prepare import Prepared
 from handlers.responses import Heatmap
 from model_def.overlay import Canvas, Map
-from model_def.preprocessing import Preprocessing, widen
+from model_def.preprocessing import widen
 
 GRID_DIGITS = 6
 
@@ -19,7 +19,6 @@ GRID_DIGITS = 6
 def of_row(
     item: Prepared,
     attributor: Attributor,
-    facts: Preprocessing,
     logits_L: torch.Tensor,
     features_Chw: torch.Tensor,
     deadline: float = math.inf,
@@ -35,7 +34,7 @@ def of_row(
     if item.explain is None:
         return {}
     height, width = item.frame_size
-    box = widen(item.roi, facts.context, width, height)
+    box = widen(item.roi, attributor.card.preprocessing.context, width, height)
     crop = Canvas.of_crop(item.crop_HW)
     frame = None if item.frame_HW is None else Canvas.of_frame(item.frame_HW, box, item.roi)
     method = item.explain.method

@@ -37,8 +37,7 @@ class Api(ls.LitAPI):
 
     def predict(self, prepared: list[Any]) -> list[Any]:
         """The forward pass and the answers."""
-        forward = self.service.inference(prepared)
-        return list(self.service.postprocess(prepared, forward, [{} for _ in prepared]))
+        return list(self.service.score_prepared(prepared))
 
     def unbatch(self, output: list[Any]) -> list[Any]:
         """They are a list already."""

@@ -63,14 +63,9 @@ def alone(
 ) -> None:
     """Decode, and the network with its maps, each alone on all cores; the night's own functions."""
     with load_archive(archive) as loaded:
-        size, service = loaded.micro_batch, loaded.service
+        size, network = loaded.micro_batch, loaded.score_prepared
         asked = {} if explain is None else {"explain": explain}
         prepared = [loaded.preprocess({"image": it, "roi": roi, **asked}) for it in files[:size]]
-
-        def network(batch: list[object]) -> list[object]:
-            maps: list[object] = service.explain(batch, service.inference(batch))
-            return maps
-
         network(prepared)  # warm
         rows = [{"image": it, "roi": roi, **asked} for it in files]
         prepared = []

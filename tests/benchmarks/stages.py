@@ -25,6 +25,7 @@ from archives.packing.loader import load_archive
 from handlers import requests, responses
 from handlers.explain import heatmaps
 from handlers.images.prepare import prepare
+from handlers.stages import postprocess
 from model_def.images.decode import decode
 from tests.benchmarks.images import BUSI, encoded, frames
 from tests.benchmarks.machine import table
@@ -118,13 +119,14 @@ def _stages(service: Any, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     explained = measure(
         "draw and encode",
         lambda: [
-            heatmaps.of_row(item, service.attributor, facts, logits_L, features_Chw)
+            heatmaps.of_row(item, service.attributor, logits_L, features_Chw)
             for item, logits_L, features_Chw in zip(prepared, *_pairs(forward), strict=True)
         ],
     )
     seconds["draw and encode"] -= seconds["Grad-CAM of both heads"]
+    identity = service.model, service.attributor, service.distance
     outcomes = measure(
-        "probabilities, result", lambda: service.postprocess(prepared, forward, explained)
+        "probabilities, result", lambda: postprocess(prepared, forward, explained, *identity)
     )
     measure("JSON", lambda: [responses.to_json(outcome.body) for outcome in outcomes])
     return seconds

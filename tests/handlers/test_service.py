@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from handlers import cuda_health
+from handlers import cuda_health, stages
 from handlers.engines.base import Forward
 from handlers.golden import GoldenMismatch
 from handlers.images.prepare import Prepared
@@ -130,14 +130,15 @@ def test_whatever_fails_a_row_leaves_its_neighbours_alone(
     service: ScoringService = request.getfixturevalue(engine)
     rows = [{"image": encode(frame), "roi": f"3,3,{80 + number},60"} for number in range(4)]
     expected = service.score(rows)
-    done = getattr(service, stage)
+    owner = service if stage == "inference" else stages
+    done = getattr(owner, stage)
 
     def fail(prepared: Sequence[Prepared], *more: object) -> object:
         if any(item.roi.x_max == 82 for item in prepared):
             raise kind("out of something")
         return done(prepared, *more)
 
-    monkeypatch.setattr(service, stage, fail)
+    monkeypatch.setattr(owner, stage, fail)
     found = service.score(rows)
     assert [outcome.status for outcome in found] == [200, 200, 500, 200]
     assert (found[2].body["code"], found[2].body["stage"]) == ("inference_failed", "inference")

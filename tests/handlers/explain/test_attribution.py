@@ -19,7 +19,8 @@ from PIL import Image
 from torch import nn
 
 from archives.packing.pack import pack
-from handlers.errors import ExplanationTooLong
+from handlers import stages
+from handlers.errors import ExplanationTooLong, RowError
 from handlers.explain import attribution
 from handlers.explain.attribution import Attribution, Attributor
 from handlers.requests import METHODS
@@ -377,7 +378,8 @@ def test_a_map_that_is_not_finite_is_refused(
     monkeypatch.setattr(weight, "data", weight.data * math.inf)
     (item,) = [service.preprocess(rows(frames[:1], "gradcam")[0], {})]
     forward = service.inference([item])
-    (found,) = service.explain([item], forward)
+    (found,) = stages.explain([item], forward, service.attributor)
+    assert isinstance(found, RowError)
     assert found.code == "explanation_failed"
 
 
