@@ -21,6 +21,10 @@ TRY_AGAIN = 75
 """Exit code of a command that is to be run again, since somebody does not answer (EX_TEMPFAIL)."""
 
 
+SHOWN = 20
+"""Lines of a list of faults that are printed."""
+
+
 class UserError(Exception):
     """A mistake that the user can fix: names the field, its value and the remedy.
 
@@ -41,6 +45,11 @@ def say(text: str = "") -> None:
 def counted(count: int, one: str, several: str = "") -> str:
     """How many there are of something, in words: `1 row`, `1,309 rows`."""
     return f"{count:,} {one if count == 1 else several or f'{one}s'}"
+
+
+def first_of(lines: Sequence[str], count: int, most: int = SHOWN) -> list[str]:
+    """The first of the lines, and how many more there are of `count` in all."""
+    return [*lines[:most], *([f"and {count - most} more"] if count > most else [])]
 
 
 _PARENT = "SONODE_PARENT"  # names the process that `run_sonode` was called in

@@ -30,10 +30,8 @@ from batch.manifest import folder as manifest_folder
 from batch.storage import uris
 from batch.storage.errors import StorageError
 from sonode.atomic_files import scratch
-from sonode.console import UserError, counted
+from sonode.console import SHOWN, UserError, counted, first_of
 from sonode.parquet_files import ROI_COLUMNS
-
-_SHOWN = 20
 
 
 class Request(NamedTuple):
@@ -135,7 +133,7 @@ class _Faults:
     def add(self, lines: Iterator[str]) -> None:
         for line in lines:
             self.count += 1
-            if self.count <= _SHOWN:
+            if self.count <= SHOWN:
                 self.lines.append(line)
 
 
@@ -159,11 +157,10 @@ def _checked(
             again = manifest_files.tables(files, schema, manifest_files.CHECKED_TOGETHER)
             faults.add(checks.duplicates(again, folder, checks.repeated(np.concatenate(hashes))))
     if faults.count:
-        more = [f"and {faults.count - _SHOWN} more"] if faults.count > _SHOWN else []
         raise UserError(
             f"manifest {uri}: {counted(faults.count, 'fault')}; correct them before "
             "anything is scored (the first row is row 0)",
-            faults.lines + more,
+            first_of(faults.lines, faults.count),
         )
     return Manifest(
         files=files,

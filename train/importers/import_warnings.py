@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from sonode.console import say
+from sonode.console import first_of, say
 from train.cohorts.checks import Scan
 from train.tables.texts import alike, rounded_by_excel
 
@@ -57,7 +57,5 @@ def report(heading: str, lines: Sequence[str]) -> None:
     """Print the heading and the first of the lines; nothing where there are none."""
     if lines:
         say(heading)
-        for line in lines[:_NAMED]:
+        for line in first_of(lines, len(lines), _NAMED):
             say(f"  {line}")
-        if len(lines) > _NAMED:
-            say(f"  and {len(lines) - _NAMED} more")

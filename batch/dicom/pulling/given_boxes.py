@@ -18,7 +18,7 @@ from batch.results import schema as results
 from batch.storage import objects
 from batch.storage.errors import StorageError
 from sonode.boxes.dicom_rois import Box
-from sonode.console import UserError, counted
+from sonode.console import UserError, counted, first_of
 from sonode.parquet_files import ROI_COLUMNS
 
 TABLE, LABELIMG = "table", "labelimg"
@@ -26,7 +26,6 @@ _UID = "instance_uid"
 _CSV = pyarrow.csv.ConvertOptions(
     column_types={_UID: pa.string(), "frame": pa.int64()} | dict.fromkeys(ROI_COLUMNS, pa.float64())
 )
-_SHOWN = 20
 
 
 class GivenBox(NamedTuple):
@@ -117,9 +116,8 @@ def _of_folder(folder: Path, option: str) -> Given:
 
 def _refuse(where: str, faults: list[str]) -> None:
     if faults:
-        more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
         raise UserError(
             f"{where}: {counted(len(faults), 'fault')}; correct them before anything is pulled "
             "(the first is 0)",
-            faults[:_SHOWN] + more,
+            first_of(faults, len(faults)),
         )
