@@ -10,7 +10,7 @@ import typer
 
 from archives.comparing.commands import mount as mount_compare
 from archives.rollout.commands import mount as mount_rollout
-from sonode.console import UserError, say
+from sonode.console import UserError, counted, say
 from sonode.defaults import (
     CLIENT_AT_ONCE,
     CLIENT_RATE,
@@ -115,7 +115,7 @@ def inspect(
             say(f"    uncertain results at level {sets['level']:g}, from patients: {patients}")
     if (limit := card.get("out_of_distribution") or {}).get("limit") is not None:
         alarms, patients = limit["false_alarms"], limit["patients"]
-        flagged = f"false alarms at most {alarms:g}, from {patients} patients"
+        flagged = f"false alarms at most {alarms:g}, from {counted(patients, 'patient')}"
         say(f"unlike      images out of distribution are flagged, {flagged}")
     facts_of_input = card["preprocessing"]
     say(f"input       {facts_of_input['size']} pixels, context {facts_of_input['context']}")

@@ -250,6 +250,10 @@ def _run_one(
         terminal.show_summary(summary, out)
         if dicom:
             terminal.show_dicom(written)
+    if not summary.rows:
+        # No failure: a query that finds nothing new is an ordinary night.
+        print("the manifest has no row, so nothing was scored", file=sys.stderr)
+        return 0, "no_rows", facts
     return (1, "failed_rows", facts) if failed else (0, "done", facts)
 
 

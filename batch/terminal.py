@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from batch import layout
-from sonode.console import say
+from sonode.console import counted, say
 
 if TYPE_CHECKING:
     from batch.dicom.making.beside_results import Written
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def show_summary(summary: RunSummary, out: str) -> None:
     """Print what a run did, and how its results are read."""
     model = summary.model
-    say(f"{summary.rows} rows through {model['name']} {model['version']} on {summary.engine}")
+    rows = counted(summary.rows, "row")
+    say(f"{rows} through {model['name']} {model['version']} on {summary.engine}")
     for status, count in summary.by_status.items():
         say(f"  {status:<24} {count}")
     for code, count in summary.by_code.items():
@@ -48,10 +49,11 @@ def show_plan(plan: Plan, as_json: bool) -> None:
     if as_json:
         say(json.dumps(dataclasses.asdict(plan)))
         return
-    say(f"{plan.rows} rows in {plan.shards} shards, date {plan.date}")
+    rows, shards = counted(plan.rows, "row"), counted(plan.shards, "shard")
+    say(f"{rows} in {shards}, date {plan.date}")
     say(f"  shards done   {plan.shards_done}")
     say(f"  rows done     {plan.rows_ok} scored, {plan.rows_failed} failed")
-    say(f"  to score      {plan.rows_to_score} rows")
+    say(f"  to score      {counted(plan.rows_to_score, 'row')}")
     if plan.rows_known:
         say(f"  of these      {plan.rows_known} have previous scores, reused if unchanged")
     if plan.estimated_seconds is not None:

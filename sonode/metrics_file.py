@@ -13,13 +13,15 @@ DEVELOPMENT = "development"  # the cohort of external.json that is not external
 FORMAT = 2
 """Of metrics.json and external.json. It rises where a reader of an older file would go wrong; 2 has
 each subgroup's variable with its groups and tests."""
+_PARTS = {METRICS: ("about", "heads"), EXTERNAL: ("cohorts",)}
+"""What tells that a file is what its name says."""
 
 
 def read_metrics(path: Path, command: str = "sonode evaluate") -> dict[str, Any]:
     """What a file written by `command` holds.
 
     Raises:
-        UserError: it is missing or damaged, or of another version.
+        UserError: it is missing or damaged, holds something else, or is of another version.
     """
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -30,4 +32,6 @@ def read_metrics(path: Path, command: str = "sonode evaluate") -> dict[str, Any]
         raise UserError(
             f"{path}: has format {version}, and this version reads {FORMAT}; run `{command}` again"
         )
+    if not all(isinstance(found.get(name), dict) for name in _PARTS[path.name]):
+        raise UserError(f"{path}: was not written by sonode; give OUT of `{command}`")
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from sonode.console import counted
 from sonode.measure_text import number, p_value
 from sonode.page import page
 
@@ -27,13 +28,14 @@ def _templates() -> Environment:
         "-", "\N{MINUS SIGN}"
     )
     environment.filters["p"] = p_value
+    environment.filters["counted"] = counted
     return environment
 
 
 def render(title: str, template: str, **facts: object) -> str:
     """Give the page of a title, whose body is `template`, filled in.
 
-    Its filters `number` and `signed` write three digits, `p` a p-value.
+    Its filters `number` and `signed` write three digits, `p` a p-value, `counted` how many.
     """
     return page(title, [_templates().get_template(template).render(**facts)])
 

@@ -74,6 +74,8 @@ def compare(
     limits = read(policy) if policy is not None else None
     settings: dict[str, object] = {"engine": engine} if engine else {}
     with new_folder(out) as staged, open_manifest(manifest, reserved=()) as checked:
+        if not checked.rows:
+            raise UserError(f"manifest {manifest}: has no row, so there is nothing to compare")
         found = _compare(
             *((archive_a, archive_b), settings, manifest, checked, staged),
             carry=list(dict.fromkeys(carry)),

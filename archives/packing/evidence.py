@@ -30,12 +30,12 @@ def read_evidence(folder: Path, card: Json) -> list[Json]:
         own = every = [read_metrics(folder / METRICS)]
     for metrics in own:
         about = metrics["about"]
-        if about["part"] == FOLDS:
+        if about.get("part") == FOLDS:
             raise UserError(
                 f"--evidence {folder}: is of the networks of the folds, whose figures the card "
                 "has; leave it out"
             )
-        if not isinstance(about["model"], dict):  # a forest
+        if not isinstance(about.get("model"), dict):  # a forest
             raise UserError(
                 f"--evidence {folder}: is not of a checkpoint; give OUT of `sonode evaluate`"
             )

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from archives.packing.evidence import ELSEWHERE, Json, labelled, tested, where
+from sonode.console import counted
 from sonode.measure_text import p_value, with_interval
 
 FILE = "MODEL_CARD.md"  # in the archive
@@ -110,7 +111,9 @@ def _data(card: Json, statement: Statement) -> Iterator[str]:
     yield ""
     for part in ("train", "val", "test"):
         if part in cohort:
-            yield f"- {part}: {cohort[part]['patients']} patients, {cohort[part]['images']} images"
+            its = cohort[part]
+            patients, images = counted(its["patients"], "patient"), counted(its["images"], "image")
+            yield f"- {part}: {patients}, {images}"
     for head, counts in training.get("labels", {}).items():
         shown = ", ".join(f"{label} {count}" for label, count in counts.items())
         yield f"- {head}, training images: {shown}"
@@ -149,7 +152,7 @@ def _certainty(card: Json) -> Iterator[str]:
     if limit.get("limit") is not None:
         yield (
             f"- images unlike the training's are flagged, with false alarms of at most "
-            f"{limit['false_alarms']:g}, from {limit['patients']} calibration patients"
+            f"{limit['false_alarms']:g}, from {counted(limit['patients'], 'calibration patient')}"
         )
 
 

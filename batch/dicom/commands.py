@@ -11,7 +11,7 @@ import typer
 
 from sonode import console
 from sonode.command_group import CommandGroup
-from sonode.console import TRY_AGAIN, say
+from sonode.console import TRY_AGAIN, counted, say
 
 PLAIN = typer.Option(
     False,
@@ -78,7 +78,7 @@ def push(
         raise typer.Exit(TRY_AGAIN)
     for status, what in ledger.REMEDIES.items():
         if count := done.by_status[status]:
-            print(f"{count} objects are not at the PACS: {what}", file=sys.stderr)
+            print(f"{counted(count, 'object')} not at the PACS: {what}", file=sys.stderr)
     if done.not_sent:
         raise typer.Exit(1)
 
@@ -136,7 +136,7 @@ def pull(
         for status, count in done.by_status.items():
             say(f"  {status:<24} {count}")
         if done.manifest is not None:
-            say(f"{done.manifest}: {done.rows} rows")
+            say(f"{done.manifest}: {counted(done.rows, 'row')}")
         for title_, counts in (
             ("RoI from", done.roi_sources),
             ("without RoI:", done.without_roi),
@@ -147,7 +147,8 @@ def pull(
         if done.unknown_images:
             say(f"  {'boxes of images not met':<40} {done.unknown_images}")
     for reason, count in done.refusals.items():
-        print(f"the PACS refused {count} objects ({reason}); re-run to ask again", file=sys.stderr)
+        refused = counted(count, "object")
+        print(f"the PACS refused {refused} ({reason}); re-run to ask again", file=sys.stderr)
     if done.stopped is not None:
         print(
             f"the PACS does not answer as it should ({done.stopped}); what it gave is kept, and "

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from sonode.console import say
+from sonode.console import counted, say
 
 
 def night(
@@ -51,14 +51,14 @@ def night(
             words = [f"{asked.folder}/results", "--to", asked.to or asked.pacs]
             words += [*(["--plain"] * asked.plain), "--title", asked.title]
             say(
-                f"{standing} objects of earlier nights are not at the PACS; this tells why and "
-                f"tries again: sonode dicom push {shlex.join(words)}"
+                f"{counted(standing, 'object')} of earlier nights not at the PACS; this tells why "
+                f"and tries again: sonode dicom push {shlex.join(words)}"
             )
     if code := report["exit_code"]:
         print(f"re-run the same command to do what is missing: {report['why']}", file=sys.stderr)
         for status, what in ledger.REMEDIES.items():
             if count := report.get("push", {}).get("by_status", {}).get(status):
-                print(f"{count} objects are not at the PACS: {what}", file=sys.stderr)
+                print(f"{counted(count, 'object')} not at the PACS: {what}", file=sys.stderr)
         raise typer.Exit(code)
 
 
@@ -74,7 +74,10 @@ def _show(report: dict[str, Any]) -> None:
     ):
         for status, count in (counts or {}).items():
             say(f"  {name + ', ' + status:<40} {count}")
+    if "score" not in report:
+        say("  no image is new: nothing to score")
     for other, its in report.get("earlier", {}).items():
-        say(f"  scored of the night of {other}, which was cut short: {its['score']['rows']} images")
+        images = counted(its["score"]["rows"], "image")
+        say(f"  scored of the night of {other}, which was cut short: {images}")
     for name, took in report["stages"].items():
         say(f"  {name + ':':<12} {took['seconds']:8.1f} s ({100 * took['share']:.0f} %)")

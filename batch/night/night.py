@@ -198,7 +198,7 @@ class _Night:
                 left = ledger.not_sent(self._results, to, each.isoformat())
             why = None
             if left and (each == day or left > night.not_sent):
-                why = f"{left} objects of the night of {each} are not at the PACS"
+                why = f"{console.counted(left, 'object')} of the night of {each} not at the PACS"
             elif left:
                 standing[each.isoformat()] = left
                 why = night.faults.get("push")  # of a run that was killed before it told

@@ -15,8 +15,8 @@ _WAIT_S = 30
 def report_end(target: str, outcome: str, facts: dict[str, Any]) -> None:
     """Hand `outcome` and `facts` on as JSON: POSTed to an http(s) URL, else a command's input.
 
-    `outcome`: "done", "failed_rows", "stopped" or "error". A failure to do so is printed to
-    standard error; the exit code of the run stays.
+    `outcome`: "done", "no_rows", "failed_rows", "stopped" or "error". A failure to do so is printed
+    to standard error; the exit code of the run stays.
     """
     try:
         _send(target, outcome, facts)

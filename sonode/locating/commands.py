@@ -8,7 +8,7 @@ from typing import Literal
 import typer
 
 from sonode.command_group import CommandGroup
-from sonode.console import say
+from sonode.console import counted, say
 from sonode.defaults import BOOTSTRAP_DRAWS
 
 locate = typer.Typer(
@@ -41,8 +41,9 @@ def fit(
     card = fitting.fit(cohort, out, recipe, split_seed=split_seed)
     its = card.measured
     say(
-        f"validation part, {its['images']} images: IoU mean {its['iou_mean']:.3f}, over 0.5 in "
-        f"{its['found']:.1%}; nothing is found below a confidence of {card.min_confidence:.3f}"
+        f"validation part, {counted(its['images'], 'image')}: IoU mean {its['iou_mean']:.3f}, "
+        f"over 0.5 in {its['found']:.1%}; nothing is found below a confidence of "
+        f"{card.min_confidence:.3f}"
     )
     say(f"locator: {out}")
 

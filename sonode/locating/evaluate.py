@@ -15,7 +15,7 @@ import pandas as pd
 
 from model_def.preprocessing import RoI
 from sonode.atomic_files import check_new, new_folder
-from sonode.console import UserError, progress, say
+from sonode.console import UserError, counted, progress, say
 from sonode.locating.detector import Proposal, proposals, read
 from sonode.locating.froc import best_iou, measure
 from sonode.locating.images import Image, images_of
@@ -136,8 +136,8 @@ def _table(images: list[Image], found: list[list[Proposal]]) -> pd.DataFrame:
 def show(numbers: Json) -> None:
     """Print what was measured."""
     say(
-        f"{numbers['images']} images of {numbers['patients']} patients, {numbers['boxes']} boxes; "
-        f"none found in {numbers['none_found']}"
+        f"{counted(numbers['images'], 'image')} of {counted(numbers['patients'], 'patient')}, "
+        f"{counted(numbers['boxes'], 'box', 'boxes')}; none found in {numbers['none_found']}"
     )
     say(
         f"IoU mean {numbers['iou_mean']:.3f}, median {numbers['iou_median']:.3f}; over 0.5 in "
@@ -148,6 +148,6 @@ def show(numbers: Json) -> None:
     for its in numbers["auc_proposed_minus_drawn"]:
         difference = with_interval({**its, "value": its["difference"]}, sign=True)
         say(
-            f"AUC {its['head']} ({its['n_images']} rows): proposed {number(its['first'])}, drawn "
-            f"{number(its['second'])}, difference {difference}"
+            f"AUC {its['head']} ({counted(its['n_images'], 'row')}): proposed "
+            f"{number(its['first'])}, drawn {number(its['second'])}, difference {difference}"
         )

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from sonode.command_group import CommandGroup
-from sonode.console import UserError, say
+from sonode.console import UserError, counted, say
 from sonode.defaults import READER_PORT
 
 reader = typer.Typer(
@@ -125,7 +125,7 @@ def export(
 
         return cohort_table(file, run, str(images.absolute()), first=first)
 
-    say(f"{record.export(make, out)} rows: {out}")
+    say(f"{counted(record.export(make, out), 'row')}: {out}")
 
 
 @reader.command()

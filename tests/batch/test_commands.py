@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 import typer
 
@@ -25,7 +25,6 @@ from sonode.console import UserError
 @pytest.fixture
 def sonode(archive: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Call the command line with the fake archive behind every .mar that exists; give exit code."""
-    loader = ModuleType("archives.packing.loader")
 
     @contextmanager
     def load_archive(path: Path, settings: dict[str, str]) -> Iterator[Any]:
@@ -34,8 +33,7 @@ def sonode(archive: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         assert path.read_bytes() == b"the archive"
         yield archive
 
-    loader.load_archive = load_archive  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "archives.packing.loader", loader)
+    monkeypatch.setattr("archives.packing.loader.load_archive", load_archive)
     app = typer.Typer()
     app.callback()(lambda: None)  # keeps `score` a name of its own
     batch.commands.mount(app)
@@ -96,6 +94,22 @@ def test_json_is_one_line(
     assert "alnm_heatmap_uri" in results.read(out).column_names
 
 
+def test_a_manifest_without_a_row_is_no_failure_and_is_said(
+    sonode: Any,
+    manifest: str,
+    tmp_path: Path,
+    put_table: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    put_table(manifest, {"image_uri": pa.array([], pa.string())})
+    words = ("score", manifest, str(tmp_path / "out"), "--archive", str(tmp_path / "model.mar"))
+    assert sonode(*words, "--json", "--on-finish", f"cat > {tmp_path}/told") == 0
+    said = capsys.readouterr()
+    assert said.err == "the manifest has no row, so nothing was scored\n"
+    assert json.loads(said.out)["rows"] == 0
+    assert json.loads((tmp_path / "told").read_text())["outcome"] == "no_rows"
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(
     sonode: Any, manifest: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,7 +118,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     words = (*words, "--date", "2026-11-22", "--explain", "gradcam")
     assert sonode(*words, "--dry-run") == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == ["2", "rows", "in", "1", "shards,", "date", "2026-11-22"]
+    assert lines[0] == ["2", "rows", "in", "1", "shard,", "date", "2026-11-22"]
     assert lines[1] == ["shards", "done", "0"]
     assert lines[3] == ["to", "score", "2", "rows"]
     assert lines[4][0] == "estimated"

@@ -35,11 +35,12 @@ def evaluate(
     ),
 ) -> None:
     """Measure a checkpoint on a cohort: intervals, plots and one HTML report."""
-    from train.evidence.report import check_out, show, write_evaluation
+    from sonode.atomic_files import check_new
+    from train.evidence.report import show, write_evaluation
     from train.evidence.saliency import gallery, profile
     from train.fitting.predictions import predict
 
-    check_out(out)
+    check_new(out)
     found = predict(checkpoint, cohort, part)
     moved = []
     if roi_jitter:

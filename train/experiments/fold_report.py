@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from model_def.heads import logit_slices, probabilities
-from sonode.console import table
+from sonode.console import counted, table
 from sonode.measure_text import number, with_interval
 from train.fitting.predictions import Predictions
 from train.measures.evaluate import sets_of, truth_of_rows
@@ -50,7 +50,8 @@ def figures_of(metrics: Json, folds: int, members: int) -> dict[str, Any]:
     }
     return {
         "statement": (
-            f"trained on all {metrics['patients']} patients; figures are of {folds} folds"
+            f"trained on all {counted(metrics['patients'], 'patient')}; "
+            f"figures are of {folds} folds"
             + (f" of {members} networks each, as many as here" if members > 1 else "")
         ),
         "assumes": ASSUMES,

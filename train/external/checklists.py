@@ -56,12 +56,13 @@ def run(evidence: Path, out: Path, external: Path | None) -> None:
     """
     check_new(out)
     metrics = read_metrics(evidence / METRICS)
-    if "model" not in metrics["about"] or not isinstance(metrics["about"]["model"], dict):
+    needed = ("model", "training", "cohort")
+    if not all(isinstance(metrics["about"].get(it), dict) for it in needed):
         raise UserError(f"EVIDENCE {evidence}: is not of a network; give OUT of `sonode evaluate`")
     other = None if external is None else read_metrics(external / EXTERNAL, "sonode external")
     if other is not None:
-        theirs = other["cohorts"][DEVELOPMENT]["about"]
-        if any(theirs[part] != metrics["about"][part] for part in ("model", "training")):
+        theirs = other["cohorts"].get(DEVELOPMENT, {}).get("about", {})
+        if any(theirs.get(part) != metrics["about"][part] for part in ("model", "training")):
             raise UserError(
                 f"--external {external}: is of another network than {evidence}; make both with one "
                 "checkpoint"

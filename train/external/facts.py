@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from sonode.console import counted
 from sonode.measure_text import with_interval
 from train.measures.measure import Json
 
@@ -71,7 +72,8 @@ def facts(metrics: Json, external: Json | None) -> dict[str, str]:
         ),
         "rates": _list(map(_rates, heads, heads.values())),
         "counts": _list(
-            f"{name}: {it['positive']} positive of {it['rows']} images, {it['patients']} patients"
+            f"{name}: {it['positive']} positive of {counted(it['rows'], 'image')}, "
+            f"{counted(it['patients'], 'patient')}"
             for name, head in heads.items()
             for it in [head["sets"][head["primary"]]["image"]]
         ),
@@ -179,7 +181,7 @@ def _divided(trained_on: Json, parts: Collection[str]) -> str:
 
 
 def _size(of: Json) -> str:
-    return f"{of['patients']} patients, {of['images']} images"
+    return f"{counted(of['patients'], 'patient')}, {counted(of['images'], 'image')}"
 
 
 def _list(texts: Any) -> str:

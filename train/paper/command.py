@@ -148,7 +148,7 @@ def _say_plan(
     out: Path,
 ) -> None:
     """Print what is trained, and how long the networks take by steps measured here."""
-    say(f"cohort: {cohort.patients}, {len(cohort.table)} images")
+    say(f"cohort: {cohort.patients}, {counted(len(cohort.table), 'image')}")
     say(f"plan: {len(variants)} x {seeds} networks: {', '.join(variants)}")
     runs = len(variants) * seeds
     if grid is not None:
@@ -167,7 +167,7 @@ def _say_plan(
         steps = max(1, parts[0] // data.batch_size)
         each = int(plan.settings.trainer.max_epochs) * (steps * step + parts[1] * image)
         say(
-            f"time: about {spoken(left * (each + START_S))} for {left} networks that are not "
+            f"time: about {spoken(left * (each + START_S))} for {counted(left, 'network')} not "
             f"trained yet, by steps of {step:.2f} s measured here"
             + ("; radiomics comes on top" if absent is None else "")
         )
@@ -209,8 +209,9 @@ def _intro(
     rows = test.rows
     text = (
         f"The tables and figures of Frontiers in Physiology 2022, doi 10.3389/fphys.2022.882648, "
-        f"on cohort {cohort.name} ({cohort.patients}, {len(cohort.table)} images). Test part: "
-        f"{rows['patient_id'].nunique()} patients, {len(rows)} images. Network: "
+        f"on cohort {cohort.name} ({cohort.patients}, {counted(len(cohort.table), 'image')}). Test "
+        f"part: {counted(rows['patient_id'].nunique(), 'patient')}, "
+        f"{counted(len(rows), 'image')}. Network: "
         f"{network_in_words(settings)}. {counted(seeds, 'repeat')} of each "
         "model, with other seeds on the same split. Intervals are of 95 %, from "
         f"{bootstrap} draws of whole patients."

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from model_def.checkpoint import CARD, WEIGHTS
+from sonode.console import counted
 from train.cohorts.cohort import Cohort
 from train.cohorts.split import SPLIT
 from train.paper.sections import Section, Table
@@ -46,7 +47,8 @@ def methods_section(
         title="Methods, versions and digests",
         text=[
             f"Patients were split into training, validation and test {split}; the test part has "
-            f"{rows['patient_id'].nunique()} patients with {len(rows)} lesion images. Boxes were "
+            f"{counted(rows['patient_id'].nunique(), 'patient')} with "
+            f"{counted(len(rows), 'lesion image')}. Boxes were "
             f"widened by {model['preprocessing']['context']:g} of their size on each side and "
             f"resized to {size} x {size} pixels. A {model['architecture']} was trained for "
             f"{settings['trainer']['max_epochs']} epochs with a learning rate of "

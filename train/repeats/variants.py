@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model_def.heads import HeadSpec
-from sonode.console import UserError
+from sonode.console import UserError, counted
 from train.cohorts.cohort import Cohort
 from train.cohorts.labels import child_labels, implied, label_matrix
 from train.cohorts.split import parts_of
@@ -167,7 +167,7 @@ class HeldOut:
             )
         self.rows = cohort.table[chosen_N].reset_index(drop=True)
         ids = cohort.table["patient_id"][part_N == "val"]
-        self.validation = f"{len(ids)} images of {ids.nunique()} patients"
+        self.validation = f"{counted(len(ids), 'image')} of {counted(ids.nunique(), 'patient')}"
         own_NK = label_matrix(cohort.table, HEADS)
         truth_NK = implied(own_NK, HEADS).numpy()[chosen_N]
         self.patient_N = patient_N = self.rows["patient_id"].to_numpy(dtype=object)

@@ -24,7 +24,7 @@ from archives.judging.step_log import watch_of
 from archives.judging.verdicts import Verdict
 from archives.state.journal import Entry, Journal, fold
 from sonode.atomic_files import new_folder
-from sonode.console import UserError
+from sonode.console import UserError, counted
 from sonode.page import page, table
 
 MOST = 200
@@ -182,8 +182,8 @@ def _section(step: Json) -> list[str]:
     source = "Counted again from the logs." if step["recounted"] else "As recorded in the journal."
     body = [
         f"<h2>{html.escape(step['step'])}</h2>",
-        f"<p>{html.escape(now)}. {step['answered']:,} requests answered with a score, "
-        f"{step['studies']:,} studies judged. {source}</p>",
+        f"<p>{html.escape(now)}. {counted(step['answered'], 'request')} answered with a score, "
+        f"{counted(step['studies'], 'study', 'studies')} judged. {source}</p>",
         _text(
             ("guard", "state", "value", "limit", "n", "evidence", "message"),
             [

@@ -278,6 +278,7 @@ def test_interrupted_it_leaves_nothing(
     ("arguments", "message"),
     [
         (["a.mar", "b.mar", "none.parquet", "out"], "manifest none.parquet: neither a Parquet"),
+        (["a.mar", "b.mar", "empty.parquet", "out"], "manifest empty.parquet: has no row"),
         (["a.mar", "b.mar", "m.parquet", "s3://b/out"], "give a local folder"),
         (["a.mar", "b.mar", "m.parquet", "."], "OUT .: is not empty; give a new folder"),
         (
@@ -292,12 +293,14 @@ def test_interrupted_it_leaves_nothing(
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
-    pd.DataFrame({"image_uri": ["x.png"]}).to_parquet(tmp_path / "m.parquet")
+    rows = pd.DataFrame({"image_uri": ["x.png"]})
+    rows.to_parquet(tmp_path / "m.parquet")
+    rows[:0].to_parquet(tmp_path / "empty.parquet")
     done = sonode("compare", *arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and message in line
-    assert [path.name for path in tmp_path.iterdir()] == ["m.parquet"]
+    assert {path.name for path in tmp_path.iterdir()} == {"m.parquet", "empty.parquet"}
 
 
 def about(heads: dict[str, tuple[str, ...]], *methods: str) -> Description:

@@ -215,11 +215,11 @@ def test_by_dimse_a_corrected_patient_fails_one_night_and_is_mended_elsewhere(
     (tmp_path / "night.yaml").write_text(yaml.safe_dump(keys))
     said = sonode("dicom", "night", tmp_path / "night.yaml", "--date", "2026-11-28")
     assert said.returncode == 1
-    assert "3 objects are not at the PACS: the PACS has their studies under another" in said.stderr
+    assert "3 objects not at the PACS: the PACS has their studies under another" in said.stderr
     assert "the-right-one" not in said.stdout + said.stderr
     first = json.loads((tmp_path / "a/nights/2026-11-28.json").read_text())
     assert (first["exit_code"], first["standing"]) == (1, {})
-    assert first["why"] == "3 objects of the night of 2026-11-27 are not at the PACS"
+    assert first["why"] == "3 objects of the night of 2026-11-27 not at the PACS"
     for day in ("2026-11-29", "2026-12-05", "2026-12-06"):  # offered for a week, then told
         later = night_of(day, "a")
         assert (later["exit_code"], later["standing"]) == (0, {"2026-11-27": 3})

@@ -14,6 +14,7 @@ from train.comparing.auc_difference import Versus
 from train.comparing.versus import show, versus, write
 from train.measures.units import distinct_units
 
+EVALUATION = {"format": FORMAT, "about": {}}
 POINTS = {"threshold": 0.4, "operating_points": {"0.5": 0.5}}
 
 
@@ -46,7 +47,7 @@ def folder(path: Path, scores: np.ndarray, **changes: object) -> Path:
         name: {"labels": its, "target": name, "parent": parent, "given": None, **POINTS}
         for (name, its), parent in zip(labels.items(), (None, "malignancy"), strict=True)
     }
-    (path / "metrics.json").write_text(json.dumps({"format": FORMAT, "heads": heads}))
+    (path / "metrics.json").write_text(json.dumps({**EVALUATION, "heads": heads}))
     return path
 
 
@@ -104,7 +105,7 @@ def test_the_primary_set_is_known_by_parents_and_conditions_not_by_names(
             "tumour": {"labels": ["no", "yes"], "target": "cancer", "parent": None, **POINTS},
             "axilla": {"labels": ["no", "yes"], "target": "alnm", "parent": "tumour", **POINTS},
         }
-        (it / "metrics.json").write_text(json.dumps({"format": FORMAT, "heads": heads}))
+        (it / "metrics.json").write_text(json.dumps({**EVALUATION, "heads": heads}))
     found = {(item.head, item.on): item for item in images(first, second, 100)}
     assert set(found) == {("tumour", "all"), ("axilla", "all"), ("axilla", "tumour positive")}
     assert found["axilla", "tumour positive"].n_images == 30
@@ -119,10 +120,14 @@ def test_the_primary_set_is_known_by_parents_and_conditions_not_by_names(
             "given": "malignant",
             **POINTS,
         }
-        (it / "metrics.json").write_text(json.dumps({"format": FORMAT, "heads": {"axilla": alone}}))
+        (it / "metrics.json").write_text(json.dumps({**EVALUATION, "heads": {"axilla": alone}}))
     found = {(item.head, item.on): item for item in images(first, second, 100)}
     assert found["axilla", "malignant positive"].n_images == 30
-    for text, why in (("{", "missing, or damaged"), ('{"format": 1}', "has format 1, and this")):
+    for text, why in (
+        *((it, "missing, or damaged") for it in ("{", "[]", "{}", "3")),
+        ('{"format": 1}', "has format 1, and this"),
+        (f'{{"format": {FORMAT}}}', "was not written by sonode"),
+    ):
         (second / "metrics.json").write_text(text)
         with pytest.raises(UserError, match=rf"b/metrics\.json: {why}"):
             versus(first, second)

@@ -128,11 +128,12 @@ def test_what_it_cannot_be_made_from(metrics: dict[str, Any], tmp_path: Path) ->
     forest = {**metrics, "about": {**metrics["about"], "model": "radiomics"}}
     with pytest.raises(UserError, match="is not of a network"):
         run(folder(tmp_path / "f", forest), tmp_path / "out", None)
+    with pytest.raises(UserError, match="is not of a network"):
+        run(folder(tmp_path / "h", {**metrics, "about": {}}), tmp_path / "out", None)
     own = folder(tmp_path / "e", metrics)
     about = {**metrics["about"], "training": {"seed": 4}}
-    (own / "external.json").write_text(
-        json.dumps({"format": FORMAT, "cohorts": {"development": {"about": about}}})
-    )
-    with pytest.raises(UserError, match=r"--external .*: is of another network than"):
-        run(own, tmp_path / "out", own)
+    for cohorts in ({"development": {"about": about}}, {}):
+        (own / "external.json").write_text(json.dumps({"format": FORMAT, "cohorts": cohorts}))
+        with pytest.raises(UserError, match=r"--external .*: is of another network than"):
+            run(own, tmp_path / "out", own)
     assert not (tmp_path / "out").exists()

@@ -121,7 +121,7 @@ def test_orthancs_own_correction_and_what_the_command_says(out: Path, orthanc: O
     done = sonode("dicom", "push", out, "--to", orthanc.dicomweb)
     assert done.returncode == 1
     assert "patient_changed          6" in done.stdout
-    assert "6 objects are not at the PACS: the PACS has their studies under another" in done.stderr
+    assert "6 objects not at the PACS: the PACS has their studies under another" in done.stderr
     assert "--date DATE --folder EMPTY" in done.stderr
     for secret in ("9999", IMAGE.PatientID, str(IMAGE.PatientName), IMAGE.StudyInstanceUID):
         assert secret not in done.stdout + done.stderr
