@@ -66,7 +66,9 @@ async def on_http(_: Request, error: Exception) -> Response:
         kind, message = "MethodNotAllowedException", "Requested method is not allowed"
     else:
         kind, message = "ResourceNotFoundException", "Requested resource is not found"
-    return refusal(Refused(error.status_code, kind, message))
+    answer = refusal(Refused(error.status_code, kind, message))
+    answer.headers.update(error.headers or {})  # of a 405: which methods are
+    return answer
 
 
 async def on_left(_: Request, __: Exception) -> Response:
@@ -209,12 +211,15 @@ def inference(models: Models, max_request_size: int) -> Starlette:
     """The app of the inference port, without its token."""
     api = Inference(models, max_request_size)
     routes = [
-        Route("/ping", api.ping, methods=["GET"]),
-        Route("/predictions/{model}", api.predict, methods=SENT),
-        Route("/predictions/{model}/{version}", api.predict, methods=SENT),
-        Route("/explanations/{model}", api.explain, methods=SENT),
-        Route("/explanations/{model}/{version}", api.explain, methods=SENT),
+        Route(f"{path}{slash}", answer, methods=SENT)
+        for slash in ("", "/")  # as TorchServe takes them
+        for model in ("{model}", "{model}/{version}")
+        for path, answer in (
+            (f"/predictions/{model}", api.predict),
+            (f"/explanations/{model}", api.explain),
+        )
     ]
+    routes.append(Route("/ping", api.ping, methods=["GET"]))
     return exactly([*routes, *OpenInference(models, api.body, api.score).routes()])
 
 

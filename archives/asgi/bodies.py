@@ -65,7 +65,10 @@ def fields(body: bytes, content_type: str, coding: str = "") -> dict[str, bytes]
     found: dict[str, bytes] = {}
     try:
         with PushMultipartParser(
-            options.get("boundary", ""), max_segment_count=PARTS_MOST, strict=True
+            options.get("boundary", ""),
+            max_segment_count=PARTS_MOST,
+            header_charset="latin-1",  # has all bytes: a file's name may be in any, and is not used
+            strict=True,
         ) as parser:
             name, parts = "", []
             for event in parser.parse(body) if body else ():

@@ -35,3 +35,6 @@ class Connection(H11Protocol):  # type: ignore[misc]
         """As uvicorn's."""
         super().connection_made(transport)
         self.flow = _Flow(transport, self.conn)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Java's client offers HTTP/2 with each connection: no reason to install a package."""

@@ -34,7 +34,8 @@ def other(run_dir: Path, state: Path) -> str:
 
 def _age_s(run_dir: Path, state: Path, note: dict[str, Any]) -> float:
     """How old a note is; on the machine that wrote it, setting the clock changes nothing."""
-    if (age_s := since(note[CLOCK])) is not None:
+    # The note of an earlier sonode has no clock.
+    if CLOCK in note and (age_s := since(note[CLOCK])) is not None:
         return age_s
     # By the clock of the folder's own machine.
     probe = run_dir / f"{FILE}.{_id(state)}"

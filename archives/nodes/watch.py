@@ -131,13 +131,15 @@ class Watch(threading.Thread):
             return Seen(why=self._trouble, barred=True)
         self._refused = ""
         ready = frozenset(version for version, workers in there.items() if workers)
+        # Another server, started between two probes, may have loaded anything.
+        replaced = bool(self._mended) and self._key() not in ("", self._mended)
         if desired.stable is None or desired.model is None:
             return Seen(up=True)  # nothing to serve yet
         wanted = {release.version for release in desired.serves}
         if (coming := _coming(desired)) and coming.version in there:
             del there[coming.version]  # not the gateway's yet: a rollout registers and checks it
             ready -= {coming.version}
-        stays = self.seen.up and desired.stable.version in ready
+        stays = self.seen.up and desired.stable.version in ready and not replaced
         odd = set(there) - wanted
         # What a rollout left behind; not what the next one has registered a moment ago.
         left = bool(odd) and odd == self._odd and desired.rollout is None
@@ -146,6 +148,8 @@ class Watch(threading.Thread):
         # take the stable version's nodes away, nor is undone what a rollout is just registering.
         fits = ready == wanted == set(there) or (stays and wanted <= set(there) and not left)
         self._harvest()
+        if replaced:
+            self._settled = None
         if not (fits and self._settled == desired.stable):
             self._mend(desired, stays)
         if fits and self._settled == desired.stable:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
 import random
+import struct
 import subprocess
 import sys
 import threading
@@ -22,6 +24,7 @@ from tempfile import TemporaryDirectory
 import httpx
 import yaml
 
+from archives.gateway.logs import LogRow, LogTail
 from archives.nodes.nodes_file import NodeSettings
 from archives.rollout.nodes import applied
 from archives.state.journal import Entry, Journal
@@ -41,6 +44,7 @@ QUICK = {
 
 
 CLIENT_TIMEOUT_S = 150.0  # longer than two tries of the gateway
+JSON_SIZE = "Inference-Header-Content-Length"
 TAKEN_S = 1.0  # by then the gateway has a new step's configuration
 
 
@@ -53,15 +57,43 @@ class Answer:
     status: int
     version: str
     ms: float
+    id: str
+    """By which the gateway's logs have it."""
     what: str
     """What went wrong, where nothing came."""
+
+
+def open_inference(image: bytes, *, binary: bool) -> tuple[bytes, dict[str, str]]:
+    """A request for scores and heat maps, as tritonclient makes it: its body and headers."""
+    tensor: dict[str, object] = {"name": "image", "shape": [1], "datatype": "BYTES"}
+    element = struct.pack("<I", len(image)) + image
+    if binary:
+        tensor["parameters"] = {"binary_data_size": len(element)}
+    else:
+        tensor["data"] = [base64.b64encode(image).decode()]
+    parameters = {"explain": "gradcam", "binary_data_output": binary}
+    text = json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
+    if not binary:
+        return text, {"Content-Type": "application/json"}
+    told = {"Content-Type": "application/octet-stream", JSON_SIZE: str(len(text))}
+    return text + element, told
+
+
+def check_outputs(body: bytes, json_size: str | None) -> None:
+    """Raise ValueError where scores, heat maps or bytes of an answer are missing."""
+    size = int(json_size or len(body))
+    outputs = json.loads(body[:size])["outputs"]
+    names = {it["name"].rpartition(".")[2] for it in outputs}
+    sizes = [it.get("parameters", {}).get("binary_data_size", 0) for it in outputs]
+    if not names >= {"answer", "probability", "heatmap"} or size + sum(sizes) != len(body):
+        raise ValueError("outputs are missing")
 
 
 class Load:
     """Clients that send images of studies, several of each, at a steady pace, until the block ends.
 
     `images` are bodies in turn; `rate` is in requests a second, of all clients together, which give
-    up after `patience_s`.
+    up after `patience_s`. `both_protocols`: each second one is of the Open Inference Protocol.
     """
 
     def __init__(
@@ -73,11 +105,13 @@ class Load:
         clients: int = 4,
         rate: float = 40,
         patience_s: float = CLIENT_TIMEOUT_S,
+        both_protocols: bool = False,
     ) -> None:
         self.url, self.token, self.images = httpx.URL(url), token, images
         self.answers: list[Answer] = []
         self._pause = clients / rate
         self._patience_s = patience_s
+        self._both_protocols = both_protocols
         self._ended = threading.Event()
         self._threads = [
             threading.Thread(target=self._client, args=[number]) for number in range(clients)
@@ -105,7 +139,7 @@ class Load:
             due = max(due + self._pause, time.monotonic())
             study = f"study-{number}-{turn // 2}"
             began = time.time()
-            status, version, what = 0, "", ""
+            status, version, id_, what = 0, "", "", ""
             try:
                 # As clients do: one that lay idle may be closed by the other end at any time.
                 if connection is not None and began - last > 1:
@@ -116,22 +150,27 @@ class Load:
                         self.url.host, self.url.port, timeout=self._patience_s
                     )
                 body = self.images[(turn * 7 + number) % len(self.images)]
-                headers = {
-                    "Authorization": f"Bearer {self.token}",
-                    "Content-Type": "application/octet-stream",
-                    "X-Study-Id": study,
-                }
-                connection.request("POST", self.url.path, body, headers)
+                path, headers = self.url.path, {"Content-Type": "application/octet-stream"}
+                of_v2 = self._both_protocols and turn % 2 == 1
+                if of_v2:
+                    path = f"/v2/models/{path.rpartition('/')[2]}/infer"
+                    body, headers = open_inference(body, binary=turn % 4 == 1)
+                headers |= {"Authorization": f"Bearer {self.token}", "X-Study-Id": study}
+                connection.request("POST", path, body, headers)
                 answer = connection.getresponse()
-                answer.read()
-                status, version = answer.status, answer.headers.get("X-Model-Version", "")
-            except (OSError, http.client.HTTPException) as error:
+                said, told = answer.read(), answer.headers
+                if of_v2 and answer.status == 200:
+                    check_outputs(said, told.get(JSON_SIZE))
+                status, version = answer.status, told.get("X-Model-Version", "")
+                id_ = told.get("X-Request-Id", "")
+            except (OSError, ValueError, http.client.HTTPException) as error:
                 what = repr(error)
                 if connection is not None:
                     connection.close()
                 connection = None
             last = time.time()
-            self.answers.append(Answer(began, study, status, version, 1000 * (last - began), what))
+            ms = 1000 * (last - began)
+            self.answers.append(Answer(began, study, status, version, ms, id_, what))
             turn += 1
         if connection is not None:
             connection.close()
@@ -240,6 +279,31 @@ def sonode_process(words: Sequence[str], log: object) -> subprocess.Popen[bytes]
     """A command of sonode in the background."""
     command = [sys.executable, "-P", "-m", "sonode", *words]
     return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ)  # type: ignore[call-overload]
+
+
+def miscounted(site: Site, answers: Sequence[Answer]) -> list[str]:
+    """Answers of a version that the gateway's logs do not have once, as they were.
+
+    Guards judge by these rows; scores are in the row of the try that was answered.
+    """
+    logs: list[dict[str, list[LogRow]]] = []
+    for name in ("requests", "attempts"):
+        rows = defaultdict(list)
+        for row in LogTail(site.state / "gateway" / f"{name}.jsonl").rows():
+            rows[row["id"]].append(row)
+        logs.append(rows)
+    found = []
+    for it in answers:
+        if not it.version:
+            continue
+        requests, attempts = (log[it.id] for log in logs)
+        told = [(row["version"], row["status"]) for row in requests]
+        tried = [row for row in attempts if row["arm"] in ("stable", "candidate")]
+        scored = [bool(row["scores"]) for row in tried if row["status"] == 200]
+        right = all(row["version"] == it.version for row in tried) and bool(tried)
+        if told != [(it.version, it.status)] or not right or scored != [True] * (it.status == 200):
+            found.append(f"{it} is counted as {requests}, {attempts}")
+    return found
 
 
 def split_by_step(

@@ -22,6 +22,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
+from archives.asgi.node import AsgiNode
 from archives.state.journal import Entry
 from archives.torchserve.key_file import ask
 from tests.archives import bad_versions as bad
@@ -31,6 +32,7 @@ from tests.archives.rolling import (
     QUICK,
     Load,
     Site,
+    miscounted,
     sonode_process,
     split_by_step,
 )
@@ -86,6 +88,8 @@ class Outcome:
     said: str
     broken: list[str]
     """What clients met with where nothing came: seconds after the start, and why."""
+    miscounted: list[str]
+    """See `rolling.miscounted`."""
 
     def faults(self) -> list[str]:
         """What is not as it should be."""
@@ -98,7 +102,7 @@ class Outcome:
             found.append(f"{self.failed} failed, {self.unanswered} unanswered")
         if scenario.guards and self.exposed > scenario.exposed_at_most:
             found.append(f"{self.exposed} exposed")
-        return found
+        return found + self.miscounted
 
 
 def run(cluster: Cluster, scenario: Scenario) -> Outcome:
@@ -111,7 +115,12 @@ def run(cluster: Cluster, scenario: Scenario) -> Outcome:
     images = [encode(random_.integers(0, 256, (80, 120), dtype=np.uint8)) for _ in range(32)]
     began = time.monotonic()
     ended = threading.Event()
-    clients = Load(site.url, site.token, images, rate=RATE, patience_s=scenario.patience_s)
+    clients = Load(
+        *(site.url, site.token, images),
+        rate=RATE,
+        patience_s=scenario.patience_s,
+        both_protocols=cluster.kind is AsgiNode,
+    )
     with clients as load, _beside(cluster, scenario, ended):
         with (site.state / "rollout.log").open("ab") as log:
             command = sonode_process(words, log)
@@ -191,6 +200,7 @@ def _outcome(
             for it in load.answers
             if it.status != 200
         ],
+        miscounted=miscounted(site, load.answers),
     )
 
 

@@ -22,6 +22,9 @@ def test_a_form_becomes_its_fields_of_two_of_a_name_the_last() -> None:
     body = form(part("image", "a\r\nb", '; filename="x"'), part("roi", "1"), part("roi", "2"))
     assert bodies.fields(body, KIND) == {"image": b"a\r\nb", "roi": b"2"}
     assert bodies.fields(form(part("image", "")), KIND) == {"image": b""}
+    for coding in ("utf-8", "latin-1"):
+        named = form(part("image", "a", '; filename="Zoë.png"')).decode().encode(coding)
+        assert bodies.fields(named, KIND) == {"image": b"a"}
 
 
 @pytest.mark.parametrize(

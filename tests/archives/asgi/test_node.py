@@ -38,6 +38,9 @@ def test_clients_that_go_away_and_those_that_send_half_disturb_nobody(node: Asgi
     half.sendall(b"ow")
     assert b" 200 " in half.recv(1000)
     half.close()
+    offered = {"Connection": "Upgrade", "Upgrade": "h2c"}  # HTTP/2, as Java's client does
+    assert post(node, **offered).status_code == 200
+    assert "upgrade" not in (node.run_dir / "logs" / "server_log.log").read_text().lower()
 
 
 @live
@@ -49,7 +52,6 @@ def test_clients_that_go_away_and_those_that_send_half_disturb_nobody(node: Asgi
         (b"OPTIONS * HTTP/1.1", b""),
         (b"CONNECT x:1 HTTP/1.1", b""),
         (b"GET http://other/ping HTTP/1.1", b""),
-        (b"POST /predictions/odd/ HTTP/1.1", b"Content-Length: 0\r\n"),
         (b"POST /predictions/%00%ff%2f..%2f HTTP/1.1", b"Content-Length: 0\r\n"),
         (b"POST /predictions/odd HTTP/1.1", b"Content-Length: -1\r\n"),
         (b"POST /predictions/odd HTTP/1.1", b"Content-Length: 1\r\nContent-Length: 2\r\n"),
@@ -137,10 +139,12 @@ def test_paths_methods_and_versions_that_are_not_there(node: AsgiNode) -> None:
     for path, kind in (("no", "ModelNotFound"), ("odd/9", "ModelVersionNotFound")):
         answer = post(node, path=path)
         assert (answer.status_code, answer.json()["type"]) == (404, f"{kind}Exception")
-    assert post(node, path="odd/1.0").json()["version"] == "1.0"
+    for path in ("odd/1.0", "odd/1.0/", "odd/"):
+        assert post(node, path=path).json()["version"] == "1.0"
     assert post(node, path="odd/1.0/x").status_code == 404
     got = httpx.get(f"{node.inference_url}/predictions/odd", headers=bearer(node.token()))
     assert (got.status_code, got.json()["type"]) == (405, "MethodNotAllowedException")
+    assert set(got.headers["allow"].split(", ")) == {"POST", "PUT"}
 
 
 @live

@@ -1,5 +1,6 @@
 """archives/nodes/owner.py: two gateways before one node."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -29,15 +30,19 @@ def test_a_node_has_one_gateway_until_that_is_gone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hours", [-2, 0, 2])
-@pytest.mark.parametrize("boot", ["this", "another"])
+@pytest.mark.parametrize("boot", ["this", "another", "unknown"])
 def test_a_node_of_a_killed_gateway_is_free_after_a_minute_whatever_the_clock_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int, boot: str
 ) -> None:
-    """Of one on another machine, or of an earlier boot, only the time of the file is known."""
+    """Of another machine, an earlier boot or an earlier sonode only the file's time is known."""
     one, two, store = tmp_path / "one", tmp_path / "two", tmp_path / "store"
     store.mkdir()
     assert not owner.take(store, one)
     began = clock.stamp()
+    if boot == "unknown":
+        note = json.loads((store / owner.FILE).read_text())
+        del note[clock.CLOCK]
+        (store / owner.FILE).write_text(json.dumps(note))
     for past_s, free in ((owner.FRESH_S - 20, False), (owner.FRESH_S + 1, True)):
         then = time.time() - past_s + hours * 3600
         os.utime(store / owner.FILE, (then, then))
