@@ -69,8 +69,8 @@ def _type_problems(schema: pa.Schema) -> Iterator[str]:
             yield f"column 'roi_confidence' holds {kind}; write it as a number"
         if name == "roi_proposed" and not (pa.types.is_boolean(kind) or pa.types.is_null(kind)):
             yield f"column 'roi_proposed' holds {kind}; write it as true or false"
-        if name in UNITS and pa.types.is_nested(kind):
-            yield f"column {name!r} holds {kind}; write one id in each row"
+        if name in UNITS and (pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType)):
+            yield f"column {name!r} holds {kind}; write one id in each row, as a string or a number"
 
 
 def _roi_schema_problems(schema: pa.Schema) -> Iterator[str]:

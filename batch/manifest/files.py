@@ -36,6 +36,8 @@ def _opened(path: Path, files: tuple[Path, ...]) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, OSError) as error:
         if "crypt" in str(error):  # "no decryption found", "file is encrypted", ...
             raise Unsound(f"{which}an encrypted Parquet file; give an unencrypted copy") from None
+        if isinstance(error, pa.ArrowNotImplementedError):  # its text names a type or a codec
+            raise Unsound(f"{which}Arrow does not read it ({error}); write other types") from None
         raise Unsound(
             f"{which}damaged, or not a Parquet file ({type(error).__name__}); write it again"
         ) from None
@@ -187,6 +189,8 @@ def _shared_value(kind: pa.DataType) -> pa.DataType:
         kind = pa.timestamp("us", kind.tz)
     elif pa.types.is_time(kind) or (pa.types.is_decimal(kind) and kind.precision > _DIGITS):
         kind = pa.string()
+    elif pa.types.is_decimal(kind) and kind.bit_width < 128:
+        kind = pa.decimal128(kind.precision, kind.scale)  # Arrow sorts none of these
     elif pa.types.is_float16(kind):
         kind = pa.float32()
     elif kind == pa.uuid():

@@ -13,8 +13,10 @@ is read is a copy, made at once: whatever becomes of it meanwhile, what was chec
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,7 +117,9 @@ def open_manifest(
         try:
             files, folder = manifest_folder.copied(uri, copies, out)
         except StorageError as error:
-            raise UserError(f"manifest {uri}: {error}") from None
+            full = os.strerror(errno.ENOSPC) in str(error)  # where the copies go
+            remedy = "; set TMPDIR to another folder" if full else ""
+            raise UserError(f"manifest {uri}: {error}{remedy}") from None
         try:
             schema = manifest_files.common_schema(uri, files)
             yield _checked(uri, files, schema, folder, reserved)

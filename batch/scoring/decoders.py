@@ -45,6 +45,8 @@ class Task(Generic[T]):
         self._value: T | None = None
         self._error: Exception | None = None
         self.started: float | None = None
+        self.watched_s = 0.0
+        """How long it has been at work, as far as the pool has looked."""
         self.milliseconds = 0.0
 
     def run(self) -> None:
@@ -104,6 +106,7 @@ class Decoders:
     ) -> None:
         self.lock = threading.Lock()
         self.look_every_s = min(1.0, limit_s / 4)
+        self._looked = time.perf_counter()
         self._hanging = 0  # given up and not back yet
         self._stop = stop
         self._limit_s = limit_s
@@ -124,11 +127,14 @@ class Decoders:
 
     def look(self) -> None:
         """Give up what is over the limit. Raises TooManyHang; CancelledError after the stop."""
-        now = time.perf_counter()
         with self.lock:
+            now = time.perf_counter()
+            # A process that was stopped (SIGSTOP, a suspended machine) has not decoded meanwhile.
+            passed = min(now - self._looked, 2 * self.look_every_s)
+            self._looked = now
             for task in list(self._running):
-                late = task.started is not None and now - task.started > self._limit_s
-                if late and task.give_up():
+                task.watched_s += min(passed, now - (task.started or now))
+                if task.watched_s > self._limit_s and task.give_up():
                     self._running.discard(task)
                     self._hanging += 1
                     self._start_thread()

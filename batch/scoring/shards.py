@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ import pyarrow as pa
 from batch import layout
 from batch.manifest.read import Request, digest, requests
 from batch.results import schema as results
+from batch.results.previous_results import PreviousResults
 from batch.scoring import parts
 from batch.scoring.fetching import Limits
 from batch.scoring.job import Job
@@ -136,28 +138,30 @@ def _filled(
     asked = requests(shard.table, job.folder)
     for row in (row for row in todo if asked[row].no_roi is not None):
         part.found(row, results.without_roi(*(asked[row].no_roi or ())))
-    todo = [row for row in todo if asked[row].no_roi is None]
+    left = [row for row in todo if asked[row].no_roi is None]
     carried = 0
-    previous = pipeline.fetching.each(lambda row: _previous(asked[row], job, pipeline.limits), todo)
-    left = []
-    for row, found in zip(todo, previous, strict=True):
-        if found is not None:
-            part.found(row, found)
-            carried += 1
-        else:
-            left.append(row)
+    if job.previous is not None:
+        find = partial(_previous, job.previous, job, pipeline.limits)
+        todo, left = left, []
+        previous = pipeline.fetching.each(find, [asked[row] for row in todo])
+        for row, found in zip(todo, previous, strict=True):
+            if found is not None:
+                part.found(row, found)
+                carried += 1
+            else:
+                left.append(row)
     for row, result in pipeline.rows({row: asked[row] for row in left}, part.keep):
         part.found(row, result)
     return len(left), carried
 
 
-def _previous(request: Request, job: Job, limits: Limits) -> results.Row | None:
+def _previous(
+    previous: PreviousResults, job: Job, limits: Limits, request: Request
+) -> results.Row | None:
     if job.stop.is_set():
         raise CancelledError
-    if job.previous is None:
-        return None
     try:
-        return job.previous.find(request, limits.object_bytes)
+        return previous.find(request, limits.object_bytes)
     except UserError:
         raise
     except Exception:  # of any kind: fetching it fails, too

@@ -60,7 +60,8 @@ def read(
     What a store says to be gzip (Content-Encoding) is inflated, within `limit`.
 
     An object of more than `limit` bytes is refused before its bytes are read, and `admit` is called
-    with their number and may wait (it is called again if the store has to be asked again).
+    with their number and may wait (it is called again if the store has to be asked again, and not
+    at all if the store does not say it).
 
     Raises ObjectMissing, AccessDenied, ObjectChanged, ObjectTooLarge, ObjectEncoded, StorageError;
     UserError for credentials.

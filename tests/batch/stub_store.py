@@ -95,7 +95,10 @@ def _etag(data: bytes) -> str:
 
 @contextmanager
 def serving(store: StubStore, tls: ssl.SSLContext | None = None) -> Iterator[StubStore]:
-    """Serve `store` on loopback for the length of the block, at `store.address`."""
+    """Serve `store` on loopback for the length of the block, at `store.address`.
+
+    An answer with the header Transfer-Encoding goes out in one chunk.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -110,7 +113,10 @@ def serving(store: StubStore, tls: ssl.SSLContext | None = None) -> Iterator[Stu
             self.send_response_only(status)
             for name, value in given.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(data)))
+            if "Transfer-Encoding" in given:
+                data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
+            else:
+                self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(data)

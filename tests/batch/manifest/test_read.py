@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import math
 import os
 import shutil
@@ -139,6 +140,19 @@ def test_what_was_checked_is_scored_whatever_becomes_of_the_file(
     assert table["image_uri"].to_pylist() == ["a.png", "b.png"]
 
 
+def test_a_full_folder_of_temporary_files_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, put_table: Any
+) -> None:
+    uri = put_table(str(tmp_path / "m.parquet"), {"image_uri": ["a"]})
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(UserError, match="No space left on device; set TMPDIR to another folder"):
+        opened(uri)
+
+
 def test_the_copy_that_a_killed_run_left_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put_table: Any
 ) -> None:
@@ -178,15 +192,16 @@ def test_types_are_those_that_readers_share(load: Any, tmp_path: Path) -> None:
         load(image_uri=["a.png"], taken=pa.array([1_001], pa.timestamp("ns")))
 
 
-def test_views_as_new_arrow_writers_make_them_are_text(load: Any) -> None:
+def test_new_types_are_those_that_readers_know(load: Any) -> None:
     found = load(
         image_uri=pa.array(["a.png"], pa.string_view()),
         etag=pa.array(["e"], pa.string_view()),
         tags=pa.array([["x"]], pa.list_(pa.string_view())),
         raw=pa.array([b"x"], pa.binary_view()),
+        patient_id=pa.array([Decimal("1.5")], pa.decimal32(9, 2)),
     )
     assert [str(kind) for kind in found.schema.types] == [
-        *("string", "string", "list<element: string>", "binary")
+        *("string", "string", "list<element: string>", "binary", "decimal128(9, 2)")
     ]
     assert asked(found)[0].etag == "e"
 
@@ -459,6 +474,11 @@ def test_a_column_that_stands_twice(tmp_path: Path) -> None:
         ({name: ["1"] for name in ROI_COLUMNS}, "'roi_x_min' holds string; write it as a number"),
         ({"roi_x_min": [1]}, "without ['roi_y_min', 'roi_x_max', 'roi_y_max']; give all four"),
         ({"roi_x_min": [1], "roi": [None]}, "keep one form of the RoI"),
+        ({"study_id": [["1"]]}, "'study_id' holds list<element: string>; write one id in each row"),
+        (
+            {"study_id": pa.array(["1"], pa.json_())},
+            "column 'study_id' holds extension<arrow.json>; write one id in each row, as a string",
+        ),
     ],
 )
 def test_faults_name_field_and_remedy(columns: dict[str, Any], fault: str, tmp_path: Path) -> None:
@@ -481,6 +501,15 @@ def test_unreadable_manifests(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image_uri": broken}), tmp_path / "m.parquet")
     with pytest.raises(UserError, match="not a Parquet file"):
         opened(str(tmp_path / "m.parquet"))
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"image_uri": ["a.png"], "n": [1]}), path)
+    kind = pq.read_metadata(path).metadata[b"ARROW:schema"]
+    wide = base64.b64decode(kind).replace(b"\x40\0\0\0", b"\x80\0\0\0")
+    path.write_bytes(path.read_bytes().replace(kind, base64.b64encode(wide)))  # as Polars' Int128
+    with pytest.raises(
+        UserError, match="Integers with more than 64 bits not implemented"
+    ):
+        opened(str(path))
 
 
 def test_digest_is_of_the_rows_and_not_of_the_files_layout(tmp_path: Path) -> None:

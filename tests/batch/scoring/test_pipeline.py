@@ -381,6 +381,24 @@ def test_a_task_that_comes_back_late_is_not_heard() -> None:
     pool.close()
 
 
+def test_while_the_process_is_stopped_no_image_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By SIGSTOP, a frozen container or a virtual machine that moves: an hour between two looks."""
+    pool = Decoders(1, limit_s=60, max_given_up=1, stop=threading.Event())
+    released = threading.Event()
+    task = pool.submit(lambda: released.wait(10))
+    while task.started is None:
+        time.sleep(0.001)
+    clock = time.perf_counter()
+    monkeypatch.setattr(time, "perf_counter", lambda: clock)
+    for second in range(3600, 3660):
+        assert not task.given_up
+        clock = task.started + second
+        pool.look()
+    assert task.given_up
+    released.set()
+    pool.close()
+
+
 def test_those_that_come_back_do_not_count_as_hanging() -> None:
     pool = Decoders(1, limit_s=0.05, max_given_up=1, stop=threading.Event())
     for _ in range(4):

@@ -238,6 +238,23 @@ def test_an_etag_that_a_proxy_made_weak_or_dropped(stub: StubStore) -> None:
             ask("s3://studies/x")
 
 
+def test_a_store_that_ignores_if_match_of_a_get(stub: StubStore) -> None:
+    """As Versity's gateway did before 2025: the object of another day would be scored."""
+    stub.fault = lambda *_: (200, {"ETag": '"new"'}, b"2")
+    assert objects.read("s3://studies/x", if_match='"new"') == (b"2", "new")
+    with pytest.raises(ObjectChanged):
+        objects.read("s3://studies/x", if_match="old")
+
+
+def test_a_body_that_comes_in_chunks_without_its_length(stub: StubStore) -> None:
+    """From gateways that encrypt or inflate on the way."""
+    stub.fault = lambda *_: (200, {"ETag": '"e"', "Transfer-Encoding": "chunked"}, b"12345")
+    assert objects.read("s3://studies/x", limit=5) == (b"12345", "e")
+    assert objects.read("s3://studies/x") == (b"12345", "e")
+    with pytest.raises(ObjectTooLarge, match="at most 4 are read"):
+        objects.read("s3://studies/x", limit=4)
+
+
 def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x").write_bytes(b"")
