@@ -5,6 +5,7 @@ Shapes in names: B batch, N images of a part, K heads, L logits of all heads, S 
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import lightning
@@ -265,7 +266,12 @@ class MultiTask(lightning.LightningModule):
         if self.schedule == "step":
             step = torch.optim.lr_scheduler.StepLR(optimizer, self.step_epochs, gamma=0.1)
             return {"optimizer": optimizer, "lr_scheduler": step}
+        steps = self.trainer.estimated_stepping_batches
+        if steps == math.inf:
+            raise UserError(
+                "model.schedule one_cycle: needs the number of steps; give trainer.max_epochs"
+            )
         cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
+            optimizer, self.learning_rate, total_steps=int(steps)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}

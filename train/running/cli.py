@@ -87,8 +87,15 @@ class TrainCLI(LightningCLI):
             else:
                 trainer.precision = "32-true"  # as in `sonode evaluate`: one checkpoint, one figure
         seed = self.settings.seed_everything
-        if isinstance(seed, bool) or seed < 0:
-            raise UserError(f"--seed_everything {seed}: must be a non-negative integer")
+        if isinstance(seed, bool) or not 0 <= seed < 2**32:
+            raise UserError(f"--seed_everything {seed}: give a whole number from 0 to {2**32 - 1}")
+        if str(trainer.precision) in ("64", "64-true", "16-true", "bf16-true"):
+            raise UserError(
+                f"trainer.precision {trainer.precision}: weights are kept in float32; give "
+                "32-true, bf16-mixed or 16-mixed"
+            )
+        if trainer.overfit_batches:  # validation would be of a part that is trained on
+            raise UserError("trainer.overfit_batches: leave it out")
 
     def begun(self) -> Path | None:
         """The record of the interrupted run that would go on; None where there is none."""
