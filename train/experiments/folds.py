@@ -117,6 +117,11 @@ def _check(cli: Planned, members: int) -> None:
             f"--keep {cli.settings.keep}: a fold's own patients would choose the epoch that they "
             "are scored with; folds keep the last one, and show what other epochs gave"
         )
+    if cli.trainer.early_stopping_callback is not None:
+        raise UserError(
+            "trainer.callbacks: early stopping would let a fold's own patients choose when its "
+            "training ends; leave it out"
+        )
     if data.folds is None or data.fold is not None:
         raise UserError(
             f"data.folds {data.folds}, data.fold {data.fold}: give data.folds alone; each fold is "

@@ -229,6 +229,10 @@ def test_members_are_averaged_in_each_fold_and_in_the_last_network(
         (["--model.weights=nowhere.pth"], "model.weights nowhere.pth: no such file"),
         (["--trainer.max_epochs=-1"], "trainer.max_epochs -1: give a number of epochs"),
         (["--trainer.max_steps=9"], "trainer.max_steps and max_time: would end folds at different"),
+        (
+            ["--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val_loss"],
+            "trainer.callbacks: early stopping would let a fold's own patients choose",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("default")  # Lightning's and its dependencies' own
