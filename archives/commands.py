@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -233,6 +234,8 @@ def gateway_token(
     if remove:
         remove_client(state, name)
     else:
+        # Run elsewhere, the default of --state is another gateway's, or nobody's.
+        print(f"token of {name}, for the gateway with --state {state.resolve()}", file=sys.stderr)
         say(add_client(state, name))
 
 

@@ -17,7 +17,7 @@ from handlers.errors import InvalidRoI, MalformedRequest, MissingImage
 from model_def.limits import MAX_TEXT
 from model_def.preprocessing import RoI
 
-# `study_id` is for the gateway's routing; the score does not depend on it.
+# `study_id` is accepted and changes nothing: the gateway reads the header X-Study-Id alone.
 FIELDS = ("image", "roi", "explain", "frame", "study_id")
 METHODS = ("gradcam", "integrated_gradients", "occlusion", "guided_gradcam")
 """Of heat maps; the first is the default of `/explanations`."""

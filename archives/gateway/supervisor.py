@@ -234,7 +234,8 @@ class Supervisor:
         say(f"gateway       {scheme}://{self.settings.listen}/predictions/{model}")
         for watch in self.watches:
             say(f"  node {watch.node.name:<8} {'up' if watch.seen.up else watch.seen.why}")
-        say(f"  clients     `sonode gateway-token NAME --state {self.state}` prints a token")
+        state = self.state.resolve()
+        say(f"  clients     `sonode gateway-token NAME --state {state}` prints a token")
         if not tokens_and_keys.clients(self.state):
             say("              there are NO TOKENS yet: every request is refused with 401")
         say(f"  logs        {self.nginx.folder}")

@@ -277,17 +277,18 @@ def test_a_failure_has_the_protocols_form_behind_the_gateway_too(
 
 
 def test_what_the_gateway_refuses_itself(gateway: Behind) -> None:
-    for path, content, token, status, code in (
-        ("/v2/models/tiny/infer", b"{}", "wrong", 401, "unauthorized"),
-        ("/v2/models/tiny/infer", b"", None, 405, "method_not_allowed"),
-        ("/v2/models/other/infer", b"{}", None, 404, "not_found"),
-        ("/v2/models/tiny/versions/1.0/infer", b"{}", None, 404, "not_found"),
-        ("/v2/models/tiny/predictions", b"{}", None, 404, "not_found"),
-        ("/v2/models/tiny/ready", b"", "wrong", 401, "unauthorized"),
+    unknown = "not_found: no such path, or no such model"
+    stranger = "unauthorized: no client's token; send the header Authorization: Bearer TOKEN"
+    for path, content, token, status, said in (
+        ("/v2/models/tiny/infer", b"{}", "wrong", 401, stranger),
+        ("/v2/models/tiny/infer", b"", None, 405, "method_not_allowed: refused by the gateway"),
+        ("/v2/models/other/infer", b"{}", None, 404, unknown),
+        ("/v2/models/tiny/versions/1.0/infer", b"{}", None, 404, unknown),
+        ("/v2/models/tiny/predictions", b"{}", None, 404, unknown),
+        ("/v2/models/tiny/ready", b"", "wrong", 401, stranger),
     ):
         answer = through(gateway, path, content, token)
-        said = {"error": f"{code}: refused by the gateway"}
-        assert (answer.status_code, answer.json()) == (status, said), path
+        assert (answer.status_code, answer.json()) == (status, {"error": said}), path
     for path in ("/infer", "/predictions/infer", "/predictions/tiny?x=/infer"):  # not of it
         assert through(gateway, path, b"{}", "wrong").json().keys() == {"code", "message", "field"}
 

@@ -1,5 +1,6 @@
 """Secrets of the gateway: whose they are, and what damage is told."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from archives.state import tokens_and_keys
 from sonode.console import UserError
+from tests.command_line import sonode
 
 SOMEBODY = 10_001
 
@@ -59,3 +61,10 @@ def test_a_damaged_list_of_clients_is_reported_and_stays_as_it_is(
     with pytest.raises(UserError, match="is damaged"):
         tokens_and_keys.prepare(tmp_path)
     assert listed.read_bytes() == left
+
+
+def test_a_token_is_printed_alone_and_its_gateway_is_named_beside_it(tmp_path: Path) -> None:
+    made = sonode("gateway-token", "clinic", cwd=tmp_path)
+    digest = hashlib.sha256(made.stdout.strip().encode()).hexdigest()
+    assert tokens_and_keys.clients(tmp_path / "runs" / "rollout") == {"clinic": digest}
+    assert made.stderr == f"token of clinic, for the gateway with --state {tmp_path}/runs/rollout\n"
