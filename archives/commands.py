@@ -11,7 +11,7 @@ import typer
 
 from archives.comparing.commands import mount as mount_compare
 from archives.rollout.commands import mount as mount_rollout
-from sonode.console import UserError, counted, say
+from sonode.console import UserError, say
 from sonode.defaults import (
     CLIENT_AT_ONCE,
     CLIENT_RATE,
@@ -66,7 +66,7 @@ def pack(
     ),
 ) -> None:
     """Pack a checkpoint with its serving code and a model card into one archive (.mar)."""
-    from archives.packing.loader import file_sha256
+    from archives.packing.members import file_sha256
     from archives.packing.pack import pack as run
 
     path = run(checkpoint, name, version, store, evidence, statement)
@@ -81,8 +81,7 @@ def inspect(
     model_card: bool = typer.Option(False, "--model-card", help="Print the model card."),
 ) -> None:
     """Show what an archive holds; with --verify, check that it is complete and works here."""
-    from archives.packing.evidence import as_text
-    from archives.packing.inspect import inspect_archive
+    from archives.packing.inspect import as_text, inspect_archive
 
     if engine and not verify:
         raise UserError("--engine: needs --verify; give both")
@@ -93,41 +92,7 @@ def inspect(
     if model_card:
         say(facts["model_card"])
         return
-    card = facts["card"]
-    training = card["training"]
-    cohort = training.get("cohort", {})
-    say(f"{facts['file']}: {facts['name']} {facts['version']}, {facts['bytes']} bytes")
-    say(f"sha256      {facts['sha256']}")
-    members = card["members"]
-    several = f"{members} x " if members > 1 else ""
-    names = ", ".join(head["name"] for head in card["heads"])
-    say(f"network     {several}{card['architecture']}, heads {names}")
-    for head in card["heads"]:
-        counts = training.get("labels", {}).get(head["name"], {})
-        say(
-            f"  {head['name']}: "
-            + (f"probability given {head['given']}, " if head.get("given") else "")
-            + f"threshold {head['threshold']:g}, temperature {head['temperature']:.3g}, "
-            "trained on images of "
-            + (", ".join(f"{label} {count}" for label, count in counts.items()) or "not stated")
-        )
-        if (sets := head.get("label_sets") or {}).get("least") is not None:
-            patients = ", ".join(f"{label} {count}" for label, count in sets["patients"].items())
-            say(f"    uncertain results at level {sets['level']:g}, from patients: {patients}")
-    if (limit := card.get("out_of_distribution") or {}).get("limit") is not None:
-        alarms, patients = limit["false_alarms"], limit["patients"]
-        flagged = f"false alarms at most {alarms:g}, from {counted(patients, 'patient')}"
-        say(f"unlike      images out of distribution are flagged, {flagged}")
-    facts_of_input = card["preprocessing"]
-    say(f"input       {facts_of_input['size']} pixels, context {facts_of_input['context']}")
-    kind = "SYNTHETIC cohort, not for patients" if cohort.get("synthetic") else "cohort"
-    say(f"trained on  {kind} {cohort.get('name', 'not stated')}, sha256 {cohort.get('sha256')}")
-    say(f"tested on   {as_text(facts['tested_on'])}")
-    say(
-        f"verified    every byte, golden examples with {facts['engine']}"
-        if verify
-        else "verified    no (give --verify)"
-    )
+    say(as_text(facts))
 
 
 def serve(

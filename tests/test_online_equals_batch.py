@@ -17,7 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from archives.packing.loader import file_sha256, load_archive
+from archives.packing.loader import load_archive
+from archives.packing.members import file_sha256
 from archives.packing.pack import pack
 from archives.serving import predict
 from archives.torchserve.node import TorchServeNode

@@ -21,7 +21,7 @@ from archives.asgi.workers.jobs import Plan
 from archives.asgi.workers.versions import Version
 from archives.asgi.workers.worker_process import WorkerFailed
 from archives.packing.errors import ArchiveError
-from archives.packing.loader import MANIFEST, check
+from archives.packing.members import MANIFEST, check
 from sonode.settings_file import faults_of
 from sonode.traces import Traces
 

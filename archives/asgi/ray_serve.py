@@ -22,7 +22,7 @@ from archives.asgi.metrics import Metrics
 from archives.asgi.models import Models
 from archives.asgi.node import read_limits
 from archives.asgi.settings import ServerSettings
-from archives.packing.loader import check
+from archives.packing.members import check
 from archives.torchserve.worker_plan import count_gpus, plan
 from sonode.console import UserError
 from sonode.settings_file import faults_of

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from archives.gateway.certificate import Pair
 from archives.nodes.nodes_file import NodeSettings
-from archives.packing.loader import NAME
+from archives.packing.members import NAME
 from archives.state import files
 from archives.state.journal import Desired, Release
 from archives.torchserve.node import CONFIG

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Collection
 from pathlib import Path
 
-from archives.packing.loader import file_sha256
+from archives.packing.members import file_sha256
 from archives.state.journal import Release
 from sonode.atomic_files import beside, remove_abandoned, sync
 from sonode.console import UserError

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from archives.packing import evidence, model_card
-from archives.packing.loader import file_sha256, load_archive, read_member, read_members
+from archives.packing.loader import load_archive
+from archives.packing.members import file_sha256, read_member, read_members
+from sonode.console import counted
 
 
 def inspect_archive(path: Path, *, verify: bool, engine: str | None = None) -> dict[str, Any]:
@@ -35,3 +37,49 @@ def inspect_archive(path: Path, *, verify: bool, engine: str | None = None) -> d
         with load_archive(path, settings) as archive:
             facts |= {"verified": True, "engine": archive.engine}
     return facts
+
+
+def as_text(facts: dict[str, Any]) -> str:
+    """The facts as lines for a terminal."""
+    card = facts["card"]
+    training = card["training"]
+    members = card["members"]
+    several = f"{members} x " if members > 1 else ""
+    names = ", ".join(head["name"] for head in card["heads"])
+    lines = [
+        f"{facts['file']}: {facts['name']} {facts['version']}, {facts['bytes']} bytes",
+        f"sha256      {facts['sha256']}",
+        f"network     {several}{card['architecture']}, heads {names}",
+    ]
+    for head in card["heads"]:
+        counts = training.get("labels", {}).get(head["name"], {})
+        lines.append(
+            f"  {head['name']}: "
+            + (f"probability given {head['given']}, " if head.get("given") else "")
+            + f"threshold {head['threshold']:g}, temperature {head['temperature']:.3g}, "
+            "trained on images of "
+            + (", ".join(f"{label} {count}" for label, count in counts.items()) or "not stated")
+        )
+        if (sets := head.get("label_sets") or {}).get("least") is not None:
+            patients = ", ".join(f"{label} {count}" for label, count in sets["patients"].items())
+            lines.append(
+                f"    uncertain results at level {sets['level']:g}, from patients: {patients}"
+            )
+    if (limit := card.get("out_of_distribution") or {}).get("limit") is not None:
+        alarms, patients = limit["false_alarms"], limit["patients"]
+        flagged = f"false alarms at most {alarms:g}, from {counted(patients, 'patient')}"
+        lines.append(f"unlike      images out of distribution are flagged, {flagged}")
+    shown, cohort = card["preprocessing"], training.get("cohort", {})
+    kind = "SYNTHETIC cohort, not for patients" if cohort.get("synthetic") else "cohort"
+    verified = (
+        f"every byte, golden examples with {facts['engine']}"
+        if facts["verified"]
+        else "no (give --verify)"
+    )
+    lines += [
+        f"input       {shown['size']} pixels, context {shown['context']}",
+        f"trained on  {kind} {cohort.get('name', 'not stated')}, sha256 {cohort.get('sha256')}",
+        f"tested on   {evidence.as_text(facts['tested_on'])}",
+        f"verified    {verified}",
+    ]
+    return "\n".join(lines)

@@ -15,14 +15,8 @@ from archives.packing import evidence as evidence_of
 from archives.packing import model_card
 from archives.packing.errors import ArchiveError
 from archives.packing.golden_images import golden_images
-from archives.packing.loader import (
-    MANIFEST,
-    NAME,
-    NAME_RULE,
-    file_sha256,
-    load_archive,
-    load_folder,
-)
+from archives.packing.loader import load_archive, load_folder
+from archives.packing.members import MANIFEST, NAME, NAME_RULE, file_sha256
 from sonode.atomic_files import beside, scratch, sync
 from sonode.console import UserError
 from sonode.settings_file import read_settings

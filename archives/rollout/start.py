@@ -12,7 +12,7 @@ from archives.judging.rollout_policy import Policy
 from archives.nodes import owner
 from archives.nodes.nodes_file import read_nodes
 from archives.nodes.stores import copy_whole
-from archives.packing.loader import file_sha256, read_members
+from archives.packing.members import file_sha256, read_members
 from archives.rollout.steps import Rollout
 from archives.rollout.traffic_permit import retry_while_full, take_back
 from archives.rollout.waiting import BACK

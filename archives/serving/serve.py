@@ -14,7 +14,7 @@ import httpx
 from archives.asgi.node import AsgiNode
 from archives.gateway.configuration import GatewaySettings
 from archives.gateway.supervisor import Supervisor
-from archives.packing.loader import NAME, NAME_RULE, read_members
+from archives.packing.members import NAME, NAME_RULE, read_members
 from archives.serving import serve_with_gateway
 from archives.torchserve.node import TorchServeNode
 from archives.torchserve.server_node import ServerNode

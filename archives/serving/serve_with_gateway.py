@@ -12,7 +12,7 @@ from archives.gateway.configuration import GatewaySettings
 from archives.gateway.supervisor import Supervisor, only_one
 from archives.nodes.nodes_file import NodeSettings
 from archives.nodes.stores import copy_whole, is_other
-from archives.packing.loader import file_sha256, read_members
+from archives.packing.members import file_sha256, read_members
 from archives.state.files import make_folder, write_private
 from archives.state.journal import Journal, Release, fold
 from archives.torchserve.server_node import ServerNode

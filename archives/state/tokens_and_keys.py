@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from archives.packing.loader import NAME, NAME_RULE
+from archives.packing.members import NAME, NAME_RULE
 from archives.state.files import open_own, write_private
 from sonode.atomic_files import remove_abandoned
 from sonode.console import UserError

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import httpx
 
-from archives.packing.loader import MANIFEST
+from archives.packing.members import MANIFEST
 from archives.state.files import alone
 from archives.torchserve.java import HOST, claim_ports
 from archives.torchserve.key_file import Keys, Kind, ask

@@ -121,7 +121,7 @@ def _train(account: Account, out: Path, cohort: Any, seed: int, *, given: bool) 
 
 
 def _pack(account: Account, out: Path) -> None:
-    from archives.packing.loader import file_sha256
+    from archives.packing.members import file_sha256
 
     account.begin("The archive, packed twice and verified")
     for store in ("store", "store-again"):

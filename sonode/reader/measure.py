@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from archives.packing.loader import file_sha256, read_members
+from archives.packing.members import file_sha256, read_members
 from model_def.heads import HeadSpec
 from sonode.console import UserError, say, table
 from sonode.measure_text import p_value, with_interval

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from archives.comparing.process import Side, opened, process_of
 from archives.packing import evidence, model_card
-from archives.packing.loader import file_sha256, read_member, read_members
+from archives.packing.members import file_sha256, read_member, read_members
 from archives.serving.predict import Answer, Fields, Score
 from sonode.console import UserError
 from sonode.pixel_digest import pixels_sha256

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from archives.nodes.nodes_file import NodeSettings
-from archives.packing.loader import file_sha256
+from archives.packing.members import file_sha256
 
 
 @dataclass

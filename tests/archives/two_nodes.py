@@ -15,7 +15,7 @@ import httpx
 import psutil
 
 from archives.nodes.nodes_file import NodeSettings
-from archives.packing.loader import file_sha256
+from archives.packing.members import file_sha256
 from archives.state.journal import Desired, Journal, Release, fold
 from archives.torchserve.java import claim_ports
 from archives.torchserve.key_file import ask

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from archives.gateway.configuration import GatewaySettings
 from archives.gateway.supervisor import Supervisor
-from archives.packing.loader import file_sha256
+from archives.packing.members import file_sha256
 from archives.serving.serve_with_gateway import settings_of
 from archives.state.journal import Journal, Release
 from archives.state.tokens_and_keys import add_client

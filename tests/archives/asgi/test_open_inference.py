@@ -16,7 +16,7 @@ import pytest
 from archives.asgi.node import AsgiNode
 from archives.asgi.open_inference import parse
 from archives.asgi.refused import Refused
-from archives.packing.loader import file_sha256
+from archives.packing.members import file_sha256
 from archives.serving.serve_with_gateway import settings_of
 from archives.state.journal import Release
 from tests.archives.behind import Behind, behind

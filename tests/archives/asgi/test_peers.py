@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from archives.asgi.node import AsgiNode
-from archives.packing.loader import file_sha256
+from archives.packing.members import file_sha256
 from archives.state.journal import Release
 from tests.archives.asgi.test_open_inference import behind_gateway
 from tests.archives.serving.test_serve import bearer

@@ -13,7 +13,7 @@ import pytest
 
 from archives.nodes.nodes import Node
 from archives.nodes.nodes_file import NodeSettings, read_nodes
-from archives.packing.loader import file_sha256
+from archives.packing.members import file_sha256
 from archives.state.journal import Release
 from archives.state.tokens_and_keys import add_client
 from archives.torchserve.java import claim_ports

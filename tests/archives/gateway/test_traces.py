@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from archives.asgi.node import AsgiNode
-from archives.packing.loader import file_sha256
+from archives.packing.members import file_sha256
 from archives.serving.serve_with_gateway import settings_of
 from archives.state.journal import Release
 from sonode import traces

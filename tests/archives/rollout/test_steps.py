@@ -20,7 +20,7 @@ from archives.gateway.supervisor import Supervisor
 from archives.judging.journal_facts import step_entry, went_back
 from archives.judging.rollout_policy import Policy
 from archives.nodes.nodes_file import read_nodes
-from archives.packing.loader import file_sha256
+from archives.packing.members import file_sha256
 from archives.rollout import host_shortage, traffic_permit
 from archives.rollout.start import Halted, go_on, start
 from archives.rollout.status import status

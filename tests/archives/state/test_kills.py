@@ -12,7 +12,7 @@ import pytest
 
 from archives.nodes.nodes_file import read_nodes
 from archives.nodes.stores import copy_whole
-from archives.packing.loader import file_sha256
+from archives.packing.members import file_sha256
 from archives.packing.pack import _place
 from archives.serving import serve_with_gateway
 from archives.state import tokens_and_keys

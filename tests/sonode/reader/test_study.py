@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from archives.packing.loader import file_sha256
+from archives.packing.members import file_sha256
 from sonode.console import UserError
 from sonode.reader import measure
 from sonode.reader.judging import Judging

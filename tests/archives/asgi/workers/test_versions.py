@@ -12,7 +12,7 @@ import pytest
 
 from archives.asgi.node import AsgiNode
 from archives.nodes.nodes import Node
-from archives.packing.loader import file_sha256
+from archives.packing.members import file_sha256
 from archives.serving.serve_with_gateway import settings_of
 from archives.state.journal import Release
 from tests.archives.asgi.odd import CONFIG, ODD, manage, pid, post, raw
