@@ -26,7 +26,7 @@ from model_def.preprocessing import normalise
 from tests.benchmarks.machine import table
 from train.importers.phantom import write_phantom
 from train.importers.table import import_voc
-from train.running.cli import run
+from train.running.command import run
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 

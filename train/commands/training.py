@@ -46,7 +46,7 @@ def train(context: typer.Context) -> None:
         return
     if arguments[0] not in ("fit", "validate", "test"):
         raise UserError(f"train {arguments[0]}: unknown step; give fit, folds, validate or test")
-    from train.running.cli import run
+    from train.running.command import run
 
     run(arguments)
 

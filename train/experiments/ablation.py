@@ -25,7 +25,7 @@ from train.data.split_remarks import split_remarks
 from train.experiments.ablation_table import MEASURES, summarise
 from train.fitting.losses import LossSettings
 from train.fitting.predictions import Part, predict
-from train.running import cli
+from train.running.command import run
 from train.statistics.binary import inconsistency, roc_auc, share, value
 
 CONFIG = Path(__file__).parents[1] / "configs" / "ablation.yaml"
@@ -150,7 +150,7 @@ def settings_of(config: Path, cohort: Path, flags: Sequence[str]) -> dict[str, A
     """
     line = ["fit", "--config", str(config), "--data.cohort", str(cohort), "--out", "-"]
     with redirect_stdout(io.StringIO()) as printed, suppress(SystemExit):
-        cli.run([*line, *flags, "--print_config"])
+        run([*line, *flags, "--print_config"])
     settings: dict[str, Any] = yaml.safe_load(printed.getvalue())
     return settings
 

@@ -18,7 +18,8 @@ from train.cohorts.labels import child_labels, label_matrix
 from train.data.augment import augmentation
 from train.data.crops import Crops
 from train.fitting import losses
-from train.running.cli import RECORD, TrainCLI, run
+from train.running.cli import RECORD, TrainCLI
+from train.running.command import run
 
 FOLDS = "folds"  # the folder of the folds' networks, inside OUT
 TIMED = 3  # steps, after one that warms up
@@ -47,7 +48,7 @@ def planned(arguments: list[str]) -> Planned:
     """What `sonode train fit` would train with these arguments.
 
     Raises:
-        UserError: as `train.running.cli.run`; or training does not end after a number of epochs.
+        UserError: as of `run`; or training does not end after a number of epochs.
     """
     cli = run(["fit", *arguments], Planned)
     assert isinstance(cli, Planned)

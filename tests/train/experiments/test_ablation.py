@@ -18,7 +18,7 @@ from train.data.datamodule import CohortData
 from train.experiments import ablation
 from train.experiments.ablation_table import MEASURES, REFERENCE, paired_p, show, summarise
 from train.experiments.margin import search_margin
-from train.running.cli import run
+from train.running.command import run
 
 SETTINGS = {
     "trainer": {"max_epochs": 1, "precision": "32-true"},

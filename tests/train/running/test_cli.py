@@ -25,7 +25,7 @@ from train.cohorts.cohort import Cohort, write_cohort
 from train.importers.phantom import write_phantom
 from train.importers.table import import_voc
 from train.running import resume
-from train.running.cli import run
+from train.running.command import run
 
 AVERAGED = ["--model.average_decay=0.9", "--model.weight_decay=0.05"]
 
