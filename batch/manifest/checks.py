@@ -1,8 +1,7 @@
-"""What makes a manifest sound: every fault in one line that names row, field and remedy."""
+"""A manifest's rows: every fault in one line that names row, field and remedy."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -13,23 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pandas.util import hash_pandas_object
 
+from batch.manifest import column_types
 from batch.storage import uris
 from sonode.parquet_files import ROI_COLUMNS
 
 LOCATED, NONE_FOUND, NOT_LOCATED = "ok", "none_found", "failed"
 NO_ROI = (NONE_FOUND, NOT_LOCATED)
 """What `locate_status` may be beside "ok": the locator found nothing, or could not look."""
-LOCATE_COLUMNS = ("locate_status", "locate_code")
-TYPES = {
-    "frame": pa.int64(),
-    "roi": pa.list_(pa.float64()),
-    **dict.fromkeys(ROI_COLUMNS, pa.float64()),
-    "roi_proposed": pa.bool_(),
-    "roi_confidence": pa.float64(),
-}
-"""Of columns that hold no value; all others are text then."""
-UNITS = ("lesion_id", "study_id", "study_uid", "patient_id", "patient_key")
-"""Columns that say which rows are of one lesion, study or patient."""
 _ASKED = ("image_uri", "frame", "roi", *ROI_COLUMNS)
 _EXACT = 2.0**53
 
@@ -37,76 +26,23 @@ Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 
-def schema_problems(schema: pa.Schema, reserved: Collection[str]) -> Iterator[str]:
-    """Yield one line per fault of the columns' names and types."""
-    names = schema.names
-    for name, times in Counter(names).items():
-        if times > 1:
-            yield f"column {name!r} appears {times} times; keep one"
-        if name.lower() in {other.lower() for other in reserved}:
-            yield f"column {name!r} is the name of a result column; rename it"
-    for lowered, times in Counter(name.lower() for name in set(names)).items():
-        if times > 1:
-            alike = sorted(name for name in set(names) if name.lower() == lowered)
-            yield f"columns {alike} are the same column to DuckDB and Spark; rename all but one"
-    if len(set(names)) < len(names):
-        return
-    if "image_uri" not in names:
-        yield f"no column 'image_uri'; rename one of {names}, or add it"
-    elif not is_text(schema.field("image_uri").type):
-        yield f"column 'image_uri' holds {schema.field('image_uri').type}; write it as string"
-    yield from _type_problems(schema)
-    yield from _roi_schema_problems(schema)
-
-
-def _type_problems(schema: pa.Schema) -> Iterator[str]:
-    for name, kind in zip(schema.names, schema.types, strict=True):
-        if name in ("etag", *LOCATE_COLUMNS) and not is_text(kind, or_null=True):
-            yield f"column {name!r} holds {kind}; write it as string"
-        if name == "frame" and not is_number(kind, or_null=True):
-            yield f"column 'frame' holds {kind}; write it as an integer"
-        if name == "roi_confidence" and not is_number(kind, or_null=True):
-            yield f"column 'roi_confidence' holds {kind}; write it as a number"
-        if name == "roi_proposed" and not (pa.types.is_boolean(kind) or pa.types.is_null(kind)):
-            yield f"column 'roi_proposed' holds {kind}; write it as true or false"
-        if name in UNITS and (pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType)):
-            yield f"column {name!r} holds {kind}; write one id in each row, as a string or a number"
-
-
-def _roi_schema_problems(schema: pa.Schema) -> Iterator[str]:
-    names = schema.names
-    given = [name for name in ROI_COLUMNS if name in names]
-    if "roi" in names and given:
-        yield f"both 'roi' and {given} are there; keep one form of the RoI"
-    elif given and len(given) < 4:
-        missing = [name for name in ROI_COLUMNS if name not in names]
-        yield f"columns {given} without {missing}; give all four or none"
-    else:
-        for name in given:
-            if not is_number(schema.field(name).type, or_null=True):
-                yield f"column {name!r} holds {schema.field(name).type}; write it as a number"
-        if "roi" in names and not _is_number_list(schema.field("roi").type):
-            kind = schema.field("roi").type
-            yield f"column 'roi' holds {kind}; write it as a list of four numbers"
-
-
 def row_problems(table: pa.Table, folder: str, first: int = 0) -> Iterator[str]:
     """Yield one line per fault of the rows, which are counted from `first`.
 
     `folder`: where relative image_uris begin.
 
-    Lines hold no value that may identify. Columns that `schema_problems` refuses are skipped.
-    Whole columns are checked at once, and row by row only what breaks a rule.
+    Lines hold no value that may identify. Columns that `column_types.schema_problems` refuses are
+    skipped. Whole columns are checked at once, and row by row only what breaks a rule.
     """
     names = table.column_names
-    if "image_uri" in names and is_text(table["image_uri"].type):
+    if "image_uri" in names and column_types.is_text(table["image_uri"].type):
         for row, uri in _suspects(table["image_uri"], uris.odd(table["image_uri"])):
             if fault := uris.fault(uri, folder):
                 yield f"row {first + row}: image_uri {fault}"
-    if "frame" in names and is_number(table["frame"].type, or_null=True):
+    if "frame" in names and column_types.is_number(table["frame"].type, or_null=True):
         for row, fault in _broken(*_frame_rules(table["frame"])):
             yield f"row {first + row}: frame {fault}"
-    if "locate_status" in names and is_text(table["locate_status"].type, or_null=True):
+    if "locate_status" in names and column_types.is_text(table["locate_status"].type, or_null=True):
         for row, fault in _broken(_locate_rules(table), []):
             yield f"row {first + row}: locate_status {fault}"
     four = any(name in names for name in ROI_COLUMNS)
@@ -228,7 +164,7 @@ def _edges(table: pa.Table) -> list[npt.NDArray[np.float64]]:
         return [_floats(table[name]) for name in ROI_COLUMNS if name in table.column_names]
     column = table["roi"]
     if pa.types.is_null(column.type):
-        column = column.cast(TYPES["roi"])
+        column = column.cast(column_types.TYPES["roi"])
     return [_floats(pc.list_element(_four(column), index)) for index in range(4)]
 
 
@@ -240,9 +176,11 @@ def _four(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _rois_have_numbers(table: pa.Table) -> bool:
     if "roi" in table.column_names:
-        return _is_number_list(table["roi"].type)
+        return column_types.is_number_list(table["roi"].type)
     four = all(name in table.column_names for name in ROI_COLUMNS)
-    return four and all(is_number(table[name].type, or_null=True) for name in ROI_COLUMNS)
+    return four and all(
+        column_types.is_number(table[name].type, or_null=True) for name in ROI_COLUMNS
+    )
 
 
 def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
@@ -258,32 +196,3 @@ def roi_of(row: dict[str, Any], columns: Collection[str]) -> list[float | None] 
         return roi
     values = [row.get(name) for name in ROI_COLUMNS]
     return None if values == [None] * 4 else values
-
-
-def is_text(kind: pa.DataType, *, or_null: bool = False) -> bool:
-    """Whether a column of this type holds text; with `or_null`, or nothing at all."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type  # a pandas category
-    if pa.types.is_null(kind):
-        return or_null
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def is_number(kind: pa.DataType, *, or_null: bool = False) -> bool:
-    """Whether a column of this type holds numbers; with `or_null`, or nothing at all."""
-    if pa.types.is_null(kind):
-        return or_null
-    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
-    return any(is_kind(kind) for is_kind in kinds)
-
-
-def _is_number_list(kind: pa.DataType) -> bool:
-    if pa.types.is_null(kind):
-        return True
-    return is_list(kind) and is_number(kind.value_type)
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds lists."""
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(is_a(kind) for is_a in lists)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batch.manifest import checks
+from batch.manifest import column_types
 from sonode.console import UserError
 from sonode.parquet_files import is_joined
 
@@ -134,7 +134,9 @@ def _common(uri: str, name: str, files: tuple[Path, ...], schemas: Sequence[pa.S
                 [pa.schema([field]) for field in both], promote_options="permissive"
             ).field(0)
             # What text and bytes have in common is bytes, as which readers show no text.
-            fits = checks.is_text(common.type) or not any(checks.is_text(it.type) for it in both)
+            fits = column_types.is_text(common.type) or not any(
+                column_types.is_text(it.type) for it in both
+            )
         except pa.ArrowException:
             fits = False
         if not fits:
@@ -151,7 +153,7 @@ def _common(uri: str, name: str, files: tuple[Path, ...], schemas: Sequence[pa.S
 
 def _shared(column: pa.Field) -> pa.Field:
     if pa.types.is_null(column.type):
-        return column.with_type(checks.TYPES.get(column.name, pa.string()))
+        return column.with_type(column_types.TYPES.get(column.name, pa.string()))
     return column.with_type(_column_type(column.type, null=pa.string()))
 
 

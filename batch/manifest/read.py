@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from batch.manifest import checks
+from batch.manifest import checks, column_types
 from batch.manifest import files as manifest_files
 from batch.manifest import folder as manifest_folder
 from batch.storage import uris
@@ -71,7 +71,7 @@ class Manifest:
 
 def requests(table: pa.Table, folder: str) -> list[Request]:
     """Give the requests of manifest rows."""
-    known = {"image_uri", "etag", "frame", "roi", *ROI_COLUMNS, *checks.LOCATE_COLUMNS}
+    known = {"image_uri", "etag", "frame", "roi", *ROI_COLUMNS, *column_types.LOCATE_COLUMNS}
     columns = [name for name in table.column_names if name in known]
     found = []
     for row in table.select(columns).to_pylist():
@@ -145,7 +145,7 @@ def _checked(
     uri: str, files: tuple[Path, ...], schema: pa.Schema, folder: str, reserved: Collection[str]
 ) -> Manifest:
     faults = _Faults()
-    faults.add(checks.schema_problems(schema, reserved))
+    faults.add(column_types.schema_problems(schema, reserved))
     readable = "image_uri" in schema.names and len(set(schema.names)) == len(schema.names)
     rows, buckets = 0, set()
     sha256, hashes = hashlib.sha256(), []

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, NonNegativeInt
 
 from batch import layout
-from batch.manifest.checks import UNITS
+from batch.manifest.column_types import UNITS
 from batch.report import drift, units
 from batch.report import page as report
 from batch.report.drift import BINS

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batch.manifest.checks import UNITS, is_text
+from batch.manifest.column_types import UNITS, is_text
 from batch.results import schema as results
 
 AGGREGATES = ("mean", "max")

@@ -15,7 +15,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from batch import layout
-from batch.manifest import checks
+from batch.manifest import column_types
 from batch.manifest.files import CHECKED_TOGETHER
 from batch.manifest.read import Manifest
 from batch.storage import objects
@@ -102,11 +102,11 @@ def _fits(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
 def _are_kindred(one: pa.DataType, other: pa.DataType) -> bool:
     """Whether values of one type may be meant as values of the other."""
     both = (one, other)
-    if all(map(checks.is_list, both)):
+    if all(map(column_types.is_list, both)):
         return _are_kindred(one.value_type, other.value_type)
     if all(map(pa.types.is_timestamp, both)):
         return (one.tz is None) == (other.tz is None)
-    kinds = (checks.is_number, checks.is_text, _is_bytes, pa.types.is_date)
+    kinds = (column_types.is_number, column_types.is_text, _is_bytes, pa.types.is_date)
     return one == other or any(all(map(kind, both)) for kind in kinds)
 
 

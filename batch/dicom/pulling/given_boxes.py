@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 from pydicom.uid import UID
 
-from batch.manifest import checks
+from batch.manifest import checks, column_types
 from batch.results import schema as results
 from batch.storage import objects
 from batch.storage.errors import StorageError
@@ -69,7 +69,11 @@ def _of_table(where: str, table: pa.Table) -> Given:
     kept = table.select([it for it in (_UID, "frame", *ROI_COLUMNS) if it in names])
     for name in kept.column_names:
         kind = kept.schema.field(name).type
-        sound = checks.is_text(kind) if name == _UID else checks.is_number(kind, or_null=True)
+        sound = (
+            column_types.is_text(kind)
+            if name == _UID
+            else column_types.is_number(kind, or_null=True)
+        )
         if not sound:
             raise UserError(f"{where}: column {name!r} holds {kind}")
     faults = list(checks.row_problems(kept, ""))

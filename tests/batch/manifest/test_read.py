@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from batch.manifest import checks
 from batch.manifest import read as manifest
-from batch.manifest.checks import row_problems, schema_problems
+from batch.manifest.checks import row_problems
+from batch.manifest.column_types import schema_problems
 from batch.storage import objects, uris
 from batch.storage.errors import StorageError
 from sonode.console import UserError
