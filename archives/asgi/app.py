@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from archives.asgi import bodies
 from archives.asgi.metrics import Metrics
 from archives.asgi.models import Models
-from archives.asgi.open_inference import OpenInference
+from archives.asgi.open_inference.endpoints import OpenInference
 from archives.asgi.refused import Refused
 from archives.asgi.tokens import Tokens
 from archives.asgi.workers.versions import Version

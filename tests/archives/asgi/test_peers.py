@@ -15,7 +15,7 @@ import pytest
 from archives.asgi.node import AsgiNode
 from archives.packing.members import file_sha256
 from archives.state.journal import Release
-from tests.archives.asgi.test_open_inference import behind_gateway
+from tests.archives.asgi.open_inference.test_endpoints import behind_gateway
 from tests.archives.serving.test_serve import bearer
 from tests.conftest import encode
 

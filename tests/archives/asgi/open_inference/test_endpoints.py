@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from archives.asgi.node import AsgiNode
-from archives.asgi.open_inference import parse
+from archives.asgi.open_inference.forms import parse
 from archives.asgi.refused import Refused
 from archives.packing.members import file_sha256
 from archives.serving.serve_with_gateway import settings_of
