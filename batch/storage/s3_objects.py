@@ -36,7 +36,8 @@ def read(
     condition = {} if wanted is None else {"IfMatch": f'"{wanted}"'}
 
     def get() -> tuple[bytes, str]:
-        answer = client().get_object(Bucket=bucket, Key=key, **condition)  # type: ignore[arg-type]
+        # Not of boto3's own type, which promises a length.
+        answer: Mapping[str, Any] = client().get_object(Bucket=bucket, Key=key, **condition)  # type: ignore[arg-type]
         with closing(answer["Body"]) as body:
             etag = _etag(answer)
             if wanted not in (None, etag):  # some stores ignore If-Match of a GET

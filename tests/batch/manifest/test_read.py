@@ -507,9 +507,7 @@ def test_unreadable_manifests(tmp_path: Path) -> None:
     kind = pq.read_metadata(path).metadata[b"ARROW:schema"]
     wide = base64.b64decode(kind).replace(b"\x40\0\0\0", b"\x80\0\0\0")
     path.write_bytes(path.read_bytes().replace(kind, base64.b64encode(wide)))  # as Polars' Int128
-    with pytest.raises(
-        UserError, match="Integers with more than 64 bits not implemented"
-    ):
+    with pytest.raises(UserError, match="Integers with more than 64 bits not implemented"):
         opened(str(path))
 
 
