@@ -16,6 +16,7 @@ from typing import Any, Self
 from archives.asgi.workers import frames
 
 LINE_MAX = 2**20  # bytes of a line that a worker writes; the rest of a longer one is dropped
+BUFFER = 2**20  # bytes on their way to a worker, or from it
 REQUEST = '{"event": "request"'  # begins the line of a request (handlers/telemetry.py)
 UNCLEAR = "its answer cannot be made out"
 
@@ -74,6 +75,8 @@ class Worker:
         WorkerFailed where the archive does not serve.
         """
         ours, theirs = socket.socketpair()
+        for end in (ours, theirs):  # room for most images: else each waits for the other meanwhile
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 *(

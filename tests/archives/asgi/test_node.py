@@ -201,6 +201,7 @@ def test_at_its_end_what_is_under_way_is_answered(store: Path, tmp_path: Path, e
     # Those of the batch at least; the others may have come after the port was closed.
     assert sum(it is not None and it.status_code == 200 for it in answers) >= 1
     assert {it.status_code for it in answers if it} == {200}
+    assert process.returncode == 0  # not by the signal: it had workers and spans to see to
     assert_no_process_about(tmp_path)
 
 
