@@ -52,7 +52,7 @@ class Server(uvicorn.Server):  # type: ignore[misc]  # not followed: see pyproje
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """As uvicorn's, which would raise them again at the end: workers and spans are left then."""
+        """As uvicorn's, which would raise them again, before workers and spans are seen to."""
         for number in HANDLED_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self.handle_exit, number, None)
         yield
