@@ -10,12 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Before torch is imported. OpenMP's threads wait for each other in loops that keep a core busy:
-# on a busy machine of two cores a training step of two threads cost 27 times the CPU time of one.
-# A service still sets threads of its own; they sleep while they wait.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 import hypothesis
 import numpy as np
 import pytest
