@@ -45,7 +45,7 @@ class StepView:
             return f"too few requests to judge: fewer than {least.min_requests} answered"
         if self.watch.studies < least.min_studies:
             return f"too few studies to judge: fewer than {least.min_studies}"
-        held = [verdict.detail for verdict in verdicts if verdict.state == "hold"]
+        held = [str(verdict) for verdict in verdicts if verdict.state == "hold"]
         return f"not clear yet: {held[0]}" if held else ""
 
 

@@ -26,6 +26,9 @@ class Verdict:
     """0 to 1: of the evidence that a rollback needs."""
     detail: str
 
+    def __str__(self) -> str:
+        return f"{self.guard}: {self.detail}"
+
 
 def of_mean(
     guard: str,
@@ -39,8 +42,9 @@ def of_mean(
 ) -> Verdict:
     """Of a mean that may not be beyond `limit`; `needed` is the log-evidence of a rollback.
 
-    Holds below `at_least` observations, and beyond the limit from the share `holds_from` of the
-    evidence on. What is no worse than the old version, by `against`, neither holds nor fails.
+    Beyond the limit it holds from the share `holds_from` of the evidence on, and below `at_least`
+    observations anyway; all of the evidence is a failure, of however few. What is no worse than the
+    old version, by `against`, neither holds nor fails.
     """
     value, log_evidence = test.mean, test.log_evidence
     beyond = value is not None and value > limit
@@ -56,8 +60,8 @@ def of_mean(
         state = "hold"
     text = "no data yet" if value is None else f"{value:.2%} of {test.n}"
     text += f", limit {limit:.2%}" + (", but so is the old version" if excused else "")
-    text += f", judged from {at_least} studies on" if few else ""
-    return Verdict(guard, state, value, limit, test.n, min(1.0, evidence), f"{guard}: {text}")
+    text += f", judged from {at_least} studies on" if few and state == "hold" else ""
+    return Verdict(guard, state, value, limit, test.n, min(1.0, evidence), text)
 
 
 def of_shift(
@@ -67,7 +71,7 @@ def of_shift(
     few = min(len(old), len(new))
     counts = f"{len(new)} and {len(old)} studies"
     if few < FIRST_LOOK:
-        return Verdict(guard, "hold", None, limit, few, 0.0, f"{guard}: only {counts}")
+        return Verdict(guard, "hold", None, limit, few, 0.0, f"only {counts}")
     value = ks(old, new)
     least = least_distance(old, new, math.exp(-needed))
     assert least is not None
@@ -80,5 +84,5 @@ def of_shift(
     evidence = value / (limit + max(value - least, 1e-9))
     return Verdict(
         guard, state, value, limit, few, 1.0 if state == "failed" else min(evidence, 0.99),
-        f"{guard}: distance {value:.3f} of {counts}, limit {limit:g}",
+        f"distance {value:.3f} of {counts}, limit {limit:g}",
     )  # fmt: skip

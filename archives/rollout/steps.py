@@ -235,7 +235,7 @@ class Rollout(Waiting):
             if nodes.applied(self.state) < step.seq:
                 reason = f"the gateway has not applied journal entry {step.seq} yet"
                 self._give_up(began, f"the gateway to apply entry {step.seq}: check that it runs")
-            judged = {"judged": [it.detail for it in verdicts]}
+            judged = {"judged": [str(it) for it in verdicts]}
             if self._control() == "promote":
                 return judged | self._by_hand(f" ({reason})" if reason else "")
             lacking = bool(reason)

@@ -131,7 +131,7 @@ def test_one_that_fails_now_and_then(kind):
         traffic.both(judged, 1, **FAILED, replay="200")
     traffic.wait(judged)
     assert "errors" in failed(judged)
-    assert verdict(judged, "errors").detail == "errors: 5.00% of 600, limit 1.00%"
+    assert verdict(judged, "errors").detail == "5.00% of 600, limit 1.00%"
 
 
 # --- whose failure it is
@@ -251,6 +251,11 @@ def test_a_studys_value_is_its_share():
     # One study says nothing about a version, whichever way it is.
     assert verdict(judged, "flips of alnm").state == "hold"
     assert "judged from 20 studies on" in verdict(judged, "flips of alnm").detail
+    # Some few that all flip are enough for a rollback, which says no other number.
+    traffic.pairs(judged, 10, labels="malignancy=benign;alnm=ALNM")
+    traffic.wait(judged)
+    found = verdict(judged, "flips of alnm")
+    assert found.state == "failed" and found.detail.endswith("limit 2.00%"), found
 
 
 def test_later_requests_of_a_study_do_not_count_and_clients_without_one_do_each_five_seconds():
