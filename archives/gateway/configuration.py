@@ -223,7 +223,11 @@ def _template() -> jinja2.Template:
     import jinja2
 
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+        loader=jinja2.FileSystemLoader(FOLDER),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
     )
     environment.filters["regex"] = re.escape
-    return environment.from_string((FOLDER / "nginx.conf.j2").read_text())
+    return environment.get_template("nginx.conf.j2")

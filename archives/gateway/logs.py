@@ -26,7 +26,7 @@ OWN_CODES = frozenset(
         *("gateway_failed", "node_unreachable", "unavailable", "node_too_slow"),
     }
 )
-"""`code` where no handler has answered; nginx.conf.j2 has the same value."""
+"""`code` where no handler has answered; nginx_maps.conf.j2 has the same value."""
 BUSY = "busy"
 """`code` of what would not fit a node's queue, or the budget of what is mirrored."""
 LINE_BYTES = 65_536  # more than any line has

@@ -7,7 +7,7 @@ from pathlib import Path
 from archives.gateway.logs import LogRow, LogTail, was_tried
 from sonode.traces import Traces, place_of
 
-SPAN = 16  # digits of a request's id that are its span's id, as in nginx.conf.j2
+SPAN = 16  # digits of a request's id that are its span's id, as in nginx_maps.conf.j2
 
 
 class _Ids:

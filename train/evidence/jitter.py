@@ -16,7 +16,7 @@ import torch
 
 from model_def import checkpoint
 from model_def.heads import HeadSpec, logit_slices, probabilities
-from model_def.preprocessing import Pixels, RoI, crop
+from model_def.preprocessing import Pixels, RoI, crop, widen
 from sonode.parquet_files import ROI_COLUMNS
 from train.cohorts.images import read_image
 from train.data.crops import Crops
@@ -36,13 +36,7 @@ def changed_box(box: RoI, kind: str, amount: float, angle: float, width: int, he
     """
     own_width, own_height = box.x_max - box.x_min, box.y_max - box.y_min
     if kind == "grown":
-        x, y = round(amount * own_width / 2), round(amount * own_height / 2)
-        return RoI(
-            max(0, box.x_min - x),
-            max(0, box.y_min - y),
-            min(width, box.x_max + x),
-            min(height, box.y_max + y),
-        )
+        return widen(box, amount / 2, width, height)
     x, y = (
         round(amount * own_width * math.cos(angle)),
         round(amount * own_height * math.sin(angle)),
