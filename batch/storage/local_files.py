@@ -74,8 +74,10 @@ def faults() -> Iterator[None]:
     """Raise what the file system raises in the block as what `storage_errors` has."""
     try:
         yield
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+    except (FileNotFoundError, IsADirectoryError):
         raise ObjectMissing("there is no such file") from None
+    except NotADirectoryError:
+        raise ObjectMissing("there is no such file: a folder of its path is a file") from None
     except PermissionError:
         raise AccessDenied("the file's mode does not allow it") from None
     except ValueError:  # a NUL in the name: no file is called that

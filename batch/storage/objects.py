@@ -111,7 +111,10 @@ def etag_of(uri: str, limit: int | None = None) -> str:
 
 def exists(uri: str) -> bool:
     """Whether there is an object (not a folder) at `uri`."""
-    return s3_objects.exists(*split_s3(uri)) if is_s3(uri) else Path(uri).is_file()
+    if is_s3(uri):
+        return s3_objects.exists(*split_s3(uri))
+    with local_files.faults():
+        return Path(uri).is_file()
 
 
 def list_files(folder: str, *, deep: bool = False) -> list[str]:

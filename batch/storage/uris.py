@@ -41,6 +41,8 @@ def plain(uri: str) -> str:
 
 def argument(uri: str) -> str:
     """As `plain`, of what the user gave. Raises UserError for what `fault` would refuse."""
+    if not uri.strip():
+        raise UserError(f"{uri!r}: no path (an unset variable?); give a path or an s3:// URI")
     if _has_other_scheme(uri):
         raise UserError(f"{uri}: a scheme that is not s3:// or file:///; give one, or a path")
     if _S3.match(uri) and re.search(_DOTS, objects.split_s3(plain(uri))[1]):

@@ -300,6 +300,11 @@ def test_local_permission_and_strange_names(
 ) -> None:
     with pytest.raises(ObjectMissing):
         objects.read("a\0b")
+    with pytest.raises(StorageError, match="File name too long"):
+        objects.exists(str(tmp_path / ("x" * 300)))
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="a folder of its path is a file"):
+        objects.read(str(tmp_path / "file" / "x"))
 
     def refused(_: Path, *__: object) -> bytes:  # root, as which tests may run, is never refused
         raise PermissionError(13, "Permission denied")

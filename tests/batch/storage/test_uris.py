@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from batch.storage import objects, uris
+from sonode.console import UserError
 
 LOCAL = {
     "x.png": "/night/x.png",
@@ -75,6 +76,12 @@ def test_what_names_nothing_is_a_fault(uri: str | None, folder: str, fault: str)
     assert found.startswith(fault)
     assert "smith-1970" not in found
     assert uris.odd(pa.chunked_array([pa.array([uri], pa.string())])).tolist() == [True]
+
+
+def test_an_argument_that_is_empty_is_not_this_folder() -> None:
+    for uri in ("", " "):
+        with pytest.raises(UserError, match=r"no path \(an unset variable"):
+            uris.argument(uri)
 
 
 def test_most_uris_need_no_second_look() -> None:
