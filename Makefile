@@ -65,15 +65,9 @@ $(VENV)/.bench: $(VENV)/.installed
 	$(PIP) --constraint constraints.txt --editable '.[bench]'
 	touch $@
 
-SERVING ?=
-bench: $(VENV)/.bench  ## servers (SERVING="--only bare,asgi --rounds 5" for some), batch job, Ray, training
-	$(BIN)/python -m tests.benchmarks.serving $(SERVING)
-	$(BIN)/python -m tests.benchmarks.gateway
-	$(BIN)/python -m tests.benchmarks.throughput
-	$(BIN)/python -m tests.benchmarks.scaling
-	$(BIN)/python -m tests.benchmarks.explaining
-	$(BIN)/python -m tests.benchmarks.pacs
-	$(BIN)/python -m tests.benchmarks.training
+PARTS ?=
+bench: $(VENV)/.bench  ## servers, batch job, Ray, training ... in 15 minutes, one table; PARTS="serving pacs" for some
+	$(BIN)/python -m tests.benchmarks.bench $(PARTS)
 
 profile: $(VENV)/.installed  ## where the time of one image goes, stage by stage
 	$(BIN)/python -m tests.benchmarks.stages

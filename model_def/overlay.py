@@ -140,16 +140,14 @@ class Canvas:
         strip_HW = _strip(self.width, colours, caption, peak, signed)
         picture_HW = np.full((height + len(strip_HW), self.width), colours.plain_G[0])
         inside_HW = picture_HW[:height, self.left : self.left + width]
-        inside_HW[:] = colours.plain_G.take(self.grey_HW)
+        x_min, y_min, x_max, y_max = self.box
+        if peak == 0 or (x_max - x_min, y_max - y_min) != (width, height):
+            inside_HW[:] = colours.plain_G.take(self.grey_HW)
         if peak > 0:
-            x_min, y_min, x_max, y_max = self.box
             scaled_hw = (map_hw / peak + 1) * 127.5 if signed else map_hw / peak * 255
-            cells = Image.fromarray(scaled_hw.round().astype(np.uint8))
-            value = cells.resize((x_max - x_min, y_max - y_min), Image.Resampling.BICUBIC)
+            value_HW = _enlarged(scaled_hw.round().astype(np.uint8), x_max - x_min, y_max - y_min)
             grey_HW = self.grey_HW[y_min:y_max, x_min:x_max]
-            inside_HW[y_min:y_max, x_min:x_max] = _look_up(
-                colours.index_VG, np.asarray(value), grey_HW
-            )
+            inside_HW[y_min:y_max, x_min:x_max] = _look_up(colours.index_VG, value_HW, grey_HW)
         if self.outline:
             _draw_outline(inside_HW, self.outline)
         picture_HW[height:] = strip_HW
@@ -201,6 +199,24 @@ def _scaled(box: RoI, scale: float, picture_HW: Pixels) -> RoI:
     x_max = min(max(round(box.x_max * scale), x_min + 1), width)
     y_max = min(max(round(box.y_max * scale), y_min + 1), height)
     return RoI(x_min, y_min, x_max, y_max)
+
+
+def _enlarged(cells_hw: Pixels, width: int, height: int) -> Pixels:
+    """What Pillow's bicubic `resize` gives, but for single steps of 255, in a third of the time.
+
+    Upwards Pillow takes the sum for each pixel by itself; here it is a product of matrices.
+    """
+    wide = Image.fromarray(cells_hw).resize((width, len(cells_hw)), Image.Resampling.BICUBIC)
+    value_HW = _upwards(len(cells_hw), height) @ np.asarray(wide, np.float32)
+    value_HW += 0.5  # round
+    return value_HW.clip(0, 255, out=value_HW).astype(np.uint8)
+
+
+@lru_cache(maxsize=256)
+def _upwards(cells: int, height: int) -> Map:
+    """Weight of each cell of a column for each pixel of it: (height, cells)."""
+    columns = Image.fromarray(np.eye(cells, dtype=np.float32))
+    return np.asarray(columns.resize((cells, height), Image.Resampling.BICUBIC))
 
 
 def _look_up(index_VG: Pixels, value_HW: Pixels, grey_HW: Pixels) -> Pixels:

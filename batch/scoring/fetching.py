@@ -141,7 +141,9 @@ class Fetching:
         if self.job.explain is not None:
             row_in["explain"] = self.job.explain
             fields = (f"{name}={text}" for name, text in request.fields.items())
-            key = self.job.key(hashlib.sha256(found.data).hexdigest(), *fields)
+            s3 = objects.is_s3(request.image_uri)  # a file's etag is its digest
+            digest = hashlib.sha256(found.data).hexdigest() if s3 else etag.removeprefix("sha256:")
+            key = self.job.key(digest, *fields)
         size = len(found.data)
         del found
 

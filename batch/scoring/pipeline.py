@@ -86,7 +86,7 @@ class Pipeline:
         """
         ended: UserError | CancelledError | None = None
         fetching: deque[tuple[int, Future[Fetched | results.Row]]] = deque()
-        scoring: deque[tuple[list[Ready], Future[list[Outcome]]]] = deque()
+        scoring: deque[tuple[list[Ready], Future[Iterator[results.Row]]]] = deque()
         batch: list[Ready] = []
         rest = iter(asked.items())
         while ended is None:
@@ -127,7 +127,7 @@ class Pipeline:
         return len(batch) == self.batch_size or sum(ready.size for ready in batch) > most
 
     def _finished(
-        self, scoring: deque[tuple[list[Ready], Future[list[Outcome]]]]
+        self, scoring: deque[tuple[list[Ready], Future[Iterator[results.Row]]]]
     ) -> Generator[tuple[int, results.Row], None, UserError | CancelledError | None]:
         """Yield the rows of batches that are scored, and wait for those beyond two a thread."""
         ended = None
@@ -135,11 +135,11 @@ class Pipeline:
             ended = (yield from self._results(*scoring.popleft())) or ended
         return ended
 
-    def _submitted(self, batch: list[Ready]) -> tuple[list[Ready], Future[list[Outcome]]]:
+    def _submitted(self, batch: list[Ready]) -> tuple[list[Ready], Future[Iterator[results.Row]]]:
         self.budget.park(-sum(ready.size for ready in batch))
         return batch, self._forward_threads.submit(self._score, batch)
 
-    def _score(self, batch: Sequence[Ready]) -> list[Outcome]:
+    def _score(self, batch: Sequence[Ready]) -> Iterator[results.Row]:
         if self.job.stop.is_set():
             raise CancelledError
         start = time.perf_counter()
@@ -147,17 +147,16 @@ class Pipeline:
         found = _outcomes(prepared, self.job.archive)
         self.budget.add(-sum(ready.size for ready in batch))
         milliseconds = self.job.spent("inference", start) / len(batch)
-        return [Outcome(status, {**body, "inference_ms": milliseconds}) for status, body in found]
+        told = [Outcome(status, {**body, "inference_ms": milliseconds}) for status, body in found]
+        # Heat maps are written from now on, whichever row is waited for.
+        return (self._writers.map if self.job.explain else map)(self._result, batch, told)
 
     def _results(
-        self, batch: Sequence[Ready], future: Future[list[Outcome]]
+        self, batch: Sequence[Ready], future: Future[Iterator[results.Row]]
     ) -> Generator[tuple[int, results.Row], None, UserError | CancelledError | None]:
         """Yield a batch's rows; return what ended the run meanwhile."""
         try:
-            rows = (self._writers.map if self.job.explain else map)(
-                self._result, batch, future.result()
-            )
-            for ready, row in zip(batch, rows, strict=True):
+            for ready, row in zip(batch, future.result(), strict=True):
                 yield ready.number, row
         except (UserError, CancelledError) as error:
             return error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -32,8 +31,11 @@ MAX_THREADS = 32
 
 def client() -> S3Client:
     """The S3 client of this process for the AWS and proxy environment of this moment."""
+    # Asked for each object, so without a regular expression, and without the values of the others.
     settings = tuple(
-        sorted(item for item in os.environ.items() if re.match("AWS_|.*_proxy$", item[0], re.I))
+        (name, os.environ.get(name, ""))
+        for name in os.environ
+        if name.startswith("AWS_") or name.lower().endswith("_proxy")
     )
     return _new_client(os.getpid(), settings)
 
@@ -47,6 +49,8 @@ def _new_client(_process: int, _settings: tuple[tuple[str, str], ...]) -> S3Clie
         connect_timeout=5,
         read_timeout=60,
         max_pool_connections=MAX_THREADS,
+        # boto3 by itself builds for each request, anew, what tells of the system and its versions.
+        user_agent=f"sonode Boto3/{boto3.__version__}",
     )
     made = session.client("s3", config=config)
     if is_loopback(made.meta.endpoint_url):  # of this machine no proxy knows

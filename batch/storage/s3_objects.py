@@ -102,7 +102,8 @@ def exists(bucket: str, key: str) -> bool:
 
 def write(bucket: str, key: str, data: bytes, **condition: str) -> None:
     """As `objects.write`; `condition`: IfNoneMatch or IfMatch, where the store has them."""
-    config: Any = client().meta.config  # its options are not in the type
+    s3 = client()
+    config: Any = s3.meta.config  # its options are not in the type
     if config.request_checksum_calculation != "when_required":
         # As a header of its own. boto3 by itself would frame the body and put it behind, which
         # stores that do not know that write into the object as it comes.
@@ -110,7 +111,7 @@ def write(bucket: str, key: str, data: bytes, **condition: str) -> None:
 
     def put() -> None:
         try:
-            client().put_object(Bucket=bucket, Key=key, Body=data, **condition)  # type: ignore[arg-type]
+            s3.put_object(Bucket=bucket, Key=key, Body=data, **condition)  # type: ignore[arg-type]
         except boto.ClientError as error:
             if error.response.get("Error", {}).get("Code") in _MISMATCH:
                 raise BodyFault(error=error) from None  # damaged in transfer

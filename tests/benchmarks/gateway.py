@@ -27,7 +27,7 @@ from sonode.console import say
 from tests.archives.serving.test_serve import ECHO, write_archive
 from tests.benchmarks.images import BUSI, encoded, frames
 from tests.benchmarks.load import Load, drive
-from tests.benchmarks.machine import table
+from tests.benchmarks.machine import Compared, table
 from tests.benchmarks.servers import await_workers
 from tests.benchmarks.throughput import make_archive
 
@@ -69,7 +69,7 @@ def measure(
             return found
 
 
-def main() -> None:
+def main() -> list[Compared]:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--architecture", default="resnet50")
@@ -82,7 +82,7 @@ def main() -> None:
     bodies = encoded(images, "PNG")
     size = sum(map(len, bodies)) / len(bodies) / 1000
     say(f"{len(bodies)} frames of {what} as PNG, {size:.0f} kB each")
-    rows, figures = [], []
+    rows, figures, compared = [], [], []
     for name in ("nothing", arguments.architecture):
         with tempfile.TemporaryDirectory(prefix="sonode-bench-") as made:
             folder = Path(made)
@@ -97,6 +97,10 @@ def main() -> None:
             rate = {way: statistics.median(it.per_second for it in by_way[way]) for way in WAYS}
             added = p50["gateway"] - p50["direct"]
             lost = 100 * (1 - rate["gateway"] / rate["direct"])
+            compared += [
+                (f"{name}, {concurrency} clients: ms added", f"{added:+.2f}", ""),
+                (f"{name}, {concurrency} clients: requests/s lost", f"{lost:+.1f} %", ""),
+            ]
             figures.append(
                 {"model": name, "concurrency": concurrency, "p50_ms": p50, "per_second": rate}
             )
@@ -117,6 +121,7 @@ def main() -> None:
     )
     if arguments.out:
         arguments.out.write_text(json.dumps(figures, indent=2) + "\n")
+    return compared
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Everything about a GPU in one run and one page: the checks that need one, and the measurements.
 
-python -m tests.benchmarks.gpu [--device cpu] [--out gpu.md] [--seconds 10] [--images 4000]
+python -m tests.benchmarks.gpu [--device cpu] [--out gpu.md] [--seconds S] [--images N]
 
 `make gpu` (`make gpu DEVICE=cpu` shows on the CPU what does not need one). A part that fails or
 cannot run is a row with its reason, and the others go on. Exit code 1 where a check has failed.
@@ -48,6 +48,11 @@ CHECKS = (
     "tests/train/running/test_precision.py",
 )
 ENGINES = {"cuda": ("eager", "cuda", "compile"), "cpu": ("eager", "openvino", "cuda", "compile")}
+SIZES: dict[str, dict[str, Any]] = {
+    "cuda": {"seconds": 10, "images": 4000, "networks": ["resnet18", "resnet50"]},
+    "cpu": {"seconds": 2, "images": 100, "networks": ["resnet18"]},
+}
+"""How much is measured: on the CPU as little as shows that each part runs."""
 CLIENTS = 64
 Row = tuple[str, ...]
 
@@ -229,9 +234,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--out", type=Path, default=Path("gpu.md"))
-    parser.add_argument("--seconds", type=float, default=10, help="of each load")
-    parser.add_argument("--images", type=int, default=4000, help="of the batch job")
-    parser.add_argument("--networks", nargs="+", default=("resnet18", "resnet50"))
+    parser.add_argument("--seconds", type=float, help="of each load")
+    parser.add_argument("--images", type=int, help="of the batch job")
+    parser.add_argument("--networks", nargs="+")
+    parser.set_defaults(**SIZES[parser.parse_known_args()[0].device])
     given = parser.parse_args()
     if given.device == "cuda" and not torch.cuda.is_available():
         parser.error(

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from sonode import console
 
+Compared = tuple[str, str, str]
+"""What a benchmark is for: what is compared, what was found, and its goal if it has one."""
+
 _SETS = {
     "amx_bf16": "AMX",
     "avx512_bf16": "AVX-512 bf16",

@@ -30,7 +30,7 @@ from batch import run
 from batch.executors.ray_executor import connected
 from batch.scoring.archive_file import open_archive
 from sonode.console import progress
-from tests.benchmarks.machine import table
+from tests.benchmarks.machine import Compared, table
 from tests.benchmarks.throughput import make_archive
 from train.importers.phantom import write_phantom
 
@@ -129,7 +129,7 @@ def together(folder: Path, *calls: Any) -> list[Any]:
     return [told.get() for _ in processes]
 
 
-def main() -> None:
+def main() -> list[Compared]:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=400, help="of each worker")
@@ -163,10 +163,12 @@ def main() -> None:
             found["locals"].append(sum(together(folder, plain(one), plain(other))))
             found["ray"] += together(folder, ray(one, 1))
             found["rays"] += together(folder, ray(both, 2))
-    report(arguments, {kind: statistics.median(speeds) for kind, speeds in found.items()}, each)
+    return report(
+        arguments, {kind: statistics.median(speeds) for kind, speeds in found.items()}, each
+    )
 
 
-def report(arguments: Any, speed: Mapping[str, float], each: list[float]) -> None:
+def report(arguments: Any, speed: Mapping[str, float], each: list[float]) -> list[Compared]:
     """Print what was measured: medians of the rounds."""
     allowed = speed["locals"] / speed["local"]
     table(
@@ -193,6 +195,8 @@ def report(arguments: Any, speed: Mapping[str, float], each: list[float]) -> Non
         ("stage", "ms"),
         [(stage, f"{ms:.2f}") for stage, ms in zip(names, each, strict=True)],
     )
+    limit = f"{speed['rays'] / speed['locals']:.2f}"
+    return [("Ray, two workers, of two local processes", limit, "")]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """One network behind four servers on one machine in one run, and the limit of that machine.
 
 python -m tests.benchmarks.serving [--only bare,archive,asgi,litserve,stock]
-    [--kinds PNG,JPEG,DICOM] [--rounds N] [--seconds S] [--frames FOLDER] [--out F]
+    [--kinds PNG,JPEG,DICOM] [--clients 1,8,16,32] [--rounds N] [--seconds S] [--frames FOLDER]
+    [--out F]
 
 * bare: decoder and engine in a loop, no server. With all cores at work all the time,
   images/s <= cores / (CPU seconds to decode an image + CPU seconds of its forward pass);
@@ -43,7 +44,7 @@ from archives.torchserve.worker_plan import plan
 from sonode.console import say
 from tests.benchmarks.images import BUSI, encoded, frames
 from tests.benchmarks.load import drive
-from tests.benchmarks.machine import table
+from tests.benchmarks.machine import Compared, table
 from tests.benchmarks.servers import CORES, Server, serving
 from tests.benchmarks.throughput import make_archive
 
@@ -92,6 +93,7 @@ def measure(
     files: dict[str, list[bytes]],
     archive: Path,
     folder: Path,
+    clients: Sequence[int],
     rounds: int,
     seconds: float,
 ) -> tuple[dict[Key, list[Figures]], list[Figures]]:
@@ -125,7 +127,7 @@ def measure(
                 first = turn % max(1, len(able))
                 if loaded:
                     found[kind, 1, "bare"].append(bare(loaded.service, bodies))
-                for concurrency in CONCURRENCY:
+                for concurrency in clients:
                     for server in able[first:] + able[:first]:
                         asleep[server.name].close()
                         figures = ask(server, bodies, concurrency, seconds)
@@ -173,9 +175,6 @@ def report(found: dict[Key, list[Figures]], about: list[Figures]) -> None:
             if of != kind or name == "bare":
                 continue
             middle = {key: statistics.median(it[key] for it in its) for key in its[0]}
-            added = [
-                it["p50_ms"] - limit["latency_ms"] for it, limit in zip(its, limits, strict=False)
-            ]
             head = (str(clients), name)
             speeds.append(
                 (
@@ -183,7 +182,7 @@ def report(found: dict[Key, list[Figures]], about: list[Figures]) -> None:
                     spread([it["per_second"] for it in its], ".1f"),
                     f"{middle['p50_ms']:.1f}",
                     f"{middle['p95_ms']:.1f}",
-                    spread(added, ".1f") if clients == 1 else "-",
+                    added(its, limits) if clients == 1 else "-",
                     f"{middle['server_cpu_ms']:.1f}+{middle['client_cpu_ms']:.1f}",
                 )
             )
@@ -215,12 +214,37 @@ def report(found: dict[Key, list[Figures]], about: list[Figures]) -> None:
     )
 
 
-def main() -> None:
+def added(its: Sequence[Figures], limits: Sequence[Figures]) -> str:
+    """What a single client waits beyond the bare loop, round by round."""
+    pairs = zip(its, limits, strict=False)
+    return spread([it["p50_ms"] - limit["latency_ms"] for it, limit in pairs], ".1f")
+
+
+def compared(found: dict[Key, list[Figures]]) -> list[Compared]:
+    """What the goals speak of, of PNGs: images/s are a server's best with any number of clients."""
+    limits = found.get(("PNG", 1, "bare"), [])
+    best = {"limit": [it["limit_per_second"] for it in limits]}
+    for name in SERVERS[1:]:
+        loads = [its for (kind, _, of), its in found.items() if (kind, of) == ("PNG", name)]
+        best[name] = [max(it["per_second"] for it in its) for its in zip(*loads, strict=True)]
+    pairs = (("archive", "stock", "6"), ("archive", "limit", "0.95"))
+    pairs += (("asgi", "archive", "1"), ("asgi", "limit", "0.95"))
+    rows = [
+        (f"images/s, {one}, of {two}", over(best[one], best[two]), goal) for one, two, goal in pairs
+    ]
+    for name, goal in (("archive", "5"), ("asgi", "2")):
+        its = found.get(("PNG", 1, name), [])
+        rows.append((f"1 client, {name}, ms beyond the bare loop", added(its, limits), goal))
+    return rows
+
+
+def main() -> list[Compared]:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(SERVERS), help="some of " + ", ".join(SERVERS))
     parser.add_argument("--kinds", default=",".join(KINDS), type=str.upper)
     parser.add_argument("--frames", type=Path, default=BUSI, help="images in the layout of BUSI")
+    parser.add_argument("--clients", default=",".join(map(str, CONCURRENCY)), help="at once")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5, help="of each load")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
@@ -233,8 +257,15 @@ def main() -> None:
         say(f"{len(bodies)} frames of {what} as {kind}, {size:.0f} kB each")
     with tempfile.TemporaryDirectory(prefix="sonode-bench-") as name:
         archive = make_archive(Path(name), "resnet50")
-        only, rounds, seconds = arguments.only.split(","), arguments.rounds, arguments.seconds
-        found, about = measure(only, files, archive, Path(name), rounds, seconds)
+        found, about = measure(
+            arguments.only.split(","),
+            files,
+            archive,
+            Path(name),
+            [int(it) for it in arguments.clients.split(",")],
+            arguments.rounds,
+            arguments.seconds,
+        )
     report(found, about)
     if arguments.out:
         lines = [
@@ -243,6 +274,7 @@ def main() -> None:
             for number, figures in enumerate(its)
         ]
         arguments.out.write_text(json.dumps({"lines": lines, "servers": about}, indent=2) + "\n")
+    return compared(found)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ from sonode.console import progress, say
 from sonode.demo.local_s3 import LocalS3
 from tests.benchmarks.images import BUSI, encoded, frames
 from tests.benchmarks.load import drive
-from tests.benchmarks.machine import table
+from tests.benchmarks.machine import Compared, table
 from tests.conftest import HEADS
 
 BATCH = 16
@@ -151,7 +151,7 @@ def plain_loop(folder: Path, paths: Sequence[str], roi: Sequence[int]) -> None:
             torch.sigmoid(network(torch.stack(images))[0])
 
 
-def main() -> None:
+def main() -> list[Compared]:
     """Measure and print the tables."""
     from tests.benchmarks.servers import serving
 
@@ -196,7 +196,7 @@ def main() -> None:
                 drive(server.url, bodies, concurrency=1, seconds=2, headers=headers)  # warm
                 load = drive(server.url, bodies, concurrency=1, seconds=few / 20, headers=headers)
                 meter.note(SERVER, Cost(1000 / load.per_second, math.nan))
-    report(
+    return report(
         meter.costs,
         threads,
         f"{arguments.architecture}, {engine}, {threads} cores; {what} PNGs of {size:.0f} kB",
@@ -226,7 +226,7 @@ def put(root: str, bodies: Sequence[bytes], roi: Sequence[int], count: int) -> l
     return uris
 
 
-def report(costs: dict[str, list[Cost]], cores: int, title: str) -> None:
+def report(costs: dict[str, list[Cost]], cores: int, title: str) -> list[Compared]:
     """The tables for people: medians, and what they are to each other."""
     wall = {what: statistics.median(cost.wall for cost in it) for what, it in costs.items()}
     cpu = {what: statistics.median(cost.cpu for cost in it) for what, it in costs.items()}
@@ -239,12 +239,12 @@ def report(costs: dict[str, list[Cost]], cores: int, title: str) -> None:
         ],
     )
     ratios = []
-    for place in (DISK, S3):
+    for place, near in ((DISK, "0.92"), (S3, "0.9")):
         own, explained = job_name(place, None), job_name(place, "gradcam")
         least = cpu[f"fetch, {place}"] + cpu["decode"] + cpu["forward"]
         limit = f"{own}, of the limit of {1000 * cores / least:.1f}/s"
         ratios += [
-            (limit, least / cores / wall[own], least / cpu[own], "0.9"),
+            (limit, least / cores / wall[own], least / cpu[own], near),
             (
                 f"{explained}, of {own}",
                 wall[own] / wall[explained],
@@ -257,14 +257,15 @@ def report(costs: dict[str, list[Cost]], cores: int, title: str) -> None:
         (f"{own}, times {what}", wall[what] / wall[own], cpu[what] / cpu[own], goal)
         for what, goal in ((SERVER, "1.3"), (PLAIN, "5"))
     ]
-    table(
-        "in comparison",
-        ("what", "by the clock", "by CPU time", "goal"),
-        [
-            (what, f"{clock:.2f}", "-" if math.isnan(spent) else f"{spent:.2f}", goal)
-            for what, clock, spent, goal in ratios
-        ],
-    )
+    compared = [
+        (what, f"{clock:.2f}", "-" if math.isnan(spent) else f"{spent:.2f}", goal)
+        for what, clock, spent, goal in ratios
+    ]
+    table("in comparison", ("what", "by the clock", "by CPU time", "goal"), compared)
+    return [
+        (what, clock if spent == "-" else f"{clock}, by CPU time {spent}", goal)
+        for what, clock, spent, goal in compared
+    ]
 
 
 if __name__ == "__main__":
