@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from archives.packing.loader import Outcome
 from batch import layout
@@ -28,6 +28,8 @@ from batch.scoring.fetching import Fetched, Fetching, Limits, Ready, failure
 from batch.scoring.job import Archive, Job
 from sonode.console import UserError
 
+Scored: TypeAlias = Future[list[Future[results.Row]]]
+"""A batch in the network; its rows, whose heat maps are written then."""
 _BATCH_SHARE = 8  # a batch holds an eighth of the bytes in memory, or one row
 
 
@@ -86,7 +88,7 @@ class Pipeline:
         """
         ended: UserError | CancelledError | None = None
         fetching: deque[tuple[int, Future[Fetched | results.Row]]] = deque()
-        scoring: deque[tuple[list[Ready], Future[Iterator[results.Row]]]] = deque()
+        scoring: deque[tuple[list[Ready], Scored]] = deque()
         batch: list[Ready] = []
         rest = iter(asked.items())
         while ended is None:
@@ -127,19 +129,19 @@ class Pipeline:
         return len(batch) == self.batch_size or sum(ready.size for ready in batch) > most
 
     def _finished(
-        self, scoring: deque[tuple[list[Ready], Future[Iterator[results.Row]]]]
+        self, scoring: deque[tuple[list[Ready], Scored]]
     ) -> Generator[tuple[int, results.Row], None, UserError | CancelledError | None]:
-        """Yield the rows of batches that are scored, and wait for those beyond two a thread."""
+        """Yield the rows of batches that are done, and wait for those beyond two a thread."""
         ended = None
-        while scoring and (len(scoring) > 2 * self._max_concurrency or scoring[0][1].done()):
+        while scoring and (len(scoring) > 2 * self._max_concurrency or _is_done(scoring[0][1])):
             ended = (yield from self._results(*scoring.popleft())) or ended
         return ended
 
-    def _submitted(self, batch: list[Ready]) -> tuple[list[Ready], Future[Iterator[results.Row]]]:
+    def _submitted(self, batch: list[Ready]) -> tuple[list[Ready], Scored]:
         self.budget.park(-sum(ready.size for ready in batch))
         return batch, self._forward_threads.submit(self._score, batch)
 
-    def _score(self, batch: Sequence[Ready]) -> Iterator[results.Row]:
+    def _score(self, batch: Sequence[Ready]) -> list[Future[results.Row]]:
         if self.job.stop.is_set():
             raise CancelledError
         start = time.perf_counter()
@@ -148,16 +150,23 @@ class Pipeline:
         self.budget.add(-sum(ready.size for ready in batch))
         milliseconds = self.job.spent("inference", start) / len(batch)
         told = [Outcome(status, {**body, "inference_ms": milliseconds}) for status, body in found]
-        # Heat maps are written from now on, whichever row is waited for.
-        return (self._writers.map if self.job.explain else map)(self._result, batch, told)
+        return [self._told(*it) for it in zip(batch, told, strict=True)]
+
+    def _told(self, ready: Ready, outcome: Outcome) -> Future[results.Row]:
+        """The row; heat maps are written from now on, while others are scored."""
+        if self.job.explain:
+            return self._writers.submit(self._result, ready, outcome)
+        row: Future[results.Row] = Future()
+        row.set_result(self._result(ready, outcome))
+        return row
 
     def _results(
-        self, batch: Sequence[Ready], future: Future[Iterator[results.Row]]
+        self, batch: Sequence[Ready], future: Scored
     ) -> Generator[tuple[int, results.Row], None, UserError | CancelledError | None]:
         """Yield a batch's rows; return what ended the run meanwhile."""
         try:
             for ready, row in zip(batch, future.result(), strict=True):
-                yield ready.number, row
+                yield ready.number, row.result()
         except (UserError, CancelledError) as error:
             return error
         return None
@@ -175,6 +184,13 @@ class Pipeline:
         self.job.spent("heatmaps", start)
         row = results.scored(body, etag=ready.fetched.etag, heatmap_uris=uris)
         return {**row, **common, "scored_at": datetime.now(UTC)}
+
+
+def _is_done(batch: Scored) -> bool:
+    """Whether a batch is scored, and its rows are there; or it has failed."""
+    if not batch.done() or batch.cancelled() or batch.exception():
+        return batch.done()
+    return all(row.done() for row in batch.result())
 
 
 def _outcomes(prepared: Sequence[Any], archive: Archive) -> Sequence[Outcome]:

@@ -142,6 +142,25 @@ def test_each_stage_tells_what_it_cost(tmp_path: Path) -> None:
     assert job.seconds["heatmaps"] > 0
 
 
+def test_heat_maps_of_several_batches_are_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = threading.Barrier(2, timeout=30)
+    write = Job.write
+
+    def writing(job: Job, name: str, data: bytes) -> str:
+        together.wait()
+        return write(job, name, data)
+
+    monkeypatch.setattr(Job, "write", writing)
+    uris = put_images(str(tmp_path), b"p=0.1", b"p=0.2")
+    job = job_of(FakeArchive(), batch_size=1)
+    job = dataclasses.replace(job, explain="gradcam", out=str(tmp_path))
+    with Pipeline(job, Limits()) as pipeline:
+        rows = dict(pipeline.rows({n: Request(uri, None, {}) for n, uri in enumerate(uris)}))
+    assert [row["malignancy_probability"] for row in rows.values()] == [0.1, 0.2]
+
+
 def test_fetching_and_decoding_go_on_while_the_network_is_busy(tmp_path: Path) -> None:
     decoded: list[object] = []
     later = threading.Event()
