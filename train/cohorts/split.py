@@ -55,6 +55,15 @@ def parts_of(table: pd.DataFrame, seed: int) -> list[Part]:
     return list(table[SPLIT])
 
 
+def empty_part(
+    table: pd.DataFrame, part: Part, seed: int, remedy: str = "the cohort is too small"
+) -> str:
+    """What is said of a part that no patient is in; `remedy` where the seed drew it."""
+    if SPLIT in table:
+        return f"no patient is in {part} by its column `{SPLIT}`; give some patients that part"
+    return f"no patient falls into the {part} part of the split (data.split_seed {seed}); {remedy}"
+
+
 def partitions(columns: Iterable[str]) -> list[str]:
     """The columns that say which part or fold a row belongs to: `split`, `fold`, `fold_5`.
 

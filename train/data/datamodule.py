@@ -23,7 +23,7 @@ from train.cohorts.folds import fold_names, folds_of
 from train.cohorts.images import read_image
 from train.cohorts.labels import child_labels, label_matrix
 from train.cohorts.mixed import load_cohorts
-from train.cohorts.split import PARTS, SPLIT, Part, closest_seed, parts_of
+from train.cohorts.split import PARTS, SPLIT, Part, closest_seed, empty_part, parts_of
 from train.data.augment import Augmentation, augmentation
 from train.data.crops import Crops, EpochSampler
 
@@ -139,10 +139,12 @@ class CohortData(lightning.LightningDataModule):
                 remedy = (
                     "the cohort is too small" if best is None else f"give split_seed {best.seed}"
                 )
-                raise UserError(
-                    f"COHORT {self.cohort_folder}: no patient falls into the {name} part of the "
-                    f"split (data.split_seed {self.split_seed}); {remedy}"
+                why = (
+                    f"no lesion of the {name} part is malignant; turn off data.malignant_only"
+                    if name in self.part_of_row
+                    else empty_part(table, name, self.split_seed, remedy)
                 )
+                raise UserError(f"COHORT {self.cohort_folder}: {why}")
             self.indices[name] = chosen
             self.parts[name] = Crops(
                 [crops[index] for index in chosen],

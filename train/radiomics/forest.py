@@ -18,7 +18,7 @@ from model_def.heads import HeadSpec, keep_heads
 from sonode.console import UserError, say
 from train.cohorts.cohort import Cohort
 from train.cohorts.labels import implied, label_matrix, truth_of
-from train.cohorts.split import parts_of
+from train.cohorts.split import empty_part, parts_of
 from train.fitting.predictions import facts_of
 from train.radiomics.features import FeatureSet, feature_names
 
@@ -117,8 +117,8 @@ def fit(
     tested = in_test_part(cohort, split_seed)
     where = f"COHORT {cohort.folder}, split seed {split_seed}"
     if tested.all() or not tested.any():
-        part = "training" if tested.all() else "the test part"
-        raise UserError(f"{where}: no patient falls into {part}; the cohort is too small")
+        why = empty_part(cohort.table, "train" if tested.all() else "test", split_seed)
+        raise UserError(f"COHORT {cohort.folder}: {why}")
     own_NK = label_matrix(cohort.table, HEADS)
     # Registers count the nodes of positive axillae alone: without those the rest follow from, a
     # forest would learn the burden of these and be read as that of all malignant lesions.

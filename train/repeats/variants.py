@@ -12,7 +12,7 @@ from model_def.heads import HeadSpec
 from sonode.console import UserError, counted
 from train.cohorts.cohort import Cohort
 from train.cohorts.labels import child_labels, implied, label_matrix
-from train.cohorts.split import parts_of
+from train.cohorts.split import SPLIT, empty_part, parts_of
 from train.experiments.ablation import VARIANTS, flags_of
 from train.experiments.ablation_table import REFERENCE
 from train.radiomics.forest import HEADS
@@ -84,10 +84,13 @@ def variants_of(cohort: Cohort, split_seed: int, quick: bool) -> dict[str, list[
         <= (alone if name.startswith("single") else known)
     }
     if not found:
+        # What a network with the other heads could learn may still lack lesions known as malignant.
+        why = {**_why_not(cohort, split_seed, alone=True), **_why_not(cohort, split_seed)}
+        split = f"column `{SPLIT}`" if SPLIT in cohort.table else f"data.split_seed {split_seed}"
         raise UserError(
-            f"COHORT {cohort.folder}: nothing can be trained on it (data.split_seed {split_seed}); "
-            "give labels in its columns malignant, alnm and n_nodes, or another seed in --config",
-            [f"{TASKS[it].title}: {why}" for it, why in _why_not(cohort, split_seed).items()],
+            f"COHORT {cohort.folder}: nothing can be trained on it ({split}); give labels in its "
+            "columns malignant, alnm and n_nodes, or another split",
+            [f"{task.title}: {why[name]}" for name, task in TASKS.items() if name in why],
         )
     return found
 
@@ -161,10 +164,8 @@ class HeldOut:
         part_N = np.array(parts_of(cohort.table, split_seed))
         chosen_N = part_N == "test"
         if not chosen_N.any():
-            raise UserError(
-                f"COHORT {cohort.folder}, split seed {split_seed}: no patient falls into the test "
-                "part; the cohort is too small"
-            )
+            why = empty_part(cohort.table, "test", split_seed)
+            raise UserError(f"COHORT {cohort.folder}: {why}")
         self.rows = cohort.table[chosen_N].reset_index(drop=True)
         ids = cohort.table["patient_id"][part_N == "val"]
         self.validation = f"{counted(len(ids), 'image')} of {counted(ids.nunique(), 'patient')}"

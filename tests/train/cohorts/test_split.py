@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sonode.console import UserError
-from train.cohorts.split import balance, closest_seed, part_of, parts_of
+from train.cohorts.split import balance, closest_seed, empty_part, part_of, parts_of
 
 
 def test_shares_and_seeds() -> None:
@@ -28,8 +28,10 @@ def test_a_patient_stays_where_it_was() -> None:
 def test_a_split_that_the_cohort_brings() -> None:
     table = pd.DataFrame({"patient_id": ["a", "a", "b", "c"]})
     assert parts_of(table, 0) == [part_of(it, 0) for it in ("a", "a", "b", "c")]
+    assert "data.split_seed 0); the cohort is too small" in empty_part(table, "test", 0)
     table["split"] = ["test", "test", "val", "train"]
     assert parts_of(table, 0) == ["test", "test", "val", "train"]
+    assert empty_part(table, "test", 0).startswith("no patient is in test by its column `split`")
     for values, message in (
         (["test", None, "val", "validation"], "is none of train, val, test in 2 of 4 rows"),
         (

@@ -25,7 +25,7 @@ from train.fitting.predictions import Predictions, facts_of
 from train.paper import command
 from train.radiomics.forest import BORUTA, FOREST, HEADS
 from train.repeats import runs
-from train.repeats.variants import untrained, variants_of
+from train.repeats.variants import TASKS, untrained, variants_of
 from train.running.planned import Seconds
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own, as on the command line
@@ -363,6 +363,13 @@ def test_a_cohort_of_one_class_is_one_line_and_why(
     with pytest.raises(UserError, match="nothing can be trained on it") as caught:
         paper(written(phantom, benign, tmp_path / "c"), tmp_path / "out", config)
     assert caught.value.details[0] == "Malignancy: no lesion to train on has the label malignant"
+    unknown = phantom.table.assign(malignant=pd.array([None] * len(phantom.table), "bool[pyarrow]"))
+    with pytest.raises(UserError, match="nothing can be trained on it") as caught:
+        paper(written(phantom, unknown, tmp_path / "d"), tmp_path / "out", config)
+    # Each task has its reason, those that a missing label of malignancy alone stops, too.
+    assert [it.partition(":")[0] for it in caught.value.details] == [
+        it.title for it in TASKS.values()
+    ]
     assert trained == [] and not (tmp_path / "out").exists()
 
 
