@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_def.overlay import CROP_SIDE, FRAME_SIDE, LINE_HEIGHT, Canvas, overlay
+from model_def.overlay import CROP_SIDE, FRAME_SIDE, LINE_HEIGHT, Canvas, _enlarged, overlay
 from model_def.preprocessing import RoI
 
 GREY = 200
@@ -104,6 +104,15 @@ def test_any_shape_is_drawn(shape: tuple[int, int]) -> None:
         rgb = pixels(canvas.draw(np.ones((8, 8), np.float32), "a long caption " * 20))
         assert rgb.shape[0] > STRIP_HEIGHT
         assert rgb.shape[1] >= CROP_SIDE
+
+
+@pytest.mark.parametrize("size", [(288, 288), (40, 300), (300, 40)])
+def test_a_map_is_enlarged_as_pillow_does_it(size: tuple[int, int]) -> None:
+    """Each cell in its place; Pillow rounds between its two passes, so a step of 255 may differ."""
+    cells_hw = np.random.default_rng(0).integers(0, 256, (7, 9), dtype=np.uint8)
+    theirs = Image.fromarray(cells_hw).resize(size, Image.Resampling.BICUBIC)
+    ours = _enlarged(cells_hw, *size)
+    assert abs(ours.astype(int) - np.asarray(theirs, int)).max() <= 1
 
 
 def test_the_end_of_the_scale_is_written_on_it() -> None:
