@@ -24,7 +24,10 @@ from sonode.defaults import SHARD_ROWS
 
 _TRIES = 20
 _REMEDIES = {  # what may differ from the run that owns the partition
-    "manifest_key": "give another --date, or the same manifest at the path that it had then",
+    "manifest_key": (
+        "give another --date (--since takes scores over), or the same manifest at the path that "
+        "it had then"
+    ),
     "model": "pack the archive with another version",
     "explain": "give --explain as that run did",
 }
@@ -84,8 +87,8 @@ def register(
     for name, remedy in _REMEDIES.items():
         if there.get(name) != intent[name]:
             raise UserError(
-                f"{place} hold the results of another run ({name} differs); {remedy}, or give "
-                "another OUT"
+                f"{place} hold the results of another run ({name.removesuffix('_key')} "
+                f"differs); {remedy}, or give another OUT"
             )
     if shard_rows not in (None, there["shard_rows"]):
         raise UserError(

@@ -188,7 +188,7 @@ def test_a_manifest_keeps_its_date_and_a_place_its_manifest(
     with pytest.raises(UserError, match=r"another run \(explain differs\)"):
         run(manifest, out, archive, explain="gradcam")
     other = put_table(objects.join(folder, "n.parquet"), {"image_uri": ["x.png"]})
-    with pytest.raises(UserError, match=r"another run \(manifest_key differs\)"):
+    with pytest.raises(UserError, match=r"another run \(manifest differs\)"):
         run(other, out, archive)
     assert run(other, out, archive, date="2026-11-23").rows == 1
     archive.sha256 = "cd" * 32
@@ -214,7 +214,7 @@ def test_the_remedy_for_a_place_that_is_taken_is_one(
         run(manifest, out, archive, shard_rows=5)
     assert run(manifest, out, archive, shard_rows=None).rows == 2
     other = put_table(str(tmp_path / "n.parquet"), {"image_uri": uris[:1]})
-    with pytest.raises(UserError, match=r"manifest_key differs\); give another --date, or"):
+    with pytest.raises(UserError, match=r"manifest differs\); give another --date \(--since"):
         run(other, out, archive, explain="gradcam")  # and another method: the date mends both
     assert run(other, out, archive, date="2026-11-23", explain="gradcam").rows == 1
     archive.sha256 = "cd" * 32
