@@ -29,6 +29,7 @@ RENEW_BEFORE = timedelta(minutes=10)
 PROBE_TIMEOUT_S = 3.0
 _NO_SUCH_PROTOCOL = (404, 405, 501)
 """Answers of a server, or of what stands before it, that does not know /v2."""
+_INVALID_KEY = b"InvalidKeyException"
 WORKERS_TIMEOUT_S = 120.0  # startupTimeout of an archive's model-config.yaml
 REGISTER_TIMEOUT_S = 300.0  # a start imports torch and checks the golden examples; twice, at worst
 
@@ -79,7 +80,7 @@ class Node:
         """Whether TorchServe answers; nothing about any version."""
         url = f"{self.settings.inference}/ping"
         # Unhealthy is also what it says while the default version has no worker.
-        return ask("GET", url, self.token(), timeout_s=PROBE_TIMEOUT_S).status_code in (200, 500)
+        return self._ask("inference", "GET", url).status_code in (200, 500)
 
     def speaks_open_inference(self) -> bool | None:
         """Whether its server speaks the Open Inference Protocol, which TorchServe does not.
@@ -88,7 +89,7 @@ class Node:
         """
         url = f"{self.settings.inference}/v2/health/live"
         try:
-            status = ask("GET", url, self.token(), timeout_s=PROBE_TIMEOUT_S).status_code
+            status = self._ask("inference", "GET", url).status_code
         except httpx.HTTPError:
             return None
         return {200: True, **dict.fromkeys(_NO_SUCH_PROTOCOL, False)}.get(status)
@@ -260,19 +261,24 @@ class Node:
             answer.raise_for_status()
         return answer
 
-    def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: dict[str, str] | None = None,
-        timeout_s: float = PROBE_TIMEOUT_S,
-    ) -> httpx.Response:
+    def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
         url = f"{self.settings.management}/models{path}"
-        token = self.token("management")
-        answer = ask(method, url, token, params=params, timeout_s=timeout_s)
-        if answer.status_code == httpx.codes.BAD_REQUEST and self.token("management") != token:
-            # Renewed by somebody else between the reading and the asking.
-            token = self.token("management")
-            answer = ask(method, url, token, params=params, timeout_s=timeout_s)
+        return self._ask("management", method, url, **options)
+
+    def _ask(
+        self,
+        kind: Kind,
+        method: str,
+        url: str,
+        *,
+        timeout_s: float = PROBE_TIMEOUT_S,
+        **options: Any,
+    ) -> httpx.Response:
+        token = self.token(kind)
+        answer = ask(method, url, token, timeout_s=timeout_s, **options)
+        if answer.status_code == httpx.codes.BAD_REQUEST and _INVALID_KEY in answer.content:
+            # Renewed by somebody else between the reading and the asking, or expired already: the
+            # clock of the node's machine may be ahead.
+            token = self._keys.token(kind, RENEW_BEFORE, refused=token)
+            answer = ask(method, url, token, timeout_s=timeout_s, **options)
         return answer

@@ -33,8 +33,13 @@ class Keys:
         self._renewing = threading.Lock()
         self._renew_at: dict[Kind, float] = {}
 
-    def token(self, kind: Kind = "inference", renew_before: timedelta = RENEW_BEFORE) -> str:
+    def token(
+        self, kind: Kind = "inference", renew_before: timedelta = RENEW_BEFORE, refused: str = ""
+    ) -> str:
         """Return the token for this API, renewed when it has less than `renew_before` to live.
+
+        It is renewed, too, if it is the one that was `refused`: by the clock of TorchServe's
+        machine it may have expired.
 
         A renewal voids the old token at once: ask at each use, do not keep it. Raises
         FileNotFoundError where TorchServe is not there (yet), ValueError while it writes the file,
@@ -45,11 +50,13 @@ class Keys:
             if kind == "api":
                 return str(keys["API"]["key"])
             now = time.monotonic()
-            if _left(keys[kind]) < renew_before and now >= self._renew_at.get(kind, 0.0):
+            void = keys[kind]["key"] == refused
+            due = void or _left(keys[kind]) < renew_before
+            if due and now >= self._renew_at.get(kind, 0.0):
                 url = f"{self.management_url}/token?type={kind}"
                 ask("GET", url, keys["API"]["key"]).raise_for_status()
                 keys = self._read()
-                if _left(keys[kind]) < renew_before:
+                if void or _left(keys[kind]) < renew_before:
                     self._renew_at[kind] = now + RENEW_PAUSE_S
             return str(keys[kind]["key"])
 

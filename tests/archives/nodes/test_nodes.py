@@ -3,7 +3,7 @@
 import hashlib
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -186,19 +186,29 @@ def test_the_default_version_is_taken_off_too(standin: StandIn, node: Node) -> N
 
 
 def test_a_token_that_somebody_else_renews(standin: StandIn, node: Node) -> None:
-    keys = (standin.run_dir / "key_file.json").read_text()
+    keys = (standin.run_dir / "key_file.json").read_bytes()
     reads = iter([keys])
-    original = Path.read_text
+    original = Path.read_bytes
 
-    def old_once(path: Path, *args: object, **options: object) -> str:
-        if path.name == "key_file.json" and (text := next(reads, None)):
-            return text
-        return original(path, *args, **options)  # type: ignore[arg-type]
+    def old_once(path: Path) -> bytes:
+        if path.name == "key_file.json" and (held := next(reads, None)):
+            return held
+        return original(path)
 
     standin.renew("management")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "read_text", old_once)
+        patch.setattr(Path, "read_bytes", old_once)
         assert node.versions("m") == {"1.0": 1}
+    assert next(reads, None) is None
+
+
+@pytest.mark.parametrize("ask", [Node.healthy, lambda node: node.versions("m")])
+def test_a_token_that_has_expired_by_the_nodes_clock(
+    standin: StandIn, node: Node, ask: Callable[[Node], object]
+) -> None:
+    """By the gateway's it has an hour left: that of the node is ahead."""
+    standin.tokens = dict.fromkeys(standin.tokens, "another")
+    assert ask(node)
 
 
 def test_a_node_that_is_not_there(standin: StandIn, node: Node) -> None:
