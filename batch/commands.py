@@ -125,7 +125,7 @@ def score(
     from batch.storage import uris
 
     manifest, out, *archive = map(uris.argument, (manifest, out, *archive))
-    since = since and uris.argument(since)
+    since = None if since is None else uris.argument(since)
     if executor not in EXECUTORS:
         raise UserError(f"--executor {executor}: no such executor; give {' or '.join(EXECUTORS)}")
     if engine in EXECUTORS:

@@ -122,7 +122,7 @@ def pull(
         out=uris.argument(out),
         since=since.date(),
         modality=modality,
-        boxes=boxes and uris.argument(boxes),
+        boxes=None if boxes is None else uris.argument(boxes),
         connections=connections,
         receive=receive,
         title=title,

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from batch.storage import uris
+from sonode.console import UserError
 from sonode.settings_file import read_settings
 
 _REMEDY = "correct the file; docs/pacs.md has an example"
@@ -45,7 +46,10 @@ class Settings(BaseModel):
     @field_validator("boxes", "archive", "folder")
     @classmethod
     def _uri(cls, value: str | None) -> str | None:
-        return value and uris.argument(value)
+        try:
+            return None if value is None else uris.argument(value)
+        except UserError as error:  # pydantic names the field
+            raise ValueError(str(error)) from None
 
 
 def read(path: Path) -> Settings:

@@ -217,6 +217,8 @@ def test_uris_as_spark_writes_them_are_taken_and_others_refused(
     assert results.read(str(out)).num_rows == 2
     with pytest.raises(UserError, match="S3 does not resolve"):
         sonode("score", "s3a://bucket/a/../m.parquet", str(out), *words)
+    with pytest.raises(UserError, match="no path"):
+        sonode("score", manifest, str(out), *words[:3], "")
     for uri in ("gs://bucket/out", "hdfs://host/out"):
         with pytest.raises(UserError, match=f"{uri}: a scheme that is not s3:// or file:///"):
             sonode("score", manifest, uri, *words)

@@ -45,6 +45,8 @@ def of_that_day(name: str) -> bytes:
         ({"folder": "x", "archive": "a.mar"}, "pacs: Field required"),
         ({"pacs": "p", "folder": "x", "archive": "a.mar", "day": 2}, "day: Extra inputs"),
         ({"pacs": "p", "folder": "x", "archive": "a.mar", "days": 0}, "days: "),
+        ({"pacs": "p", "folder": "", "archive": "a.mar"}, "folder: .*no path"),
+        ({"pacs": "p", "folder": "x", "archive": "a.mar", "boxes": ""}, "boxes: .*no path"),
     ],
 )
 def test_settings_that_are_not_understood(
