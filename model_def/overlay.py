@@ -202,7 +202,7 @@ def _scaled(box: RoI, scale: float, picture_HW: Pixels) -> RoI:
 
 
 def _enlarged(cells_hw: Pixels, width: int, height: int) -> Pixels:
-    """What Pillow's bicubic `resize` gives, but for single steps of 255, in a third of the time.
+    """What Pillow's bicubic `resize` gives upwards, within a step of 255, in a third of the time.
 
     Upwards Pillow takes the sum for each pixel by itself; here it is a product of matrices.
     """

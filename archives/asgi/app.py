@@ -67,7 +67,7 @@ async def on_http(_: Request, error: Exception) -> Response:
     else:
         kind, message = "ResourceNotFoundException", "Requested resource is not found"
     answer = refusal(Refused(error.status_code, kind, message))
-    answer.headers.update(error.headers or {})  # of a 405: which methods are
+    answer.headers.update(error.headers or {})  # a 405 names the methods that are taken
     return answer
 
 
