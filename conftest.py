@@ -1,4 +1,4 @@
-"""OpenMP in a run of tests; a plugin (pyproject.toml), to be there before anything imports torch.
+"""OpenMP in a run of tests; here, to be there before `tests/conftest.py` imports torch.
 
 Its threads wait for each other in loops that keep a core busy: on a busy machine of two cores a
 training step of two threads cost 27 times the CPU time of one. A service still sets threads of its
