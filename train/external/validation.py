@@ -109,10 +109,17 @@ def _differences(
         "sensitivity": partial(binary.sensitivity, threshold=head.threshold),
         "specificity": partial(binary.specificity, threshold=head.threshold),
     }
-    return {
-        name: as_json(
-            bootstrap_unpaired(metric, sides[0], sides[1], **vars(how)),
-            "it is undefined in one of the two cohorts",
-        )
-        for name, metric in metrics.items()
-    }
+    found = {}
+    for name, metric in metrics.items():
+        drawn = bootstrap_unpaired(metric, sides[0], sides[1], **vars(how))
+        found[name] = as_json(drawn, "it is undefined in one of the two cohorts")
+        if drawn.alike and name != "roc_auc":
+            positive = name == "sensitivity"
+            (first, n_first), (second, n_second) = (
+                (binary.value(metric, truth, score), len(set(who[truth == positive])))
+                for truth, score, who in sides
+            )
+            if first in (0, 1) and second in (0, 1):
+                found[name] |= binary.newcombe((int(first), n_first), (int(second), n_second))
+                del found[name]["no_interval"]
+    return found

@@ -193,6 +193,22 @@ def wilson_of_none(patients: int) -> dict[str, float | str]:
     return {"low": -most, "high": most, "interval": f"Wilson, {counted(patients, 'patient')}"}
 
 
+def newcombe(first: tuple[int, int], second: tuple[int, int]) -> dict[str, float | str]:
+    """How far the difference of two cohorts' rates, first - second, may lie from what was found.
+
+    Each is a rate of 0 or 1, so that every draw is alike, and how many patients it is of. Wilson's
+    intervals of both, joined by Newcombe (1998, method 10), as `low`, `high` and `interval`.
+    """
+    (one, patients_1), (two, patients_2) = first, second
+    low_1, high_1 = wilson(one * patients_1, patients_1) or (0.0, 1.0)
+    low_2, high_2 = wilson(two * patients_2, patients_2) or (0.0, 1.0)
+    return {
+        "low": one - two - math.hypot(one - low_1, high_2 - two),
+        "high": one - two + math.hypot(high_1 - one, two - low_2),
+        "interval": f"Newcombe, {patients_1} and {counted(patients_2, 'patient')}",
+    }
+
+
 def choose_threshold(truth_N: Bools, p_N: Floats, rule: str) -> float | None:
     """The threshold in (0, 1) that `rule` picks; midway between neighbouring scores.
 

@@ -113,6 +113,22 @@ def test_differences_are_external_minus_development(found: Json) -> None:
     assert difference["low"] < difference["value"] < difference["high"]
 
 
+def test_rates_of_1_in_both_cohorts_differ_by_no_more_than_newcombe_says() -> None:
+    """Wilson's bounds by hand: of n in n it begins at n / (n + 1.96^2)."""
+    compared = external(flat(50), {"b": flat(70)}, recalibrate=20, resamples=20)["compared"]
+    rates = compared["malignancy"]["b"]["differences"]["image"]
+    z = 1.959964**2
+    below, above = (1 - n / (n + z) for n in (70, 50))
+    assert rates["sensitivity"]["value"] == 0
+    assert rates["sensitivity"]["low"] == pytest.approx(-below)
+    assert rates["sensitivity"]["high"] == pytest.approx(above)
+    assert rates["sensitivity"]["interval"] == "Newcombe, 70 and 50 patients"
+    below, above = (1 - n / (n + z) for n in (50, 30))
+    assert rates["specificity"]["low"] == pytest.approx(-below)
+    assert rates["specificity"]["high"] == pytest.approx(above)
+    assert rates["roc_auc"]["no_interval"] == "all draws are equal"
+
+
 def test_a_head_without_labels_says_so_and_the_rest_is_made(found: Json) -> None:
     alnm = found["compared"]["alnm"]["b<r>a"]
     assert alnm["differences"]["image"]["roc_auc"]["reason"] == (
