@@ -41,6 +41,11 @@ def methods_section(
         else f"by a hash of patient and seed {data['split_seed']} (30 % test, 15 % validation)"
     )
     size = model["preprocessing"]["size"]
+    kept = (
+        "the last epoch was kept"
+        if settings["keep"] == "last"
+        else "the epoch to keep was chosen by the loss of the validation part"
+    )
     variants = [it for it in runs if it != RADIOMICS]
     seeds = len(runs[variants[0]])
     return Section(
@@ -53,7 +58,7 @@ def methods_section(
             f"resized to {size} x {size} pixels. A {model['architecture']} was trained for "
             f"{settings['trainer']['max_epochs']} epochs with a learning rate of "
             f"{model['learning_rate']:g} ({model['schedule']}) and batches of "
-            f"{data['batch_size']}; the epoch to keep and the temperatures were chosen on the "
+            f"{data['batch_size']}; {kept}, and the temperatures were fitted on the "
             f"validation part. Each of {len(variants)} variants was trained with "
             f"{'seed 0' if seeds == 1 else f'{seeds} seeds (0 to {seeds - 1})'}. Measures are per "
             "image (in Tables 2, 3, S3 and 4 per lesion and patient, too) at a threshold of 0.5, "

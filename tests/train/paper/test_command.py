@@ -146,7 +146,7 @@ def test_the_plan_comes_first_and_what_is_done_is_not_repeated(
     grid = [it for it in done.trained if it.startswith("margin")]
     assert len(grid) == 3 * 3 * 2 and done.trained[-1] == "margin_0.3,_weight_0.2-1"
     assert [it.split(":")[0] for it in done.told[:5]] == ["cohort", *["plan"] * 3, "time"]
-    assert f"for {len(done.trained) - 2} networks that are not trained yet" in done.told[4]
+    assert f"for {len(done.trained) - 2} networks not trained yet" in done.told[4]
     page, table = done.out / "paper.html", done.out / "tables" / "table-2.csv"
     before = page.read_text(), table.read_bytes()
     trained.clear()
