@@ -78,12 +78,13 @@ class Task(Generic[T]):
         return False
 
     def result(self) -> T:
-        """Wait for it. Raises TimeLimit, TooManyHang, CancelledError, or its own."""
+        """Wait for it; ask once. Raises TimeLimit, TooManyHang, CancelledError, or its own."""
         while not self.wait():
             pass
         if self._error is not None:
             raise self._error
-        return self._value  # type: ignore[return-value]
+        value, self._value = self._value, None  # whose bytes are the caller's from now on
+        return value  # type: ignore[return-value]
 
     @property
     def given_up(self) -> bool:

@@ -47,6 +47,7 @@ class Pipeline:
         self._forward_threads = ThreadPoolExecutor(archive.max_concurrency, "forward")
         self._writers = ThreadPoolExecutor(limits.fetch_threads, "heatmap")
         self._max_concurrency = archive.max_concurrency
+        self._unwritable: UserError | None = None
         self._shards = 0
         self._shards_end = threading.Condition()
 
@@ -88,7 +89,7 @@ class Pipeline:
         """
         ended: UserError | CancelledError | None = None
         fetching: deque[tuple[int, Future[Fetched | results.Row]]] = deque()
-        scoring: deque[tuple[list[Ready], Scored]] = deque()
+        scoring: deque[tuple[list[int], Scored]] = deque()
         batch: list[Ready] = []
         rest = iter(asked.items())
         while ended is None:
@@ -118,6 +119,7 @@ class Pipeline:
             ended = (yield from self._finished(scoring)) or ended
         if batch:
             scoring.append(self._submitted(batch))
+        del batch
         for waiting in scoring:
             ended = (yield from self._results(*waiting)) or ended
         if ended is not None:
@@ -129,7 +131,7 @@ class Pipeline:
         return len(batch) == self.batch_size or sum(ready.size for ready in batch) > most
 
     def _finished(
-        self, scoring: deque[tuple[list[Ready], Scored]]
+        self, scoring: deque[tuple[list[int], Scored]]
     ) -> Generator[tuple[int, results.Row], None, UserError | CancelledError | None]:
         """Yield the rows of batches that are done, and wait for those beyond two a thread."""
         ended = None
@@ -137,9 +139,10 @@ class Pipeline:
             ended = (yield from self._results(*scoring.popleft())) or ended
         return ended
 
-    def _submitted(self, batch: list[Ready]) -> tuple[list[Ready], Scored]:
+    def _submitted(self, batch: list[Ready]) -> tuple[list[int], Scored]:
+        """Its numbers alone stay: the images go once they are scored, as the budget has it."""
         self.budget.park(-sum(ready.size for ready in batch))
-        return batch, self._forward_threads.submit(self._score, batch)
+        return [ready.number for ready in batch], self._forward_threads.submit(self._score, batch)
 
     def _score(self, batch: Sequence[Ready]) -> list[Future[results.Row]]:
         if self.job.stop.is_set():
@@ -150,39 +153,53 @@ class Pipeline:
         self.budget.add(-sum(ready.size for ready in batch))
         milliseconds = self.job.spent("inference", start) / len(batch)
         told = [Outcome(status, {**body, "inference_ms": milliseconds}) for status, body in found]
-        return [self._told(*it) for it in zip(batch, told, strict=True)]
+        return [self._told(ready.fetched, it) for ready, it in zip(batch, told, strict=True)]
 
-    def _told(self, ready: Ready, outcome: Outcome) -> Future[results.Row]:
+    def _told(self, fetched: Fetched, outcome: Outcome) -> Future[results.Row]:
         """The row; heat maps are written from now on, while others are scored."""
         if self.job.explain:
-            return self._writers.submit(self._result, ready, outcome)
+            return self._writers.submit(self._written, fetched, outcome)
         row: Future[results.Row] = Future()
-        row.set_result(self._result(ready, outcome))
+        row.set_result(self._result(fetched, outcome))
         return row
 
     def _results(
-        self, batch: Sequence[Ready], future: Scored
+        self, numbers: Sequence[int], future: Scored
     ) -> Generator[tuple[int, results.Row], None, UserError | CancelledError | None]:
         """Yield a batch's rows; return what ended the run meanwhile."""
+        ended = None
         try:
-            for ready, row in zip(batch, future.result(), strict=True):
-                yield ready.number, row.result()
+            for number, row in zip(numbers, future.result(), strict=True):
+                if isinstance(error := row.exception(), UserError):
+                    ended = error
+                else:
+                    yield number, row.result()
         except (UserError, CancelledError) as error:
             return error
-        return None
+        return ended
 
-    def _result(self, ready: Ready, outcome: Outcome) -> results.Row:
+    def _written(self, fetched: Fetched, outcome: Outcome) -> results.Row:
+        """The row with its heat maps; none is tried, each for minutes, once one has failed."""
+        if self._unwritable is not None:
+            raise self._unwritable
+        try:
+            return self._result(fetched, outcome)
+        except UserError as error:
+            self._unwritable = error
+            raise
+
+    def _result(self, fetched: Fetched, outcome: Outcome) -> results.Row:
         status, body = outcome
-        common = {**ready.fetched.times, "inference_ms": body["inference_ms"]}
+        common = {**fetched.times, "inference_ms": body["inference_ms"]}
         if status != 200:
-            return {**failure(body), **common, "image_etag": ready.fetched.etag}
+            return {**failure(body), **common, "image_etag": fetched.etag}
         start = time.perf_counter()
         uris = {
-            head: self.job.write(layout.heat_map(ready.fetched.key, head), heatmap["png"])
+            head: self.job.write(layout.heat_map(fetched.key, head), heatmap["png"])
             for head, heatmap in body["heatmaps"].items()
         }
         self.job.spent("heatmaps", start)
-        row = results.scored(body, etag=ready.fetched.etag, heatmap_uris=uris)
+        row = results.scored(body, etag=fetched.etag, heatmap_uris=uris)
         return {**row, **common, "scored_at": datetime.now(UTC)}
 
 

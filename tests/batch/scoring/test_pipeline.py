@@ -6,7 +6,9 @@ import dataclasses
 import random
 import threading
 import time
+import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -153,12 +155,87 @@ def test_heat_maps_of_several_batches_are_written_at_once(
         return write(job, name, data)
 
     monkeypatch.setattr(Job, "write", writing)
-    uris = put_images(str(tmp_path), b"p=0.1", b"p=0.2")
-    job = job_of(FakeArchive(), batch_size=1)
-    job = dataclasses.replace(job, explain="gradcam", out=str(tmp_path))
-    with Pipeline(job, Limits()) as pipeline:
-        rows = dict(pipeline.rows({n: Request(uri, None, {}) for n, uri in enumerate(uris)}))
+    rows = explained(FakeArchive(), tmp_path, [b"p=0.1", b"p=0.2"], Limits(), batch_size=1)
     assert [row["malignancy_probability"] for row in rows.values()] == [0.1, 0.2]
+
+
+def explained(
+    archive: Any, folder: Path, images: list[bytes], limits: Limits, batch_size: int = 4
+) -> dict[int, results.Row]:
+    """The rows as far as they come; what ends the run is not raised."""
+    job = job_of(archive, batch_size=batch_size)
+    job = dataclasses.replace(job, explain="gradcam", out=str(folder))
+    asked = {n: Request(uri, None, {}) for n, uri in enumerate(put_images(str(folder), *images))}
+    rows: dict[int, results.Row] = {}
+    with Pipeline(job, limits) as pipeline, suppress(UserError):
+        rows.update(pipeline.rows(asked))
+    return rows
+
+
+def test_images_that_are_scored_are_gone_while_their_heat_maps_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pixels:
+        pass
+
+    held: weakref.WeakSet[Pixels] = weakref.WeakSet()
+    scored_rows: list[int] = []
+    left: list[int] = []
+
+    class Archive(FakeArchive):
+        def preprocess(self, row: Mapping[str, object]) -> Any:
+            prepared = dict(row)
+            pixels = prepared["pixels"] = Pixels()
+            held.add(pixels)
+            return prepared
+
+        def score_prepared(self, prepared: Any) -> Any:
+            scored_rows.append(len(prepared))
+            return [self._score(row) for row in prepared]
+
+    write = Job.write
+
+    def writing(job: Job, name: str, data: bytes) -> str:
+        until = time.monotonic() + 10
+        while (sum(scored_rows) < 12 or len(held) > 1) and time.monotonic() < until:
+            time.sleep(0.01)
+        left.append(len(held))
+        return write(job, name, data)
+
+    monkeypatch.setattr(Job, "write", writing)
+    images = [b"p=0.%02d" % number for number in range(12)]
+    assert len(explained(Archive(), tmp_path, images, Limits())) == 12
+    assert max(left) <= 1  # the row that came last
+
+
+def test_a_heat_map_that_cannot_be_written_ends_the_others_and_costs_no_row_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second head's, of the first row, after those of the other rows of its batch."""
+    others = threading.Semaphore(0)
+    tried: list[bytes] = []
+    write = Job.write
+
+    def writing(job: Job, name: str, data: bytes) -> str:
+        tried.append(data)
+        if data.startswith(b"alnm 0.1 "):
+            for _ in range(3):
+                assert others.acquire(timeout=30)
+            raise UserError("results cannot be written")
+        uri = write(job, name, data)
+        if data.startswith(b"alnm"):
+            others.release()
+        return uri
+
+    monkeypatch.setattr(Job, "write", writing)
+    images = [b"p=0.1", b"p=0.2", b"p=0.3", b"p=0.4"]
+    rows = explained(FakeArchive(), tmp_path, images, Limits(fetch_threads=2))
+    assert list(rows) == [1, 2, 3]
+    assert all(objects.exists(row["alnm_heatmap_uri"]) for row in rows.values())
+    tried.clear()
+    others.release(3)
+    assert not explained(FakeArchive(), tmp_path, images * 3, Limits(fetch_threads=1))
+    assert len(tried) == 2  # each may take minutes until it has failed
 
 
 def test_fetching_and_decoding_go_on_while_the_network_is_busy(tmp_path: Path) -> None:

@@ -256,6 +256,10 @@ def test_a_body_that_comes_in_chunks_without_its_length(stub: StubStore) -> None
     assert objects.read("s3://studies/x") == (b"12345", "e")
     with pytest.raises(ObjectTooLarge, match="at most 4 are read"):
         objects.read("s3://studies/x", limit=4)
+    spoilt = {"ETag": '"e"', "Transfer-Encoding": "chunked", "x-amz-checksum-crc32": "NSRBwg=="}
+    stub.fault = lambda *_: (200, spoilt, b"abd")  # the checksum is of "abc"
+    with pytest.raises(StorageError, match="arrived with a wrong checksum, twice"):
+        objects.read("s3://studies/x", limit=5)
 
 
 def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
