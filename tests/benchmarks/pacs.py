@@ -175,7 +175,7 @@ def report(rows: list[tuple[str, dict[str, Cost]]], meter: Meter, title: str) ->
         [(name, *cells) for name, *cells in zip(names, *rates, strict=True)],
     )
     return [
-        (f"{run}: outside the network", its[-1], "10%")
+        (f"{run}: outside the network", its[-1], "10 %")
         for run, its in zip(runs, costs, strict=True)
     ]
 

@@ -195,8 +195,8 @@ def report(arguments: Any, speed: Mapping[str, float], each: list[float]) -> lis
         ("stage", "ms"),
         [(stage, f"{ms:.2f}") for stage, ms in zip(names, each, strict=True)],
     )
-    limit = f"{speed['rays'] / speed['locals']:.2f}"
-    return [("Ray, two workers, of two local processes", limit, "")]
+    share = f"{speed['rays'] / speed['locals']:.2f}"
+    return [("rows/s, two workers of Ray, of two local processes", share, "")]
 
 
 if __name__ == "__main__":

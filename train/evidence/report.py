@@ -102,8 +102,7 @@ def write_evaluation(
     Raises:
         UserError: `out` holds other things, or a probability is not one.
     """
-    if not more:
-        check_out(out)
+    check_out(out)
     metrics = evaluate(predictions, resamples=bootstrap, seed=seed, aggregation=aggregation)
     metrics["roi_jitter"] = list(jitter)
     page = render(metrics, gallery, cam_profile or {}, predictions.characteristics, title)

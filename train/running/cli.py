@@ -88,8 +88,11 @@ class TrainCLI(LightningCLI):
                 f"trainer.precision {trainer.precision}: weights are kept in float32; give "
                 "32-true, bf16-mixed or 16-mixed"
             )
-        if trainer.overfit_batches:  # validation would be of a part that is trained on
-            raise UserError("trainer.overfit_batches: leave it out")
+        if trainer.overfit_batches:
+            raise UserError(
+                f"trainer.overfit_batches {trainer.overfit_batches}: validation would be of images "
+                "that are trained on; leave it out"
+            )
 
     def begun(self) -> Path | None:
         """The record of the interrupted run that would go on; None where there is none."""

@@ -251,7 +251,7 @@ def test_two_trainings_do_not_write_into_one_folder(phantom: Cohort, tmp_path: P
         (["--seed_everything=false"], "--seed_everything False: give a whole number"),
         (["--trainer.precision=64"], "trainer.precision 64: weights are kept in float32"),
         (["--trainer.precision=bf16-true"], "give 32-true, bf16-mixed or 16-mixed"),
-        (["--trainer.overfit_batches=2"], "overfit_batches: leave it out"),
+        (["--trainer.overfit_batches=2"], "overfit_batches 2: validation would be of images"),
         (
             ["--trainer.max_epochs=-1", "--trainer.max_time=00:01:00:00"],
             "one_cycle: needs the number of steps; give trainer.max_epochs",
