@@ -104,7 +104,8 @@ def exists(bucket: str, key: str) -> bool:
 
 def write(bucket: str, key: str, data: bytes, **condition: str) -> None:
     """As `objects.write`; `condition`: IfNoneMatch or IfMatch, where the store has them."""
-    s3 = client()
+    with faults(bucket):
+        s3 = client()
     config: Any = s3.meta.config  # its options are not in the type
     if config.request_checksum_calculation != "when_required":
         # As a header of its own. boto3 by itself would frame the body and put it behind, which

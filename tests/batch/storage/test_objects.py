@@ -339,6 +339,8 @@ def test_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nightly")
     with pytest.raises(UserError, match="AWS_PROFILE 'nightly' is not configured"):
         storage_checks.check_bucket("s3://studies/")
+    with pytest.raises(UserError, match="AWS_PROFILE 'nightly' is not configured"):
+        objects.write("s3://studies/x", b"")
 
 
 def test_credentials_that_cannot_be_renewed_are_no_fault_of_a_row() -> None:
