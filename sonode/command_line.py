@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
+import time
 import traceback
+from collections.abc import Callable
 
 import typer
 
@@ -24,6 +27,7 @@ EXTRA_OF = {
     **dict.fromkeys(("highdicom", "dicomweb_client", "pynetdicom", "requests"), "dicom"),
 }
 INTERRUPTED = 130  # typer's answer to Ctrl-C: 128 + SIGINT, as shells have it
+MOMENT_S = 0.5
 
 app = typer.Typer(
     name="sonode",
@@ -53,6 +57,24 @@ def demo(
     run(out, cohort or None, seed)
 
 
+def _interrupter() -> Callable[[int, object], None]:
+    """Return a handler that raises KeyboardInterrupt, once for all signals within a moment.
+
+    The second one (a terminal's and a supervisor's) would meet the clean-up between two of its
+    steps, and what is not stopped yet would go on. A later one cuts short what the clean-up waits
+    for.
+    """
+    last = -math.inf
+
+    def interrupt(_number: int, _frame: object) -> None:
+        nonlocal last
+        if time.monotonic() - last > MOMENT_S:
+            last = time.monotonic()
+            raise KeyboardInterrupt
+
+    return interrupt
+
+
 def main() -> None:
     """Run the command line.
 
@@ -64,9 +86,10 @@ def main() -> None:
     # clean-up that stops its servers and removes what is half-written. A script's background job
     # inherits that Ctrl-C is ignored, and its own jobs would not hear of its end; under nohup a
     # terminal may close.
+    interrupt = _interrupter()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, interrupt)
     try:
         end_with_parent()
         arguments = sys.argv[1:] or ["--help"]

@@ -193,7 +193,10 @@ class ServerNode(ABC):
             start_new_session=True,  # a group of its own: Ctrl-C reaches us, and we end the group
             umask=0o077,  # TorchServe narrows the key file's mode only after writing it
         )
-        self._reader = threading.Thread(target=self._read_console, args=[self._process])
+        # Not waited for at the end of this process, which ends the server: see its stdin.
+        self._reader = threading.Thread(
+            target=self._read_console, args=[self._process], daemon=True
+        )
         self._reader.start()
 
     def _version(self, name: str) -> str:

@@ -149,8 +149,12 @@ def test_nohup_is_heeded_and_a_background_job_can_be_ended() -> None:
         "def signals(*_):\n"
         "    os.kill(os.getpid(), signal.SIGHUP)\n"
         "    print('went on', flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "    print('and on', flush=True)\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        print('and on', flush=True)\n"
+        "    finally:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        print('cleaned up', flush=True)\n"
         "stand_in = types.SimpleNamespace(write_phantom=signals, import_voc=None)\n"
         "faked = ('train.importers.phantom', 'train.importers.table')\n"
         "sys.modules |= dict.fromkeys(faked, stand_in)\n"
@@ -160,7 +164,11 @@ def test_nohup_is_heeded_and_a_background_job_can_be_ended() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "went on\n", "interrupted\n")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        130,
+        "went on\ncleaned up\n",
+        "interrupted\n",
+    )
 
 
 @pytest.mark.parametrize(
