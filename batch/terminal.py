@@ -26,7 +26,10 @@ def show_summary(summary: RunSummary, out: str) -> None:
         say(f"    {code:<22} {count}")
     took = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in summary.seconds.items())
     say(f"scored now: {summary.scored}, reused from previous results: {summary.carried}")
-    say(f"{summary.images_per_second:.1f} images/s ({took})")
+    if done := summary.rows - summary.scored - summary.carried:
+        say(f"already done in OUT: {done}")
+    if summary.scored:
+        say(f"{summary.images_per_second:.1f} images/s ({took})")
     say(f"results: {out} ({summary.dataset})")
     parts = f"{out.rstrip('/')}/{layout.ALL_PARTS}"
     say(

@@ -101,7 +101,8 @@ def main() -> None:
             )
         code = app(arguments, standalone_mode=False)
     except typer.TyperException as error:
-        print(f"error: {error.format_message().rstrip('.')}. See --help.", file=sys.stderr)
+        text = error.format_message().rstrip(".")
+        print(f"error: {text}{'' if text.endswith('?') else '.'} See --help.", file=sys.stderr)
         sys.exit(2)
     except UserError as error:
         print(f"error: {error}", *error.details, sep="\n  ", file=sys.stderr)

@@ -72,6 +72,13 @@ def test_summary_and_exit_code(
         pattern = re.findall("'(.*?)'", lines[7])[1]
         found = database.sql(f"select status from read_parquet('{pattern}')").fetchall()
     assert sorted(found) == [("failed",), ("ok",)]
+    assert sonode("score", manifest, out, "--archive", str(tmp_path / "model.mar")) == 1
+    again = capsys.readouterr().out.splitlines()
+    assert again[4:6] == [
+        "scored now: 1, reused from previous results: 0",  # what failed
+        "already done in OUT: 1",
+    ]
+    assert again[7:] == lines[6:]
 
 
 def test_json_is_one_line(

@@ -114,6 +114,7 @@ def test_a_node_sends_clients_nowhere_and_asks_them_for_nothing(
     with nodes[0].behaving(behave), nodes[1].behaving(behave):
         answer = second.ask("s")
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert answer.headers["Retry-After"] == "10"
     assert not {"Location", "WWW-Authenticate"} & {name.title() for name in answer.headers}
     assert {it["status"] for it in second.of(answer, "attempts", 2)} == {503}
 

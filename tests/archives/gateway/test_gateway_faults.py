@@ -89,6 +89,7 @@ def test_where_all_fail_the_client_gets_an_error(gateway: Behind, nodes: list[St
     with nodes[0].behaving(fail), nodes[1].behaving(fail):
         answer = gateway.ask()
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert answer.headers["Retry-After"] == "10"
     assert len(gateway.of(answer, "attempts", 2)) == 2
     assert gateway.ask().status_code == 200  # failures are not held against a node
 
