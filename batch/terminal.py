@@ -26,8 +26,8 @@ def show_summary(summary: RunSummary, out: str) -> None:
         say(f"    {code:<22} {count}")
     took = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in summary.seconds.items())
     say(f"scored now: {summary.scored}, reused from previous results: {summary.carried}")
-    if done := summary.rows - summary.scored - summary.carried:
-        say(f"already done in OUT: {done}")
+    if rest := summary.rows - summary.scored - summary.carried:
+        say(f"not scored now: {rest} (done before, or without a RoI)")
     if summary.scored:
         say(f"{summary.images_per_second:.1f} images/s ({took})")
     say(f"results: {out} ({summary.dataset})")

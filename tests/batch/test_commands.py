@@ -76,7 +76,7 @@ def test_summary_and_exit_code(
     again = capsys.readouterr().out.splitlines()
     assert again[4:6] == [
         "scored now: 1, reused from previous results: 0",  # what failed
-        "already done in OUT: 1",
+        "not scored now: 1 (done before, or without a RoI)",
     ]
     assert again[7:] == lines[6:]
 
