@@ -171,8 +171,11 @@ def test_without_the_supervisor_nodes_own_renewals_are_found(
     assert [gateway.ask().status_code for _ in range(4)] == [200] * 4
 
 
-def test_a_node_that_takes_no_token_at_all(nodes: list[StandIn], tmp_path: Path) -> None:
+def test_a_node_that_takes_no_token_at_all(
+    nodes: list[StandIn], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with behind([nodes[0].settings()], tmp_path / "one") as one:
+        monkeypatch.setattr(nodes[0], "renew", lambda *_: None)  # says yes, and changes nothing
         nodes[0].tokens["inference"] = "known to nobody"
         answer = one.ask()
         assert answer.status_code == 400

@@ -468,9 +468,14 @@ def test_as_many_workers_as_planned_with_this_interpreter(node: ServerNode) -> N
 
 @pytest.mark.live
 def test_two_nodes_live_side_by_side_and_renew_their_tokens(
-    node: ServerNode, kind: type[ServerNode], store: Path, tmp_path: Path
+    node: ServerNode,
+    kind: type[ServerNode],
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = {"token_expiration_min": "1"}  # shorter than the 5 minutes that ask for renewal
+    monkeypatch.setattr("archives.torchserve.key_file.RENEW_PAUSE_S", 0.0)
     with kind(store, {"echo": "echo.mar"}, tmp_path, settings=settings) as second:
         old = json.loads(second.key_file.read_text())["inference"]["key"]
         new = second.token()

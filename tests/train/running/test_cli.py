@@ -332,7 +332,7 @@ def test_the_precision_is_the_machines_unless_given(
     phantom: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["sonode"])
-    monkeypatch.setattr("train.running.cli.best_precision", lambda accelerator: "64-true")
+    monkeypatch.setattr("train.running.cli.best_precision", lambda accelerator: "bf16-mixed")
     monkeypatch.setattr(resume, "forget_untrained", lambda *_: None)  # as after a power cut
     out = tmp_path / "out"
     line = ["--config", str(CONFIGS / "pretrain.yaml"), "--data.cohort", str(phantom.folder)]
@@ -342,7 +342,7 @@ def test_the_precision_is_the_machines_unless_given(
         run(["fit", *line, "--trainer.callbacks+=tests.train.running.test_cli.Stop"])
     # Recorded, so that an interrupted run goes on in the precision that it began with.
     settings = yaml.safe_load((out / "config.yaml").read_text())
-    assert settings["fit"]["trainer"]["precision"] == (given or "64-true")
+    assert settings["fit"]["trainer"]["precision"] == (given or "bf16-mixed")
 
 
 @pytest.mark.filterwarnings("default")  # Lightning's and its dependencies' own
