@@ -2,7 +2,7 @@
 
 python -m tests.benchmarks.bench [serving gateway throughput scaling explaining pacs training]
 
-Both sides of each row were measured in the same run, in turn. It takes at most 15 minutes on two
+Both sides of each row were measured in the same run, in turn. It takes about 15 minutes on two
 cores. Each part has a command of its own, which measures longer: `python -m tests.benchmarks.PART`.
 Exit code 1 where a part has failed; the others are measured all the same.
 """

@@ -37,6 +37,7 @@ def test_ray_serve_answers_as_the_server_does(archive_path: Path, tmp_path: Path
         "RAY_TMPDIR": str(tmp_path),
         "TMPDIR": str(tmp_path),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "55",  # Ray's 5 s end it where a machine is busy
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
     }
