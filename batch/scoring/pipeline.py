@@ -152,10 +152,12 @@ class Pipeline:
         found = _outcomes(prepared, self.job.archive)
         self.budget.add(-sum(ready.size for ready in batch))
         milliseconds = self.job.spent("inference", start) / len(batch)
-        told = [Outcome(status, {**body, "inference_ms": milliseconds}) for status, body in found]
-        return [self._told(ready.fetched, it) for ready, it in zip(batch, told, strict=True)]
+        return [
+            self._row(ready.fetched, Outcome(status, {**body, "inference_ms": milliseconds}))
+            for ready, (status, body) in zip(batch, found, strict=True)
+        ]
 
-    def _told(self, fetched: Fetched, outcome: Outcome) -> Future[results.Row]:
+    def _row(self, fetched: Fetched, outcome: Outcome) -> Future[results.Row]:
         """The row; heat maps are written from now on, while others are scored."""
         if self.job.explain:
             return self._writers.submit(self._written, fetched, outcome)
