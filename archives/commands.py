@@ -243,7 +243,7 @@ def _gateway_settings(**options: Any) -> GatewaySettings:
     from pydantic import ValidationError
 
     from archives.gateway.configuration import GatewaySettings
-    from sonode.settings_file import faults_of
+    from sonode.files.settings import faults_of
 
     try:
         return GatewaySettings(**options)

@@ -14,7 +14,7 @@ from archives.packing.pack import pack
 from batch import run
 from batch.results import schema
 from sonode.console import progress
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 from tests.command_line import sonode
 from tests.handlers.dicoms import dataset, write
 from tests.train.trainings import train

@@ -28,7 +28,7 @@ from batch.storage import objects
 from model_def import checkpoint
 from model_def.network import cpu_has_bf16
 from sonode.demo.local_s3 import LocalS3
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 from sonode.reader.results import Results
 from sonode.reader.sources import ArchiveSource, ServerSource
 from tests.command_line import sonode

@@ -22,7 +22,7 @@ from archives.asgi.workers.versions import Version
 from archives.asgi.workers.worker_process import WorkerFailed
 from archives.packing.errors import ArchiveError
 from archives.packing.members import MANIFEST, check
-from sonode.settings_file import faults_of
+from sonode.files.settings import faults_of
 from sonode.traces import Traces
 
 logger = logging.getLogger("sonode.server")

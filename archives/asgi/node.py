@@ -15,7 +15,7 @@ from archives.torchserve.server_node import ServerNode
 from archives.torchserve.worker_plan import count_gpus
 from sonode import traces
 from sonode.console import UserError
-from sonode.settings_file import faults_of
+from sonode.files.settings import faults_of
 
 NEEDED = ("starlette", "uvicorn", "uvloop", "multipart")
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from archives.asgi.app import inference, log_fault
+from archives.asgi.api.app import inference, log_fault
 from archives.asgi.metrics import Metrics
 from archives.asgi.models import Models
 from archives.asgi.node import read_limits
@@ -25,7 +25,7 @@ from archives.asgi.settings import ServerSettings
 from archives.packing.members import check
 from archives.torchserve.worker_plan import count_gpus, plan
 from sonode.console import UserError
-from sonode.settings_file import faults_of
+from sonode.files.settings import faults_of
 
 if TYPE_CHECKING:
     from ray.serve import Application

@@ -18,15 +18,15 @@ import uvloop
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.server import HANDLED_SIGNALS
 
-from archives.asgi.app import Guarded, inference
-from archives.asgi.connection import Connection
+from archives.asgi.api.app import Guarded, inference
+from archives.asgi.api.connection import Connection
+from archives.asgi.api.management import management, metrics_page
+from archives.asgi.api.tokens import Tokens
 from archives.asgi.logs import open_logs
-from archives.asgi.management import management, metrics_page
 from archives.asgi.metrics import Metrics
 from archives.asgi.models import Models
 from archives.asgi.refused import Refused
 from archives.asgi.settings import DRAIN_S, ServerSettings
-from archives.asgi.tokens import Tokens
 from archives.torchserve.java import HOST
 from sonode import traces
 from sonode.console import UserError

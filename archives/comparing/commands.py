@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sonode.atomic_files import new_folder
 from sonode.console import UserError, say
 from sonode.defaults import BOOTSTRAP_DRAWS
+from sonode.files.atomic import new_folder
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,7 +23,7 @@ from batch.report import drift
 from batch.results import schema
 from batch.storage import objects
 from sonode.console import UserError
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 
 ASKED = ("image_uri", "etag", "frame", "roi", *ROI_COLUMNS)
 """Columns of a manifest that say what to score."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sonode.console import UserError
-from sonode.settings_file import read_settings
+from sonode.files.settings import read_settings
 
 Json = Mapping[str, Any]
 Outcome = Literal["pass", "fail", "undecided"]

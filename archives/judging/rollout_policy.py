@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sonode.settings_file import read_settings
+from sonode.files.settings import read_settings
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Percent = Annotated[float, Field(ge=0.01, le=100)]  # nginx splits by hundredths

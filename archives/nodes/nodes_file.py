@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from sonode.console import UserError
-from sonode.settings_file import read_settings
+from sonode.files.settings import read_settings
 
 
 def _with_port(url: str) -> str:

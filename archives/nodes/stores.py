@@ -10,8 +10,8 @@ from pathlib import Path
 
 from archives.packing.members import file_sha256
 from archives.state.journal import Release
-from sonode.atomic_files import beside, remove_abandoned, sync
 from sonode.console import UserError
+from sonode.files.atomic import beside, remove_abandoned, sync
 
 SPARE_BYTES = 32_000_000  # what a service may write beside its unpacked archive
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sonode.console import UserError
-from sonode.metrics_file import DEVELOPMENT, EXTERNAL, METRICS, read_metrics
+from sonode.files.metrics import DEVELOPMENT, EXTERNAL, METRICS, read_metrics
 
 FILE = "tested_on.json"  # in the archive: see `tested_on`
 FOLDS, ELSEWHERE = "out-of-fold", ("all", "external")

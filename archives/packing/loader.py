@@ -17,7 +17,7 @@ import yaml
 
 from archives.packing.errors import ArchiveError
 from archives.packing.members import MANIFEST, check, file_sha256
-from sonode.atomic_files import scratch
+from sonode.files.atomic import scratch
 
 CODE = ("service", "handlers", "model_def")  # top-level modules inside an archive
 

@@ -17,9 +17,9 @@ from archives.packing.errors import ArchiveError
 from archives.packing.golden_images import golden_images
 from archives.packing.loader import load_archive, load_folder
 from archives.packing.members import MANIFEST, NAME, NAME_RULE, file_sha256
-from sonode.atomic_files import beside, scratch, sync
 from sonode.console import UserError
-from sonode.settings_file import read_settings
+from sonode.files.atomic import beside, scratch, sync
+from sonode.files.settings import read_settings
 
 CODE = Path(__file__).parents[2]  # holds `handlers` and `model_def`
 OUTLIERS = "outliers.safetensors"  # where the card has a limit; the service asks for it then

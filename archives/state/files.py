@@ -11,8 +11,8 @@ from pathlib import Path
 from threading import get_ident
 from typing import IO
 
-from sonode.atomic_files import sync
 from sonode.console import UserError
+from sonode.files.atomic import sync
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 

@@ -18,8 +18,8 @@ from typing import IO, Any
 
 from archives.state import clock
 from archives.state.files import open_own, write_private
-from sonode.atomic_files import sync
 from sonode.console import UserError
+from sonode.files.atomic import sync
 
 LOOK_S = 1.0  # for so long somebody may be looking whether it is locked
 HEAD = ("seq", "time", "rollout", "event")

@@ -20,8 +20,8 @@ from pydantic import TypeAdapter
 
 from archives.packing.members import NAME, NAME_RULE
 from archives.state.files import open_own, write_private
-from sonode.atomic_files import remove_abandoned
 from sonode.console import UserError
+from sonode.files.atomic import remove_abandoned
 
 TOKEN_BYTES = 32
 KEY_BYTES = 32  # gateway.js knows it, too

@@ -14,7 +14,7 @@ from pandas.util import hash_pandas_object
 
 from batch.manifest import column_types
 from batch.storage import uris
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 
 LOCATED, NONE_FOUND, NOT_LOCATED = "ok", "none_found", "failed"
 NO_ROI = (NONE_FOUND, NOT_LOCATED)

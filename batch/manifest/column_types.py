@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 
 import pyarrow as pa
 
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 
 LOCATE_COLUMNS = ("locate_status", "locate_code")
 TYPES = {

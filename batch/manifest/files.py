@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from batch.manifest import column_types
 from sonode.console import UserError
-from sonode.parquet_files import is_joined
+from sonode.files.parquet import is_joined
 
 _DIGITS = 38  # of a decimal, the most that Spark and Arrow's 128 bits hold
 CHECKED_TOGETHER = 16_384  # rows; the digest of a manifest depends on it

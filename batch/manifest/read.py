@@ -31,9 +31,9 @@ from batch.manifest import files as manifest_files
 from batch.manifest import folder as manifest_folder
 from batch.storage import uris
 from batch.storage.errors import StorageError
-from sonode.atomic_files import scratch
 from sonode.console import SHOWN, UserError, counted, first_of
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.atomic import scratch
+from sonode.files.parquet import ROI_COLUMNS
 
 
 class Request(NamedTuple):

@@ -24,7 +24,7 @@ from batch.results.schema import parquet
 from batch.storage import objects
 from batch.storage.errors import ObjectMissing
 from sonode.console import UserError
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 
 # An image that the PACS has moved to another study is scored there, too.
 _KEY = ("study_uid", "instance_uid", "frame", *ROI_COLUMNS)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from batch.storage import uris
 from sonode.console import UserError
-from sonode.settings_file import read_settings
+from sonode.files.settings import read_settings
 
 _REMEDY = "correct the file; docs/pacs.md has an example"
 

@@ -27,7 +27,7 @@ from batch.results import schema as results
 from batch.storage import objects
 from batch.storage.errors import StorageError
 from sonode.console import UserError
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 
 _ASKED = ("image_uri", "frame", "roi", *ROI_COLUMNS)
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from batch.storage import objects
 from batch.storage.errors import StorageError
-from sonode.atomic_files import scratch
 from sonode.console import UserError
+from sonode.files.atomic import scratch
 
 if TYPE_CHECKING:
     from archives.packing.loader import LoadedArchive

@@ -10,7 +10,7 @@ from typing import Any
 
 from sonode.console import UserError, say
 from sonode.demo.account import BUCKET, MODEL, NAME, Account
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 
 N_ONLINE = 24  # images posted one by one, a third in each of the three forms
 

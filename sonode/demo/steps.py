@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sonode.atomic_files import check_new
 from sonode.console import say, table
 from sonode.demo.account import BUCKET, MODEL, NAME, VERSION, Account, sonode
 from sonode.demo.online import post, upload
+from sonode.files.atomic import check_new
 
 PATIENTS = 240  # of the phantom
 SPLIT_SEED = 305  # of 1000 the one whose parts of that phantom are most alike (training names it)

@@ -26,7 +26,7 @@ from torchvision.transforms.v2 import functional
 
 from model_def.preprocessing import Pixels, RoI
 from sonode.console import UserError
-from sonode.settings_file import faults_of
+from sonode.files.settings import faults_of
 
 ARCHITECTURE = "tf_efficientnet_lite0"
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3  # as its ImageNet weights expect

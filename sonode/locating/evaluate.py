@@ -14,13 +14,13 @@ from typing import Literal
 import pandas as pd
 
 from model_def.preprocessing import RoI
-from sonode.atomic_files import check_new, new_folder
 from sonode.console import UserError, counted, progress, say
+from sonode.files.atomic import check_new, new_folder
+from sonode.files.parquet import ROI_COLUMNS
 from sonode.locating.detector import Proposal, proposals, read
 from sonode.locating.froc import best_iou, measure
 from sonode.locating.images import Image, images_of
 from sonode.measure_text import number, with_interval
-from sonode.parquet_files import ROI_COLUMNS
 from train.comparing.auc_difference import compare_head
 from train.data.leakage import part_to_evaluate
 from train.evidence.jitter import rescored

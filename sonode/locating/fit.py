@@ -19,8 +19,8 @@ from torchvision.transforms import v2
 
 from model_def.network import Network
 from model_def.preprocessing import Preprocessing
-from sonode.atomic_files import check_new, new_folder
 from sonode.console import UserError, say
+from sonode.files.atomic import check_new, new_folder
 from sonode.locating import detector as detectors
 from sonode.locating.froc import measure, threshold
 from sonode.locating.images import Image, images_of

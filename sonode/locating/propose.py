@@ -30,8 +30,8 @@ from model_def.images.frame import Frame
 from model_def.limits import MAX_DICOM_BYTES
 from model_def.preprocessing import RoI
 from sonode.console import UserError, progress
+from sonode.files.parquet import ROI_COLUMNS
 from sonode.locating.detector import Locator, proposals, read
-from sonode.parquet_files import ROI_COLUMNS
 
 GIVEN = "given"
 """What a row counts as that has kept its RoI."""

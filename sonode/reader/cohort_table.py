@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from batch.manifest.read import requests
 from sonode.console import UserError, say
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 from sonode.reader.judging import CANNOT
 from sonode.reader.record import named, read
 from sonode.reader.results import read_columns

@@ -55,7 +55,7 @@ def serve(
     if context.invoked_subcommand is not None:
         return
     from archives.serving.predict import client_name, server
-    from sonode.atomic_files import scratch
+    from sonode.files.atomic import scratch
     from sonode.reader.app import Reader
     from sonode.reader.http_server import ReaderServer
     from sonode.reader.judging import Judging

@@ -19,8 +19,8 @@ import pandas as pd
 from archives.packing.members import file_sha256, read_members
 from model_def.heads import HeadSpec
 from sonode.console import UserError, say, table
+from sonode.files.parquet import ROI_COLUMNS
 from sonode.measure_text import p_value, with_interval
-from sonode.parquet_files import ROI_COLUMNS
 from sonode.reader.record import named, read
 from train.cohorts.cohort import load_cohort
 from train.cohorts.labels import label_matrix, primary_sets

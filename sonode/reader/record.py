@@ -16,8 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from sonode.atomic_files import beside, sync
 from sonode.console import UserError
+from sonode.files.atomic import beside, sync
 
 COLUMNS = (
     *("time", "stage", "order", "seconds"),

@@ -16,7 +16,7 @@ from batch.storage import objects
 from batch.storage.errors import StorageError
 from model_def.limits import MAX_DICOM_BYTES
 from sonode.console import UserError
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 from sonode.reader.study import Key, Study
 
 PAGE = 100  # rows at a time

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from model_def.preprocessing import RoI
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 
 K = TypeVar("K")
 

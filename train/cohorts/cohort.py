@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model_def.preprocessing import RoI
-from sonode.atomic_files import beside
 from sonode.console import UserError, counted, say
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.atomic import beside
+from sonode.files.parquet import ROI_COLUMNS
 from train.cohorts.checks import (
     ABSENT,
     Scan,

@@ -14,7 +14,7 @@ from typing import Literal, Self
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, model_validator
 
-from sonode.atomic_files import write_whole
+from sonode.files.atomic import write_whole
 
 RECORD = "import.json"
 Stage = Literal["source", "checks"]

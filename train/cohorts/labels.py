@@ -12,7 +12,7 @@ import torch
 
 from model_def.heads import HeadSpec, Hierarchy, ancestors
 from sonode.console import UserError
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 
 ParentNegative = Literal["mask", "negative"]
 NOT_LABELS = ("patient_id", "lesion_id", "image", *ROI_COLUMNS, "pixels_sha256")

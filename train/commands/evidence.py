@@ -35,7 +35,7 @@ def evaluate(
     ),
 ) -> None:
     """Measure a checkpoint on a cohort: intervals, plots and one HTML report."""
-    from sonode.atomic_files import check_new
+    from sonode.files.atomic import check_new
     from train.evidence.report import show, write_evaluation
     from train.evidence.saliency import gallery, profile
     from train.fitting.predictions import predict

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from sonode.console import UserError, counted, say, table
 from sonode.defaults import BOOTSTRAP_DRAWS
+from sonode.files.metrics import METRICS, read_metrics
+from sonode.files.parquet import ROI_COLUMNS
 from sonode.measure_text import number, p_value, with_interval
-from sonode.metrics_file import METRICS, read_metrics
-from sonode.parquet_files import ROI_COLUMNS
 from train.cohorts.labels import primary_sets
 from train.comparing.auc_difference import (
     Versus,

@@ -17,7 +17,7 @@ import torch
 from model_def import checkpoint
 from model_def.heads import HeadSpec, logit_slices, probabilities
 from model_def.preprocessing import Pixels, RoI, crop, widen
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 from train.cohorts.images import read_image
 from train.data.crops import Crops
 from train.fitting.predictions import Predictions, logits_of

@@ -19,8 +19,8 @@ import pandas as pd
 from model_def.checkpoint import whole_folder
 from sonode.console import UserError, say, table
 from sonode.defaults import BOOTSTRAP_DRAWS
+from sonode.files.metrics import METRICS
 from sonode.measure_text import number, with_interval
-from sonode.metrics_file import METRICS
 from train import pages
 from train.cohorts import describe
 from train.evidence import plots

@@ -16,8 +16,8 @@ import yaml
 
 from model_def.checkpoint import CARD
 from model_def.heads import HeadSpec, Hierarchy
-from sonode.atomic_files import write_whole
 from sonode.console import UserError, progress, run_sonode, say
+from sonode.files.atomic import write_whole
 from train.cohorts.cohort import Cohort
 from train.cohorts.labels import child_labels, label_matrix
 from train.data.datamodule import CohortData

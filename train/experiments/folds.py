@@ -19,8 +19,8 @@ import torch
 
 from model_def.checkpoint import CARD, ModelCard, read_card
 from model_def.heads import keep_heads
-from sonode.atomic_files import write_whole
 from sonode.console import UserError, say
+from sonode.files.atomic import write_whole
 from train.cohorts.describe import table_one
 from train.cohorts.folds import folds_of
 from train.cohorts.labels import label_matrix

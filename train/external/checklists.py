@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
-from sonode.atomic_files import check_new
 from sonode.console import UserError
-from sonode.metrics_file import DEVELOPMENT, EXTERNAL, METRICS, read_metrics
+from sonode.files.atomic import check_new
+from sonode.files.metrics import DEVELOPMENT, EXTERNAL, METRICS, read_metrics
 from train import pages
 from train.external.facts import facts
 from train.measures.measure import Json

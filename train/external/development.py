@@ -10,7 +10,7 @@ import pyarrow as pa
 from model_def.checkpoint import CheckpointError, ModelCard, read_card
 from model_def.heads import HeadSpec
 from sonode.console import UserError
-from sonode.metrics_file import METRICS, read_metrics
+from sonode.files.metrics import METRICS, read_metrics
 from train.cohorts.cohort import load_cohort
 from train.data.datamodule import ALL
 from train.fitting.predictions import Predictions, predict

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from model_def.checkpoint import read_card, whole_folder
-from sonode.atomic_files import check_new
 from sonode.console import UserError, say, table
+from sonode.files.atomic import check_new
+from sonode.files.metrics import DEVELOPMENT, EXTERNAL
 from sonode.measure_text import with_interval
-from sonode.metrics_file import DEVELOPMENT, EXTERNAL
 from train import pages
 from train.data.leakage import IMAGES
 from train.evidence import plots

@@ -9,7 +9,7 @@ import pandas as pd
 
 from model_def.heads import HeadSpec
 from sonode.defaults import BOOTSTRAP_DRAWS
-from sonode.metrics_file import DEVELOPMENT, FORMAT
+from sonode.files.metrics import DEVELOPMENT, FORMAT
 from train.external.recalibration import recalibrated
 from train.fitting.predictions import Predictions
 from train.measures.evaluate import evaluate, sets_of

@@ -29,7 +29,7 @@ from model_def.heads import (
 from model_def.network import Network, average
 from model_def.preprocessing import Pixels, Preprocessing, normalise
 from sonode.console import UserError, progress
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 from train.cohorts.carried import carried_columns
 from train.cohorts.checks import LABELS
 from train.cohorts.cohort import Cohort

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from model_def.preprocessing import Pixels, RoI
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 from train.cohorts.checks import Fault
 from train.cohorts.images import ImageError, read_image
 from train.importers.left_out import LeftOut

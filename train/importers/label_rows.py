@@ -7,7 +7,7 @@ from pathlib import Path
 
 from model_def.preprocessing import RoI
 from sonode.console import UserError
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 from train.importers.column_kinds import Parser
 from train.importers.draft import Draft
 from train.tables.records import Records

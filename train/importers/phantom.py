@@ -25,9 +25,9 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import expit
 
 from model_def.preprocessing import Pixels, RoI
-from sonode.atomic_files import check_new
 from sonode.boxes.labelimg import write_voc
 from sonode.console import progress
+from sonode.files.atomic import check_new
 
 Field = npt.NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from typing import Any
 from model_def.preprocessing import RoI
 from sonode.boxes.labelimg import AnnotationError, read_voc, read_yolo
 from sonode.console import UserError
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 from train.cohorts.cohort import SCHEMA, Cohort
 from train.importers.column_kinds import further_columns
 from train.importers.draft import Draft

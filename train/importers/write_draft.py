@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow as pa
 
 from model_def.preprocessing import Pixels
-from sonode.atomic_files import beside
 from sonode.console import UserError, counted, say
+from sonode.files.atomic import beside
 from train.cohorts.checks import Fault, Scan, column_faults, find_faults
 from train.cohorts.cohort import (
     RESERVED,

@@ -12,7 +12,7 @@ import pandas as pd
 from model_def.heads import HeadSpec, Hierarchy
 from sonode.console import UserError
 from sonode.defaults import BOOTSTRAP_DRAWS
-from sonode.metrics_file import FORMAT
+from sonode.files.metrics import FORMAT
 from train.cohorts.labels import absent_given, measured_on
 from train.fitting.predictions import Predictions
 from train.measures.binary_head import measure_binary

@@ -15,11 +15,11 @@ from train.experiments.ablation_table import REFERENCE
 from train.experiments.margin import search_margin
 from train.measures.measure import Resampling
 from train.paper import ablations, performance
-from train.paper.cam_profile import cam_section
 from train.paper.coherence import coherence_section
 from train.paper.cohort_table import cohort_section
-from train.paper.flow import flow_section
-from train.paper.heat_maps import heat_maps_section
+from train.paper.figures.cam_profile import cam_section
+from train.paper.figures.flow import flow_section
+from train.paper.figures.heat_maps import heat_maps_section
 from train.paper.methods import methods_section
 from train.paper.sections import write_page
 from train.paper.selection import selection_section

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from sonode.atomic_files import write_whole
+from sonode.files.atomic import write_whole
 from train import pages
 from train.measures.measure import Json
 

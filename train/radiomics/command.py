@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model_def.preprocessing import Pixels, Preprocessing, crop
-from sonode.atomic_files import check_new
 from sonode.console import UserError, progress, say
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.atomic import check_new
+from sonode.files.parquet import ROI_COLUMNS
 from train.cohorts.cohort import Cohort, load_cohort
 from train.cohorts.describe import table_one
 from train.cohorts.images import read_image

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from model_def.checkpoint import read_card
-from sonode.atomic_files import beside, write_whole
 from sonode.console import UserError, say
+from sonode.files.atomic import beside, write_whole
 from train.cohorts.cohort import Cohort
 from train.comparing.versus import KEYS
 from train.evidence.saliency import profile

@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonargparse import get_loader
 
-from sonode.yaml_keys import refuse_duplicate_keys
+from sonode.files.yaml_keys import refuse_duplicate_keys
 
 _yaml_value = get_loader("yaml")
 

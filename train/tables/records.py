@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sonode.console import UserError, say
-from sonode.parquet_files import is_joined
+from sonode.files.parquet import is_joined
 from train.tables.texts import missing_words, without_decimal_commas
 from train.tables.values import FormatError, number
 

@@ -23,8 +23,8 @@ from archives.judging.journal_facts import JUDGED, kind_of, last_facts, rollouts
 from archives.judging.step_log import watch_of
 from archives.judging.verdicts import Verdict
 from archives.state.journal import Entry, Journal, fold
-from sonode.atomic_files import new_folder
 from sonode.console import UserError, counted
+from sonode.files.atomic import new_folder
 from sonode.page import page, table
 
 MOST = 200

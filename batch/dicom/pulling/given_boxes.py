@@ -19,7 +19,7 @@ from batch.storage import objects
 from batch.storage.errors import StorageError
 from sonode.boxes.dicom_rois import Box
 from sonode.console import UserError, counted, first_of
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 
 TABLE, LABELIMG = "table", "labelimg"
 _UID = "instance_uid"

@@ -19,7 +19,7 @@ from batch.dicom.pulling import ledger
 from batch.dicom.pulling.given_boxes import Given, GivenBox
 from batch.dicom.pulling.ledger import Entries
 from batch.storage import objects
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 
 NO_BOX = "no_box"
 """Why there is no RoI: nobody has drawn one."""

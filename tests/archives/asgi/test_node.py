@@ -14,10 +14,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from archives.asgi import node as asgi_node
-from archives.asgi.app import Guarded, exactly
+from archives.asgi.api.app import Guarded, exactly
+from archives.asgi.api.tokens import Tokens
 from archives.asgi.metrics import Metrics
 from archives.asgi.node import AsgiNode
-from archives.asgi.tokens import Tokens
 from sonode.console import UserError
 from tests.archives.asgi.odd import ODD, manage, post, raw
 from tests.archives.serving.test_serve import ECHO, bearer, wait_for, write_archive

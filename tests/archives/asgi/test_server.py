@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from archives.asgi import bodies
 from archives.asgi import server as asgi_server
-from archives.asgi.app import exactly
+from archives.asgi.api.app import exactly
 from archives.asgi.refused import Refused
 from archives.asgi.server import Server, accept_all, by_port, listening
 

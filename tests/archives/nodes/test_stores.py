@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from archives.nodes.stores import copy_whole
-from sonode.atomic_files import ABANDONED_S
+from sonode.files.atomic import ABANDONED_S
 
 DATA = bytes(range(256)) * 1024
 

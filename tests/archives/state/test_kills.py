@@ -17,7 +17,7 @@ from archives.packing.pack import _place
 from archives.serving import serve_with_gateway
 from archives.state import tokens_and_keys
 from archives.state.journal import Journal
-from sonode.atomic_files import beside, sync
+from sonode.files.atomic import beside, sync
 from tests.archives.killed import is_killed
 from tests.archives.serving.test_serve import ECHO, write_archive
 

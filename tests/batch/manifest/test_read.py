@@ -27,7 +27,7 @@ from batch.manifest.column_types import schema_problems
 from batch.storage import objects, uris
 from batch.storage.errors import StorageError
 from sonode.console import UserError
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 
 
 def problems(table: pa.Table) -> list[str]:

@@ -8,8 +8,8 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from sonode.console import UserError
-from sonode.metrics_file import FORMAT
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.metrics import FORMAT
+from sonode.files.parquet import ROI_COLUMNS
 from train.comparing.auc_difference import Versus
 from train.comparing.versus import show, versus, write
 from train.measures.units import distinct_units

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from sonode.console import UserError
-from sonode.metrics_file import FORMAT
+from sonode.files.metrics import FORMAT
 from tests.train.evidence.test_report import Page
 from tests.train.synthetic_predictions import synthetic
 from train.external.checklists import guidelines, items_of, run

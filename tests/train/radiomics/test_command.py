@@ -12,7 +12,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from sonode.console import UserError
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 from tests.command_line import sonode
 from train.cohorts.cohort import Cohort, write_cohort
 from train.cohorts.images import read_image

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sonode.parquet_files import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS
 
 pytest.importorskip("boruta", reason="the extra `radiomics` is not installed")
 

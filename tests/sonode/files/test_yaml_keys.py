@@ -1,9 +1,9 @@
-"""sonode/yaml_keys.py: keys that stand twice."""
+"""sonode/files/yaml_keys.py: keys that stand twice."""
 
 import pytest
 import yaml
 
-from sonode.yaml_keys import DuplicateKeyError, refuse_duplicate_keys
+from sonode.files.yaml_keys import DuplicateKeyError, refuse_duplicate_keys
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""sonode/atomic_files.py: a file that comes whole, beside others that come, too."""
+"""sonode/files/atomic.py: a file that comes whole, beside others that come, too."""
 
 import os
 import time
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from archives.nodes.stores import copy_whole, remove_old
-from sonode.atomic_files import ABANDONED_S, beside, scratch
+from sonode.files.atomic import ABANDONED_S, beside, scratch
 from tests.archives.killed import is_killed
 
 

@@ -20,7 +20,7 @@ from train import pages
 from train.evidence.saliency import highest
 from train.experiments.ablation_table import REFERENCE
 from train.fitting.predictions import Predictions
-from train.paper.pictures import Panel, pasted
+from train.paper.figures.pictures import Panel, pasted
 from train.paper.sections import Figure, Section
 from train.repeats.measured import AT
 from train.repeats.variants import PAPERS_TWO, TASKS

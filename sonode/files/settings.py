@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sonode.console import UserError
-from sonode.yaml_keys import DuplicateKeyError, refuse_duplicate_keys
+from sonode.files.yaml_keys import DuplicateKeyError, refuse_duplicate_keys
 
 Settings = TypeVar("Settings", bound=BaseModel)
 

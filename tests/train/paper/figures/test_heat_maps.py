@@ -8,8 +8,8 @@ import pandas as pd
 from PIL import Image
 
 from train.fitting.predictions import Predictions
-from train.paper.heat_maps import heat_maps_section
-from train.paper.pictures import Panel, pasted
+from train.paper.figures.heat_maps import heat_maps_section
+from train.paper.figures.pictures import Panel, pasted
 
 TRUTH = {  # patient, malignancy, ALNM
     0: ("a", False, None),

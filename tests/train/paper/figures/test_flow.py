@@ -11,7 +11,7 @@ from tests.pictures import mask, picture
 from train.cohorts.cohort import Cohort
 from train.cohorts.import_record import RECORD
 from train.importers.public_sets.bus_bra import import_bus_bra
-from train.paper.flow import flow_section
+from train.paper.figures.flow import flow_section
 
 UNITS = ["patients", "images", "rows"]
 

@@ -19,12 +19,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from archives.asgi import bodies
+from archives.asgi.api import bodies
+from archives.asgi.api.tokens import Tokens
 from archives.asgi.metrics import Metrics
 from archives.asgi.models import Models
 from archives.asgi.open_inference.endpoints import OpenInference
 from archives.asgi.refused import Refused
-from archives.asgi.tokens import Tokens
 from archives.asgi.workers.versions import Version
 from archives.asgi.workers.worker_process import Answer, Asked
 

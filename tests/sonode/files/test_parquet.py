@@ -1,4 +1,4 @@
-"""sonode/parquet_files.py: files that stand one behind the other."""
+"""sonode/files/parquet.py: files that stand one behind the other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sonode.parquet_files import is_joined
+from sonode.files.parquet import is_joined
 
 
 def parquet(text: str) -> bytes:

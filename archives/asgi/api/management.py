@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from archives.asgi.app import NO_CACHE, exactly
+from archives.asgi.api.app import NO_CACHE, exactly
+from archives.asgi.api.tokens import Tokens
 from archives.asgi.metrics import Metrics
 from archives.asgi.models import Models
 from archives.asgi.refused import Refused
-from archives.asgi.tokens import Tokens
-from sonode.settings_file import faults_of
+from sonode.files.settings import faults_of
 
 if TYPE_CHECKING:
     from archives.torchserve.key_file import Kind
