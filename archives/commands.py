@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from archives.gateway.configuration import GatewaySettings
 
 STORE = Path(__file__).parent / "store"
-ENGINES = "auto, eager, compile, openvino, openvino-fp32 or cuda; default: the archive's setting."
+ENGINES = "auto, eager, compile, openvino, openvino-fp32 or cuda. Default: the archive's setting."
 HOST = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0: all addresses.")
 CERTIFICATE = typer.Option(None, help="TLS: certificate with its chain, PEM.")
 CERTIFICATE_KEY = typer.Option(None, help="TLS: the certificate's key, PEM.")
@@ -99,9 +99,9 @@ def serve(
     store: Path = typer.Option(
         STORE, help="Folder with the archives.", show_default="archives/store"
     ),
-    models: list[str] = typer.Option([], help="NAME=FILE.mar, repeatable; default: all."),
+    models: list[str] = typer.Option([], help="NAME=FILE.mar, repeatable. Default: all."),
     run_dir: Path | None = typer.Option(
-        None, help="Logs, key file, unpacked archives; default: runs/serve-PORT."
+        None, help="Logs, key file, unpacked archives. Default: runs/serve-PORT."
     ),
     server: Literal["torchserve", "asgi"] = typer.Option(
         "torchserve", help="What serves; asgi needs the extra of that name, and no Java."
@@ -215,7 +215,7 @@ def predict(
     ),
     model: str = typer.Option("breast_us", help="The model's name on that server."),
     key_file: Path | None = typer.Option(
-        None, help="TorchServe's key_file.json; default: SONODE_TOKEN, then that of `serve`."
+        None, help="TorchServe's key_file.json. Default: SONODE_TOKEN, then that of `serve`."
     ),
     archive: Path | None = typer.Option(None, help="Score with this .mar, without a server."),
     engine: str | None = typer.Option(None, help=f"Its engine: {ENGINES}"),

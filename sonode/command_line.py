@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from itertools import pairwise
 
 import typer
 
@@ -75,6 +76,14 @@ def _interrupter() -> Callable[[int, object], None]:
     return interrupt
 
 
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raise UserError for an empty argument: as a path it would be the working folder."""
+    for before, it in pairwise(["sonode", *arguments]):
+        if it == "" or (it.startswith("--") and it.endswith("=")):
+            name = it.rstrip("=") or f"the argument after {before}"
+            raise UserError(f"{name}: is empty (an unset variable?); give a value, or leave it out")
+
+
 def main() -> None:
     """Run the command line.
 
@@ -93,6 +102,7 @@ def main() -> None:
     try:
         end_with_parent()
         arguments = sys.argv[1:] or ["--help"]
+        _refuse_empty(arguments)
         remote = next((a for a in arguments if a.startswith("s3://")), None)
         if remote and arguments[0] not in ("score", "compare", "dicom", "locate"):
             raise UserError(

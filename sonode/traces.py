@@ -38,7 +38,7 @@ def asked() -> bool:
             break
     for name, it in os.environ.items():
         if name.startswith("OTEL_BSP_") and not re.fullmatch(r"[1-9]\d*", it):
-            raise UserError(f"{name}: {it}: give a whole number, 1 or more")
+            raise UserError(f"{name}: {it}: give an integer of 1 or more")
     if not find_spec("opentelemetry") or not find_spec("opentelemetry.exporter"):
         raise UserError(
             f"{named[0]}: traces need OpenTelemetry; run `pip install -e '.[tracing]'`, or unset it"

@@ -48,13 +48,13 @@ def compare(
         help="YAML of limits for B, for example archives/comparing/compare-policy.yaml.",
     ),
     carry: list[str] = typer.Option(
-        [], help="Manifest column that identifies flips, e.g. image_uri; default: the row's number."
+        [], help="Manifest column that identifies flips, e.g. image_uri. Default: the row's number."
     ),
     pictures: int = typer.Option(12, min=0, help="Number of flips shown with both heat maps."),
     explain: str = typer.Option(HEAT_MAPS, help="Heat map method; both archives must have it."),
     timed: int = typer.Option(96, min=0, help="Number of images to time; 0: none."),
     engine: str | None = typer.Option(
-        None, help="Inference engine of both, e.g. eager; default: as for `sonode serve`."
+        None, help="Inference engine of both, e.g. eager. Default: as for `sonode serve`."
     ),
     seed: int = typer.Option(0, min=0, help="Seed of the bootstrap."),
     bootstrap: int = typer.Option(

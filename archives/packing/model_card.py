@@ -162,7 +162,7 @@ def _performance(card: Json, evidence: Sequence[Json]) -> Iterator[str]:
         yield from _of_folds(figures)
     if not evidence:
         yield (
-            "Not measured here on patients kept aside: pack it with `--evidence`, the OUT of "
+            "Not measured here on held-out patients: pack it with `--evidence`, the OUT of "
             "`sonode evaluate`."
         )
         return

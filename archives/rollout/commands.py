@@ -39,7 +39,7 @@ def start(
     *,
     nodes: Path = typer.Option(Path("nodes.yaml"), help="The nodes behind the gateway."),
     policy: Path | None = typer.Option(
-        None, help="policy.yaml; default: that of the rollout to resume, or built-in limits."
+        None, help="policy.yaml. Default: that of the rollout to resume, or built-in limits."
     ),
     state: Path = STATE,
     step_by_step: bool = typer.Option(

@@ -75,7 +75,7 @@ def client_name(url: str, key_file: Path | None) -> str | None:
     if answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED):
         return None
     if answer.status_code == httpx.codes.UNAUTHORIZED:
-        raise UserError(f"--url {url}: the token is refused; set {TOKEN} anew")
+        raise UserError(f"--url {url}: the token is refused; set {TOKEN} to its present token")
     try:
         return str(answer.raise_for_status().json()["client"])
     except (httpx.HTTPStatusError, ValueError, KeyError, TypeError):

@@ -51,7 +51,7 @@ def night(
             words = [f"{asked.folder}/results", "--to", asked.to or asked.pacs]
             words += [*(["--plain"] * asked.plain), "--title", asked.title]
             say(
-                f"{counted(standing, 'object')} of earlier nights not at the PACS; this tells why "
+                f"{counted(standing, 'object')} of earlier nights not at the PACS; this shows why "
                 f"and tries again: sonode dicom push {shlex.join(words)}"
             )
     if code := report["exit_code"]:
@@ -74,7 +74,7 @@ def _show(report: dict[str, Any]) -> None:
     ):
         for status, count in (counts or {}).items():
             say(f"  {name + ', ' + status:<40} {count}")
-    if "score" not in report:
+    if "score" not in report and "push" in report:  # else the pull has not come to its end
         say("  no image is new: nothing to score")
     for other, its in report.get("earlier", {}).items():
         images = counted(its["score"]["rows"], "image")

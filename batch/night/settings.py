@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from batch.storage import uris
+from batch.storage import objects, uris
 from sonode.console import UserError
 from sonode.files.settings import read_settings
 
@@ -53,5 +53,9 @@ class Settings(BaseModel):
 
 
 def read(path: Path) -> Settings:
-    """Read a file of settings. Raises UserError for what is in it that is not understood."""
-    return read_settings(path, Settings, "SETTINGS", _REMEDY)
+    """Read a file of settings. Raises UserError for what is not understood, or has no archive."""
+    settings = read_settings(path, Settings, "SETTINGS", _REMEDY)
+    if not objects.is_s3(settings.archive) and not Path(settings.archive).is_file():
+        # A typing error is said now, not after a pull of hours.
+        raise UserError(f"SETTINGS {path}: archive {settings.archive}: no such file; {_REMEDY}")
+    return settings

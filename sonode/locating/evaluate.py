@@ -56,6 +56,14 @@ def evaluate(
     data, name, _ = part_to_evaluate(locator_folder, cohort_folder, part, "locator", trained_on)
     images = images_of(data, name)
     size, limit = locator.card.size, locator.card.min_confidence
+    predicted = None
+    if checkpoint is not None:  # its faults first: to propose takes minutes
+        predicted = predict(checkpoint, cohort_folder, part)
+        if missing := set(predicted.frame["image"]) - {image.name for image in images}:
+            raise UserError(
+                f"CHECKPOINT {checkpoint}: its {part} part has images that are not in the "
+                f"locator's ({len(missing)}); train both with the same split_seed"
+            )
     found = [
         proposals(locator.detector, image.pixels(), size)
         for image in progress(images, total=len(images), what="proposing")
@@ -76,13 +84,7 @@ def evaluate(
         "method": {**vars(how), "confidence": 0.95},
         "auc_proposed_minus_drawn": [],
     }
-    if checkpoint is not None:
-        predicted = predict(checkpoint, cohort_folder, part)
-        if missing := set(predicted.frame["image"]) - {image.name for image in images}:
-            raise UserError(
-                f"CHECKPOINT {checkpoint}: its {part} part has images that are not in the "
-                f"locator's ({len(missing)}); train both with the same split_seed"
-            )
+    if checkpoint is not None and predicted is not None:
         numbers["auc_proposed_minus_drawn"] = _aucs(
             checkpoint, cohort_folder, predicted, boxes, how
         )

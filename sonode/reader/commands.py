@@ -35,7 +35,7 @@ def serve(
     url: str | None = typer.Option(None, help="A gateway, or a server of `sonode serve`."),
     model: str = typer.Option("breast_us", help="The model's name on that server."),
     key_file: Path | None = typer.Option(
-        None, help="TorchServe's key_file.json; default: SONODE_TOKEN, then that of `serve`."
+        None, help="TorchServe's key_file.json. Default: SONODE_TOKEN, then that of `serve`."
     ),
     engine: str | None = typer.Option(None, help="Engine of the archives."),
     run: list[str] = typer.Option(

@@ -107,8 +107,8 @@ def dicom(
     out: Path = OUT,
     table: Path | None = typer.Option(
         None,
-        help="A .csv or .parquet with instance_uid or file, frame of loops, box and labels; "
-        "default: labels.csv in SRC.",
+        help="A .csv or .parquet with instance_uid or file, frame of loops, box and labels. "
+        "Default: labels.csv in SRC.",
     ),
     patient_key: Path | None = typer.Option(
         None,

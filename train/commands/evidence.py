@@ -159,10 +159,12 @@ def paper(
     cohort: Path = typer.Argument(help="Folder of a cohort."),
     out: Path = typer.Argument(help="Folder for page and runs; finished runs are not repeated."),
     config: Path | None = typer.Option(
-        None, help="YAML for each network; default: configs/ablation.yaml. The paper's: paper.yaml."
+        None,
+        help="YAML for each network. Default: train/configs/ablation.yaml. The paper's: "
+        "train/configs/paper.yaml.",
     ),
     seeds: int | None = typer.Option(
-        None, min=1, help="Repeats of each model; default: 5, and 2 with --quick."
+        None, min=1, help="Repeats of each model. Default: 5, and 2 with --quick."
     ),
     quick: bool = typer.Option(
         False, "--quick", help="Small networks, few repeats and draws: shows that it works."
@@ -170,7 +172,7 @@ def paper(
     bootstrap: int | None = typer.Option(
         None,
         min=100,
-        help=f"Bootstrap draws of patients for each interval; default: {BOOTSTRAP_DRAWS}, and 200 "
+        help=f"Bootstrap draws of patients for each interval. Default: {BOOTSTRAP_DRAWS}, and 200 "
         "with --quick.",
     ),
 ) -> None:

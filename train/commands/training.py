@@ -56,7 +56,7 @@ def ablate(
     out: Path = typer.Argument(help="Folder for the runs; finished runs are not repeated."),
     seeds: int = typer.Option(5, min=2, help="Runs per variant."),
     config: Path | None = typer.Option(
-        None, help="YAML for each run; default: configs/ablation.yaml."
+        None, help="YAML for each run. Default: train/configs/ablation.yaml."
     ),
 ) -> None:
     """Compare single tasks, multi-task, hierarchical loss, chain, max-constraint on one split."""
@@ -78,7 +78,7 @@ def margin(
     ),
     seeds: int = typer.Option(3, min=1, help="Runs per margin and weight."),
     config: Path | None = typer.Option(
-        None, help="YAML for each run; default: configs/ablation.yaml."
+        None, help="YAML for each run. Default: train/configs/ablation.yaml."
     ),
 ) -> None:
     """Search margin and weight of the hierarchical loss on the validation part."""

@@ -51,7 +51,7 @@ class CohortData(lightning.LightningDataModule):
         same weight; a column `cohort` names where a row is from.
         A cohort with a column `split` (train, val, test) is split by it, any other by `split_seed`.
         `folds`: a number of folds to draw by patient (with `split_seed`), or the column that holds
-        them. `fold`: the one that is kept aside as validation part; `sonode train folds` sets it.
+        them. `fold`: the one that is held out as validation part; `sonode train folds` sets it.
         `num_workers`: by default none where the network runs on the CPU, whose cores it needs
         itself, and one for each core but one, up to 8, where it runs on a GPU.
         `malignant_only` leaves other lesions out of training and validation, as the paper's network
@@ -101,7 +101,7 @@ class CohortData(lightning.LightningDataModule):
         if self.fold not in set(fold_N):
             names = ", ".join(fold_names(fold_N))
             raise UserError(
-                f"data.fold {self.fold}: give the fold to keep aside ({names}), or train them all "
+                f"data.fold {self.fold}: give the fold to hold out ({names}), or train them all "
                 "with `sonode train folds`"
             )
         return ["val" if it == self.fold else "train" for it in fold_N]

@@ -91,7 +91,7 @@ def part_to_evaluate(
 ) -> tuple[CohortData, Part, bool]:
     """The part of a cohort that a network in `folder` is evaluated on: data, its name in them.
 
-    `part`: of the split, or one of `WHOLE`: then no row is kept aside, and all are in `train`.
+    `part`: of the split, or one of `WHOLE`: then no row is held out, and all are in `train`.
     `what`: checkpoint or locator. `trained_on`: sha256, split_seed and folds of its cohort.
 
     Returns:

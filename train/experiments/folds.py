@@ -125,7 +125,7 @@ def _check(cli: Planned, members: int) -> None:
     if data.folds is None or data.fold is not None:
         raise UserError(
             f"data.folds {data.folds}, data.fold {data.fold}: give data.folds alone; each fold is "
-            "kept aside in turn"
+            "held out in turn"
         )
     done = out / CHECKPOINT
     if done.exists() and not (out / FOLDS).exists():

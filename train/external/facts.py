@@ -114,7 +114,7 @@ def facts(metrics: Json, external: Json | None) -> dict[str, str]:
         )
         if "val" in parts:
             found["selection"] = f"{kept}; temperatures and thresholds are of the validation part."
-        elif training.get("figures"):  # refitted: no part was kept aside
+        elif training.get("figures"):  # refitted: no part was held out
             found["selection"] = (
                 f"{kept}; temperatures and thresholds are of the predictions of folds, by networks "
                 "that never saw the patient."
@@ -174,7 +174,7 @@ def _external(found: Json) -> dict[str, str]:
 
 def _divided(trained_on: Json, parts: Collection[str]) -> str:
     if set(parts) == {"train"}:
-        return ". No patient was kept aside: the recipe was measured by folds."
+        return ". No patient was held out: the recipe was measured by folds."
     if trained_on.get("fold") is not None:
         return f" (fold {trained_on['fold']} is val)."
     return f" (split seed {trained_on['split_seed']})."

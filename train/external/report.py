@@ -25,7 +25,7 @@ from train.measures.units import UNITS, Aggregation, units_to_show
 PAGE = "external.html"
 PARTS = {
     "test": "test part",
-    "val": "the fold that was kept aside",
+    "val": "the fold that was held out",
     "out-of-fold": "predictions by folds",
 }
 WAYS = {

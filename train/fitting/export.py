@@ -39,7 +39,7 @@ def export(
 
     `seed`: that of the training. `seen_before`: the images that the weights it began with had seen.
     `keep`: by which rule the epoch was chosen. `pooled`: of `train.fitting.pooled`, where no
-    patient was kept aside. A fold's checkpoint has what it says of the fold beside it, see
+    patient was held out. A fold's checkpoint has what it says of the fold beside it, see
     `HELD_OUT`.
 
     Raises:

@@ -120,7 +120,7 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
     if part not in WHOLE and trained_on.get("fold") == ALL:
         raise UserError(
             f"CHECKPOINT {folder}: was trained on all {trained_on['train']['patients']} patients, "
-            "and no part was kept aside; its figures are those of its folds; give another cohort "
+            "and no part was held out; its figures are those of its folds; give another cohort "
             "with --part all"
         )
     data, name, checked = part_to_evaluate(folder, cohort_folder, part, "checkpoint", trained_on)

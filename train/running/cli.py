@@ -82,7 +82,7 @@ class TrainCLI(LightningCLI):
                 trainer.precision = "32-true"  # as in `sonode evaluate`: one checkpoint, one figure
         seed = self.settings.seed_everything
         if isinstance(seed, bool) or not 0 <= seed < 2**32:
-            raise UserError(f"--seed_everything {seed}: give a whole number from 0 to {2**32 - 1}")
+            raise UserError(f"--seed_everything {seed}: give an integer from 0 to {2**32 - 1}")
         if str(trainer.precision) in ("64", "64-true", "16-true", "bf16-true"):
             raise UserError(
                 f"trainer.precision {trainer.precision}: weights are kept in float32; give "
@@ -168,7 +168,7 @@ class TrainCLI(LightningCLI):
                 "every patient has figures of folds alone; give `sonode train folds --refit`"
             )
         if self.datamodule.fold == ALL and self.settings.keep != "last":
-            raise UserError("--keep loss: no patient is kept aside to choose by; give --keep last")
+            raise UserError("--keep loss: no patient is held out to choose by; give --keep last")
         if self.trainer.is_global_zero:
             which = f"data.split_seed {self.datamodule.split_seed}"
             if self.datamodule.folds is not None:

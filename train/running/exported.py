@@ -39,7 +39,7 @@ def load_exported(out: Path, model: MultiTask, data: CohortData, part: Part) -> 
     rows = data.rows_of(part)
     if not rows:
         raise UserError(
-            f"--out {out}: no patient was kept aside as {part} part; figures are "
+            f"--out {out}: no patient was held out as {part} part; figures are "
             "those of `sonode train folds`, or of `sonode evaluate` on another cohort"
         )
     check_unseen(folder, data, part, rows)

@@ -22,7 +22,7 @@ REMEDIES = {
     IMAGE_UNKNOWN: "the PACS does not have the images that they are of, or has moved them to "
     "another study or series; give the PACS that these came from, or --unknown-images",
     PATIENT_CHANGED: "the PACS has their studies under another patient than the images had when "
-    "they were pulled; do those days anew: sonode dicom night SETTINGS --date DATE --folder EMPTY",
+    "they were pulled; repeat those days: sonode dicom night SETTINGS --date DATE --folder EMPTY",
 }
 """Why the PACS does not have objects, and what to do."""
 

@@ -188,7 +188,7 @@ def test_a_variable_that_should_be_a_number_is_refused_in_one_line(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", value)
-    with pytest.raises(UserError, match=f"^OTEL_BSP_SCHEDULE_DELAY: {value}: give a whole number"):
+    with pytest.raises(UserError, match=f"^OTEL_BSP_SCHEDULE_DELAY: {value}: give an integer"):
         traces.asked()
     monkeypatch.delenv("OTEL_BSP_SCHEDULE_DELAY")
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")  # below the size of a batch

@@ -56,7 +56,7 @@ def test_what_nobody_wrote_is_marked_and_what_is_known_is_there(card: ModelCard)
         "- alnm: was not evaluated on another cohort.",
         "- alnm: its results are never marked as uncertain (its training made no label sets).",
         "test_resnet at 64 x 64 pixels, the box widened by 10% a side",
-        "Not measured here on patients kept aside: pack it with `--evidence`",
+        "Not measured here on held-out patients: pack it with `--evidence`",
     ):
         assert said in page
     several = card.model_dump(mode="json") | {"members": 2}

@@ -43,6 +43,7 @@ def of_that_day(name: str) -> bytes:
     ("keys", "says"),
     [
         ({"folder": "x", "archive": "a.mar"}, "pacs: Field required"),
+        ({"pacs": "p", "folder": "x", "archive": "a.mar"}, "archive a.mar: no such file; correct"),
         ({"pacs": "p", "folder": "x", "archive": "a.mar", "day": 2}, "day: Extra inputs"),
         ({"pacs": "p", "folder": "x", "archive": "a.mar", "days": 0}, "days: "),
         ({"pacs": "p", "folder": "", "archive": "a.mar"}, "folder: .*no path"),

@@ -45,7 +45,7 @@ def test_a_fold_is_kept_aside_or_none_is(phantom: Cohort, heads: tuple[HeadSpec,
     everybody._cohort = phantom
     assert everybody.rows_of("train") == list(range(len(phantom.table)))
     for folds, fold, message in (
-        (2, "3", r"data.fold 3: give the fold to keep aside \(1, 2\)"),
+        (2, "3", r"data.fold 3: give the fold to hold out \(1, 2\)"),
         (2, None, r"data.fold None: .* `sonode train folds`"),
         (None, "1", "data.fold 1: give data.folds, too"),
     ):

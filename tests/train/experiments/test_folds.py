@@ -105,7 +105,7 @@ def test_folds_are_trained_once_pooled_and_followed_by_a_network_on_everybody(
     # It has no figure of its own, on these patients.
     given = ("evaluate", out / "checkpoint", phantom.folder, tmp_path / "report")
     for more, why in (
-        ((), "was trained on all 14 patients, and no part was kept aside"),
+        ((), "was trained on all 14 patients, and no part was held out"),
         (("--part", "all"), "is the cohort that the checkpoint was trained on"),
     ):
         done = sonode(*given, *more)
@@ -114,7 +114,7 @@ def test_folds_are_trained_once_pooled_and_followed_by_a_network_on_everybody(
     line = ("--data.cohort", phantom.folder, "--out", out, "--data.folds=2", "--data.fold=all")
     done = sonode("train", "test", "--config", CONFIGS / "pretrain.yaml", *line)
     assert done.returncode == 2
-    assert "no patient was kept aside as test part" in done.stderr
+    assert "no patient was held out as test part" in done.stderr
 
     code, said = run(phantom, out, "--refit", "--members=1", "--trainer.max_epochs=2")
     assert code == 2

@@ -93,7 +93,7 @@ def test_a_part_without_patients_is_not_named(metrics: dict[str, Any]) -> None:
     fold = known(training, test=none, fold=2)["partitions"]
     assert "test" not in fold and fold.endswith(" (fold 2 is val).")
     refitted = known({**training, "figures": {"folds": 5}}, val=none, test=none, fold="all")
-    assert "No patient was kept aside" in refitted["partitions"]
+    assert "No patient was held out" in refitted["partitions"]
     assert "val" not in refitted["partitions"] and "by networks" in refitted["selection"]
 
 

@@ -118,7 +118,7 @@ def test_a_network_of_a_fold_is_measured_on_that_fold(
     frame = pd.read_parquet(out / "predictions-development.parquet")
     assert frame["patient_id"].tolist() == kept["patient_id"][kept["fold"] == "2"].tolist()
     page = (out / "external.html").read_text()
-    assert "the fold that was kept aside" in page
+    assert "the fold that was held out" in page
     assert "predictions of all folds (`sonode train folds`) are the evidence." in page
     assert "test part" not in page
 

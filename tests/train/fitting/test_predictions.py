@@ -88,7 +88,7 @@ def test_a_network_on_every_patient_says_so_and_has_no_part_of_its_own(
     card = card.model_copy(update={"training": {**card.training, **facts}})
     checkpoint.save(tmp_path / "refit", network, card)
     for part in ("val", "test"):
-        with pytest.raises(UserError, match="on all 14 patients, and no part was kept aside"):
+        with pytest.raises(UserError, match="on all 14 patients, and no part was held out"):
             predict(tmp_path / "refit", phantom.folder, part)  # type: ignore[arg-type]
     found = predict(tmp_path / "refit", phantom.folder, "all")
     assert found.about["statement"] == facts["figures"]["statement"]
