@@ -4,6 +4,8 @@ import base64
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -167,19 +169,29 @@ def test_who_it_is_comes_from_opentelemetrys_variables_first(
     assert "OTEL_SERVICE_NAME" not in os.environ  # or the server's process would have the gateway's
 
 
-def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+CLOSING = """
+from sonode import traces
+
+traces.CLOSE_S = 0.5
+made = traces.Traces("s")
+made.add("span", None, (1.0, 2.0), {})
+print("closing", flush=True)
+made.close()
+"""
+
+
+def test_a_collector_that_hangs_does_not_hold_up_the_end_of_a_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hung:  # takes connections, and never answers
         port = hung.getsockname()[1]
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3600")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setattr(traces, "CLOSE_S", 0.5)
-        made = Traces("s")
-        made.add("span", None, (1.0, 2.0), {})
-        closing = threading.Thread(target=made.close, daemon=True)
-        closing.start()
-        closing.join(25)  # OpenTelemetry's own limit is 30 s
-        assert not closing.is_alive()
+        with subprocess.Popen([sys.executable, "-c", CLOSING], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"closing\n"
+            assert process.wait(25) == 0  # OpenTelemetry's own limit is 30 s
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "0", "1.5"])
