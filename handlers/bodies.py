@@ -43,7 +43,7 @@ def fields(row: Mapping[str, object], headers: Mapping[str, str]) -> dict[str, o
             continue
         if found.get(name) is not None:
             raise MalformedRequest(
-                f"{name}: sent in both the body and the header {header}; send it once", field=name
+                f"{name}: sent in both the body and the header {header}; send it once"
             )
         found[name] = headers[header]
     return found
@@ -56,8 +56,7 @@ def _body_fields(row: Mapping[str, object], headers: Mapping[str, str]) -> dict[
         if coding not in PLAIN:  # TorchServe found nothing in it, or it was not encoded
             raise UnsupportedEncoding(
                 "body: a multipart form cannot have Content-Encoding; send the form uncompressed, "
-                "or raw bytes or JSON with gzip",
-                field="body",
+                "or raw bytes or JSON with gzip"
             )
         return dict(row)
     (sent,) = row.values()
@@ -66,9 +65,7 @@ def _body_fields(row: Mapping[str, object], headers: Mapping[str, str]) -> dict[
         try:
             body = json.loads(body)
         except (ValueError, RecursionError) as error:
-            raise MalformedRequest(
-                "body: not valid JSON; send one JSON object", field="body"
-            ) from error
+            raise MalformedRequest("body: not valid JSON; send one JSON object") from error
     if isinstance(body, Mapping):
         fields = dict(body)
         if isinstance(fields.get("image"), str):
@@ -78,8 +75,7 @@ def _body_fields(row: Mapping[str, object], headers: Mapping[str, str]) -> dict[
         return {"image": body}
     raise MalformedRequest(
         f"body: expected a JSON object, got {type(body).__name__}; send "
-        '{"image": ..., "roi": ..., "explain": ...}',
-        field="body",
+        '{"image": ..., "roi": ..., "explain": ...}'
     )
 
 
@@ -88,19 +84,16 @@ def _decoded_body(body: object, coding: str) -> object:
     if coding in PLAIN:
         return body
     if coding not in CODINGS:
-        raise UnsupportedEncoding(
-            "body: unsupported Content-Encoding; send gzip or none", field="body"
-        )
+        raise UnsupportedEncoding("body: unsupported Content-Encoding; send gzip or none")
     if not isinstance(body, bytes | bytearray):
-        raise MalformedRequest(_NO_GZIP, field="body")
+        raise MalformedRequest(_NO_GZIP)
     try:
         inflated = gunzip(body, MAX_BYTES)
     except BadGzip:
-        raise MalformedRequest(_NO_GZIP, field="body") from None
+        raise MalformedRequest(_NO_GZIP) from None
     if len(inflated) > MAX_BYTES:
         raise ImageTooLarge(
-            f"body: more than {MAX_BYTES} bytes when decompressed; send a smaller image",
-            field="body",
+            f"body: more than {MAX_BYTES} bytes when decompressed; send a smaller image"
         )
     return inflated
 
@@ -112,15 +105,11 @@ def _base64(text: str) -> bytes:
         if uri := re.match(rb"data:[^,]{0,256};base64,", code, re.IGNORECASE):
             code = code[uri.end() :]
         if len(code) > 4 * (MAX_DICOM_BYTES // 3 + 1):
-            raise ImageTooLarge(
-                f"image: more than {MAX_DICOM_BYTES} bytes; send a smaller file", field="image"
-            )
+            raise ImageTooLarge(f"image: more than {MAX_DICOM_BYTES} bytes; send a smaller file")
         if not (b"+" in code or b"/" in code):  # the two alphabets cannot be mixed
             code = code.translate(_FROM_URL_SAFE)
         if not code.endswith(b"="):
             code += b"=" * (-len(code) % 4)
         return base64.b64decode(code, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise MalformedRequest(
-            "image: not valid base64; encode the file's bytes", field="image"
-        ) from error
+        raise MalformedRequest("image: not valid base64; encode the file's bytes") from error

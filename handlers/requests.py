@@ -63,7 +63,7 @@ def parse(
     fields = bodies.fields(row, lowered)
     if unknown := set(fields) - set(FIELDS):
         raise MalformedRequest(
-            f"body: {len(unknown)} unknown field(s); use only {', '.join(FIELDS)}", field="body"
+            f"body: {len(unknown)} unknown field(s); use only {', '.join(FIELDS)}"
         )
     explain = fields.get("explain")
     if explain is None and lowered.get("explain") == "True":  # TorchServe's mark of /explanations
@@ -78,9 +78,9 @@ def parse(
 
 def _image(value: object) -> bytes:
     if not isinstance(value, bytes | bytearray):
-        raise MissingImage("image: missing; send the bytes of the image file", field="image")
+        raise MissingImage("image: missing; send the bytes of the image file")
     if not value:
-        raise MissingImage("image: empty; send the bytes of the image file", field="image")
+        raise MissingImage("image: empty; send the bytes of the image file")
     return bytes(value)
 
 
@@ -90,13 +90,11 @@ def _text(value: object, field: str) -> str:
         try:
             value = value.decode()
         except UnicodeDecodeError as error:
-            raise MalformedRequest(f"{field}: must be UTF-8 text", field=field) from error
+            raise MalformedRequest(f"{field}: must be UTF-8 text") from error
     if not isinstance(value, str):
-        raise MalformedRequest(f"{field}: expected text, got {type(value).__name__}", field=field)
+        raise MalformedRequest(f"{field}: expected text, got {type(value).__name__}")
     if len(value) > MAX_TEXT:
-        raise MalformedRequest(
-            f"{field}: {len(value)} characters; the limit is {MAX_TEXT}", field=field
-        )
+        raise MalformedRequest(f"{field}: {len(value)} characters; the limit is {MAX_TEXT}")
     return value.strip()
 
 
@@ -109,20 +107,16 @@ def _roi(value: object) -> RoI | None:
         value if isinstance(value, list | tuple) else _text(value, "roi").strip("[]").split(",")
     )
     if len(corners) != 4:
-        raise MalformedRequest(
-            f"roi: expected 4 numbers, got {len(corners)}; {remedy}", field="roi"
-        )
+        raise MalformedRequest(f"roi: expected 4 numbers, got {len(corners)}; {remedy}")
     integers = []
     for corner in corners:
         try:
             number = float(corner)  # type: ignore[arg-type]
         except (TypeError, ValueError, OverflowError) as error:
-            raise MalformedRequest(
-                f"roi: a coordinate is not a number; {remedy}", field="roi"
-            ) from error
+            raise MalformedRequest(f"roi: a coordinate is not a number; {remedy}") from error
         odd = isinstance(corner, str) and not INTEGER.fullmatch(corner.strip())
         if odd or isinstance(corner, bool) or not math.isfinite(number) or number != int(number):
-            raise InvalidRoI(f"roi: a coordinate is not an integer; {remedy}", field="roi")
+            raise InvalidRoI(f"roi: a coordinate is not an integer; {remedy}")
         integers.append(int(number))
     return RoI(*integers)
 
@@ -137,9 +131,7 @@ def _frame(value: object) -> int | None:
         text = _text(value, "frame")
         number = int(text) if re.fullmatch("[0-9]{1,9}", text) else -1
     if not 0 <= number < 10**9:
-        raise MalformedRequest(
-            "frame: must be a non-negative integer; the first frame is 0", field="frame"
-        )
+        raise MalformedRequest("frame: must be a non-negative integer; the first frame is 0")
     return number
 
 
@@ -153,24 +145,18 @@ def _explain(value: object, heads: Sequence[str]) -> Explain | None:
         raise MalformedRequest(
             f"explain: {len(unknown)} unknown part(s); send METHOD[:HEAD,HEAD]"
             f"{''.join(f'[+{extra}]' for extra in EXTRAS)}, for example "
-            f"{METHODS[0]}:{heads[0]}+{EXTRAS[0]}",
-            field="explain",
+            f"{METHODS[0]}:{heads[0]}+{EXTRAS[0]}"
         )
     if fields.get("method") not in METHODS:
-        raise MalformedRequest(
-            f"explain: unknown method; use one of {', '.join(METHODS)}", field="explain"
-        )
+        raise MalformedRequest(f"explain: unknown method; use one of {', '.join(METHODS)}")
     chosen = fields.get("heads", list(heads))
     if not isinstance(chosen, list) or not chosen or any(name not in heads for name in chosen):
         raise MalformedRequest(
-            f"explain: unknown head, or no head; this model has {', '.join(heads)}",
-            field="explain",
+            f"explain: unknown head, or no head; this model has {', '.join(heads)}"
         )
     full_frame, grid = (fields.get(name, False) for name in EXTRAS)
     if not (isinstance(full_frame, bool) and isinstance(grid, bool)):
-        raise MalformedRequest(
-            f"explain: {' and '.join(EXTRAS)} must be true or false", field="explain"
-        )
+        raise MalformedRequest(f"explain: {' and '.join(EXTRAS)} must be true or false")
     return Explain(str(fields["method"]), tuple(dict.fromkeys(chosen)), full_frame, grid)
 
 

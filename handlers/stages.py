@@ -71,7 +71,7 @@ def explain(
             failure = (
                 "explain: the heat map failed; see the worker's log, or send it without explain"
             )
-            explained.append(ExplanationFailed(failure, field="explain"))
+            explained.append(ExplanationFailed(failure))
     return explained
 
 

@@ -101,14 +101,12 @@ class Attributor:
                 if time.monotonic() > deadline:
                     raise ExplanationTooLong(
                         f"explain: the time limit of this batch is reached before {method}; send "
-                        "it again, with fewer heads, or with gradcam, which has no time limit",
-                        field="explain",
+                        "it again, with fewer heads, or with gradcam, which has no time limit"
                     )
                 map_hw = self._through_captum(method, input_SS, target)
         if not np.isfinite(map_hw).all():
             raise ExplanationFailed(
-                f"explain: the {method} map of {head} is NaN or infinite; send it without explain",
-                field="explain",
+                f"explain: the {method} map of {head} is NaN or infinite; send it without explain"
             )
         return Attribution(map_hw, self._describe(head, decides, target - own.start))
 
@@ -208,8 +206,7 @@ def _guided_gradcam(
     if not any(isinstance(module, nn.ReLU) for module in logits.modules()):
         raise ExplanationFailed(
             "explain: guided_gradcam is defined for networks with ReLUs, and this archive's has "
-            "none; use another method",
-            field="explain",
+            "none; use another method"
         )
     method = GuidedGradCam(logits, logits.network.trunk)
     with warnings.catch_warnings():

@@ -49,8 +49,7 @@ def prepare(request: ScoringRequest, facts: Preprocessing) -> Prepared:
     if not roi.lies_inside(width, height):
         raise InvalidRoI(
             f"roi: {list(roi)} is empty or outside the {width} x {height} frame; send "
-            "x_min < x_max and y_min < y_max inside it",
-            field="roi",
+            "x_min < x_max and y_min < y_max inside it"
         )
     crop_HW = crop(frame.grey_HW, roi, facts)
     if crop_HW.size < frame.grey_HW.size:

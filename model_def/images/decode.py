@@ -49,13 +49,10 @@ def decode(data: bytes, frame: int | None = None) -> Frame:
         return decode_dicom(data, frame)
     if len(data) > MAX_BYTES:
         raise ImageTooLarge(
-            f"image: {len(data)} bytes; the limit is {MAX_BYTES}; give only the lesion's frame",
-            field="image",
+            f"image: {len(data)} bytes; the limit is {MAX_BYTES}; give only the lesion's frame"
         )
     if frame not in (None, 0):
-        raise InvalidFrame(
-            f"frame: {frame} is out of range; a still image has only frame 0", field="frame"
-        )
+        raise InvalidFrame(f"frame: {frame} is out of range; a still image has only frame 0")
     try:
         with refused(), opened(data) as image:
             _check_header(image)
@@ -64,14 +61,13 @@ def decode(data: bytes, frame: int | None = None) -> Frame:
             further = image.format == "MPO"
     except UnidentifiedImageError:
         raise UnsupportedImage(
-            f"image: unsupported format; give {', '.join(FORMATS)} or DICOM", field="image"
+            f"image: unsupported format; give {', '.join(FORMATS)} or DICOM"
         ) from None
     except RowError:
         raise
     except Exception as error:  # decoders raise many types on damaged bytes
         raise UnreadableImage(
-            f"image: damaged or truncated ({type(error).__name__}); give the complete file",
-            field="image",
+            f"image: damaged or truncated ({type(error).__name__}); give the complete file"
         ) from None
     notes = {"exif_orientation_ignored": turned, "further_pictures_ignored": further}
     return Frame.of(stored, warnings=tuple(note for note, holds in notes.items() if holds))
@@ -82,8 +78,7 @@ def _check_header(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageTooLarge(
-            f"image: {width} x {height} pixels; the limit is {MAX_PIXELS} in total; crop it",
-            field="image",
+            f"image: {width} x {height} pixels; the limit is {MAX_PIXELS} in total; crop it"
         )
     if reason := unusable(image):
-        raise UnsupportedImage(f"image: {reason}", field="image")
+        raise UnsupportedImage(f"image: {reason}")

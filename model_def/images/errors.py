@@ -16,9 +16,11 @@ class RowError(Exception):
     code: ClassVar[str]
     stage: ClassVar[Literal["preprocess", "inference", "explanation"]] = "preprocess"
 
-    def __init__(self, message: str, *, field: str | None = None) -> None:
-        super().__init__(message)
-        self.field = field
+    @property
+    def field(self) -> str | None:
+        """What the message begins with (`roi: empty`); None of an internal error."""
+        name, colon, _ = str(self).partition(":")
+        return name if colon else None
 
 
 class ImageTooLarge(RowError):  # noqa: N818 - the tree reads better so

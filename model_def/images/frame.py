@@ -74,11 +74,11 @@ def refused() -> Iterator[None]:
     try:
         yield
     except jpeg_checks.TooManyScans as error:
-        raise ImageTooLarge(f"image: {error}", field="image") from None
+        raise ImageTooLarge(f"image: {error}") from None
     except (jpeg_checks.Damaged, png_checks.Damaged) as error:
-        raise UnreadableImage(f"image: {error}; give the complete file", field="image") from None
+        raise UnreadableImage(f"image: {error}; give the complete file") from None
     except jpeg_checks.Unverifiable as error:
-        raise UnsupportedImage(f"image: {error}", field="image") from None
+        raise UnsupportedImage(f"image: {error}") from None
 
 
 def is_coloured(frame: Image.Image, roi: RoI) -> bool:

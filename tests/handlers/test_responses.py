@@ -52,5 +52,5 @@ def test_a_label_set_comes_with_what_it_promises(heads: tuple[HeadSpec, ...]) ->
 
 
 def test_the_headers_of_a_failure() -> None:
-    outcome = responses.failed(InvalidRoI("roi: outside", field="roi"))
+    outcome = responses.failed(InvalidRoI("roi: outside"))
     assert responses.headers(outcome) == {"X-Sonode-Code": "invalid_roi"}

@@ -67,7 +67,7 @@ def test_a_line_and_the_metrics_of_a_mixed_batch(
     caplog.set_level(logging.INFO)
     outcomes = [
         scored(0.999, "whole_frame"),
-        responses.failed(ImageTooLarge("image: 33 bytes", field="image")),
+        responses.failed(ImageTooLarge("image: 33 bytes")),
         scored(0.95, consistent=False),
         scored(1.0, "whole_frame"),
     ]

@@ -63,22 +63,20 @@ class Codestream:
         ):
             if stated != found:
                 raise UnreadableImage(
-                    f"image: {tag} is {stated}, the compressed frame has {found}; export it again",
-                    field="image",
+                    f"image: {tag} is {stated}, the compressed frame has {found}; export it again"
                 )
         # Lossless grey may have fewer bits, as long as a window or a palette says what they show.
         fewer = self.samples == 1 and not self.for_libjpeg
         if self.precision > header.allocated or (self.precision < header.stored and not fewer):
             raise UnreadableImage(
                 f"image: BitsStored is {header.stored}, the compressed frame has {self.precision}; "
-                "export it again",
-                field="image",
+                "export it again"
             )
 
 
 def _damaged(kind: str) -> UnreadableImage:
     return UnreadableImage(
-        f"image: the compressed frame is not valid {kind}; give the complete file", field="image"
+        f"image: the compressed frame is not valid {kind}; give the complete file"
     )
 
 
@@ -104,9 +102,7 @@ def read_jpeg(data: bytes) -> Codestream:
     if len(body) < 6 or len(body) < 6 + 3 * body[5]:
         raise _damaged("JPEG")
     if (scans := jpeg_checks.count_scans(data)) > MAX_SCANS:
-        raise ImageTooLarge(
-            f"image: {scans} JPEG scans; the limit is {MAX_SCANS}; export it again", field="image"
-        )
+        raise ImageTooLarge(f"image: {scans} JPEG scans; the limit is {MAX_SCANS}; export it again")
     precision, height, width, samples = struct.unpack(">BHHB", body[:6])
     ids, sampling = body[6 : 6 + 3 * samples : 3], body[7 : 6 + 3 * samples : 3]
     cosine = marker in (0xC0, 0xC1, 0xC2)
@@ -189,8 +185,7 @@ def _j2k_header(data: bytes) -> Codestream:
     if not styles or len(depths) != 1 or {sample[1:] for sample in samples} != {b"\1\1"}:
         raise UnsupportedImage(
             "image: JPEG 2000 with subsampled components, or of several depths; give it "
-            "uncompressed",
-            field="image",
+            "uncompressed"
         )
     width, height = right - left, bottom - top
     tiles = ceil(right / max(tile_width, 1)) * ceil(bottom / max(tile_height, 1))
@@ -204,8 +199,7 @@ def _j2k_header(data: bytes) -> Codestream:
     ):
         if found > limit:
             raise ImageTooLarge(
-                f"image: JPEG 2000 has {found} {name}; the limit is {limit}; export it again",
-                field="image",
+                f"image: JPEG 2000 has {found} {name}; the limit is {limit}; export it again"
             )
     return Codestream(
         width=width,

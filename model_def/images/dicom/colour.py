@@ -46,8 +46,7 @@ def to_rgb(
     if space is None:
         raise UnreadableImage(
             f"image: PhotometricInterpretation is {photometric}, but the compressed frame and the "
-            "pixels do not confirm it; export it again",
-            field="image",
+            "pixels do not confirm it; export it again"
         )
     undone = photometric in ("YBR_RCT", "YBR_ICT") and stream is not None and stream.transformed
     if space != stated and not undone:

@@ -40,8 +40,7 @@ def decode(data: bytes, frame: int | None) -> Frame:
     """
     if len(data) > MAX_DICOM_BYTES:
         raise ImageTooLarge(
-            f"image: {len(data)} bytes; the limit is {MAX_DICOM_BYTES}; give fewer frames",
-            field="image",
+            f"image: {len(data)} bytes; the limit is {MAX_DICOM_BYTES}; give fewer frames"
         )
     try:
         return _decode(data, frame)
@@ -49,7 +48,7 @@ def decode(data: bytes, frame: int | None) -> Frame:
         raise
     except Exception:  # pydicom raises many types on damaged files
         raise UnreadableImage(
-            "image: damaged or incomplete DICOM; give the complete file", field="image"
+            "image: damaged or incomplete DICOM; give the complete file"
         ) from None
 
 

@@ -57,16 +57,14 @@ def decode_frame(
         raise
     except Exception:  # decoders raise many types on damaged bytes
         raise UnreadableImage(
-            "image: the compressed frame is damaged or truncated; give the complete file",
-            field="image",
+            "image: the compressed frame is damaged or truncated; give the complete file"
         ) from None
     if header.signed:
         values = values.view(f"i{values.dtype.itemsize}")
     if stream.precision > header.stored and (within(values.copy(), header) != values).any():
         raise UnreadableImage(
             f"image: BitsStored is {header.stored}, the compressed frame has larger values; "
-            "export it again",
-            field="image",
+            "export it again"
         )
     return values, stream
 
@@ -79,7 +77,7 @@ def _rle(data: bytes, header: Header) -> Values:
     rising = edges[0] >= 64 and all(a < b for a, b in pairwise(edges))
     if count != header.samples * depth or not rising:
         raise UnreadableImage(
-            "image: RLE segments overlap, or their number is wrong; export it again", field="image"
+            "image: RLE segments overlap, or their number is wrong; export it again"
         )
     pixels = header.rows * header.columns
     planes = [_unpacked(data[start:end], pixels) for start, end in pairwise(edges)]
@@ -106,8 +104,7 @@ def _unpacked(segment: bytes, pixels: int) -> npt.NDArray[np.uint8]:
             return unpacked
         break
     raise UnreadableImage(
-        "image: the RLE frame does not unpack to Rows x Columns pixels; export it again",
-        field="image",
+        "image: the RLE frame does not unpack to Rows x Columns pixels; export it again"
     )
 
 
@@ -122,8 +119,7 @@ def _check_decoder(syntax: uid.UID) -> None:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise UnsupportedImage(
-            "image: unsupported transfer syntax, such as video; give it uncompressed",
-            field="image",
+            "image: unsupported transfer syntax, such as video; give it uncompressed"
         ) from None
     if not decoder.available_plugins:
         raise _missing(syntax)
@@ -132,8 +128,7 @@ def _check_decoder(syntax: uid.UID) -> None:
 def _missing(syntax: uid.UID) -> MissingDecoder:
     return MissingDecoder(
         f"image: {syntax.name} needs a package that is not installed; run "
-        "pip install 'pylibjpeg[all]' or pip install python-gdcm, or give it uncompressed",
-        field="image",
+        "pip install 'pylibjpeg[all]' or pip install python-gdcm, or give it uncompressed"
     )
 
 
@@ -156,9 +151,7 @@ def _by_pydicom(data: bytes, syntax: uid.UID, header: Header, stream: Codestream
         raise _missing(syntax)
     pillow = "pillow" in installed
     if pillow and header.samples == 3 and stream.precision > 8:
-        raise UnsupportedImage(
-            f"image: colour JPEG 2000 of {stream.precision} bits; give 8 bits", field="image"
-        )
+        raise UnsupportedImage(f"image: colour JPEG 2000 of {stream.precision} bits; give 8 bits")
     values, _ = decoder.as_array(
         encapsulate([data], has_bot=False),
         index=0,

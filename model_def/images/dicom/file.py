@@ -52,8 +52,7 @@ class Reader(io.BytesIO):
         if self.reads > MAX_READS or self.bytes_left < 0:
             raise ImageTooLarge(
                 f"image: the DICOM header takes more than {MAX_READS} reads, or loops; "
-                "export it again",
-                field="image",
+                "export it again"
             )
         return found
 
@@ -108,12 +107,11 @@ def read(data: bytes, notes: list[str]) -> File:
     )
     _check_sizes(dataset)
     if "Rows" not in dataset or "Columns" not in dataset:
-        raise UnsupportedImage("image: DICOM file without pixels; give an image", field="image")
+        raise UnsupportedImage("image: DICOM file without pixels; give an image")
     size, words = _pixels(body, syntax)
     if stated == "" and size is None:
         raise UnsupportedImage(
-            "image: TransferSyntaxUID is missing and the pixels are compressed; export it again",
-            field="image",
+            "image: TransferSyntaxUID is missing and the pixels are compressed; export it again"
         )
     return File(dataset=dataset, syntax=syntax, body=body, size=size, words=words)
 
@@ -124,17 +122,12 @@ def _inflated(data: bytes, start: int) -> bytes:
     try:
         body = inflater.decompress(memoryview(data)[start:], MAX_DICOM_BYTES)
     except zlib.error:
-        raise UnreadableImage(
-            "image: deflated DICOM is damaged; give the complete file", field="image"
-        ) from None
+        raise UnreadableImage("image: deflated DICOM is damaged; give the complete file") from None
     if not inflater.eof:
         if len(body) < MAX_DICOM_BYTES:
-            raise UnreadableImage(
-                "image: deflated DICOM is truncated; give the complete file", field="image"
-            )
+            raise UnreadableImage("image: deflated DICOM is truncated; give the complete file")
         raise ImageTooLarge(
-            f"image: more than {MAX_DICOM_BYTES} bytes when decompressed; give fewer frames",
-            field="image",
+            f"image: more than {MAX_DICOM_BYTES} bytes when decompressed; give fewer frames"
         )
     return body
 
@@ -145,7 +138,7 @@ def _encoding(body: Reader, stated: str, notes: list[str]) -> tuple[uid.UID, boo
     body.seek(-len(head), io.SEEK_CUR)
     syntax = uid.UID(stated or uid.ExplicitVRLittleEndian)
     if not syntax.is_transfer_syntax:
-        raise UnsupportedImage("image: unknown TransferSyntaxUID; export it again", field="image")
+        raise UnsupportedImage("image: unknown TransferSyntaxUID; export it again")
     implicit, little = syntax.is_implicit_VR, syntax.is_little_endian
     # Groups begin at 0008 and stay below 0100 until the pixels: one of the two bytes is zero.
     if len(head) == 6 and 0 in head[:2]:
@@ -154,7 +147,7 @@ def _encoding(body: Reader, stated: str, notes: list[str]) -> tuple[uid.UID, boo
     found = (implicit, little)
     if found not in _NATIVE or (syntax.is_encapsulated and not little):
         raise UnsupportedImage(
-            "image: TransferSyntaxUID contradicts the byte order; export it again", field="image"
+            "image: TransferSyntaxUID contradicts the byte order; export it again"
         )
     if not stated:
         notes.append("transfer_syntax_assumed")
@@ -173,8 +166,7 @@ def _check_sizes(dataset: Dataset) -> None:
         if isinstance(value, bytes) and len(value) > MAX_ELEMENT_BYTES:
             raise ImageTooLarge(
                 f"image: a header element has {len(value)} bytes; the limit is "
-                f"{MAX_ELEMENT_BYTES}; remove it",
-                field="image",
+                f"{MAX_ELEMENT_BYTES}; remove it"
             )
         if element is not None and element.VR == VR.SQ and not isinstance(value, bytes | None):
             for item in value:
@@ -186,20 +178,15 @@ def _pixels(body: Reader, syntax: uid.UID) -> tuple[int | None, bool]:
     order = "<" if syntax.is_little_endian else ">"
     head = body.read(8)
     if len(head) < 8:
-        raise UnreadableImage(
-            "image: PixelData is missing or truncated; give the complete file", field="image"
-        )
+        raise UnreadableImage("image: PixelData is missing or truncated; give the complete file")
     group, element = struct.unpack(f"{order}HH", head[:4])
     if group << 16 | element != _PIXEL_DATA:
-        raise UnsupportedImage(
-            "image: pixel values are not integers; give 8 or 16 bits", field="image"
-        )
+        raise UnsupportedImage("image: pixel values are not integers; give 8 or 16 bits")
     # Lengths are even, so these letters are none.
     explicit = head[4:] in (b"OB\0\0", b"OW\0\0", b"UN\0\0")
     (length,) = struct.unpack(f"{order}I", body.read(4) if explicit else head[4:])
     if (length == _UNDEFINED) != syntax.is_encapsulated:
         raise UnsupportedImage(
-            "image: TransferSyntaxUID and PixelData disagree on compression; export it again",
-            field="image",
+            "image: TransferSyntaxUID and PixelData disagree on compression; export it again"
         )
     return None if length == _UNDEFINED else length, head[4:6] == b"OW"

@@ -32,13 +32,11 @@ def frame_bytes(body: Reader, number: int, frames: int, extended: bytes, notes: 
         _, items = parse_fragments(body)
     except ValueError:
         raise UnreadableImage(
-            "image: PixelData has damaged fragments; give the complete file", field="image"
+            "image: PixelData has damaged fragments; give the complete file"
         ) from None
     spans = [(at + 8, at + 8 + struct.unpack("<I", data[at + 4 : at + 8])[0]) for at in items]
     if not spans or spans[-1][1] > len(data):
-        raise UnreadableImage(
-            "image: PixelData is truncated; give the complete file", field="image"
-        )
+        raise UnreadableImage("image: PixelData is truncated; give the complete file")
     table, fragments = data[slice(*spans[0])], spans[1:]
     if bytes(table[:12]).startswith(_STARTS):  # there is no table: the first item is a fragment
         table, fragments = data[:0], spans
@@ -55,8 +53,7 @@ def frame_bytes(body: Reader, number: int, frames: int, extended: bytes, notes: 
     if beginnings is None:
         raise UnreadableImage(
             f"image: NumberOfFrames is {frames}, PixelData has {len(fragments)} fragments, and no "
-            "offset table assigns them to frames; export it again",
-            field="image",
+            "offset table assigns them to frames; export it again"
         )
     if stated and stated != [offsets[index] for index in beginnings]:
         notes.append("offset_table_ignored")

@@ -63,22 +63,18 @@ def read_header(dataset: Dataset, notes: list[str]) -> Header:
     rows, columns = required(dataset, "Rows"), required(dataset, "Columns")
     if rows * columns > MAX_PIXELS:
         raise ImageTooLarge(
-            f"image: {columns} x {rows} pixels; the limit is {MAX_PIXELS} in total; crop it",
-            field="image",
+            f"image: {columns} x {rows} pixels; the limit is {MAX_PIXELS} in total; crop it"
         )
     if rows < 1 or columns < 1:
-        raise UnreadableImage("image: Rows and Columns must be positive", field="image")
+        raise UnreadableImage("image: Rows and Columns must be positive")
     frames = integer(dataset, "NumberOfFrames") or 1
     if not 1 <= frames <= MAX_FRAMES:
-        raise ImageTooLarge(
-            f"image: NumberOfFrames is {frames}; it must be 1 to {MAX_FRAMES}", field="image"
-        )
+        raise ImageTooLarge(f"image: NumberOfFrames is {frames}; it must be 1 to {MAX_FRAMES}")
     photometric = code(dataset, "PhotometricInterpretation", notes)
     if photometric not in (*_GREY, *_COLOUR):
         raise UnsupportedImage(
             "image: unsupported PhotometricInterpretation; use one of "
-            + ", ".join((*_GREY, *_COLOUR)),
-            field="image",
+            + ", ".join((*_GREY, *_COLOUR))
         )
     samples = integer(dataset, "SamplesPerPixel")
     usual = 3 if photometric in _COLOUR else 1
@@ -88,8 +84,7 @@ def read_header(dataset: Dataset, notes: list[str]) -> Header:
     if samples != usual:
         raise UnreadableImage(
             f"image: SamplesPerPixel is {samples}, PhotometricInterpretation {photometric} needs "
-            f"{usual}",
-            field="image",
+            f"{usual}"
         )
     allocated, stored = _bits(dataset, notes)
     signed = integer(dataset, "PixelRepresentation")
@@ -97,16 +92,13 @@ def read_header(dataset: Dataset, notes: list[str]) -> Header:
         if stored > 8 and samples == 1:
             raise UnsupportedImage(
                 f"image: PixelRepresentation is missing, and {stored} bits may be signed or not; "
-                "export it again",
-                field="image",
+                "export it again"
             )
         notes.append("pixel_representation_assumed")
         signed = dataset.PixelRepresentation = 0  # pydicom reads palettes and tables by it
     planar = integer(dataset, "PlanarConfiguration")
     if signed not in (0, 1) or planar not in (None, 0, 1):
-        raise UnreadableImage(
-            "image: PixelRepresentation and PlanarConfiguration must be 0 or 1", field="image"
-        )
+        raise UnreadableImage("image: PixelRepresentation and PlanarConfiguration must be 0 or 1")
     return Header(
         rows=rows,
         columns=columns,
@@ -124,19 +116,18 @@ def _bits(dataset: Dataset, notes: list[str]) -> tuple[int, int]:
     allocated, stored = required(dataset, "BitsAllocated"), integer(dataset, "BitsStored")
     if stored is None:
         if allocated != 8:
-            raise UnreadableImage("image: BitsStored is missing; export it again", field="image")
+            raise UnreadableImage("image: BitsStored is missing; export it again")
         notes.append("bits_stored_assumed")
         stored = 8
     if allocated not in (8, 16) or not 8 <= stored <= allocated:
         raise UnsupportedImage(
             f"image: BitsStored is {stored} and BitsAllocated is {allocated}; give 8 to 16 bits "
-            "stored in 8 or 16 allocated",
-            field="image",
+            "stored in 8 or 16 allocated"
         )
     high = integer(dataset, "HighBit")
     if high not in (None, stored - 1):
         raise UnsupportedImage(
-            f"image: HighBit is {high}; it must be BitsStored - 1 = {stored - 1}", field="image"
+            f"image: HighBit is {high}; it must be BitsStored - 1 = {stored - 1}"
         )
     return allocated, stored
 
@@ -149,13 +140,10 @@ def frame_number(header: Header, frame: int | None) -> int:
     """
     count = header.frames
     if frame is None and count > 1:
-        raise InvalidFrame(
-            f"frame: missing; the file has {count} frames; give 0 to {count - 1}", field="frame"
-        )
+        raise InvalidFrame(f"frame: missing; the file has {count} frames; give 0 to {count - 1}")
     if frame is not None and frame >= count:
         raise InvalidFrame(
-            f"frame: {frame} is out of range; the file has {count} frames; give 0 to {count - 1}",
-            field="frame",
+            f"frame: {frame} is out of range; the file has {count} frames; give 0 to {count - 1}"
         )
     return frame or 0
 
@@ -169,9 +157,7 @@ def values(dataset: Dataset, keyword: str) -> list[Any]:
     try:
         value = dataset.get(keyword)
     except Exception:  # pydicom parses at access, and raises many types
-        raise UnreadableImage(
-            f"image: {keyword} cannot be read; export it again", field="image"
-        ) from None
+        raise UnreadableImage(f"image: {keyword} cannot be read; export it again") from None
     if value is None or (isinstance(value, str | bytes) and not value):
         return []
     return [value] if isinstance(value, str | bytes) or not hasattr(value, "__iter__") else [*value]
@@ -187,7 +173,7 @@ def number(dataset: Dataset, keyword: str) -> float | None:
     except (TypeError, ValueError):
         found = math.nan
     if not math.isfinite(found):
-        raise UnreadableImage(f"image: {keyword} must be a finite number", field="image")
+        raise UnreadableImage(f"image: {keyword} must be a finite number")
     return found
 
 
@@ -195,7 +181,7 @@ def integer(dataset: Dataset, keyword: str) -> int | None:
     """The first number of an element whose values are integers; None where it is absent."""
     found = number(dataset, keyword)
     if found is not None and found != int(found):
-        raise UnreadableImage(f"image: {keyword} must be an integer", field="image")
+        raise UnreadableImage(f"image: {keyword} must be an integer")
     return None if found is None else int(found)
 
 
@@ -203,7 +189,7 @@ def required(dataset: Dataset, keyword: str) -> int:
     """The same of an element that must be present."""
     found = integer(dataset, keyword)
     if found is None:
-        raise UnreadableImage(f"image: {keyword} is missing", field="image")
+        raise UnreadableImage(f"image: {keyword} is missing")
     return found
 
 

@@ -40,22 +40,19 @@ def native_frame(file: File, header: Header, number: int, notes: list[str]) -> V
     if len(data) < whole:
         raise UnreadableImage(
             f"image: PixelData has {len(data)} bytes, but NumberOfFrames, Rows and Columns need "
-            f"{whole}; give the complete file",
-            field="image",
+            f"{whole}; give the complete file"
         )
     if len(data) > whole + whole % 2:
         if header.frames > 1 and len(data) % frame:
             raise UnreadableImage(
                 f"image: PixelData has {len(data)} bytes, not a multiple of the {frame} bytes of a "
-                "frame; export it again",
-                field="image",
+                "frame; export it again"
             )
         notes.append("pixel_data_too_long")
     if header.samples == 3 and header.planar is None:
         raise UnsupportedImage(
             "image: PlanarConfiguration is missing, so the order of the samples is unknown; "
-            "export it again",
-            field="image",
+            "export it again"
         )
     data = _swapped(data, file, header)
     order = "<" if file.syntax.is_little_endian else ">"
@@ -88,12 +85,11 @@ def _subsampled(data: memoryview, file: File, header: Header, number: int) -> Va
     if not fits or header.allocated != 8:
         raise UnreadableImage(
             f"image: PixelData has {len(data)} bytes, which do not fit YBR_FULL_422 "
-            "(PhotometricInterpretation) with NumberOfFrames, Rows and Columns; export it again",
-            field="image",
+            "(PhotometricInterpretation) with NumberOfFrames, Rows and Columns; export it again"
         )
     if header.planar == 1:
         raise UnsupportedImage(
-            "image: PlanarConfiguration is 1; YBR_FULL_422 needs 0; export it again", field="image"
+            "image: PlanarConfiguration is 1; YBR_FULL_422 needs 0; export it again"
         )
     frame = fits[0]
     data = _swapped(data, file, header)

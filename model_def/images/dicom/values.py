@@ -73,15 +73,13 @@ def _shown(
     if values(dataset, "ModalityLUTSequence") or values(dataset, palette):
         raise UnsupportedImage(
             f"image: ModalityLUTSequence, or {palette} on grey, is not supported; give the pixels "
-            "as displayed",
-            field="image",
+            "as displayed"
         )
     bits = header.stored
     if bits > 8 and values(dataset, "SharedFunctionalGroupsSequence"):
         raise UnsupportedImage(
             f"image: enhanced multi-frame with {bits} bits is not supported; give 8-bit pixels as "
-            "displayed",
-            field="image",
+            "displayed"
         )
     low, high = (
         (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if header.signed else (0, 2.0**bits - 1)
@@ -91,8 +89,7 @@ def _shown(
     ends = sorted((slope * low + intercept, slope * high + intercept))
     if ends[0] == ends[1] or not np.isfinite(ends).all() or not np.isfinite(grey).all():
         raise UnreadableImage(
-            "image: RescaleSlope and RescaleIntercept leave a single grey level; export it again",
-            field="image",
+            "image: RescaleSlope and RescaleIntercept leave a single grey level; export it again"
         )
     share = _by_lut(grey, header, dataset, little, notes)
     if share is None:
@@ -100,8 +97,7 @@ def _shown(
     if share is None and stream and stream.precision < header.stored:
         raise UnreadableImage(
             f"image: BitsStored is {header.stored}, the compressed frame has {stream.precision} "
-            "bits, and no window gives the displayed range; export it again",
-            field="image",
+            "bits, and no window gives the displayed range; export it again"
         )
     if share is None:
         share = ((grey - ends[0]) / (ends[1] - ends[0])).clip(0, 1)
@@ -114,8 +110,7 @@ def _rescale(dataset: pydicom.Dataset, notes: list[str]) -> tuple[float, float]:
         return slope, intercept
     if slope not in (None, 1) or intercept not in (None, 0):
         raise UnreadableImage(
-            "image: RescaleSlope and RescaleIntercept must both be present; export it again",
-            field="image",
+            "image: RescaleSlope and RescaleIntercept must both be present; export it again"
         )
     if "RescaleSlope" in dataset or "RescaleIntercept" in dataset:
         notes.append("rescale_ignored")
@@ -130,13 +125,10 @@ def _windowed(grey: Floats, dataset: pydicom.Dataset, notes: list[str]) -> Float
         return None
     if kind not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         raise UnsupportedImage(
-            "image: unsupported VOILUTFunction; use LINEAR, LINEAR_EXACT or SIGMOID",
-            field="image",
+            "image: unsupported VOILUTFunction; use LINEAR, LINEAR_EXACT or SIGMOID"
         )
     if width is not None and width < 0:
-        raise UnreadableImage(
-            f"image: WindowWidth is {width:g}; it must be positive", field="image"
-        )
+        raise UnreadableImage(f"image: WindowWidth is {width:g}; it must be positive")
     if centre is None or width is None or width == 0 or (kind == "LINEAR" and width < 1):
         notes.append("window_ignored")
         return None
@@ -165,9 +157,7 @@ def _by_lut(
         notes.append("voi_lut_ignored")
         return None
     if len(descriptor) != 3 or not 8 <= descriptor[2] <= 16:
-        raise UnreadableImage(
-            "image: LUTDescriptor of the VOI LUT is damaged; export it again", field="image"
-        )
+        raise UnreadableImage("image: LUTDescriptor of the VOI LUT is damaged; export it again")
     entries, first, depth = (descriptor[0] & 0xFFFF) or 2**16, descriptor[1], descriptor[2]
     if header.signed and first >= 2**15:  # written as if without sign
         first -= 2**16
@@ -181,8 +171,7 @@ def _by_lut(
         words = words.astype("<u2").view(np.uint8)[:entries]
     if len(words) != entries or words.max() >= 2**depth:
         raise UnreadableImage(
-            "image: LUTData of the VOI LUT does not match LUTDescriptor; export it again",
-            field="image",
+            "image: LUTData of the VOI LUT does not match LUTDescriptor; export it again"
         )
     at = (np.rint(grey) - first).clip(0, entries - 1).astype(np.int64)
     shares: Floats = words[at] / (2.0**depth - 1)
@@ -194,8 +183,7 @@ def _palette(index: Values, dataset: pydicom.Dataset, little: bool) -> Pixels:
     descriptor = values(dataset, "RedPaletteColorLookupTableDescriptor")
     if len(descriptor) != 3:
         raise UnreadableImage(
-            "image: RedPaletteColorLookupTableDescriptor is missing or damaged; export it again",
-            field="image",
+            "image: RedPaletteColorLookupTableDescriptor is missing or damaged; export it again"
         )
     entries, first, depth = descriptor
     entries = entries or 2**16
@@ -214,14 +202,12 @@ def _palette(index: Values, dataset: pydicom.Dataset, little: bool) -> Pixels:
         colours = apply_color_lut(index.clip(first, first + entries - 1), dataset)[..., :3]
     except Exception:  # of many types
         raise UnreadableImage(
-            "image: PaletteColorLookupTableData is missing or damaged; export it again",
-            field="image",
+            "image: PaletteColorLookupTableData is missing or damaged; export it again"
         ) from None
     if colours.dtype == np.uint8:
         if entries > 256:
             raise UnsupportedImage(
-                f"image: 8-bit palette of {entries} entries; the limit is 256; give RGB",
-                field="image",
+                f"image: 8-bit palette of {entries} entries; the limit is 256; give RGB"
             )
         return colours
     # Tables of 8 bits may come in the low or in both bytes of 16 (PS3.3, C.7.6.3.1.6).
@@ -242,7 +228,6 @@ def _check_segments(table: bytes, order: str, depth: int) -> None:
         expanded += length
         if kind > 1 or expanded > 2**16:
             raise UnsupportedImage(
-                "image: segmented palette is indirect or has more than 65536 entries; give RGB",
-                field="image",
+                "image: segmented palette is indirect or has more than 65536 entries; give RGB"
             )
         at += 2 + (length if kind == 0 else 1)
