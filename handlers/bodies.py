@@ -34,8 +34,7 @@ _NO_GZIP = "body: Content-Encoding is gzip, but the body is not valid gzip; comp
 def fields(row: Mapping[str, object], headers: Mapping[str, str]) -> dict[str, object]:
     """The named fields of the row, and those of the `headers` (names in lower case).
 
-    Raises:
-        MalformedRequest, ImageTooLarge, UnsupportedEncoding: naming the field and the remedy.
+    Raises MalformedRequest, ImageTooLarge, UnsupportedEncoding: naming the field and the remedy.
     """
     found = _body_fields(row, headers)
     for header, name in HEADERS.items():

@@ -42,9 +42,8 @@ def recorded(heads: Mapping[str, Mapping[str, Any]]) -> dict[str, float | dict[s
 def verify(folder: Path, score: Score, engine: Engine) -> float:
     """Score the golden examples; return the largest difference from an expected probability.
 
-    Raises:
-        GoldenMismatch: there are none; they are of other heads or labels; a row fails; or the
-            largest difference exceeds what the engine allows.
+    Raises GoldenMismatch: there are none; they are of other heads or labels; a row fails; or the
+    largest difference exceeds what the engine allows.
     """
     examples = json.loads((folder / EXPECTED).read_text())
     if not examples:

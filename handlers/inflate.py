@@ -17,8 +17,7 @@ class BadGzip(ValueError):  # noqa: N818 - reads as what it is
 def gunzip(data: bytes | bytearray, limit: int | None) -> bytes:
     """The decompressed bytes, checksum verified; at most `limit` + 1 of them.
 
-    Raises:
-        BadGzip: says why.
+    Raises BadGzip: says why.
     """
     try:
         return gzip.GzipFile(fileobj=io.BytesIO(data)).read(-1 if limit is None else limit + 1)

@@ -54,9 +54,8 @@ def parse(
 ) -> ScoringRequest:
     """Read one row; `heads` are the names that an explanation may ask for.
 
-    Raises:
-        MalformedRequest, MissingImage, ImageTooLarge, UnsupportedEncoding, InvalidRoI: naming the
-            field and the remedy.
+    Raises MalformedRequest, MissingImage, ImageTooLarge, UnsupportedEncoding, InvalidRoI: naming
+    the field and the remedy.
     """
     # TorchServe looks headers up by exact case; HTTP/2 gateways send them in lower case.
     lowered = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}

@@ -52,8 +52,7 @@ def read(
 ) -> Settings:
     """Settings of the archive's `handler:` section, overridden by the environment and the caller.
 
-    Raises:
-        SettingsError: an unknown key or an invalid value, in one line.
+    Raises SettingsError: an unknown key or an invalid value, in one line.
     """
     node = {
         key.removeprefix(PREFIX).lower(): value

@@ -107,8 +107,7 @@ def _replace(staged: Path, folder: Path) -> None:
 def read_card(folder: Path) -> ModelCard:
     """The validated card of the checkpoint in `folder`.
 
-    Raises:
-        CheckpointError: there is no card, or it does not follow the schema.
+    Raises CheckpointError: there is no card, or it does not follow the schema.
     """
     path = folder / CARD
     if not path.is_file():
@@ -128,9 +127,8 @@ def read_card(folder: Path) -> ModelCard:
 def load(folder: Path) -> tuple[Network, ModelCard]:
     """The network in evaluation mode, on the CPU, and its card.
 
-    Raises:
-        CheckpointError: a file is absent or damaged, weights and card do not fit, or what the trunk
-            needs is not installed.
+    Raises CheckpointError: a file is absent or damaged, weights and card do not fit, or what the
+    trunk needs is not installed.
     """
     card = read_card(folder)
     path = folder / WEIGHTS

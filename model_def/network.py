@@ -48,8 +48,7 @@ class Network(nn.Module):
     of these along the chain, so that no child is ever more probable than its parent, and a
     categorical child's labels sum to it. `model_def.heads` need not know of members.
 
-    Raises:
-        ArchitectureError: no such trunk here, or it gives no feature map.
+    Raises ArchitectureError: no such trunk here, or it gives no feature map.
     """
 
     member_bias_ML: torch.Tensor

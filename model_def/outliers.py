@@ -91,8 +91,7 @@ class Distance:
 def load(folder: Path, limit: OutlierLimit | None) -> Distance | None:
     """The distance that goes with a card's limit; None where it has none.
 
-    Raises:
-        ValueError: `FILE` is absent or damaged.
+    Raises ValueError: `FILE` is absent or damaged.
     """
     if limit is None or limit.limit is None:
         return None

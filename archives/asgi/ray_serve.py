@@ -45,8 +45,7 @@ class Arguments(BaseModel):
 def application(args: dict[str, Any]) -> Application:
     """What `import_path` names; called by Ray before it ends the replicas that answer now.
 
-    Raises:
-        UserError: other `args` than Arguments, or no archive, or a damaged one.
+    Raises UserError: other `args` than Arguments, or no archive, or a damaged one.
     """
     try:
         given = Arguments.model_validate(args)  # Ray does it where no annotation is postponed

@@ -18,8 +18,7 @@ Json = Mapping[str, Any]
 def read_evidence(folder: Path, card: Json) -> list[Json]:
     """The metrics of an evaluation of that checkpoint, or of each cohort of an external one.
 
-    Raises:
-        UserError: neither, or one of another checkpoint.
+    Raises UserError: neither, or one of another checkpoint.
     """
     if (folder / EXTERNAL).is_file():
         found: Json = read_metrics(folder / EXTERNAL, "sonode external")

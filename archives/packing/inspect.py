@@ -17,8 +17,7 @@ def inspect_archive(path: Path, *, verify: bool, engine: str | None = None) -> d
 
     They are scored under `engine` (see `archives.packing.loader.load_archive`).
 
-    Raises:
-        ArchiveError: no archive, a damaged one, or (with `verify`) one that must not serve.
+    Raises ArchiveError: no archive, a damaged one, or (with `verify`) one that must not serve.
     """
     manifest, card = read_members(path)
     facts = {

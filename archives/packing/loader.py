@@ -150,8 +150,7 @@ def load_archive(
     Every byte is checked, and the golden examples must reproduce. One archive at a time per
     process: its code takes the names `handlers` and `model_def`, and gives them back at the end.
 
-    Raises:
-        ArchiveError: absent, damaged, altered, or unable to reproduce its golden examples.
+    Raises ArchiveError: absent, damaged, altered, or unable to reproduce its golden examples.
     """
     check(path)
     with scratch("sonode-archive-") as folder:
@@ -170,8 +169,7 @@ def load_folder(
 
     Where it is `being_packed`, its golden examples are not asked for: they are yet to be recorded.
 
-    Raises:
-        ArchiveError: its code cannot be imported, or its service refuses to start.
+    Raises ArchiveError: its code cannot be imported, or its service refuses to start.
     """
     outside = _take_modules()
     sys.path.insert(0, str(folder))

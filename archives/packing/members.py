@@ -28,8 +28,7 @@ def file_sha256(path: Path) -> str:
 def read_members(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The archive's MANIFEST and model card, without running any of its code.
 
-    Raises:
-        ArchiveError: no archive of sonode, or a damaged one.
+    Raises ArchiveError: no archive of sonode, or a damaged one.
     """
     check(path)
     with zipfile.ZipFile(path) as archive:
@@ -50,8 +49,7 @@ def check(path: Path) -> None:
     Contents have the zip's checksums; every other byte must be what the canonical form (see
     `handlers.integrity`) gives for these members.
 
-    Raises:
-        ArchiveError: absent, something else, damaged or altered.
+    Raises ArchiveError: absent, something else, damaged or altered.
     """
     if not path.is_file():
         raise ArchiveError(f"ARCHIVE {path}: no such file; pack one with `sonode pack`")

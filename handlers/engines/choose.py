@@ -48,8 +48,7 @@ def candidates(settings: Settings, device: torch.device, architecture: str) -> l
 def first_that_holds(names: Sequence[EngineName], use: Callable[[EngineName], float]) -> float:
     """Give the engines to `use` until one does not raise; return what `use` returns for it.
 
-    Raises:
-        RuntimeError: what the last one failed with (EngineUnavailable, GoldenMismatch, torch's).
+    Raises RuntimeError: what the last one failed with (EngineUnavailable, GoldenMismatch, torch's).
     """
     for name, following in zip(names, [*names[1:], None], strict=True):
         try:
@@ -70,8 +69,7 @@ def build(
 ) -> Engine:
     """The engine of that name around a network in eval mode.
 
-    Raises:
-        EngineUnavailable: it cannot run on this machine; the message says what it needs.
+    Raises EngineUnavailable: it cannot run on this machine; the message says what it needs.
     """
     if device.type == "cuda":
         # By default cuDNN convolves float32 in TF32, of 10 bits: neither the reference nor the heat

@@ -106,8 +106,7 @@ def trunk_graph(trunk: nn.Module, size: int) -> Any:
     By OpenVINO's own frontend. `openvino.convert_model` is the same and more: it traces twice, and
     reports its use to Intel over the network.
 
-    Raises:
-        EngineUnavailable: OpenVINO lacks a layer of the trunk.
+    Raises EngineUnavailable: OpenVINO lacks a layer of the trunk.
     """
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder

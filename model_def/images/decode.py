@@ -41,9 +41,8 @@ def decode(data: bytes, frame: int | None = None) -> Frame:
     `exif_orientation_ignored` says that there is one. Of a JPEG file that lists several pictures
     the first is taken; `further_pictures_ignored` says so.
 
-    Raises:
-        ImageTooLarge, UnsupportedImage, UnreadableImage, InvalidFrame, MissingDecoder: with the
-            limit or the supported values.
+    Raises ImageTooLarge, UnsupportedImage, UnreadableImage, InvalidFrame, MissingDecoder: with the
+    limit or the supported values.
     """
     if is_dicom(data):
         return decode_dicom(data, frame)

@@ -61,8 +61,7 @@ def check_whole(image: Image.Image, data: bytes) -> None:
 
     `data` is the file that `image` was opened from.
 
-    Raises:
-        jpeg_checks.TooManyScans, jpeg_checks.Damaged, jpeg_checks.Unverifiable.
+    Raises jpeg_checks.TooManyScans, jpeg_checks.Damaged, jpeg_checks.Unverifiable.
     """
     if image.format in ("JPEG", "MPO"):
         jpeg_checks.check(data)
@@ -107,8 +106,7 @@ def stored_pixels(image: Image.Image) -> tuple[Image.Image, bool]:
     Returns:
         The pixels, and whether a viewer that applies EXIF would show them turned or mirrored.
 
-    Raises:
-        Exception: of many types, on damaged bytes.
+    Raises Exception: of many types, on damaged bytes.
     """
     turned_by_pillow = image.format == "TIFF"
     orientation = _orientation(image) if turned_by_pillow else 1

@@ -61,8 +61,7 @@ class Frame:
 def check_jpeg(encoded: bytes) -> None:
     """Refuse a JPEG, of a file or of a DICOM frame (8 bits, DCT), that is not whole.
 
-    Raises:
-        ImageTooLarge, UnreadableImage, UnsupportedImage.
+    Raises ImageTooLarge, UnreadableImage, UnsupportedImage.
     """
     with refused():
         jpeg_checks.check(encoded)

@@ -91,8 +91,7 @@ def check(jpeg: bytes) -> None:
 
     Costs about half of a decoding: all of the entropy-coded data is read, few pixels are made.
 
-    Raises:
-        TooManyScans, Damaged, Unverifiable.
+    Raises TooManyScans, Damaged, Unverifiable.
     """
     segments = list(_segments(jpeg))
     scans = [segment for segment in segments if segment.marker == _SOS]

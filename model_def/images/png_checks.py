@@ -25,9 +25,8 @@ def lean(png: bytes) -> bytes:
 
     Of the orientation, what `eXIf` says is kept, what a text says (as some tools write) is not.
 
-    Raises:
-        Damaged: a chunk that is used has another CRC than is written beside it, or the file ends
-            before the chunk that ends a PNG: Pillow asks for neither once it has all pixels.
+    Raises Damaged: a chunk that is used has another CRC than is written beside it, or the file ends
+    before the chunk that ends a PNG: Pillow asks for neither once it has all pixels.
     """
     return SIGNATURE + b"".join(_used_chunks(png))
 

@@ -28,8 +28,7 @@ _BYTES_PER_PIXEL = 16
 def check(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
     """Make sure that the file `data`, which `image` was opened from, holds its whole picture.
 
-    Raises:
-        jpeg_checks.Damaged, jpeg_checks.TooManyScans, jpeg_checks.Unverifiable.
+    Raises jpeg_checks.Damaged, jpeg_checks.TooManyScans, jpeg_checks.Unverifiable.
     """
     compression = image.tag_v2.get(_COMPRESSION)
     if compression != _JPEG and compression not in _DEFLATE:

@@ -49,8 +49,7 @@ def read(dataset: Dataset) -> Drawings:
 
     Any other object has none.
 
-    Raises:
-        UnreadableDrawings: it is damaged.
+    Raises UnreadableDrawings: it is damaged.
     """
     if str(dataset.get("Manufacturer") or "") == "sonode":
         return Drawings([], 0, True)

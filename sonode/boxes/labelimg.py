@@ -82,8 +82,7 @@ def write_voc(path: Path, image_name: str, width: int, height: int, roi: Box) ->
 def read_voc(path: Path) -> Drawn:
     """What one annotation file holds; a `<size>` that is none, 0 for some tools, is unknown.
 
-    Raises:
-        AnnotationError: no VOC file, or an object that is no upright box.
+    Raises AnnotationError: no VOC file, or an object that is no upright box.
     """
     root = _parsed(path)
     texts = [_corners(item, f"{path.name}: object {place}") for place, item in _objects(root)]
@@ -187,8 +186,7 @@ def read_yolo(path: Path, size: tuple[int, int]) -> YoloBoxes:
     either may end with a confidence. `size` is the frame's (width, height) in pixels. A box may
     reach outside the frame here: that is the cohort's check.
 
-    Raises:
-        AnnotationError: no text, or a line of other numbers, or one outside 0..1.
+    Raises AnnotationError: no text, or a line of other numbers, or one outside 0..1.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -20,8 +20,7 @@ _PARTS = {METRICS: ("about", "heads"), EXTERNAL: ("cohorts",)}
 def read_metrics(path: Path, command: str = "sonode evaluate") -> dict[str, Any]:
     """What a file written by `command` holds.
 
-    Raises:
-        UserError: it is missing or damaged, holds something else, or is of another version.
+    Raises UserError: it is missing or damaged, holds something else, or is of another version.
     """
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -19,8 +19,7 @@ def refuse_duplicate_keys(text: str) -> None:
 
     YAML 1.2.2, section 3.2.1.3: keys of a mapping are unique.
 
-    Raises:
-        yaml.YAMLError: also where the text is no YAML.
+    Raises yaml.YAMLError: also where the text is no YAML.
     """
     for document in yaml.compose_all(text, Loader=yaml.SafeLoader):
         _check(document)

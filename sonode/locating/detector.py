@@ -146,8 +146,7 @@ def write(folder: Path, detector: FCOS, card: Card) -> None:
 def read(folder: Path) -> Locator:
     """The locator in a folder, ready to propose, on the CPU.
 
-    Raises:
-        UserError: there is none, of another format, or damaged.
+    Raises UserError: there is none, of another format, or damaged.
     """
     remedy = "give OUT of `sonode locate fit`"
     try:

@@ -46,8 +46,8 @@ def evaluate(
     `checkpoint` the AUC of each of its binary heads on the proposed boxes minus that on the drawn
     ones: of the same rows, those of images where something was found, patients drawn.
 
-    Raises:
-        UserError: OUT is in use, no locator, the part is empty, or shows what either learned from.
+    Raises UserError: OUT is in use, no locator, the part is empty, or shows what either learned
+    from.
     """
     check_new(out)
     locator = read(locator_folder)

@@ -51,9 +51,8 @@ def fit(cohort_folder: Path, out: Path, recipe: Recipe, *, split_seed: int) -> d
 
     OUT has its name only when it is whole.
 
-    Raises:
-        UserError: OUT is in use, the cohort has faults (a row without a box is one), a part of the
-            split is empty, or the weights cannot be had.
+    Raises UserError: OUT is in use, the cohort has faults (a row without a box is one), a part of
+    the split is empty, or the weights cannot be had.
     """
     check_new(out)
     data = CohortData(cohort_folder, split_seed=split_seed)

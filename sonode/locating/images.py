@@ -29,8 +29,7 @@ class Image:
 def images_of(data: CohortData, part: Part) -> list[Image]:
     """The images of a part of the split, in the cohort's order.
 
-    Raises:
-        UserError: the cohort has faults.
+    Raises UserError: the cohort has faults.
     """
     found: dict[str, Image] = {}
     for row in data.rows_of(part):

@@ -58,8 +58,8 @@ def propose(
     Rows that kept their RoI count as `GIVEN`. `min_confidence`: other than the locator's own.
     Relative image_uris become absolute where `out_uri` lies in another folder.
 
-    Raises:
-        UserError: no locator, a faulty manifest, or storage that cannot be used; `out_uri` exists.
+    Raises UserError: no locator, a faulty manifest, or storage that cannot be used; `out_uri`
+    exists.
     """
     locator = read(locator_folder)
     if min_confidence is None:

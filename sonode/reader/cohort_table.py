@@ -59,8 +59,7 @@ def cohort_table(file: Path, run: str, folder: str, *, first: bool = False) -> p
     `folder`: where relative image_uris of the run begin. `first`: only the readings of a study
     before its scores were shown.
 
-    Raises:
-        UserError: no such record or run, a run without patients, or no reading is left.
+    Raises UserError: no such record or run, a run without patients, or no reading is left.
     """
     lines = [it for it in read(file, "READING") if not first or it["stage"] == "before"]
     said: dict[Key, dict[str, dict[str, _Said]]] = {}

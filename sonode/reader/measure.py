@@ -38,8 +38,7 @@ def study(file: Path, cohort_folder: Path, archive: Path, how: Resampling) -> Js
     Gives `left_out` (reason -> readings of a head) and `rates`: `with` and `without` the scores,
     each with its interval, and `difference`, with minus without.
 
-    Raises:
-        UserError: no study, no cohort, or labels that are not the archive's.
+    Raises UserError: no study, no cohort, or labels that are not the archive's.
     """
     heads = [HeadSpec.model_validate(head) for head in read_members(archive)[1]["heads"]]
     pairs, left_out = _pairs(file, file_sha256(archive))

@@ -155,8 +155,7 @@ def check_out(folder: Path, name: str, images: Iterable[str]) -> None:
 
     Its own is one of the same name that shares an image with it.
 
-    Raises:
-        UserError: `folder` holds another cohort.
+    Raises UserError: `folder` holds another cohort.
     """
     path = folder / TABLE
     if not path.exists():
@@ -177,8 +176,7 @@ def check_out(folder: Path, name: str, images: Iterable[str]) -> None:
 def load_cohort(folder: Path) -> Cohort:
     """Read a cohort, open every image, and refuse it with all its faults at once.
 
-    Raises:
-        UserError: not a cohort, or rows that cannot be true; each fault names row and field.
+    Raises UserError: not a cohort, or rows that cannot be true; each fault names row and field.
     """
     path = folder / TABLE
     remedy = "make one with `sonode phantom` or `sonode import`"

@@ -26,9 +26,8 @@ def folds_of(cohort: Cohort, folds: int | str, seed: int) -> Texts:
     patients' ids and labels and on the seed, not on the order of rows; unlike the split, they
     change as the cohort grows.
 
-    Raises:
-        UserError: no such column, a blank in it, one fold alone, a patient in two folds, or more
-            folds than patients.
+    Raises UserError: no such column, a blank in it, one fold alone, a patient in two folds, or more
+    folds than patients.
     """
     if isinstance(folds, str):
         return _of_column(cohort, folds)

@@ -33,8 +33,7 @@ def read_image(path: Path) -> Pixels:
 
     Of a DICOM file with several frames, `PATH#frame=N` is frame N, from 0.
 
-    Raises:
-        ImageError: it is absent, beyond a limit, damaged, or no image that is taken.
+    Raises ImageError: it is absent, beyond a limit, damaged, or no image that is taken.
     """
     return _read_frame(path).grey_HW
 

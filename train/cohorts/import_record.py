@@ -50,8 +50,7 @@ class Exclusion(_Closed):
 class ImportRecord(_Closed):
     """Source -> rows -> kept; the exclusions between them add up.
 
-    Raises:
-        ValidationError: they do not.
+    Raises ValidationError: they do not.
     """
 
     format: Literal[1] = 1

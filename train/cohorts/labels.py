@@ -34,8 +34,7 @@ def label_codes(
     `column` is of a nullable type (of Arrow, say). `bound`: of a column of counts; from there on it
     is the second label. Counts, and 0 and 1 of two labels, may be text.
 
-    Raises:
-        UnknownLabelsError: the column holds other labels, or no counts.
+    Raises UnknownLabelsError: the column holds other labels, or no counts.
     """
     if column.isna().all():  # of any type: nothing says what it would have held
         return np.full(len(column), np.nan, np.float32)
@@ -73,8 +72,7 @@ def _as_numbers(column: pd.Series, labels: Sequence[str], bound: int | None) -> 
 def label_matrix(table: pd.DataFrame, heads: Sequence[HeadSpec]) -> torch.Tensor:
     """Labels (N, K): 0 or 1, or the position of a textual label; NaN for missing.
 
-    Raises:
-        UserError: a head's target is no label column of the cohort, or holds other labels.
+    Raises UserError: a head's target is no label column of the cohort, or holds other labels.
     """
     return torch.stack([torch.from_numpy(_label_column(table, head)) for head in heads], dim=1)
 
@@ -192,8 +190,7 @@ def truth_in(table: pd.DataFrame, head: str, labels: Sequence[str], target: str)
 
     `target` as in `model_def.heads.HeadSpec`. All missing where there is no such column.
 
-    Raises:
-        UserError: the column holds other labels.
+    Raises UserError: the column holds other labels.
     """
     name, _, bound = (head if head in table else target).partition(">=")
     if name not in table:

@@ -21,11 +21,7 @@ COHORT = "cohort"  # the column of a mixed cohort that names the one that a row 
 
 
 def load_cohorts(folders: Sequence[Path]) -> Cohort:
-    """One cohort as it is, or several mixed.
-
-    Raises:
-        UserError: as `load_cohort` and `mixed`.
-    """
+    """One cohort as it is, or several mixed. Raises UserError: as `load_cohort` and `mixed`."""
     cohorts = [load_cohort(folder) for folder in folders]
     return cohorts[0] if len(cohorts) == 1 else mixed(cohorts)
 
@@ -35,9 +31,8 @@ def mixed(cohorts: Sequence[Cohort]) -> Cohort:
 
     Patients keep their ids, so that each is in the same part of the split as in its cohort alone.
 
-    Raises:
-        UserError: two of one name, phantoms beside patients, a patient's id or a picture in two
-            cohorts, or a column of two types.
+    Raises UserError: two of one name, phantoms beside patients, a patient's id or a picture in two
+    cohorts, or a column of two types.
     """
     names = [cohort.name for cohort in cohorts]
     if equal := [name for name, times in Counter(names).items() if times > 1]:

@@ -46,8 +46,7 @@ def part_of(patient_id: str, seed: int) -> Part:
 def parts_of(table: pd.DataFrame, seed: int) -> list[Part]:
     """The part of each row of a cohort's table: of its column `split`, else by `part_of`.
 
-    Raises:
-        UserError: the column holds blanks or other values than `PARTS`, or a patient is in two.
+    Raises UserError: the column holds blanks or other values than `PARTS`, or a patient is in two.
     """
     if SPLIT not in table:
         return [part_of(str(patient), seed) for patient in table["patient_id"]]
@@ -80,8 +79,7 @@ def check_partition(
 
     Blanks count as no value, but in `split`, of which each row needs one.
 
-    Raises:
-        UserError: a patient's rows have more than one value, or `split` others than `PARTS`.
+    Raises UserError: a patient's rows have more than one value, or `split` others than `PARTS`.
     """
     if column == SPLIT and (wrong := int((~table[SPLIT].isin(PARTS)).sum())):
         raise UserError(

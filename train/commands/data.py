@@ -166,8 +166,7 @@ def describe(
 def kinds_of(columns: list[str]) -> dict[str, str]:
     """NAME=KIND, as given by --column, as name -> kind.
 
-    Raises:
-        UserError: no `number` or `label`, or a name twice.
+    Raises UserError: no `number` or `label`, or a name twice.
     """
     kinds: dict[str, str] = {}
     for text in columns:

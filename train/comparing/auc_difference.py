@@ -92,8 +92,7 @@ def compare_head(
     either frame has the set's column. Rows whose truth one of the two lacks are left out,
     and counted: a network for ALNM alone has none of a benign lesion, one with malignancy has.
 
-    Raises:
-        UserError: the two disagree about the truth.
+    Raises UserError: the two disagree about the truth.
     """
     found = []
     for on, rows_N in paired_sets(score, one, two, primary, report=unit == "image").items():

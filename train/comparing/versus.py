@@ -57,8 +57,8 @@ def versus(
     Lesions and patients are left out where each has one image, and lesions where each patient has
     one.
 
-    Raises:
-        UserError: no predictions, faulty ones, other images, boxes or labels, or no head in common.
+    Raises UserError: no predictions, faulty ones, other images, boxes or labels, or no head in
+    common.
     """
     one, two = (_read(folder) for folder in (first, second))
     if one[KEYS].to_numpy().tolist() != two[KEYS].to_numpy().tolist():

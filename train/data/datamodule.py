@@ -85,8 +85,7 @@ class CohortData(lightning.LightningDataModule):
     def part_of_row(self) -> list[Part]:
         """The part of each of the cohort's rows, `malignant_only` aside.
 
-        Raises:
-            UserError: a partition that cannot be used, or `fold` and `folds` do not fit.
+        Raises UserError: a partition that cannot be used, or `fold` and `folds` do not fit.
         """
         table = self.cohort.table
         if self.fold == ALL:
@@ -118,8 +117,7 @@ class CohortData(lightning.LightningDataModule):
         `may_lack`: parts of the split may be empty, and targets absent, as in a cohort to evaluate
         on: labels that are not there are missing, which is reported.
 
-        Raises:
-            UserError: the cohort has faults, or a part of the split is empty.
+        Raises UserError: the cohort has faults, or a part of the split is empty.
         """
         table = self.cohort.table
         labels_NK = label_matrix(self._with_targets(heads) if may_lack else table, heads)

@@ -97,8 +97,7 @@ def part_to_evaluate(
     Returns:
         Also whether the network's images were known, see `check_unseen`.
 
-    Raises:
-        UserError: the cohort has faults, the part is empty, or it shows what was trained on.
+    Raises UserError: the cohort has faults, the part is empty, or it shows what was trained on.
     """
     whole = part in WHOLE
     data = CohortData(
@@ -135,8 +134,7 @@ def check_unseen(checkpoint: Path, data: CohortData, part: str, rows: Iterable[i
     Returns:
         Whether there was an `IMAGES` to check by.
 
-    Raises:
-        UserError: `IMAGES` is damaged, or rows show what was learned from; all rows are listed.
+    Raises UserError: `IMAGES` is damaged, or rows show what was learned from; all rows are listed.
     """
     known = _read(checkpoint)
     if known is None:
@@ -161,8 +159,7 @@ def seen_before(weights: Path, data: CohortData, parts: Mapping[Part, Iterable[i
     The network that comes of it has seen those images, too. Rows by part, val and test, must be
     none of them.
 
-    Raises:
-        UserError: as `check_unseen`.
+    Raises UserError: as `check_unseen`.
     """
     known = _read(weights.parent)
     if known is None:

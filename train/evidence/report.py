@@ -99,8 +99,7 @@ def write_evaluation(
     `more`: further files by name, each with what writes it at a path. `jitter`: what
     `jitter.jitter` found. `title`: the page's.
 
-    Raises:
-        UserError: `out` holds other things, or a probability is not one.
+    Raises UserError: `out` holds other things, or a probability is not one.
     """
     check_out(out)
     metrics = evaluate(predictions, resamples=bootstrap, seed=seed, aggregation=aggregation)

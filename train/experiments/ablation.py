@@ -71,9 +71,8 @@ def ablate(cohort_folder: Path, out: Path, *, seeds: int, config: Path) -> pd.Da
         malignant lesions, the inconsistency errors on all whose malignancy is known (shares of
         those test images).
 
-    Raises:
-        UserError: the cohort has faults or lacks labels that a variant learns from (before any
-            training), or a run fails; runs that are done stay and are not repeated.
+    Raises UserError: the cohort has faults or lacks labels that a variant learns from (before any
+    training), or a run fails; runs that are done stay and are not repeated.
     """
     runs = runs_of(cohort_folder, out, VARIANTS, seeds=seeds, config=config, part="test")
     summary = pd.DataFrame(summarise(runs, list(VARIANTS)))
@@ -113,8 +112,8 @@ def _checked_cohort(folder: Path, config: Path) -> Cohort:
 
     All variants learn ALNM from malignant lesions, one from these alone: it validates on them.
 
-    Raises:
-        UserError: it has faults or lacks labels, or `sonode train fit` refuses the configuration.
+    Raises UserError: it has faults or lacks labels, or `sonode train fit` refuses the
+    configuration.
     """
     settings = settings_of(config, folder, HIERARCHICAL)
     heads = [HeadSpec(**it) for it in settings["model"]["heads"]]
@@ -143,11 +142,7 @@ def _checked_cohort(folder: Path, config: Path) -> Cohort:
 
 
 def settings_of(config: Path, cohort: Path, flags: Sequence[str]) -> dict[str, Any]:
-    """The settings that `sonode train fit` would train with.
-
-    Raises:
-        UserError: it refuses them.
-    """
+    """The settings that `sonode train fit` would train with. Raises UserError: it refuses them."""
     line = ["fit", "--config", str(config), "--data.cohort", str(cohort), "--out", "-"]
     with redirect_stdout(io.StringIO()) as printed, suppress(SystemExit):
         run([*line, *flags, "--print_config"])
@@ -168,8 +163,7 @@ def trained(
 
     `variants`: the flags of each, over the file. `part`: what its networks will be measured on.
 
-    Raises:
-        UserError: `out` holds runs of another plan, or a run fails.
+    Raises UserError: `out` holds runs of another plan, or a run fails.
     """
     record_plan(out, cohort, config, part, variants)
     plan = [(variant, seed) for variant in variants for seed in range(seeds)]

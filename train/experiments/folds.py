@@ -57,9 +57,8 @@ def train_folds(arguments: Sequence[str], *, refit: bool, members: int | None = 
     seeds that follow the one given, are averaged in each fold and in the last one; 3 with `refit`
     and 1 without, unless it is given.
 
-    Raises:
-        UserError: settings or cohort cannot be used, another command uses OUT, or a training fails;
-            what is done stays and is not repeated.
+    Raises UserError: settings or cohort cannot be used, another command uses OUT, or a training
+    fails; what is done stays and is not repeated.
     """
     if members is None:
         members = SERVED if refit else 1

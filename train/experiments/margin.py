@@ -30,8 +30,7 @@ def search_margin(
         One row per margin and weight, the best first: by mean validation AUC of ALNM, which the
         loss is there for; at a tie the smaller margin, then weight. Also written as margins.csv.
 
-    Raises:
-        UserError: as `ablate`.
+    Raises UserError: as `ablate`.
     """
     grid = {
         f"margin {margin:g}"

@@ -51,8 +51,8 @@ def items_of(guideline: dict[str, Any], known: dict[str, str]) -> list[Item]:
 def run(evidence: Path, out: Path, external: Path | None) -> None:
     """Write one page and a CSV of each guideline into `out`.
 
-    Raises:
-        UserError: `out` is in use, no evaluation where one is named, or two of different networks.
+    Raises UserError: `out` is in use, no evaluation where one is named, or two of different
+    networks.
     """
     check_new(out)
     metrics = read_metrics(evidence / METRICS)

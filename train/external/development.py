@@ -21,9 +21,8 @@ EVIDENCE = "evidence"  # beside the checkpoint: both are in OUT of `sonode train
 def development(checkpoint: Path, cohort: Path) -> Predictions:
     """The test part; of a fold's network the fold; of one on all patients those of its folds.
 
-    Raises:
-        UserError: another cohort than the training's, predictions of the folds that are absent,
-            damaged or of another training, and as `predict`.
+    Raises UserError: another cohort than the training's, predictions of the folds that are absent,
+    damaged or of another training, and as `predict`.
     """
     try:
         card = read_card(checkpoint)

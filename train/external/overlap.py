@@ -19,8 +19,7 @@ def equal_ids(folders: Mapping[str, Path]) -> list[dict[str, Any]]:
 
     It may be by chance, so it is no fault.
 
-    Raises:
-        UserError: a picture is in two of the cohorts, or one cannot be read.
+    Raises UserError: a picture is in two of the cohorts, or one cannot be read.
     """
     if len(folders) < 2:
         return []

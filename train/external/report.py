@@ -45,9 +45,8 @@ CALIBRATION = {
 def named(cohorts: Sequence[str]) -> dict[str, Path]:
     """NAME=FOLDER, as given by --cohort, as name -> folder.
 
-    Raises:
-        UserError: none, a folder given twice, or a name that is absent, given twice, or cannot be
-            part of a file's name.
+    Raises UserError: none, a folder given twice, or a name that is absent, given twice, or cannot
+    be part of a file's name.
     """
     found: dict[str, Path] = {}
     for text in cohorts:
@@ -79,9 +78,8 @@ def run(
 ) -> Json:
     """Score all cohorts and write the files into `out`, complete or not at all.
 
-    Raises:
-        UserError: `out` is in use, a cohort shares images or patients with the training's, or
-            pictures with another one, and as `development`, `predict` and `evaluate`.
+    Raises UserError: `out` is in use, a cohort shares images or patients with the training's, or
+    pictures with another one, and as `development`, `predict` and `evaluate`.
     """
     check_new(out)
     both = equal_ids(others)

@@ -37,8 +37,7 @@ def external(
     (patients drawn apart), and the calibration before and after a recalibration on `recalibrate` of
     its patients, measured on the others, over many choices of them.
 
-    Raises:
-        UserError: as `evaluate`.
+    Raises UserError: as `evaluate`.
     """
     how = Resampling(resamples=resamples, seed=seed)
     every = {DEVELOPMENT: development, **cohorts}

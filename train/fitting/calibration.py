@@ -79,8 +79,7 @@ def calibrate(
     (n + 1/L) / (n + 1) for its own label and 1/L / (n + 1) for each other one. A patient counts
     once: the patient's rows share the weight.
 
-    Raises:
-        UserError: a logit is not a finite number.
+    Raises UserError: a logit is not a finite number.
     """
     if wrong := int((~logits_NL.isfinite().all(dim=1)).sum()):
         raise UserError(

@@ -42,8 +42,7 @@ def export(
     patient was held out. A fold's checkpoint has what it says of the fold beside it, see
     `HELD_OUT`.
 
-    Raises:
-        UserError: `pooled` is of other heads.
+    Raises UserError: `pooled` is of other heads.
     """
     best = torch.load(kept_path, weights_only=True, map_location="cpu")
     prefix = "network."

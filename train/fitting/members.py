@@ -16,8 +16,7 @@ from train.fitting.pooled import Pooled
 def check_alike(cards: Mapping[str, ModelCard]) -> None:
     """Refuse networks whose logits cannot be averaged, or that saw other patients; cards by folder.
 
-    Raises:
-        UserError: trunk, heads, hierarchy, preprocessing or the training's patients differ.
+    Raises UserError: trunk, heads, hierarchy, preprocessing or the training's patients differ.
     """
     first, *others = cards
     expected = _shared(cards[first])
@@ -48,8 +47,7 @@ def join(folders: Sequence[Path], pooled: Pooled, out: Path) -> None:
     else a checkpoint has is the first one's: the images that all of them saw, and the features that
     the out-of-distribution flag goes by.
 
-    Raises:
-        UserError: a checkpoint is damaged, or they are not alike (see `check_alike`).
+    Raises UserError: a checkpoint is damaged, or they are not alike (see `check_alike`).
     """
     try:
         networks, cards = zip(*(checkpoint.load(folder) for folder in folders), strict=True)

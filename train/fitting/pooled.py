@@ -76,8 +76,7 @@ def calibrated(
 def read_pooled(path: Path, heads: Sequence[str]) -> Pooled:
     """The file that `sonode train folds` wrote, which must be of these heads.
 
-    Raises:
-        UserError: it is absent, damaged, or of others.
+    Raises UserError: it is absent, damaged, or of others.
     """
     try:
         found = Pooled.model_validate_json(path.read_bytes())
@@ -113,8 +112,7 @@ def held_out_bytes(
 def read_held_out(checkpoint: Path) -> HeldOut:
     """What the checkpoint of a fold has beside it.
 
-    Raises:
-        UserError: the file is absent or damaged.
+    Raises UserError: the file is absent or damaged.
     """
     path = checkpoint / HELD_OUT
     try:

@@ -108,8 +108,7 @@ def predict(folder: Path, cohort_folder: Path, part: Part) -> Predictions:
 
     `all` and `external` are for a cohort of other patients: the one that was trained on is refused.
 
-    Raises:
-        UserError: no checkpoint, a faulty cohort, an empty part, or images that were trained on.
+    Raises UserError: no checkpoint, a faulty cohort, an empty part, or images that were trained on.
     """
     try:
         network, card = checkpoint.load(folder)

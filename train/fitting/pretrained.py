@@ -43,9 +43,8 @@ def load_trunk(
         What the card says of it: a file by its SHA-256 as it was read, for its path is nobody's
         business.
 
-    Raises:
-        UserError: the weights cannot be had, belong to another architecture, or those of ImageNet
-            expect another normalisation than that of `preprocessing`.
+    Raises UserError: the weights cannot be had, belong to another architecture, or those of
+    ImageNet expect another normalisation than that of `preprocessing`.
     """
     if source == "none":
         return source

@@ -111,8 +111,7 @@ class MultiTask(lightning.LightningModule):
 
         A head that never sees a label would be served with numbers that mean nothing.
 
-        Raises:
-            UserError: no head is left, or one lacks some of its labels in the training part.
+        Raises UserError: no head is left, or one lacks some of its labels in the training part.
         """
         data: CohortData = self.trainer.datamodule  # type: ignore[attr-defined]
         data.setup_for(self.heads, self.preprocessing)
@@ -145,8 +144,7 @@ class MultiTask(lightning.LightningModule):
     def load_weights(self) -> None:
         """Fill the trunk with what training starts from: see `load_trunk`.
 
-        Raises:
-            UserError: as `load_trunk`.
+        Raises UserError: as `load_trunk`.
         """
         self.weights_known_as = load_trunk(
             self.network, self.architecture, self.weights, self.preprocessing

@@ -22,8 +22,7 @@ def further_columns(
     others those are numbers that hold nothing else, but for whole numbers from 0 to 9: such codes
     (ER, BI-RADS) are labels.
 
-    Raises:
-        UserError: a kind is given to a partition, or to no such column.
+    Raises UserError: a kind is given to a partition, or to no such column.
     """
     further = {name: kind for name, kind in records.kinds.items() if name not in fixed}
     given = given or {}

@@ -51,8 +51,7 @@ def import_dicom(
     `pixel_width_mm` and `pixel_height_mm` the size of a pixel in the box, unless the table has such
     columns.
 
-    Raises:
-        UserError: no such table or key, a column is absent or of another type, or faults.
+    Raises UserError: no such table or key, a column is absent or of another type, or faults.
     """
     table = table or source / LABELS
     records = read_records(table, ())

@@ -168,8 +168,7 @@ def write_phantom(out: Path, n_patients: int, seed: int) -> None:
     Each patient has one lesion in two to four views. The same seed gives the same bytes, and a
     larger cohort begins with the patients of a smaller one.
 
-    Raises:
-        UserError: `out` already holds something.
+    Raises UserError: `out` already holds something.
     """
     check_new(out)
     (out / "images").mkdir(parents=True)

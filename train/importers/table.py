@@ -44,8 +44,7 @@ def import_csv(
     columns the boxes come from files beside each image: `IMAGE.xml` (Pascal VOC), else `IMAGE.txt`
     (YOLO). Without a lesion_id each box of an image is a lesion of its own.
 
-    Raises:
-        UserError: no such table, a column is absent or of another type, or faults.
+    Raises UserError: no such table, a column is absent or of another type, or faults.
     """
     records = read_records(source, ("patient_id", "image"))
     boxes = box_in_row if has_boxes(records, source) else _boxes_beside
@@ -77,8 +76,7 @@ def import_voc(
     device, and any further column as in `import_csv`; blanks are missing. An image with several
     boxes gives several lesions.
 
-    Raises:
-        UserError: a file or column is absent, or the cohort has faults.
+    Raises UserError: a file or column is absent, or the cohort has faults.
     """
 
     def boxes(draft: Draft, path: Path, record: dict[str, str], image: Path) -> list[RoI]:
@@ -104,8 +102,7 @@ def import_yolo(
 ) -> Cohort:
     """The layout of `import_voc` with YOLO's `annotations/*.txt` -> cohort in `out`.
 
-    Raises:
-        UserError: a file or column is absent, or the cohort has faults.
+    Raises UserError: a file or column is absent, or the cohort has faults.
     """
     return _import_labelimg(
         *(source, out, ".txt", _yolo),

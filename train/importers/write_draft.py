@@ -56,9 +56,8 @@ def write_draft(
     images become one patient. Where images are similar, a page that shows them is written, also
     where the cohort is refused.
 
-    Raises:
-        UserError: a further column's name is no plain one, or a partition cannot be used; faults
-            without `drop_faulty`, all at once; no row is left.
+    Raises UserError: a further column's name is no plain one, or a partition cannot be used; faults
+    without `drop_faulty`, all at once; no row is left.
     """
     for what, times in draft.notes.items():
         say(f"{what} ({times})")

@@ -49,8 +49,7 @@ def evaluate(
     positive if any of these rows is, and those whose rows disagree are counted as `mixed`. Of a
     categorical head it is always the mean, since the maxima of its labels do not sum to 1.
 
-    Raises:
-        UserError: a probability lies outside 0..1 or is not a number.
+    Raises UserError: a probability lies outside 0..1 or is not a number.
     """
     heads, frame = predictions.heads, predictions.frame.reset_index(drop=True)
     predictions = replace(predictions, frame=frame)

@@ -55,9 +55,8 @@ def run(
 ) -> None:
     """Make OUT/paper.html and the files behind it; what was trained by an earlier call is taken.
 
-    Raises:
-        UserError: OUT holds other things or runs of another plan, the cohort or configuration
-            cannot be used (before any training), or a run fails; those that are done stay.
+    Raises UserError: OUT holds other things or runs of another plan, the cohort or configuration
+    cannot be used (before any training), or a run fails; those that are done stay.
     """
     if out.exists() and (not out.is_dir() or _names(out) - set(OURS)):
         raise UserError(f"OUT {out}: has other files; give a new folder")

@@ -50,8 +50,7 @@ def cohort_features(cohort: Cohort, known: pd.DataFrame | None = None) -> pd.Dat
     `known`: an earlier answer; rows with the same pixels and box are taken from it. The others
     are computed in as many processes as there are cores.
 
-    Raises:
-        UserError: pyradiomics is not installed, or boxes are too small; all are listed.
+    Raises UserError: pyradiomics is not installed, or boxes are too small; all are listed.
     """
     require()
     from joblib import Parallel, delayed
@@ -112,9 +111,8 @@ def run(
 
     `reuse`: the folder of an earlier run, whose features are taken where pixels and box are equal.
 
-    Raises:
-        UserError: `out` is in use, `reuse` does not fit, the cohort has faults, or as
-            `cohort_features` and `fit`.
+    Raises UserError: `out` is in use, `reuse` does not fit, the cohort has faults, or as
+    `cohort_features` and `fit`.
     """
     require()
     check_new(out)
@@ -196,8 +194,7 @@ def _provenance() -> dict[bytes, bytes]:
 def _read_features(folder: Path) -> pd.DataFrame:
     """The features of an earlier run.
 
-    Raises:
-        UserError: there are none, or they were made with other settings or another pyradiomics.
+    Raises UserError: there are none, or they were made with other settings or another pyradiomics.
     """
     path = folder / FEATURES
     if not path.is_file():

@@ -42,8 +42,7 @@ SMALLEST = 2  # pixels a side; below, pyradiomics has no texture to measure
 def require() -> None:
     """Refuse to start without the libraries of the extra `radiomics`.
 
-    Raises:
-        UserError: one is absent; the message names the extra.
+    Raises UserError: one is absent; the message names the extra.
     """
     try:
         import boruta  # noqa: F401

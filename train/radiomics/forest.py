@@ -111,8 +111,7 @@ def fit(
 
     The other heads are left out, with a message: a cohort may hold malignant lesions only.
 
-    Raises:
-        UserError: a part of the split is empty, or no head is left.
+    Raises UserError: a part of the split is empty, or no head is left.
     """
     tested = in_test_part(cohort, split_seed)
     where = f"COHORT {cohort.folder}, split seed {split_seed}"

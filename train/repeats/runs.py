@@ -65,8 +65,7 @@ def train_networks(
 ) -> None:
     """Train each variant with each seed and predict the test part, where this is not done yet.
 
-    Raises:
-        UserError: a training fails; those that are done stay.
+    Raises UserError: a training fails; those that are done stay.
     """
     total, started, trainings = len(variants) * seeds, time.monotonic(), 0
     runs = ablation.trained(

@@ -62,8 +62,7 @@ def variants_of(cohort: Cohort, split_seed: int, quick: bool) -> dict[str, list[
     Of the burden: one chain, and a network for each number of nodes, as the paper's, on malignant
     lesions. ">= 1" is `single alnm`. Left out is what has a head without labels of both classes.
 
-    Raises:
-        UserError: the cohort can train none.
+    Raises UserError: the cohort can train none.
     """
     known, alone = (_learnable(cohort, split_seed, alone=it) for it in (False, True))
     linked = list(itertools.takewhile(lambda head: head.name in known, HEADS))

@@ -20,8 +20,7 @@ from train.running.cli import TrainCLI
 def run(arguments: list[str], kind: type[TrainCLI] = TrainCLI) -> TrainCLI:
     """Run `fit`, `validate` or `test` with Lightning's arguments; `kind` may do another thing.
 
-    Raises:
-        UserError: an unknown or unreadable setting, named with the reason.
+    Raises UserError: an unknown or unreadable setting, named with the reason.
     """
     for name in ("lightning.pytorch", "lightning.fabric"):  # the seed stands in a line of ours
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -17,8 +17,7 @@ CHECKPOINT = "checkpoint"  # what is packed, inside OUT
 def load_exported(out: Path, model: MultiTask, data: CohortData, part: Part) -> None:
     """Give `model` the network and the facts of the checkpoint in `out`.
 
-    Raises:
-        UserError: there is none, it was trained on another split, or it saw images of the part.
+    Raises UserError: there is none, it was trained on another split, or it saw images of the part.
     """
     folder = out / CHECKPOINT
     try:

@@ -47,8 +47,7 @@ class Planned(TrainCLI):
 def planned(arguments: list[str]) -> Planned:
     """What `sonode train fit` would train with these arguments.
 
-    Raises:
-        UserError: as of `run`; or training does not end after a number of epochs.
+    Raises UserError: as of `run`; or training does not end after a number of epochs.
     """
     cli = run(["fit", *arguments], Planned)
     assert isinstance(cli, Planned)
@@ -68,9 +67,8 @@ def check_classes(cli: TrainCLI, fold_N: Texts) -> None:
 
     A head without any label is left out of the network, as ever.
 
-    Raises:
-        UserError: a head has labels of one class alone, fewer patients of a class than there are
-            folds, or a class that lies in one fold alone.
+    Raises UserError: a head has labels of one class alone, fewer patients of a class than there are
+    folds, or a class that lies in one fold alone.
     """
     data, model = cli.datamodule, cli.model
     table = data.cohort.table

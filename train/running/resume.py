@@ -22,8 +22,7 @@ LAST = "last.ckpt"  # the state after the last whole epoch, inside RUN
 def lock(out: Path) -> IO[str]:
     """Hold OUT until the file is closed or the process ends, however it ends.
 
-    Raises:
-        UserError: another training holds it; two would write over each other's checkpoints.
+    Raises UserError: another training holds it; two would write over each other's checkpoints.
     """
     (out / RUN).mkdir(parents=True, exist_ok=True)
     file = (out / RUN / ".lock").open("w")
@@ -54,11 +53,7 @@ def precision_of(record: Path) -> str | None:
 
 
 def epochs_of(last: Path) -> int:
-    """How many whole epochs that checkpoint has seen.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """How many whole epochs that checkpoint has seen. Raises UserError: the file is damaged."""
     try:
         state = torch.load(last, weights_only=True, map_location="cpu")
         return int(state["epoch"]) + 1

@@ -221,8 +221,7 @@ def choose_threshold(truth_N: Bools, p_N: Floats, rule: str) -> float | None:
         call all rows alike (`youden`), no positives, all scores equal, or positives with a score of
         exactly 0 that a threshold above 0 cannot reach.
 
-    Raises:
-        ValueError: no such rule.
+    Raises ValueError: no such rule.
     """
     wanted = re.fullmatch(r"sensitivity_(0\.\d+|1(?:\.0+)?)", rule)
     if rule != "youden" and wanted is None:

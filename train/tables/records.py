@@ -47,8 +47,7 @@ def read_records(path: Path, required: Collection[str]) -> Records:
 
     Values have no outer spaces; words for "missing" are read as blanks, and reported.
 
-    Raises:
-        UserError: no such file, not of its format, or without a required column.
+    Raises UserError: no such file, not of its format, or without a required column.
     """
     if path.is_dir():
         raise UserError(f"SRC {path}: is a folder; give the table's file")
@@ -116,11 +115,7 @@ def _read_csv(path: Path, data: bytes, required: Collection[str]) -> Records:
 
 
 def _decoded(path: Path, data: bytes) -> str:
-    """The text of a CSV.
-
-    Raises:
-        UserError: it is not in UTF-8; says what it seems to be in.
-    """
+    """The text of a CSV. Raises UserError: it is not in UTF-8; says what it seems to be in."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UserError(f"SRC {path.name}: is in UTF-16; save it again as CSV UTF-8")
     try:

@@ -36,8 +36,7 @@ def missing_words(values: Sequence[str]) -> set[str]:
 def without_decimal_commas(values: Sequence[str]) -> list[str] | None:
     """The numbers of a column with points for decimal commas; None where they are no such numbers.
 
-    Raises:
-        FormatError: the commas may as well be those of thousands.
+    Raises FormatError: the commas may as well be those of thousands.
     """
     commas = [text for text in values if "," in text]
     if not commas or not all(_COMMA.fullmatch(text) for text in commas):
@@ -52,8 +51,7 @@ def without_decimal_commas(values: Sequence[str]) -> list[str] | None:
 def spelt_id(text: str) -> str:
     """An id in the one spelling (Unicode's NFC) that equal ids have.
 
-    Raises:
-        FormatError: it holds what nobody sees, or is what Excel made of one.
+    Raises FormatError: it holds what nobody sees, or is what Excel made of one.
     """
     if _EXCEL_NUMBER.fullmatch(text):
         raise FormatError("a number that Excel has shortened; export the ids as text")
@@ -65,8 +63,7 @@ def spelt_label(text: str) -> str | None:
 
     None where blank.
 
-    Raises:
-        FormatError: it holds what nobody sees, or is an error of Excel's.
+    Raises FormatError: it holds what nobody sees, or is an error of Excel's.
     """
     return _spelt(" ".join(text.split())) or None
 

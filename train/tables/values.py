@@ -20,11 +20,7 @@ class FormatError(ValueError):
 
 
 def truth(text: str) -> bool | None:
-    """1, 0, true or false in any case; None where blank.
-
-    Raises:
-        FormatError: anything else.
-    """
+    """1, 0, true or false in any case; None where blank. Raises FormatError: anything else."""
     text = text.strip().lower()
     if text and text not in _TRUTH:
         raise FormatError("give 1, 0, true, false or blank")
@@ -32,11 +28,7 @@ def truth(text: str) -> bool | None:
 
 
 def malignancy(text: str) -> bool | None:
-    """`benign` or `malignant` in any case; None where blank.
-
-    Raises:
-        FormatError: anything else.
-    """
+    """`benign` or `malignant` in any case; None where blank. Raises FormatError: anything else."""
     text = text.strip().lower()
     if text not in ("benign", "malignant", ""):
         raise FormatError("give benign, malignant or blank")
@@ -46,8 +38,7 @@ def malignancy(text: str) -> bool | None:
 def number(text: str) -> float | None:
     """A finite decimal number, None where blank.
 
-    Raises:
-        FormatError: anything else; `nan`, `inf` and `1_000` too.
+    Raises FormatError: anything else; `nan`, `inf` and `1_000` too.
     """
     text = text.strip()
     if not text:
@@ -60,8 +51,7 @@ def number(text: str) -> float | None:
 def whole(text: str) -> int | None:
     """A whole number within int32, also written as 3.0; None where blank.
 
-    Raises:
-        FormatError: anything else.
+    Raises FormatError: anything else.
     """
     try:
         value = number(text)
@@ -77,8 +67,7 @@ def whole(text: str) -> int | None:
 def file_path(text: str) -> str:
     """A path, which must be one that names a file.
 
-    Raises:
-        FormatError: it holds a zero byte, or ends in no name.
+    Raises FormatError: it holds a zero byte, or ends in no name.
     """
     path = PurePath(text)
     too_long = any(len(part.encode()) > 255 for part in path.parts) or len(text.encode()) > 4000
@@ -90,8 +79,7 @@ def file_path(text: str) -> str:
 def code(text: str) -> str | None:
     """A whole number as the text of a label, 1.0 as `1`; None where blank.
 
-    Raises:
-        FormatError: anything else.
+    Raises FormatError: anything else.
     """
     value = whole(text)
     return None if value is None else str(value)
@@ -100,8 +88,7 @@ def code(text: str) -> str | None:
 def identifier(text: str) -> str:
     """An id that a table holds as a floating number, as the whole number that it is; "" if blank.
 
-    Raises:
-        FormatError: not an integer, or beyond 2**53, where ids are no longer distinct.
+    Raises FormatError: not an integer, or beyond 2**53, where ids are no longer distinct.
     """
     if not text:
         return ""
@@ -118,8 +105,7 @@ def bbox(text: str) -> RoI | None:
     the last pixel, so that the box ends with pixel x + w. The set does not say so: the masks do
     (1309 of 1309 have this very box).
 
-    Raises:
-        FormatError: anything else.
+    Raises FormatError: anything else.
     """
     text = text.strip()
     if not text:

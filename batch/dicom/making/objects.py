@@ -43,8 +43,7 @@ def make(source: Source, frame_HW: Pixels, result: Result) -> dict[str, bytes]:
         frame_HW: the scored frame as it is displayed, grey, uint8 (rows, columns).
         result: what the archive said.
 
-    Raises:
-        CannotWrite: with what stands in the way; nothing is cut off or left out.
+    Raises CannotWrite: with what stands in the way; nothing is cut off or left out.
     """
     try:
         uids = sop_instance_uids(source, frame_HW, result)

@@ -108,9 +108,8 @@ def read(data: bytes) -> Source:
 
     A date, time or sex that DICOM does not allow is left empty, as an element of type 2 may be.
 
-    Raises:
-        CannotWrite: a UID that is missing or none, a SOP class that no object can refer to, or text
-            of an unknown character set.
+    Raises CannotWrite: a UID that is missing or none, a SOP class that no object can refer to, or
+    text of an unknown character set.
     """
     try:
         file = _read(data)

@@ -64,9 +64,8 @@ class Pulled:
 def pull(settings: Settings, progress: Callable[..., Iterator[Any]]) -> Pulled:
     """Pull what OUT lacks from a PACS; `progress` as `console.progress`.
 
-    Raises:
-        UserError: for a setting, the credentials or the boxes; where the PACS gives nothing to
-            sonode; where OUT cannot be read or written.
+    Raises UserError: for a setting, the credentials or the boxes; where the PACS gives nothing to
+    sonode; where OUT cannot be read or written.
     """
     where = address(settings.source, settings.option, plain=settings.plain)
     title = check_title(settings.title, settings.named("title"))

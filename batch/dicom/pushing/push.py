@@ -90,9 +90,8 @@ def push_to(
         option: that gave the address.
         dates: of the results to look at; None: all.
 
-    Raises:
-        UserError: for the address or the credentials, where the PACS takes nothing from sonode, or
-            where OUT cannot be read or written, or has no objects.
+    Raises UserError: for the address or the credentials, where the PACS takes nothing from sonode,
+    or where OUT cannot be read or written, or has no objects.
     """
     pacs = destination(to, option=option, title=title, plain=plain, unknown_images=unknown_images)
     with closing(pacs):

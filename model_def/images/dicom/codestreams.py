@@ -53,8 +53,7 @@ class Codestream:
     def check(self, header: Header) -> None:
         """Refuse what would decode to other pixels than the header says.
 
-        Raises:
-            UnreadableImage: naming the tag.
+        Raises UnreadableImage: naming the tag.
         """
         for tag, stated, found in (
             ("Columns", header.columns, self.width),
@@ -86,8 +85,7 @@ def read_jpeg(data: bytes) -> Codestream:
     The colour space is libjpeg's choice (jdapimin.c, `default_decompress_parms`), save that here
     component ids of 1, 2, 3 are uncertain and others mean nothing.
 
-    Raises:
-        UnreadableImage, ImageTooLarge: no such codestream, or too many scans.
+    Raises UnreadableImage, ImageTooLarge: no such codestream, or too many scans.
     """
     jfif, transform = False, None
     for marker, body in _segments(data):
@@ -151,9 +149,8 @@ def read_j2k(data: bytes) -> tuple[bytes, Codestream]:
 
     Boxes are not for DICOM (PS3.5, A.4.4); their colour space is ignored.
 
-    Raises:
-        UnreadableImage, UnsupportedImage, ImageTooLarge: no such codestream, subsampled, or of too
-            many tiles or code blocks.
+    Raises UnreadableImage, UnsupportedImage, ImageTooLarge: no such codestream, subsampled, or of
+    too many tiles or code blocks.
     """
     start = 0 if data.startswith(b"\xff\x4f\xff\x51") else data.find(b"jp2c\xff\x4f\xff\x51") + 4
     if start == 3:

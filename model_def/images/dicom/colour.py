@@ -27,8 +27,7 @@ def to_rgb(
     the header is often wrong: the pixels decide where they are clear. Ultrasound is mostly grey,
     which makes three equal samples of RGB, or neutral chrominance of YBR.
 
-    Raises:
-        UnreadableImage: naming PhotometricInterpretation, where they are not clear.
+    Raises UnreadableImage: naming PhotometricInterpretation, where they are not clear.
     """
     stated = _STATED.get(photometric)
     in_stream = stream.space if stream else None

@@ -34,9 +34,8 @@ warnings.filterwarnings("ignore", module=r"pydicom\.")
 def decode(data: bytes, frame: int | None) -> Frame:
     """Frame number `frame` (from 0); a file of several frames needs one.
 
-    Raises:
-        ImageTooLarge, UnsupportedImage, MissingDecoder, UnreadableImage, InvalidFrame: with the
-            limit, what is taken, or the number of frames.
+    Raises ImageTooLarge, UnsupportedImage, MissingDecoder, UnreadableImage, InvalidFrame: with the
+    limit, what is taken, or the number of frames.
     """
     if len(data) > MAX_DICOM_BYTES:
         raise ImageTooLarge(

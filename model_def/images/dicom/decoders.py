@@ -35,8 +35,7 @@ def decode_frame(
         (rows, columns), or (rows, columns, 3) of colour in whatever space it is stored in, of
         `header.stored` bits; uint8, uint16, int8 or int16.
 
-    Raises:
-        UnsupportedImage, MissingDecoder, ImageTooLarge, UnreadableImage: with the cause.
+    Raises UnsupportedImage, MissingDecoder, ImageTooLarge, UnreadableImage: with the cause.
     """
     if not file.syntax.is_encapsulated:
         return within(native_frame(file, header, number, notes), header), None

@@ -88,8 +88,7 @@ def is_dicom(data: bytes) -> bool:
 def read(data: bytes, notes: list[str]) -> File:
     """The header of a file, and its body positioned at the pixels; `notes` gets the warnings.
 
-    Raises:
-        ImageTooLarge, UnsupportedImage, UnreadableImage: with the limit, or the tag at fault.
+    Raises ImageTooLarge, UnsupportedImage, UnreadableImage: with the limit, or the tag at fault.
     """
     body = Reader(data)
     read_preamble(body, force=True)

@@ -24,8 +24,7 @@ def frame_bytes(body: Reader, number: int, frames: int, extended: bytes, notes: 
     Args:
         extended: the value of ExtendedOffsetTable, or nothing.
 
-    Raises:
-        UnreadableImage: fragments truncated, too few, or not assignable to frames.
+    Raises UnreadableImage: fragments truncated, too few, or not assignable to frames.
     """
     data = memoryview(body.data)
     try:

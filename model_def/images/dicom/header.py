@@ -57,8 +57,7 @@ class Header:
 def read_header(dataset: Dataset, notes: list[str]) -> Header:
     """The image pixel module of a data set; `notes` gets what was assumed.
 
-    Raises:
-        ImageTooLarge, UnsupportedImage, UnreadableImage: with the limit, or the tag at fault.
+    Raises ImageTooLarge, UnsupportedImage, UnreadableImage: with the limit, or the tag at fault.
     """
     rows, columns = required(dataset, "Rows"), required(dataset, "Columns")
     if rows * columns > MAX_PIXELS:
@@ -133,11 +132,7 @@ def _bits(dataset: Dataset, notes: list[str]) -> tuple[int, int]:
 
 
 def frame_number(header: Header, frame: int | None) -> int:
-    """The frame that is asked for.
-
-    Raises:
-        InvalidFrame: missing for a loop, or out of range.
-    """
+    """The frame that is asked for. Raises InvalidFrame: missing for a loop, or out of range."""
     count = header.frames
     if frame is None and count > 1:
         raise InvalidFrame(f"frame: missing; the file has {count} frames; give 0 to {count - 1}")
@@ -151,8 +146,7 @@ def frame_number(header: Header, frame: int | None) -> int:
 def values(dataset: Dataset, keyword: str) -> list[Any]:
     """The values of an element, none where it is absent or empty.
 
-    Raises:
-        UnreadableImage: with the tag's name.
+    Raises UnreadableImage: with the tag's name.
     """
     try:
         value = dataset.get(keyword)

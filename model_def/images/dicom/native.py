@@ -23,8 +23,7 @@ def within(values: Values, header: Header) -> Values:
 def native_frame(file: File, header: Header, number: int, notes: list[str]) -> Values:
     """The samples of frame `number`: (rows, columns), or (rows, columns, 3) as they are stored.
 
-    Raises:
-        UnreadableImage, UnsupportedImage: too few bytes, or no layout fits.
+    Raises UnreadableImage, UnsupportedImage: too few bytes, or no layout fits.
     """
     assert file.size is not None
     start = file.body.tell()

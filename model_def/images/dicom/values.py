@@ -40,8 +40,7 @@ def displayed(
         little: whether the header is little endian.
         notes: gets a warning for each display fact that is ignored.
 
-    Raises:
-        UnsupportedImage, UnreadableImage: display facts that are not supported, or are invalid.
+    Raises UnsupportedImage, UnreadableImage: display facts that are not supported, or are invalid.
     """
     if header.samples == 3:
         samples: Pixels = (stored >> (header.stored - 8)).astype(np.uint8)

@@ -31,8 +31,7 @@ def import_breast(source: Path, out: Path, *, drop_faulty: bool = False) -> Coho
     `normal` images have no lesion and are left out. `age`, `birads` and `diagnosis` are carried
     along, blank where the sheet says "not available"; ALNM and device are not in the set.
 
-    Raises:
-        UserError: openpyxl is absent, not the layout of BrEaST, or the cohort has faults.
+    Raises UserError: openpyxl is absent, not the layout of BrEaST, or the cohort has faults.
     """
     sheet = _read_sheet(source)
     pictures = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in PICTURES]

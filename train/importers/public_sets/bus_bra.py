@@ -30,8 +30,7 @@ def import_bus_bra(source: Path, out: Path, *, drop_faulty: bool = False) -> Coh
     `10-fold-cv.csv`, where they are there) as `fold_5` and `fold_10`; ALNM is not in the set and
     stays missing.
 
-    Raises:
-        UserError: not the layout of BUS-BRA, or the cohort has faults.
+    Raises UserError: not the layout of BUS-BRA, or the cohort has faults.
     """
     if not (source / TABLE).is_file():
         raise UserError(f"SRC {source}: has no {TABLE}; give BUS-BRA's top folder")

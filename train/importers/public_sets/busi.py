@@ -27,8 +27,7 @@ def import_busi(source: Path, out: Path, *, drop_faulty: bool = False) -> Cohort
     one (`near_duplicates`); where their folders differ one of the two is wrong, and both are
     faults. `normal` images have no lesion and are left out.
 
-    Raises:
-        UserError: not the layout of BUSI, or the cohort has faults.
+    Raises UserError: not the layout of BUSI, or the cohort has faults.
     """
     folders = [source / "benign", source / "malignant"]
     for folder in folders:
