@@ -136,13 +136,7 @@ def serve(
     settings = None
     if gateway_port is not None:
         settings = _gateway_settings(
-            host=gateway_host,
-            port=gateway_port,
-            certificate=certificate,
-            certificate_key=certificate_key,
-            nginx=nginx,
-            rate=rate,
-            at_once=at_once,
+            gateway_host, gateway_port, certificate, certificate_key, nginx, rate, at_once
         )
     run(
         store,
@@ -177,13 +171,7 @@ def gateway(
     from archives.nodes.nodes_file import read_nodes
 
     settings = _gateway_settings(
-        host=gateway_host,
-        port=gateway_port,
-        certificate=certificate,
-        certificate_key=certificate_key,
-        nginx=nginx,
-        rate=rate,
-        at_once=at_once,
+        gateway_host, gateway_port, certificate, certificate_key, nginx, rate, at_once
     )
     run(read_nodes(nodes), state, settings)
 
@@ -239,13 +227,14 @@ def predict(
         run(images, fields, score, out, as_json=as_json)
 
 
-def _gateway_settings(**options: Any) -> GatewaySettings:
+def _gateway_settings(*given: Any) -> GatewaySettings:
     from pydantic import ValidationError
 
     from archives.gateway.configuration import GatewaySettings
     from sonode.files.settings import faults_of
 
     try:
-        return GatewaySettings(**options)
+        names = ("host", "port", "certificate", "certificate_key", "nginx", "rate", "at_once")
+        return GatewaySettings(**dict(zip(names, given, strict=True)))
     except ValidationError as error:
         raise UserError(f"--gateway: {'; '.join(faults_of(error))}") from None

@@ -115,7 +115,7 @@ def score(
             job = replace(job, previous=_previous(since, job))
         max_failed = _max_failed(max_failures, manifest.rows)
         storage_checks.check_store(job.out, single_writer=single_writer)
-        started = _now()
+        started = datetime.now(UTC).isoformat(timespec="seconds")
         there = run_registry.register(job.out, job.date, intent, shard_rows, started)
         manifest = carried_columns.agreed(manifest, job.out, dry=False)
         begin = time.perf_counter()
@@ -274,7 +274,3 @@ def _shards(manifest: Manifest, rows: int) -> Iterator[Shard]:
     # An empty manifest has one empty shard, so that results always have their columns.
     for index, table in enumerate(manifest.tables(rows)):
         yield Shard(index=index, table=table)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -91,10 +91,6 @@ MAGNITUDE_BANDS = _magnitude_bands()
 """Colours and opacities of a map >= 0, from its lowest tenth to its highest."""
 
 
-def _magnitude() -> _Colours:
-    return _colours(*MAGNITUDE_BANDS, [GREY_STEPS, *[32] * 3, *[16] * 6], DARKEST)
-
-
 def _signed() -> _Colours:
     """Eleven bands from -max to max: blues for what lowers the logit, reds for what raises it."""
     centres = np.linspace(-1, 1, 11)
@@ -103,7 +99,8 @@ def _signed() -> _Colours:
     return _colours(colours_B3, opacities, [19] * 5 + [GREY_STEPS] + [19] * 5, DARKEST_SIGNED)
 
 
-_MAGNITUDE, _SIGNED = _magnitude(), _signed()
+_MAGNITUDE = _colours(*MAGNITUDE_BANDS, [GREY_STEPS, *[32] * 3, *[16] * 6], DARKEST)
+_SIGNED = _signed()
 
 
 class Canvas:

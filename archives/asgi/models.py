@@ -113,7 +113,7 @@ class Models:
         made = Version(name, version, file, folder, plan, self._metrics, self._config, self._traces)
         self.by_name.setdefault(name, Model(version)).versions[version] = made
         try:
-            await asyncio.to_thread(_unpack, archive, folder)
+            await asyncio.to_thread(shutil.unpack_archive, archive, folder, "zip")
             await made.start(all_workers=all_workers)
         except (OSError, WorkerFailed) as error:
             words = error.strerror if isinstance(error, OSError) else str(error)
@@ -172,8 +172,3 @@ def _read(archive: Path) -> tuple[dict[str, str], ArchiveSettings]:
         name = "model-config.yaml"
         given = yaml.safe_load(packed.read(name)) if name in packed.namelist() else None
     return manifest, ArchiveSettings(**(given or {}))
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    with zipfile.ZipFile(archive) as packed:
-        packed.extractall(folder)

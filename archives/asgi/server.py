@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -31,9 +30,6 @@ from archives.torchserve.java import HOST
 from sonode import traces
 from sonode.console import UserError
 from sonode.traces import Traces
-
-if TYPE_CHECKING:
-    from archives.torchserve.key_file import Kind
 
 KEEP_ALIVE_S = 75  # longer than nginx keeps a connection: whoever asks closes it
 BACKLOG = 2048
@@ -114,11 +110,6 @@ def by_port(apps: dict[int, ASGIApp], ending: asyncio.Event) -> ASGIApp:
     return app
 
 
-def management_key(path: str) -> Kind:
-    """Which key a path of the management API asks for."""
-    return "api" if path.startswith("/token") else "management"
-
-
 async def serve(config: Path) -> None:
     """Load the models, answer until SIGTERM or until the starter has gone, and end the workers.
 
@@ -143,7 +134,10 @@ async def serve(config: Path) -> None:
                 inference(models, limits.max_request_size), tokens, lambda _: "inference", metrics
             ),
             settings.management_port: Guarded(
-                management(models, tokens), tokens, management_key, metrics
+                management(models, tokens),
+                tokens,
+                lambda path: "api" if path.startswith("/token") else "management",
+                metrics,
             ),
             settings.metrics_port: Guarded(metrics_page(metrics), tokens, lambda _: None, metrics),
         }

@@ -33,8 +33,8 @@ class Mirrored:
         id_ = row["id"]
         found = self._known.setdefault(id_, {})
         found[half] = row
-        oldest = next(iter(self._known))
-        if oldest != id_ and abs(self._began(oldest) - row["t"]) > FORGET_S:
+        oldest, its = next(iter(self._known.items()))
+        if oldest != id_ and abs(next(iter(its.values()))["t"] - row["t"]) > FORGET_S:
             del self._known[oldest]
         new, old, request = (found.get(it) for it in ("new", "old", "request"))
         if new is None:
@@ -48,6 +48,3 @@ class Mirrored:
             answers = Answers(new, old)
         del self._known[id_]
         return answers
-
-    def _began(self, id_: str) -> float:
-        return float(next(iter(self._known[id_].values()))["t"])

@@ -28,7 +28,7 @@ from archives.rollout import nodes, traffic_permit
 from archives.rollout.nodes import Refused
 from archives.rollout.waiting import BACK, Waiting
 from archives.state import clock, control
-from archives.state.journal import Desired, Entry, Journal
+from archives.state.journal import Desired, Journal
 
 POLL_S = 0.25
 RETRY_S = 2.0
@@ -82,12 +82,6 @@ class Rollout(Waiting):
             self._report(f"absent: {', '.join(absent)}; the gateway registers it later")
         return {"golden_difference": found, "absent": absent}
 
-    def _shadow(self) -> dict[str, Any]:
-        return self._judge()
-
-    def _canary(self) -> dict[str, Any]:
-        return self._judge()
-
     def _default(self) -> dict[str, Any]:
         self._wait_applied()
         return self._set_default(self.facts.new.version)
@@ -96,9 +90,6 @@ class Rollout(Waiting):
         # The gateway says that it has applied an entry when nothing that it had begun before is
         # under way any more: neither in its queue nor at a node.
         self._wait_applied()
-
-    def _keep(self) -> dict[str, Any]:
-        return self._judge()
 
     def _retire(self) -> dict[str, Any]:
         assert self.facts.old
@@ -246,7 +237,8 @@ class Rollout(Waiting):
             paused = self.desired().paused
             if not (reason or paused):
                 return judged | {"why": "all guards hold"}
-            waited = min([elapsed, *(clock.elapsed(it) for it in self._resumed())])
+            resumed = [it for it in self.journal.entries() if it.event == "resume"][-1:]
+            waited = min([elapsed, *map(clock.elapsed, resumed)])
             if lacking and not (keep or paused) and waited > least + policy.step_timeout_s:
                 self.journal.append("pause", rollout=facts.rollout, paused=True, why=reason)
                 self._report(f"paused after {waited:.0f} s ({reason}): promote, resume or abort")
@@ -255,6 +247,8 @@ class Rollout(Waiting):
                 reported = now
                 self._report((("paused; " if paused else "") + reason).removesuffix("; "))
             time.sleep(POLL_S)
+
+    _shadow = _canary = _keep = _judge
 
     def _wait_for_disk(self, *, clients: bool) -> None:
         """Where the disk is full nothing is logged or judged: then the old version answers all."""
@@ -274,6 +268,3 @@ class Rollout(Waiting):
             "disk_space", rollout=self.facts.rollout, why=f"disk space again; {why}"
         )
         self._report("disk space again; going on")
-
-    def _resumed(self) -> list[Entry]:
-        return [it for it in self.journal.entries() if it.event == "resume"][-1:]

@@ -36,7 +36,9 @@ def row_problems(table: pa.Table, folder: str, first: int = 0) -> Iterator[str]:
     """
     names = table.column_names
     if "image_uri" in names and column_types.is_text(table["image_uri"].type):
-        for row, uri in _suspects(table["image_uri"], uris.odd(table["image_uri"])):
+        odd = uris.odd(table["image_uri"])
+        suspects = table["image_uri"].filter(pa.array(odd)).to_pylist()
+        for row, uri in zip(np.flatnonzero(odd).tolist(), suspects, strict=True):
             if fault := uris.fault(uri, folder):
                 yield f"row {first + row}: image_uri {fault}"
     if "frame" in names and column_types.is_number(table["frame"].type, or_null=True):
@@ -100,12 +102,6 @@ def duplicates(
             if earlier != first + row:
                 yield f"row {first + row}: image, frame and RoI are row {earlier}'s; keep one"
         first += table.num_rows
-
-
-def _suspects(column: pa.ChunkedArray, odd: Mask) -> Iterator[tuple[int, Any]]:
-    yield from zip(
-        np.flatnonzero(odd).tolist(), column.filter(pa.array(odd)).to_pylist(), strict=True
-    )
 
 
 def _broken(

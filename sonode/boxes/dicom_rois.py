@@ -103,14 +103,11 @@ def _on_images(box: Box | None, images: list[Dataset]) -> Iterator[DrawnBox | No
         return
     for image in images:
         frames = image.get("ReferencedFrameNumber")
-        numbers = [None] if not frames else frames if _is_several(frames) else [frames]
+        several = hasattr(frames, "__iter__") and not isinstance(frames, str)
+        numbers = [None] if not frames else frames if several else [frames]
         for number in numbers:
             frame = None if number is None else int(number) - 1
             yield DrawnBox(str(image.ReferencedSOPInstanceUID), frame, box)
-
-
-def _is_several(value: Any) -> bool:
-    return hasattr(value, "__iter__") and not isinstance(value, str)
 
 
 def _around(kind: str, data: Any) -> Box | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -145,7 +145,8 @@ def frames_in(image: bytes) -> int:
 def archive_facts(path: Path) -> dict[str, Any]:
     """What the page says of an archive: name, version, digest, model card. Raises ArchiveError."""
     manifest, card = read_members(path)
-    model = manifest["model"]
+    model, cohort = manifest["model"], card["training"].get("cohort", {})
+    kind = " (synthetic, not for patients)" if cohort.get("synthetic") else ""
     return {
         "title": f"{model['modelName']} {model['modelVersion']}",
         "model": {
@@ -155,12 +156,7 @@ def archive_facts(path: Path) -> dict[str, Any]:
         },
         "labels": {head["name"]: head["labels"] for head in card["heads"]},
         "given": {head["name"]: head.get("given") for head in card["heads"]},
-        "trained_on": _trained_on(card["training"].get("cohort", {})),
+        "trained_on": f"{cohort.get('name', 'not stated')}{kind}",
         "tested_on": evidence.as_text(json.loads(read_member(path, evidence.FILE))),
         "card": read_member(path, model_card.FILE).decode(),
     }
-
-
-def _trained_on(cohort: Mapping[str, Any]) -> str:
-    kind = " (synthetic, not for patients)" if cohort.get("synthetic") else ""
-    return f"{cohort.get('name', 'not stated')}{kind}"

@@ -46,7 +46,13 @@ def page(
         },
         latency=_latency(found["speed"]),
         pictures=[
-            {**flip, **{side: {**flip[side], "uri": _png(png[side])} for side in png}}
+            {
+                **flip,
+                **{
+                    side: {**flip[side], "uri": pages.data_uri("image/png", png[side])}
+                    for side in png
+                },
+            }
             for flip, png in pictures
         ],
         explain=how,
@@ -122,7 +128,3 @@ def _latency(speed: Json | None) -> str | None:
         return None
     taken: dict[str, Any] = {side: speed[side]["latency_ms"] for side in ("a", "b")}
     return pages.svg_uri(agreement_plots.latency(taken))
-
-
-def _png(content: bytes) -> str:
-    return pages.data_uri("image/png", content)

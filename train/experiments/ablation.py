@@ -100,7 +100,8 @@ def runs_of(
             write_whole(result, json.dumps(measure(folder / "checkpoint", cohort_folder, part)))
         measures = json.loads(result.read_text())
         found.append({"variant": variant, "seed": seed, **measures})
-        say(f"{variant}, seed {seed}: " + ", ".join(_shown(measures)))
+        shown = [f"{name} {it:.3f}" for name, it in measures.items() if it is not None]
+        say(f"{variant}, seed {seed}: {', '.join(shown)}")
     (out / "runs.json").write_text(
         json.dumps({"cohort": cohort.sha256, "runs": found}, indent=2, allow_nan=False) + "\n"
     )
@@ -248,9 +249,3 @@ def _train(cohort: Path, folder: Path, config: Path, flags: Sequence[str], seed:
         last = log.read_text().strip().splitlines()[-1:]
         raise UserError(f"run {folder.name} failed (exit {code}): {' '.join(last)}; see {log}")
     shutil.rmtree(folder / "run")  # what resuming needed
-
-
-def _shown(measures: Mapping[str, float | None]) -> Iterator[str]:
-    for name, number in measures.items():
-        if number is not None:
-            yield f"{name} {number:.3f}"

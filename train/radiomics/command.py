@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +32,6 @@ from train.radiomics.forest import (
     BORUTA_FOREST,
     FOREST,
     HEADS,
-    Fitted,
     fit,
     in_test_part,
     predict,
@@ -136,7 +134,13 @@ def run(
             "forest": FOREST,
         },
         "constant_features": sorted(flat.index[flat]),
-        "heads": {name: _account(found) for name, found in fitted.items()},
+        "heads": {
+            name: {
+                "trained_on": {"n_images": found.n_images, "n_positive": found.n_positive},
+                "selected": found.selected,
+            }
+            for name, found in fitted.items()
+        },
         "left_out": [head.name for head in HEADS if head.name not in fitted],
         "seconds": {
             "features": round(extracted - started, 1),
@@ -174,14 +178,6 @@ def _sizes(cohort: Cohort, split_seed: int) -> dict[str, dict[str, int]]:
     return {
         name: {"patients": int(rows["patient_id"].nunique()), "images": len(rows)}
         for name, rows in (("train", cohort.table[~tested]), ("test", cohort.table[tested]))
-    }
-
-
-def _account(found: Fitted) -> dict[str, Any]:
-    """What the record says of one head."""
-    return {
-        "trained_on": {"n_images": found.n_images, "n_positive": found.n_positive},
-        "selected": found.selected,
     }
 
 

@@ -66,7 +66,11 @@ def render(found: Json) -> str:
         table(
             ("time", "entry", ""),
             [
-                (_clock(it["time"]), it["step"] or it["event"], it["detail"] or "")
+                (
+                    time.strftime("%F %T", time.localtime(it["time"])),
+                    it["step"] or it["event"],
+                    it["detail"] or "",
+                )
                 for it in found["journal"]
             ],
             text=True,
@@ -74,10 +78,6 @@ def render(found: Json) -> str:
     ]
     title = f"{found['model']}: {versions['old'] or 'nothing'} to {versions['new']}"
     return page(f"{title}, {found['end']}", body)
-
-
-def _clock(when: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
 
 
 def _share(failed: Json) -> str:

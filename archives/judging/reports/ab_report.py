@@ -180,19 +180,15 @@ def measures(rows: Sequence[LogRow]) -> Json:
         "requests": n,
         "studies": len({row["study"] for row in rows if row["study"]}),
         "status": {
-            str(key): count for key, count in sorted(Counter(_each(rows, "status")).items())
+            str(key): count for key, count in sorted(Counter(row["status"] for row in rows).items())
         },
-        "code": dict(sorted(Counter(_each(rows, "code")).items())),
+        "code": dict(sorted(Counter(row["code"] for row in rows).items())),
         "failed": {"count": failed, "share": failed / n, "low": low, "high": high},
         "tried_twice": sum(row["tries"] > 1 for row in rows),
         "ms": {name: quantile(times, q) for name, q in ab_page.QUANTILES.items()}
         if times
         else None,
     }
-
-
-def _each(rows: Sequence[LogRow], key: str) -> list[Any]:
-    return [row[key] for row in rows]
 
 
 def _scores(by_arm: dict[str, list[float]]) -> Json:
