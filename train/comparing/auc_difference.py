@@ -14,7 +14,7 @@ from train.measures.measure import Resampling
 from train.measures.units import Aggregation, any_of, first_rows, score_of, unit_codes
 from train.statistics.binary import Bools, Floats, roc_auc, value, wilson_of_none
 from train.statistics.bootstrap import bootstrap_difference
-from train.statistics.delong import delong_test, ranked_alike
+from train.statistics.delong import delong_p, ranked_alike
 
 SAME_ORDER = 6
 """Distinct scores from which on one order is no chance (1 in 6! = 720)."""
@@ -106,14 +106,13 @@ def compare_head(
         facts = dict.fromkeys(("difference", "low", "high", "interval", "p_value", "delong_p"))
         if None not in aucs:
             drawn = bootstrap_difference(roc_auc, truth, first, second, patients, **vars(how))
-            test = delong_test(truth, first, second)
             facts = {
                 "difference": drawn.value,
                 "low": drawn.low,
                 "high": drawn.high,
                 "interval": None,
                 "p_value": drawn.p_value,
-                "delong_p": None if test is None else test.p_value,
+                "delong_p": delong_p(truth, first, second),
             }
             if ranked_alike(truth, first, second):
                 facts |= _of_none(truth, first, second, patients, unit)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -88,7 +87,7 @@ def measure_binary(
         "operating_points": {
             point: {
                 "threshold": threshold,
-                **asdict(binary.confusion(truth_N, p_N, threshold)),
+                **binary.confusion(truth_N, p_N, threshold),
                 **{name: rate(point, name) for name in _RATES},
                 "wilson": _wilson(truth_N, p_N, threshold),
             }
@@ -100,14 +99,8 @@ def measure_binary(
 
 def counted_on(name: str, truth_N: Bools, called_N: Bools) -> Bools | None:
     """The rows (N,) that a proportion is counted on; None where `name` is none (F1, the AUC)."""
-    rows = {
-        "accuracy": np.ones_like(truth_N),
-        "sensitivity": truth_N,
-        "specificity": ~truth_N,
-        "precision": called_N,
-        "npv": ~called_N,
-    }
-    return rows.get(name)
+    rows = binary.PROPORTIONS.get(name)
+    return None if rows is None else rows(truth_N, called_N)
 
 
 def measure_subgroup(
@@ -148,18 +141,13 @@ def _delong(truth_N: Bools, p_N: Floats) -> Json:
 
 def _wilson(truth_N: Bools, p_N: Floats, threshold: float) -> dict[str, list[float] | None]:
     """Score intervals of the proportions, rows as independent; F1 and LRs are none."""
-    counts = binary.confusion(truth_N, p_N, threshold)
-    hit, missed = counts.true_positive, counts.false_negative
-    alarm, passed = counts.false_positive, counts.true_negative
-    proportions = {
-        "accuracy": (hit + passed, len(truth_N)),
-        "sensitivity": (hit, hit + missed),
-        "specificity": (passed, passed + alarm),
-        "precision": (hit, hit + alarm),
-        "npv": (passed, passed + missed),
-    }
-    intervals = {name: binary.wilson(*pair) for name, pair in proportions.items()}
-    return {name: list(found) if found else None for name, found in intervals.items()}
+    called_N = p_N > threshold
+    found: dict[str, list[float] | None] = {}
+    for name, rows in binary.PROPORTIONS.items():
+        right_n = (called_N == truth_N)[rows(truth_N, called_N)]
+        interval = binary.wilson(int(right_n.sum()), len(right_n))
+        found[name] = list(interval) if interval else None
+    return found
 
 
 def _curves(truth_N: Bools, p_N: Floats, patient_N: npt.NDArray[Any], how: Resampling) -> Json:

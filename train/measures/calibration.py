@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -59,12 +58,12 @@ def measure_calibration(
     return {
         "judged": words,
         **measures,
-        "reliability": [asdict(it) for it in reliability.reliability_curve(truth_N, judged_N)],
+        "reliability": reliability.reliability_curve(truth_N, judged_N),
         "calibration_curve": None if classes else _calibration_curve(*drawn, how),
         "decision_curve": curve
         and {
-            **asdict(curve),
-            "band": band_of(bands.net_benefit_at, *drawn, np.array(curve.threshold), how),
+            **curve,
+            "band": band_of(reliability.net_benefit_at, *drawn, np.array(curve["threshold"]), how),
         },
     }
 

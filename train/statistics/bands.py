@@ -104,15 +104,6 @@ def observed_at(truth_N: Bools, p_N: Floats, weight_BN: Floats, grid_G: Floats) 
     return found
 
 
-def net_benefit_at(truth_N: Bools, p_N: Floats, weight_BN: Floats, grid_G: Floats) -> Floats:
-    """TP/n - FP/n * t/(1-t) at each threshold t; see `reliability.decision_curve`."""
-    called_NG = p_N[:, None] > grid_G
-    gain_NG = called_NG * np.where(truth_N[:, None], 1.0, -grid_G / (1 - grid_G))
-    return divide(
-        weight_BN @ gain_NG, np.repeat(weight_BN.sum(axis=1)[:, None], len(grid_G), axis=1)
-    )
-
-
 def divide_by_last(sum_BU: Floats) -> Floats:
     """Running sums as shares of the whole; NaN where the whole is 0."""
     return divide(sum_BU, np.repeat(sum_BU[:, -1:], sum_BU.shape[1], axis=1))

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,25 +98,26 @@ def mean(_: Any, value_N: Floats, weight_BN: Floats) -> Floats:
     return share(value_N, value_N, weight_BN)
 
 
-def accuracy(truth_N: Bools, p_N: Floats, weight_BN: Floats, *, threshold: float) -> Floats:
-    """Share called rightly; positive is p > threshold, as everywhere here."""
-    return share((p_N > threshold) == truth_N, p_N, weight_BN)
+PROPORTIONS: dict[str, Callable[[Bools, Bools], Bools]] = {
+    "accuracy": lambda truth_N, called_N: np.ones_like(truth_N),
+    "sensitivity": lambda truth_N, called_N: truth_N,
+    "specificity": lambda truth_N, called_N: ~truth_N,
+    "precision": lambda truth_N, called_N: called_N,
+    "npv": lambda truth_N, called_N: ~called_N,
+}
+"""Shares of rows that are called rightly, and the rows that each is counted on, by truth and call;
+positive is p > threshold, as everywhere here. Undefined where there is no such row."""
 
 
-def sensitivity(truth_N: Bools, p_N: Floats, weight_BN: Floats, *, threshold: float) -> Floats:
-    """Share of positives called positive; undefined without positives."""
-    return divide(weight_BN @ (truth_N & (p_N > threshold)), weight_BN @ truth_N)
-
-
-def specificity(truth_N: Bools, p_N: Floats, weight_BN: Floats, *, threshold: float) -> Floats:
-    """Share of negatives called negative; undefined without negatives."""
-    return divide(weight_BN @ (~truth_N & (p_N <= threshold)), weight_BN @ ~truth_N)
-
-
-def precision(truth_N: Bools, p_N: Floats, weight_BN: Floats, *, threshold: float) -> Floats:
-    """Share of those called positive that are; undefined where nothing is called positive."""
+def _rightly(
+    name: str, truth_N: Bools, p_N: Floats, weight_BN: Floats, *, threshold: float
+) -> Floats:
     called_N = p_N > threshold
-    return divide(weight_BN @ (truth_N & called_N), weight_BN @ called_N)
+    on_N = PROPORTIONS[name](truth_N, called_N)
+    return divide(weight_BN @ (on_N & (called_N == truth_N)), weight_BN @ on_N)
+
+
+accuracy, sensitivity, specificity, precision, npv = (partial(_rightly, it) for it in PROPORTIONS)
 
 
 def f1(truth_N: Bools, p_N: Floats, weight_BN: Floats, *, threshold: float) -> Floats:
@@ -124,12 +126,6 @@ def f1(truth_N: Bools, p_N: Floats, weight_BN: Floats, *, threshold: float) -> F
     return divide(
         2 * (weight_BN @ (truth_N & called_N)), weight_BN @ truth_N + weight_BN @ called_N
     )
-
-
-def npv(truth_N: Bools, p_N: Floats, weight_BN: Floats, *, threshold: float) -> Floats:
-    """Share of those called negative that are; undefined where nothing is called negative."""
-    passed_N = p_N <= threshold
-    return divide(weight_BN @ (~truth_N & passed_N), weight_BN @ passed_N)
 
 
 def lr_positive(truth_N: Bools, p_N: Floats, weight_BN: Floats, *, threshold: float) -> Floats:
@@ -151,25 +147,15 @@ def lr_negative(truth_N: Bools, p_N: Floats, weight_BN: Floats, *, threshold: fl
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Confusion:
-    """Counts at one threshold; positive is p > threshold."""
-
-    true_positive: int
-    false_negative: int
-    false_positive: int
-    true_negative: int
-
-
-def confusion(truth_N: Bools, p_N: Floats, threshold: float) -> Confusion:
+def confusion(truth_N: Bools, p_N: Floats, threshold: float) -> dict[str, int]:
     """Count the four outcomes at `threshold`."""
     called_N = p_N > threshold
-    return Confusion(
-        true_positive=int((truth_N & called_N).sum()),
-        false_negative=int((truth_N & ~called_N).sum()),
-        false_positive=int((~truth_N & called_N).sum()),
-        true_negative=int((~truth_N & ~called_N).sum()),
-    )
+    return {
+        "true_positive": int((truth_N & called_N).sum()),
+        "false_negative": int((truth_N & ~called_N).sum()),
+        "false_positive": int((~truth_N & called_N).sum()),
+        "true_negative": int((~truth_N & ~called_N).sum()),
+    }
 
 
 def wilson(count: int, n: int) -> tuple[float, float] | None:

@@ -68,8 +68,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """P-values adjusted for their number (Holm 1979), in the given order."""
     order = np.argsort(p_values, kind="stable")
     adjusted = np.empty(len(p_values))
-    largest = 0.0
-    for place, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
-        adjusted[index] = largest
+    times = np.arange(len(p_values), 0, -1) * np.asarray(p_values, float)[order]
+    adjusted[order] = np.maximum.accumulate(times.clip(max=1))
     return [float(it) for it in adjusted]

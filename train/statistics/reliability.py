@@ -5,8 +5,6 @@ Metrics as in `binary`. Shapes in names: N rows, B sets of weights, M bins, T th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
@@ -193,68 +191,53 @@ def _logistic(
     return found_BP
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bin:
-    """One bin of the reliability curve that has rows."""
+def reliability_curve(truth_N: Bools, p_N: Floats) -> list[dict[str, float]]:
+    """The non-empty ones of the 10 bins that `ece` uses, each with its share of positives.
 
-    low: float
-    high: float
-    n: int
-    mean_probability: float
-    observed: float
-    """Share of positives in it."""
-    observed_low: float
-    """Wilson interval of that share."""
-    observed_high: float
-
-
-def reliability_curve(truth_N: Bools, p_N: Floats) -> list[Bin]:
-    """The non-empty ones of the 10 bins that `ece` uses."""
+    Keys: low, high, n, mean_probability, observed, and its Wilson interval, observed_low and
+    observed_high.
+    """
     bin_N, bins = _bin(p_N), []
     for index in np.unique(bin_N):
         inside_N = bin_N == index
         n, positive = int(inside_N.sum()), int(truth_N[inside_N].sum())
         low, high = wilson(positive, n) or (0.0, 1.0)
         bins.append(
-            Bin(
-                low=index / BINS,
-                high=(index + 1) / BINS,
-                n=n,
-                mean_probability=float(p_N[inside_N].mean()),
-                observed=positive / n,
-                observed_low=low,
-                observed_high=high,
-            )
+            {
+                "low": index / BINS,
+                "high": (index + 1) / BINS,
+                "n": n,
+                "mean_probability": float(p_N[inside_N].mean()),
+                "observed": positive / n,
+                "observed_low": low,
+                "observed_high": high,
+            }
         )
     return bins
 
 
-@dataclass(frozen=True, kw_only=True)
-class DecisionCurve:
-    """Net benefit per row over threshold probabilities; treating no one has 0 everywhere."""
+def net_benefit_at(truth_N: Bools, p_N: Floats, weight_BN: Floats, grid_G: Floats) -> Floats:
+    """TP/n - FP/n * t/(1-t) (B, G) at each threshold t (Vickers & Elkin 2006).
 
-    threshold: list[float]
-    model: list[float]
-    treat_all: list[float]
-
-
-def decision_curve(truth_N: Bools, p_N: Floats) -> DecisionCurve | None:
-    """Net benefit TP/n - FP/n * t/(1-t) at t = 0.01 ... 0.99 (Vickers & Elkin 2006).
-
-    Positive is p > t, as for every threshold here; they write p >= t. None without rows.
+    Positive is p > t, as for every threshold here; they write p >= t.
     """
-    n = len(truth_N)
-    if not n:
-        return None
-    threshold_T = np.arange(1, 100) / 100
-    odds_T = threshold_T / (1 - threshold_T)
-    called_TN = p_N > threshold_T[:, None]
-    model_T = (
-        called_TN @ truth_N.astype(float) - odds_T * (called_TN @ (~truth_N).astype(float))
-    ) / n
-    prevalence = truth_N.mean()
-    return DecisionCurve(
-        threshold=threshold_T.tolist(),
-        model=model_T.tolist(),
-        treat_all=(prevalence - (1 - prevalence) * odds_T).tolist(),
+    called_NG = p_N[:, None] > grid_G
+    gain_NG = called_NG * np.where(truth_N[:, None], 1.0, -grid_G / (1 - grid_G))
+    return divide(
+        weight_BN @ gain_NG, np.repeat(weight_BN.sum(axis=1)[:, None], len(grid_G), axis=1)
     )
+
+
+def decision_curve(truth_N: Bools, p_N: Floats) -> dict[str, list[float]] | None:
+    """Net benefit per row of `model` and `treat_all` at `threshold` 0.01 ... 0.99.
+
+    Treating no one has 0 everywhere. None without rows.
+    """
+    if not len(truth_N):
+        return None
+    threshold_T, one = np.arange(1, 100) / 100, np.ones((1, len(truth_N)))
+    model, treat_all = (
+        net_benefit_at(truth_N, score_N, one, threshold_T)[0].tolist()
+        for score_N in (p_N, np.ones_like(p_N))
+    )
+    return {"threshold": threshold_T.tolist(), "model": model, "treat_all": treat_all}

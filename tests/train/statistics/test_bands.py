@@ -3,11 +3,11 @@ import pytest
 
 from train.statistics.bands import (
     band,
-    net_benefit_at,
     observed_at,
     precision_at,
     sensitivity_at,
 )
+from train.statistics.reliability import net_benefit_at
 
 TRUTH = np.array([True, False, True, False])
 SCORE = np.array([0.9, 0.8, 0.4, 0.2])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from train.statistics.delong import delong, delong_test
+from train.statistics.delong import delong, delong_p
 
 # The example of DeLong et al. 1988 (ovarian cancer with intestinal obstruction) without its six
 # incomplete rows, as SAS/STAT documents it for PROC LOGISTIC, "Comparing Receiver Operating
@@ -35,16 +35,9 @@ def test_areas_and_standard_errors_of_the_published_example(score, auc, se) -> N
     assert odds[0] * odds[2] == pytest.approx(odds[1] ** 2)
 
 
-@pytest.mark.parametrize(
-    ("score", "difference", "se", "chi_square", "p_value"),
-    [(ALBUMIN, 0.0108, 0.0953, 0.0127, 0.9102), (PROTEIN, -0.0780, 0.1046, 0.5554, 0.4561)],
-)
-def test_differences_of_the_published_example(score, difference, se, chi_square, p_value) -> None:
-    found = delong_test(TRUTH, score, KG)
-    assert found is not None
-    assert (found.difference, found.se) == pytest.approx((difference, se), abs=5e-5)
-    assert (found.z**2, found.p_value) == pytest.approx((chi_square, p_value), abs=5e-5)
-    assert found.high - found.low == pytest.approx(2 * 1.959964 * found.se, rel=1e-6)
+@pytest.mark.parametrize(("score", "p_value"), [(ALBUMIN, 0.9102), (PROTEIN, 0.4561)])
+def test_differences_of_the_published_example(score, p_value) -> None:
+    assert delong_p(TRUTH, score, KG) == pytest.approx(p_value, abs=5e-5)
 
 
 def test_variance_by_the_definition_of_1988() -> None:
@@ -62,8 +55,8 @@ def test_variance_by_the_definition_of_1988() -> None:
 def test_undefined() -> None:
     truth = np.array([True, False, False, False])
     assert delong(truth, np.arange(4.0)) is None
-    assert delong_test(truth, np.arange(4.0), np.arange(4.0)) is None
-    assert delong_test(TRUTH, KG, 2 * KG) is None  # the same ranks
+    assert delong_p(truth, np.arange(4.0), np.arange(4.0)) is None
+    assert delong_p(TRUTH, KG, 2 * KG) is None  # the same ranks
     perfect = delong(TRUTH, TRUTH.astype(float))
     assert perfect is not None
     assert (perfect.auc, perfect.se, perfect.low, perfect.high) == (1.0, 0.0, None, None)
@@ -78,4 +71,4 @@ def test_a_difference_without_variance_has_no_test_whatever_rounding_does() -> N
     one, two = delong(truth, first), delong(truth, second)
     assert one is not None and two is not None
     assert (one.auc, two.auc) == pytest.approx((4 / 9, 7 / 9))
-    assert delong_test(truth, first, second) is None
+    assert delong_p(truth, first, second) is None

@@ -45,12 +45,12 @@ def test_ece_and_bins_by_hand() -> None:
     expected = (2 * 0.45 + 0.65 + 3 * (2.9 / 3 - 2 / 3)) / 6
     assert value(reliability.ece, truth, p) == pytest.approx(expected)
     bins = reliability.reliability_curve(truth, p)
-    assert [(item.low, item.n, item.observed) for item in bins] == [
+    assert [(item["low"], item["n"], item["observed"]) for item in bins] == [
         (0.0, 2, 0.5),
         (0.3, 1, 1.0),
         (0.9, 3, pytest.approx(2 / 3)),
     ]
-    assert bins[2].mean_probability == pytest.approx(2.9 / 3)
+    assert bins[2]["mean_probability"] == pytest.approx(2.9 / 3)
 
 
 def test_what_the_ece_is_where_probabilities_are_right() -> None:
@@ -142,11 +142,11 @@ def test_net_benefit_by_hand() -> None:
     p = np.array([0.9, 0.3, 0.6, 0.2, 0.1])
     curve = reliability.decision_curve(truth, p)
     assert curve is not None
-    at = curve.threshold.index(0.25)
+    at = curve["threshold"].index(0.25)
     # Above 1/4: two true, one false of five; the odds of 1/4 are 1/3.
-    assert curve.model[at] == pytest.approx(2 / 5 - 1 / 5 / 3)
-    assert curve.treat_all[at] == pytest.approx(2 / 5 - 3 / 5 / 3)
-    assert curve.model[curve.threshold.index(0.95)] == 0
+    assert curve["model"][at] == pytest.approx(2 / 5 - 1 / 5 / 3)
+    assert curve["treat_all"][at] == pytest.approx(2 / 5 - 3 / 5 / 3)
+    assert curve["model"][curve["threshold"].index(0.95)] == 0
     # At a threshold equal to the prevalence treating all has no benefit.
-    assert curve.treat_all[curve.threshold.index(0.4)] == pytest.approx(0)
+    assert curve["treat_all"][curve["threshold"].index(0.4)] == pytest.approx(0)
     assert reliability.decision_curve(np.empty(0, bool), np.empty(0)) is None
