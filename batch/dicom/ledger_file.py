@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batch.results import schema as results
 from batch.storage import objects
 from batch.storage.errors import ObjectMissing
 from sonode.console import UserError
+from sonode.files.parquet import file_bytes
 
 Entry = dict[str, Any]
 
@@ -32,7 +31,7 @@ class LedgerFile:
 
     def write(self) -> None:
         """Write it, with what another has found meanwhile."""
-        while not objects.update(self._uri, self._encoded(), self._etag):
+        while not objects.update(self._uri, self._as_file(), self._etag):
             others, self._etag = self._read()
             done = {key: it for key, it in others.items() if self._is_done(it)}
             self.entries = {**others, **self.entries, **done}
@@ -51,10 +50,6 @@ class LedgerFile:
             raise UserError(f"{self._uri}: not a ledger of this sonode; remove it and re-run")
         return {row[self._key]: row for row in table.to_pylist()}, found.etag
 
-    def _encoded(self) -> bytes:
+    def _as_file(self) -> bytes:
         rows = [self.entries[key] for key in sorted(self.entries)]
-        sink = io.BytesIO()
-        pq.write_table(
-            pa.Table.from_pylist(rows, schema=self._schema), sink, write_page_checksum=True
-        )
-        return sink.getvalue()
+        return file_bytes(pa.Table.from_pylist(rows, schema=self._schema))

@@ -9,7 +9,6 @@ the PACS does not take has been offered for some days; later nights do not look 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,14 +16,12 @@ from datetime import date
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from batch.dicom.pulling import manifest
 from batch.results.schema import parquet
 from batch.storage import objects
 from batch.storage.errors import ObjectMissing
 from sonode.console import UserError
-from sonode.files.parquet import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS, file_bytes
 
 # An image that the PACS has moved to another study is scored there, too.
 _KEY = ("study_uid", "instance_uid", "frame", *ROI_COLUMNS)
@@ -71,7 +68,7 @@ class Register:
         while day not in self.nights:
             others = set(self._rows["row"].to_pylist())
             fresh = table.filter(pa.array([it not in others for it in keys], pa.bool_()))
-            data = manifest.encoded(fresh)
+            data = file_bytes(fresh)
             # A name that no other run has, unless for the same rows: what it names never changes.
             name = f"images/night-{day}-{hashlib.sha256(data).hexdigest()[:12]}.parquet"
             objects.write(objects.join(self._folder, name), data)
@@ -103,11 +100,8 @@ class Register:
     def _write(self, nights: dict[date, Night], rows: pa.Table) -> None:
         """Write it where it is still the one that was read, and read what it is now."""
         told = json.dumps({str(day): asdict(it) for day, it in nights.items()}).encode()
-        sink = io.BytesIO()
-        pq.write_table(
-            rows.replace_schema_metadata({_NIGHTS: told}), sink, write_page_checksum=True
-        )
-        objects.update(self._uri, sink.getvalue(), self._etag)
+        data = file_bytes(rows.replace_schema_metadata({_NIGHTS: told}))
+        objects.update(self._uri, data, self._etag)
         self._read()
 
     def _read(self) -> None:

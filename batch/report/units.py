@@ -7,7 +7,6 @@ that the mean and the maximum are over fewer rows than there are: `n_scored` is 
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -16,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from batch.manifest.column_types import UNITS, is_text
 from batch.results import schema as results
+from sonode.files.parquet import file_bytes
 
 AGGREGATES = ("mean", "max")
 _KEPT = 100_000  # rows of partial sums that are held beside as many units as there are
@@ -122,9 +121,7 @@ def columns_of(columns: Collection[str], heads: Mapping[str, Sequence[str]]) -> 
 def encoded(table: pa.Table, given: Mapping[str, str | None]) -> bytes:
     """A Parquet file of a unit; `given` and the aggregates are in its metadata."""
     about = {"given": json.dumps(dict(given)), "aggregates": json.dumps(AGGREGATES)}
-    sink = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(about), sink, write_page_checksum=True)
-    return sink.getvalue()
+    return file_bytes(table.replace_schema_metadata(about))
 
 
 def described(unit: Unit, table: pa.Table, name: str) -> dict[str, Any]:

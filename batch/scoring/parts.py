@@ -18,19 +18,18 @@ reader takes. The next run makes what is missing.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batch.results import schema as results
 from batch.scoring.job import Job
 from batch.storage import objects
 from batch.storage.errors import ObjectMissing
 from sonode.console import UserError
+from sonode.files.parquet import file_bytes
 
 
 class Part(NamedTuple):
@@ -110,15 +109,7 @@ def commit(
 
 def _encoded(shard: pa.Table, rows: list[results.Row], job: Job) -> bytes:
     made_by = {"sha256": job.archive.sha256, "explain": job.explain, "folder": job.folder}
+    about = {"sonode": made_by, "given": dict(job.archive.given), **job.archive.promises}
+    metadata = {key: json.dumps(its) for key, its in about.items()}
     table = results.table(shard, rows, job.columns)
-    given = dict(job.archive.given)
-    table = table.replace_schema_metadata(
-        {
-            "sonode": json.dumps(made_by),
-            "given": json.dumps(given),
-            **{key: json.dumps(its) for key, its in job.archive.promises.items()},
-        }
-    )
-    sink = io.BytesIO()
-    pq.write_table(table, sink, write_page_checksum=True)
-    return sink.getvalue()
+    return file_bytes(table.replace_schema_metadata(metadata))

@@ -1,7 +1,8 @@
-"""What every reader of Parquet files from outside has to look at."""
+"""Parquet files: how they are written, and what a reader of one from outside has to look at."""
 
 from __future__ import annotations
 
+import io
 from mmap import mmap
 
 import pyarrow as pa
@@ -13,6 +14,13 @@ ROI_COLUMNS = ("roi_x_min", "roi_y_min", "roi_x_max", "roi_y_max")
 _MARK = (
     b"PAR1"  # at a Parquet file's begin and end; before the end its footer and the footer's length
 )
+
+
+def file_bytes(table: pa.Table) -> bytes:
+    """The table as a file whose pages have checksums."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, write_page_checksum=True)
+    return sink.getvalue()
 
 
 def is_joined(data: bytes | mmap) -> bool:

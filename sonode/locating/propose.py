@@ -7,7 +7,6 @@ score it on its whole frame.
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batch.manifest import checks
 from batch.manifest.files import CHECKED_TOGETHER
@@ -30,7 +28,7 @@ from model_def.images.frame import Frame
 from model_def.limits import MAX_DICOM_BYTES
 from model_def.preprocessing import RoI
 from sonode.console import UserError, progress
-from sonode.files.parquet import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS, file_bytes
 from sonode.locating.detector import Locator, proposals, read
 
 GIVEN = "given"
@@ -74,13 +72,8 @@ def propose(
             rows = list(_rows(locator, manifest, min_confidence))
             table = _with(manifest, rows, keep_uris=objects.parent(out) == manifest.folder)
         facts = {"locator_sha256": locator.sha256, "min_confidence": min_confidence}
-        sink = io.BytesIO()
-        pq.write_table(
-            table.replace_schema_metadata({"sonode_locate": json.dumps(facts)}),
-            sink,
-            write_page_checksum=True,
-        )
-        objects.create(out, sink.getvalue())
+        about = {"sonode_locate": json.dumps(facts)}
+        objects.create(out, file_bytes(table.replace_schema_metadata(about)))
     except ObjectExists:
         raise UserError(f"OUT {out_uri}: exists; give a new file") from None
     except StorageError as error:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sonode.console import UserError, counted, say
+from sonode.files.parquet import file_bytes
 from train.cohorts.cohort import Cohort
 from train.cohorts.near_duplicates import BITS, SAME, SIMILAR, Bytes, hashes, most_similar, stack
 from train.cohorts.split import Part
@@ -68,10 +69,7 @@ def images_of(data: CohortData, before: pa.Table | None = None) -> bytes:
     )
     if before is not None:
         images = pa.concat_tables([images, before])
-    sink = pa.BufferOutputStream()
-    pq.write_table(images, sink, write_page_checksum=True)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+    return file_bytes(images)
 
 
 def _looks(cohort: Cohort, rows: list[int]) -> Bytes:

@@ -12,7 +12,6 @@ is made from one.
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batch import layout
 from batch.dicom.making import objects as dicom_objects
@@ -34,6 +32,7 @@ from batch.scoring.job import Archive
 from batch.storage import objects
 from batch.storage.errors import ObjectMissing, StorageError
 from sonode.console import UserError
+from sonode.files.parquet import file_bytes
 
 WRITTEN, NONE, FAILED = "written", "none", "failed"
 NOT_SCORED, NOT_DICOM = "not_scored", "not_dicom"
@@ -120,7 +119,8 @@ class _Maker:
                 was if was is not None and _stands(was, now) else self._row(name, number, part)
                 for number, (was, now) in enumerate(zip(held, part.rows, strict=True))
             ]
-            if rows == held or objects.update(uri, _encoded(rows), etag):
+            made = pa.Table.from_pylist(rows, schema=_SCHEMA)
+            if rows == held or objects.update(uri, file_bytes(made), etag):
                 yield from rows
                 return
 
@@ -247,9 +247,3 @@ def _record(uri: str, rows: int) -> tuple[list[Row | None], str | None]:
     if len(held) != rows:
         raise UserError(f"{uri}: not the record of this part; remove it and re-run") from None
     return held, found.etag
-
-
-def _encoded(rows: list[Row]) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), sink, write_page_checksum=True)
-    return sink.getvalue()

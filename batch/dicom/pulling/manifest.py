@@ -6,20 +6,18 @@ later reader need to find the image again.
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batch.dicom.ledger_file import Entry
 from batch.dicom.pulling import ledger
 from batch.dicom.pulling.given_boxes import Given, GivenBox
 from batch.dicom.pulling.ledger import Entries
 from batch.storage import objects
-from sonode.files.parquet import ROI_COLUMNS
+from sonode.files.parquet import ROI_COLUMNS, file_bytes
 
 NO_BOX = "no_box"
 """Why there is no RoI: nobody has drawn one."""
@@ -124,17 +122,10 @@ def table(studies: Collection[Rows]) -> pa.Table:
 def write(out: str, studies: Collection[Rows]) -> pa.Table:
     """Write both tables, the manifest last; give the manifest."""
     without = pa.concat_tables([_WITHOUT.empty_table(), *(it.without_roi for it in studies)])
-    objects.write(objects.join(out, ledger.WITHOUT_ROI), encoded(without))
+    objects.write(objects.join(out, ledger.WITHOUT_ROI), file_bytes(without))
     made = table(studies)
-    objects.write(objects.join(out, ledger.MANIFEST), encoded(made))
+    objects.write(objects.join(out, ledger.MANIFEST), file_bytes(made))
     return made
-
-
-def encoded(rows: pa.Table) -> bytes:
-    """A table as a file."""
-    sink = io.BytesIO()
-    pq.write_table(rows, sink, write_page_checksum=True)
-    return sink.getvalue()
 
 
 def counts(studies: Collection[Rows]) -> dict[str, Any]:
