@@ -154,7 +154,7 @@ def flips(pair: Pair, heads: Mapping[str, Sequence[str]], named: Frame) -> list[
     for head, labels in heads.items():
         for row in a.index[a[f"{head}_label"] != b[f"{head}_label"]]:
             label = str(b.at[row, f"{head}_label"])
-            column = probability_column(head, labels, label)
+            column = f"{head}_probability" + (f"_{label}" if len(labels) > 2 else "")
             carried = {name: _plain(named.at[row, name]) for name in named.columns}
             sides = {
                 name: {
@@ -168,17 +168,11 @@ def flips(pair: Pair, heads: Mapping[str, Sequence[str]], named: Frame) -> list[
                 truth = labels[truth]
             flip = {"row": int(row), "carried": carried, "head": head, "truth": truth}
             found.append(flip | sides)
-    return sorted(found, key=lambda flip: (-_moved(flip), flip["row"]))
 
+    def order(flip: Json) -> tuple[float, int]:
+        return -abs(flip["b"]["probability"] - flip["a"]["probability"]), flip["row"]
 
-def probability_column(head: str, labels: Sequence[str], label: str) -> str:
-    """The column of the probability of `label`, or of a binary head's second label."""
-    return f"{head}_probability" if len(labels) == 2 else f"{head}_probability_{label}"
-
-
-def _moved(flip: Json) -> float:
-    moved: float = abs(flip["b"]["probability"] - flip["a"]["probability"])
-    return moved
+    return sorted(found, key=order)
 
 
 def heat_maps(

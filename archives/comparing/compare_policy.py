@@ -44,7 +44,7 @@ class Policy(BaseModel):
     """Images per second, b over a."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Rule:
     """One limit and what was found."""
 
@@ -169,14 +169,4 @@ def _estimated(
 def _rule(
     rule: str, on: str, outcome: Outcome, of: Json, limit: float, reason: str | None = None
 ) -> Rule:
-    value, low, high = (of[name] for name in ("value", "low", "high"))
-    return Rule(
-        rule=rule,
-        on=on,
-        outcome=outcome,
-        value=value,
-        low=low,
-        high=high,
-        limit=limit,
-        reason=reason,
-    )
+    return Rule(rule, on, outcome, *(of[it] for it in ("value", "low", "high")), limit, reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -26,14 +27,7 @@ _NO_IMAGE = {"classes"}  # LabelImg's own list of class names, beside its YOLO f
 Boxes = Callable[[Draft, dict[str, str], Path], list[RoI]]
 
 
-def import_csv(
-    source: Path,
-    out: Path,
-    *,
-    name: str,
-    drop_faulty: bool = False,
-    kinds: Mapping[str, str] | None = None,
-) -> Cohort:
+def import_csv(source: Path, out: Path, **about: Any) -> Cohort:
     """One CSV or Parquet table -> cohort in `out`, images left where they are.
 
     Columns: patient_id and image (a path from the table's folder); as far as they are known
@@ -44,73 +38,35 @@ def import_csv(
     columns the boxes come from files beside each image: `IMAGE.xml` (Pascal VOC), else `IMAGE.txt`
     (YOLO). Without a lesion_id each box of an image is a lesion of its own.
 
+    `about`: the cohort's name, `drop_faulty` as of `write_draft`, and `kinds`: column -> kind.
+
     Raises UserError: no such table, a column is absent or of another type, or faults.
     """
     records = read_records(source, ("patient_id", "image"))
     boxes = box_in_row if has_boxes(records, source) else _boxes_beside
-    return _import(
-        records,
-        source.parent,
-        boxes,
-        out,
-        name=name,
-        source="table",
-        left_out=LeftOut(),
-        drop_faulty=drop_faulty,
-        kinds=kinds,
-    )
+    return _import(records, source.parent, boxes, out, source="table", left_out=LeftOut(), **about)
 
 
-def import_voc(
-    source: Path,
-    out: Path,
-    *,
-    name: str,
-    synthetic: bool = False,
-    drop_faulty: bool = False,
-    kinds: Mapping[str, str] | None = None,
-) -> Cohort:
+def import_voc(source: Path, out: Path, *, synthetic: bool = False, **about: Any) -> Cohort:
     """A folder with `images/`, LabelImg's `annotations/*.xml` and `labels.csv` -> cohort in `out`.
 
     `labels.csv` has one row per image: image, patient_id, lesion_id, malignant, alnm, n_nodes,
     device, and any further column as in `import_csv`; blanks are missing. An image with several
-    boxes gives several lesions.
+    boxes gives several lesions. `about` as of `import_csv`.
 
     Raises UserError: a file or column is absent, or the cohort has faults.
     """
-
-    def boxes(draft: Draft, path: Path, record: dict[str, str], image: Path) -> list[RoI]:
-        return _voc(draft, path, record, image, report=not synthetic)
-
-    return _import_labelimg(
-        *(source, out, ".xml", boxes),
-        name=name,
-        source="LabelImg VOC",
-        synthetic=synthetic,
-        drop_faulty=drop_faulty,
-        kinds=kinds,
-    )
+    read = partial(_voc, report=not synthetic)
+    about |= {"source": "LabelImg VOC", "synthetic": synthetic}
+    return _import_labelimg(source, out, ".xml", read, **about)
 
 
-def import_yolo(
-    source: Path,
-    out: Path,
-    *,
-    name: str,
-    drop_faulty: bool = False,
-    kinds: Mapping[str, str] | None = None,
-) -> Cohort:
+def import_yolo(source: Path, out: Path, **about: Any) -> Cohort:
     """The layout of `import_voc` with YOLO's `annotations/*.txt` -> cohort in `out`.
 
     Raises UserError: a file or column is absent, or the cohort has faults.
     """
-    return _import_labelimg(
-        *(source, out, ".txt", _yolo),
-        name=name,
-        source="LabelImg YOLO",
-        drop_faulty=drop_faulty,
-        kinds=kinds,
-    )
+    return _import_labelimg(source, out, ".txt", _yolo, source="LabelImg YOLO", **about)
 
 
 def _import_labelimg(
@@ -174,8 +130,8 @@ def _import(
     source: str,
     left_out: LeftOut,
     synthetic: bool = False,
-    drop_faulty: bool,
-    kinds: Mapping[str, str] | None,
+    drop_faulty: bool = False,
+    kinds: Mapping[str, str] | None = None,
 ) -> Cohort:
     further = further_columns(records, SCHEMA.names, kinds)
     draft = Draft(out, {column: float if it is number else str for column, it in further.items()})
