@@ -7,9 +7,8 @@ before there was such a file has none.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, model_validator
@@ -97,26 +96,9 @@ def counts_of(table: pd.DataFrame) -> Counts:
     return Counts(patients=patients.nunique(), images=table["image"].nunique(), rows=len(table))
 
 
-def write_record(
-    table: Path,
-    *,
-    source: str,
-    read: Counts,
-    kept: Counts,
-    exclusions: Sequence[Exclusion],
-    other_files: dict[str, int],
-    notes: dict[str, int],
-) -> None:
-    """Write it beside the cohort's `table`, whole or not at all."""
-    record = ImportRecord(
-        source=source,
-        table_sha256=_digest(table),
-        read=read,
-        kept=kept,
-        exclusions=tuple(exclusions),
-        other_files=other_files,
-        notes=notes,
-    )
+def write_record(table: Path, **facts: Any) -> None:
+    """Write it beside the cohort's `table`, whole or not at all; `facts`: fields of the record."""
+    record = ImportRecord(table_sha256=_digest(table), **facts)
     write_whole(table.with_name(RECORD), record.model_dump_json(indent=2) + "\n")
 
 
