@@ -169,7 +169,11 @@ def score(
         max_failures=max_failures,
         batch_size=batch_size,
         shard_rows=shard_rows,
-        limits=(fetch_threads, memory_mb << 20, row_timeout),
+        limits={
+            "fetch_threads": fetch_threads,
+            "bytes_in_memory": memory_mb << 20,
+            "row_seconds": row_timeout,
+        },
     )
     if on_finish is None or dry_run:
         raise typer.Exit(run()[0])
@@ -194,7 +198,7 @@ def _run_one(
     as_json: bool,
     dicom: bool,
     cluster: tuple[str | None, int | None, int | None, float | None] | None,
-    limits: tuple[int, int, float],
+    limits: dict[str, Any],
     **options: Any,
 ) -> tuple[int, str, dict[str, Any]]:
     """Score with one archive; give exit code, outcome and facts for `--on-finish`."""
@@ -216,7 +220,7 @@ def _run_one(
                     *given,
                     executor=executor,
                     single_writer=single_writer,
-                    limits=Limits(*limits),
+                    limits=Limits(**limits),
                     progress=console.progress,
                     **options,
                 )

@@ -169,4 +169,4 @@ def _estimated(
 def _rule(
     rule: str, on: str, outcome: Outcome, of: Json, limit: float, reason: str | None = None
 ) -> Rule:
-    return Rule(rule, on, outcome, *(of[it] for it in ("value", "low", "high")), limit, reason)
+    return Rule(rule, on, outcome, of["value"], of["low"], of["high"], limit, reason)
