@@ -82,6 +82,15 @@ class Node:
         # Unhealthy is also what it says while the default version has no worker.
         return self._ask("inference", "GET", url).status_code in (200, 500)
 
+    def predict(
+        self, model: str, version: str, image: bytes, headers: dict[str, str], timeout_s: float
+    ) -> httpx.Response:
+        """Have a version score an image; its answer, whatever the status."""
+        url = f"{self.settings.inference}/predictions/{quote(model)}/{quote(version)}"
+        return self._ask(
+            "inference", "POST", url, content=image, headers=headers, timeout_s=timeout_s
+        )
+
     def speaks_open_inference(self) -> bool | None:
         """Whether its server speaks the Open Inference Protocol, which TorchServe does not.
 

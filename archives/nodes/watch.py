@@ -174,9 +174,11 @@ class Watch(threading.Thread):
         if self._mending is None and time.monotonic() >= self._mend_at:
             self._mending = Future()
             self._mended = self._key()
+            # Also where it was in when this command started: while none ran, nobody looked.
+            prove = not stays or self._settled is None
             # A thread that the end of the process does not wait for: to register takes minutes.
             threading.Thread(
-                target=self._ensure, args=[desired, not stays, self._mending], daemon=True
+                target=self._ensure, args=[desired, prove, self._mending], daemon=True
             ).start()
             if not stays:
                 wait([self._mending], AT_ONCE_S)

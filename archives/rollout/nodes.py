@@ -18,7 +18,6 @@ from archives.nodes.nodes import Node, NoWorkerError, OtherBytesError
 from archives.nodes.stores import no_space
 from archives.rollout import host_shortage
 from archives.state.journal import Release
-from archives.torchserve.key_file import ask
 from sonode.console import UserError, run_sonode
 
 NOT_THERE = (httpx.TransportError, OSError, ValueError, KeyError)  # TorchServe ends, or starts
@@ -133,7 +132,6 @@ def golden_difference(node: Node, model: str, release: Release, tolerance: float
 
     Raises Refused beyond `tolerance`, and httpx's errors where the node goes away.
     """
-    url = f"{node.settings.inference}/predictions/{model}/{release.version}"
     differences = [0.0]
     with zipfile.ZipFile(node.archives / release.file) as archive:
         for example in json.loads(archive.read("golden/golden.json")):
@@ -144,7 +142,7 @@ def golden_difference(node: Node, model: str, release: Release, tolerance: float
             }
             where = f"node {node.name}, {example['image']}"
             try:
-                answer = _post(node, url, png, headers)
+                answer = _score(node, model, release.version, png, headers)
             except httpx.ReadTimeout as error:
                 if is_there(node):
                     reason = f"{where}: no answer within {GOLDEN_TIMEOUT_S:g} s"
@@ -187,19 +185,13 @@ def _difference(expected: float | dict[str, float], score: dict[str, Any]) -> fl
     return max(abs(float(score["distribution"][label]) - it) for label, it in expected.items())
 
 
-def _post(node: Node, url: str, png: bytes, headers: dict[str, str]) -> httpx.Response:
-    """Ask again after a 400 of TorchServe: the gateway has just renewed the token.
-
-    Also once where the worker was killed meanwhile: a version at fault dies of the second, too.
-    """
-    died = 0
-    for _ in range(TRIES):
-        token = node.token()
-        answer = ask("POST", url, token, content=png, headers=headers, timeout_s=GOLDEN_TIMEOUT_S)
-        died += answer.status_code in NO_WORKER
-        renewed = answer.status_code == httpx.codes.BAD_REQUEST and node.token() != token
-        if not renewed and (answer.status_code not in NO_WORKER or died > 1):
-            break
+def _score(
+    node: Node, model: str, version: str, png: bytes, headers: dict[str, str]
+) -> httpx.Response:
+    """Ask once more where the worker was killed: a version at fault dies of the second, too."""
+    answer = node.predict(model, version, png, headers, GOLDEN_TIMEOUT_S)
+    if answer.status_code in NO_WORKER:
+        answer = node.predict(model, version, png, headers, GOLDEN_TIMEOUT_S)
     return answer
 
 

@@ -147,16 +147,22 @@ def test_a_fault_of_ours_is_not_taken_for_failed_rows(
 
 def test_nohup_is_heeded_and_a_background_job_can_be_ended() -> None:
     code = (
-        "import os, signal, sys, types\nfrom sonode import command_line\n"
+        "import os, signal, sys, threading, types\nfrom sonode import command_line\n"
         "for number in (signal.SIGINT, signal.SIGHUP): signal.signal(number, signal.SIG_IGN)\n"
         "def signals(*_):\n"
         "    os.kill(os.getpid(), signal.SIGHUP)\n"
         "    print('went on', flush=True)\n"
+        "    both, never = threading.Event(), threading.Event()\n"
+        "    def other():\n"  # a process's second signal may go to any thread
+        "        both.wait()\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "    threading.Thread(target=other).start()\n"
         "    try:\n"
+        "        both.set()\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "        print('and on', flush=True)\n"
         "    finally:\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        never.wait(1)\n"
         "        print('cleaned up', flush=True)\n"
         "stand_in = types.SimpleNamespace(write_phantom=signals, import_voc=None)\n"
         "faked = ('train.importers.phantom', 'train.importers.table')\n"

@@ -202,7 +202,14 @@ def test_a_token_that_somebody_else_renews(standin: StandIn, node: Node) -> None
     assert next(reads, None) is None
 
 
-@pytest.mark.parametrize("ask", [Node.healthy, lambda node: node.versions("m")])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        Node.healthy,
+        lambda node: node.versions("m"),
+        lambda node: node.predict("m", "1.0", b"", {}, 3.0).is_success,
+    ],
+)
 def test_a_token_that_has_expired_by_the_nodes_clock(
     standin: StandIn, node: Node, ask: Callable[[Node], object]
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from archives.nodes.nodes import Node
-from archives.nodes.watch import Watch
+from archives.nodes.watch import Seen, Watch
 from archives.state.journal import Desired, Release
 from tests.archives.standin import StandIn
 
@@ -106,6 +106,18 @@ def test_a_node_with_other_bytes_is_not_kept_in_where_nobody_saw_its_restart(
     watched.standin.start(anew=True)
     watched.wait(lambda: "m-1.0.mar in its store, from which" in watched.watch.seen.why)
     assert not watched.watch.seen.up
+
+
+def test_a_node_replaced_while_no_gateway_looked_is_not_kept_in(tmp_path: Path) -> None:
+    """Behind an nginx that went on, the gateway starts with the nodes that were in."""
+    made = Watched(tmp_path)
+    (made.standin.store / ONE.file).write_bytes(b"replaced")
+    made.watch.seen = Seen(up=True)
+    made.watch.start()
+    made.wait(lambda: "m-1.0.mar in its store, from which" in made.watch.seen.why)
+    assert made.watch.seen.barred
+    made.watch.end()
+    made.standin.stop()
 
 
 def test_a_node_with_other_bytes_under_the_name_is_not_taken_in(watched: Watched) -> None:

@@ -28,11 +28,9 @@ ANSWERED = {
         ({"A": 0.25, "B": 0.7, "C": 0.05}, None),
     ],
 )
-def test_every_label_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtype: object, found: float | None
-) -> None:
+def test_every_label_counts(tmp_path: Path, subtype: object, found: float | None) -> None:
     def difference() -> float:
-        return golden_difference(tmp_path, monkeypatch, {"alnm": 0.3, "subtype": subtype}, {})
+        return golden_difference(tmp_path, {"alnm": 0.3, "subtype": subtype}, {})
 
     if found is None:
         with pytest.raises(Refused, match=r"node left, 0\.png, head subtype: .*0\.45"):
@@ -56,21 +54,14 @@ def test_every_label_counts(
     ],
 )
 def test_an_answer_of_other_bytes_or_without_a_result(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    changed: dict[str, object],
-    error: type[Exception],
-    said: str,
+    tmp_path: Path, changed: dict[str, object], error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said):
-        golden_difference(tmp_path, monkeypatch, {"alnm": 0.3}, changed)
+        golden_difference(tmp_path, {"alnm": 0.3}, changed)
 
 
 def golden_difference(
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    expected: dict[str, object],
-    changed: dict[str, object],
+    folder: Path, expected: dict[str, object], changed: dict[str, object]
 ) -> float:
     """Of one example, with ANSWERED for it, but for what is `changed` in the answer."""
     example = {"image": "0.png", "roi": [0, 0, 9, 9], "probabilities": expected}
@@ -79,9 +70,9 @@ def golden_difference(
         archive.writestr("golden/golden.json", json.dumps([example]))
     answer = {"model": {"sha256": "a" * 64}, "heads": ANSWERED} | changed
     content = json.dumps(answer).encode()
-    monkeypatch.setattr(nodes, "_post", lambda *_: httpx.Response(200, content=content))
-    settings = SimpleNamespace(inference="http://127.0.0.1:9")
-    node: Any = SimpleNamespace(name="left", archives=folder, settings=settings)
+    node: Any = SimpleNamespace(
+        name="left", archives=folder, predict=lambda *_: httpx.Response(200, content=content)
+    )
     release: Any = SimpleNamespace(version="2.0", file="m.mar", sha256="a" * 64)
     return nodes.golden_difference(node, "m", release, 0.01)
 
