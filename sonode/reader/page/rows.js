@@ -33,7 +33,9 @@ function showRows() {
         const line = body.insertRow();
         if (list.shown && list.start + index === list.at) line.setAttribute('aria-current', 'true');
         const button = element('button', row.number + 1, { type: 'button', 'aria-label': `Open row ${row.number + 1}` });
-        button.addEventListener('click', () => openRow(list.start + index));
+        line.addEventListener('click', (event) => {
+            if (event.target === button || getSelection().isCollapsed) openRow(list.start + index);  // else text was marked
+        });
         line.insertCell().append(button);
         line.insertCell().textContent = row.names.join(', ');
         for (const run of row.runs) {

@@ -136,7 +136,7 @@ def test_a_reading_is_of_the_rows_frame(browser: Any, tmp_path: Path) -> None:
         serving(MadeUp(), results=results, record=record, study=True) as server,
         looking(browser, server, image=None) as page,
     ):
-        page.click("button[aria-label='Open row 2']")
+        page.click("#table tbody tr:nth-child(2) td:nth-child(2)")
         page.locator("#study-record:enabled").wait_for()
         page.focus("figure svg")
         page.keyboard.press("PageDown")
