@@ -114,8 +114,8 @@ def test_a_node_replaced_while_no_gateway_looked_is_not_kept_in(tmp_path: Path) 
     (made.standin.store / ONE.file).write_bytes(b"replaced")
     made.watch.seen = Seen(up=True)
     made.watch.start()
-    made.wait(lambda: "m-1.0.mar in its store, from which" in made.watch.seen.why)
-    assert made.watch.seen.barred
+    made.wait(lambda: made.watch.seen.barred)
+    assert "m-1.0.mar in its store, from which" in made.watch.seen.why
     made.watch.end()
     made.standin.stop()
 
