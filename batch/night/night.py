@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import date, timedelta
 from typing import Any
 
@@ -23,7 +22,7 @@ from batch.night.settings import Settings
 from batch.night.stages import Stages
 from batch.scoring.archive_file import open_archive
 from batch.storage import objects
-from batch.storage.errors import ObjectMissing, StorageError
+from batch.storage.errors import ObjectMissing, told_to_user
 from sonode import console
 from sonode.console import TRY_AGAIN, UserError
 
@@ -36,16 +35,8 @@ def run(settings: Settings, day: date) -> Report:
 
     Raises UserError, as pull, score and push do.
     """
-    with _folder_faults(settings):
+    with told_to_user(f"folder: {settings.folder}"):
         return _Night(settings, day).run()
-
-
-@contextmanager
-def _folder_faults(settings: Settings) -> Iterator[None]:
-    try:
-        yield
-    except StorageError as error:
-        raise UserError(f"folder: {settings.folder}: {error}") from None
 
 
 class _Stopped(Exception):  # noqa: N818 - reads as what it is

@@ -19,7 +19,7 @@ from batch.manifest import column_types
 from batch.manifest.files import CHECKED_TOGETHER
 from batch.manifest.read import Manifest
 from batch.storage import objects
-from batch.storage.errors import ObjectMissing, StorageError
+from batch.storage.errors import ObjectMissing, StorageError, told_to_user
 from sonode.console import UserError
 
 
@@ -37,11 +37,9 @@ def agreed(manifest: Manifest, out: str, *, dry: bool) -> Manifest:
         if dry or not new:
             return found
         data = pa.schema([*known, *new]).serialize().to_pybytes()
-        try:
+        with told_to_user(f"results cannot be written to {out}"):
             if objects.update(uri, data, etag):
                 return found  # else another run has just started
-        except StorageError as error:
-            raise UserError(f"results cannot be written to {out}: {error}") from None
 
 
 def _read(uri: str) -> tuple[pa.Schema, str | None]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from batch import layout
 from batch.storage import objects
-from batch.storage.errors import ObjectChanged, ObjectExists, ObjectMissing, StorageError
+from batch.storage.errors import ObjectMissing, StorageError, told_to_user
 from sonode.console import UserError
 from sonode.defaults import SHARD_ROWS
 
@@ -124,30 +124,23 @@ def _left(out: str, there: dict[str, Any], date: str) -> bool:
 
 def _taken_over(uri: str, out: str, record: dict[str, Any]) -> dict[str, Any]:
     """Write `record` over one that was left, and give what is there then."""
-    try:
+    with told_to_user(f"results cannot be written to {uri}"):
         found = objects.read(uri)
         there: dict[str, Any] = json.loads(found.data)
         if not _left(out, there, record["date"]):
             return there  # another run was faster
-        objects.replace(uri, as_json(record), found.etag)
-        return record
-    except ObjectChanged:
-        return _taken_over(uri, out, record)
-    except StorageError as error:
-        raise UserError(f"results cannot be written to {uri}: {error}") from None
+        written = objects.update(uri, as_json(record), found.etag)
+    return record if written else _taken_over(uri, out, record)
 
 
 def _first(uri: str, record: dict[str, Any]) -> dict[str, Any]:
     """Write `record` where there is none yet, and give what is there then."""
     for _ in range(_TRIES):
-        try:
-            objects.create(uri, as_json(record))
-            return record
-        except ObjectExists:
-            if (found := _read(uri, *record)) is not None:
-                return found
-        except StorageError as error:
-            raise UserError(f"results cannot be written to {uri}: {error}") from None
+        with told_to_user(f"results cannot be written to {uri}"):
+            if objects.update(uri, as_json(record), None):
+                return record
+        if (found := _read(uri, *record)) is not None:
+            return found
         time.sleep(0.1)  # S3 refuses both of two that come at once, until one of them is through
     raise UserError(f"{uri}: another run is writing it; re-run the same command")
 

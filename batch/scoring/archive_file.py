@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batch.storage import objects
-from batch.storage.errors import StorageError
-from sonode.console import UserError
+from batch.storage.errors import told_to_user
 from sonode.files.atomic import scratch
 
 if TYPE_CHECKING:
@@ -34,10 +33,8 @@ def _local_copy(uri: str) -> Iterator[Path]:
     if not objects.is_s3(uri):
         yield Path(uri)
         return
-    try:
+    with told_to_user(f"archive {uri}"):
         data = objects.read(uri).data
-    except StorageError as error:
-        raise UserError(f"archive {uri}: {error}") from None
     with scratch("sonode-archive-") as folder:
         path = folder / uri.rpartition("/")[2]
         path.write_bytes(data)

@@ -16,8 +16,7 @@ from batch import layout
 from batch.results import schema as results
 from batch.results.previous_results import PreviousResults
 from batch.storage import objects
-from batch.storage.errors import StorageError
-from sonode.console import UserError
+from batch.storage.errors import told_to_user
 
 if TYPE_CHECKING:
     from archives.packing.loader import LoadedArchive
@@ -101,7 +100,5 @@ class Job:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Raise UserError where the block cannot write: no row is at fault, the run is over."""
-        try:
+        with told_to_user(f"results cannot be written to {self.out}"):
             yield
-        except StorageError as error:
-            raise UserError(f"results cannot be written to {self.out}: {error}") from None

@@ -16,6 +16,11 @@ the user can correct for the whole run is a UserError; what boto3's errors mean 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sonode.console import UserError
+
 
 class StorageError(Exception):
     """The store did not answer, or refused."""
@@ -68,6 +73,15 @@ class ObjectTooLarge(StorageError):  # noqa: N818
     """The object is larger than the limit (an image: 256 MiB)."""
 
     code = "object_too_large"
+
+
+@contextmanager
+def told_to_user(where: str) -> Iterator[None]:
+    """Raise a StorageError of the block as a UserError: `WHERE: why`."""
+    try:
+        yield
+    except StorageError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def check_size(size: int, limit: int | None) -> None:

@@ -30,7 +30,7 @@ from batch.results import schema as results
 from batch.scoring.fetching import Limits
 from batch.scoring.job import Archive
 from batch.storage import objects
-from batch.storage.errors import ObjectMissing, StorageError
+from batch.storage.errors import ObjectMissing, StorageError, told_to_user
 from sonode.console import UserError
 from sonode.files.parquet import file_bytes
 
@@ -85,7 +85,7 @@ def write(
     `console.progress`; `total` rows are shown. Raises UserError where OUT cannot be read or
     written.
     """
-    try:
+    with told_to_user(f"{out}: DICOM objects"):
         folder = objects.join(out, partition)
         parts = [uri for uri in objects.list_files(folder) if layout.is_part(uri)]
         made = _Maker(out, partition, archive, explain)
@@ -96,8 +96,6 @@ def write(
             statuses[row["status"]] += 1
             if row["code"] is not None:
                 codes[row["code"]] += 1
-    except StorageError as error:
-        raise UserError(f"{out}: DICOM objects: {error}") from None
     return Written(by_status=dict(statuses), by_code=dict(sorted(codes.items())))
 
 

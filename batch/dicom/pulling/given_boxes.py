@@ -16,7 +16,7 @@ from pydicom.uid import UID
 from batch.manifest import checks, column_types
 from batch.results import schema as results
 from batch.storage import objects
-from batch.storage.errors import StorageError
+from batch.storage.errors import told_to_user
 from sonode.boxes.dicom_rois import Box
 from sonode.console import UserError, counted, first_of
 from sonode.files.parquet import ROI_COLUMNS
@@ -46,10 +46,8 @@ def read(uri: str, option: str = "--boxes") -> Given:
     """Read what an option gives. Raises UserError with every fault at once."""
     if not objects.is_s3(uri) and Path(uri).is_dir():
         return _of_folder(Path(uri), option)
-    try:
+    with told_to_user(f"{option} {uri}"):
         data = objects.read(uri).data
-    except StorageError as error:
-        raise UserError(f"{option} {uri}: {error}") from None
     try:
         if data[:4] == b"PAR1":
             table = results.parquet(data).read()

@@ -31,7 +31,7 @@ from batch.dicom.pushing.destination import Destination
 from batch.dicom.pushing.sending import Sender
 from batch.results import schema as results
 from batch.storage import objects
-from batch.storage.errors import StorageError
+from batch.storage.errors import told_to_user
 from sonode.console import UserError
 
 
@@ -113,24 +113,23 @@ def push(
     sender = Sender(out, to, pacs, unknown_images=unknown_images)
     stopped = None
     try:
-        wanted = [None] if dates is None else sorted(dates)
-        records = [uri for it in wanted for uri in ledger.records(out, it)]
-        if not records and dates is None:
-            raise UserError(f"{out}: no DICOM objects; make them by `sonode score ... --dicom`")
-        rows = {uri: _rows(uri) for uri in records}
-        total = sum(map(len, rows.values()))
-        each = ((uri, it) for uri, its in rows.items() for it in sender.of_record(uri, its))
-        for uri, entry in progress(each, total=total * len(KINDS), what="objects"):
-            statuses[entry["status"]] += 1
-            if not ledger.is_done(entry):
-                not_sent[layout.date_of(uri)] += 1
-        for uri, entry in sender.settle():
-            statuses.update({entry["status"]: 1, ledger.UNCONFIRMED: -1})
-            not_sent[layout.date_of(uri)] -= 1
+        with told_to_user(out):
+            wanted = [None] if dates is None else sorted(dates)
+            records = [uri for it in wanted for uri in ledger.records(out, it)]
+            if not records and dates is None:
+                raise UserError(f"{out}: no DICOM objects; make them by `sonode score ... --dicom`")
+            rows = {uri: _rows(uri) for uri in records}
+            total = sum(map(len, rows.values()))
+            each = ((uri, it) for uri, its in rows.items() for it in sender.of_record(uri, its))
+            for uri, entry in progress(each, total=total * len(KINDS), what="objects"):
+                statuses[entry["status"]] += 1
+                if not ledger.is_done(entry):
+                    not_sent[layout.date_of(uri)] += 1
+            for uri, entry in sender.settle():
+                statuses.update({entry["status"]: 1, ledger.UNCONFIRMED: -1})
+                not_sent[layout.date_of(uri)] -= 1
     except NoAnswer as error:
         stopped = str(error)
-    except StorageError as error:
-        raise UserError(f"{out}: {error}") from None
     return Pushed(
         by_status=dict(statuses), not_sent=dict(+not_sent), sent=sender.sent, stopped=stopped
     )
