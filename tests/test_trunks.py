@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from archives.packing.errors import ArchiveError
 from archives.packing.loader import load_archive
+from archives.packing.members import ArchiveError
 from archives.packing.pack import pack
 from handlers.errors import ExplanationFailed
 from handlers.explain.attribution import Attributor

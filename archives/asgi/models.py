@@ -20,8 +20,7 @@ from archives.asgi.settings import ArchiveSettings, ServerSettings
 from archives.asgi.workers.jobs import Plan
 from archives.asgi.workers.versions import Version
 from archives.asgi.workers.worker_process import WorkerFailed
-from archives.packing.errors import ArchiveError
-from archives.packing.members import MANIFEST, check
+from archives.packing.members import MANIFEST, ArchiveError, check
 from sonode.files.settings import faults_of
 from sonode.traces import Traces
 

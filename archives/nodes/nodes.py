@@ -107,15 +107,13 @@ class Node:
         """Return the registered versions of a model: version -> workers that are ready."""
         return {
             version.version: sum(it.status == "READY" for it in version.workers)
-            for version in self._described(model)
+            for version in self._described(f"{quote(model)}/all")
         }
 
     def default_version(self, model: str) -> str | None:
         """Return the version that TorchServe serves where none is named; None: no such model."""
-        answer = self._manage("GET", f"/{quote(model)}", missing_is_fine=True)
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            return None
-        return _DESCRIBED.validate_json(answer.content)[0].version
+        described = self._described(quote(model))
+        return described[0].version if described else None
 
     def register(
         self, model: str, release: Release, wanted: Callable[[], bool] = lambda: True
@@ -131,9 +129,17 @@ class Node:
         deliver(release, self.archives / release.file, self.settings.store, self.name)
         if not wanted():  # to deliver takes long on a slow mount
             return
-        if release.version not in self.versions(model):
-            self._check_space(release)
-        parameters = self._plan().registration() | {
+        # Without the space it would fill the disk with what it can, at each try until a restart.
+        archive = self.settings.store / release.file
+        if release.version not in self.versions(model) and (
+            why := no_space(self.settings.run_dir, archive, release.version)
+        ):
+            raise UserError(
+                f"node {self.name}: {why}: free disk space there (a restart of its TorchServe "
+                "removes what it could not unpack)"
+            )
+        given = self.settings.model_dump(include=set(Plan._fields), exclude_none=True)
+        parameters = plan()._replace(**given).registration() | {
             "url": release.file,
             "model_name": model,
             "synchronous": "true",
@@ -150,19 +156,6 @@ class Node:
             # TorchServe keeps a version whose workers did not start, and retries without end.
             self.unregister(model, release.version)
         answer.raise_for_status()
-
-    def _check_space(self, release: Release) -> None:
-        """Raise UserError where TorchServe could not unpack the archive.
-
-        It would fill the disk with what it can, and leave that there at each try until it is
-        restarted.
-        """
-        archive = self.settings.store / release.file
-        if why := no_space(self.settings.run_dir, archive, release.version):
-            raise UserError(
-                f"node {self.name}: {why}: free disk space there (a restart of its TorchServe "
-                "removes what it could not unpack)"
-            )
 
     def set_default(self, model: str, version: str) -> None:
         """Serve this version where a request names none."""
@@ -230,7 +223,7 @@ class Node:
         A worker does not say what it has loaded in any answer but a scored image. The file says it
         for a node that has just started, which is when one that was replaced begins to serve.
         """
-        files = {it.version: Path(it.url).name for it in self._described(model)}
+        files = {it.version: Path(it.url).name for it in self._described(f"{quote(model)}/all")}
         for it in releases:
             if it.version in files and is_other(it, self.settings.store / files[it.version]):
                 raise OtherBytesError(
@@ -239,8 +232,8 @@ class Node:
                     f"{self.archives / it.file} there and restart its TorchServe"
                 )
 
-    def _described(self, model: str) -> list[_Described]:
-        answer = self._manage("GET", f"/{quote(model)}/all", missing_is_fine=True)
+    def _described(self, path: str) -> list[_Described]:
+        answer = self._manage("GET", f"/{path}", missing_is_fine=True)
         if answer.status_code == httpx.codes.NOT_FOUND:
             return []
         return _DESCRIBED.validate_json(answer.content)
@@ -253,14 +246,6 @@ class Node:
                 return False
             time.sleep(0.2)
         return True
-
-    def _plan(self) -> Plan:
-        ours = plan()
-        return ours._replace(
-            workers=self.settings.workers or ours.workers,
-            batch_size=self.settings.batch_size or ours.batch_size,
-            max_batch_delay_ms=self.settings.max_batch_delay_ms or ours.max_batch_delay_ms,
-        )
 
     def _manage(
         self, method: str, path: str, *, missing_is_fine: bool = False, **options: Any

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from archives.packing.errors import ArchiveError
-from archives.packing.members import MANIFEST, check, file_sha256
+from archives.packing.members import MANIFEST, ArchiveError, check, file_sha256
 from sonode.files.atomic import scratch
 
 CODE = ("service", "handlers", "model_def")  # top-level modules inside an archive

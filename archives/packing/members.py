@@ -10,13 +10,17 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from archives.packing.errors import ArchiveError
 from handlers.integrity import canonical_sha256
+from sonode.console import UserError
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 # What torch-model-archiver takes; two of them, and what is added, are the name of a file or folder.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 NAME_RULE = "use letters, digits, dots, dashes, underscores, 64 at most"
+
+
+class ArchiveError(UserError):
+    """An archive that cannot be built, read or trusted."""
 
 
 def file_sha256(path: Path) -> str:

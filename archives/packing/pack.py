@@ -13,10 +13,9 @@ from pathlib import Path
 
 from archives.packing import evidence as evidence_of
 from archives.packing import model_card
-from archives.packing.errors import ArchiveError
 from archives.packing.golden_images import golden_images
 from archives.packing.loader import load_archive, load_folder
-from archives.packing.members import MANIFEST, NAME, NAME_RULE, file_sha256
+from archives.packing.members import MANIFEST, NAME, NAME_RULE, ArchiveError, file_sha256
 from sonode.console import UserError
 from sonode.files.atomic import beside, scratch, sync
 from sonode.files.settings import read_settings

@@ -31,8 +31,8 @@ from xml.etree import ElementTree
 
 import torch
 
-from archives.packing.errors import ArchiveError
 from archives.packing.loader import LoadedArchive, load_archive
+from archives.packing.members import ArchiveError
 from archives.torchserve.worker_plan import plan
 from sonode.console import say
 from tests.benchmarks.images import encoded, frames

@@ -98,7 +98,7 @@ def counts_of(table: pd.DataFrame) -> Counts:
 
 def write_record(table: Path, **facts: Any) -> None:
     """Write it beside the cohort's `table`, whole or not at all; `facts`: fields of the record."""
-    record = ImportRecord(table_sha256=_digest(table), **facts)
+    record = ImportRecord(table_sha256=digest(table), **facts)
     write_whole(table.with_name(RECORD), record.model_dump_json(indent=2) + "\n")
 
 
@@ -111,10 +111,10 @@ def read_record(table: Path) -> ImportRecord | str:
         record = ImportRecord.model_validate_json(path.read_bytes())
     except ValidationError:
         return f"not recorded: {RECORD} is damaged; import again"
-    if record.table_sha256 != _digest(table):
+    if record.table_sha256 != digest(table):
         return f"not recorded: {RECORD} is of another table; import again"
     return record
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()

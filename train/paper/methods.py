@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ import pandas as pd
 from model_def.checkpoint import CARD, WEIGHTS
 from sonode.console import counted
 from train.cohorts.cohort import Cohort
+from train.cohorts.import_record import digest
 from train.cohorts.split import SPLIT
 from train.paper.sections import Section, Table
 from train.radiomics.command import RECORD
@@ -95,8 +95,8 @@ def _digests(runs: Mapping[str, Sequence[Path]], out: Path) -> Table:
         {
             "model": name,
             "seed": seed,
-            "weights_sha256": _sha256(folder / "checkpoint" / WEIGHTS),
-            "card_sha256": _sha256(folder / "checkpoint" / CARD),
+            "weights_sha256": digest(folder / "checkpoint" / WEIGHTS),
+            "card_sha256": digest(folder / "checkpoint" / CARD),
         }
         for name, folders in runs.items()
         for seed, folder in enumerate(folders)
@@ -109,8 +109,3 @@ def _digests(runs: Mapping[str, Sequence[Path]], out: Path) -> Table:
         rows=[[str(it["model"]), str(it["seed"]), str(it["weights_sha256"])] for it in found],
         file=CHECKPOINTS,
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 import handlers.errors
-from archives.packing.errors import ArchiveError
 from archives.packing.inspect import inspect_archive
 from archives.packing.loader import load_archive
-from archives.packing.members import file_sha256
+from archives.packing.members import ArchiveError, file_sha256
 from tests.conftest import encode
 
 

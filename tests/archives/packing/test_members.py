@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from archives.packing.errors import ArchiveError
 from archives.packing.inspect import inspect_archive
-from archives.packing.members import read_member, read_members
+from archives.packing.members import ArchiveError, read_member, read_members
 from handlers.integrity import write_canonical_zip
 from tests.archives.rolling import repacked
 

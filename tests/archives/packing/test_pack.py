@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from archives.packing import pack as pack_module
-from archives.packing.errors import ArchiveError
 from archives.packing.loader import load_folder
-from archives.packing.members import file_sha256
+from archives.packing.members import ArchiveError, file_sha256
 from archives.packing.pack import pack
 from model_def import checkpoint
 from model_def.heads import HeadSpec
