@@ -117,4 +117,5 @@ def read_record(table: Path) -> ImportRecord | str:
 
 
 def digest(path: Path) -> str:
+    """The SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
