@@ -61,7 +61,7 @@ def fit(cohort_folder: Path, out: Path, recipe: Recipe, *, split_seed: int) -> d
         if not images:
             raise UserError(
                 f"COHORT {cohort_folder}: no patient falls into the {part} part of the split "
-                f"(--split-seed {split_seed}); give another seed, or a larger cohort"
+                f"({data.divided_by}); divide it otherwise, or give a larger cohort"
             )
     torch.manual_seed(recipe.seed)
     detector = detectors.build(recipe.size)

@@ -54,6 +54,11 @@ def parts_of(table: pd.DataFrame, seed: int) -> list[Part]:
     return list(table[SPLIT])
 
 
+def divided_by(table: pd.DataFrame, seed: int) -> str:
+    """What decides the part of each row, in words: see `parts_of`."""
+    return f"column `{SPLIT}`" if SPLIT in table else f"data.split_seed {seed}"
+
+
 def empty_part(
     table: pd.DataFrame, part: Part, seed: int, remedy: str = "the cohort is too small"
 ) -> str:

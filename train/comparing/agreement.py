@@ -36,12 +36,11 @@ def kappa(first_N: Floats, second_N: Floats, weight_BN: Floats) -> Floats:
     Undefined where both call everything alike: chance alone would agree.
     """
     total_B = weight_BN.sum(axis=1)
-    agreed_B = divide(weight_BN @ (first_N == second_N), total_B)
-    chance_B = np.zeros(len(weight_BN))
+    agreed_B = weight_BN @ (first_N == second_N)
+    chance_B = np.zeros(len(weight_BN))  # times the rows, in whole numbers: 0 is 0
     for label in np.union1d(first_N, second_N):
-        both = [divide(weight_BN @ (calls_N == label), total_B) for calls_N in (first_N, second_N)]
-        chance_B += both[0] * both[1]
-    return divide(agreed_B - chance_B, 1 - chance_B)
+        chance_B += (weight_BN @ (first_N == label)) * (weight_BN @ (second_N == label))
+    return divide(total_B * agreed_B - chance_B, total_B**2 - chance_B)
 
 
 def flipped(first_N: Floats, second_N: Floats, weight_BN: Floats) -> Floats:

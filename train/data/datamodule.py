@@ -23,7 +23,7 @@ from train.cohorts.folds import fold_names, folds_of
 from train.cohorts.images import read_image
 from train.cohorts.labels import child_labels, label_matrix
 from train.cohorts.mixed import load_cohorts
-from train.cohorts.split import PARTS, SPLIT, Part, closest_seed, empty_part, parts_of
+from train.cohorts.split import PARTS, SPLIT, Part, closest_seed, divided_by, empty_part, parts_of
 from train.data.augment import Augmentation, augmentation
 from train.data.crops import Crops, EpochSampler
 
@@ -104,6 +104,13 @@ class CohortData(lightning.LightningDataModule):
                 "with `sonode train folds`"
             )
         return ["val" if it == self.fold else "train" for it in fold_N]
+
+    @property
+    def divided_by(self) -> str:
+        """What decides the part of each row, in words."""
+        if self.folds is not None:
+            return f"data.fold {self.fold}"
+        return divided_by(self.cohort.table, self.split_seed)
 
     def rows_of(self, part: Part) -> list[int]:
         """The cohort's rows of a part, `malignant_only` aside."""

@@ -133,12 +133,12 @@ def _checked_cohort(folder: Path, config: Path) -> Cohort:
     ]
     if faults:
         raise UserError(
-            f"COHORT {folder}: some variant cannot be trained on it; label the cohort, or split it "
-            f"otherwise in --config (data.split_seed {data.split_seed})",
+            f"COHORT {folder}: some variant cannot be trained on it; label the cohort, or divide "
+            f"it otherwise ({data.divided_by})",
             faults,
         )
     for line in split_remarks(data, heads):
-        say(f"data.split_seed {data.split_seed}: {line}")
+        say(f"{data.divided_by}: {line}")
     return data.cohort
 
 

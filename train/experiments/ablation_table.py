@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,7 +27,9 @@ def summarise(runs: pd.DataFrame, variants: Sequence[str]) -> Iterator[dict[str,
         row: dict[str, Any] = {"variant": variant, "seeds": len(own)}
         for name in MEASURES:
             values = own[name].astype(float)
-            row[f"{name}_mean"], row[f"{name}_sd"] = values.mean(), values.std(ddof=1)
+            known = values.dropna().tolist()
+            row[f"{name}_mean"] = values.mean()
+            row[f"{name}_sd"] = statistics.stdev(known) if len(known) > 1 else math.nan
             row[f"{name}_p"] = paired_p(values, reference[name].astype(float))
         yield row
 

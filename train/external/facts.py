@@ -177,7 +177,7 @@ def _divided(trained_on: Json, parts: Collection[str]) -> str:
         return ". No patient was held out: the recipe was measured by folds."
     if trained_on.get("fold") is not None:
         return f" (fold {trained_on['fold']} is val)."
-    return f" (split seed {trained_on['split_seed']})."
+    return f" (by {trained_on.get('divided_by', 'a hash of patient and seed')})."
 
 
 def _size(of: Json) -> str:

@@ -111,6 +111,7 @@ def provenance(
             "split_seed": data.split_seed,
             "folds": data.folds,
             "fold": data.fold,
+            "divided_by": data.divided_by,
             "malignant_only": data.malignant_only,
             **parts,
             **({"mixed_of": mixed_of} if mixed_of else {}),

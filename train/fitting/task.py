@@ -128,8 +128,8 @@ class MultiTask(lightning.LightningModule):
                 shown = ", ".join(f"{label} {count}" for label, count in counts.items())
                 raise UserError(
                     f"head {head.name}: the training part lacks a label of `{head.target}` "
-                    f"({shown}); give another data.split_seed if the cohort has such lesions, "
-                    "else take the head out of model.heads"
+                    f"({shown}; divided by {data.divided_by}); divide it otherwise if the cohort "
+                    "has such lesions, else take the head out of model.heads"
                 )
             self.label_counts[head.name] = counts
         if not kept:

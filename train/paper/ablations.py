@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from sonode.console import counted
 from train.experiments.ablation import VARIANTS
 from train.experiments.ablation_table import MEASURES as SEARCHED
 from train.measures.measure import Resampling
@@ -19,6 +20,11 @@ from train.repeats.variants import CHAIN, PAPERS_TWO, RADIOMICS, TASKS, HeldOut
 
 TABLE_3, TABLE_S3, TABLE_4 = (f"tables/table-{it}.csv" for it in ("3", "s3", "4"))
 GRID = "tables/search.csv"
+_BURDENS = {
+    name: "1 node or more (ALNM)" if name == "alnm" else task.title
+    for name, task in TASKS.items()
+    if task.head.parent is not None
+}
 _UNITS = (
     "Test part, threshold 0.5: mean ± SD over the repeats, with the 95 % interval of the mean over "
     f"draws of whole patients. {OF_UNITS}"
@@ -122,16 +128,13 @@ def burden_section(
     """
     rows: list[list[Cell]] = []
     numbers = Rows()
-    for name, task in TASKS.items():
-        if task.head.parent is None:
-            continue
+    for name, title in _BURDENS.items():
         on = test.tested[name]
         models: Mapping[str, str] = {
             CHAIN: "one chain",
             f"single {name}": "separate network",
             RADIOMICS: RADIOMICS,
         }
-        title = "1 node or more (ALNM)" if name == "alnm" else task.title
         forest = absent or "training lacks labels of both classes"
         trained = {it: scores[it][name] for it in models if name in scores.get(it, {})}
         for per, of, its in per_unit(test, name, trained):
@@ -150,6 +153,7 @@ def burden_section(
     numbers.write(out / TABLE_4)
     return Section(
         title="Table 4: nodal burden",
+        text=[_kept(test)],
         tables=[
             Table(
                 caption=f"{_UNITS} Malignant lesions. In the chain a probability is a product and "
@@ -161,3 +165,19 @@ def burden_section(
             )
         ],
     )
+
+
+def _kept(test: HeldOut) -> str:
+    """How many malignant lesions there are, and on how many each burden is learned and measured."""
+    found = []
+    for part, its in (("training", test.learned), ("test", test.tested)):
+        malignant = its["malignancy"]
+        patients = malignant.patient_N[malignant.truth_N].tolist()
+        found.append(
+            f"Malignant lesions of the {part} part: {counted(len(patients), 'image')} of "
+            f"{counted(len(set(patients)), 'patient')}; kept are those with the label (positive of "
+            "all images; patients): "
+            + ", ".join(f"{title} {names(name, its[name])[1]}" for name, title in _BURDENS.items())
+            + "."
+        )
+    return " ".join(found)

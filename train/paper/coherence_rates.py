@@ -6,8 +6,10 @@ R repeats.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +17,10 @@ import numpy.typing as npt
 from train.experiments.ablation import VARIANTS
 from train.measures.measure import Json, Resampling, as_json
 from train.measures.units import unit_codes
-from train.repeats.measured import AT, TaskRows, in_units, over_repeats
+from train.repeats.measured import AT, TaskRows, in_units
 from train.repeats.runs import Network
 from train.repeats.variants import PAPERS_TWO, HeldOut
-from train.statistics.binary import Bools, Floats, conditional, inconsistency, mean
+from train.statistics.binary import Bools, Floats, conditional, divide, inconsistency
 from train.statistics.bootstrap import bootstrap, bootstrap_difference
 
 ALONE = "two single-task networks"
@@ -112,10 +114,10 @@ def _rates(
 
 def rate(event_UR: Bools, chosen_U: Bools, on: TaskRows, how: Resampling) -> Json:
     """The share of the units with an event: mean over the repeats, interval by patient, `sd`."""
-    event_nR, patient_n = event_UR[chosen_U].astype(np.float64), on.patient_N[chosen_U]
-    drawn = bootstrap({"": _mean}, patient_n, event_nR, patient_n, **vars(how))[""]
-    each = event_nR.mean(axis=0) if len(event_nR) else np.empty(0)
-    sd = float(each.std(ddof=1)) if len(each) > 1 else None
+    event_nR, patient_n = event_UR[chosen_U], on.patient_N[chosen_U]
+    drawn = bootstrap({"": _share_of_repeats}, patient_n, event_nR, patient_n, **vars(how))[""]
+    each = event_nR.mean(axis=0).tolist() if len(event_nR) else []
+    sd = statistics.stdev(each) if len(each) > 1 else None
     return {**as_json(drawn, _NO_ROW, patient_n), "sd": sd, "repeats": event_UR.shape[1]}
 
 
@@ -123,9 +125,11 @@ def rate_difference(
     first_nR: Bools, second_nR: Bools, patient_n: npt.NDArray[np.object_], how: Resampling
 ) -> Json:
     """The first one's share minus the second one's, on the same draws of patients."""
-    one, two = (it.astype(np.float64) for it in (first_nR, second_nR))
-    drawn = bootstrap_difference(_mean, patient_n, one, two, patient_n, **vars(how))
+    pair = first_nR, second_nR
+    drawn = bootstrap_difference(_share_of_repeats, patient_n, *pair, patient_n, **vars(how))
     return as_json(drawn, _NO_ROW)
 
 
-_mean = over_repeats(mean)
+def _share_of_repeats(_: Any, event_nR: Any, weight_Bn: Floats) -> Floats:
+    """The mean over the repeats, as one quotient of whole numbers: equal shares differ by 0."""
+    return divide(weight_Bn @ event_nR.sum(axis=1), weight_Bn.sum(axis=1) * event_nR.shape[1])

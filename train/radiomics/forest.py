@@ -18,7 +18,7 @@ from model_def.heads import HeadSpec, keep_heads
 from sonode.console import UserError, say
 from train.cohorts.cohort import Cohort
 from train.cohorts.labels import implied, label_matrix, truth_of
-from train.cohorts.split import empty_part, parts_of
+from train.cohorts.split import divided_by, empty_part, parts_of
 from train.fitting.predictions import facts_of
 from train.radiomics.features import FeatureSet, feature_names
 
@@ -114,7 +114,6 @@ def fit(
     Raises UserError: a part of the split is empty, or no head is left.
     """
     tested = in_test_part(cohort, split_seed)
-    where = f"COHORT {cohort.folder}, split seed {split_seed}"
     if tested.all() or not tested.any():
         why = empty_part(cohort.table, "train" if tested.all() else "test", split_seed)
         raise UserError(f"COHORT {cohort.folder}: {why}")
@@ -145,7 +144,10 @@ def fit(
         if found.selected is None:
             say(f"{head.name}: Boruta confirmed no feature; the forest uses all {feature_set}")
     if not fitted:
-        raise UserError(f"{where}: no label of two classes to train on; label the cohort")
+        raise UserError(
+            f"COHORT {cohort.folder}: no label of two classes outside the test part (divided by "
+            f"{divided_by(cohort.table, split_seed)}); label the cohort"
+        )
     return fitted
 
 

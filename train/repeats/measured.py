@@ -8,6 +8,7 @@ Shapes in names: N rows of the test part, R repeats, B draws, G places of a grid
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -89,7 +90,7 @@ def measured(on: TaskRows, score_NR: Floats, how: Resampling) -> dict[str, Json]
         of_whom = None if counted_N is None else on.patient_N[counted_N]
         each = [value(metric, on.truth_N, score_N) for score_N in score_NR.T]
         known = [it for it in each if it is not None]
-        sd = float(np.std(known, ddof=1)) if 1 < len(known) == len(each) else None
+        sd = statistics.stdev(known) if 1 < len(known) == len(each) else None
         found[name] = {
             **as_json(drawn[name], _reason(name, on.truth_N), of_whom),
             "sd": sd,

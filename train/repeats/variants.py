@@ -12,12 +12,12 @@ from model_def.heads import HeadSpec
 from sonode.console import UserError, counted
 from train.cohorts.cohort import Cohort
 from train.cohorts.labels import child_labels, implied, label_matrix
-from train.cohorts.split import SPLIT, empty_part, parts_of
+from train.cohorts.split import divided_by, empty_part, parts_of
 from train.experiments.ablation import VARIANTS, flags_of
 from train.experiments.ablation_table import REFERENCE
 from train.radiomics.forest import HEADS
 from train.repeats.measured import TaskRows
-from train.statistics.binary import Bools, Floats
+from train.statistics.binary import Bools
 
 QUICK = ("--trainer.max_epochs=2", "--model.preprocessing.size=64")
 """Of a quick run: figures of such networks show that the program works, and nothing else."""
@@ -85,10 +85,10 @@ def variants_of(cohort: Cohort, split_seed: int, quick: bool) -> dict[str, list[
     if not found:
         # What a network with the other heads could learn may still lack lesions known as malignant.
         why = {**_why_not(cohort, split_seed, alone=True), **_why_not(cohort, split_seed)}
-        split = f"column `{SPLIT}`" if SPLIT in cohort.table else f"data.split_seed {split_seed}"
         raise UserError(
-            f"COHORT {cohort.folder}: nothing can be trained on it ({split}); give labels in its "
-            "columns malignant, alnm and n_nodes, or another split",
+            f"COHORT {cohort.folder}: nothing can be trained on it (divided by "
+            f"{divided_by(cohort.table, split_seed)}); give labels in its columns malignant, alnm "
+            "and n_nodes, or another split",
             [f"{task.title}: {why[name]}" for name, task in TASKS.items() if name in why],
         )
     return found
@@ -156,7 +156,7 @@ def _why_not(cohort: Cohort, split_seed: int, *, alone: bool = False) -> dict[st
 
 
 class HeldOut:
-    """The rows of the cohort's test part, and those that each task is measured on."""
+    """The cohort's test part, and the rows that each task is measured on and learned from."""
 
     def __init__(self, cohort: Cohort, split_seed: int) -> None:
         """Split the cohort; UserError where no patient falls into the test part."""
@@ -169,16 +169,15 @@ class HeldOut:
         ids = cohort.table["patient_id"][part_N == "val"]
         self.validation = f"{counted(len(ids), 'image')} of {counted(ids.nunique(), 'patient')}"
         own_NK = label_matrix(cohort.table, HEADS)
-        truth_NK = implied(own_NK, HEADS).numpy()[chosen_N]
-        self.patient_N = patient_N = self.rows["patient_id"].to_numpy(dtype=object)
-        self.truth: dict[str, Floats] = {}
-        """1, 0, or NaN where neither the label nor another one tells (N,)."""
+        truth_NK = implied(own_NK, HEADS).numpy()
+        patient_N = cohort.table["patient_id"].to_numpy(dtype=object)
         self.known: dict[str, Bools] = {}
         """Which rows (N,) a task is measured on: truth and set are known."""
         self.tested: dict[str, TaskRows] = {}
         """Their truth and patients."""
+        self.learned: dict[str, TaskRows] = {}
+        """The same of the training part: what a network of that task alone learns from."""
         for k, head in enumerate(HEADS):
-            self.truth[head.name] = truth_NK[:, k].astype(np.float64)
             known_N = ~np.isnan(truth_NK[:, k])
             if head.parent is not None:
                 known_N &= truth_NK[:, 0] == 1
@@ -186,7 +185,8 @@ class HeldOut:
                 # Registers count the nodes of positive axillae alone: what follows from the others
                 # would be read as the burden of all (as in `train.radiomics.forest.fit`).
                 known_N[:] = False
-            self.known[head.name] = known_N
-            self.tested[head.name] = TaskRows(
-                truth_N=truth_NK[known_N, k] == 1, patient_N=patient_N[known_N]
+            self.known[head.name] = known_N[chosen_N]
+            self.tested[head.name], self.learned[head.name] = (
+                TaskRows(truth_N=truth_NK[rows, k] == 1, patient_N=patient_N[rows])
+                for rows in (known_N & chosen_N, known_N & (part_N == "train"))
             )

@@ -170,11 +170,8 @@ class TrainCLI(LightningCLI):
         if self.datamodule.fold == ALL and self.settings.keep != "last":
             raise UserError("--keep loss: no patient is held out to choose by; give --keep last")
         if self.trainer.is_global_zero:
-            which = f"data.split_seed {self.datamodule.split_seed}"
-            if self.datamodule.folds is not None:
-                which = f"data.fold {self.datamodule.fold}"
             for line in split_remarks(self.datamodule, self.model.heads):
-                say(f"{which}: {line}")
+                say(f"{self.datamodule.divided_by}: {line}")
         weights = Path(self.model.weights)
         self.seen_before = (
             seen_before(

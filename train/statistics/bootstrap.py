@@ -110,6 +110,7 @@ def bootstrap_difference(
 
     def difference(truth_N: Any, _: Floats, weight_BN: Floats) -> Floats:
         found = metric(truth_N, first_N, weight_BN) - metric(truth_N, second_N, weight_BN)
+        found[np.abs(found) < _ROUNDING] = 0.0  # else p would count a tie on one side
         draws.append(found)
         return found
 

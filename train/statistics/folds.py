@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 from scipy import stats
 
 
@@ -30,7 +30,7 @@ def mean_of_folds(values: Sequence[float], tested: Sequence[int]) -> FoldMean:
     `tested`: how many patients each fold has.
     """
     count, everyone = len(values), sum(tested)
-    mean, variance = float(np.mean(values)), float(np.var(values, ddof=1))
-    overlap = float(np.mean([own / (everyone - own) for own in tested]))
-    half = float(stats.t.ppf(0.975, count - 1)) * math.sqrt((1 / count + overlap) * variance)
-    return FoldMean(mean, math.sqrt(variance), max(0.0, mean - half), min(1.0, mean + half))
+    mean, sd = statistics.mean(values), statistics.stdev(values)
+    overlap = statistics.fmean(own / (everyone - own) for own in tested)
+    half = float(stats.t.ppf(0.975, count - 1)) * math.sqrt(1 / count + overlap) * sd
+    return FoldMean(mean, sd, max(0.0, mean - half), min(1.0, mean + half))

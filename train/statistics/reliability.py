@@ -222,10 +222,11 @@ def net_benefit_at(truth_N: Bools, p_N: Floats, weight_BN: Floats, grid_G: Float
     Positive is p > t, as for every threshold here; they write p >= t.
     """
     called_NG = p_N[:, None] > grid_G
-    gain_NG = called_NG * np.where(truth_N[:, None], 1.0, -grid_G / (1 - grid_G))
-    return divide(
-        weight_BN @ gain_NG, np.repeat(weight_BN.sum(axis=1)[:, None], len(grid_G), axis=1)
-    )
+    true_BG, false_BG = (weight_BN @ (called_NG & its[:, None]) for its in (truth_N, ~truth_N))
+    # In percent and whole numbers, so that no benefit is exactly 0.
+    percent_G = np.round(100 * grid_G, 9)
+    gain_BG = (100 - percent_G) * true_BG - percent_G * false_BG
+    return divide(gain_BG, weight_BN.sum(axis=1)[:, None] * (100 - percent_G))
 
 
 def decision_curve(truth_N: Bools, p_N: Floats) -> dict[str, list[float]] | None:

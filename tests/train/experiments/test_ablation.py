@@ -87,12 +87,21 @@ def lesions(**alnm: bool | None) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("table", "lacks"),
+    ("table", "lacks", "divided_by"),
     [
-        (lesions().assign(alnm=pd.Series(pd.NA, range(9), "boolean")), ["'no ALNM'", "'ALNM'"]),
-        (lesions(val=True, test=True), ["'ALNM'"]),
+        (
+            lesions().assign(alnm=pd.Series(pd.NA, range(9), "boolean")),
+            ["'no ALNM'", "'ALNM'"],
+            "data.split_seed 4",
+        ),
+        (lesions(val=True, test=True), ["'ALNM'"], "data.split_seed 4"),
+        (
+            lesions(val=True, test=True).assign(split=["train"] * 3 + ["val"] * 3 + ["test"] * 3),
+            ["'ALNM'"],
+            "column `split`",
+        ),
     ],
-    ids=["no label of ALNM", "none in training"],
+    ids=["no label of ALNM", "none in training", "own split"],
 )
 def test_a_cohort_that_some_variant_cannot_learn_from_is_refused_before_any_training(
     tmp_path: Path,
@@ -100,6 +109,7 @@ def test_a_cohort_that_some_variant_cannot_learn_from_is_refused_before_any_trai
     monkeypatch: pytest.MonkeyPatch,
     table: pd.DataFrame,
     lacks: list[str],
+    divided_by: str,
 ) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("trained")
@@ -109,6 +119,7 @@ def test_a_cohort_that_some_variant_cannot_learn_from_is_refused_before_any_trai
     monkeypatch.setattr(ablation, "_train", refuse)
     with pytest.raises(UserError, match="some variant cannot be trained on it") as caught:
         ablation.ablate(tmp_path, tmp_path / "out", seeds=2, config=config)
+    assert f"({divided_by})" in str(caught.value)
     assert caught.value.details == [
         f"the train part of the split has no {it} of alnm where malignancy holds" for it in lacks
     ]

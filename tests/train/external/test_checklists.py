@@ -22,7 +22,8 @@ def metrics() -> dict[str, Any]:
     found = evaluate(synthetic(), resamples=20)
     about = found["about"]
     sizes = {"patients": found["patients"], "images": found["rows"]}
-    trained_on = {**about["cohort"], "train": PART, "val": PART, "split_seed": 7}
+    trained_on = {**about["cohort"], "train": PART, "val": PART}
+    trained_on["divided_by"] = "data.split_seed 7"
     return {
         **found,
         "about": {
@@ -70,7 +71,9 @@ def test_every_fact_is_known_where_all_was_recorded(metrics: dict[str, Any]) -> 
     }
     assert wanted <= set(known)
     assert known["disjoint"].startswith("Patients.")
-    assert "val 9 patients, 20 images" in known["partitions"] and "seed 7" in known["partitions"]
+    assert (
+        "val 9 patients, 20 images" in known["partitions"] and "split_seed 7" in known["partitions"]
+    )
     assert "9 permutation tests, adjusted by Holm" in known["heterogeneity"]
     assert "alnm moved 5 %: 0.012" in known["robustness"]
     assert known["selection"].startswith("The epoch with the smallest validation loss")

@@ -220,6 +220,13 @@ def test_every_pair_of_variants_has_p_as_it_is_and_adjusted(done: Done, phantom:
     assert list(burden["task"].unique()) == ALL[1:]
     assert set(burden["per"][burden["model"] == "radiomics"]) == {"image", "patient"}
     page = (done.out / "paper.html").read_text()
+    for part in ("train", "test"):  # each malignant lesion of the phantom has every label
+        rows = phantom.table[np.array(parts_of(phantom.table, 4)) == part]
+        rows = rows[rows["malignant"].astype(bool)]
+        count, patients = len(rows), rows["patient_id"].nunique()
+        four = f"4 nodes or more {(rows['n_nodes'] >= 4).sum()} of {count}; {patients}."
+        text = page.split(f"Malignant lesions of the {part}")[1].split("</p>")[0]
+        assert f": {count} images of {patients} patients; kept" in text and four in text
     assert f"SHA-256 {phantom.sha256}" in page
     digests = pd.read_csv(done.out / "tables" / "checkpoints.csv").set_index(["model", "seed"])
     assert len(digests) == len([it for it in done.trained if not it.startswith(("rad", "margin"))])

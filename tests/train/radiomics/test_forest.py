@@ -149,8 +149,8 @@ def test_a_label_without_values_is_left_out_and_stays_missing(
 @pytest.mark.parametrize(
     ("malignant", "message"),
     [
-        ([True] * 30, "no label of two classes to train on; label the cohort"),
-        ([None] * 30, "no label of two classes to train on; label the cohort"),
+        ([True] * 30, "no label of two classes outside the test part"),
+        ([None] * 30, "no label of two classes outside the test part"),
         ([True], "no patient falls into"),
     ],
 )
@@ -158,7 +158,7 @@ def test_what_cannot_be_trained_is_refused(malignant: list[bool | None], message
     cohort, features = made(malignant=malignant)
     with pytest.raises(UserError, match=message) as caught:
         fit(cohort, features, split_seed=0, seed=0, feature_set="93")
-    assert "split seed 0" in str(caught.value)
+    assert "data.split_seed 0" in str(caught.value)
 
 
 def test_malignant_lesions_alone_are_enough_for_alnm(capsys: pytest.CaptureFixture[str]) -> None:
