@@ -31,7 +31,7 @@ class Limits:
 
     fetch_threads: int = FETCH_THREADS
     bytes_in_memory: int = MEMORY_MB << 20
-    """Of images that are fetched and not yet scored, encoded and decoded together."""
+    """Of images not yet scored, encoded and decoded together, and of heat maps not yet written."""
     object_bytes: int = 256 << 20
     """A larger object is not read; the most that a DICOM file may have (`frame`)."""
     row_seconds: float = ROW_SECONDS

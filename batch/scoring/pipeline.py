@@ -5,8 +5,9 @@ same functions. Rows leave in the order in which they came. Micro-batches are cu
 number of rows and by bytes: they are the same whatever the threads did meanwhile, where the same
 rows could be decoded.
 
-In memory are at most `ahead` rows per shard and, of their images, the bytes of the budget: a fetch
-that finds a larger object waits. Two shards run at once, so that one begins while another ends.
+In memory are at most `ahead` rows per shard and, of their images and of heat maps that wait to be
+written, the bytes of the budget: a fetch that finds a larger object waits. Two shards run at once,
+so that one begins while another ends.
 """
 
 from __future__ import annotations
@@ -150,17 +151,20 @@ class Pipeline:
         start = time.perf_counter()
         prepared = [ready.prepared for ready in batch]
         found = _outcomes(prepared, self.job.archive)
-        self.budget.add(-sum(ready.size for ready in batch))
+        maps = [
+            sum(len(it["png"]) for it in body.get("heatmaps", {}).values()) for _, body in found
+        ]
+        self.budget.add(sum(maps) - sum(ready.size for ready in batch))
         milliseconds = self.job.spent("inference", start) / len(batch)
         return [
-            self._row(ready.fetched, Outcome(status, {**body, "inference_ms": milliseconds}))
-            for ready, (status, body) in zip(batch, found, strict=True)
+            self._row(ready.fetched, Outcome(status, {**body, "inference_ms": milliseconds}), size)
+            for ready, (status, body), size in zip(batch, found, maps, strict=True)
         ]
 
-    def _row(self, fetched: Fetched, outcome: Outcome) -> Future[results.Row]:
-        """The row; heat maps are written from now on, while others are scored."""
+    def _row(self, fetched: Fetched, outcome: Outcome, maps: int) -> Future[results.Row]:
+        """The row; its heat maps, of so many bytes, are written while others are scored."""
         if self.job.explain:
-            return self._writers.submit(self._written, fetched, outcome)
+            return self._writers.submit(self._written, fetched, outcome, maps)
         row: Future[results.Row] = Future()
         row.set_result(self._result(fetched, outcome))
         return row
@@ -180,15 +184,17 @@ class Pipeline:
             return error
         return ended
 
-    def _written(self, fetched: Fetched, outcome: Outcome) -> results.Row:
+    def _written(self, fetched: Fetched, outcome: Outcome, maps: int) -> results.Row:
         """The row with its heat maps; none is tried, each for minutes, once one has failed."""
-        if self._unwritable is not None:
-            raise self._unwritable
         try:
+            if self._unwritable is not None:
+                raise self._unwritable
             return self._result(fetched, outcome)
         except UserError as error:
             self._unwritable = error
             raise
+        finally:
+            self.budget.add(-maps)
 
     def _result(self, fetched: Fetched, outcome: Outcome) -> results.Row:
         status, body = outcome

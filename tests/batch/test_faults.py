@@ -21,7 +21,7 @@ from sonode.console import UserError
 from sonode.demo.local_s3 import LocalS3, find_weed
 from tests.batch.conftest import FakeArchive, put_table
 from tests.batch.faulty_proxy import FaultyProxy, cycle, started
-from tests.batch.test_run import put_images, rows_of, run
+from tests.batch.test_run import check_heatmaps, put_images, rows_of, run
 
 ROWS = 24
 
@@ -88,6 +88,7 @@ def test_a_store_in_trouble_loses_nothing(
     assert sum(count for fault, count in proxy.seen.items() if fault) > 3
     assert ".png" not in caplog.text  # a key may hold a name, and boto3 logs, too
     assert same_but_for_heatmaps(out, f"{in_s3}/alone")
+    check_heatmaps(out)
 
 
 def bursts(fault: str) -> Iterator[str | None]:
@@ -182,26 +183,27 @@ from sonode.console import UserError
 
 class Filling(FakeArchive):
     def score_prepared(self, prepared):
-        if len(self.calls) == 4:  # from now on no file can be written
-            resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+        if len(self.calls) == 4:  # from now on no such file can be written
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
         return super().score_prepared(prepared)
 
 try:
-    run(sys.argv[1], sys.argv[2], Filling())
+    run(sys.argv[1], sys.argv[2], Filling(), explain="gradcam")
 except UserError as error:
     sys.stdout.write(str(error))
     sys.exit(2)
 """
 
 
+@pytest.mark.parametrize("room", [pytest.param(100, id="parts"), pytest.param(20, id="heat maps")])
 def test_a_full_disk_ends_the_run_and_leaves_nothing_half_written(
-    tmp_path: Path, archive: Any
+    room: int, tmp_path: Path, archive: Any
 ) -> None:
     out = str(tmp_path / "out")
     uris = put_images(str(tmp_path), *(b"p=0.%02d" % row for row in range(ROWS)))
     manifest = put_table(str(tmp_path / "m.parquet"), {"image_uri": uris})
     done = subprocess.run(
-        [sys.executable, "-c", FULL, manifest, out],
+        [sys.executable, "-c", FULL, manifest, out, str(room)],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
@@ -210,11 +212,12 @@ def test_a_full_disk_ends_the_run_and_leaves_nothing_half_written(
     assert (done.returncode, done.stderr) == (2, "")
     assert done.stdout.startswith(f"results cannot be written to {out}: the file system answered")
     assert not [path for path in Path(out).rglob("*") if path.name.endswith(".partial")]
-    before = results.read(out).num_rows if objects.list_files(out, deep=True) else 0
+    before = results.read(out).num_rows if any(Path(out).rglob("*.parquet")) else 0
     assert before < ROWS
-    summary = run(manifest, out, archive)
+    summary = run(manifest, out, archive, explain="gradcam")
     assert summary.by_status == {"ok": ROWS, "failed": 0}
     assert summary.scored == ROWS - before
+    check_heatmaps(out)
 
 
 def test_poison_at_each_stage_stays_with_its_row(tmp_path: Path) -> None:

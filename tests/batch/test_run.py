@@ -16,6 +16,7 @@ from batch.storage import objects
 from batch.storage.errors import AccessDenied
 from sonode import console
 from sonode.console import UserError
+from tests.batch.conftest import FakeArchive
 
 MODEL = {"name": "fake", "version": "1.0", "sha256": "ab" * 32}
 PLACE = "date=2026-11-22/model=fake-1.0"
@@ -159,6 +160,17 @@ def rows_of(out: str) -> list[dict[str, Any]]:
     """The results without what the clock gives."""
     clock = ["scored_at", "fetch_ms", "preprocess_ms", "inference_ms"]
     return results.read(out).drop(clock).to_pylist()  # type: ignore[no-any-return]
+
+
+def check_heatmaps(out: str) -> None:
+    """Each scored row has the maps of its image, of both heads, where its URIs say."""
+    for row in rows_of(out):
+        for head in FakeArchive.heads:
+            uri = row[f"{head}_heatmap_uri"]
+            assert (uri is not None) == (row["status"] == results.OK)
+            if uri is not None:
+                its = f"{head} {row['malignancy_probability']} [0, 0, 100, 100]"
+                assert objects.read(uri).data == its.encode()
 
 
 def test_parts_are_named_by_what_went_into_them(

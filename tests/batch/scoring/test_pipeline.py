@@ -208,6 +208,48 @@ def test_images_that_are_scored_are_gone_while_their_heat_maps_are_written(
     assert max(left) <= 1  # the row that came last
 
 
+def test_heat_maps_that_wait_to_be_written_count_as_bytes_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of 60 bytes and maps of 56 a row: of 130 bytes one waits beside an image."""
+    lock = threading.Lock()
+    many = threading.Event()
+    unwritten = 0
+    found: list[int] = []
+
+    class Archive(FakeArchive):
+        def preprocess(self, row: Mapping[str, object]) -> Any:
+            with lock:
+                found.append(unwritten)
+            if len(found) == 5:
+                many.set()
+            return super().preprocess(row)
+
+        def score_prepared(self, prepared: Any) -> Any:
+            nonlocal unwritten
+            outcomes = super().score_prepared(prepared)
+            with lock:
+                unwritten += 56
+            return outcomes
+
+    write = Job.write
+
+    def writing(job: Job, name: str, data: bytes) -> str:
+        nonlocal unwritten
+        many.wait(0.2)
+        uri = write(job, name, data)
+        with lock:
+            unwritten -= len(data)
+        return uri
+
+    monkeypatch.setattr(Job, "write", writing)
+    images = [(b"p=0.%d" % number).ljust(60, b"0") for number in range(2, 10, 2)] * 2
+    rows = explained(Archive(), tmp_path, images, Limits(bytes_in_memory=130), batch_size=1)
+    assert [row["status"] for row in rows.values()] == ["ok"] * 8
+    assert unwritten == 0
+    assert max(found) + 60 <= 130
+
+
 def test_a_heat_map_that_cannot_be_written_ends_the_others_and_costs_no_row_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
