@@ -21,8 +21,10 @@ from sonode.defaults import FETCH_THREADS, MEMORY_MB, ROW_SECONDS, SHARD_ROWS
 
 if TYPE_CHECKING:
     from batch.executors.local import Executor
+    from batch.scoring.fetching import Limits
     from batch.scoring.job import Archive
 
+    _Cluster = tuple[str | None, int | None, int | None, float | None]
 
 EXECUTORS = ("local", "ray")
 
@@ -130,15 +132,10 @@ def score(
         raise UserError(f"--executor {executor}: no such executor; give {' or '.join(EXECUTORS)}")
     if engine in EXECUTORS:
         raise UserError(f"--engine {engine}: not an inference engine; give --executor {engine}")
-    cluster = {
-        "--address": address,
-        "--workers": workers,
-        "--worker-cpus": worker_cpus,
-        "--worker-gpus": worker_gpus,
-    }
-    if executor == "local" and (
-        given := [name for name, value in cluster.items() if value is not None]
-    ):
+    cluster = address, workers, worker_cpus, worker_gpus
+    names = ("--address", "--workers", "--worker-cpus", "--worker-gpus")
+    given = [name for name, it in zip(names, cluster, strict=True) if it is not None]
+    if executor == "local" and given:
         raise UserError(f"{given[0]}: needs --executor ray; give both")
     if dicom and executor == "ray":
         raise UserError(
@@ -153,6 +150,7 @@ def score(
 
         raise typer.Exit(several_archives.run(archive, out, None if dry_run else on_finish))
     from batch.report import notify
+    from batch.scoring.fetching import Limits
 
     run = partial(
         _run_one,
@@ -161,7 +159,7 @@ def score(
         single_writer=single_writer,
         as_json=as_json,
         dicom=dicom,
-        cluster=None if executor == "local" else (address, workers, worker_cpus, worker_gpus),
+        cluster=None if executor == "local" else cluster,
         explain=explain or None,
         date=date,
         since=since,
@@ -169,11 +167,9 @@ def score(
         max_failures=max_failures,
         batch_size=batch_size,
         shard_rows=shard_rows,
-        limits={
-            "fetch_threads": fetch_threads,
-            "bytes_in_memory": memory_mb << 20,
-            "row_seconds": row_timeout,
-        },
+        limits=Limits(
+            fetch_threads=fetch_threads, bytes_in_memory=memory_mb << 20, row_seconds=row_timeout
+        ),
     )
     if on_finish is None or dry_run:
         raise typer.Exit(run()[0])
@@ -197,13 +193,12 @@ def _run_one(
     single_writer: bool,
     as_json: bool,
     dicom: bool,
-    cluster: tuple[str | None, int | None, int | None, float | None] | None,
-    limits: dict[str, Any],
+    cluster: _Cluster | None,
+    limits: Limits,
     **options: Any,
 ) -> tuple[int, str, dict[str, Any]]:
     """Score with one archive; give exit code, outcome and facts for `--on-finish`."""
     from batch import run
-    from batch.scoring.fetching import Limits
 
     settings = {"engine": engine} if engine else {}
     with _started(archive, settings, cluster) as (loaded, executor):
@@ -220,7 +215,7 @@ def _run_one(
                     *given,
                     executor=executor,
                     single_writer=single_writer,
-                    limits=Limits(**limits),
+                    limits=limits,
                     progress=console.progress,
                     **options,
                 )
@@ -261,7 +256,7 @@ def _run_one(
 def _started(
     archive: str,
     settings: Mapping[str, object],
-    cluster: tuple[str | None, int | None, int | None, float | None] | None,
+    cluster: _Cluster | None,
 ) -> Iterator[tuple[Archive, Executor]]:
     """Load the archive where it is to score: here, or on the workers of a Ray cluster."""
     if cluster is None:

@@ -247,12 +247,9 @@ def read(
 
 def is_consistent(heads: Sequence[HeadSpec], scores: Mapping[str, Score]) -> bool:
     """False where a head is positive and its parent negative (ALNM without malignancy)."""
-    positive = {
-        head.name: scores[head.name].label == head.labels[1]
-        for head in heads
-        if not head.categorical
-    }
+    binary = [head for head in heads if not head.categorical]
+    positive = {head.name for head in binary if scores[head.name].label == head.labels[1]}
     return all(
-        head.parent is None or head.categorical or positive[head.parent] or not positive[head.name]
-        for head in heads
+        head.parent is None or head.parent in positive or head.name not in positive
+        for head in binary
     )

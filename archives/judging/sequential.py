@@ -87,13 +87,12 @@ def _look_sizes(n: int) -> Iterable[int]:
 def band(n: int, alpha: float) -> tuple[int, float]:
     """The half width of a band around an empirical distribution, good at all looks together.
 
-    Returns:
-        The size m <= n of the last look (the first m observations count; 0: none yet), and the
-        width w: with probability 1 - alpha, at no look is the distribution of the first m further
-        than w from the true one, anywhere. The k-th look has level alpha / (k (k + 1)), whose sum
-        is alpha, in the inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's constant
-        (1990, doi 10.1214/aop/1176990746). Howard and Ramdas (2022, doi 10.3150/21-BEJ1388) have a
-        band for a look at every n, which is no narrower at the sizes that a rollout sees.
+    Returns the size m <= n of the last look (the first m observations count; 0: none yet), and the
+    width w: with probability 1 - alpha, at no look is the distribution of the first m further than
+    w from the true one, anywhere. The k-th look has level alpha / (k (k + 1)), whose sum is alpha,
+    in the inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's constant (1990, doi
+    10.1214/aop/1176990746). Howard and Ramdas (2022, doi 10.3150/21-BEJ1388) have a band for a look
+    at every n, which is no narrower at the sizes that a rollout sees.
     """
     *_, size = [0, *_look_sizes(n)]
     if not size:

@@ -38,8 +38,7 @@ def pack(
     `evidence`: the OUT of evaluations and external validations, and `statement` the author's text,
     for the model card.
 
-    Returns:
-        The archive's path; an equal archive that is already there is left as it is.
+    Returns the archive's path; an equal archive that is already there is left as it is.
 
     Raises:
         UserError: a bad name, no checkpoint, evidence of another one, or another archive of that

@@ -88,8 +88,7 @@ def is_there(node: Node) -> bool:
 def register_and_prove(node: Node, model: str, release: Release, tolerance: float) -> float | None:
     """Register the release on a node and send it the archive's golden images.
 
-    Returns:
-        The largest difference of a probability to the archive's; None: the node went away.
+    Returns the largest difference of a probability to the archive's; None: the node went away.
 
     Raises:
         Refused: it does not start there, or its probabilities differ by more than `tolerance`.

@@ -161,7 +161,7 @@ class Journal:
         facts[clock.CLOCK] = clock.stamp()
         entry = Entry(seq, round(time.time(), 3), rollout, event, facts)
         head = {name: getattr(entry, name) for name in HEAD}
-        line = json.dumps(head | facts, default=_plain) + "\n"
+        line = json.dumps(head | facts, default=vars) + "\n"
         with open_own(self.state, self.path) as file:
             file.truncate(whole)
             file.write(line.encode())
@@ -181,8 +181,7 @@ class Journal:
     def repair(self) -> tuple[int, Path | None]:
         """Cut off the first line that cannot follow those before it, and all after; in `lock()`.
 
-        Returns:
-            How many entries are kept, and the copy of the damaged journal; None: it was intact.
+        Returns how many entries are kept, and the copy of the damaged journal; None: it was intact.
         """
         assert self._locked, "only the holder of the lock writes"
         data = self.path.read_bytes()
@@ -244,19 +243,12 @@ def _parse(path: Path, data: bytes, first: int = 1) -> tuple[int, list[Entry]]:
 
 def _try(file: IO[bytes], kind: int) -> bool:
     """Lock the file, if it can be had; its closing gives it back."""
-    try:
+    with suppress(BlockingIOError):
         fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _entry(line: dict[str, Any]) -> Entry:
     seq, when, rollout, event = (line.pop(name) for name in HEAD)
     return Entry(seq, when, rollout, event, line)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Release):
-        return vars(value)
-    raise TypeError(f"{type(value).__name__} cannot be stored in a journal")

@@ -103,8 +103,7 @@ def _unusable_tiff(image: Image.Image) -> str | None:
 def stored_pixels(image: Image.Image) -> tuple[Image.Image, bool]:
     """The stored pixels of an opened image that is usable, as mode L or RGB.
 
-    Returns:
-        The pixels, and whether a viewer that applies EXIF would show them turned or mirrored.
+    Returns the pixels, and whether a viewer that applies EXIF would show them turned or mirrored.
 
     Raises Exception: of many types, on damaged bytes.
     """

@@ -18,8 +18,7 @@ N_ONLINE = 24  # images posted one by one, a third in each of the three forms
 def upload(account: Account, out: Path, cohort: Any) -> Any:
     """Images, archive and manifest into S3; three rows are broken on purpose.
 
-    Returns:
-        The manifest as a data frame, with the local path of each image in its index.
+    Returns the manifest as a data frame, with the local path of each image in its index.
     """
     import pandas as pd
 
@@ -62,8 +61,7 @@ def upload(account: Account, out: Path, cohort: Any) -> Any:
 def post(account: Account, out: Path, node: Any, manifest: Any) -> dict[str, Any]:
     """Post images in the three forms, then ask for one explanation.
 
-    Returns:
-        The heads' results by study id.
+    Returns the heads' results by study id.
     """
     import base64
 

@@ -92,8 +92,7 @@ def part_to_evaluate(
     `part`: of the split, or one of `WHOLE`: then no row is held out, and all are in `train`.
     `what`: checkpoint or locator. `trained_on`: sha256, split_seed and folds of its cohort.
 
-    Returns:
-        Also whether the network's images were known, see `check_unseen`.
+    Returns also whether the network's images were known, see `check_unseen`.
 
     Raises UserError: the cohort has faults, the part is empty, or it shows what was trained on.
     """
@@ -129,8 +128,7 @@ def check_unseen(checkpoint: Path, data: CohortData, part: str, rows: Iterable[i
     may have another name; the split sees neither. A checkpoint whose `IMAGES` is absent cannot be
     checked so, which is reported.
 
-    Returns:
-        Whether there was an `IMAGES` to check by.
+    Returns whether there was an `IMAGES` to check by.
 
     Raises UserError: `IMAGES` is damaged, or rows show what was learned from; all rows are listed.
     """

@@ -65,11 +65,10 @@ VARIANTS: dict[str, list[str]] = {
 def ablate(cohort_folder: Path, out: Path, *, seeds: int, config: Path) -> pd.DataFrame:
     """Train what is not trained yet and compare; writes runs.json and ablation.csv into `out`.
 
-    Returns:
-        One row per variant: mean and SD over the seeds of each measure on the test part, and the
-        p-value of the paired t-test over the seeds against `REFERENCE`. ALNM is measured on
-        malignant lesions, the inconsistency errors on all whose malignancy is known (shares of
-        those test images).
+    Returns one row per variant: mean and SD over the seeds of each measure on the test part, and
+    the p-value of the paired t-test over the seeds against `REFERENCE`. ALNM is measured on
+    malignant lesions, the inconsistency errors on all whose malignancy is known (shares of those
+    test images).
 
     Raises UserError: the cohort has faults or lacks labels that a variant learns from (before any
     training), or a run fails; runs that are done stay and are not repeated.

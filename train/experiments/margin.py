@@ -26,9 +26,8 @@ def search_margin(
 
     `weights`: of the loss in the total, the paper's lambda. `more`: flags of every run.
 
-    Returns:
-        One row per margin and weight, the best first: by mean validation AUC of ALNM, which the
-        loss is there for; at a tie the smaller margin, then weight. Also written as margins.csv.
+    Returns one row per margin and weight, the best first: by mean validation AUC of ALNM, which the
+    loss is there for; at a tie the smaller margin, then weight. Also written as margins.csv.
 
     Raises UserError: as `ablate`.
     """

@@ -39,9 +39,8 @@ def load_trunk(
     `imagenet` is torchvision's IMAGENET1K_V1 of a ResNet, fetched once into torch's cache, and of
     EfficientNet-Lite0 the file that the extra `weights` installs.
 
-    Returns:
-        What the card says of it: a file by its SHA-256 as it was read, for its path is nobody's
-        business.
+    Returns what the card says of it: a file by its SHA-256 as it was read, for its path is nobody's
+    business.
 
     Raises UserError: the weights cannot be had, belong to another architecture, or those of
     ImageNet expect another normalisation than that of `preprocessing`.

@@ -202,10 +202,9 @@ def choose_threshold(truth_N: Bools, p_N: Floats, rule: str) -> float | None:
     which misses fewer. `sensitivity_S`, for example `sensitivity_0.90`: the highest threshold
     with a sensitivity of at least S. Choose on validation, never on what is evaluated.
 
-    Returns:
-        None where the rule has no answer: one class only, or no threshold that is better than to
-        call all rows alike (`youden`), no positives, all scores equal, or positives with a score of
-        exactly 0 that a threshold above 0 cannot reach.
+    Returns None where the rule has no answer: one class only, or no threshold that is better than
+    to call all rows alike (`youden`), no positives, all scores equal, or positives with a score of
+    exactly 0 that a threshold above 0 cannot reach.
 
     Raises ValueError: no such rule.
     """

@@ -31,9 +31,8 @@ def decode_frame(
 ) -> tuple[Values, Codestream | None]:
     """The stored values of frame `number`, and a compressed frame's own header.
 
-    Returns:
-        (rows, columns), or (rows, columns, 3) of colour in whatever space it is stored in, of
-        `header.stored` bits; uint8, uint16, int8 or int16.
+    Returns (rows, columns), or (rows, columns, 3) of colour in whatever space it is stored in, of
+    `header.stored` bits; uint8, uint16, int8 or int16.
 
     Raises UnsupportedImage, MissingDecoder, ImageTooLarge, UnreadableImage: with the cause.
     """
