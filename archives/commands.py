@@ -85,6 +85,8 @@ def inspect(
 
     if engine and not verify:
         raise UserError("--engine: needs --verify; give both")
+    if model_card and (as_json or verify):
+        raise UserError("--model-card: not with --json or --verify; --json has the card, too")
     facts = inspect_archive(archive, verify=verify, engine=engine)
     if as_json:
         say(json.dumps(facts, indent=2))

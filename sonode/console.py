@@ -123,12 +123,13 @@ def progress(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; its width follows the terminal, 100 columns where there is none."""
+    """Print a table, no word cut off; its width follows the terminal, else 140 columns at most."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    console = Console(width=None if sys.stdout.isatty() else 100, markup=False, emoji=False)
-    drawn = Table(*columns, title=title, title_justify="left")
+    console = Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False)
+    whole = [Column(name, overflow="fold") for name in columns]
+    drawn = Table(*whole, title=title, title_justify="left")
     for row in rows:
         drawn.add_row(*row)
     console.print(drawn)

@@ -137,8 +137,11 @@ def _training(card: Json) -> Iterator[str]:
 
 
 def _certainty(card: Json) -> Iterator[str]:
-    yield "What results are marked with; what they are never marked with is under Limits."
-    yield ""
+    marks = list(_marks(card))
+    yield from marks or ["Results have no label set and no flag: Limits says why."]
+
+
+def _marks(card: Json) -> Iterator[str]:
     for head in card["heads"]:
         sets = head.get("label_sets") or {}
         if sets.get("least") is not None:

@@ -35,11 +35,14 @@ def test_progress_that_is_soon_over_says_little(capsys: pytest.CaptureFixture[st
     assert said == [f"images: {n} of 40 ({n * 5 // 2} %)" for n in (10, 20, 30, 40)]
 
 
-def test_a_table_shows_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    table("T", ("roi",), [("[1, 2]",), ("[red]",)])
+def test_a_table_shows_brackets_as_they_are_and_cuts_no_word(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table("T", ("roi", *map(str, range(14))), [("[1, 2]",), ("[red]", *["undefined"] * 14)])
     said = capsys.readouterr().out
     assert "[1, 2]" in said
     assert "[red]" in said
+    assert "…" not in said
 
 
 def test_an_error_keeps_its_details() -> None:

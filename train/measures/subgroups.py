@@ -60,7 +60,7 @@ def variables(frame: pd.DataFrame) -> dict[str, Groups]:
             )
         elif column is None or frame[column].isna().all():
             why = "no such column" if column is None else f"column {column} is empty"
-            found[variable] = Groups(None, [], f"the cohort does not tell: {why}")
+            found[variable] = Groups(None, [], f"not known: {why}")
         elif variable == "age" and number:
             found[variable] = _bands(frame[column], f"column {column}, years")
         elif variable == "lesion size":

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from archives.nodes.stores import copy_whole, remove_old
-from sonode.files.atomic import ABANDONED_S, beside, scratch
+from sonode.console import UserError
+from sonode.files.atomic import ABANDONED_S, beside, check_new, scratch
 from tests.archives.killed import is_killed
 
 
@@ -48,3 +49,12 @@ def test_a_temporary_folder_that_a_kill_left_is_removed_and_one_in_use_is_not(
             assert in_use.exists()
             assert not left.exists()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_new(tmp_path / "a" / "b")
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # root may write anywhere
+    with pytest.raises(UserError, match=f"OUT .*b: no right to write into {tmp_path}; give"):
+        check_new(tmp_path / "a" / "b")

@@ -41,7 +41,7 @@ def test_groups_by_hand() -> None:
     assert age.group[20:].isna().all()
     assert age.order == ["under 40", "40 to 49", "50 to 59", "60 to 69", "70 or more"]
     assert found["device"].group is None
-    assert found["device"].source == "the cohort does not tell: column device is empty"
+    assert found["device"].source == "not known: column device is empty"
     assert found["BI-RADS"].order == ["4", "5"]
     assert found["histology"].order == ["IDC", "cyst", "lipoma"]  # one small group stays itself
     # Sides of 1 to 24: a third is up to 8 2/3.
