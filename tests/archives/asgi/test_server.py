@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from archives.asgi import bodies
 from archives.asgi import server as asgi_server
+from archives.asgi.api import bodies
 from archives.asgi.api.app import exactly
 from archives.asgi.refused import Refused
 from archives.asgi.server import Server, accept_all, by_port, listening

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from archives.asgi import bodies
+from archives.asgi.api import bodies
 
 KIND = "multipart/form-data; boundary=B"
 
