@@ -51,12 +51,14 @@ function showRows() {
                 const cell = line.insertCell(), first = row.runs[0].heads[head];
                 const changed = first && first.label !== label;
                 cell.className = changed ? 'changed' : '';
-                cell.textContent = `${percent(probability)} ${label}${uncertain ? ', uncertain' : ''}${changed ? ', changed' : ''}`;
+                cell.textContent = `${percent(probability)}, called ${label}${uncertain ? ', uncertain' : ''}${changed ? ', changed' : ''}`;
             }
         }
     });
+    const focused = $('table').contains(document.activeElement);
     $('table').replaceChildren(table);
     const open = table.querySelector('[aria-current]');
+    if (open && focused) open.querySelector('button').focus({ preventScroll: true });
     if (open) $('table').scrollTop = open.offsetTop - $('table').clientHeight / 2;  // the page stays
     $('counted').textContent = `${list.total.toLocaleString('en')} rows${list.shown ? `, ${list.at + 1} is open` : ''}`;
 }

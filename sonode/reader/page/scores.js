@@ -36,7 +36,7 @@ export function showResult(pane) {
     const title = of === shot ? name : `${name}, kept beside`;
     pane.caption.textContent = panes.length > 1 ? title : '';
     result.replaceChildren(element('h2', title));
-    if (!answer) result.append(element('p', whatIsMissing(of), { class: 'faint' }));
+    if (!answer) result.append(element('p', whatIsMissing(of)));
     if (answer && !answer.ok) {
         result.append(element('p', `No score: ${answer.message}`, { class: 'alert' }));
         const again = element('button', 'Try again', { type: 'button' });
@@ -65,8 +65,8 @@ function whatIsMissing(of) {
 
 function scoreOf(name, score, pane) {
     const part = element('div', '', { class: 'score', 'data-head': name });
-    const line = element('p', `${titled(name)}: `);
-    line.append(element('span', score.label, { class: 'label' }), `  ${percent(score.probability)}`);
+    const line = element('p', `${titled(name)} ${percent(score.probability)}, called `);
+    line.append(element('span', score.label, { class: 'label' }));
     part.append(line);
     const bar = element('div', '', { class: 'bar', 'aria-hidden': true });
     const filled = element('i');

@@ -228,7 +228,7 @@ def test_a_result_says_all_that_a_reader_must_know(browser: Any) -> None:
         scored(page, "10, 10, 60, 60")
         text = page.locator("#results").inner_text()
         for said in (
-            "Malignancy: malignant 75.0 %",
+            "Malignancy 75.0 %, called malignant",
             "Called malignant above 50.0 %",
             "Uncertain: it may also be benign.",
             "In 90 of 100 such patients the true label is among: benign, malignant (found on",
@@ -312,8 +312,8 @@ def test_two_versions_side_by_side_and_one_kept_beside(browser: Any) -> None:
         drag(page, (10, 10), (60, 60))
         page.select_option("#compare", label="tiny 1.1")
         page.locator(".score").nth(1).wait_for()
-        assert "malignant 75.0 %" in page.locator(".result").nth(0).inner_text()
-        assert "benign 30.0 %" in page.locator(".result").nth(1).inner_text()
+        assert "75.0 %, called malignant" in page.locator(".result").nth(0).inner_text()
+        assert "30.0 %, called benign" in page.locator(".result").nth(1).inner_text()
         drag(page, (100, 30), (170, 90), pane=1)  # either pane takes the box
         page.locator(".result", has_text="Box 100, 30, 170, 90").nth(1).wait_for()
         page.click("#pin")
@@ -353,6 +353,9 @@ def test_a_run_is_stepped_through_by_keys(browser: Any, results: Results) -> Non
         scored(page, "1, 2, 30, 40")
         assert source.asked[-1]["roi"] == "1,2,30,40"
         assert page.locator("#table tr[aria-current]").inner_text().startswith("2")
+        page.focus("button[aria-label='Open row 2']")
+        page.keyboard.press("Enter")
+        page.locator("button[aria-label='Open row 2']:focus").wait_for()
         page.keyboard.press("n")
         page.locator("#said", has_text="no such file").wait_for()
         assert page.locator(".score").count() == 0
