@@ -151,9 +151,9 @@ def archive_path(
     return store / "tiny-1.0.mar"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
-    """A real S3 server."""
+    """A real S3 server; it works while nobody asks it, too, so that it ends with its tests."""
     folder: Path = tmp_path_factory.mktemp("seaweedfs")
     with LocalS3(folder, access_key="the-key", secret_key="the-secret", bucket="studies") as s3:
         yield s3

@@ -11,3 +11,5 @@ SERVERS = [
 ]
 OPTION = {TorchServeNode: "torchserve", AsgiNode: "asgi"}
 """Of `sonode serve --server`."""
+ONE_WORKER = {"default_workers_per_model": "1"}
+"""Settings of a node that needs no second one: each takes seconds of CPU time to import torch."""

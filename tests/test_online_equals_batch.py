@@ -33,7 +33,7 @@ from sonode.reader.results import Results
 from sonode.reader.sources import ArchiveSource, ServerSource
 from tests.command_line import sonode
 from tests.conftest import encode, untrained
-from tests.servers import SERVERS
+from tests.servers import ONE_WORKER, SERVERS
 from tests.sonode.reader.browsing import looking
 from tests.sonode.reader.conftest import serving
 
@@ -61,7 +61,8 @@ def node(
     request: pytest.FixtureRequest, archive_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerNode]:
     run_dir = tmp_path_factory.mktemp("node")
-    with request.param(archive_path.parent, {"tiny": archive_path.name}, run_dir) as started:
+    models = {"tiny": archive_path.name}
+    with request.param(archive_path.parent, models, run_dir, settings=ONE_WORKER) as started:
         yield started
 
 
@@ -273,7 +274,9 @@ def test_equal_numbers_under_openvino(
     handler = {"engine": "openvino" if cpu_has_bf16() else "openvino-fp32"}
     models = {"tiny": path.name}
     with (
-        TorchServeNode(path.parent, models, tmp_path / "n", handler=handler) as node,
+        TorchServeNode(
+            path.parent, models, tmp_path / "n", handler=handler, settings=ONE_WORKER
+        ) as node,
         ThreadPoolExecutor(8) as pool,
     ):
         answers = list(pool.map(lambda item: post(node, item[0], *item[1]), enumerate(studies)))

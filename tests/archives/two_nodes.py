@@ -23,6 +23,7 @@ from archives.torchserve.server_node import ServerNode
 from sonode.console import UserError
 from tests.archives.bad_versions import nothing
 from tests.archives.rolling import Site, repacked
+from tests.servers import ONE_WORKER
 
 MODEL = "tiny"
 
@@ -105,7 +106,7 @@ class Cluster:
             inference_port=ports["inference"],
             management_port=ports["management"],
             metrics_port=ports["metrics"],
-            settings={"default_workers_per_model": "1"},
+            settings=ONE_WORKER,
         )
 
     def release(self, version: str, change: Callable[[Path], None] = nothing) -> Path:

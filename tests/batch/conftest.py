@@ -1,4 +1,4 @@
-"""A fake archive with hand-made numbers, and a real S3 server for the whole session."""
+"""A fake archive with hand-made numbers, and a real S3 server."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from archives.state.journal import Release
 from tests.archives.asgi.open_inference.test_endpoints import behind_gateway
 from tests.archives.serving.test_serve import bearer
 from tests.conftest import encode
+from tests.servers import ONE_WORKER
 
 pytestmark = pytest.mark.live
 
@@ -99,7 +100,8 @@ PEERS = {"TRITON": TRITON, "KSERVE": KSERVE}
 @pytest.fixture(scope="module")
 def node(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsgiNode]:
     run_dir = tmp_path_factory.mktemp("node")
-    with AsgiNode(archive_path.parent, {"tiny": archive_path.name}, run_dir) as started:
+    models = {"tiny": archive_path.name}
+    with AsgiNode(archive_path.parent, models, run_dir, settings=ONE_WORKER) as started:
         yield started
 
 

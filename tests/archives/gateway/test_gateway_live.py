@@ -21,7 +21,7 @@ from archives.torchserve.server_node import ServerNode
 from tests.archives.behind import Behind, behind, load
 from tests.archives.serving.test_serve import ECHO, ROOT, write_archive
 from tests.processes import assert_no_process_about
-from tests.servers import OPTION, SERVERS
+from tests.servers import ONE_WORKER, OPTION, SERVERS
 
 pytestmark = pytest.mark.live
 
@@ -59,8 +59,7 @@ class Machine:
 
     def start(self, models: dict[str, str]) -> None:
         store, run_dir = self._where
-        settings = {"default_workers_per_model": "1"}
-        self.server = self._kind(store, models, run_dir, settings=settings, **self._ports)
+        self.server = self._kind(store, models, run_dir, settings=ONE_WORKER, **self._ports)
         self.server.__enter__()
 
     def stop(self) -> None:

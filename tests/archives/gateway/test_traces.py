@@ -25,6 +25,7 @@ from sonode.console import UserError
 from sonode.traces import Traces, place_of
 from tests.archives.behind import Behind, behind
 from tests.conftest import encode
+from tests.servers import ONE_WORKER
 
 pytest.importorskip("opentelemetry.proto", reason="the extra `tracing` is not installed")
 
@@ -86,7 +87,7 @@ def gateway(
 ) -> Iterator[Behind]:
     store, run_dir = archive_path.parent, tmp_path_factory.mktemp("node")
     first = vars(Release("1.0", archive_path.name, file_sha256(archive_path)))
-    with AsgiNode(store, {"m": archive_path.name}, run_dir) as node:
+    with AsgiNode(store, {"m": archive_path.name}, run_dir, settings=ONE_WORKER) as node:
         state = tmp_path_factory.mktemp("g")
         with behind([settings_of(node)], state, stable=first, serves=[first]) as running:
             yield running

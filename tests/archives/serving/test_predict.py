@@ -12,7 +12,7 @@ from PIL import Image
 
 from archives.torchserve.server_node import ServerNode
 from tests.command_line import sonode
-from tests.servers import SERVERS
+from tests.servers import ONE_WORKER, SERVERS
 
 ROI = "10,8,90,70"
 LONG_NAME = f"http://{'a' * 64}.example"  # a label has 63 characters at most
@@ -68,7 +68,8 @@ def node(
     request: pytest.FixtureRequest, archive_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerNode]:
     run_dir = tmp_path_factory.mktemp("node")
-    with request.param(archive_path.parent, {"tiny": archive_path.name}, run_dir) as started:
+    models = {"tiny": archive_path.name}
+    with request.param(archive_path.parent, models, run_dir, settings=ONE_WORKER) as started:
         yield started
 
 

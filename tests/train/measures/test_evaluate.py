@@ -45,8 +45,13 @@ BY_HAND = small(
 )
 
 
-def test_images_and_patients_by_hand() -> None:
-    metrics = evaluate(BY_HAND, resamples=50)
+@pytest.fixture(scope="module")
+def by_hand() -> dict:
+    return evaluate(BY_HAND, resamples=50)
+
+
+def test_images_and_patients_by_hand(by_hand: dict) -> None:
+    metrics = by_hand
     assert (metrics["rows"], metrics["patients"]) == (8, 5)
     both = metrics["heads"]["malignancy"]["sets"]["all"]
     image, patient = both["image"], both["patient"]
@@ -84,8 +89,8 @@ def test_lesions_and_the_maximum_by_hand() -> None:
     assert none["reason"] == "no negative is called positive: it has no bound"
 
 
-def test_sets_of_a_child_by_hand() -> None:
-    alnm = evaluate(BY_HAND, resamples=50)["heads"]["alnm"]
+def test_sets_of_a_child_by_hand(by_hand: dict) -> None:
+    alnm = by_hand["heads"]["alnm"]
     assert list(alnm["sets"]) == ["malignancy positive", "all"]
     assert alnm["primary"] == "malignancy positive"
     on_malignant, on_all = (alnm["sets"][on]["image"] for on in alnm["sets"])
@@ -100,8 +105,8 @@ def per_image(metrics: dict) -> list[dict]:
     return [it for it in metrics["inconsistency"] if it["per"] == "image"]
 
 
-def test_inconsistency_by_hand() -> None:
-    half, served, chosen = per_image(evaluate(BY_HAND, resamples=50))
+def test_inconsistency_by_hand(by_hand: dict) -> None:
+    half, served, chosen = per_image(by_hand)
     # ALNM above .5 with malignancy at or below: a's second image, c's first, d, whose truth is
     # missing.
     assert (half["parent"], half["child"], half["at"]) == ("malignancy", "alnm", "0.5")
@@ -193,9 +198,8 @@ def test_inconsistency_and_its_price_per_lesion_and_patient_by_hand() -> None:
     assert given == {"image": 1 / 2, "lesion": 0, "patient": 0}  # .375 and .6, their mean .4875
 
 
-def test_subgroups_by_hand() -> None:
-    metrics = evaluate(BY_HAND, resamples=50)
-    found = {name: its[0] for name, its in metrics["subgroups"].items()}
+def test_subgroups_by_hand(by_hand: dict) -> None:
+    found = {name: its[0] for name, its in by_hand["subgroups"].items()}
     assert {it["variable"] for it in found.values()} == {"device"}
     # GE has a and b, Hitachi e (of d the label is missing): too few to stand alone. c has none.
     for name, patients, positive, unknown in (("malignancy", 3, 3, 2), ("alnm", 3, 2, 0)):
@@ -204,7 +208,7 @@ def test_subgroups_by_hand() -> None:
         assert group["group"] == "2 others, each of fewer than 10 patients"
         assert found[name]["unknown_rows"] == unknown
         assert found[name]["tests"]["roc_auc"]["p"] is None
-    assert metrics["method"]["interaction_tests"] == 0
+    assert by_hand["method"]["interaction_tests"] == 0
     both = evaluate(synthetic(), resamples=20)
     tests = [
         test
@@ -226,8 +230,8 @@ def none_or_all(found: dict[str, object], n: int, *, events: bool) -> bool:
     return [found["low"], found["high"]] == pytest.approx(expected, abs=1e-6)
 
 
-def test_none_and_all_have_a_wilson_interval_of_patients_everywhere() -> None:
-    metrics = evaluate(BY_HAND, resamples=50)
+def test_none_and_all_have_a_wilson_interval_of_patients_everywhere(by_hand: dict) -> None:
+    metrics = by_hand
     half, served, _ = per_image(metrics)
     # No image is a type 1 error at the served points: of a, b, c, e whose malignancy is known, and
     # of c and e, who have benign images.
@@ -320,8 +324,8 @@ def honest(hierarchy: Hierarchy, given: str | None = None) -> Predictions:
     return Predictions(frame=frame, heads=heads, hierarchy=hierarchy, about={})
 
 
-def calibration(predictions: Predictions, on: str) -> tuple[str | None, list[float | None]]:
-    found = evaluate(predictions, resamples=0)["heads"]["alnm"]["sets"][on]
+def calibration(metrics: dict, on: str) -> tuple[str | None, list[float | None]]:
+    found = metrics["heads"]["alnm"]["sets"][on]
     names = ("calibration_slope", "calibration_in_the_large", "ece")
     assert found["image"]["judged"] == found["patient"]["judged"]
     return found["image"]["judged"], [found["image"][name]["value"] for name in names]
@@ -330,8 +334,9 @@ def calibration(predictions: Predictions, on: str) -> tuple[str | None, list[flo
 @pytest.mark.parametrize("hierarchy", ["chain", "max_constraint"])
 def test_a_chain_that_is_right_is_found_so_on_all_and_by_its_quotient(hierarchy: str) -> None:
     predictions = honest(hierarchy)  # type: ignore[arg-type]
+    metrics = evaluate(predictions, resamples=0)
     for on, expected in (("malignancy positive", "P(alnm given malignant)"), ("all", "P(alnm)")):
-        judged, (slope, large, ece) = calibration(predictions, on)
+        judged, (slope, large, ece) = calibration(metrics, on)
         assert judged == expected
         assert slope == pytest.approx(1, abs=0.04)
         assert large == pytest.approx(0, abs=0.05)
@@ -343,13 +348,13 @@ def test_a_chain_that_is_right_is_found_so_on_all_and_by_its_quotient(hierarchy:
 
 
 def test_an_independent_head_that_masks_is_judged_where_its_condition_holds() -> None:
-    predictions = honest("independent", given="malignant")
-    judged, (slope, large, _) = calibration(predictions, "malignancy positive")
+    metrics = evaluate(honest("independent", given="malignant"), resamples=0)
+    judged, (slope, large, _) = calibration(metrics, "malignancy positive")
     assert judged == "P(alnm given malignant)"
     assert (slope, large) == (pytest.approx(1, abs=0.04), pytest.approx(0, abs=0.05))
-    metrics = evaluate(predictions, resamples=0)["heads"]["alnm"]
-    assert metrics["given"] == "malignant"
-    on_all = metrics["sets"]["all"]["image"]
+    alnm = metrics["heads"]["alnm"]
+    assert alnm["given"] == "malignant"
+    on_all = alnm["sets"]["all"]["image"]
     assert (on_all["judged"], on_all["brier"]["value"], on_all["reliability"]) == (None, None, [])
     assert on_all["brier"]["reason"] == (
         "the probability is about lesions with malignant positive only"
@@ -357,7 +362,7 @@ def test_an_independent_head_that_masks_is_judged_where_its_condition_holds() ->
     assert on_all["decision_curve"] is None
     assert on_all["roc_auc"]["value"] is not None
     # One that has learned from benign lesions too is judged on all, and there alone.
-    marginal = honest("independent")
+    marginal = evaluate(honest("independent"), resamples=0)
     assert calibration(marginal, "all")[0] == "P(alnm)"
     judged, values = calibration(marginal, "malignancy positive")
     assert (judged, values) == (None, [None, None, None])

@@ -22,6 +22,7 @@ from archives.state.journal import Release
 from tests.archives.behind import Behind, behind
 from tests.archives.serving.test_serve import bearer
 from tests.conftest import encode
+from tests.servers import ONE_WORKER
 
 pytestmark = pytest.mark.live
 
@@ -33,9 +34,8 @@ HEADS = ("malignancy", "alnm")
 @pytest.fixture(scope="module")
 def node(archive_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsgiNode]:
     run_dir = tmp_path_factory.mktemp("node")
-    settings = {"default_workers_per_model": "1"}
     models = {"tiny": archive_path.name}
-    with AsgiNode(archive_path.parent, models, run_dir, settings=settings) as started:
+    with AsgiNode(archive_path.parent, models, run_dir, settings=ONE_WORKER) as started:
         yield started
 
 
