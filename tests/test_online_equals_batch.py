@@ -33,6 +33,7 @@ from sonode.reader.results import Results
 from sonode.reader.sources import ArchiveSource, ServerSource
 from tests.command_line import sonode
 from tests.conftest import encode, untrained
+from tests.loopback import LOOPBACK
 from tests.servers import ONE_WORKER, SERVERS
 from tests.sonode.reader.browsing import looking
 from tests.sonode.reader.conftest import serving
@@ -127,7 +128,7 @@ def post(
             "json": {"image": base64.b64encode(data).decode(), "roi": roi, "explain": "gradcam"}
         }
     url = f"{node.inference_url}/predictions/tiny"
-    answer = httpx.post(url, headers=headers, timeout=60, trust_env=False, **form)
+    answer = LOOPBACK.post(url, headers=headers, timeout=60, **form)
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()
     return body
@@ -237,7 +238,7 @@ def test_one_bad_request_leaves_its_neighbours_alone(
     def ask(number: int) -> httpx.Response:
         headers = {"Authorization": f"Bearer {node.token()}"}
         headers["X-Roi"] = ",".join(map(str, roi)) if number % 2 else "0,0,9999,9999"
-        return httpx.post(url, content=data, headers=headers, timeout=60, trust_env=False)
+        return LOOPBACK.post(url, content=data, headers=headers, timeout=60)
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(ask, range(8)))
@@ -248,12 +249,11 @@ def test_one_bad_request_leaves_its_neighbours_alone(
 def test_explanations_asks_for_every_head(
     node: ServerNode, studies: list[tuple[bytes, tuple[int, int, int, int]]]
 ) -> None:
-    answer = httpx.post(
+    answer = LOOPBACK.post(
         f"{node.inference_url}/explanations/tiny",
         content=studies[0][0],
         headers={"Authorization": f"Bearer {node.token()}"},
         timeout=60,
-        trust_env=False,
     )
     assert answer.status_code == 200
     assert set(answer.json()["heatmaps"]) == {"malignancy", "alnm"}

@@ -31,6 +31,7 @@ from archives.state.journal import Entry, Journal
 from archives.state.tokens_and_keys import add_client
 from archives.torchserve.java import claim_ports
 from handlers.integrity import write_canonical_zip
+from tests.loopback import LOOPBACK
 
 QUICK = {
     "canary": [20, 100],
@@ -222,7 +223,7 @@ class Site:
         until = time.monotonic() + 180
         while time.monotonic() < until:
             with suppress(httpx.TransportError):
-                httpx.get(health, trust_env=False)
+                LOOPBACK.get(health)
                 # An nginx that went on answers before the supervisor has it: stopped by then, that
                 # one leaves it as it was.
                 if b"Ctrl-C to stop" in path.read_bytes()[before:]:

@@ -31,6 +31,7 @@ from handlers.integrity import write_canonical_zip
 from tests.command_line import sonode
 from tests.conftest import encode
 from tests.handlers import fuzz
+from tests.loopback import LOOPBACK
 from tests.processes import assert_no_process_about
 from tests.servers import ONE_WORKER, OPTION, SERVERS
 
@@ -98,14 +99,12 @@ def post(
 ) -> httpx.Response:
     bearer = {"Authorization": f"Bearer {node.token()}"}
     url = f"{node.inference_url}/predictions/{model}"
-    return httpx.post(
-        url, content=content, headers=bearer | headers, timeout=timeout, trust_env=False
-    )
+    return LOOPBACK.post(url, content=content, headers=bearer | headers, timeout=timeout)
 
 
 def worker_pid(node: ServerNode, model: str) -> int:
     bearer = {"Authorization": f"Bearer {node.token('management')}"}
-    answer = httpx.get(f"{node.management_url}/models/{model}", headers=bearer)
+    answer = LOOPBACK.get(f"{node.management_url}/models/{model}", headers=bearer)
     return int(answer.raise_for_status().json()[0]["workers"][0]["pid"])
 
 
@@ -259,7 +258,7 @@ def test_nothing_of_a_dicom_file_is_reported(node: ServerNode) -> None:
         bearer = {"Authorization": f"Bearer {node.token()}"}
         return [
             post(node, "tiny", path.read_bytes(), **{"content-type": "application/dicom"}),
-            httpx.post(url, files=form, headers=bearer, timeout=240, trust_env=False),
+            LOOPBACK.post(url, files=form, headers=bearer, timeout=240),
         ]
 
     with ThreadPoolExecutor(8) as pool:
@@ -289,19 +288,19 @@ def test_no_text_of_a_client_is_reported(node: ServerNode) -> None:
         MARK,
     )
     sent = [
-        httpx.post(url, content=PNG, headers=bearer | everywhere),
-        httpx.post(url, content=PNG, headers=bearer | {"x-request-id-prefix": MARK}),
-        httpx.post(f"{url}?name={MARK}", content=PNG, headers=bearer),
-        httpx.post(url, content=PNG, headers=bearer | {"content-type": f"image/{MARK}"}),
-        httpx.post(url, content=PNG, headers=bearer | {MARK: MARK, "describe": MARK}),
-        httpx.post(url, content=PNG, headers=bearer | {"describe": "True"}),
-        httpx.post(url, files={"image": (f"{MARK}.png", PNG, f"image/{MARK}")}, headers=bearer),
-        httpx.post(url, files={"image": PNG}, data={MARK: MARK}, headers=bearer),
-        httpx.post(url, files={"image": PNG}, data={"study_id": MARK}, headers=bearer),
-        httpx.post(url, files={"image": PNG}, data={"frame": MARK}, headers=bearer),
-        httpx.post(url, json={"image": MARK, "roi": MARK, MARK: MARK}, headers=bearer),
-        httpx.post(url, json={"image": MARK}, headers=bearer),
-        httpx.post(
+        LOOPBACK.post(url, content=PNG, headers=bearer | everywhere),
+        LOOPBACK.post(url, content=PNG, headers=bearer | {"x-request-id-prefix": MARK}),
+        LOOPBACK.post(f"{url}?name={MARK}", content=PNG, headers=bearer),
+        LOOPBACK.post(url, content=PNG, headers=bearer | {"content-type": f"image/{MARK}"}),
+        LOOPBACK.post(url, content=PNG, headers=bearer | {MARK: MARK, "describe": MARK}),
+        LOOPBACK.post(url, content=PNG, headers=bearer | {"describe": "True"}),
+        LOOPBACK.post(url, files={"image": (f"{MARK}.png", PNG, f"image/{MARK}")}, headers=bearer),
+        LOOPBACK.post(url, files={"image": PNG}, data={MARK: MARK}, headers=bearer),
+        LOOPBACK.post(url, files={"image": PNG}, data={"study_id": MARK}, headers=bearer),
+        LOOPBACK.post(url, files={"image": PNG}, data={"frame": MARK}, headers=bearer),
+        LOOPBACK.post(url, json={"image": MARK, "roi": MARK, MARK: MARK}, headers=bearer),
+        LOOPBACK.post(url, json={"image": MARK}, headers=bearer),
+        LOOPBACK.post(
             url, content=f'{{"{MARK}"', headers=bearer | {"content-type": "application/json"}
         ),
     ]
@@ -316,18 +315,18 @@ def test_no_text_of_a_client_is_reported(node: ServerNode) -> None:
             f"Content-Type: text/plain; charset={MARK}\r\n\r\n{MARK}\r\n--B--\r\n",
         ),
     ):
-        answer = httpx.post(url, content=body, headers=bearer | {"content-type": kind})
+        answer = LOOPBACK.post(url, content=body, headers=bearer | {"content-type": kind})
         # TorchServe takes its own failure to read a form for a fault.
         assert answer.status_code in (
             (403, 500) if isinstance(node, TorchServeNode) else (400, 415)
         )
     for path in (f"/predictions/{MARK}", f"/predictions/tiny/{MARK}", f"/{MARK}", f"/v2/{MARK}"):
-        httpx.post(node.inference_url + path, content=PNG, headers=bearer)
-        httpx.get(node.inference_url + path, headers={"Authorization": f"Bearer {MARK}"})
+        LOOPBACK.post(node.inference_url + path, content=PNG, headers=bearer)
+        LOOPBACK.get(node.inference_url + path, headers={"Authorization": f"Bearer {MARK}"})
     management = {"Authorization": f"Bearer {node.token('management')}"}
     for path in (f"/models/{MARK}", f"/models?url={MARK}", f"/workflows?url={MARK}", f"/{MARK}"):
         for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS"):
-            httpx.request(method, node.management_url + path, headers=management)
+            LOOPBACK.request(method, node.management_url + path, headers=management)
     head = f"Host: x\r\nAuthorization: {bearer['Authorization']}\r\n"
     raw(node.inference_url, f"{MARK} /ping HTTP/1.1\r\n{head}\r\n")
     raw(node.inference_url, f"GET {MARK} {MARK}\r\n{head}\r\n")
@@ -338,7 +337,7 @@ def test_no_text_of_a_client_is_reported(node: ServerNode) -> None:
         node.inference_url,
         f"POST /predictions/tiny HTTP/1.1\r\n{head}Content-Length: {MARK}\r\n\r\n",
     )
-    told = logs(node) | {"answers": not_sent_back, "metrics": httpx.get(node.metrics_url).text}
+    told = logs(node) | {"answers": not_sent_back, "metrics": LOOPBACK.get(node.metrics_url).text}
     for name, text in told.items():
         for part in MARK.split("^"):
             lines = [line for line in text.splitlines() if part in line]
@@ -354,7 +353,7 @@ def test_no_text_of_a_client_is_reported(node: ServerNode) -> None:
 def live_metrics(node: ServerNode) -> dict[str, set[str]]:
     """Label names by the name of each series that /metrics has."""
     found: dict[str, set[str]] = {}
-    text = httpx.get(node.metrics_url).text
+    text = LOOPBACK.get(node.metrics_url).text
     if "\nRequests5XX{" not in text:  # no series before the first one
         assert "# TYPE Requests5XX counter" in text
         found["Requests5XX"] = {"Level", "Hostname"}
@@ -390,11 +389,11 @@ def test_the_dashboard_asks_for_what_there_is(node: ServerNode) -> None:
 
 
 def test_metrics_carry_model_and_version(node: ServerNode) -> None:
-    before = httpx.get(node.metrics_url).text
+    before = LOOPBACK.get(node.metrics_url).text
     post(node, "tiny", PNG)
     post(node, "tiny", b"x")
     time.sleep(0.5)
-    after = httpx.get(node.metrics_url).text
+    after = LOOPBACK.get(node.metrics_url).text
 
     def value(text: str, start: str) -> float:
         lines = [line for line in text.splitlines() if line.startswith(start)]

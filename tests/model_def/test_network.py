@@ -71,7 +71,9 @@ def test_a_node_without_timm_says_so_and_has_its_resnets(monkeypatch: pytest.Mon
 OTHER = "from torch._dynamo.utils import counters\nmodels = 0\n"
 
 
-@pytest.mark.parametrize(("torchvision", "loaded"), [("", False), (OTHER, True)])
+@pytest.mark.parametrize(
+    ("torchvision", "loaded"), [("", False), pytest.param(OTHER, True, marks=pytest.mark.slow)]
+)
 def test_a_process_loads_torchs_compiler_only_where_torchvision_needs_it(
     tmp_path: Path, torchvision: str, loaded: bool
 ) -> None:

@@ -7,6 +7,7 @@ import httpx
 from archives.asgi.node import AsgiNode
 from archives.torchserve.java import HOST
 from tests.archives.serving.test_serve import bearer
+from tests.loopback import LOOPBACK
 
 # Answers its version and the batch's size, but to some words it does what it says.
 ODD = """
@@ -40,13 +41,13 @@ def post(
 ) -> httpx.Response:
     url = f"{node.inference_url}/predictions/{path}"
     given = bearer(node.token()) | headers
-    return httpx.post(url, content=content, headers=given, timeout=60, trust_env=False)
+    return LOOPBACK.post(url, content=content, headers=given, timeout=60)
 
 
 def manage(node: AsgiNode, method: str, path: str, **params: str) -> httpx.Response:
     given = bearer(node.token("management"))
     url = node.management_url + path
-    return httpx.request(method, url, params=params, headers=given, timeout=60, trust_env=False)
+    return LOOPBACK.request(method, url, params=params, headers=given, timeout=60)
 
 
 def pid(node: AsgiNode) -> int:

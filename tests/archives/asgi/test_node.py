@@ -21,6 +21,7 @@ from archives.asgi.node import AsgiNode
 from sonode.console import UserError
 from tests.archives.asgi.odd import ODD, manage, post, raw
 from tests.archives.serving.test_serve import ECHO, bearer, wait_for, write_archive
+from tests.loopback import LOOPBACK
 from tests.processes import assert_no_process_about
 
 live = pytest.mark.live
@@ -142,7 +143,7 @@ def test_paths_methods_and_versions_that_are_not_there(node: AsgiNode) -> None:
     for path in ("odd/1.0", "odd/1.0/", "odd/"):
         assert post(node, path=path).json()["version"] == "1.0"
     assert post(node, path="odd/1.0/x").status_code == 404
-    got = httpx.get(f"{node.inference_url}/predictions/odd", headers=bearer(node.token()))
+    got = LOOPBACK.get(f"{node.inference_url}/predictions/odd", headers=bearer(node.token()))
     assert (got.status_code, got.json()["type"]) == (405, "MethodNotAllowedException")
     assert set(got.headers["allow"].split(", ")) == {"POST", "PUT"}
 

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
@@ -18,6 +17,7 @@ from archives.state.journal import Release
 from tests.archives.asgi.open_inference.test_endpoints import behind_gateway
 from tests.archives.serving.test_serve import bearer
 from tests.conftest import encode
+from tests.loopback import LOOPBACK
 from tests.servers import ONE_WORKER
 
 pytestmark = pytest.mark.live
@@ -116,9 +116,7 @@ def test_a_peer_gets_what_predictions_answers(
     node: AsgiNode = request.getfixturevalue("node")
     headers = bearer(node.token()) | {"x-roi": "5,5,60,60", "x-explain": "gradcam:malignancy"}
     url = f"{node.inference_url}/predictions/tiny"
-    plain: dict[str, Any] = httpx.post(
-        url, content=PNG, headers=headers, timeout=60, trust_env=False
-    ).json()
+    plain: dict[str, Any] = LOOPBACK.post(url, content=PNG, headers=headers, timeout=60).json()
     with ExitStack() as running:
         address, token = node.inference_url.removeprefix("http://"), node.token()
         if way == "gateway":

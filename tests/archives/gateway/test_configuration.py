@@ -29,6 +29,7 @@ from archives.torchserve.java import claim_ports
 from sonode.console import UserError
 from tests.archives.behind import V1, V2, Behind, behind, load, start_journal
 from tests.archives.standin import Call, Handler, StandIn
+from tests.loopback import LOOPBACK
 
 pytestmark = pytest.mark.live
 HERE = Path(__file__).parents[1]
@@ -556,8 +557,8 @@ def test_a_gateway_before_its_first_deployment(nodes: list[StandIn], tmp_path: P
     tokens_and_keys.add_client(tmp_path, "clinic")
     with Supervisor([nodes[0].settings()], tmp_path, GatewaySettings(port=port)):
         base = f"http://127.0.0.1:{port}"
-        assert httpx.get(f"{base}/health", trust_env=False).status_code == 503
-        assert httpx.post(f"{base}/predictions/m", trust_env=False).status_code == 404
+        assert LOOPBACK.get(f"{base}/health").status_code == 503
+        assert LOOPBACK.post(f"{base}/predictions/m").status_code == 404
 
 
 def test_a_state_folder_that_nginx_cannot_work_in(nodes: list[StandIn], tmp_path: Path) -> None:

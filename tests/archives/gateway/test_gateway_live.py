@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from archives.nodes.nodes import Node
@@ -20,6 +19,7 @@ from archives.torchserve.java import claim_ports
 from archives.torchserve.server_node import ServerNode
 from tests.archives.behind import Behind, behind, load
 from tests.archives.serving.test_serve import ECHO, ROOT, write_archive
+from tests.loopback import LOOPBACK
 from tests.processes import assert_no_process_about
 from tests.servers import ONE_WORKER, OPTION, SERVERS
 
@@ -101,7 +101,7 @@ def test_tokens_are_renewed_under_load_and_no_request_is_lost(
             # As whoever holds the API key may; the server voids the token before at once.
             url = f"{machine.settings.management}/token?type=inference"
             bearer = {"Authorization": f"Bearer {keys.token('api')}"}
-            httpx.get(url, headers=bearer, trust_env=False).raise_for_status()
+            LOOPBACK.get(url, headers=bearer).raise_for_status()
             assert keys.token() != before
             time.sleep(0.7)
     assert told["200"] == sum(told.values()) > 20

@@ -40,6 +40,7 @@ from archives.torchserve.java import claim_ports
 from sonode.console import UserError
 from tests.archives.behind import V1, V2, Behind, behind, load, start_journal
 from tests.archives.standin import Handler, StandIn
+from tests.loopback import LOOPBACK
 
 HERE = Path(__file__).parents[1]
 NOBODY = 65534
@@ -319,7 +320,7 @@ def test_it_listens_on_ipv6(node: StandIn, tmp_path: Path) -> None:
     port = claim_ports({"gateway": None}, "::1")["gateway"]
     del node.versions["2.0"]
     with Supervisor([node.settings()], tmp_path / "g", GatewaySettings(port=port, host="::1")):
-        found = httpx.get(f"http://[::1]:{port}/health", trust_env=False)
+        found = LOOPBACK.get(f"http://[::1]:{port}/health")
     assert found.status_code == 200
 
 

@@ -10,6 +10,7 @@ from archives.gateway import logs
 from archives.rollout import traffic_permit
 from tests.archives.behind import V1, V2, Behind, behind
 from tests.archives.standin import Call, Handler, StandIn
+from tests.loopback import LOOPBACK
 
 pytestmark = pytest.mark.live
 INFER = "/v2/models/m/infer"
@@ -104,9 +105,9 @@ def test_where_none_speaks_it_the_gateway_says_so(gateway: Behind, nodes: list[S
     gateway.wait(lambda: gateway.ask(path=INFER).status_code != 503)
     check_refused(gateway, gateway.ask(path=INFER), 404)
     url = f"http://127.0.0.1:{gateway.port}"
-    assert httpx.get(f"{url}/health", trust_env=False).status_code == 200
+    assert LOOPBACK.get(f"{url}/health").status_code == 200
     headers = {"Authorization": f"Bearer {gateway.token}"}
-    told = httpx.get(f"{url}/v2/models/m/ready", headers=headers, trust_env=False)
+    told = LOOPBACK.get(f"{url}/v2/models/m/ready", headers=headers)
     assert (ready(gateway), told.status_code) == (400, 400)
     nodes[1].stop()
     nodes[1].speaks_open_inference = True

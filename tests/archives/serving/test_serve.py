@@ -28,6 +28,7 @@ from archives.torchserve.node import TorchServeNode
 from archives.torchserve.server_node import ServerNode, _end_earlier
 from handlers.integrity import write_canonical_zip
 from sonode.console import UserError
+from tests.loopback import LOOPBACK
 from tests.processes import assert_no_process_about, processes_about
 from tests.servers import OPTION, SERVERS
 
@@ -295,7 +296,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 
 @pytest.mark.live
 def test_with_its_token_a_request_is_answered(node: ServerNode) -> None:
-    answer = httpx.post(
+    answer = LOOPBACK.post(
         f"{node.inference_url}/predictions/echo", content=b"abc", headers=bearer(node.token())
     )
     assert (answer.status_code, answer.json()) == (200, {"bytes": 3})
@@ -305,7 +306,9 @@ def test_with_its_token_a_request_is_answered(node: ServerNode) -> None:
 @pytest.mark.parametrize("key", [None, "management", "api"])
 def test_without_its_token_nothing_is_predicted(node: ServerNode, key: Kind | None) -> None:
     headers = bearer(node.token(key)) if key else {}
-    answer = httpx.post(f"{node.inference_url}/predictions/echo", content=b"abc", headers=headers)
+    answer = LOOPBACK.post(
+        f"{node.inference_url}/predictions/echo", content=b"abc", headers=headers
+    )
     assert answer.status_code == 400
     assert answer.json()["type"] == "InvalidKeyException"
 
@@ -315,9 +318,9 @@ def test_without_its_token_nothing_is_predicted(node: ServerNode, key: Kind | No
 def test_management_asks_for_the_management_token(node: ServerNode, path: str) -> None:
     only_torchserve_has(node, path)
     for headers in ({}, bearer(node.token("inference"))):
-        answer = httpx.get(node.management_url + path, headers=headers)
+        answer = LOOPBACK.get(node.management_url + path, headers=headers)
         assert (answer.status_code, answer.json()["type"]) == (400, "InvalidKeyException")
-    answer = httpx.get(node.management_url + path, headers=bearer(node.token("management")))
+    answer = LOOPBACK.get(node.management_url + path, headers=bearer(node.token("management")))
     assert answer.status_code == 200
 
 
@@ -328,7 +331,7 @@ def test_nothing_is_fetched_by_url(node: ServerNode, api: str, url: str) -> None
     only_torchserve_has(node, api)
     if url == "file://":
         url = (node.store / "echo.mar").as_uri()
-    answer = httpx.post(
+    answer = LOOPBACK.post(
         f"{node.management_url}/{api}",
         params={"url": url, "model_name": "fetched"},
         headers=bearer(node.token("management")),
@@ -369,7 +372,7 @@ def test_while_a_version_loads_the_others_are_asked_as_ever(
             go_on.touch()
             (node.store / "long.mar").unlink()
         assert {it.result().status_code for it in (made, *asked)} == {200}
-    gone = httpx.delete(f"{node.management_url}/models/long", headers=headers, timeout=60)
+    gone = LOOPBACK.delete(f"{node.management_url}/models/long", headers=headers, timeout=60)
     assert gone.status_code == 200
 
 
@@ -398,7 +401,7 @@ def test_it_listens_on_loopback_only(node: ServerNode) -> None:
 )
 def test_no_token_no_answer(node: ServerNode, method: str, path: str) -> None:
     for headers in ({}, {"Authorization": "Bearer"}, bearer("x" * 8), bearer("null")):
-        answer = httpx.request(method, node.inference_url + path, content=b"x", headers=headers)
+        answer = LOOPBACK.request(method, node.inference_url + path, content=b"x", headers=headers)
         assert 400 <= answer.status_code < 500
         assert "bytes" not in answer.text
 
@@ -438,13 +441,15 @@ def test_a_workflow_is_not_registered(node: ServerNode) -> None:
         archive.writestr("f.py", "def f(data, context):\n    return data\n")
     try:
         for headers in ({}, bearer(node.token()), bearer(node.token("management"))):
-            answer = httpx.post(
+            answer = LOOPBACK.post(
                 f"{node.management_url}/workflows", params={"url": "flow.war"}, headers=headers
             )
             assert 400 <= answer.status_code < 500, answer.text
     finally:
         (node.store / "flow.war").unlink()
-    listed = httpx.get(f"{node.management_url}/workflows", headers=bearer(node.token("management")))
+    listed = LOOPBACK.get(
+        f"{node.management_url}/workflows", headers=bearer(node.token("management"))
+    )
     assert listed.json()["workflows"] == []
 
 
@@ -481,15 +486,15 @@ def test_two_nodes_live_side_by_side_and_renew_their_tokens(
         new = second.token()
         assert new != old
         url = f"{second.inference_url}/predictions/echo"
-        assert httpx.post(url, content=b"abc", headers=bearer(old)).status_code == 400
-        assert httpx.post(url, content=b"abc", headers=bearer(new)).status_code == 200
+        assert LOOPBACK.post(url, content=b"abc", headers=bearer(old)).status_code == 400
+        assert LOOPBACK.post(url, content=b"abc", headers=bearer(new)).status_code == 200
         assert stat.S_IMODE(second.key_file.stat().st_mode) == 0o600
         assert len(processes_about(tmp_path)) >= 2  # the server and a worker
     assert_nothing_left(tmp_path)
     assert (tmp_path / "logs" / kind.log).is_file()
     kept = node.token()
     assert node.token() == kept  # an hour to live: not renewed
-    assert httpx.get(f"{node.inference_url}/ping", headers=bearer(kept)).status_code == 200
+    assert LOOPBACK.get(f"{node.inference_url}/ping", headers=bearer(kept)).status_code == 200
 
 
 @pytest.mark.live
@@ -534,7 +539,7 @@ def test_what_a_killed_command_has_left_is_ended_by_the_next_one(
             kind(store, {"echo": "echo.mar"}, run_dir, **given).__enter__()
         process.kill()
     with kind(store, {"echo": "echo.mar"}, run_dir, **given) as node:
-        answer = httpx.post(
+        answer = LOOPBACK.post(
             f"{node.inference_url}/predictions/echo", content=b"123", headers=bearer(node.token())
         )
         assert answer.json() == {"bytes": 3}

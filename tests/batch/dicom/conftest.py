@@ -23,10 +23,12 @@ Objects = dict[str, bytes]
 @pytest.fixture
 def sockets_of_pynetdicom() -> Iterator[None]:
     """What pynetdicom 3.0.4 leaves to the garbage collector where the other end is gone."""
+    gc.freeze()  # to look through all that was there before takes a second
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+    gc.unfreeze()
 
 
 BY_DIMSE = [

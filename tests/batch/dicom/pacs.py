@@ -14,6 +14,7 @@ import httpx
 import pydicom
 import pytest
 
+from tests.loopback import LOOPBACK
 from tests.processes import listening
 
 USER, PASSWORD = "sonode", "a word of the test"
@@ -87,7 +88,7 @@ class Orthanc:
         return found
 
     def _ask(self, path: str, method: str = "GET", **more: bytes) -> httpx.Response:
-        answer = httpx.request(
+        answer = LOOPBACK.request(
             method,
             f"{self.address}{path}",
             auth=(USER, PASSWORD),

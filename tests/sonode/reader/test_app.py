@@ -12,7 +12,6 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,6 +27,7 @@ from sonode.reader.sources import ArchiveSource, ServerSource
 from sonode.reader.words import WORDS, in_words
 from tests.command_line import ROOT, sonode
 from tests.handlers import dicoms
+from tests.loopback import LOOPBACK
 from tests.processes import assert_no_process_about
 from tests.sonode.reader.conftest import DIGEST, MadeUp, Page, body, serving
 
@@ -242,7 +242,7 @@ def test_the_command_serves_until_it_is_stopped(archive_path: Path, tmp_path: Pa
     ) as process:
         assert process.stdout is not None
         address = process.stdout.readline().removeprefix("reader: ").strip()
-        (about,) = httpx.get(f"{address}about").json()["sources"]
+        (about,) = LOOPBACK.get(f"{address}about").json()["sources"]
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
     assert about["title"] == "tiny 1.0"

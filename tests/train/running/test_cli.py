@@ -111,7 +111,7 @@ def test_the_average_of_the_weights_is_what_is_exported(phantom: Cohort, tmp_pat
         ("memoryless", ("--model.average_decay=1e-12",)),
         ("averaged", ("--model.average_decay=0.9",)),
     ):
-        done = train("fit", phantom.folder, tmp_path / name, *flags, "--trainer.max_epochs=3")
+        done = train("fit", phantom.folder, tmp_path / name, *flags, "--trainer.max_epochs=2")
         assert done.returncode == 0, done.stderr
     plain, same, other = (weights(tmp_path / name) for name in ("plain", "memoryless", "averaged"))
     for name, tensor in plain.items():
@@ -124,7 +124,7 @@ def test_the_average_of_the_weights_is_what_is_exported(phantom: Cohort, tmp_pat
 @pytest.mark.parametrize(
     "more",
     [
-        ["--data.num_workers=2"],
+        ["--data.num_workers=1"],
         pytest.param(AVERAGED, marks=pytest.mark.slow),
         pytest.param(["--model.schedule=step", "--model.step_epochs=1"], marks=pytest.mark.slow),
     ],
@@ -133,8 +133,8 @@ def test_the_average_of_the_weights_is_what_is_exported(phantom: Cohort, tmp_pat
 def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_log(
     more: list[str], trained: Path, phantom: Cohort, tmp_path: Path
 ) -> None:
-    unbroken = trained  # without loader processes, which change no weight
-    if more[0] != "--data.num_workers=2":
+    unbroken = trained  # without a loader process, which changes no weight
+    if more[0] != "--data.num_workers=1":
         unbroken = tmp_path / "unbroken"
         train_alone("fit", phantom.folder, unbroken, *more, "--trainer.max_epochs=3")
     out = tmp_path / "out"

@@ -22,6 +22,7 @@ from archives.state.journal import Release
 from tests.archives.behind import Behind, behind
 from tests.archives.serving.test_serve import bearer
 from tests.conftest import encode
+from tests.loopback import LOOPBACK
 from tests.servers import ONE_WORKER
 
 pytestmark = pytest.mark.live
@@ -44,7 +45,7 @@ def plain(node: AsgiNode) -> dict[str, Any]:
     """The answer of /predictions to the same image."""
     headers = bearer(node.token()) | {"x-roi": ROI, "x-explain": "gradcam:alnm"}
     url = f"{node.inference_url}/predictions/tiny"
-    answer = httpx.post(url, content=PNG, headers=headers, timeout=60, trust_env=False)
+    answer = LOOPBACK.post(url, content=PNG, headers=headers, timeout=60)
     return dict(answer.json())
 
 
@@ -52,7 +53,7 @@ def ask(node: AsgiNode, path: str, content: bytes = b"", **headers: str) -> http
     method = "POST" if content else "GET"
     given = bearer(node.token()) | headers
     url = node.inference_url + path
-    return httpx.request(method, url, content=content, headers=given, timeout=60, trust_env=False)
+    return LOOPBACK.request(method, url, content=content, headers=given, timeout=60)
 
 
 def tensor(**more: object) -> dict[str, object]:
@@ -80,7 +81,7 @@ def test_health_and_what_the_model_takes_and_gives(node: AsgiNode) -> None:
 
 
 def test_without_a_token_there_is_no_answer(node: AsgiNode) -> None:
-    answer = httpx.get(f"{node.inference_url}/v2/health/live", trust_env=False)
+    answer = LOOPBACK.get(f"{node.inference_url}/v2/health/live")
     assert answer.status_code == 400
 
 

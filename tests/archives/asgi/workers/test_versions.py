@@ -17,6 +17,7 @@ from archives.serving.serve_with_gateway import settings_of
 from archives.state.journal import Release
 from tests.archives.asgi.odd import CONFIG, ODD, manage, pid, post, raw
 from tests.archives.serving.test_serve import bearer, wait_for, write_archive
+from tests.loopback import LOOPBACK
 
 pytestmark = pytest.mark.live
 
@@ -148,7 +149,7 @@ def test_a_version_whose_workers_do_not_come_back_refuses_at_once(
         post(node, b"die")
         assert post(node).status_code == 503  # waits for the attempt
         assert post(node).status_code == 503
-        ping = httpx.get(f"{node.inference_url}/ping", headers=bearer(node.token()))
+        ping = LOOPBACK.get(f"{node.inference_url}/ping", headers=bearer(node.token()))
         assert (ping.status_code, ping.json()) == (500, {"status": "Unhealthy"})
     finally:
         broken.unlink()

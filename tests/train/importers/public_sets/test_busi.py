@@ -210,6 +210,7 @@ def test_busi_without_a_lesion_or_a_folder(busi: Path, tmp_path: Path) -> None:
         import_busi(tmp_path, out)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED_BUSI.is_dir(), reason="real BUSI images are not on this machine")
 def test_the_real_busi(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = import_busi(SHARED_BUSI, tmp_path, drop_faulty=True).table
