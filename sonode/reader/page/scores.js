@@ -65,8 +65,8 @@ function whatIsMissing(of) {
 
 function scoreOf(name, score, pane) {
     const part = element('div', '', { class: 'score', 'data-head': name });
-    const line = element('p', `${titled(name)} ${percent(score.probability)}, called `);
-    line.append(element('span', score.label, { class: 'label' }));
+    const line = element('p', `${titled(name)} `), share = element('span', `${percent(score.probability)},`, { class: 'share' });
+    line.append(share, ' called ', element('span', score.label, { class: 'label' }));
     part.append(line);
     const bar = element('div', '', { class: 'bar', 'aria-hidden': true });
     const filled = element('i');
