@@ -80,5 +80,6 @@ def as_text(facts: dict[str, Any]) -> str:
         f"trained on  {kind} {cohort.get('name', 'not stated')}, sha256 {cohort.get('sha256')}",
         f"tested on   {evidence.as_text(facts['tested_on'])}",
         f"verified    {verified}",
+        "model card  intended use, limits and figures: give --model-card",
     ]
     return "\n".join(lines)

@@ -225,8 +225,8 @@ def _subgroups(evidence: Sequence[Json]) -> Iterator[str]:
         yield "Not measured here."
         return
     yield (
-        "Per patient. p of the same ROC AUC in all groups, adjusted for all tests of that "
-        "evaluation (Holm)."
+        "Per patient. p of the same ROC AUC in all groups that have 5 patients of each class, "
+        "adjusted for all tests of that evaluation (Holm)."
     )
     yield ""
     yield "| cohort | head | by | group | patients | positive | ROC AUC | p |"

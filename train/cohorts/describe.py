@@ -29,10 +29,12 @@ _NODES = ("0", "1", "2", "3", "4 or more")
 
 NOTES = (
     "Counts and % are of patients with a known value. Images and boxes count for their patient.",
-    "A patient is malignant if any lesion is, and ALN+ if any of the malignant lesions is.",
+    "ALN: axillary lymph nodes, without (-) or with (+) metastasis. A patient is malignant if any "
+    "lesion is, and ALN+ if any of the malignant lesions is.",
     "Chi-square with Yates' correction where the table is 2 x 2; Student's t, equal variances; "
     "both two-sided.",
-    "* A cell expects fewer than 5 patients: do not rely on the p of the chi-square test.",
+    "* A cell expects fewer than 5 patients: do not rely on the p of the chi-square test. "
+    "Undefined: a group has no known value (or one alone, of an SD or t), or nothing varies.",
 )
 
 

@@ -12,7 +12,15 @@ from sonode.console import counted
 from train.experiments.ablation import VARIANTS
 from train.experiments.ablation_table import MEASURES as SEARCHED
 from train.measures.measure import Resampling
-from train.paper.performance import OF_UNITS, SIZE, counts, names, papers, per_unit
+from train.paper.performance import (
+    OF_UNITS,
+    SIZE,
+    counts,
+    names,
+    papers,
+    per_unit,
+    without_radiomics,
+)
 from train.paper.sections import Cell, Rows, Section, Table
 from train.repeats.measured import MEASURES, TITLES, adjust, differences, measured
 from train.repeats.runs import Scores
@@ -59,7 +67,7 @@ def variants_section(
     tables = [table_3, _pairs(test, scores, how, out)]
     if searched is not None:
         searched.to_csv(out / GRID, index=False)
-        tables.append(_grid(searched, test.validation))
+        tables.append(_grid(searched, test.sizes["val"]))
     text = [
         f"{name}: not trained, since the cohort lacks a label that it learns from."
         for name in VARIANTS
@@ -147,18 +155,21 @@ def burden_section(
             reason = why.get((model, name), forest)
             none = {it: {"value": None, "reason": reason} for it in MEASURES}
             numbers.add(none, task=name, per="image", model=model, **counts(on))
+            if model == RADIOMICS and absent is not None:
+                continue  # said once, above the table
             lost: list[Cell] = [f"not trained: {reason}", *["–"] * (len(MEASURES) - 1)]
             rows.append([title, "image", names(name, on)[1], models[model], *lost])
         rows.append([title, "", "paper’s cohort", "paper’s network", *papers(name)])
     numbers.write(out / TABLE_4)
     return Section(
         title="Table 4: nodal burden",
-        text=[_kept(test)],
+        text=[_kept(test), *without_radiomics(absent)],
         tables=[
             Table(
                 caption=f"{_UNITS} Malignant lesions. In the chain a probability is a product and "
-                "never above that of fewer nodes: at 0.5 it calls fewer lesions positive than a "
-                "separate network. The paper’s figures are of another cohort, as reference only.",
+                "never above that of fewer nodes, so that at 0.5 it may call fewer lesions "
+                "positive than a separate network. The paper’s figures are of another cohort, as "
+                "reference only.",
                 columns=["Burden", "Per", SIZE, "Model", *TITLES.values()],
                 rows=rows,
                 file=TABLE_4,

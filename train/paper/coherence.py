@@ -124,8 +124,9 @@ def _price(
         "highest thresholds that find 90 % on the validation part, chosen there for each repeat "
         "and head (their means here). Malignancy on all lesions, ALNM on malignant ones, errors as "
         f"shares of all {unit}s. In a chain ALNM’s probability is a product and never above "
-        "malignancy’s: at 0.5 it misses more than the conditional probability, which has a row of "
-        "its own. With thresholds of their own, labels of two heads can disagree in any variant.",
+        "malignancy’s: at 0.5 it finds no more than the conditional probability, which has a row "
+        "of its own. With thresholds of their own, labels of two heads can disagree in any "
+        "variant.",
         columns=[
             *("Variant", "Point", "Thresholds"),
             *("Malignancy: sensitivity", "specificity", "ALNM: sensitivity", "specificity"),
@@ -172,9 +173,9 @@ def _repair(test: HeldOut, pairs: Mapping[str, Pair], how: Resampling) -> Sequen
         _, wrong = chain.errors(test, "image", CHOSEN)
         counts = [f"{its.sum(axis=0).mean():.1f}" for its in wrong.values()]
         said.append(
-            f"What repairs it is a threshold of its own, chosen on validation for a sensitivity of "
-            f"0.90 (ALNM {at:.3f}, mean over the repeats): {shown('the chain', chain, CHOSEN)}, "
-            f"with {counts[0]} type 1 and {counts[1]} type 2 errors a repeat. Serve it by "
-            f"operating_point: {CHOSEN}."
+            "What the chain misses at 0.5 takes a threshold of its own. With that chosen on "
+            f"validation for a sensitivity of 0.90 (ALNM {at:.3f}, mean over the repeats): "
+            f"{shown('the chain', chain, CHOSEN)}, with {counts[0]} type 1 and {counts[1]} type 2 "
+            f"errors a repeat. Serve it by operating_point: {CHOSEN}."
         )
     return said

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sonode.console import UserError, counted, say
 from sonode.defaults import BOOTSTRAP_DRAWS
 from train.cohorts.cohort import Cohort, load_cohort
+from train.data.split_remarks import split_remarks
 from train.experiments import ablation
 from train.experiments.ablation_table import REFERENCE
 from train.experiments.margin import search_margin
@@ -38,10 +39,16 @@ from train.repeats.variants import QUICK, RADIOMICS, HeldOut, network_of, untrai
 from train.running.planned import Planned, measured, planned, spoken
 
 SEARCH = "search"
-START_S = 10.0  # until a training has read the cohort, and to write its checkpoint
+START_S = 25.0  # beside the steps: to read the cohort, write a checkpoint, score the test part
 OURS = (NETWORKS, BASELINE, SEARCH, "tables", "figures", "paper.html")
 PAPERS_NETWORK = "resnet50 at 256 pixels, 200 epochs, learning rate 0.0001"  # of paper.yaml
 SEEDS, QUICK_SEEDS, QUICK_RESAMPLES = 5, 2, 200
+_WORDS = (
+    "ALNM is metastasis in an axillary lymph node. “Single” is a network of one task, “multi-task” "
+    "one of malignancy and ALNM, and HL the paper’s hierarchical loss, which lowers ALNM’s "
+    "probability to malignancy’s. In “chain” ALNM’s probability is that of malignancy times that "
+    "of ALNM given malignancy; under “max-constraint” malignancy’s is at least ALNM’s."
+)
 
 
 def run(
@@ -170,6 +177,8 @@ def _say_plan(
             f"trained yet, by steps of {step:.2f} s measured here"
             + ("; radiomics comes on top" if absent is None else "")
         )
+    for line in split_remarks(data, plan.model.heads):
+        say(f"{data.divided_by}: {line}")
     say("what is done already is not repeated; the same command goes on where it was interrupted")
 
 
@@ -215,7 +224,7 @@ def _intro(
         "model, with other seeds on the same split. Intervals are of 95 %, from "
         f"{bootstrap} draws of whole patients."
     )
-    return [*found, {"text": text}, _configuration(settings, config)]
+    return [*found, {"text": text}, {"text": _WORDS}, _configuration(settings, config)]
 
 
 def _configuration(settings: Mapping[str, Any], config: Path) -> dict[str, Any]:

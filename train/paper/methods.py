@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 
 from model_def.checkpoint import CARD, WEIGHTS
-from sonode.console import counted
 from train.cohorts.cohort import Cohort
 from train.cohorts.import_record import digest
 from train.cohorts.split import SPLIT
+from train.fitting.losses import LossSettings
 from train.paper.sections import Section, Table
 from train.radiomics.command import RECORD
 from train.repeats.variants import RADIOMICS, HeldOut
@@ -34,7 +34,7 @@ def methods_section(
     out: Path,
 ) -> Section:
     """The paragraphs, and the digests; `runs`: the folders of the repeats of each model."""
-    model, data, rows = settings["model"], settings["data"], test.rows
+    model, data = settings["model"], settings["data"]
     split = (
         "as the cohort's own column says"
         if SPLIT in cohort.table
@@ -51,21 +51,28 @@ def methods_section(
     return Section(
         title="Methods, versions and digests",
         text=[
-            f"Patients were split into training, validation and test {split}; the test part has "
-            f"{counted(rows['patient_id'].nunique(), 'patient')} with "
-            f"{counted(len(rows), 'lesion image')}. Boxes were "
+            f"Patients were split into training, validation and test {split}; they have "
+            f"{test.sizes['train']}, {test.sizes['val']} and {test.sizes['test']}. Boxes were "
             f"widened by {model['preprocessing']['context']:g} of their size on each side and "
             f"resized to {size} x {size} pixels. A {model['architecture']} was trained for "
             f"{settings['trainer']['max_epochs']} epochs with a learning rate of "
-            f"{model['learning_rate']:g} ({model['schedule']}) and batches of "
+            f"{model['learning_rate']:g} ({model['schedule']}), weight decay "
+            f"{model['weight_decay']:g} (AdamW) and batches of "
             f"{data['batch_size']}; {kept}, and the temperatures were fitted on the "
-            f"validation part. Each of {len(variants)} variants was trained with "
+            "validation part. The loss is the binary cross-entropy of each head where its label "
+            "is known: of ALNM and the burden on malignant lesions, under max-constraint on all; "
+            "of a chain it is the likelihood of its labels. HL adds "
+            f"{LossSettings().hierarchy_weight:g} times the mean of what ALNM’s probability has "
+            f"above malignancy’s and {model['loss']['margin']:g}. Augmentation: "
+            + ", ".join(f"{name} {its}" for name, its in data["augmentation"].items())
+            + f". Each of {len(variants)} variants was trained with "
             f"{'seed 0' if seeds == 1 else f'{seeds} seeds (0 to {seeds - 1})'}. Measures are per "
             "image (in Tables 2, 3, S3 and 4 per lesion and patient, too) at a threshold of 0.5, "
             "as means over the seeds. Intervals "
             "(95 %) and p-values come from "
             f"{bootstrap} bootstrap draws of whole patients (seed 0), in which all seeds and both "
-            "models of a comparison are measured on the same draw.",
+            "models of a comparison are measured on the same draw; p-values are two-sided, and "
+            "adjusted by Holm where it says so.",
             *(_radiomics(its) for its in (runs[RADIOMICS],) if its),
             "Variants: " + "; ".join(variants) + ".",
             f"Versions: Python {platform.python_version()}, "

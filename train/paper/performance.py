@@ -59,7 +59,7 @@ def section(
     numbers.write(out / TABLE)
     return Section(
         title="Table 2 and Figure 3: network and radiomics",
-        text=[*_absent(absent)],
+        text=[*without_radiomics(absent)],
         tables=[
             Table(
                 caption="Test part, threshold 0.5: mean ± SD over the repeats of a model, with the "
@@ -135,8 +135,9 @@ def papers(name: str) -> Iterator[str]:
         yield f"{known[measure]:.3f}" if measure in known else "–"
 
 
-def _absent(absent: str | None) -> Sequence[str]:
-    return () if absent is None else (f"There is no radiomics model beside the network: {absent}",)
+def without_radiomics(absent: str | None) -> Sequence[str]:
+    """Why there is no radiomics model, where there is none."""
+    return () if absent is None else (f"There is no radiomics model beside the network: {absent}.",)
 
 
 def _figure(

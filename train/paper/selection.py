@@ -28,7 +28,7 @@ def selection_section(runs: Sequence[Path], absent: str | None, out: Path) -> Se
     """What the repeats (`runs`: folders) selected for each task; `absent`: why there are none."""
     title = "S2: selected radiomics features"
     if not runs:
-        return Section(title=title, text=[f"There is no radiomics model: {absent}"])
+        return Section(title=title, text=[f"There is no radiomics model: {absent}."])
     records = [json.loads((run / RECORD).read_text()) for run in runs]
     text = [_SETS[records[0]["settings"]["feature_set"]]]
     chosen: dict[str, Counter[str]] = {}

@@ -12,7 +12,7 @@ from model_def.heads import HeadSpec
 from sonode.console import UserError, counted
 from train.cohorts.cohort import Cohort
 from train.cohorts.labels import child_labels, implied, label_matrix
-from train.cohorts.split import divided_by, empty_part, parts_of
+from train.cohorts.split import PARTS, divided_by, empty_part, parts_of
 from train.experiments.ablation import VARIANTS, flags_of
 from train.experiments.ablation_table import REFERENCE
 from train.radiomics.forest import HEADS
@@ -166,8 +166,13 @@ class HeldOut:
             why = empty_part(cohort.table, "test", split_seed)
             raise UserError(f"COHORT {cohort.folder}: {why}")
         self.rows = cohort.table[chosen_N].reset_index(drop=True)
-        ids = cohort.table["patient_id"][part_N == "val"]
-        self.validation = f"{counted(len(ids), 'image')} of {counted(ids.nunique(), 'patient')}"
+        self.sizes: dict[str, str] = {}
+        """Of each part of the split, in words."""
+        for part in PARTS:
+            ids = cohort.table["patient_id"][part_N == part]
+            self.sizes[part] = (
+                f"{counted(len(ids), 'image')} of {counted(ids.nunique(), 'patient')}"
+            )
         own_NK = label_matrix(cohort.table, HEADS)
         truth_NK = implied(own_NK, HEADS).numpy()
         patient_N = cohort.table["patient_id"].to_numpy(dtype=object)
