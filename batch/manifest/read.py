@@ -162,7 +162,7 @@ def _checked(
             faults.add(checks.duplicates(again, folder, checks.repeated(np.concatenate(hashes))))
     if faults.count:
         raise UserError(
-            f"manifest {uri}: {counted(faults.count, 'fault')}; correct them before "
+            f"manifest {uri}: {counted(faults.count, 'fault')} to correct before "
             "anything is scored (the first row is row 0)",
             first_of(faults.lines, faults.count),
         )

@@ -83,7 +83,10 @@ def faults() -> Iterator[None]:
     except ValueError:  # a NUL in the name: no file is called that
         raise ObjectMissing("there is no such file: the name is not a file name") from None
     except OSError as error:
-        raise StorageError(f"the file system answered {os.strerror(error.errno or 0)}") from None
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "; free space and re-run the same command" if full else ""
+        why = f"the file system answered {os.strerror(error.errno or 0)}{remedy}"
+        raise StorageError(why) from None
 
 
 @contextmanager

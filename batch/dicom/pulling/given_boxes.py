@@ -119,7 +119,7 @@ def _of_folder(folder: Path, option: str) -> Given:
 def _refuse(where: str, faults: list[str]) -> None:
     if faults:
         raise UserError(
-            f"{where}: {counted(len(faults), 'fault')}; correct them before anything is pulled "
+            f"{where}: {counted(len(faults), 'fault')} to correct before anything is pulled "
             "(the first is 0)",
             first_of(faults, len(faults)),
         )

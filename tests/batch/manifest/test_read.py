@@ -408,7 +408,7 @@ def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path, put_table: Any) 
 
 
 def test_all_faults_are_listed_at_once_up_to_twenty(load: Any) -> None:
-    with pytest.raises(UserError, match=r"m\.parquet: 32 faults; correct") as caught:
+    with pytest.raises(UserError, match=r"m\.parquet: 32 faults to correct") as caught:
         load(image_uri=pa.nulls(30, pa.string()), status=["x"] * 30, frame=["1"] * 30)
     assert caught.value.details == [
         "column 'status' is the name of a result column; rename it",
@@ -438,7 +438,7 @@ def test_missing_image_uri_names_the_columns_there_are(load: Any) -> None:
 
 
 def test_names_that_differ_in_case_alone_are_one_to_readers_of_the_results(load: Any) -> None:
-    with pytest.raises(UserError, match="2 faults; correct them before anything") as caught:
+    with pytest.raises(UserError, match="2 faults to correct before anything") as caught:
         load(image_uri=["a"], Status=["read"], ID=["1"], id=["1"])
     assert caught.value.details == [
         "column 'Status' is the name of a result column; rename it",
