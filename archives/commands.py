@@ -138,7 +138,13 @@ def serve(
     settings = None
     if gateway_port is not None:
         settings = _gateway_settings(
-            gateway_host, gateway_port, certificate, certificate_key, nginx, rate, at_once
+            host=gateway_host,
+            port=gateway_port,
+            certificate=certificate,
+            certificate_key=certificate_key,
+            nginx=nginx,
+            rate=rate,
+            at_once=at_once,
         )
     run(
         store,
@@ -173,7 +179,13 @@ def gateway(
     from archives.nodes.nodes_file import read_nodes
 
     settings = _gateway_settings(
-        gateway_host, gateway_port, certificate, certificate_key, nginx, rate, at_once
+        host=gateway_host,
+        port=gateway_port,
+        certificate=certificate,
+        certificate_key=certificate_key,
+        nginx=nginx,
+        rate=rate,
+        at_once=at_once,
     )
     run(read_nodes(nodes), state, settings)
 
@@ -229,14 +241,13 @@ def predict(
         run(images, fields, score, out, as_json=as_json)
 
 
-def _gateway_settings(*given: Any) -> GatewaySettings:
+def _gateway_settings(**options: Any) -> GatewaySettings:
     from pydantic import ValidationError
 
     from archives.gateway.configuration import GatewaySettings
     from sonode.files.settings import faults_of
 
     try:
-        names = ("host", "port", "certificate", "certificate_key", "nginx", "rate", "at_once")
-        return GatewaySettings(**dict(zip(names, given, strict=True)))
+        return GatewaySettings(**options)
     except ValidationError as error:
         raise UserError(f"--gateway: {'; '.join(faults_of(error))}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 import sys
 import time
@@ -82,8 +83,8 @@ def _interrupter() -> Callable[[int, object], None]:
 def _refuse_empty(arguments: list[str]) -> None:
     """Raise UserError for an empty argument: as a path it would be the working folder."""
     for before, it in pairwise(["sonode", *arguments]):
-        if it == "" or (it.startswith("--") and it.endswith("=")):
-            name = it.rstrip("=") or f"the argument after {before}"
+        if re.fullmatch("(--[^=]*=)?", it):
+            name = it.removesuffix("=") or f"the argument after {before}"
             raise UserError(f"{name}: is empty (an unset variable?); give a value, or leave it out")
 
 

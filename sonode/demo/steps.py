@@ -34,7 +34,7 @@ def run(out_folder: str, cohort_folder: str | None, seed: int) -> None:
     from sonode.demo.local_s3 import LocalS3, find_weed
 
     out = Path(out_folder).resolve()
-    check_new(out)
+    check_new(out, in_place=True)
     find_java()  # before minutes of training, not after
     find_weed()
     started = time.monotonic()

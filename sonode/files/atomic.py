@@ -71,16 +71,18 @@ def scratch(prefix: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_new(out: Path) -> None:
+def check_new(out: Path, *, in_place: bool = False) -> None:
     """Raise UserError unless the folder OUT of a command is new, or empty, and can be made.
 
-    A command asks this first: what it has worked for must have a place at its end.
+    A command asks this first: what it has worked for must have a place at its end. `in_place`: it
+    writes into OUT itself, which may be a container's mounted volume.
     """
     if str(out).startswith("s3:"):
         raise UserError(f"OUT {out}: give a local folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"OUT {out}: is not empty; give a new folder")
-    within = next(it for it in out.absolute().parents if it.exists())
+    above = out.absolute().parents
+    within = next(it for it in ((out, *above) if in_place else above) if it.exists())
     if within.is_dir() and not os.access(within, os.W_OK | os.X_OK):
         raise UserError(f"OUT {out}: no right to write into {within}; give another folder")
 

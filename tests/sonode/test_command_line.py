@@ -115,6 +115,7 @@ def test_no_line_of_any_help_is_cut_off() -> None:
         (["phantom", ""], "the argument after phantom: is empty (an unset variable?)"),
         (["phantom", "--patients=1", "", "--seed="], "after --patients=1: is empty"),
         (["phantom", "o", "--seed="], "--seed: is empty (an unset variable?)"),
+        (["phantom", "o", "--seed=MQ=="], "--seed': Input should be a valid integer"),
         (["inspect", "no-such.mar"], "ARCHIVE no-such.mar: no such file; pack one"),
         (["pack", ".", "--name", "n", "--version", "1"], "CHECKPOINT .: has no model.json"),
         (["demo", "/proc/self/status/x"], "Not a directory"),

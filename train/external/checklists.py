@@ -54,7 +54,7 @@ def run(evidence: Path, out: Path, external: Path | None) -> None:
     Raises UserError: `out` is in use, no evaluation where one is named, or two of different
     networks.
     """
-    check_new(out)
+    check_new(out, in_place=True)
     metrics = read_metrics(evidence / METRICS)
     needed = ("model", "training", "cohort")
     if not all(isinstance(metrics["about"].get(it), dict) for it in needed):

@@ -170,7 +170,7 @@ def write_phantom(out: Path, n_patients: int, seed: int) -> None:
 
     Raises UserError: `out` already holds something.
     """
-    check_new(out)
+    check_new(out, in_place=True)
     (out / "images").mkdir(parents=True)
     (out / "annotations").mkdir()
     with ThreadPoolExecutor(joblib.cpu_count()) as pool:

@@ -58,3 +58,7 @@ def test_a_folder_that_cannot_be_made_is_refused_at_once(
     monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # root may write anywhere
     with pytest.raises(UserError, match=f"OUT .*b: no right to write into {tmp_path}; give"):
         check_new(tmp_path / "a" / "b")
+    (tmp_path / "mounted").mkdir()
+    check_new(tmp_path / "mounted", in_place=True)
+    with pytest.raises(UserError, match=f"OUT .*mounted: no right to write into {tmp_path};"):
+        check_new(tmp_path / "mounted")
