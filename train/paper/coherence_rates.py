@@ -114,7 +114,8 @@ def _rates(
 
 def rate(event_UR: Bools, chosen_U: Bools, on: TaskRows, how: Resampling) -> Json:
     """The share of the units with an event: mean over the repeats, interval by patient, `sd`."""
-    event_nR, patient_n = event_UR[chosen_U], on.patient_N[chosen_U]
+    event_nR: Any = event_UR[chosen_U]
+    patient_n = on.patient_N[chosen_U]
     drawn = bootstrap({"": _share_of_repeats}, patient_n, event_nR, patient_n, **vars(how))[""]
     each = event_nR.mean(axis=0).tolist() if len(event_nR) else []
     sd = statistics.stdev(each) if len(each) > 1 else None
@@ -125,7 +126,7 @@ def rate_difference(
     first_nR: Bools, second_nR: Bools, patient_n: npt.NDArray[np.object_], how: Resampling
 ) -> Json:
     """The first one's share minus the second one's, on the same draws of patients."""
-    pair = first_nR, second_nR
+    pair: tuple[Any, Any] = first_nR, second_nR
     drawn = bootstrap_difference(_share_of_repeats, patient_n, *pair, patient_n, **vars(how))
     return as_json(drawn, _NO_ROW)
 
