@@ -67,7 +67,7 @@ class Waiting:
                     word, rollout=self.facts.rollout, paused=word == "pause", why="by hand",
                     by=asked.by,
                 )  # fmt: skip
-                self._report("paused; guards go on" if word == "pause" else "resumed")
+                self._report("paused; guards stay active" if word == "pause" else "resumed")
             control.clear(self.state)
             return None
         self._promoted_by = asked.by
