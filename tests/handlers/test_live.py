@@ -463,16 +463,17 @@ def wait_for_a_new_worker(node: ServerNode, model: str, old: int) -> float:
 
 def test_a_killed_worker_comes_back_while_others_serve(node: ServerNode) -> None:
     old = worker_pid(node, "tiny")
-    with Load(node, "slow") as other, Load(node, "tiny", timeout=30) as own:
+    # TorchServe may never answer a request that it hands to the dying worker (seen once). The other
+    # server's wait for the next worker, which a busy machine takes long to start.
+    loses = isinstance(node, TorchServeNode)
+    with Load(node, "slow") as other, Load(node, "tiny", timeout=30 if loses else 240) as own:
         time.sleep(1)
         os.kill(old, signal.SIGKILL)
         seconds = wait_for_a_new_worker(node, "tiny", old)
         time.sleep(1)
     assert set(other.statuses) == {200}
-    # 507 is what TorchServe makes of a SIGKILL; a request that it hands to the dying worker may
-    # have no answer at all (seen once).
-    lost = {LOST} if isinstance(node, TorchServeNode) else set()
-    assert set(own.statuses) <= {200, 500, 503, 507} | lost
+    # 507 is what TorchServe makes of a SIGKILL.
+    assert set(own.statuses) <= {200, 500, 503, 507} | ({LOST} if loses else set())
     assert own.statuses[200] > 0
     print(f"killed: back after {seconds:.1f} s; its answers {dict(own.statuses)}")
 
