@@ -177,7 +177,8 @@ def _divided(trained_on: Json, parts: Collection[str]) -> str:
         return ". No patient was held out: the recipe was measured by folds."
     if trained_on.get("fold") is not None:
         return f" (fold {trained_on['fold']} is val)."
-    return f" (by {trained_on.get('divided_by', 'a hash of patient and seed')})."
+    by = trained_on.get("divided_by")  # a checkpoint of an earlier version does not say it
+    return f" (by {by})." if by else "."
 
 
 def _size(of: Json) -> str:

@@ -74,6 +74,9 @@ def test_every_fact_is_known_where_all_was_recorded(metrics: dict[str, Any]) -> 
     assert (
         "val 9 patients, 20 images" in known["partitions"] and "split_seed 7" in known["partitions"]
     )
+    older = {it: its for it, its in metrics["about"]["trained_on"].items() if it != "divided_by"}
+    about = {**metrics["about"], "trained_on": older}
+    assert facts({**metrics, "about": about}, None)["partitions"].endswith("20 images.")
     assert "9 permutation tests, adjusted by Holm" in known["heterogeneity"]
     assert "alnm moved 5 %: 0.012" in known["robustness"]
     assert known["selection"].startswith("The epoch with the smallest validation loss")

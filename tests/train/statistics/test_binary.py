@@ -79,7 +79,12 @@ def test_undefined_is_none(metric, truth: list[bool], score: list[float]) -> Non
 
 def test_a_score_at_the_threshold_is_negative() -> None:
     truth, score = np.array([True, True, False, False, False]), np.array([0.5, 0.6, 0.5, 0.7, 0.8])
-    assert list(confusion(truth, score, 0.5).values()) == [1, 1, 2, 1]
+    assert confusion(truth, score, 0.5) == {
+        "true_positive": 1,
+        "false_negative": 1,
+        "false_positive": 2,
+        "true_negative": 1,
+    }
 
 
 def test_wilson_interval_of_a_published_example() -> None:
@@ -87,6 +92,8 @@ def test_wilson_interval_of_a_published_example() -> None:
     assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
     assert wilson(0, 0) is None
+    ends = [it for n in range(1, 50) for it in (wilson(0, n), wilson(n, n)) if it]
+    assert {low for low, _ in ends[::2]} == {0} and {high for _, high in ends[1::2]} == {1}
 
 
 def test_youden_by_hand() -> None:
