@@ -1,5 +1,5 @@
 """What the second server's ports answer: inference, management, metrics; who may ask.
 
 Start at `app`. `connection` and `bodies` read what clients send, `tokens` checks the caller. May
-import `models`, `metrics` and `open_inference`.
+import all of `archives.asgi` but `server`, `node` and `ray_serve`.
 """
