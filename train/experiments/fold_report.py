@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,13 @@ def epochs_of(logs: Mapping[str, Path], metrics: Json) -> pd.DataFrame:
     for rule, worth in rules.items():
         chosen = found.loc[worth.dropna().groupby(found["fold"], sort=False).idxmax()]
         epochs = " ".join(str(int(epoch) + 1) for epoch in chosen["epoch"])
-        rows.append((rule, epochs, *(f"{chosen[auc].mean():.3f}" for auc in aucs.values())))
+        # Of all folds, or of none: in a fold of one class there is no AUC.
+        means = [
+            chosen[auc].mean(skipna=False) if len(chosen) == len(logs) else math.nan
+            for auc in aucs.values()
+        ]
+        shown = ("undefined" if math.isnan(mean) else f"{mean:.3f}" for mean in means)
+        rows.append((rule, epochs, *shown))
     table(
         "What each rule would keep, and the folds' mean AUC per image there. A rule that looks at "
         "the patients it is judged on looks better than it is.",

@@ -13,6 +13,7 @@ from model_def.heads import HeadSpec, Hierarchy
 from sonode.console import UserError
 from sonode.defaults import BOOTSTRAP_DRAWS
 from sonode.files.metrics import FORMAT
+from train.cohorts.folds import fold_names
 from train.cohorts.labels import absent_given, measured_on
 from train.fitting.predictions import Predictions
 from train.measures.binary_head import measure_binary
@@ -88,7 +89,10 @@ def evaluate(
         "patients": int(frame["patient_id"].nunique()),
         "heads": measured,
         "folds": {
-            head.name: {"on": on, **measure_folds(head, frame[its.rows], aggregation, how)}
+            head.name: {
+                "on": on,
+                **measure_folds(head, frame[its.rows], fold_names(frame[FOLD]), aggregation, how),
+            }
             for head in heads
             if FOLD in frame and not head.categorical
             for on, its in list(sets_of(head, heads, frame).items())[:1]

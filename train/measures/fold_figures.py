@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from model_def.heads import HeadSpec
-from train.cohorts.folds import fold_names
 from train.measures.measure import Json, Resampling, as_json, why_undefined
 from train.measures.units import Aggregation, of_units
 from train.statistics.binary import roc_auc
@@ -17,16 +18,21 @@ UNITS = ("image", "patient")
 
 
 def measure_folds(
-    head: HeadSpec, rows: pd.DataFrame, aggregation: Aggregation, how: Resampling
+    head: HeadSpec,
+    rows: pd.DataFrame,
+    names: Sequence[str],
+    aggregation: Aggregation,
+    how: Resampling,
 ) -> Json:
     """By unit: each fold's counts and AUC, and `mean_of_folds` of these.
 
-    `rows`: those of the head's primary set. The mean is undefined where the AUC of a fold is.
+    `rows`: those of the head's primary set; `names`: of all folds, of which some may have no such
+    row. The mean is undefined where the AUC of a fold is.
     """
     found: Json = {}
     for unit in UNITS:
         folds = []
-        for name in fold_names(rows[FOLD]):
+        for name in names:
             own = rows[rows[FOLD] == name]
             truth, score, patient = of_units(own, head.name, unit, aggregation)
             auc = bootstrap({"": roc_auc}, truth, score, patient, **vars(how))[""]

@@ -10,7 +10,7 @@ from train.measures.evaluate import evaluate
 HEAD = HeadSpec(name="malignancy", target="malignant", labels=("benign", "malignant"))
 
 
-def predictions(folds: list[str], truth: list[bool]) -> Predictions:
+def predictions(folds: list[str], truth: list[bool | None]) -> Predictions:
     """Eight images of eight patients."""
     frame = pd.DataFrame(
         {
@@ -56,6 +56,15 @@ def test_the_mean_is_undefined_where_a_fold_has_one_class() -> None:
     mean = metrics["folds"]["malignancy"]["patient"]["mean"]
     assert (mean["value"], mean["reason"]) == (None, "undefined in fold 2")
     assert "undefined in fold 2" in render(metrics)
+    # A fold without any label of the head is listed, and leaves the mean undefined, too.
+    unlabelled = predictions(["1", "3"] * 2 + ["2"] * 4, [None if it else False for it in truth])
+    by_fold = evaluate(unlabelled, resamples=0)["folds"]["malignancy"]["image"]
+    assert [(its["fold"], its["rows"]) for its in by_fold["folds"]] == [
+        ("1", 2),
+        ("2", 0),
+        ("3", 0),
+    ]
+    assert by_fold["folds"][1]["roc_auc"]["reason"] == "no row has a label"
     frame = predictions(folds, truth).frame.drop(columns="fold")
     alone = Predictions(frame=frame, heads=(HEAD,), hierarchy="independent", about={})
     assert evaluate(alone, resamples=0)["folds"] == {}
