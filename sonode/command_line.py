@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 import signal
@@ -52,7 +53,7 @@ sonode.reader.commands.mount(app)
 def demo(
     out: str = typer.Argument(help="A new folder for all that the demo makes."),
     cohort: str = typer.Option("", help="A cohort folder to use instead of the phantom."),
-    seed: int = typer.Option(0, help="Seed of the phantom cohort and of the training."),
+    seed: int = typer.Option(0, min=0, help="Seed of the phantom cohort and of the training."),
 ) -> None:
     """Run every step on this machine: cohort, training, archive, TorchServe, S3, batch."""
     from sonode.demo.steps import run
@@ -132,7 +133,9 @@ def main() -> None:
             sys.exit(2)
         if isinstance(error, OSError) and error.strerror:  # a full disk, no permission, no folder
             where = f"{error.filename}: " if error.filename else ""
-            print(f"error: {where}{error.strerror}", file=sys.stderr)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "; free space and re-run the same command" if full else ""
+            print(f"error: {where}{error.strerror}{remedy}", file=sys.stderr)
             sys.exit(2)
         traceback.print_exc()
         sys.exit(70)

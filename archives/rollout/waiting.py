@@ -78,7 +78,11 @@ class Waiting:
         with ThreadPoolExecutor(1) as pool:  # which waits for its end, also after `abort`
             future = pool.submit(act)
             while not future.done():
-                self._control()
+                try:
+                    self._control()
+                except Refused:
+                    self._report("abort: it waits for what is being done now")
+                    raise
                 time.sleep(0.05)
             return future.result()
 

@@ -1,5 +1,7 @@
 """The command line as a user meets it: help without waiting, mistakes in one line."""
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -144,6 +146,16 @@ def test_a_fault_of_ours_is_not_taken_for_failed_rows(
     assert done.returncode == 70
     assert done.stderr.startswith("Traceback")
     assert done.stderr.endswith("ZeroDivisionError: ours\n")
+
+
+def test_a_full_disk_has_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("train.importers.phantom.write_phantom", full)
+    done = sonode("phantom", "x", cwd=tmp_path)
+    words = f"error: {os.strerror(errno.ENOSPC)}; free space and re-run the same command\n"
+    assert (done.returncode, done.stderr) == (2, words)
 
 
 def test_nohup_is_heeded_and_a_background_job_can_be_ended() -> None:

@@ -113,7 +113,9 @@ def radiomics(
     features: Literal["93", "102"] = typer.Option(
         "93", help="102 adds nine shape features, which depend on the box only."
     ),
-    split_seed: int = typer.Option(0, help="Seed of the split; the same as for the network."),
+    split_seed: int = typer.Option(
+        0, min=0, help="Seed of the split; the same as for the network."
+    ),
     seed: int = typer.Option(
         0, min=0, max=2**32 - 1, help="Seed of Boruta, the forests and the bootstrap."
     ),
