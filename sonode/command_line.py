@@ -30,8 +30,7 @@ EXTRA_OF = {
     **dict.fromkeys(("highdicom", "dicomweb_client", "pynetdicom", "requests"), "dicom"),
 }
 INTERRUPTED = 130  # typer's answer to Ctrl-C: 128 + SIGINT, as shells have it
-MOMENT_S = 0.5
-COMPANY_S = 0.2
+MOMENT_S = 5.0
 
 app = typer.Typer(
     name="sonode",
@@ -65,9 +64,9 @@ def _interrupter() -> Callable[[int, object], None]:
     """Return a handler that raises KeyboardInterrupt, once for all signals within a moment.
 
     The second one (a terminal's and a supervisor's) would meet the clean-up between two of its
-    steps, and what is not stopped yet would go on. The system may give it to another thread, and
-    this one would hear of it only at the end of what it waits for: so nothing is begun before such
-    a one is here. A later one cuts short what the clean-up waits for.
+    steps, and what is not stopped yet would go on. It is heard late where the system gives it to
+    another thread: after what this one waits for, which for a server's end is two seconds. A later
+    one cuts short what the clean-up waits for.
     """
     last = -math.inf
 
@@ -75,7 +74,6 @@ def _interrupter() -> Callable[[int, object], None]:
         nonlocal last
         if time.monotonic() - last > MOMENT_S:
             last = time.monotonic()
-            time.sleep(COMPANY_S)
             raise KeyboardInterrupt
 
     return interrupt
