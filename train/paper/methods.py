@@ -46,6 +46,9 @@ def methods_section(
         if settings["keep"] == "last"
         else "the epoch to keep was chosen by the loss of the validation part"
     )
+    on_all = "under max-constraint"
+    if model["loss"]["parent_negative"] == "negative":
+        on_all = "in a network of both"
     variants = [it for it in runs if it != RADIOMICS]
     seeds = len(runs[variants[0]])
     return Section(
@@ -60,11 +63,11 @@ def methods_section(
             f"{model['weight_decay']:g} (AdamW) and batches of "
             f"{data['batch_size']}; {kept}, and the temperatures were fitted on the "
             "validation part. The loss is the binary cross-entropy of each head where its label "
-            "is known: of ALNM and the burden on malignant lesions, under max-constraint on all; "
+            f"is known: of ALNM and the burden on malignant lesions, {on_all} on all; "
             "of a chain it is the likelihood of its labels. HL adds "
             f"{LossSettings().hierarchy_weight:g} times the mean of what ALNM’s probability has "
             f"above malignancy’s and {model['loss']['margin']:g}. Augmentation: "
-            + ", ".join(f"{name} {its}" for name, its in data["augmentation"].items())
+            + ", ".join(["flip", *(f"{it} {by}" for it, by in data["augmentation"].items() if by)])
             + f". Each of {len(variants)} variants was trained with "
             f"{'seed 0' if seeds == 1 else f'{seeds} seeds (0 to {seeds - 1})'}. Measures are per "
             "image (in Tables 2, 3, S3 and 4 per lesion and patient, too) at a threshold of 0.5, "

@@ -232,6 +232,8 @@ def test_every_pair_of_variants_has_p_as_it_is_and_adjusted(done: Done, phantom:
     assert len(digests) == len([it for it in done.trained if not it.startswith(("rad", "margin"))])
     sha256 = digests.loc[("chain", 1), "weights_sha256"]
     assert sha256 == hashlib.sha256(b"chain-1").hexdigest() and sha256 in page
+    assert "on malignant lesions, under max-constraint on all;" in page
+    assert "Augmentation: flip, smallest_crop 0.6, distortion 0.2. Each of" in page
     assert "come from 50 bootstrap draws of whole patients (seed 0), in which" in page
     assert "as given by --config" in page and "resnet50 at 256 pixels, 200 epochs" in page
 
@@ -317,13 +319,16 @@ def test_a_cohort_without_a_label_and_a_machine_without_radiomics(
 ) -> None:
     monkeypatch.setattr(command, "radiomics_absent", lambda: "boruta is not installed")
     table = phantom.table.assign(alnm=None, n_nodes=None)
+    more = "model: {loss: {parent_negative: negative}}\n"
+    (tmp_path / "more.yaml").write_text(config.read_text() + more)
     trained.clear()
-    paper(written(phantom, table, tmp_path / "c"), tmp_path / "out", config)
+    paper(written(phantom, table, tmp_path / "c"), tmp_path / "out", tmp_path / "more.yaml")
     assert trained == ["single_malignancy-0", "single_malignancy-1"]
     page = (tmp_path / "out" / "paper.html").read_text()
     assert "There is no radiomics model beside the network: boruta is not installed" in page
     assert "single alnm: not trained, since the cohort lacks a label" in page
     assert "no variant has both heads" in page
+    assert "on malignant lesions, in a network of both on all;" in page
     assert all(f"Figure {number} is absent" in page for number in (4, 5, 6))
     burden = pd.read_csv(tmp_path / "out" / "tables" / "table-4.csv")
     assert len(burden) == 3 * len(ALL[1:]) * 6 and burden["value"].isna().all()
