@@ -60,7 +60,7 @@ def kill(out: str, to: str, after_s: float) -> bool:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kills", [pytest.param(10), pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [5, pytest.param(30, marks=pytest.mark.slow)])
 def test_at_random_moments(
     kills: int, many: list[Objects], orthanc: Orthanc, tmp_path: Path
 ) -> None:
