@@ -25,6 +25,7 @@ from archives.state.journal import Journal
 from archives.state.tokens_and_keys import add_client
 from archives.torchserve.java import claim_ports
 from handlers.responses import Outcome, headers
+from sonode.command_line import MOMENT_S
 from tests.archives.behind import V1, V2, Behind, behind, load, start_journal
 from tests.archives.standin import Call, Handler, StandIn
 from tests.processes import assert_no_process_about
@@ -499,11 +500,12 @@ def test_a_second_ctrl_c_leaves_no_nginx(
     gateway, line = command
     with ending(gateway, line, nodes) as (first, held, _):
         for _ in range(2):
-            time.sleep(1)  # it is at the next thing that takes as long as the request
+            time.sleep(MOMENT_S + 1)  # it is at the next thing that takes as long as the request
             first.send_signal(signal.SIGINT)
-        first.wait(60)
-        with suppress(httpx.TransportError):
+        cut_off = (httpx.NetworkError, httpx.RemoteProtocolError)
+        with pytest.raises(cut_off):  # else it times out
             held.result()
+        first.wait(60)
     assert not list((gateway.state / "gateway").glob("s[0-9]*"))
 
 
