@@ -137,12 +137,10 @@ def epochs_of(logs: Mapping[str, Path], metrics: Json) -> pd.DataFrame:
     rows = []
     for rule, worth in rules.items():
         chosen = found.loc[worth.dropna().groupby(found["fold"], sort=False).idxmax()]
-        epochs = " ".join(str(int(epoch) + 1) for epoch in chosen["epoch"])
         # Of all folds, or of none: in a fold of one class there is no AUC.
-        means = [
-            chosen[auc].mean(skipna=False) if len(chosen) == len(logs) else math.nan
-            for auc in aucs.values()
-        ]
+        chosen = chosen.set_index("fold").reindex(list(logs))
+        epochs = " ".join("–" if math.isnan(it) else str(int(it) + 1) for it in chosen["epoch"])
+        means = [chosen[auc].mean(skipna=False) for auc in aucs.values()]
         shown = ("undefined" if math.isnan(mean) else f"{mean:.3f}" for mean in means)
         rows.append((rule, epochs, *shown))
     table(
