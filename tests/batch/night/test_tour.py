@@ -62,6 +62,7 @@ def today(name: str, folder: Path) -> Dataset:
     return file
 
 
+@pytest.mark.slow  # its steps have tests of their own
 def test_the_tour(
     without_password: Orthanc, archive_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,6 +156,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return found
 
 
+@pytest.mark.slow
 def test_members_are_averaged_in_each_fold_and_in_the_last_network(
     phantom: Cohort, tmp_path: Path, made: list[tuple[str, int]]
 ) -> None:
