@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+import torch
 
 from handlers import requests, responses
 from handlers.engines.base import Forward
@@ -96,10 +96,12 @@ def postprocess(
     unlike: list[float | None] = [None] * len(prepared)
     if distance is not None:
         unlike = distance.scores(average(forward.features_BChw)).tolist()
+    # Of the logits: an infinite one would be a probability of 0 or 1.
+    finite = torch.isfinite(forward.logits_BL).all(dim=1).tolist()
     outcomes = []
-    rows = zip(prepared, probability_BL.tolist(), spreads, explained, unlike, strict=True)
-    for item, probability_L, spread_L, maps, its_distance in rows:
-        if not np.isfinite(probability_L).all():
+    rows = zip(prepared, finite, probability_BL.tolist(), spreads, explained, unlike, strict=True)
+    for item, is_finite, probability_L, spread_L, maps, its_distance in rows:
+        if not is_finite:
             failure = InferenceFailed(
                 "model output is NaN or infinite; check the archive with "
                 "`sonode inspect ARCHIVE --verify`"

@@ -87,9 +87,9 @@ def test_scores_do_not_depend_on_the_neighbours(service: ScoringService) -> None
 def test_probability_label_and_coherence_follow_from_the_logits(
     service: ScoringService, frame: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logits = torch.tensor([[-1.0, 1.0], [2.0, torch.nan]])
-    monkeypatch.setattr(service, "inference", lambda rows: Forward(logits, torch.zeros(2, 1, 1, 1)))
-    scored, undefined = service.score([{"image": encode(frame)}] * 2)
+    logits = torch.tensor([[-1.0, 1.0], [2.0, torch.nan], [torch.inf, 1.0]])
+    monkeypatch.setattr(service, "inference", lambda rows: Forward(logits, torch.zeros(3, 1, 1, 1)))
+    scored, *undefined = service.score([{"image": encode(frame)}] * 3)
     assert scored.body["heads"]["malignancy"] == {
         "probability": pytest.approx(0.2689414213699951),
         "spread": None,
@@ -101,7 +101,7 @@ def test_probability_label_and_coherence_follow_from_the_logits(
     }
     assert scored.body["heads"]["alnm"]["label"] == "ALNM"
     assert scored.body["consistent"] is False
-    assert (undefined.status, undefined.body["code"]) == (500, "inference_failed")
+    assert [(it.status, it.body["code"]) for it in undefined] == [(500, "inference_failed")] * 2
 
 
 def test_a_failing_forward_pass_gives_coded_answers(
