@@ -10,7 +10,7 @@ import re
 from typing import Any, NamedTuple
 
 import pydicom
-from pydicom.charset import decode_element
+from pydicom.charset import convert_encodings, decode_element, default_encoding
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, UltrasoundImageStorage
 from pydicom.valuerep import DA, TM
@@ -140,11 +140,12 @@ def read(data: bytes) -> Source:
     for keyword in _EMPTY:
         vr = pydicom.datadict.dictionary_VR(keyword)
         found[keyword] = pydicom.DataElement(keyword, vr, _mended(keyword, found.get(keyword)))
-    if not any(sets) and not text.isascii():
+    # pydicom takes no set, ASCII and an unknown one alike, and then each byte for a letter.
+    if {*convert_encodings(sets)} == {default_encoding} and not text.isascii():
         raise CannotWrite(
             "character_set_missing",
-            "SpecificCharacterSet is missing, and the patient's or study's text is not ASCII; "
-            "export it again with one",
+            "SpecificCharacterSet is missing, unknown or ASCII, and the patient's or study's text "
+            "is not ASCII; export it again with the right one",
         )
     return Source(found)
 

@@ -255,10 +255,11 @@ def test_names_keep_their_letters(
         assert ultrasound.check(tmp_path / f"{kind}.dcm", ultrasound.encoded(dataset)) == []
 
 
-def test_letters_of_an_unknown_set_are_not_guessed() -> None:
+@pytest.mark.parametrize("declared", [b"          ", b"ISO_IR 6  ", b"ISO_IR 999"])
+def test_letters_of_an_unknown_set_are_not_guessed(declared: bytes) -> None:
     data = ultrasound.data_of(
         "examples_rgb_color.dcm", SpecificCharacterSet="ISO_IR 100", PatientName="Müller"
-    ).replace(b"ISO_IR 100", b"          ")
+    ).replace(b"ISO_IR 100", declared)
     with pytest.raises(CannotWrite, match="SpecificCharacterSet") as raised:
         source.read(data)
     assert "ller" not in str(raised.value)
