@@ -46,7 +46,7 @@ class Receiver:
         """
         self.port = port
         self.was_called = False
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._awaited: dict[str, bytes | None] = {}
         entity = AE(title)
         entity.require_called_aet = True
@@ -67,14 +67,19 @@ class Receiver:
 
     @contextmanager
     def waiting_for(self, instance: str) -> Iterator[Callable[[], bytes | None]]:
-        """Take an object while inside; gives what gives it, if it has come."""
-        with self._lock:
+        """Take an object while inside; gives what gives it, if it has come.
+
+        One that a PACS has in two studies is taken for one after the other: they differ.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: instance not in self._awaited)
             self._awaited[instance] = None
         try:
             yield lambda: self._awaited[instance]
         finally:
-            with self._lock:
+            with self._changed:
                 del self._awaited[instance]
+                self._changed.notify_all()
 
     def close(self) -> None:
         """End it."""
@@ -86,7 +91,7 @@ class Receiver:
     def _store(self, event: evt.Event) -> int:
         uid = str(event.request.AffectedSOPInstanceUID)
         data = event.encoded_dataset()
-        with self._lock:
+        with self._changed:
             if uid not in self._awaited:
                 return _NOT_AUTHORIZED
             self._awaited[uid] = data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,5 +113,25 @@ def test_what_was_not_asked_for_is_not_taken() -> None:
             assert association.send_c_store(image).Status == 0
             assert came() is not None
         association.release()
+    finally:
+        receiver.close()
+
+
+def test_an_object_of_two_studies_is_taken_for_one_after_the_other() -> None:
+    receiver = Receiver("SONODE", pacs.free_port(), Identity(), plain=True)
+    taken = threading.Event()
+
+    def take() -> None:
+        with receiver.waiting_for("1.2"):
+            taken.set()
+
+    other = threading.Thread(target=take)
+    try:
+        with receiver.waiting_for("1.2") as came:
+            other.start()
+            assert not taken.wait(0.2)
+            assert came() is None
+        assert taken.wait(60)
+        other.join()
     finally:
         receiver.close()
