@@ -49,10 +49,11 @@ class Results:
         """
         self._folder = folder
         self._images = read_columns(runs[0], OF_IMAGE)
-        uris = self._images["image_uri"]
-        if any(not read_columns(run, {"image_uri"})["image_uri"].equals(uris) for run in runs[1:]):
+        of_others = (read_columns(run, {"image_uri", "frame", "roi_used"}) for run in runs[1:])
+        if not all(_are_same(self._images, it) for it in of_others):
             raise UserError(
-                "--run: the second has other images than the first; give the same manifest"
+                "--run: the second has other images than the first, or other boxes; give the same "
+                "manifest"
             )
         self._runs = [_results(run) for run in runs]
         first = self._runs[0].column_names
@@ -166,6 +167,16 @@ class Results:
 
 def _label(probability: str) -> str:
     return probability.removesuffix("_probability") + "_label"
+
+
+def _are_same(one: pa.Table, other: pa.Table) -> bool:
+    """Whether the rows are of the same images and frames, with one box where both have scored."""
+    frames = [it["frame"].to_pylist() if "frame" in it.column_names else [] for it in (one, other)]
+    if not one["image_uri"].equals(other["image_uri"]) or frames[0] != frames[1]:
+        return False
+    both = pc.and_(*(it["roi_used"].is_valid() for it in (one, other)))
+    mine, its = (it["roi_used"].filter(both) for it in (one, other))
+    return bool(mine.equals(its))
 
 
 def _results(run: str) -> pa.Table:

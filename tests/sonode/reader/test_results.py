@@ -19,14 +19,16 @@ from tests.sonode.reader.conftest import MadeUp, body, serving
 PROBABILITIES = [0.2, 0.9, 0.6, 0.55]
 
 
-def run(folder: Path, version: str, shift: float, failed: int, uris: list[str]) -> str:
+def run(
+    folder: Path, version: str, shift: float, failed: int, uris: list[str], x_min: int = 1
+) -> str:
     """Results of four rows, one of which failed; a row is uncertain from 0.52 to 0.58."""
     rows: list[dict[str, Any]] = []
     for number, probability in enumerate(PROBABILITIES):
         if number == failed:
             rows.append(schema.failed("object_missing", "fetch", "there is no such file"))
             continue
-        told = body([1, 2, 30, 40], probability + shift)
+        told = body([x_min, 2, 30, 40], probability + shift)
         told["model"]["version"] = version
         told["heads"]["malignancy"]["uncertain"] = 0.52 < probability + shift < 0.58
         rows.append(schema.scored(told, etag="sha256:0", heatmap_uris={}))
@@ -120,8 +122,10 @@ def test_a_rows_image_opens_from_an_object_store(
 def test_runs_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     first = run(tmp_path, "1.0", 0.0, 3, URIS)
     other = run(tmp_path / "other", "1.0", 0.0, 3, ["9.png", *URIS[1:]])
-    with pytest.raises(UserError, match="other images"):
-        Results([first, other], "")
+    other_box = run(tmp_path / "box", "1.0", 0.0, 2, URIS, x_min=5)
+    for second in (other, other_box):
+        with pytest.raises(UserError, match="other images"):
+            Results([first, second], "")
     run(tmp_path, "1.1", 0.0, 3, URIS)
     with pytest.raises(UserError, match="several models"):
         Results([str(tmp_path)], "")
