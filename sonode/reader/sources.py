@@ -67,8 +67,11 @@ class ArchiveSource:
         """The running process. Raises UserError where the archive must not serve."""
         with _opening:
             if self._side is None:
-                side = self._held.enter_context(process_of(self.facts["title"], str(self._path)))
-                side.open(self._settings, self._temp)
+                with ExitStack() as opening:  # which ends the process where it does not start
+                    process = process_of(self.facts["title"], str(self._path))
+                    side = opening.enter_context(process)
+                    side.open(self._settings, self._temp)
+                    self._held.push(opening.pop_all())
                 self._side = side
             return self._side
 

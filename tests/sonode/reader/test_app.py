@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import io
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -64,6 +65,18 @@ def test_the_page_has_the_archives_own_answer(
     assert about["trained_on"] == "phantom (synthetic, not for patients)"
     assert about["tested_on"] == "no cohort"
     assert about["card"].startswith("# Model card: tiny 1.0")
+
+
+def test_an_archive_that_does_not_start_leaves_no_process(
+    archive_path: Path, tmp_path: Path
+) -> None:
+    before = {*multiprocessing.active_children()}
+    with ExitStack() as held:
+        source = ArchiveSource(archive_path, "steam", tmp_path, held)
+        for _ in range(2):
+            status, body = source.score(b"", {})
+            assert (status, body["code"]) == (502, "no_answer")
+        assert {*multiprocessing.active_children()} == before
 
 
 def test_a_loop_is_shown_and_scored_frame_by_frame() -> None:
