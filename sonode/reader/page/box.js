@@ -28,8 +28,8 @@ export function setBox(box) {
 export function showBox() {
     const inputs = [...$('box').querySelectorAll('input')];
     inputs.forEach((input, index) => {
-        input.disabled = !shot.image;
-        if (document.activeElement !== input) input.value = shot.box ? shot.box[index] : '';
+        input.disabled = !shot.image || Boolean(shot.image.study?.roi);
+        if (input.disabled || document.activeElement !== input) input.value = shot.box ? shot.box[index] : '';
         if (shot.image) input.max = index % 2 ? shot.image.height : shot.image.width;
     });
 }
@@ -100,14 +100,15 @@ export function listen(pane) {
         if (outdated()) drag = null;
         if (!before || !drag) return;
         fingers.set(event.pointerId, event);
-        const { view } = pane.shot;
         if (drag.pinch && fingers.size === 2) {
             const other = [...fingers.values()].find((it) => it !== event);
             const length = (one) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
-            zoom(pane.shot, length(event) / (length(before) || 1), place(other));
+            const from = place(before), to = place(other);
+            const between = { x: (from.x + to.x) / 2, y: (from.y + to.y) / 2 };
+            zoom(pane.shot, length(event) / (length(before) || 1), between);
         }
         if (drag.pinch || drag.pan) {
-            const share = drag.pinch ? 2 : 1;
+            const { view } = pane.shot, share = drag.pinch ? 2 : 1;
             view.x -= (event.clientX - before.clientX) / view.scale / share;
             view.y -= (event.clientY - before.clientY) / view.scale / share;
             pane.fitted = false;

@@ -161,7 +161,10 @@ def test_a_study_hides_the_scores_until_it_was_read(browser: Any, tmp_path: Path
         assert source.asked == []
         page.click("#study-record")
         scored(page, "10, 10, 60, 60")
-        drag(page, (100, 100), (180, 180))  # the box of the first reading stays
+        page.locator("#box input").first.fill("20")
+        page.keyboard.press("Enter")
+        assert fields(page) == ["10", "10", "60", "60"]  # the box of the first reading stays
+        drag(page, (100, 100), (180, 180))
         scored(page, "10, 10, 60, 60")
         assert fields(page) == ["10", "10", "60", "60"]
         assert page.locator("#questions input:checked").count() == 0
@@ -409,7 +412,7 @@ def test_widths_from_phone_to_4k(browser: Any, width: int, height: int, results:
         assert frame["width"] >= min(300, 0.8 * width)
 
 
-def test_a_finger_draws_and_two_zoom(browser: Any) -> None:
+def test_a_finger_draws_and_two_zoom_and_move(browser: Any) -> None:
     source = MadeUp()
     phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
     with serving(source) as server, looking(browser, server, **phone) as page:
@@ -438,4 +441,10 @@ def test_a_finger_draws_and_two_zoom(browser: Any) -> None:
         fingers("touchMove", (60, 100), (160, 100))
         fingers("touchEnd")
         assert int(re.findall(r"\d+", page.locator("#zoom").inner_text())[0]) > 2 * before
+        there = page.locator("image.frame").bounding_box()
+        fingers("touchStart", (100, 100), (120, 100))
+        fingers("touchMove", (100, 80), (120, 80))
+        fingers("touchEnd")
+        moved = page.locator("image.frame").bounding_box()["y"] - there["y"]
+        assert moved == pytest.approx(-20 * frame["height"] / HEIGHT, abs=1)
         assert fields(page) == ["50", "60", "150", "120"]
