@@ -135,7 +135,10 @@ def test_the_settings_files_of_the_pages_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(texts["rollout"])
     assert [node.name for node in read_nodes(tmp_path / "nodes.yaml")] == ["left"]
     assert read_policy(tmp_path / "policy.yaml").canary == (5, 25, 100)
-    (tmp_path / "night.yaml").write_text(texts["pacs"])
+    archive = tmp_path / "breast_us-1.0.mar"
+    archive.touch()
+    night_text = re.sub(r"archive: \S+", f"archive: {archive}", texts["pacs"])
+    (tmp_path / "night.yaml").write_text(night_text)
     assert night.read(tmp_path / "night.yaml").days == 7
     assert json.loads(texts["bucket"])["Version"] == "2012-10-17"
 

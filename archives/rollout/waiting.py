@@ -68,7 +68,7 @@ class Waiting:
                     by=asked.by,
                 )  # fmt: skip
                 self._report("paused; guards stay active" if word == "pause" else "resumed")
-            control.clear(self.state)
+            control.done(self.state, asked)
             return None
         self._promoted_by = asked.by
         return word

@@ -13,7 +13,7 @@ import pwd
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from archives.state.files import open_own, write_private
 
@@ -29,6 +29,8 @@ class Asked:
     word: Word
     by: str
     """Empty where the disk was too full for it."""
+    step: int
+    """The seq of the step's entry; 0 where the disk was too full for it."""
 
 
 def operator() -> str:
@@ -59,18 +61,27 @@ def ask(state: Path, word: Word, step: int) -> None:
 def asked(state: Path, step: int) -> Asked | None:
     """Return what is asked of the present step, or of the whole rollout."""
     if not (state / UNDER_WAY).exists():
-        return Asked("abort", _read(state / "abort").get("by", ""))
+        return _read(state / "abort") or Asked("abort", "", 0)
     found = _read(state / "control")
-    if not found:
+    if found and found.word == "promote" and found.step != step:
+        done(state, found)
         return None
-    if found["word"] == "promote" and found["step"] != step:
-        clear(state)
-        return None
-    return Asked(found["word"], found.get("by", ""))
+    return found
+
+
+def done(state: Path, read: Asked) -> None:
+    """Forget a command that is in the journal, or too late; one that came meanwhile stays."""
+    taken = state / "control.taken"
+    with suppress(FileNotFoundError):
+        (state / "control").replace(taken)
+        if _read(taken) not in (None, read):
+            with suppress(FileExistsError):  # the latest counts
+                (state / "control").hardlink_to(taken)
+        taken.unlink()
 
 
 def clear(state: Path) -> None:
-    """Forget a command that is in the journal, or too late; `abort` stays."""
+    """Forget any command; `abort` stays."""
     (state / "control").unlink(missing_ok=True)
 
 
@@ -81,9 +92,8 @@ def begin(state: Path) -> None:
     open_own(state, state / UNDER_WAY).close()
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Asked | None:
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        return Asked(**json.loads(path.read_text()))
     except (FileNotFoundError, ValueError):  # torn where a disk was full
-        return {}
-    return found
+        return None

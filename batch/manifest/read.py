@@ -118,7 +118,7 @@ def open_manifest(
             files, folder = manifest_folder.copied(uri, copies, out)
         except StorageError as error:
             full = os.strerror(errno.ENOSPC) in str(error)  # where the copies go
-            remedy = "; set TMPDIR to another folder" if full else ""
+            remedy = ", or set TMPDIR to another folder" if full else ""
             raise UserError(f"manifest {uri}: {error}{remedy}") from None
         try:
             schema = manifest_files.common_schema(uri, files)

@@ -217,7 +217,7 @@ def test_commands_to_a_running_command(state, word, capsys):
     with Journal(state).lock():
         run("rollout", word, "--state", state)
         assert capsys.readouterr().out.startswith(f"{word}: sent at canary 50 %")
-    assert control.asked(state, 4) == control.Asked(word, control.operator())
+    assert control.asked(state, 4) == control.Asked(word, control.operator(), 4)
 
 
 @pytest.mark.parametrize("word", ["promote", "pause", "resume", "abort"])

@@ -581,7 +581,23 @@ def test_an_abort_is_not_taken_back(tmp_path):
     assert control.asked(tmp_path, 3) is None
     control.ask(tmp_path, "abort", 3)
     control.ask(tmp_path, "promote", 3)
-    assert control.asked(tmp_path, 3) == control.Asked("abort", control.operator())
+    assert control.asked(tmp_path, 3) == control.Asked("abort", control.operator(), 3)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(("resume", 3), ("promote", 3)), (("promote", 3), ("promote", 5))]
+)
+def test_a_command_that_comes_while_another_is_recorded_is_kept(tmp_path, first, second):
+    control.begin(tmp_path)
+    control.ask(tmp_path, *first)
+    read = control.asked(tmp_path, 3)
+    control.ask(tmp_path, *second)
+    control.done(tmp_path, read)
+    assert control.asked(tmp_path, second[1]) == control.Asked(
+        second[0], control.operator(), second[1]
+    )
+    control.done(tmp_path, control.asked(tmp_path, second[1]))
+    assert control.asked(tmp_path, second[1]) is None
 
 
 def test_step_by_step_waits_for_promote(site, nodes, archives, monkeypatch):

@@ -150,7 +150,10 @@ def test_a_full_folder_of_temporary_files_is_named(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(UserError, match="No space left on device; set TMPDIR to another folder"):
+    with pytest.raises(
+        UserError,
+        match=r"No space left on device; free space and .*, or set TMPDIR to another folder",
+    ):
         opened(uri)
 
 

@@ -104,6 +104,7 @@ class FakeTrainer:
         self.callbacks: list[object] = []
         self.parts = {"train": self}
         self.labels_NK = labels
+        self.divided_by = "data.split_seed 4"
 
     def setup_for(self, heads: object, facts: object) -> None:
         pass
@@ -137,9 +138,11 @@ def test_a_child_whose_parent_is_left_out_stands_alone(heads: tuple[HeadSpec, ..
 
 
 def test_one_class_or_no_labels_are_errors(heads: tuple[HeadSpec, ...]) -> None:
-    with pytest.raises(UserError, match=r"head malignancy: .*\(benign 0, malignant 2\)"):
+    with pytest.raises(
+        UserError, match=r"head malignancy: .*\(benign 0, malignant 2; divided by data"
+    ):
         task_for([[1, 0], [1, 1]], heads)
-    with pytest.raises(UserError, match=r"head alnm: .*\(no ALNM 0, ALNM 1\)"):
+    with pytest.raises(UserError, match=r"head alnm: .*\(no ALNM 0, ALNM 1; divided by data"):
         task_for([[0, 0], [1, 1]], heads)  # the benign one is not in its term
     with pytest.raises(UserError, match="no head has a label"):
         task_for([[NAN, NAN]], heads)
