@@ -225,16 +225,18 @@ def _truth(
             truth[column] = truth_in(facts, name, labels, target)
     for name, labels in heads.items():  # parents first: where one is negative, so is its child
         parent = next((it.parents[name] for it in about.values() if it.parents[name]), None)
-        if len(labels) == 2 and f"{parent}_truth" in truth:
+        labelled = truth[f"{name}_truth"].notna().any()  # as in `train.fitting.predictions`
+        if len(labels) == 2 and labelled and f"{parent}_truth" in truth:
             implied = truth[f"{name}_truth"].isna() & truth[f"{parent}_truth"].eq(False)
             truth[f"{name}_truth"] = truth[f"{name}_truth"].mask(implied.fillna(False), False)
     patients = facts.index.astype(str).to_series(index=facts.index)
-    if "patient_id" in facts:
-        known = facts["patient_id"].notna()
-        patients = facts["patient_id"].astype(str).where(known, "row " + patients)
+    ids = {it: facts[it].astype(str) for it in ("patient_id", "lesion_id") if it in facts}
+    known = {it: facts[it].notna() & (own.str.strip() != "") for it, own in ids.items()}
+    if "patient_id" in ids:
+        patients = ids["patient_id"].where(known["patient_id"], "row " + patients)
     units: dict[str, Any] = {"patient_id": patients.to_numpy()}
-    if {"patient_id", "lesion_id"} <= set(facts.columns) and facts["lesion_id"].notna().all():
-        units["lesion_id"] = facts["lesion_id"].astype(str).to_numpy()
+    if len(ids) == 2 and known["lesion_id"].all():
+        units["lesion_id"] = ids["lesion_id"].to_numpy()
     return {**units, **truth}
 
 

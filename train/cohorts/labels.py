@@ -31,11 +31,16 @@ def label_codes(
 ) -> npt.NDArray[np.float32]:
     """The place (N,) of each row's label in `labels`, NaN where it is missing.
 
-    `column` is of a nullable type (of Arrow, say). `bound`: of a column of counts; from there on it
-    is the second label. Counts, and 0 and 1 of two labels, may be text.
+    `column` is of a nullable type (of Arrow, say); a NaN in it is missing. `bound`: of a column of
+    counts; from there on it is the second label. Counts, and 0 and 1 of two labels, may be text.
 
     Raises UnknownLabelsError: the column holds other labels, or no counts.
     """
+    if pd.api.types.is_float_dtype(
+        column
+    ):  # to Arrow and pandas a NaN is a number, below any bound
+        number_N = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        column = pd.Series(pd.array(number_N, dtype="Float64"), column.index)
     if column.isna().all():  # of any type: nothing says what it would have held
         return np.full(len(column), np.nan, np.float32)
     column = _as_numbers(column, labels, bound)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from model_def.checkpoint import CARD
+from model_def.checkpoint import CARD, read_card
 from sonode.console import UserError, run_sonode, say
 from train.cohorts.folds import Texts, fold_names
 from train.data.datamodule import ALL
@@ -125,6 +125,13 @@ class Networks:
                 )
         for state in (job.out / resume.RUN).glob("*.ckpt"):  # what resuming needed
             state.unlink()
+        # The record has the path of a file of weights, which may hold others since.
+        weights = self.cli.model.weights_known_as
+        if read_card(job.checkpoint).training.get("weights", weights) != weights:
+            raise UserError(
+                f"{job.what}: its network began with other weights than model.weights gives now; "
+                f"give those again, or delete {job.out} to train it with these"
+            )
 
 
 def networks(count: int) -> str:

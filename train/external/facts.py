@@ -9,6 +9,10 @@ from sonode.console import counted
 from sonode.measure_text import with_interval
 from train.measures.measure import Json
 
+_NO_IDS = (
+    "The set has no patient ids: each image, or group of similar ones, is counted as a patient."
+)
+
 
 def facts(metrics: Json, external: Json | None) -> dict[str, str]:
     """What the items of checklists.yaml are filled with; absent where it is not known."""
@@ -22,7 +26,8 @@ def facts(metrics: Json, external: Json | None) -> dict[str, str]:
     found = {
         "cohort": f"Cohort {cohort['name']} ({part}: {_size(cohort)}); trained on "
         f"{'the other folds of it' if folds else trained_on['name']}. "
-        f"{'Synthetic: no patient is in it.' * bool(cohort['synthetic'])}",
+        f"{'Synthetic: no patient is in it. ' * bool(cohort['synthetic'])}"
+        + ("" if cohort.get("patient_ids", True) else _NO_IDS),
         "preprocessing": "The lesion box is widened, cut out of the grey image and resized to the "
         "network's input; settings: "
         + _list(f"{name} {value}" for name, value in model["preprocessing"].items())
@@ -120,7 +125,8 @@ def facts(metrics: Json, external: Json | None) -> dict[str, str]:
                 "that never saw the patient."
             )
     if folds or parts:
-        found["disjoint"] = "Patients. Similar images across parts are reported by the training."
+        whom = "Patients." if trained_on.get("patient_ids", True) else f"Images. {_NO_IDS}"
+        found["disjoint"] = f"{whom} Similar images across parts are reported by the training."
     variables = [it for its in metrics["subgroups"].values() for it in its if it["groups"]]
     by = sorted({it["variable"] for it in variables})
     of_device = [it["groups"] for it in variables if it["variable"] == "device"]

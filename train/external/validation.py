@@ -8,6 +8,7 @@ from functools import partial
 import pandas as pd
 
 from model_def.heads import HeadSpec
+from sonode.console import counted
 from sonode.defaults import BOOTSTRAP_DRAWS
 from sonode.files.metrics import DEVELOPMENT, FORMAT
 from train.external.recalibration import recalibrated
@@ -18,7 +19,7 @@ from train.measures.subgroups import adjust
 from train.measures.units import UNITS, Aggregation, of_units
 from train.statistics import binary
 from train.statistics.binary import Metric
-from train.statistics.bootstrap import bootstrap_unpaired
+from train.statistics.bootstrap import bootstrap, bootstrap_unpaired
 
 
 def external(
@@ -112,13 +113,20 @@ def _differences(
     for name, metric in metrics.items():
         drawn = bootstrap_unpaired(metric, sides[0], sides[1], **vars(how))
         found[name] = as_json(drawn, "it is undefined in one of the two cohorts")
-        if drawn.alike and name != "roc_auc":
-            positive = name == "sensitivity"
-            (first, n_first), (second, n_second) = (
-                (binary.value(metric, truth, score), len(set(who[truth == positive])))
-                for truth, score, who in sides
-            )
-            if first in (0, 1) and second in (0, 1):
-                found[name] |= binary.newcombe((int(first), n_first), (int(second), n_second))
-                del found[name]["no_interval"]
+        if not drawn.alike:
+            continue
+        if drawn.p_value is None:
+            found[name]["no_interval"] = "all draws of one cohort are equal"
+        if name == "roc_auc":
+            continue
+        counted_on = [who[truth == (name == "sensitivity")] for truth, _, who in sides]
+        rates = [
+            as_json(bootstrap({"": metric}, *side, **vars(how))[""], "", whose)
+            for side, whose in zip(sides, counted_on, strict=True)
+        ]
+        if all(it["low"] is not None for it in rates):
+            one, two = (len(set(whose)) for whose in counted_on)
+            found[name] |= binary.newcombe(*((it["value"], it["low"], it["high"]) for it in rates))
+            found[name]["interval"] = f"Newcombe, {one} and {counted(two, 'patient')}"
+            del found[name]["no_interval"]
     return found

@@ -48,7 +48,8 @@ BATCH = 32
 class Predictions:
     """One row per lesion box, with truth and calibrated probability of every head.
 
-    The truth is the cohort's label, and where that is blank what follows from the parent's.
+    The truth is the cohort's label, and where that is blank what follows from the parent's; of a
+    head without any label there is none.
 
     Columns of `frame`: patient_id, lesion_id, image, the RoI, the cohort's labels, device, its
     further columns that name no patient (see `carried_columns`); of a binary head NAME_truth
@@ -192,9 +193,11 @@ def with_answers(
 ) -> pd.DataFrame:
     """The rows of `facts_of` with truth, calibrated probability and label set of every head.
 
-    `logits_MNL`: of several members, for their spread.
+    `logits_MNL`: of several members, for their spread. A head without any label here has no truth,
+    not even what follows from its parent: a cohort without ALNM would seem to be known as negative.
     """
     truth_NK = implied(labels_NK, heads).numpy()
+    truth_NK[:, labels_NK.isnan().all(dim=0).numpy()] = np.nan
     probability_NL = probabilities(logits_NL, heads, hierarchy).numpy()
     slices = logit_slices(heads)
     found: dict[str, Any] = {}

@@ -55,4 +55,5 @@ def _mean(folds: list[Json]) -> Json:
         reason = f"undefined in fold {', '.join(absent)}" if absent else "one fold only"
         return {"value": None, "sd": None, "low": None, "high": None, "reason": reason}
     values = [its["roc_auc"]["value"] for its in folds]
-    return mean_of_folds(values, [its["patients"] for its in folds])._asdict()
+    found = mean_of_folds(values, [its["patients"] for its in folds])._asdict()
+    return found if found["low"] is not None else {**found, "no_interval": "all folds are equal"}

@@ -183,19 +183,18 @@ def wilson_of_none(patients: int) -> dict[str, float | str]:
     return {"low": -most, "high": most, "interval": f"Wilson, {counted(patients, 'patient')}"}
 
 
-def newcombe(first: tuple[int, int], second: tuple[int, int]) -> dict[str, float | str]:
-    """How far the difference of two cohorts' rates, first - second, may lie from what was found.
+def newcombe(
+    first: tuple[float, float, float], second: tuple[float, float, float]
+) -> dict[str, float]:
+    """The interval, as `low` and `high`, of the difference of two cohorts' rates, first - second.
 
-    Each is a rate of 0 or 1, so that every draw is alike, and how many patients it is of. Wilson's
-    intervals of both, joined by Newcombe (1998, method 10), as `low`, `high` and `interval`.
+    Each is a rate with its own interval; they are joined as Newcombe (1998, method 10) joins
+    Wilson's, and Zou & Donner (2008, doi 10.1002/sim.3095) any.
     """
-    (one, patients_1), (two, patients_2) = first, second
-    low_1, high_1 = wilson(one * patients_1, patients_1) or (0.0, 1.0)
-    low_2, high_2 = wilson(two * patients_2, patients_2) or (0.0, 1.0)
+    (one, low_1, high_1), (two, low_2, high_2) = first, second
     return {
         "low": one - two - math.hypot(one - low_1, high_2 - two),
         "high": one - two + math.hypot(high_1 - one, two - low_2),
-        "interval": f"Newcombe, {patients_1} and {counted(patients_2, 'patient')}",
     }
 
 

@@ -38,8 +38,8 @@ class Interval:
     """Draws in which the measure was undefined (one class only, say); the interval leaves them
     out."""
     alike: bool = False
-    """All draws gave the same number (an AUC of 1 is 1 in each): they do not show how far it may
-    lie from the truth."""
+    """All draws gave the same number (an AUC of 1 is 1 in each), or in `bootstrap_unpaired` all of
+    one side: they do not show how far it may lie from the truth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,8 @@ class Difference(Interval):
     """Two-sided, of no difference: twice the smaller share of draws at or beyond 0, one draw
     added to both counts (Davison & Hinkley 1997, ch. 4); never below 2 / (resamples + 1), nor below
     what a permutation of so few patients could show: where both of two patients were lost every
-    draw has both, and the exact p is 1/2. None where there are no draws, or too many are
-    undefined."""
+    draw has both, and the exact p is 1/2. None where there are no draws, too many are undefined,
+    or one side alone of two cohorts varies."""
 
 
 def weights(patient_N: npt.ArrayLike, resamples: int, seed: int) -> Iterator[Floats]:
@@ -135,7 +135,9 @@ def bootstrap_unpaired(
 ) -> Difference:
     """Interval and p-value of metric(first) - metric(second) of other patients, drawn apart.
 
-    Each is truth (N,), score (N,) and patient (N,).
+    Each is truth (N,), score (N,) and patient (N,). Where one of the two is alike in all its draws
+    (5 of 5 found), those of the difference would show how the other varies alone: neither interval
+    nor p-value.
     """
     values = [value(metric, truth_N, score_N) for truth_N, score_N, _ in (first, second)]
     if values[0] is None or values[1] is None:
@@ -152,6 +154,9 @@ def bootstrap_unpaired(
         draws = [np.empty(0), np.empty(0)]
     drawn_B = draws[0] - draws[1]
     interval = _interval(values[0] - values[1], drawn_B)
+    if interval.low is not None and any(_interval(None, its).alike for its in draws):
+        facts = vars(interval) | {"low": None, "high": None, "alike": True}
+        return Difference(**facts, p_value=None)
     sizes = [len(set(np.asarray(patient_N, dtype=str))) for _, _, patient_N in (first, second)]
     swaps = math.comb(sum(sizes), sizes[0])
     return Difference(**vars(interval), p_value=_p_value(interval, drawn_B, swaps))

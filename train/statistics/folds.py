@@ -15,8 +15,9 @@ class FoldMean(NamedTuple):
 
     value: float
     sd: float
-    low: float
-    high: float
+    low: float | None
+    """None, as `high`, where all folds have one value: that shows nothing of how it varies."""
+    high: float | None
 
 
 def mean_of_folds(values: Sequence[float], tested: Sequence[int]) -> FoldMean:
@@ -31,6 +32,8 @@ def mean_of_folds(values: Sequence[float], tested: Sequence[int]) -> FoldMean:
     """
     count, everyone = len(values), sum(tested)
     mean, sd = statistics.mean(values), statistics.stdev(values)
+    if sd == 0:
+        return FoldMean(mean, sd, None, None)
     overlap = statistics.fmean(own / (everyone - own) for own in tested)
     half = float(stats.t.ppf(0.975, count - 1)) * math.sqrt(1 / count + overlap) * sd
     return FoldMean(mean, sd, max(0.0, mean - half), min(1.0, mean + half))

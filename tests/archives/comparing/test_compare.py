@@ -380,9 +380,12 @@ def test_truth_by_the_heads_name_or_by_what_both_were_trained_on() -> None:
 
 
 def test_rows_without_a_patient_are_each_their_own() -> None:
-    facts = pd.DataFrame({"patient_id": pd.array(["p", None, "p", None], "string")})
+    facts = pd.DataFrame({"patient_id": pd.array(["p", None, "p", " ", ""], "string")})
     found = commands._truth(facts, {}, {}, {})
-    assert found["patient_id"].tolist() == ["p", "row 1", "p", "row 3"]
+    assert found["patient_id"].tolist() == ["p", "row 1", "p", "row 3", "row 4"]
+    lesions = facts.assign(lesion_id=["l", "m", "l", "n", ""])
+    assert "lesion_id" not in commands._truth(lesions, {}, {}, {})
+    assert "lesion_id" in commands._truth(lesions.assign(lesion_id="l"), {}, {}, {})
 
 
 def test_a_process_that_is_killed_is_reported_in_a_line(tmp_path: Path) -> None:

@@ -55,6 +55,13 @@ def test_a_count_with_a_bound() -> None:
     np.testing.assert_array_equal(codes, [0, 1, np.nan, 1])
 
 
+def test_a_nan_is_missing_and_no_small_count() -> None:
+    codes = label_codes(column(0.0, NAN, None, 5.0), ("<2", ">=2"), 2)
+    np.testing.assert_array_equal(codes, [0, np.nan, np.nan, 1])
+    codes = label_codes(column(0.0, NAN, 1.0), ("n", "y"))
+    np.testing.assert_array_equal(codes, [0, np.nan, 1])
+
+
 @pytest.mark.parametrize(
     ("values", "labels", "bound"),
     [

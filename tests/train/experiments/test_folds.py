@@ -143,7 +143,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
             architecture=TRUNK,
             heads=HEADS,
             preprocessing=Preprocessing(size=32),
-            training={"seed": seed, "cohort": facts},
+            training={"seed": seed, "cohort": facts, "weights": "none"},
         )
         beside = {HELD_OUT: held_out_bytes(rows.tolist(), logits_NL, np.arange(len(rows)) + seed)}
         save(out / "checkpoint", Network(card.architecture, 2), card, beside)
@@ -154,6 +154,23 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
     monkeypatch.setattr(fold_networks, "run_sonode", make)
     return found
+
+
+def test_folds_that_began_with_other_weights_are_not_pooled(
+    phantom: Cohort, tmp_path: Path, made: list[tuple[str, int]]
+) -> None:
+    """The path of the weights is the same, and the file another one since."""
+    out = tmp_path / "out"
+    code, said = run(phantom, out)
+    assert code == 0, said
+    folder = out / "folds" / "2" / "checkpoint"
+    network, card = load(folder)
+    held_out = (folder / HELD_OUT).read_bytes()
+    training = {**card.training, "weights": "sha256 of another file"}
+    save(folder, network, card.model_copy(update={"training": training}), {HELD_OUT: held_out})
+    code, said = run(phantom, out)
+    assert code == 2
+    assert "fold 2 (2 of 2): its network began with other weights" in said.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -103,6 +103,14 @@ def test_a_part_without_patients_is_not_named(metrics: dict[str, Any]) -> None:
     assert "val" not in refitted["partitions"] and "by networks" in refitted["selection"]
 
 
+def test_a_set_without_patient_ids_claims_no_patients(metrics: dict[str, Any]) -> None:
+    about = metrics["about"]
+    none = {it: {**about[it], "patient_ids": False} for it in ("cohort", "trained_on")}
+    known = facts({**metrics, "about": {**about, **none}}, None)
+    assert "no patient ids" in known["cohort"]
+    assert known["disjoint"].startswith("Images. The set has no patient ids")
+
+
 def test_without_label_sets_nothing_is_said_of_uncertain_results(metrics: dict[str, Any]) -> None:
     assert "undecided" not in facts(
         {**metrics, "uncertainty": {"heads": {"alnm": {"why": "few"}}}}, None

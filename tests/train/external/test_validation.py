@@ -129,6 +129,26 @@ def test_rates_of_1_in_both_cohorts_differ_by_no_more_than_newcombe_says() -> No
     assert rates["roc_auc"]["no_interval"] == "all draws are equal"
 
 
+def test_a_rate_of_1_in_one_cohort_alone_is_no_certain_difference() -> None:
+    """All 5 positive patients are found there, 45 of 50 here: Fisher's exact p is 1."""
+    ours, theirs = flat(50), flat(5, 40)
+    p = [np.where(its.frame.index < n, 0.9, 0.1) for its, n in ((ours, 45), (theirs, 5))]
+    ours, theirs = (
+        dataclasses.replace(its, frame=its.frame.assign(malignancy_probability=score))
+        for its, score in zip((ours, theirs), p, strict=True)
+    )
+    compared = external(ours, {"b": theirs}, recalibrate=20, resamples=200)["compared"]
+    rates = compared["malignancy"]["b"]["differences"]["patient"]
+    found = rates["sensitivity"]
+    assert found["value"] == pytest.approx(0.1) and found["p_value"] is None
+    # Wilson's lower end of 5 in 5 is 5 / (5 + 1.96^2), so it may be lower by .43 than 1.
+    assert found["low"] < 0.1 - (1 - 5 / (5 + 1.959964**2))
+    assert 0.1 < found["high"] < 0.25
+    assert found["interval"] == "Newcombe, 5 and 50 patients"
+    assert rates["roc_auc"]["no_interval"] == "all draws of one cohort are equal"
+    assert rates["roc_auc"]["p_value"] is None
+
+
 def test_a_head_without_labels_says_so_and_the_rest_is_made(found: Json) -> None:
     alnm = found["compared"]["alnm"]["b<r>a"]
     assert alnm["differences"]["image"]["roc_auc"]["reason"] == (

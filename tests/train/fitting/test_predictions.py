@@ -46,6 +46,28 @@ def test_the_test_part_with_its_truth(trained: Path, phantom: Cohort) -> None:
     assert json.loads(json.dumps(found.about)) == found.about
 
 
+def test_a_cohort_without_a_heads_labels_has_no_truth_of_it(
+    trained: Path, phantom: Cohort, tmp_path: Path
+) -> None:
+    """Not even `no ALNM` of the benign lesions, which follows where others have the label."""
+    rows = phantom.table.drop(columns="pixels_sha256").copy()
+    rows["image"] = [str((phantom.folder / image).resolve()) for image in rows["image"]]
+    rows["patient_id"] = "d" + rows["patient_id"]
+    benign = (rows["malignant"] == False).to_numpy(bool)  # noqa: E712
+    assert benign.any() and not benign.all()
+    rows["n_nodes"] = None
+    for name, alnm in (
+        ("none", [None] * len(rows)),
+        ("some", [None if it else True for it in benign]),
+    ):
+        rows["alnm"] = alnm
+        write_cohort(tmp_path / name, rows, name=name, source="test", synthetic=True)
+        found = predict(trained, tmp_path / name, "all").frame
+        assert found["malignancy_truth"].notna().all()
+        assert found["alnm_truth"].isna().all() == (name == "none")
+    assert found["alnm_truth"].tolist() == [not it for it in benign]
+
+
 def test_the_scores_are_those_of_the_archive(
     trained: Path, archive_path: Path, phantom: Cohort
 ) -> None:

@@ -43,6 +43,13 @@ def test_each_fold_the_pooled_figure_and_the_mean_by_hand() -> None:
         # Of all 16 pairs 9 are in order: the two malignant ones of fold 2 are below its others.
         pooled = metrics["heads"]["malignancy"]["sets"]["all"][unit]["roc_auc"]
         assert pooled["value"] == pytest.approx(9 / 16)
+    # Where each fold separates the classes, the folds show nothing of how far 1 may be off.
+    equal = predictions(folds, [False, False, True, True, False, False, True, True])
+    equal.frame["malignancy_probability"] = [0.1, 0.2, 0.3, 0.4] * 2
+    perfect = evaluate(equal, resamples=50)
+    mean = perfect["folds"]["malignancy"]["patient"]["mean"]
+    assert (mean["value"], mean["low"], mean["high"]) == (1, None, None)
+    assert "no interval: all folds are equal" in render(perfect)
     page = render(metrics)
     assert "By fold" in page
     assert "mean of folds" in page

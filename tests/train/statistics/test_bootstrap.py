@@ -181,14 +181,23 @@ def test_a_p_value_is_not_below_what_so_few_patients_can_show() -> None:
 
 def test_an_unpaired_difference_by_hand() -> None:
     event, none = np.array([1.0, 0.0]), np.array([0.0, 0.0])
-    first, second = (event, event, ["a", "b"]), (none, none, ["c", "d"])
-    found = bootstrap_unpaired(share, first, second, resamples=2000)
-    # Draws of the first are 0, 1/2, 1 with shares 1/4, 1/2, 1/4; of the second always 0.
-    assert (found.value, found.low, found.high) == (0.5, 0, 1)
-    assert found.p_value == pytest.approx(2 / 4, abs=0.05)
+    first = event, event, ["a", "b"]
     # Drawn apart: of the same rows the difference has twice the variance, and is not 0.
     same = bootstrap_unpaired(share, first, (event, event, ["c", "d"]), resamples=2000)
     assert (same.value, same.low, same.high) == (0, -1, 1)
+    # Draws of one are 1/2, 3/4, 1, of the other 0, 1/2, 1, with shares 1/4, 1/2, 1/4: a difference
+    # of 0 or less where the other is 1, or both are 1/2.
+    most = np.array([1.0, 0.5])
+    found = bootstrap_unpaired(share, (most, most, ["a", "b"]), first, resamples=2000)
+    assert (found.value, found.low, found.high) == (0.25, -0.5, 1)
+    assert found.p_value == pytest.approx(2 * (1 / 4 + 1 / 8), abs=0.05)
+    # All of 5 are found, and 85 of 100: the first is 1 in every draw, yet may be as low.
+    all_5, most_100 = np.ones(5), (np.arange(100) < 85).astype(float)
+    bound = (all_5, all_5, range(5)), (most_100, most_100, range(5, 105))
+    for pair in (bound, bound[::-1]):
+        one_side = bootstrap_unpaired(share, *pair, resamples=2000)
+        assert abs(one_side.value or 0) == pytest.approx(0.15)
+        assert (one_side.low, one_side.high, one_side.p_value) == (None, None, None)
     alone = bootstrap_unpaired(share, first, (none, none, ["c", "c"]), resamples=100)
     assert (alone.value, alone.low, alone.p_value) == (0.5, None, None)
     truth, score = np.array([True, True]), np.array([0.2, 0.4])

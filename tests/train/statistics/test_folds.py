@@ -22,3 +22,7 @@ def test_folds_of_other_sizes_and_what_lies_beyond_one() -> None:
     half = 12.7062 * math.sqrt((1 / 2 + 5 / 3) * 0.0002)
     assert found.low == pytest.approx(0.98 - half, abs=1e-5)
     assert found.high == 1
+
+
+def test_folds_of_one_value_have_no_interval() -> None:
+    assert mean_of_folds([1.0, 1.0, 1.0], [10, 10, 10]) == (1, 0, None, None)
