@@ -188,7 +188,8 @@ def _results(run: str) -> pa.Table:
             f"--run {run}: has the results of several models; give the folder "
             "date=.../model=... of one"
         )
-    return table.drop_columns(["model_name", "model_version"])
+    names = table.column_names[table.column_names.index("status") :]  # before: the manifest's
+    return table.select(names).drop_columns(["model_name", "model_version"])
 
 
 def read_columns(run: str, names: set[str], endings: tuple[str, ...] = ()) -> pa.Table:

@@ -33,7 +33,8 @@ def run(
         told["heads"]["malignancy"]["uncertain"] = 0.52 < probability + shift < 0.58
         rows.append(schema.scored(told, etag="sha256:0", heatmap_uris={}))
     columns = schema.fields({"malignancy": ("benign", "malignant")}, with_heatmaps=False)
-    manifest = pa.table({"image_uri": uris, "study_id": ["a", "b", "c", None]})
+    others = {"birads_probability": [0.9] * 4, "birads_label": ["5"] * 4}  # of another model
+    manifest = pa.table({"image_uri": uris, "study_id": ["a", "b", "c", None], **others})
     place = folder / f"model=tiny-{version}"
     place.mkdir(parents=True)
     pq.write_table(schema.table(manifest, rows, columns), place / "part-0.parquet")
@@ -57,6 +58,7 @@ def numbers(results: Results, which: str, order: str) -> list[int]:
 
 def test_rows_are_filtered_and_ordered(results: Results) -> None:
     """Probabilities .2 .9 .6 and a failure; then .05 .75 .45 and the same failure."""
+    assert results.heads == ["malignancy"]
     assert numbers(results, "all", "manifest") == [0, 1, 2, 3]
     assert numbers(results, "failed", "manifest") == [3]
     assert numbers(results, "flipped", "manifest") == [2]
