@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from batch.manifest.read import Request, requests
 from batch.results import schema as results
-from batch.storage import objects
+from batch.storage import objects, s3_objects
 from batch.storage.errors import StorageError
 from sonode.console import UserError
 from sonode.files.parquet import ROI_COLUMNS
@@ -106,7 +106,7 @@ class PreviousResults:
         for row in self._candidates(request):
             if etag is None:  # not asked of an image that no run has scored
                 etag = objects.etag_of(request.image_uri, limit)
-                if request.etag is not None and request.etag.strip('"') != etag:
+                if request.etag is not None and s3_objects.plain(request.etag) != etag:
                     return None
             if row["image_etag"] == etag:
                 return row
