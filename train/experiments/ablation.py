@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from model_def.checkpoint import CARD
+from model_def.checkpoint import CARD, read_card
 from model_def.heads import HeadSpec, Hierarchy
 from sonode.console import UserError, progress, run_sonode, say
 from sonode.files.atomic import write_whole
@@ -163,14 +163,23 @@ def trained(
 
     `variants`: the flags of each, over the file. `part`: what its networks will be measured on.
 
-    Raises UserError: `out` holds runs of another plan, or a run fails.
+    Raises UserError: `out` holds runs of another plan, one began with other weights, or a run
+    fails.
     """
     record_plan(out, cohort, config, part, variants)
+    weights: set[object] = set()
     plan = [(variant, seed) for variant in variants for seed in range(seeds)]
     for variant, seed in progress(iter(plan), total=len(plan), what="training runs"):
         folder = run_folder(out, variant, seed)
         if not (folder / "checkpoint" / CARD).is_file() and not (folder / "result.json").is_file():
             _train(cohort.folder, folder, config, variants[variant], seed)
+        if (folder / "checkpoint" / CARD).is_file():  # a plan has the path of weights alone
+            weights.add(read_card(folder / "checkpoint").training.get("weights"))
+        if len(weights) > 1:
+            raise UserError(
+                f"run {folder.name}: began with other weights than those before; delete {folder} "
+                "to train it again, or give a new folder"
+            )
         yield variant, seed, folder
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from model_def.checkpoint import read_card
+from model_def.checkpoint import load, read_card, save
 from sonode.console import UserError
 from tests.command_line import run_here
 from tests.conftest import TRUNK
@@ -268,6 +268,30 @@ def test_the_table_shows_a_p_beside_every_measure(capsys: pytest.CaptureFixture[
 def test_other_things_in_out_are_left_alone(phantom: Cohort, tmp_path: Path, config: Path) -> None:
     with pytest.raises(UserError, match="OUT "):
         ablation.ablate(phantom.folder, tmp_path, seeds=2, config=config)
+
+
+def test_runs_that_began_with_other_weights_do_not_meet(
+    phantom: Cohort,
+    tmp_path: Path,
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    checkpoint_folder: Path,
+) -> None:
+    """The file at the path of `model.weights` was replaced between two runs."""
+    network, card = load(checkpoint_folder)
+    files = iter(("sha256 a", "sha256 b"))
+
+    def train(_: Path, folder: Path, *__: object) -> None:
+        training = {**card.training, "weights": next(files)}
+        save(folder / "checkpoint", network, card.model_copy(update={"training": training}))
+
+    monkeypatch.setattr(ablation, "_train", train)
+    runs = ablation.trained(
+        phantom, tmp_path / "out", {"one": []}, seeds=2, config=config, part="test"
+    )
+    assert next(runs)[:2] == ("one", 0)
+    with pytest.raises(UserError, match="run one-1: began with other weights"):
+        next(runs)
 
 
 def test_the_plan_is_written_whole_and_once(
