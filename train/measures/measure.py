@@ -47,8 +47,8 @@ def as_json(
     alike = found.pop("alike")
     if interval.value is None:
         return {**found, "reason": reason}
-    if counted_N is not None and interval.value in (0, 1):
-        patients = len(set(counted_N))
+    patients = 0 if counted_N is None else len(set(counted_N))
+    if patients and interval.value in (0, 1):
         low, high = binary.wilson(int(interval.value) * patients, patients) or (None, None)
         return {
             **found,

@@ -54,6 +54,13 @@ def test_all_right_in_each_repeat_has_wilsons_interval_of_the_patients() -> None
     assert found["specificity"]["value"] == 0.5 and "interval" not in found["specificity"]
 
 
+def test_repeats_that_call_other_rows_have_no_interval_of_no_patient() -> None:
+    on = TaskRows(truth_N=np.array([True, True, False]), patient_N=np.array(list("abc"), object))
+    its = measured(on, np.array([[0.9, 0.1], [0.1, 0.9], [0.1, 0.1]]), SOME)["precision"]
+    assert (its["value"], its["low"]) == (1, None)
+    assert "interval" not in its and "draws are undefined" in its["no_interval"]
+
+
 def test_two_positive_patients_show_no_difference_of_sensitivity() -> None:
     """Both are lost by the second model, in every draw; negatives tell nothing of sensitivity."""
     patients, seeds = 60, 2
