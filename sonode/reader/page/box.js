@@ -149,6 +149,7 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 function pressed(pane, event) {
     const { image, box } = shot;
     if (!image || event.altKey || event.metaKey) return false;
+    if (pane.shot !== shot && !'+=-0'.includes(event.key)) return false;  // kept beside: only looked at
     const step = event.ctrlKey ? 10 : 1;
     if (event.key in ARROWS && box) {
         const [dx, dy] = ARROWS[event.key].map((it) => it * step);

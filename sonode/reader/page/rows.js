@@ -65,9 +65,12 @@ function showRows() {
 
 async function openRow(at) {
     if (at < 0 || at >= list.total) return;
-    const start = Math.floor(at / session.about.run.page) * session.about.run.page;
+    const start = Math.floor(at / session.about.run.page) * session.about.run.page, before = list.at;
     Object.assign(list, { at, shown: true });  // at once: N pressed twice goes two rows on
-    if (start !== list.start && !await fetchRows(start)) return;
+    if (start !== list.start && !await fetchRows(start)) {
+        if (list.at === at) list.at = before;  // else N would pass this row over
+        return;
+    }
     showRows();
     const { number } = list.rows[at - list.start];
     $('panes').scrollIntoView({ block: 'nearest' });

@@ -323,6 +323,10 @@ def test_two_versions_side_by_side_and_one_kept_beside(browser: Any) -> None:
         drag(page, (200, 30), (270, 90))
         scored(page, "200, 30, 270, 90")
         assert "Box 100, 30, 170, 90" in page.locator(".result").nth(1).inner_text()
+        page.locator("figure svg").nth(1).focus()
+        for key in ("ArrowRight", "b", "Delete"):
+            page.keyboard.press(key)
+        assert fields(page) == ["200", "30", "270", "90"]
         page.click("text=Remove the image beside")
         assert page.locator("figure").count() == 1
         page.click("text=Keep this image beside")

@@ -200,6 +200,23 @@ def test_the_rows_listed_are_those_chosen_last(browser: Any, results: Results) -
         assert page.locator("#table tr[aria-current]").inner_text().startswith("2")
 
 
+def test_a_list_that_does_not_come_passes_no_row_over(
+    browser: Any, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sonode.reader.results.PAGE", 2)
+    with serving(MadeUp(), results=results) as server, looking(browser, server, None) as page:
+        page.locator("#counted", has_text="4 rows").wait_for()
+        for number in (1, 2):
+            page.click("#next")
+            page.locator("#counted", has_text=f"{number} is open").wait_for()
+            page.locator("#said", has_text="pixels").wait_for()
+        page.route("**/rows?*", lambda route: route.abort(), times=1)
+        page.click("#next")
+        page.locator("#said", has_text="does not answer").wait_for()
+        page.click("#next")
+        page.locator("#counted", has_text="3 is open").wait_for()
+
+
 def test_a_verdict_pressed_twice_is_one_line(browser: Any, tmp_path: Path) -> None:
     file = tmp_path / "reading.jsonl"
     with serving(MadeUp(), record=Record(file)) as server, looking(browser, server) as page:
