@@ -32,9 +32,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt requirements.txt
 demo: $(VENV)/.installed  ## the whole road on a synthetic cohort, into OUT
 	$(BIN)/sonode demo $(OUT)
 
-# Four files at a time, since many tests wait for servers, in their order: the longest are not the
+# Five files at a time, since many tests wait for servers, in their order: the longest are not the
 # last. A process that dies ends the run: xdist 3.8 can wait for ever after it has replaced one.
-PYTEST = $(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder \
+PYTEST = $(BIN)/python -m pytest --numprocesses 5 --dist loadfile --no-loadscope-reorder \
 	--max-worker-restart 0
 test: $(VENV)/.installed
 	$(PYTEST) -m 'not slow'
