@@ -66,7 +66,7 @@ $(VENV)/.bench: $(VENV)/.installed
 	touch $@
 
 PARTS ?=
-bench: $(VENV)/.bench  ## servers, batch job, Ray, training ... in about 15 minutes, one table; PARTS="serving pacs" for some
+bench: $(VENV)/.bench  ## servers, batch job, Ray, training ... in about 11 minutes, one table; PARTS="serving pacs" for some
 	$(BIN)/python -m tests.benchmarks.bench $(PARTS)
 
 profile: $(VENV)/.installed  ## where the time of one image goes, stage by stage
