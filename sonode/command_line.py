@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import re
 import signal
@@ -21,6 +20,7 @@ import sonode.reader.commands
 import train.commands
 from sonode.command_group import CommandGroup
 from sonode.console import UserError, end_with_parent
+from sonode.files.atomic import remedy_of
 
 EXTRA_OF = {
     **dict.fromkeys(("lightning", "jsonargparse", "torchmetrics", "tensorboard"), "train"),
@@ -131,9 +131,7 @@ def main() -> None:
             sys.exit(2)
         if isinstance(error, OSError) and error.strerror:  # a full disk, no permission, no folder
             where = f"{error.filename}: " if error.filename else ""
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            remedy = "; free space and re-run the same command" if full else ""
-            print(f"error: {where}{error.strerror}{remedy}", file=sys.stderr)
+            print(f"error: {where}{error.strerror}{remedy_of(error)}", file=sys.stderr)
             sys.exit(2)
         traceback.print_exc()
         sys.exit(70)

@@ -15,9 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from archives.gateway.certificate import WARN_BEFORE_S, Pair
-from archives.state.files import FULL, open_own, write_private
+from archives.state.files import open_own, write_private
 from archives.state.tokens_and_keys import clients, study_key
 from sonode.console import UserError
+from sonode.files.atomic import FULL
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import re
@@ -12,6 +11,7 @@ from typing import Any
 
 from handlers.integrity import canonical_sha256
 from sonode.console import UserError
+from sonode.files.atomic import FULL
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 # What torch-model-archiver takes; two of them, and what is added, are the name of a file or folder.
@@ -73,7 +73,7 @@ def check(path: Path) -> None:
     except ArchiveError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in FULL:
             raise  # no word about the archive
         # A flipped bit in a header can show as almost any.
         raise damaged from error

@@ -17,9 +17,10 @@ from archives.rollout.steps import Rollout
 from archives.rollout.traffic_permit import retry_while_full, take_back
 from archives.rollout.waiting import BACK
 from archives.state import control
-from archives.state.files import FULL, make_folder
+from archives.state.files import make_folder
 from archives.state.journal import Entry, Journal, Release, fold
 from sonode.console import UserError, say
+from sonode.files.atomic import FULL
 
 
 class Halted(Exception):  # noqa: N818 - reads as what it is

@@ -16,7 +16,8 @@ from typing import TypeVar
 
 from archives.gateway.configuration import RELEASED
 from archives.gateway.health import FREE_BYTES
-from archives.state.files import FULL, make_folder, open_own
+from archives.state.files import make_folder, open_own
+from sonode.files.atomic import FULL
 
 T = TypeVar("T")
 

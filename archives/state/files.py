@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -12,9 +11,7 @@ from threading import get_ident
 from typing import IO
 
 from sonode.console import UserError
-from sonode.files.atomic import sync
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
+from sonode.files.atomic import FULL, sync
 
 
 def open_own(state: Path, path: Path, flags: int = os.O_APPEND) -> IO[bytes]:

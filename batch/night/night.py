@@ -22,7 +22,7 @@ from batch.night.settings import Settings
 from batch.night.stages import Stages
 from batch.scoring.archive_file import open_archive
 from batch.storage import objects
-from batch.storage.errors import ObjectMissing, told_to_user
+from batch.storage.errors import ObjectMissing, as_user_error
 from sonode import console
 from sonode.console import TRY_AGAIN, UserError
 
@@ -35,7 +35,7 @@ def run(settings: Settings, day: date) -> Report:
 
     Raises UserError, as pull, score and push do.
     """
-    with told_to_user(f"folder: {settings.folder}"):
+    with as_user_error(f"folder: {settings.folder}"):
         return _Night(settings, day).run()
 
 

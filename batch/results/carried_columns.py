@@ -19,7 +19,7 @@ from batch.manifest import column_types
 from batch.manifest.files import CHECKED_TOGETHER
 from batch.manifest.read import Manifest
 from batch.storage import objects
-from batch.storage.errors import ObjectMissing, StorageError, told_to_user
+from batch.storage.errors import ObjectMissing, StorageError, as_user_error
 from sonode.console import UserError
 
 
@@ -37,7 +37,7 @@ def agreed(manifest: Manifest, out: str, *, dry: bool) -> Manifest:
         if dry or not new:
             return found
         data = pa.schema([*known, *new]).serialize().to_pybytes()
-        with told_to_user(f"results cannot be written to {out}"):
+        with as_user_error(f"results cannot be written to {out}"):
             if objects.update(uri, data, etag):
                 return found  # else another run has just started
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from batch import layout
 from batch.storage import objects
-from batch.storage.errors import ObjectMissing, StorageError, told_to_user
+from batch.storage.errors import ObjectMissing, StorageError, as_user_error
 from sonode.console import UserError
 from sonode.defaults import SHARD_ROWS
 
@@ -124,7 +124,7 @@ def _left(out: str, there: dict[str, Any], date: str) -> bool:
 
 def _taken_over(uri: str, out: str, record: dict[str, Any]) -> dict[str, Any]:
     """Write `record` over one that was left, and give what is there then."""
-    with told_to_user(f"results cannot be written to {uri}"):
+    with as_user_error(f"results cannot be written to {uri}"):
         found = objects.read(uri)
         there: dict[str, Any] = json.loads(found.data)
         if not _left(out, there, record["date"]):
@@ -136,7 +136,7 @@ def _taken_over(uri: str, out: str, record: dict[str, Any]) -> dict[str, Any]:
 def _first(uri: str, record: dict[str, Any]) -> dict[str, Any]:
     """Write `record` where there is none yet, and give what is there then."""
     for _ in range(_TRIES):
-        with told_to_user(f"results cannot be written to {uri}"):
+        with as_user_error(f"results cannot be written to {uri}"):
             if objects.update(uri, as_json(record), None):
                 return record
         if (found := _read(uri, *record)) is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batch.storage import objects
-from batch.storage.errors import told_to_user
+from batch.storage.errors import as_user_error
 from sonode.files.atomic import scratch
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def _local_copy(uri: str) -> Iterator[Path]:
     if not objects.is_s3(uri):
         yield Path(uri)
         return
-    with told_to_user(f"archive {uri}"):
+    with as_user_error(f"archive {uri}"):
         data = objects.read(uri).data
     with scratch("sonode-archive-") as folder:
         path = folder / uri.rpartition("/")[2]

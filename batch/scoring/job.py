@@ -16,7 +16,7 @@ from batch import layout
 from batch.results import schema as results
 from batch.results.previous_results import PreviousResults
 from batch.storage import objects
-from batch.storage.errors import told_to_user
+from batch.storage.errors import as_user_error
 
 if TYPE_CHECKING:
     from archives.packing.loader import LoadedArchive
@@ -100,5 +100,5 @@ class Job:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Raise UserError where the block cannot write: no row is at fault, the run is over."""
-        with told_to_user(f"results cannot be written to {self.out}"):
+        with as_user_error(f"results cannot be written to {self.out}"):
             yield

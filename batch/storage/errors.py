@@ -76,7 +76,7 @@ class ObjectTooLarge(StorageError):  # noqa: N818
 
 
 @contextmanager
-def told_to_user(where: str) -> Iterator[None]:
+def as_user_error(where: str) -> Iterator[None]:
     """Raise a StorageError of the block as a UserError: `WHERE: why`."""
     try:
         yield

@@ -19,6 +19,7 @@ from batch.storage.errors import (
     ObjectMissing,
     StorageError,
 )
+from sonode.files.atomic import remedy_of
 
 # What `link` answers on file systems that have none, as exFAT and SMB. (Where it is the mode that
 # does not allow it, a name cannot be changed there either.)
@@ -83,9 +84,7 @@ def faults() -> Iterator[None]:
     except ValueError:  # a NUL in the name: no file is called that
         raise ObjectMissing("there is no such file: the name is not a file name") from None
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "; free space and re-run the same command" if full else ""
-        why = f"the file system answered {os.strerror(error.errno or 0)}{remedy}"
+        why = f"the file system answered {os.strerror(error.errno or 0)}{remedy_of(error)}"
         raise StorageError(why) from None
 
 

@@ -5,6 +5,7 @@ A file is written under another name, and renamed when it is complete and on the
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import os
@@ -19,6 +20,13 @@ from sonode.console import UserError
 
 ABANDONED_S = 3600.0
 """Nobody has written for so long to what a kill has left; another process may write to the rest."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def remedy_of(error: OSError) -> str:
+    """What a message about the error ends with: for a full disk what to do, else nothing."""
+    return "; free space and re-run the same command" if error.errno in FULL else ""
 
 
 @contextmanager

@@ -13,7 +13,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -222,10 +221,23 @@ def load_cohort(folder: Path) -> Cohort:
 
 
 def checked_cohort(
-    folder: Path, frame: pd.DataFrame, scans: Mapping[str, Scan | str], **about: Any
+    folder: Path,
+    frame: pd.DataFrame,
+    scans: Mapping[str, Scan | str],
+    *,
+    name: str,
+    synthetic: bool,
+    patient_ids: bool,
 ) -> Cohort:
-    """The cohort of a frame without faults; `about`: name, synthetic and patient_ids."""
+    """The cohort of a frame without faults."""
     hashes = [scan.sha256 for it in frame["image"] if isinstance(scan := scans[it], Scan)]
     thumbnails = {it: scan.thumbnail for it, scan in scans.items() if isinstance(scan, Scan)}
     table = frame.assign(pixels_sha256=hashes)
-    return Cohort(folder=folder, table=table, thumbnails=thumbnails, **about)
+    return Cohort(
+        name=name,
+        synthetic=synthetic,
+        patient_ids=patient_ids,
+        folder=folder,
+        table=table,
+        thumbnails=thumbnails,
+    )

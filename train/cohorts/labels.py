@@ -36,9 +36,7 @@ def label_codes(
 
     Raises UnknownLabelsError: the column holds other labels, or no counts.
     """
-    if pd.api.types.is_float_dtype(
-        column
-    ):  # to Arrow and pandas a NaN is a number, below any bound
+    if pd.api.types.is_float_dtype(column):  # a NaN would be a number, below any bound
         number_N = column.to_numpy(dtype=np.float64, na_value=np.nan)
         column = pd.Series(pd.array(number_N, dtype="Float64"), column.index)
     if column.isna().all():  # of any type: nothing says what it would have held

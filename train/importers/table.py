@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Required, TypedDict, Unpack
 
 from model_def.preprocessing import RoI
 from sonode.boxes.labelimg import AnnotationError, read_voc, read_yolo
@@ -27,7 +27,17 @@ _NO_IMAGE = {"classes"}  # LabelImg's own list of class names, beside its YOLO f
 Boxes = Callable[[Draft, dict[str, str], Path], list[RoI]]
 
 
-def import_csv(source: Path, out: Path, **about: Any) -> Cohort:
+class About(TypedDict, total=False):
+    """What every importer of a table is given beside its places."""
+
+    name: Required[str]
+    drop_faulty: bool
+    """As of `write_draft`."""
+    kinds: Mapping[str, str] | None
+    """Column -> kind."""
+
+
+def import_csv(source: Path, out: Path, **about: Unpack[About]) -> Cohort:
     """One CSV or Parquet table -> cohort in `out`, images left where they are.
 
     Columns: patient_id and image (a path from the table's folder); as far as they are known
@@ -38,8 +48,6 @@ def import_csv(source: Path, out: Path, **about: Any) -> Cohort:
     columns the boxes come from files beside each image: `IMAGE.xml` (Pascal VOC), else `IMAGE.txt`
     (YOLO). Without a lesion_id each box of an image is a lesion of its own.
 
-    `about`: the cohort's name, `drop_faulty` as of `write_draft`, and `kinds`: column -> kind.
-
     Raises UserError: no such table, a column is absent or of another type, or faults.
     """
     records = read_records(source, ("patient_id", "image"))
@@ -47,21 +55,24 @@ def import_csv(source: Path, out: Path, **about: Any) -> Cohort:
     return _import(records, source.parent, boxes, out, source="table", left_out=LeftOut(), **about)
 
 
-def import_voc(source: Path, out: Path, *, synthetic: bool = False, **about: Any) -> Cohort:
+def import_voc(
+    source: Path, out: Path, *, synthetic: bool = False, **about: Unpack[About]
+) -> Cohort:
     """A folder with `images/`, LabelImg's `annotations/*.xml` and `labels.csv` -> cohort in `out`.
 
     `labels.csv` has one row per image: image, patient_id, lesion_id, malignant, alnm, n_nodes,
     device, and any further column as in `import_csv`; blanks are missing. An image with several
-    boxes gives several lesions. `about` as of `import_csv`.
+    boxes gives several lesions.
 
     Raises UserError: a file or column is absent, or the cohort has faults.
     """
     read = partial(_voc, report=not synthetic)
-    about |= {"source": "LabelImg VOC", "synthetic": synthetic}
-    return _import_labelimg(source, out, ".xml", read, **about)
+    return _import_labelimg(
+        *(source, out, ".xml", read), source="LabelImg VOC", synthetic=synthetic, **about
+    )
 
 
-def import_yolo(source: Path, out: Path, **about: Any) -> Cohort:
+def import_yolo(source: Path, out: Path, **about: Unpack[About]) -> Cohort:
     """The layout of `import_voc` with YOLO's `annotations/*.txt` -> cohort in `out`.
 
     Raises UserError: a file or column is absent, or the cohort has faults.
@@ -74,16 +85,25 @@ def _import_labelimg(
     out: Path,
     suffix: str,
     read: Callable[[Draft, Path, dict[str, str], Path], list[RoI]],
-    **about: Any,
+    *,
+    source: str,
+    synthetic: bool = False,
+    **about: Unpack[About],
 ) -> Cohort:
-    """`read` takes the boxes from a file in `annotations/`; `about` as of `_import`."""
+    """`read` takes the boxes from a file in `annotations/`."""
     left_out = LeftOut()
 
     def boxes(draft: Draft, record: dict[str, str], image: Path) -> list[RoI]:
         return read(draft, folder / "annotations" / f"{image.stem}{suffix}", record, image)
 
     records = _labels(folder, suffix, left_out)
-    return _import(records, folder / "images", boxes, out, left_out=left_out, **about)
+    return _import(
+        *(records, folder / "images", boxes, out),
+        source=source,
+        left_out=left_out,
+        synthetic=synthetic,
+        **about,
+    )
 
 
 def _labels(source: Path, suffix: str, left_out: LeftOut) -> Records:

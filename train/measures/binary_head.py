@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from sonode.wilson import wilson
 from train.measures.calibration import measure_calibration
 from train.measures.measure import (
     CURVE_DIGITS,
@@ -145,7 +146,7 @@ def _wilson(truth_N: Bools, p_N: Floats, threshold: float) -> dict[str, list[flo
     found: dict[str, list[float] | None] = {}
     for name, rows in binary.PROPORTIONS.items():
         right_n = (called_N == truth_N)[rows(truth_N, called_N)]
-        interval = binary.wilson(int(right_n.sum()), len(right_n))
+        interval = wilson(int(right_n.sum()), len(right_n))
         found[name] = list(interval) if interval else None
     return found
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy.typing as npt
 
 from sonode.console import counted
-from train.statistics import bands, binary
+from sonode.wilson import wilson
+from train.statistics import bands
 from train.statistics.binary import Bools, Floats
 from train.statistics.bootstrap import Interval
 
@@ -49,7 +50,7 @@ def as_json(
         return {**found, "reason": reason}
     patients = 0 if counted_N is None else len(set(counted_N))
     if patients and interval.value in (0, 1):
-        low, high = binary.wilson(int(interval.value) * patients, patients) or (None, None)
+        low, high = wilson(int(interval.value) * patients, patients) or (None, None)
         return {
             **found,
             "low": low,

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sonode.console import counted
+from sonode.wilson import wilson
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -156,21 +156,6 @@ def confusion(truth_N: Bools, p_N: Floats, threshold: float) -> dict[str, int]:
         "false_positive": int((~truth_N & called_N).sum()),
         "true_negative": int((~truth_N & ~called_N).sum()),
     }
-
-
-def wilson(count: int, n: int) -> tuple[float, float] | None:
-    """Score interval of 95 % of a proportion (Wilson 1927); None for n = 0.
-
-    Assumes independent rows: with several images a patient it is too narrow.
-    """
-    if n == 0:
-        return None
-    z, p = NormalDist().inv_cdf(0.975), count / n
-    middle = p + z * z / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
-    low, high = ((middle + it) / (1 + z * z / n) for it in (-half, half))
-    # Of none and of all an end is the rate itself: sums of floats miss it by 1e-17.
-    return 0.0 if count == 0 else low, 1.0 if count == n else high
 
 
 def wilson_of_none(patients: int) -> dict[str, float | str]:

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
 
-from train.statistics.binary import Bools, Floats, divide, wilson
+from sonode.wilson import wilson
+from train.statistics.binary import Bools, Floats, divide
 
 BINS = 10  # equal width
 _EPSILON = 1e-7  # probabilities are moved this far from 0 and 1 before their logit is taken

@@ -27,6 +27,7 @@ from archives.judging.reports import ab_page
 from archives.judging.sequential import ks, ks_by_chance
 from archives.state.journal import Entry, Journal, fold
 from sonode.console import UserError
+from sonode.wilson import wilson
 
 Z = 1.959964  # of 95 %
 Json = dict[str, Any]
@@ -139,14 +140,6 @@ def _step_of(row: LogRow, steps: dict[int, _Step]) -> _Step:
     return steps.setdefault(logs.seq(row), _Step("not in the journal"))
 
 
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share, n > 0 (1927, doi 10.1080/01621459.1927.10502953)."""
-    from scipy.stats import binomtest
-
-    found = binomtest(hits, n).proportion_ci(0.95, method="wilson")
-    return float(found.low), float(found.high)
-
-
 def quantile(values: Sequence[float], q: float) -> Json:
     """A quantile with its 95 % interval from order statistics, whatever the distribution.
 
@@ -174,7 +167,7 @@ def measures(rows: Sequence[LogRow]) -> Json:
     """Count, share of 5xx with its 95 % interval, and times of one version's requests."""
     n = len(rows)
     failed = sum(row["status"] >= 500 for row in rows)
-    low, high = wilson(failed, n)
+    low, high = wilson(failed, n) or (None, None)
     times = [logs.waited_ms(row) for row in rows if row["status"] == 200]
     return {
         "requests": n,

@@ -30,7 +30,7 @@ from batch.results import schema as results
 from batch.scoring.fetching import Limits
 from batch.scoring.job import Archive
 from batch.storage import objects
-from batch.storage.errors import ObjectMissing, StorageError, told_to_user
+from batch.storage.errors import ObjectMissing, StorageError, as_user_error
 from sonode.console import UserError
 from sonode.files.parquet import file_bytes
 
@@ -85,7 +85,7 @@ def write(
     `console.progress`; `total` rows are shown. Raises UserError where OUT cannot be read or
     written.
     """
-    with told_to_user(f"{out}: DICOM objects"):
+    with as_user_error(f"{out}: DICOM objects"):
         folder = objects.join(out, partition)
         parts = [uri for uri in objects.list_files(folder) if layout.is_part(uri)]
         made = _Maker(out, partition, archive, explain)

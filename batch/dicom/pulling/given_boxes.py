@@ -16,7 +16,7 @@ from pydicom.uid import UID
 from batch.manifest import checks, column_types
 from batch.results import schema as results
 from batch.storage import objects
-from batch.storage.errors import told_to_user
+from batch.storage.errors import as_user_error
 from sonode.boxes.dicom_rois import Box
 from sonode.console import UserError, counted, first_of
 from sonode.files.parquet import ROI_COLUMNS
@@ -46,7 +46,7 @@ def read(uri: str, option: str = "--boxes") -> Given:
     """Read what an option gives. Raises UserError with every fault at once."""
     if not objects.is_s3(uri) and Path(uri).is_dir():
         return _of_folder(Path(uri), option)
-    with told_to_user(f"{option} {uri}"):
+    with as_user_error(f"{option} {uri}"):
         data = objects.read(uri).data
     try:
         if data[:4] == b"PAR1":

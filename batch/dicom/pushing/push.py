@@ -31,7 +31,7 @@ from batch.dicom.pushing.destination import Destination
 from batch.dicom.pushing.sending import Sender
 from batch.results import schema as results
 from batch.storage import objects
-from batch.storage.errors import told_to_user
+from batch.storage.errors import as_user_error
 from sonode.console import UserError
 
 
@@ -113,7 +113,7 @@ def push(
     sender = Sender(out, to, pacs, unknown_images=unknown_images)
     stopped = None
     try:
-        with told_to_user(out):
+        with as_user_error(out):
             wanted = [None] if dates is None else sorted(dates)
             records = [uri for it in wanted for uri in ledger.records(out, it)]
             if not records and dates is None:

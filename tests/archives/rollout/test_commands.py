@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from archives.judging.reports.ab_report import quantile, wilson
+from archives.judging.reports.ab_report import quantile
 from archives.state import control
 from archives.state.journal import Journal, fold
 from sonode.console import UserError
@@ -149,10 +149,6 @@ def test_report_of_a_rollout_that_came_to_no_canary(state, tmp_path):
 
 
 def test_intervals_by_hand():
-    # Newcombe 1998, table I, method 3: 81 of 263 and 15 of 148.
-    assert wilson(81, 263) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
-    assert wilson(15, 148) == (pytest.approx(0.0624, abs=1e-4), pytest.approx(0.1605, abs=1e-4))
-    assert wilson(0, 10)[0] == 0
     found = quantile(range(1, 101), 0.5)  # ranks 50 -+ 1.96 * 5: 40 and 60
     assert (found["value"], found["low"], found["high"]) == (50.5, 40, 60)
     assert quantile([5.0], 0.95) == {"value": 5.0, "low": None, "high": None}

@@ -145,7 +145,7 @@ def test_parts_beside_each_other_by_hand(cohort: Cohort) -> None:
 
 
 def test_one_class_and_no_further_column(cohort: Cohort, tmp_path: Path) -> None:
-    rows = cohort.table[cohort.table["malignant"] == False][SCHEMA.names]  # noqa: E712
+    rows = cohort.table[cohort.table["malignant"].eq(False)][SCHEMA.names]
     write_cohort(tmp_path, rows, name="benign", source="test", synthetic=False)
     table = table_one(load_cohort(tmp_path)).set_index("characteristic")
     assert table.loc["patients", "malignant"] == "0"

@@ -53,7 +53,7 @@ def test_a_cohort_without_a_heads_labels_has_no_truth_of_it(
     rows = phantom.table.drop(columns="pixels_sha256").copy()
     rows["image"] = [str((phantom.folder / image).resolve()) for image in rows["image"]]
     rows["patient_id"] = "d" + rows["patient_id"]
-    benign = (rows["malignant"] == False).to_numpy(bool)  # noqa: E712
+    benign = rows["malignant"].eq(False).to_numpy(bool)
     assert benign.any() and not benign.all()
     rows["n_nodes"] = None
     for name, alnm in (

@@ -13,7 +13,6 @@ from train.statistics.binary import (
     lr_positive,
     npv,
     value,
-    wilson,
 )
 
 RNG = np.random.default_rng(0)
@@ -85,15 +84,6 @@ def test_a_score_at_the_threshold_is_negative() -> None:
         "false_positive": 2,
         "true_negative": 1,
     }
-
-
-def test_wilson_interval_of_a_published_example() -> None:
-    # Newcombe, Statistics in Medicine 17 (1998) 857-872, table I, method 3.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
-    assert wilson(0, 0) is None
-    ends = [it for n in range(1, 50) for it in (wilson(0, n), wilson(n, n)) if it]
-    assert {low for low, _ in ends[::2]} == {0} and {high for _, high in ends[1::2]} == {1}
 
 
 def test_youden_by_hand() -> None:
