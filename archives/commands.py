@@ -23,7 +23,7 @@ from sonode.defaults import (
 )
 
 if TYPE_CHECKING:
-    from archives.gateway.configuration import GatewaySettings
+    from archives.gateway.configuration.settings import GatewaySettings
 
 STORE = Path(__file__).parent / "store"
 ENGINES = "auto, eager, compile, openvino, openvino-fp32 or cuda. Default: the archive's setting."
@@ -244,7 +244,7 @@ def predict(
 def _gateway_settings(**options: Any) -> GatewaySettings:
     from pydantic import ValidationError
 
-    from archives.gateway.configuration import GatewaySettings
+    from archives.gateway.configuration.settings import GatewaySettings
     from sonode.files.settings import faults_of
 
     try:

@@ -1,6 +1,6 @@
 """Which labels of a head an image may have, with a stated guarantee (conformal prediction).
 
-Training sets the bounds (`train.fitting.conformal`); serving compares.
+Training sets the bounds (`train.fitting.calibration.conformal`); serving compares.
 """
 
 from __future__ import annotations

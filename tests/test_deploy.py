@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from archives.gateway.configuration import DESCRIPTORS
+from archives.gateway.configuration.render import DESCRIPTORS
 from tests.command_line import ROOT, sonode
 
 DEPLOY = ROOT / "deploy"
@@ -137,7 +137,7 @@ def test_a_container_is_confined_and_watched(container: dict[str, Any]) -> None:
 
 
 def test_a_gateway_that_is_stopped_has_the_time_to_answer_what_it_has() -> None:
-    nginx = pytest.importorskip("archives.gateway.nginx")
+    nginx = pytest.importorskip("archives.gateway.nginx.nginx")
     unit = (DEPLOY / "sonode-gateway.service").read_text()
     (given,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.M)
     for seconds in (int(given), PODS["sonode-gateway"]["terminationGracePeriodSeconds"]):

@@ -45,7 +45,7 @@ http {{
 class Pair:
     """What `--certificate` and `--certificate-key` name, as far as nginx takes it.
 
-    `refusal` gives nginx's reason to refuse a configuration (see `archives.gateway.nginx`).
+    `refusal` gives nginx's reason to refuse a configuration (see `archives.gateway.nginx.nginx`).
     """
 
     def __init__(

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Self
 
 from archives.gateway.certificate import Pair
-from archives.gateway.configuration import WORKERS, GatewaySettings, authority, render
+from archives.gateway.configuration.render import WORKERS, authority, render
+from archives.gateway.configuration.settings import GatewaySettings
 from archives.gateway.health import Health
 from archives.gateway.logs import last_applied
-from archives.gateway.nginx import Nginx
+from archives.gateway.nginx.nginx import Nginx
 from archives.gateway.spans import Spans
 from archives.nodes.addresses import Addresses
 from archives.nodes.nodes import PROBE_TIMEOUT_S, Node

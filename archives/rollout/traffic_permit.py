@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from archives.gateway.configuration import RELEASED
+from archives.gateway.configuration.render import RELEASED
 from archives.gateway.health import FREE_BYTES
 from archives.state.files import make_folder, open_own
 from sonode.files.atomic import FULL

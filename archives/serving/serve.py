@@ -12,7 +12,7 @@ from typing import Literal
 import httpx
 
 from archives.asgi.node import AsgiNode
-from archives.gateway.configuration import GatewaySettings
+from archives.gateway.configuration.settings import GatewaySettings
 from archives.gateway.supervisor import Supervisor
 from archives.packing.members import NAME, NAME_RULE, read_members
 from archives.serving import serve_with_gateway

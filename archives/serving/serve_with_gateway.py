@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from archives.gateway.configuration import GatewaySettings
+from archives.gateway.configuration.settings import GatewaySettings
 from archives.gateway.supervisor import Supervisor, only_one
 from archives.nodes.nodes_file import NodeSettings
 from archives.nodes.stores import copy_whole, is_other

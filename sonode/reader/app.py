@@ -21,11 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from archives.serving.predict import Answer, Fields
 from model_def.limits import MAX_DICOM_BYTES
 from sonode.console import UserError
-from sonode.reader.judging import Judgement, Judging, Reading, Refused, key_of
+from sonode.reader.judgements.judging import Judgement, Judging, Reading, Refused, key_of
+from sonode.reader.judgements.study import Key, Stage
 from sonode.reader.layers import layer, legend
 from sonode.reader.results import Results
 from sonode.reader.sources import Source
-from sonode.reader.study import Key, Stage
 from sonode.reader.words import HEADS, in_words
 
 KEPT_BYTES = 2 * MAX_DICOM_BYTES  # of images; the page sends one again that was forgotten

@@ -21,11 +21,11 @@ import pyarrow.compute as pc
 from batch.manifest.read import requests
 from sonode.console import UserError, say
 from sonode.files.parquet import ROI_COLUMNS
-from sonode.reader.judging import CANNOT
-from sonode.reader.record import named, read
+from sonode.reader.judgements.judging import CANNOT
+from sonode.reader.judgements.record import named, read
+from sonode.reader.judgements.study import Key, key_in
 from sonode.reader.results import read_columns
 from sonode.reader.sources import frames_in
-from sonode.reader.study import Key, key_in
 
 PATIENTS = ("patient_id", "patient_key")
 _OF_ROW = {"image_uri", "image_etag", "roi_used", "frame", "lesion_id", *PATIENTS}

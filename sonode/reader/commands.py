@@ -58,8 +58,8 @@ def serve(
     from sonode.files.atomic import scratch
     from sonode.reader.app import Reader
     from sonode.reader.http_server import ReaderServer
-    from sonode.reader.judging import Judging
-    from sonode.reader.record import Record
+    from sonode.reader.judgements.judging import Judging
+    from sonode.reader.judgements.record import Record
     from sonode.reader.results import Results
     from sonode.reader.sources import ArchiveSource, ServerSource, Source
 
@@ -113,7 +113,7 @@ def export(
     ),
 ) -> None:
     """Write what readers said as a table: a row for each answer; with --run, for each box."""
-    from sonode.reader import record
+    from sonode.reader.judgements import record
 
     if run is None and first:
         raise UserError("--first: is of a cohort's table; give --run, too")
@@ -139,8 +139,8 @@ def study(
 ) -> None:
     """Sensitivity and specificity of readers without the scores and with them."""
     from sonode.defaults import BOOTSTRAP_DRAWS
-    from sonode.reader.measure import show, write
-    from sonode.reader.measure import study as run
+    from sonode.reader.judgements.measure import show, write
+    from sonode.reader.judgements.measure import study as run
     from train.measures.measure import Resampling
 
     found = run(file, cohort, archive, Resampling(resamples=BOOTSTRAP_DRAWS, seed=seed))

@@ -23,8 +23,8 @@ from pydantic import ValidationError
 from model_def.limits import MAX_DICOM_BYTES
 from sonode.console import UserError
 from sonode.reader.app import Reader, ScoreRequest
-from sonode.reader.judging import Judgement, Reading
-from sonode.reader.study import Stage
+from sonode.reader.judgements.judging import Judgement, Reading
+from sonode.reader.judgements.study import Stage
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from batch.storage.errors import StorageError
 from model_def.limits import MAX_DICOM_BYTES
 from sonode.console import UserError
 from sonode.files.parquet import ROI_COLUMNS
-from sonode.reader.study import Key, Study
+from sonode.reader.judgements.study import Key, Study
 
 PAGE = 100  # rows at a time
 NAMES = ["lesion_id", "study_id", "study_uid", "patient_id", "patient_key"]

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from archives.gateway.configuration import GatewaySettings
+from archives.gateway.configuration.settings import GatewaySettings
 from archives.gateway.supervisor import Supervisor
 from archives.nodes.nodes_file import NodeSettings
 from archives.state.journal import Journal, Release

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from archives.gateway.configuration import GatewaySettings
+from archives.gateway.configuration.settings import GatewaySettings
 from archives.gateway.supervisor import Supervisor
 from archives.packing.members import file_sha256
 from archives.serving.serve_with_gateway import settings_of

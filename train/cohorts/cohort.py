@@ -29,7 +29,7 @@ from train.cohorts.checks import (
     find_faults,
 )
 from train.cohorts.images import scan_images
-from train.cohorts.similar_images import Similar, find_similar, patient_faults
+from train.cohorts.similar.similar_images import Similar, find_similar, patient_faults
 from train.cohorts.split import partitions
 
 TABLE = "cohort.parquet"

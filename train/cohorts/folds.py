@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from sonode.console import UserError, counted
 from train.cohorts.cohort import Cohort
-from train.cohorts.near_duplicates import Pair, groups
+from train.cohorts.similar.near_duplicates import Pair, groups
 from train.cohorts.split import check_partition
 
 Texts = npt.NDArray[np.object_]

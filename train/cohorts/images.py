@@ -17,7 +17,7 @@ from model_def.preprocessing import Pixels
 from sonode.console import progress
 from sonode.pixel_digest import pixels_sha256
 from train.cohorts.checks import ABSENT, Scan
-from train.cohorts.near_duplicates import thumbnail
+from train.cohorts.similar.near_duplicates import thumbnail
 
 FRAME = "#frame="
 """In a reference to an image, between the path of a DICOM file and the number of a frame."""

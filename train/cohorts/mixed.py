@@ -14,8 +14,8 @@ import pyarrow as pa
 from sonode.console import UserError, counted
 from train.cohorts.checks import Scan
 from train.cohorts.cohort import Cohort, load_cohort
-from train.cohorts.near_duplicates import SAME
-from train.cohorts.similar_images import Similar, find_similar
+from train.cohorts.similar.near_duplicates import SAME
+from train.cohorts.similar.similar_images import Similar, find_similar
 
 COHORT = "cohort"  # the column of a mixed cohort that names the one that a row is from
 

@@ -19,7 +19,15 @@ import pyarrow.parquet as pq
 from sonode.console import UserError, counted, say
 from sonode.files.parquet import file_bytes
 from train.cohorts.cohort import Cohort
-from train.cohorts.near_duplicates import BITS, SAME, SIMILAR, Bytes, hashes, most_similar, stack
+from train.cohorts.similar.near_duplicates import (
+    BITS,
+    SAME,
+    SIMILAR,
+    Bytes,
+    hashes,
+    most_similar,
+    stack,
+)
 from train.cohorts.split import Part
 from train.data.datamodule import ALL, CohortData
 

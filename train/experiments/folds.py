@@ -34,8 +34,8 @@ from train.experiments.fold_report import (
     show_folds,
     show_members,
 )
+from train.fitting.calibration.outliers import limit_of
 from train.fitting.members import check_alike, join
-from train.fitting.outliers import limit_of
 from train.fitting.pooled import Pooled, calibrated, read_held_out
 from train.fitting.predictions import Predictions, facts_of, with_answers
 from train.measures.fold_figures import FOLD

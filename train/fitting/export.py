@@ -17,7 +17,7 @@ from sonode.console import say
 from train.cohorts.mixed import shares
 from train.data.datamodule import CohortData
 from train.data.leakage import IMAGES, images_of
-from train.fitting.outliers import fit, flag
+from train.fitting.calibration.outliers import fit, flag
 from train.fitting.pooled import HELD_OUT, calibrated, held_out_bytes, read_pooled
 from train.fitting.predictions import logits_and_features_of
 from train.fitting.task import MultiTask

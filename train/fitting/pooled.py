@@ -16,7 +16,7 @@ from model_def.heads import HeadSpec
 from model_def.outliers import OutlierLimit
 from sonode.console import UserError
 from train.data.datamodule import CohortData
-from train.fitting.calibration import calibrate, score_histograms
+from train.fitting.calibration.calibrate import calibrate, score_histograms
 from train.fitting.losses import spoken_of
 from train.fitting.task import MultiTask
 
@@ -30,7 +30,7 @@ class Pooled(BaseModel):
 
     heads: tuple[HeadSpec, ...]
     temperatures: dict[str, Any]
-    """How each head came by its temperature, see `calibration.Calibrated`."""
+    """How each head came by its temperature, see `calibrate.Calibrated`."""
     score_reference: dict[str, list[int]]
     out_of_distribution: OutlierLimit
     figures: dict[str, Any] | None = None

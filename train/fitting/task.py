@@ -34,9 +34,10 @@ from train.cohorts.labels import absent_given, child_labels, label_codes
 from train.data.datamodule import CohortData
 from train.fitting import losses
 from train.fitting.aucs import HeadAuc, head_aucs
-from train.fitting.calibration import OPERATING_POINT, calibrated_loss
-from train.fitting.conformal import LEVEL
-from train.fitting.outliers import FALSE_ALARMS
+from train.fitting.calibration.calibrate import OPERATING_POINT
+from train.fitting.calibration.conformal import LEVEL
+from train.fitting.calibration.outliers import FALSE_ALARMS
+from train.fitting.calibration.temperature import calibrated_loss
 from train.fitting.pretrained import load_trunk
 from train.fitting.weight_average import MovingAverage
 
@@ -76,9 +77,9 @@ class MultiTask(lightning.LightningModule):
         `average_decay`: keep a moving average of the weights with this decay a step, and validate
         and export it in their place (Polyak & Juditsky 1992); None: the weights themselves.
         `label_set_level`: the share of lesions whose label is in its set, see
-        `train.fitting.conformal`. `false_alarms`: of new patients' images, at most this share is
-        flagged as out of distribution. Both are promised in the card; where validation has too few
-        patients for them, it says so and promises nothing.
+        `train.fitting.calibration.conformal`. `false_alarms`: of new patients' images, at most this
+        share is flagged as out of distribution. Both are promised in the card; where validation has
+        too few patients for them, it says so and promises nothing.
         """
         super().__init__()
         try:

@@ -24,8 +24,8 @@ from train.cohorts.cohort import (
 )
 from train.cohorts.images import read_image, scan_images
 from train.cohorts.import_record import counts_of, write_record
-from train.cohorts.near_duplicates import MOST, SIMILAR
-from train.cohorts.similar_images import (
+from train.cohorts.similar.near_duplicates import MOST, SIMILAR
+from train.cohorts.similar.similar_images import (
     SHEET,
     Similar,
     find_similar,

@@ -24,7 +24,7 @@ from train.statistics.binary import Bools, Floats, conditional, divide, inconsis
 from train.statistics.bootstrap import bootstrap, bootstrap_difference
 
 ALONE = "two single-task networks"
-CHOSEN = "sensitivity_0.90"  # in every card, see `train.fitting.calibration.RULES`
+CHOSEN = "sensitivity_0.90"  # in every card, see `train.fitting.calibration.calibrate.RULES`
 _NO_ROW = "no row of the test part has the label"
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from batch.dicom.origins.origin import Origin
 from batch.dicom.peers.address import Web, address, check_title
 from batch.dicom.peers.answers import NoAnswer
 from batch.dicom.peers.identity import Identity
 from batch.dicom.pulling import given_boxes, ledger, manifest
-from batch.dicom.pulling.origin import Origin
 from batch.dicom.pulling.settings import Settings
 from batch.dicom.pulling.studies import Puller, Study
 from batch.storage import objects
@@ -71,16 +71,16 @@ def pull(settings: Settings, progress: Callable[..., Iterator[Any]]) -> Pulled:
     title = check_title(settings.title, settings.named("title"))
     identity = Identity.of_environment()
     if isinstance(where, Web):
-        from batch.dicom.pulling.web import Service
+        from batch.dicom.origins.dicomweb import Service
 
         if settings.receive is not None:
             raise UserError(
                 f"{settings.named('receive')}: a DICOMweb service sends nothing by C-MOVE; omit it"
             )
         return pull_from(lambda: Service(where, identity, settings.option), settings, progress)
+    from batch.dicom.origins.dimse import Peer
+    from batch.dicom.origins.receiver import Receiver
     from batch.dicom.peers.association import Association
-    from batch.dicom.pulling.node import Peer
-    from batch.dicom.pulling.receiver import Receiver
 
     with ExitStack() as stack:
         receiver = None

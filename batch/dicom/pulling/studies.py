@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from batch.dicom.ledger_file import Entry, LedgerFile
+from batch.dicom.origins import spans
+from batch.dicom.origins.origin import Named, Origin
 from batch.dicom.peers.answers import NoAnswer, Refused, asked
-from batch.dicom.pulling import files, ledger, spans
+from batch.dicom.pulling import files, ledger
 from batch.dicom.pulling.ledger import Entries
-from batch.dicom.pulling.origin import Named, Origin
 from batch.dicom.pulling.settings import DRAWING, Settings
 from batch.storage import objects
 

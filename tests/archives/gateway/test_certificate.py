@@ -14,7 +14,7 @@ import pytest
 
 from archives.gateway import certificate
 from archives.gateway.certificate import Pair
-from archives.gateway.configuration import GatewaySettings
+from archives.gateway.configuration.settings import GatewaySettings
 from archives.gateway.supervisor import Supervisor
 from archives.state import tokens_and_keys
 from archives.torchserve.java import claim_ports

@@ -25,12 +25,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from archives.gateway import certificate, nginx_processes
-from archives.gateway.configuration import GatewaySettings, workers_user
+from archives.gateway import certificate
+from archives.gateway.configuration.render import workers_user
+from archives.gateway.configuration.settings import GatewaySettings
 from archives.gateway.health import Health
 from archives.gateway.logs import LogTail
-from archives.gateway.nginx import Nginx
-from archives.gateway.nginx_program import find_nginx
+from archives.gateway.nginx import processes
+from archives.gateway.nginx.nginx import Nginx
+from archives.gateway.nginx.program import find_nginx
 from archives.gateway.supervisor import Supervisor
 from archives.rollout import traffic_permit
 from archives.state import tokens_and_keys
@@ -227,17 +229,17 @@ def test_a_number_that_another_process_has_by_now_is_not_nginxs(tmp_path: Path) 
     for folder in (earlier, later):
         folder.mkdir()
     # A container that is started anew counts from 1: the later nginx has the earlier's number.
-    line = ["sleep", "60", "-c", str(nginx_processes.configuration(later))]
+    line = ["sleep", "60", "-c", str(processes.configuration(later))]
     with subprocess.Popen(["python3", "-c", "import time; time.sleep(60)", *line]) as process:
         try:
             for folder in (earlier, later):
                 (folder / "nginx.pid").write_text(str(process.pid))
-            assert nginx_processes.group_of(later) == process.pid
-            assert nginx_processes.group_of(earlier) is None
+            assert processes.group_of(later) == process.pid
+            assert processes.group_of(earlier) is None
         finally:
             process.kill()
-    assert nginx_processes.group_of(earlier) is None  # dead: the later one's workers have it
-    assert nginx_processes.group_of(later) == process.pid
+    assert processes.group_of(earlier) is None  # dead: the later one's workers have it
+    assert processes.group_of(later) == process.pid
 
 
 @pytest.mark.live
@@ -341,8 +343,8 @@ def test_started_by_root_its_workers_are_the_state_folders_owner(
             traffic_permit.grant(state)
             running.journal(rollout="r", percent=100.0)
             (sockets,) = (state / "gateway").glob("s[0-9]*")
-            master = nginx_processes.group_of(sockets)
-            workers = set(nginx_processes.members(master)) - {master}
+            master = processes.group_of(sockets)
+            workers = set(processes.members(master)) - {master}
             assert {Path(f"/proc/{it}").stat().st_uid for it in workers} == {NOBODY}
             assert running.ask("1").headers["X-Model-Version"] == "2.0"  # it sees the release
             node.renew("inference", "management")
@@ -541,12 +543,12 @@ def test_where_somebody_removes_the_folder_of_the_logs_no_nginx_is_left_with_wha
     gateway: Behind,
 ) -> None:
     (before,) = (gateway.state / "gateway").glob("s[0-9]*")
-    master = nginx_processes.group_of(before)
+    master = processes.group_of(before)
     folder = gateway.state / "gateway"
     gone = folder.rename(gateway.state / "gone")  # rmtree would race with those who write there
     shutil.rmtree(gone)
     gateway.wait(lambda: [it for it in folder.glob("s[0-9]*") if it != before or it.exists()])
-    gateway.wait(lambda: not nginx_processes.members(master))
+    gateway.wait(lambda: not processes.members(master))
     gateway.journal(percent=0.0)
     gateway.wait(lambda: gateway.applied()["nodes"] == {"a": "up"})
     answers = [gateway.client.post(f"http://127.0.0.1:{gateway.port}/health") for _ in range(20)]
@@ -562,7 +564,7 @@ def test_what_a_running_nginx_cannot_take_another_one_does(
     """As after an update of sonode, behind which the nginx of the one before goes on."""
     assert gateway.supervisor
     (before,) = (gateway.state / "gateway").glob("s[0-9]*")
-    master, render = nginx_processes.group_of(before), gateway.supervisor._render
+    master, render = processes.group_of(before), gateway.supervisor._render
 
     def newer(sockets: Path) -> tuple[str, str]:
         text, serial = render(sockets)
@@ -572,10 +574,10 @@ def test_what_a_running_nginx_cannot_take_another_one_does(
             serial, f"{serial}-newer"
         ), f"{serial}-newer"
 
-    monkeypatch.setattr("archives.gateway.nginx.START_TIMEOUT_S", 3.0)
+    monkeypatch.setattr("archives.gateway.nginx.nginx.START_TIMEOUT_S", 3.0)
     monkeypatch.setattr(gateway.supervisor, "_render", newer)
     gateway.wait(lambda: (gateway.supervisor.nginx.serial() or "").endswith("-newer"))
-    gateway.wait(lambda: not nginx_processes.members(master))
+    gateway.wait(lambda: not processes.members(master))
     assert gateway.ask("1").status_code == 200
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-from archives.gateway.configuration import GatewaySettings
+from archives.gateway.configuration.settings import GatewaySettings
 from archives.gateway.health import Health
 from archives.gateway.supervisor import Supervisor
 from tests.archives.behind import start_journal

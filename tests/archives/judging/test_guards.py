@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archives.gateway import logs
+from archives.gateway.configuration import render
 from archives.gateway.logs import OWN_CODES
 from archives.judging.guards import Watch, count_tests
 from archives.judging.rollout_policy import Policy
@@ -529,6 +529,6 @@ def test_how_many_tests_share_the_level():
 
 
 def test_the_gateways_own_codes_are_those_of_its_configuration():
-    template = (Path(logs.__file__).parent / "nginx_maps.conf.j2").read_text()
+    template = (Path(render.__file__).parent / "nginx_maps.conf.j2").read_text()
     refusals = re.search(r"map \$status \$refusal \{(.*?)\}", template, re.DOTALL)[1]
     assert set(re.findall(r"\d+ (\w+);", refusals)) | {""} == OWN_CODES

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from archives.gateway.configuration import GatewaySettings
+from archives.gateway.configuration.settings import GatewaySettings
 from archives.gateway.supervisor import Supervisor
 from archives.judging.journal_facts import step_entry, went_back
 from archives.judging.rollout_policy import Policy

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from archives.gateway.configuration import GatewaySettings
+from archives.gateway.configuration.settings import GatewaySettings
 from archives.packing.members import file_sha256
 from archives.serving.serve import serve
 from archives.state.journal import Journal, Release

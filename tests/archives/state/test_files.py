@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from archives.gateway.health import Health
-from archives.gateway.nginx import Nginx
+from archives.gateway.nginx.nginx import Nginx
 from archives.gateway.supervisor import only_one
 from archives.rollout import traffic_permit
 from archives.state import control

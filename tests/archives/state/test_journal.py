@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from archives.gateway.configuration import GatewaySettings
+from archives.gateway.configuration.settings import GatewaySettings
 from archives.gateway.supervisor import Supervisor
 from archives.rollout.start import _keep_copy
 from archives.state.journal import Desired, Journal, Release, fold

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
 pytest.importorskip("pynetdicom", reason="the extra `dicom` is not installed")
 
-from batch.dicom.pulling import web
+from batch.dicom.origins import dicomweb
 from batch.dicom.pushing import stow
 from batch.night import night
 from batch.night.settings import Settings
@@ -57,7 +57,7 @@ def test_a_slow_service_that_fails_and_loses_answers(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (web, stow):
+    for module in (dicomweb, stow):
         monkeypatch.setattr(module, "TIMEOUT_S", (10.0, 3.0))
     each = ("late", "500", "503", "reset", "cut", "lost")
     troubles = itertools.chain.from_iterable((None, None, None, it) for it in itertools.cycle(each))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from batch.report import drift
-from train.fitting.calibration import SCORE_BINS
+from train.fitting.calibration.calibrate import SCORE_BINS
 
 
 def test_bins_are_closed_below_and_the_last_one_on_both_sides() -> None:

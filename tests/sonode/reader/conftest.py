@@ -12,8 +12,8 @@ import pytest
 from archives.serving.predict import Answer, Fields
 from sonode.reader.app import Reader
 from sonode.reader.http_server import ReaderServer
-from sonode.reader.judging import Judging
-from sonode.reader.record import Record
+from sonode.reader.judgements.judging import Judging
+from sonode.reader.judgements.record import Record
 from sonode.reader.results import Results
 from sonode.reader.sources import Source, frame_of
 from tests.conftest import encode

@@ -22,8 +22,8 @@ from archives.serving.predict import Answer
 from model_def.limits import MAX_DICOM_BYTES
 from sonode.console import UserError
 from sonode.reader import app
+from sonode.reader.judgements.record import Record
 from sonode.reader.layers import layer
-from sonode.reader.record import Record
 from sonode.reader.sources import ArchiveSource, ServerSource
 from sonode.reader.words import WORDS, in_words
 from tests.command_line import ROOT, sonode
@@ -364,7 +364,9 @@ def test_a_full_disk_records_nothing_and_says_so(
         judged(page, image, "agree")
         before = file.read_bytes()
         with monkeypatch.context() as full:  # room for ten more bytes
-            full.setattr("sonode.reader.record.os.write", lambda to, data: write(to, data[:10]))
+            full.setattr(
+                "sonode.reader.judgements.record.os.write", lambda to, data: write(to, data[:10])
+            )
             said = judged(page, image, "agree")
         assert said["code"] == "not_recorded"
         assert "NOT recorded" in str(said["message"])

@@ -13,7 +13,7 @@ import pytest
 
 from batch.results import schema
 from model_def import checkpoint
-from sonode.reader.record import COLUMNS, Record
+from sonode.reader.judgements.record import COLUMNS, Record
 from sonode.reader.results import Results
 from tests.command_line import sonode
 from tests.conftest import encode

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from archives.serving.predict import Answer
-from sonode.reader.record import Record
+from sonode.reader.judgements.record import Record
 from sonode.reader.results import Results
 from tests.handlers import dicoms
 from tests.sonode.reader.browsing import (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sonode.reader.record import Record
+from sonode.reader.judgements.record import Record
 from sonode.reader.results import Results
 from tests.conftest import encode
 from tests.handlers import dicoms

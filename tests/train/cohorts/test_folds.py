@@ -9,7 +9,7 @@ import pytest
 from sonode.console import UserError
 from train.cohorts.cohort import Cohort
 from train.cohorts.folds import folds_of
-from train.cohorts.similar_images import Similar
+from train.cohorts.similar.similar_images import Similar
 
 
 @pytest.fixture

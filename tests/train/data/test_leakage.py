@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from sonode.console import UserError
 from train.cohorts.cohort import Cohort, write_cohort
 from train.cohorts.images import read_image
-from train.cohorts.near_duplicates import SAME, SIMILAR, thumbnail
+from train.cohorts.similar.near_duplicates import SAME, SIMILAR, thumbnail
 from train.cohorts.split import PARTS, Part, part_of
 from train.data.datamodule import CohortData
 from train.data.leakage import IMAGES, check_unseen, images_of, seen_before

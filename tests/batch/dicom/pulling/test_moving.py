@@ -16,8 +16,8 @@ pytest.importorskip("pynetdicom", reason="the extra `dicom` is not installed")
 
 from pynetdicom import AE
 
+from batch.dicom.origins.receiver import Receiver
 from batch.dicom.peers.identity import Identity
-from batch.dicom.pulling.receiver import Receiver
 from sonode.console import UserError
 from tests.batch.dicom import pacs, ultrasound
 from tests.batch.dicom.conftest import BY_DIMSE

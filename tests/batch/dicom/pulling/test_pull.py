@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("dicomweb_client", reason="the extra `dicom` is not installed")
 
+from batch.dicom.origins.origin import Objects
 from batch.dicom.peers.answers import NoAnswer, Refused
 from batch.dicom.pulling import ledger, studies
-from batch.dicom.pulling.origin import Objects
 from batch.manifest.read import open_manifest, requests
 from batch.results import schema as results
 from batch.storage import objects

@@ -14,10 +14,10 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComprehensiveSRStorage, ExplicitVRLittleEndian, UltrasoundImageStorage
 
+from batch.dicom.origins.origin import Named, Objects
+from batch.dicom.origins.spans import Found, Span
 from batch.dicom.peers.answers import Instance
-from batch.dicom.pulling.origin import Named, Objects
 from batch.dicom.pulling.pull import Pulled, Settings, pull_from
-from batch.dicom.pulling.spans import Found, Span
 from batch.storage import objects
 from sonode.console import progress
 

@@ -12,12 +12,12 @@ import pytest
 
 from archives.packing.members import file_sha256
 from sonode.console import UserError
-from sonode.reader import measure
-from sonode.reader.judging import Judging
-from sonode.reader.measure import study as measured
-from sonode.reader.record import COLUMNS, Record
+from sonode.reader.judgements import measure
+from sonode.reader.judgements.judging import Judging
+from sonode.reader.judgements.measure import study as measured
+from sonode.reader.judgements.record import COLUMNS, Record
+from sonode.reader.judgements.study import Study
 from sonode.reader.results import Results
-from sonode.reader.study import Study
 from tests.command_line import sonode
 from tests.conftest import encode
 from tests.handlers import dicoms

@@ -3,7 +3,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from model_def.outliers import Floats
-from train.fitting import outliers
+from train.fitting.calibration import outliers
 
 
 def features(n: int, seed: int) -> Floats:

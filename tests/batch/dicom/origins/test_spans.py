@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("dicomweb_client", reason="the extra `dicom` is not installed")
 pytest.importorskip("pynetdicom", reason="the extra `dicom` is not installed")
 
-from batch.dicom.pulling.spans import Found, Span, studies
+from batch.dicom.origins.spans import Found, Span, studies
 from sonode.console import UserError
 from tests.batch.dicom import pacs, ultrasound
 from tests.batch.dicom.conftest import BY_DIMSE

@@ -18,8 +18,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from archives.gateway.configuration import GatewaySettings, render
-from archives.gateway.nginx import SOCKET_PATH_MAX, Nginx
+from archives.gateway.configuration.render import render
+from archives.gateway.configuration.settings import GatewaySettings
+from archives.gateway.nginx.nginx import SOCKET_PATH_MAX, Nginx
 from archives.gateway.supervisor import Supervisor, only_one
 from archives.judging.reports.ab_report import measures
 from archives.serving.predict import client_name
@@ -32,7 +33,7 @@ from tests.archives.standin import Call, Handler, StandIn
 from tests.loopback import LOOPBACK
 
 pytestmark = pytest.mark.live
-HERE = Path(__file__).parents[1]
+HERE = Path(__file__).parents[2]
 LIMIT = 33_554_432
 
 

@@ -20,6 +20,9 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelMove,
 )
 
+from batch.dicom.origins.origin import Named, Objects
+from batch.dicom.origins.receiver import SYNTAXES, Receiver
+from batch.dicom.origins.spans import SMALLEST_LIMIT, Found, Span, too_many
 from batch.dicom.peers.address import beside
 from batch.dicom.peers.answers import Instance, NoAnswer, Refused
 from batch.dicom.peers.association import (
@@ -29,9 +32,6 @@ from batch.dicom.peers.association import (
     find_context,
     identifier,
 )
-from batch.dicom.pulling.origin import Named, Objects
-from batch.dicom.pulling.receiver import SYNTAXES, Receiver
-from batch.dicom.pulling.spans import SMALLEST_LIMIT, Found, Span, too_many
 from sonode.console import UserError
 
 _GET = StudyRootQueryRetrieveInformationModelGet

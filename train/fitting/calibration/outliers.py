@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from model_def.outliers import Distance, Floats, OutlierLimit, of_length_one
 from sonode.console import counted
-from train.fitting.conformal import bound, patients_needed
+from train.fitting.calibration.conformal import bound, patients_needed
 
 FALSE_ALARMS = 0.05
 """Ours, where the configuration gives none. It needs 19 calibration patients; 0.01 would need 99.

@@ -9,8 +9,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from model_def.heads import HeadSpec, Hierarchy, probabilities
 from sonode.console import UserError
 from train.cohorts.labels import ParentNegative
-from train.fitting import calibration
-from train.fitting.calibration import Calibrated, score_histograms
+from train.fitting.calibration import calibrate as calibration
+from train.fitting.calibration import temperature
+from train.fitting.calibration.calibrate import Calibrated, score_histograms
 from train.statistics.binary import choose_threshold
 
 NAN = math.nan
@@ -39,7 +40,7 @@ def calibrated_loss(
 ) -> float:
     """One image a patient."""
     patients = [str(row) for row in range(len(logits))]
-    return calibration.calibrated_loss(logits, labels, heads, hierarchy, parent_negative, patients)
+    return temperature.calibrated_loss(logits, labels, heads, hierarchy, parent_negative, patients)
 
 
 def sampled(n: int, scale: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,12 +10,12 @@ import pydicom
 import requests
 from dicomweb_client.api import DICOMwebClient
 
+from batch.dicom.origins.origin import Named, Objects
+from batch.dicom.origins.spans import Found, Span
 from batch.dicom.peers.address import Web
 from batch.dicom.peers.answers import TIMEOUT_S, Instance, NoAnswer, Refused
 from batch.dicom.peers.faults import web_fault
 from batch.dicom.peers.identity import Identity
-from batch.dicom.pulling.origin import Named, Objects
-from batch.dicom.pulling.spans import Found, Span
 
 _PAGE = 500  # answers that are asked for at once
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"

@@ -21,7 +21,7 @@ from model_def.heads import HeadSpec
 from sonode.console import UserError, say, table
 from sonode.files.parquet import ROI_COLUMNS
 from sonode.measure_text import p_value, with_interval
-from sonode.reader.record import named, read
+from sonode.reader.judgements.record import named, read
 from train.cohorts.cohort import load_cohort
 from train.cohorts.labels import label_matrix, primary_sets
 from train.comparing.paired import paired_rates

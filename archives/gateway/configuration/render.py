@@ -1,4 +1,4 @@
-"""The gateway before the nodes: what a client may ask, and the nginx configuration that says so.
+"""What a client may ask, as the nginx configuration that says so.
 
 A request takes two hops in one nginx: the side that clients reach decides who may ask and which
 version answers; a side for each node adds that node's own token and logs each attempt. In the state
@@ -20,16 +20,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
 from archives.gateway.certificate import Pair
+from archives.gateway.configuration.settings import GatewaySettings, torchserve_number
 from archives.nodes.nodes_file import NodeSettings
 from archives.packing.members import NAME
 from archives.state import files
 from archives.state.journal import Desired, Release
-from archives.torchserve.node import CONFIG
 from sonode.console import UserError
-from sonode.defaults import CLIENT_AT_ONCE, CLIENT_RATE, GATEWAY_PORT
 
 if TYPE_CHECKING:
     import jinja2
@@ -41,47 +38,6 @@ RELEASED = "released"
 """In `gateway/` while a version on trial may answer: see `archives/rollout/traffic_permit.py`."""
 LINGER_S = 2  # how long an idle connection outlives a change of the configuration
 DESCRIPTORS = 65536  # of each worker; a request has up to four, callers without a token have one
-
-
-class GatewaySettings(BaseModel):
-    """How the gateway meets its clients."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    host: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9.:\[\]*-]+$")
-    """Address to listen on; `0.0.0.0` for all, an IPv6 address with or without brackets."""
-    port: int = Field(default=GATEWAY_PORT, ge=1, le=65535)
-    nginx: Path | None = None
-    """Another nginx than that of the extra `gateway`."""
-    certificate: Path | None = None
-    """PEM, with its chain; together with its key: TLS."""
-    certificate_key: Path | None = None
-    rate: int = Field(default=CLIENT_RATE, ge=1)
-    """Requests a second of each client, and as many at once beyond them."""
-    at_once: int = Field(default=CLIENT_AT_ONCE, ge=1)
-    """Requests of each client under way; their bodies are in memory, up to four times."""
-
-    @model_validator(mode="after")
-    def _both_or_none(self) -> GatewaySettings:
-        if (self.certificate is None) != (self.certificate_key is None):
-            raise ValueError("certificate and certificate_key: give both or neither")
-        return self
-
-    @property
-    def listen(self) -> str:
-        """As nginx has it."""
-        bare = self.host.count(":") > 1 and not self.host.startswith("[")
-        return f"[{self.host}]:{self.port}" if bare else f"{self.host}:{self.port}"
-
-    @property
-    def address(self) -> str:
-        """As a socket has it."""
-        return "0.0.0.0" if self.host == "*" else self.host.strip("[]")
-
-    @property
-    def max_body_bytes(self) -> int:
-        """What TorchServe takes."""
-        return _torchserve("max_request_size")
 
 
 def render(
@@ -128,7 +84,7 @@ def render(
     facts = {
         "judged": judged,
         "old": old,
-        "at_node": _torchserve("job_queue_size") // WORKERS,
+        "at_node": torchserve_number("job_queue_size") // WORKERS,
         "mirrored_at_once": MIRRORED_AT_ONCE // WORKERS,
         "user": workers_user(state) if os.geteuid() == 0 else None,
         "workers": WORKERS,
@@ -199,13 +155,6 @@ def on_trial(desired: Desired) -> tuple[Release | None, Release | None]:
         return (desired.candidate, desired.stable) if desired.percent else (None, None)
     others = [it for it in desired.serves if it != desired.stable]
     return (desired.stable, others[0]) if others else (None, None)
-
-
-def _torchserve(key: str) -> int:
-    """A number of config.properties."""
-    found = re.search(rf"^{key}=(\d+)$", CONFIG.read_text(), re.MULTILINE)
-    assert found
-    return int(found[1])
 
 
 def authority(node: NodeSettings) -> str:

@@ -19,8 +19,8 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
-from archives.gateway import rotation
-from archives.gateway.nginx_processes import (
+from archives.gateway.nginx import rotation
+from archives.gateway.nginx.processes import (
     CONFIGURATION,
     configuration,
     end_lost,
@@ -31,8 +31,8 @@ from archives.gateway.nginx_processes import (
     members,
     serial_of,
 )
-from archives.gateway.nginx_program import Program, find_nginx
-from archives.gateway.rotation import LOG_BYTES, LOGS, LOGS_KEPT
+from archives.gateway.nginx.program import Program, find_nginx
+from archives.gateway.nginx.rotation import LOG_BYTES, LOGS, LOGS_KEPT
 from archives.state.files import make_folder, open_own, write_private
 from archives.torchserve.node import SOCKET_PATH_MAX
 from archives.torchserve.processes import command, signal_group

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model_def.heads import HeadSpec
-from train.fitting.conformal import bound, label_sets, patients_needed, with_label_sets
+from train.fitting.calibration.conformal import bound, label_sets, patients_needed, with_label_sets
 
 NAN = math.nan
 LABELS = ("benign", "malignant")

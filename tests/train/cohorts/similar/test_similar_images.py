@@ -8,10 +8,10 @@ from scipy.ndimage import gaussian_filter
 
 from sonode.console import UserError
 from tests.conftest import HEADS
-from tests.train.cohorts.test_near_duplicates import frame, stored_again
+from tests.train.cohorts.similar.test_near_duplicates import frame, stored_again
 from train.cohorts.cohort import load_cohort, write_cohort
-from train.cohorts.near_duplicates import SAME, SIMILAR, thumbnail
-from train.cohorts.similar_images import SHEET
+from train.cohorts.similar.near_duplicates import SAME, SIMILAR, thumbnail
+from train.cohorts.similar.similar_images import SHEET
 from train.cohorts.split import part_of
 from train.data.datamodule import CohortData
 from train.data.split_remarks import split_remarks

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple, Protocol
 
+from batch.dicom.origins.spans import Found, Span
 from batch.dicom.peers.answers import Instance
-from batch.dicom.pulling.spans import Found, Span
 
 
 class Named(NamedTuple):
@@ -27,7 +27,7 @@ class Objects(NamedTuple):
 
 
 class Origin(Protocol):
-    """A PACS: `web.Service` or `node.Peer`; of one thread.
+    """A PACS: `dicomweb.Service` or `dimse.Peer`; of one thread.
 
     Each raises NoAnswer where it does not answer now, and UserError where it gives nothing, or
     nothing to sonode. What it names twice is given once.

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from train.cohorts import near_duplicates
-from train.cohorts.near_duplicates import (
+from train.cohorts.similar import near_duplicates
+from train.cohorts.similar.near_duplicates import (
     SIDE,
     Pair,
     groups,

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sonode.console import UserError
-from sonode.reader.record import COLUMNS, Record, named
-from sonode.reader.study import Key, Stage, Study
+from sonode.reader.judgements.record import COLUMNS, Record, named
+from sonode.reader.judgements.study import Key, Stage, Study
 
 CANNOT = "cannot judge"
 Verdict = Literal["agree", "disagree", "cannot judge"]

@@ -1,6 +1,6 @@
-"""Temperature, operating points and label sets of each head, from the validation part.
+"""The temperature of each head (Guo et al. 2017), and the loss that the best ones leave.
 
-Shapes in names: N images, K heads, L logits of all heads, n logits of one head.
+Shapes in names: N images, K heads, L logits of all heads; n images of one head and l its labels.
 """
 
 from __future__ import annotations
@@ -15,21 +15,15 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch.nn.functional import log_softmax, logsigmoid, one_hot
 
-from model_def.heads import HeadSpec, Hierarchy, logit_slices, probabilities, read
-from sonode.console import UserError, counted, say
+from model_def.heads import HeadSpec, Hierarchy, logit_slices
+from sonode.console import counted
 from train.cohorts.labels import ParentNegative, child_labels
-from train.fitting.conformal import with_label_sets
 from train.fitting.losses import chain_likelihood
-from train.statistics.binary import choose_threshold
 
-RULES = ("youden", "sensitivity_0.90")  # in every card; another sensitivity is, where it is served
-OPERATING_POINT = r"^(0\.5|youden|sensitivity_0\.\d*[1-9]\d*)$"
-"""Which threshold is served: `sensitivity_0.95` is the highest that has it on validation."""
 TEMPERATURES = (0.01, 20.0)
 """In units of the logits' root mean square (ours): a network of few steps has small logits, which
 its temperature must be able to undo. At the upper one every probability is near 1/2.
 """
-SCORE_BINS = 20
 FEWEST_PATIENTS, FEWEST_OF_A_LABEL = 30, 5
 """Labelled validation patients, of all labels and of each, to fit a temperature from (ours).
 
@@ -44,95 +38,6 @@ above that of the right temperature, whatever that is (and with the smoothing of
 Where 1 is kept it is .129, .276 and .301 if .1 is right, .033, .047 and .041 if .5 is, 0 if 1 is,
 and .071, .063 and .049 if 2 is.
 """
-
-
-class Calibrated(NamedTuple):
-    """Heads with their facts, and how each came by its temperature: for the card."""
-
-    heads: tuple[HeadSpec, ...]
-    account: dict[str, dict[str, Any]]
-    """By head: temperature, images, patients, and why it is that."""
-
-
-def calibrate(
-    logits_NL: torch.Tensor,
-    labels_NK: torch.Tensor,
-    heads: Sequence[HeadSpec],
-    hierarchy: Hierarchy,
-    parent_negative: ParentNegative,
-    operating_point: str,
-    patient_N: Sequence[str],
-    level: float,
-) -> Calibrated:
-    """The heads with their temperature, operating points and label sets.
-
-    Each head is calibrated on the images that it learns from (see `child_labels`: its parent's
-    positives, or all under max constraint and where `parent_negative` is `negative`), where its
-    temperature minimises the cross entropy (Guo et al. 2017, https://arxiv.org/abs/1706.04599);
-    thresholds are chosen there on the calibrated probability that is reported. What validation
-    cannot decide stays as it is, with a message: temperature 1 with few patients or at a bound, and
-    threshold 0.5. `level`: what label sets promise.
-
-    So that a few patients cannot make a network too sure, nor separable ones infinitely so, the
-    labels are smoothed (Szegedy et al. 2016, section 7, https://arxiv.org/abs/1512.00567) by one
-    patient more, whose label nobody knows: of n patients and L labels, a row counts
-    (n + 1/L) / (n + 1) for its own label and 1/L / (n + 1) for each other one. A patient counts
-    once: the patient's rows share the weight.
-
-    Raises UserError: a logit is not a finite number.
-    """
-    if wrong := int((~logits_NL.isfinite().all(dim=1)).sum()):
-        raise UserError(
-            f"calibration: the network's output is not a finite number for {wrong} of "
-            f"{len(logits_NL)} images; train it again, with a lower learning rate"
-        )
-    learned_NK = child_labels(labels_NK, heads, hierarchy, parent_negative)
-    slices = logit_slices(heads)
-    fits = _fits(logits_NL, learned_NK, heads, hierarchy, patient_N)
-    account = {name: fit.account() for name, fit in fits.items()}
-    for name, facts in account.items():
-        if facts["temperature"] == 1:
-            say(f"head {name}: temperature 1 is kept: {facts['why']}")
-    scaled = [
-        head.model_copy(update={"temperature": account[head.name]["temperature"]}) for head in heads
-    ]
-    probability_NL = probabilities(logits_NL, scaled, hierarchy).numpy()
-    done = []
-    for k, head in enumerate(scaled):
-        if head.categorical:
-            done.append(head)
-            continue
-        label_N = learned_NK[:, k].numpy()
-        labelled_N = ~np.isnan(label_N)
-        truth_N = label_N[labelled_N] == 1
-        p_N = probability_NL[labelled_N, slices[head.name].start]
-        rules = dict.fromkeys(rule for rule in (*RULES, operating_point) if rule != "0.5")
-        chosen = {rule: choose_threshold(truth_N, p_N, rule) for rule in rules}
-        points = {"0.5": 0.5, **{rule: at for rule, at in chosen.items() if at is not None}}
-        if operating_point not in points:
-            say(f"head {head.name}: no {operating_point} threshold in the data; 0.5 is kept")
-        facts = {"operating_points": points, "threshold": points.get(operating_point, 0.5)}
-        done.append(head.model_copy(update=facts))
-    sure = with_label_sets(done, hierarchy, probability_NL, learned_NK.numpy(), patient_N, level)
-    return Calibrated(sure, account)
-
-
-def score_histograms(
-    logits_NL: torch.Tensor, heads: Sequence[HeadSpec], hierarchy: Hierarchy
-) -> dict[str, list[int]]:
-    """How many images have a probability in each of 20 equal bins from 0 to 1, by head.
-
-    The probability is the one that is served: of the positive label, and of a categorical head of
-    the label it gives. In the model card the batch's report compares its scores with it.
-    """
-    rows = probabilities(logits_NL, heads, hierarchy).tolist()
-    scores = [read(row, heads) for row in rows]
-    return {
-        head.name: np.histogram(
-            [score[head.name].probability for score in scores], SCORE_BINS, (0, 1)
-        )[0].tolist()
-        for head in heads
-    }
 
 
 def calibrated_loss(
@@ -154,13 +59,13 @@ def calibrated_loss(
     if not logits_NL.isfinite().all():
         return math.nan
     learned_NK = child_labels(labels_NK, heads, hierarchy, parent_negative)
-    fits = _fits(logits_NL, learned_NK, heads, hierarchy, patient_N)
+    found = fits(logits_NL, learned_NK, heads, hierarchy, patient_N)
     if hierarchy == "chain":
         scaled_NL = logits_NL.to(torch.float64, copy=True)
         for name, own in logit_slices(heads).items():
-            scaled_NL[:, own] /= fits[name].best.temperature
+            scaled_NL[:, own] /= found[name].best.temperature
         return float(chain_likelihood(scaled_NL, labels_NK, heads))
-    return sum(fit.best.loss for fit in fits.values())
+    return sum(fit.best.loss for fit in found.values())
 
 
 class _Best(NamedTuple):
@@ -237,7 +142,9 @@ class _Rows(NamedTuple):
         return _Best(math.exp(found.x), float(found.fun), why_not)
 
 
-class _Fit(NamedTuple):
+class Fit(NamedTuple):
+    """How one head came by its temperature."""
+
     rows: _Rows
     best: _Best
     temperature: float
@@ -245,26 +152,26 @@ class _Fit(NamedTuple):
     why: str
 
     def account(self) -> dict[str, Any]:
-        """See `Calibrated`."""
+        """See `Calibrated` of `calibrate`."""
         images, patients = len(self.rows.patient_N), len(set(self.rows.patient_N))
         facts = {"temperature": self.temperature, "images": images, "patients": patients}
         return {**facts, "why": self.why}
 
 
-def _fits(
+def fits(
     logits_NL: torch.Tensor,
     learned_NK: torch.Tensor,
     heads: Sequence[HeadSpec],
     hierarchy: Hierarchy,
     patients: Sequence[str],
-) -> dict[str, _Fit]:
+) -> dict[str, Fit]:
     """The fit of each head, children first.
 
     A max-constrained parent reports no less than they do, and its temperature is the best for what
     it reports.
     """
     slices, whose_N = logit_slices(heads), np.asarray(patients)
-    found: dict[str, _Fit] = {}
+    found: dict[str, Fit] = {}
     least_NL = torch.full_like(logits_NL, -torch.inf, dtype=torch.float64)
     for k, head in reversed(list(enumerate(heads))):
         own, known_N = slices[head.name], ~learned_NK[:, k].isnan()
@@ -275,7 +182,7 @@ def _fits(
         weight_N = torch.from_numpy(1 / rows_each[code_N] / max(1, len(rows_each)))
         rows = _Rows(head, *some, patient_N, weight_N)
         best = rows.best()
-        found[head.name] = fit = _Fit(rows, best, *rows.served(best))
+        found[head.name] = fit = Fit(rows, best, *rows.served(best))
         if hierarchy == "max_constraint" and head.parent is not None and not head.categorical:
             above = slices[head.parent]
             scaled_N1 = logits_NL[:, own].double() / fit.temperature

@@ -17,7 +17,7 @@ import pandas as pd
 from PIL import Image
 
 from train.cohorts.checks import LABELS, SAME_PICTURE, Fault, Scan
-from train.cohorts.near_duplicates import SAME, SIMILAR, Pair, groups, similar_pairs, stack
+from train.cohorts.similar.near_duplicates import SAME, SIMILAR, Pair, groups, similar_pairs, stack
 from train.pages import data_uri, render
 
 SHEET = "similar_images.html"
@@ -135,7 +135,7 @@ def write_sheet(
     ]
     page = render(
         "Similar images",
-        "cohorts/similar_images.html.j2",
+        "cohorts/similar/similar_images.html.j2",
         pairs=shown,
         count=len(found),
         limit=SIMILAR,
