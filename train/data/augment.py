@@ -46,7 +46,7 @@ def augmentation(settings: Augmentation, size: int) -> v2.Transform:
     S is `settings.size`, or `size` where that is None. The whole crop is squared first, as serving
     does. Random crops of 3:4 to 4:3 of the crop itself never hold the whole width of a wider one
     (70 % of the boxes of BUSI and BUS-BRA are wider), and keep less than `smallest_crop` of it.
-    Parts of the box itself, which are sharper, gained nothing (docs/benchmarks.md).
+    Parts of the box itself, which are sharper, gained nothing (docs/real-images.md).
     """
     side = settings.size or size
     square = v2.Resize((size, size), antialias=True)

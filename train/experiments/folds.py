@@ -45,7 +45,7 @@ from train.running.exported import CHECKPOINT
 from train.running.planned import FOLDS, Planned, check_classes, planned
 
 EVIDENCE, POOLED, EPOCHS, MEMBERS = "evidence", "pooled.json", "epochs.csv", "members.csv"
-SERVED = 3  # networks: what a single one says depends on its seed (docs/benchmarks.md)
+SERVED = 3  # networks: what a single one says depends on its seed (docs/real-images.md)
 DEFAULTS = ("--data.folds=5", "--keep=last")  # a setting that is given comes after them
 
 
