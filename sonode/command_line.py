@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 
 import typer
@@ -19,7 +21,7 @@ import sonode.locating.commands
 import sonode.reader.commands
 import train.commands
 from sonode.command_group import CommandGroup
-from sonode.console import UserError, end_with_parent
+from sonode.console import ENDING, UserError, end_with_parent
 from sonode.files.atomic import remedy_of
 
 EXTRA_OF = {
@@ -65,16 +67,23 @@ def _interrupter() -> Callable[[int, object], None]:
 
     The second one (a terminal's and a supervisor's) would meet the clean-up between two of its
     steps, and what is not stopped yet would go on. It is heard late where the system gives it to
-    another thread: after what this one waits for, which for a server's end is two seconds. A later
-    one cuts short what the clean-up waits for.
+    another thread: after what this one waits for, which for a server's end is two seconds. So it
+    only says what the end waits for. A later one ends that: see `Ending`.
     """
     last = -math.inf
 
     def interrupt(_number: int, _frame: object) -> None:
         nonlocal last
-        if time.monotonic() - last > MOMENT_S:
-            last = time.monotonic()
-            raise KeyboardInterrupt
+        if time.monotonic() - last <= MOMENT_S:
+            text = f"it stops, and waits for {ENDING.awaited}; "
+            text += f"a Ctrl-C {MOMENT_S:g} s after the first one ends it at once\n"
+            with suppress(OSError):  # a terminal that has closed
+                os.write(2, text.encode())  # Python's own streams may be in use right now
+            return
+        if last > -math.inf:
+            ENDING.at_once = True
+        last = time.monotonic()
+        raise KeyboardInterrupt
 
     return interrupt
 
@@ -137,4 +146,8 @@ def main() -> None:
         sys.exit(70)
     if code == INTERRUPTED:
         print("interrupted", file=sys.stderr)
-    sys.exit(code if isinstance(code, int) else 0)
+    status = code if isinstance(code, int) else 0
+    if ENDING.at_once:  # threads would be waited for
+        sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import IO, TypeVar
 
 T = TypeVar("T")
@@ -50,6 +51,19 @@ def counted(count: int, one: str, several: str = "") -> str:
 def first_of(lines: Sequence[str], count: int, most: int = SHOWN) -> list[str]:
     """The first of the lines, and how many more there are of `count` in all."""
     return [*lines[:most], *([f"and {count - most} more"] if count > most else [])]
+
+
+@dataclass
+class Ending:
+    """How this command ends at a signal."""
+
+    awaited: str = "what is under way"
+    """What the end waits for: whoever presses Ctrl-C again reads it."""
+    at_once: bool = False
+    """A second Ctrl-C has come, not in the same moment: nothing is waited for any more."""
+
+
+ENDING = Ending()
 
 
 _PARENT = "SONODE_PARENT"  # names the process that `run_sonode` was called in

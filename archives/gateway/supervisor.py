@@ -33,7 +33,7 @@ from archives.state.files import alone, make_folder, open_own, owner, write_priv
 from archives.state.journal import Desired, Entry, Journal, fold
 from archives.torchserve.java import claim_ports
 from sonode import traces
-from sonode.console import UserError, say
+from sonode.console import ENDING, UserError, say
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +74,7 @@ class Supervisor:
         self._thread = threading.Thread(target=self._keep, name="gateway")
 
     def __enter__(self) -> Self:
+        ENDING.awaited = "the requests that the gateway still has"
         self.nginx.check_folder(node.name for node in self._nodes)
         self.nginx.remove_failed_starts()
         self._read_journal()
@@ -121,7 +122,7 @@ class Supervisor:
             self._close(stop=True)
 
     def _close(self, *, stop: bool) -> None:
-        """End its threads, and nginx with them; also at a second Ctrl-C, and a third."""
+        """End its threads, and nginx with them; also at a second Ctrl-C."""
         self._ended.set()
         try:
             if self._thread.is_alive():

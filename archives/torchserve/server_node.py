@@ -25,7 +25,7 @@ from archives.torchserve.java import HOST, claim_ports
 from archives.torchserve.key_file import Keys, Kind, ask
 from archives.torchserve.processes import living, signal_group
 from archives.torchserve.worker_plan import plan
-from sonode.console import UserError
+from sonode.console import ENDING, UserError
 
 HANDLER = "SONODE_HANDLER_"  # see handlers/settings.py
 # What a server's processes are called, and the file of the run folder that they name.
@@ -136,10 +136,12 @@ class ServerNode(ABC):
             shutil.rmtree(self._temp, ignore_errors=True)
             return
         process, self._process = self._process, None
+        ENDING.awaited = f"{self.server} to end"
         try:
-            signal_group(process.pid, signal.SIGTERM)
-            # The console closes when the server has gone; a launcher goes before it.
-            self._reader.join(self.stop_timeout_s)
+            if not ENDING.at_once:
+                signal_group(process.pid, signal.SIGTERM)
+                # The console closes when the server has gone; a launcher goes before it.
+                self._reader.join(self.stop_timeout_s)
         finally:
             # Also for a worker that was respawned on its way out, and at a second Ctrl-C.
             signal_group(process.pid, signal.SIGKILL)

@@ -189,6 +189,8 @@ def test_nohup_is_heeded_and_a_background_job_can_be_ended() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (
         130,
         "went on\ncleaned up\n",
+        "it stops, and waits for what is under way; "
+        "a Ctrl-C 5 s after the first one ends it at once\n"
         "interrupted\n",
     )
 

@@ -35,6 +35,17 @@ class Connection(H11Protocol):  # type: ignore[misc]
         """As uvicorn's."""
         super().connection_made(transport)
         self.flow = _Flow(transport, self.conn)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def data_received(self, data: bytes) -> None:
+        """As uvicorn's, but a head that trickles has no more time than a connection that idles.
+
+        Its timer goes on until a head is whole, and begins with the connection.
+        """
+        self.conn.receive_data(data)
+        self.handle_events()
 
     def _unsupported_upgrade_warning(self) -> None:
         """Java's client offers HTTP/2 with each connection: no reason to install a package."""

@@ -36,7 +36,7 @@ from archives.gateway.nginx.rotation import LOG_BYTES, LOGS, LOGS_KEPT
 from archives.state.files import make_folder, open_own, write_private
 from archives.torchserve.node import SOCKET_PATH_MAX
 from archives.torchserve.processes import command, signal_group
-from sonode.console import UserError
+from sonode.console import ENDING, UserError
 
 STOP_TIMEOUT_S = 150.0  # the longest request; see worker_shutdown_timeout
 START_TIMEOUT_S = 10.0
@@ -200,7 +200,7 @@ class Nginx:
         if self.running():
             self.reload(render)
             until = time.monotonic() + STOP_TIMEOUT_S
-            while self.finishing() and time.monotonic() < until:
+            while self.finishing() and time.monotonic() < until and not ENDING.at_once:
                 time.sleep(0.05)
 
     def stop(self) -> None:

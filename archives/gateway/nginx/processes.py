@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from archives.torchserve.processes import command, living, signal_group
+from sonode.console import ENDING
 
 CONFIGURATION = "_conf.sock"  # no node has a name that begins so
 
@@ -88,7 +89,7 @@ def finish(sockets: Path, most_s: float) -> None:
         else:
             signal_group(group, signal.SIGQUIT)
         until = time.monotonic() + most_s
-        while members(group) and time.monotonic() < until:
+        while members(group) and time.monotonic() < until and not ENDING.at_once:
             time.sleep(0.05)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+from contextlib import suppress
 from http.client import HTTPResponse
 from typing import Any
 
@@ -16,6 +17,7 @@ from starlette.routing import Route
 from archives.asgi import server as asgi_server
 from archives.asgi.api import bodies
 from archives.asgi.api.app import exactly
+from archives.asgi.api.connection import Connection
 from archives.asgi.refused import Refused
 from archives.asgi.server import Server, accept_all, by_port, listening
 
@@ -103,6 +105,38 @@ def test_connections_that_stay_silent_are_closed_at_the_end(
                 assert silent.recv(1) == b""
 
     uvloop.run(run())
+
+
+def test_a_head_that_trickles_ends_with_its_time() -> None:
+    async def run() -> None:
+        with listening(0) as listener:
+            ending = asyncio.Event()
+            app = PlainTextResponse("yes")
+            config = uvicorn.Config(app, http=Connection, log_config=None, timeout_keep_alive=1)
+            config.load()
+            server = Server(config, ending)
+            server.lifespan = config.lifespan_class(config)
+            await server.startup(sockets=[listener])
+
+            def trickle(connection: socket.socket) -> None:
+                connection.sendall(REQUEST[:-2])
+                connection.settimeout(0.1)
+                for _ in range(100):
+                    try:
+                        assert connection.recv(1) == b""
+                        return
+                    except TimeoutError:
+                        connection.sendall(b"X: y\r\n")
+                raise AssertionError("it is still heard")
+
+            with connected(listener) as fresh, connected(listener, REQUEST) as used:
+                assert await asyncio.to_thread(answered, used) == (200, False)
+                for connection in (fresh, used):
+                    with suppress(ConnectionError):  # closed while the next line is sent
+                        await asyncio.to_thread(trickle, connection)
+            await server.shutdown([listener])
+
+    uvloop.run(asyncio.wait_for(run(), 60))
 
 
 @pytest.mark.parametrize("last", [errno.EAGAIN, errno.EMFILE])
