@@ -7,10 +7,12 @@ from collections.abc import Callable, Collection, Mapping
 from sonode.console import UserError, counted, say
 from train.cohorts.split import partitions
 from train.tables.records import Records
-from train.tables.texts import spelt_label
-from train.tables.values import FormatError, code, number, whole
+from train.tables.texts import AGE, bare_name, spelt_label
+from train.tables.values import FormatError, code, number, whole, years
 
 Parser = Callable[[str], object]
+NUMBERS: tuple[Parser, ...] = (number, years)
+"""Those that make a number: a column of any other holds labels."""
 
 
 def further_columns(
@@ -20,7 +22,7 @@ def further_columns(
 
     `given`: the kind of some of them, `number` or `label`. A partition is known by its name. Of the
     others those are numbers that hold nothing else, but for whole numbers from 0 to 9: such codes
-    (ER, BI-RADS) are labels.
+    (ER, BI-RADS) are labels. An age, known by its name, is in years, and no text makes it a label.
 
     Raises UserError: a kind is given to a partition, or to no such column.
     """
@@ -43,13 +45,15 @@ def further_columns(
         if name in parts or given.get(name) == "label":
             parsers[name] = as_label
         elif name in given:
-            parsers[name] = number
+            parsers[name] = years if bare_name(name) in AGE else number
         elif wholes and values and all(0 <= float(value) <= 9 for value in values):
             say(
                 f"column `{name}`: integers from 0 to 9 are read as labels; "
                 f"--column {name}=number reads numbers"
             )
             parsers[name] = code
+        elif bare_name(name) in AGE:
+            parsers[name] = years
         else:
             parsers[name] = number if kind is float else spelt_label
             if kind is str:

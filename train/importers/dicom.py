@@ -14,14 +14,14 @@ from sonode.boxes.dicom_rois import DrawnBox
 from sonode.console import UserError, say
 from train.cohorts.cohort import SCHEMA, Cohort
 from train.cohorts.images import FRAME
-from train.importers.column_kinds import further_columns
+from train.importers.column_kinds import NUMBERS, further_columns
 from train.importers.dicom_folder import DicomFolder, Instance, read_folder
 from train.importers.draft import Draft
 from train.importers.label_rows import LABELS, box_in_row, has_boxes, read_id, read_labels
 from train.importers.write_draft import write_draft
 from train.tables.records import Records, read_records
 from train.tables.texts import spelt_label
-from train.tables.values import file_path, number, whole
+from train.tables.values import file_path, whole
 
 KEY = "patient_key"
 _FACTS = ("device", "age", "pixel_width_mm", "pixel_height_mm")
@@ -117,7 +117,7 @@ class _Rows:
     ) -> None:
         self._source, self._records, self._folder, self._key = source, records, folder, key
         self._further = further_columns(records, (*SCHEMA.names, *_PLACE), kinds)
-        columns = {column: float if it is number else str for column, it in self._further.items()}
+        columns = {column: float if it in NUMBERS else str for column, it in self._further.items()}
         self._own = [it for it in _FACTS if it not in records.columns]
         facts = dict.fromkeys((it for it in self._own if it != "device"), float)
         self.draft = Draft(out, {**columns, **facts})

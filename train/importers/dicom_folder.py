@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from model_def.preprocessing import RoI
 from sonode import dicom_device
 from sonode.boxes import dicom_rois
 from sonode.console import progress
+from train.tables.values import age_string
 
 _HEADER = [
     "SOPInstanceUID",
@@ -30,8 +30,6 @@ _HEADER = [
     "PixelSpacing",
     "SequenceOfUltrasoundRegions",
 ]
-_AGE = re.compile(r"(\d{3})([DWMY])", re.ASCII)
-_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 _CM = 3
 """PhysicalUnitsXDirection and PhysicalUnitsYDirection of a length (PS3.3, C.8.5.5.1.15)."""
 
@@ -150,16 +148,10 @@ def _instance(path: Path, header: Dataset) -> Instance:
         frames=int(header.get("NumberOfFrames") or 1),
         patient=str(header.get("PatientID") or "").strip(),
         device=dicom_device.device_name(header),
-        age=_age(str(header.get("PatientAge") or "")),
+        age=age_string(str(header.get("PatientAge") or "")),
         spacing=(float(spacing[1]), float(spacing[0])) if known else None,
         regions=() if scaled else regions,
     )
-
-
-def _age(text: str) -> float | None:
-    """Years of an age string such as 045Y (PS3.5, 6.2); None of any other text."""
-    match = _AGE.fullmatch(text.strip())
-    return int(match[1]) * _YEARS[match[2]] if match else None
 
 
 def _regions(header: Dataset) -> Iterator[Region]:

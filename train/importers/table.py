@@ -13,14 +13,14 @@ from sonode.boxes.labelimg import AnnotationError, read_voc, read_yolo
 from sonode.console import UserError
 from sonode.files.parquet import ROI_COLUMNS
 from train.cohorts.cohort import SCHEMA, Cohort
-from train.importers.column_kinds import further_columns
+from train.importers.column_kinds import NUMBERS, further_columns
 from train.importers.draft import Draft
 from train.importers.import_warnings import PICTURES
 from train.importers.label_rows import LABELS, box_in_row, has_boxes, read_id, read_labels
 from train.importers.left_out import LeftOut
 from train.importers.write_draft import write_draft
 from train.tables.records import Records, read_records
-from train.tables.values import FormatError, number, truth
+from train.tables.values import FormatError, truth
 
 _IDS = ("patient_id", "lesion_id", "image")
 _NO_IMAGE = {"classes"}  # LabelImg's own list of class names, beside its YOLO files
@@ -154,7 +154,7 @@ def _import(
     kinds: Mapping[str, str] | None = None,
 ) -> Cohort:
     further = further_columns(records, SCHEMA.names, kinds)
-    draft = Draft(out, {column: float if it is number else str for column, it in further.items()})
+    draft = Draft(out, {column: float if it in NUMBERS else str for column, it in further.items()})
     draft.left_out = left_out
     boxes_of: Counter[str] = Counter()
     for place, row in zip(records.places, records.rows, strict=True):

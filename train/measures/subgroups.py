@@ -8,7 +8,6 @@ out, and counted.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -22,10 +21,11 @@ from train.measures.measure import Json, Resampling
 from train.measures.units import Aggregation, of_units
 from train.statistics.binary import Bools, Floats
 from train.statistics.interaction import aucs_differ, holm, shares_differ
+from train.tables.texts import AGE, bare_name
 
 NAMES = {
     "device": ("device",),
-    "age": ("age", "ageyears", "patientage"),
+    "age": AGE,
     "BI-RADS": ("birads", "biradscategory", "biradsassessment"),
     "histology": ("histology", "diagnosis"),
     "lesion size": ("size", "sizemm", "lesionsize", "lesionsizemm", "diameter", "diametermm"),
@@ -49,7 +49,7 @@ class Groups(NamedTuple):
 
 def variables(frame: pd.DataFrame) -> dict[str, Groups]:
     """The groups of each variable of `Predictions.frame`."""
-    spelt = {re.sub(r"[^a-z0-9]", "", str(name).lower()): str(name) for name in frame.columns}
+    spelt = {bare_name(str(name)): str(name) for name in frame.columns}
     found = {}
     for variable, names in NAMES.items():
         column = next((spelt[name] for name in names if name in spelt), None)

@@ -82,7 +82,11 @@ class TrainCLI(LightningCLI):
                 trainer.precision = "32-true"  # as in `sonode evaluate`: one checkpoint, one figure
         seed = self.settings.seed_everything
         if isinstance(seed, bool) or not 0 <= seed < 2**32:
-            raise UserError(f"--seed_everything {seed}: give an integer from 0 to {2**32 - 1}")
+            given = "is missing" if seed is True else seed  # True: Lightning would draw one
+            raise UserError(
+                f"--seed_everything {given}: give an integer from 0 to {2**32 - 1}, there or as "
+                "`seed_everything` in the YAML of --config"
+            )
         if str(trainer.precision) in ("64", "64-true", "16-true", "bf16-true"):
             raise UserError(
                 f"trainer.precision {trainer.precision}: weights are kept in float32; give "

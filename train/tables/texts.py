@@ -13,6 +13,8 @@ from train.tables.values import FormatError, number
 _MISSING = frozenset(
     ("na", "n/a", "n.a.", "<na>", "#n/a", "#na", "nan", "-nan", "null", "-", "--", ".", "?")
 ) | {"not available", "not applicable"}
+AGE = ("age", "ageyears", "patientage")
+"""Columns of a patient's age, as `bare_name` spells them."""
 _EXCEL_NUMBER = re.compile(r"\d([.,]\d+)?E\+\d+", re.ASCII | re.IGNORECASE)
 _EXCEL_ERROR = re.compile(r"#(REF|VALUE|NAME|DIV/0|NUM|NULL|SPILL|CALC)[!?]")
 _COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
@@ -46,6 +48,11 @@ def without_decimal_commas(values: Sequence[str]) -> list[str] | None:
     if all(_THOUSANDS.fullmatch(text) for text in commas):
         raise FormatError(f"`{commas[0]}` has a comma for decimals or thousands; write 1234.5")
     return [text.replace(",", ".") for text in values]
+
+
+def bare_name(column: str) -> str:
+    """A column's name without signs and capitals: `Patient Age` and `patient_age` are one."""
+    return re.sub(r"[^a-z0-9]", "", column.lower())
 
 
 def spelt_id(text: str) -> str:

@@ -10,6 +10,8 @@ from model_def.preprocessing import RoI
 
 MAX_WHOLE = 2**31 - 1  # int32, as a cohort stores it
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_AGE = re.compile(r"(\d{3})([DWMY])", re.ASCII)
+_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 _BBOX = re.compile(r"\[([^\[\],]*),([^\[\],]*),([^\[\],]*),([^\[\],]*)\]")
 # pandas writes a column of 0 and 1 with blanks as 0.0 and 1.0.
 _TRUTH = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
@@ -46,6 +48,27 @@ def number(text: str) -> float | None:
     if not _NUMBER.fullmatch(text) or not math.isfinite(value := float(text)):
         raise FormatError("give a number or blank")
     return value
+
+
+def age_string(text: str) -> float | None:
+    """Years of DICOM's age string, such as 045Y or 018M (PS3.5, 6.2); None of any other text."""
+    match = _AGE.fullmatch(text.strip())
+    return int(match[1]) * _YEARS[match[2]] if match else None
+
+
+def years(text: str) -> float | None:
+    """An age in years, as a number or as DICOM's age string; None where blank.
+
+    Raises FormatError: anything else.
+    """
+    if (age := age_string(text)) is not None:
+        return age
+    try:
+        return number(text)
+    except FormatError:
+        raise FormatError(
+            "give years as 63 or 063Y, or blank; --column NAME=label keeps text such as age bands"
+        ) from None
 
 
 def whole(text: str) -> int | None:

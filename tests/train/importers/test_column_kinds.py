@@ -6,6 +6,7 @@ import pytest
 from sonode.console import UserError
 from train.importers.column_kinds import further_columns
 from train.tables.records import read_records
+from train.tables.values import FormatError
 
 NAMES = ("patient_id", "image")
 
@@ -40,6 +41,19 @@ def test_a_number_column_with_a_word_is_reported(
     assert re.search(r"`x` .* t\.csv line 4 \(1 such value\); --column x=number", line)
     with pytest.raises(UserError, match="--column y: no such further column in SRC"):
         further(tmp_path, ["1"], y="label")
+
+
+@pytest.mark.parametrize("name", ["age", "Patient Age", "age_years"])
+def test_an_age_is_in_years(tmp_path: Path, name: str) -> None:
+    assert further(tmp_path, ["063Y", "018M", "63", "", "61.5"], name) == [63, 1.5, 63, None, 61.5]
+    assert further(tmp_path, ["63,5", "61"], name) == [63.5, 61]
+    for text in ("5 years", "12M", "63Y", "40-49", "ca. 60"):
+        with pytest.raises(FormatError, match=r"give years as 63 or 063Y, or blank; --column"):
+            further(tmp_path, ["63", text], name)
+        with pytest.raises(FormatError):
+            further(tmp_path, [text], name, **{name: "number"})
+        assert further(tmp_path, ["63", text], name, **{name: "label"}) == ["63", text]
+    assert further(tmp_path, ["063Y", "061Y"], "stage") == ["063Y", "061Y"]
 
 
 def test_a_partition_is_no_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

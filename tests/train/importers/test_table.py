@@ -163,18 +163,18 @@ def test_a_path_that_names_no_file_is_a_fault(folder: Path, text: str) -> None:
 
 
 def test_a_kind_is_given(folder: Path) -> None:
-    rows = [image("a", "1", er=0, age="54"), image("b", "2", er=1, age="sixty")]
+    rows = [image("a", "1", er=0, weight="54"), image("b", "2", er=1, weight="sixty")]
     source = write(folder, *rows)
     found = import_csv(source, folder / "out", name="ours")
-    assert (found.covariates, found.categorical) == ([], ["er", "age"])
+    assert (found.covariates, found.categorical) == ([], ["er", "weight"])
     assert found.table["er"].tolist() == ["0", "1"]
     characteristics = table_one(found)[["characteristic", "value"]].values.tolist()
     assert ["er", "n (%)"] in characteristics
     found = import_csv(source, folder / "out", name="ours", kinds={"er": "number"})
-    assert (found.covariates, found.categorical) == (["er"], ["age"])
+    assert (found.covariates, found.categorical) == (["er"], ["weight"])
     with pytest.raises(UserError) as caught:
-        import_csv(source, folder / "out", name="ours", kinds={"age": "number"})
-    assert caught.value.details == ["table.csv line 3, age: give a number or blank"]
+        import_csv(source, folder / "out", name="ours", kinds={"weight": "number"})
+    assert caught.value.details == ["table.csv line 3, weight: give a number or blank"]
 
 
 def test_a_partition_that_cannot_be_used_writes_nothing(folder: Path) -> None:

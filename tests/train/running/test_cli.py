@@ -249,6 +249,7 @@ def test_two_trainings_do_not_write_into_one_folder(phantom: Cohort, tmp_path: P
         (["--seed_everything=-1"], "-1: give an integer from 0 to 4294967295"),
         (["--seed_everything=4294967296"], "--seed_everything 4294967296: give an integer"),
         (["--seed_everything=false"], "--seed_everything False: give an integer"),
+        (["--seed_everything=true"], "--seed_everything is missing: give an integer from 0"),
         (["--trainer.precision=64"], "trainer.precision 64: weights are kept in float32"),
         (["--trainer.precision=bf16-true"], "give 32-true, bf16-mixed or 16-mixed"),
         (["--trainer.overfit_batches=2"], "overfit_batches 2: validation would be of images"),
