@@ -198,7 +198,7 @@ def _run_one(
     **options: Any,
 ) -> tuple[int, str, dict[str, Any]]:
     """Score with one archive; give exit code, outcome and facts for `--on-finish`."""
-    from batch import run
+    from batch import plan, run
 
     settings = {"engine": engine} if engine else {}
     with _started(archive, settings, cluster) as (loaded, executor):
@@ -208,7 +208,7 @@ def _run_one(
 
             beside_results.check_heads(loaded.heads)
         if dry_run:
-            plan = run.plan(*given, executor=executor, **options)
+            planned = plan.plan(*given, executor=executor, **options)
         else:
             try:
                 summary = run.score(
@@ -232,7 +232,7 @@ def _run_one(
                     total=summary.rows,
                 )
     if dry_run:
-        terminal.show_plan(plan, as_json)
+        terminal.show_plan(planned, as_json)
         return 0, "done", {}
     facts = {"out": out, **dataclasses.asdict(summary)}
     failed = summary.by_status["failed"]

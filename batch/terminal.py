@@ -11,8 +11,8 @@ from sonode.console import counted, say
 
 if TYPE_CHECKING:
     from batch.dicom.making.beside_results import Written
+    from batch.plan import Plan
     from batch.report.run_summary import RunSummary
-    from batch.run import Plan
 
 
 def show_summary(summary: RunSummary, out: str) -> None:

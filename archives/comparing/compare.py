@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from archives.comparing.compare_policy import ONLY_IN_B
 from archives.comparing.process import Side
 from archives.packing.loader import Description
-from batch import run
+from batch import prepare
 from batch.manifest.read import Request, requests
 from batch.report import drift
 from batch.results import schema
@@ -70,7 +70,7 @@ def check_explain(explain: str, about: Mapping[str, Description]) -> None:
     """Raise UserError unless both have the method and the heads of METHOD[:HEAD,HEAD]."""
     for side, it in about.items():
         try:
-            run.check_explain(explain, it)
+            prepare.check_explain(explain, it)
         except UserError as error:
             raise UserError(f"{side.upper()}: {error}") from None
 

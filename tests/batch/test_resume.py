@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import batch.plan
 import batch.run
 from batch.executors import local as local_executor
 from batch.results import schema as results
@@ -39,8 +40,8 @@ def manifest(folder: str) -> str:
     return put_table(objects.join(folder, "m.parquet"), columns)
 
 
-def plan(manifest: str, out: str, archive: Any, **options: Any) -> batch.run.Plan:
-    return batch.run.plan(manifest, out, archive, explain=None, **options)
+def plan(manifest: str, out: str, archive: Any, **options: Any) -> batch.plan.Plan:
+    return batch.plan.plan(manifest, out, archive, explain=None, **options)
 
 
 def arrive(folder: str, row: int) -> None:

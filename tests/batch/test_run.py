@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import batch.plan
 import batch.run
 from batch.results import schema as results
 from batch.storage import objects
@@ -335,7 +336,7 @@ def test_where_no_roi_was_found_there_is_a_row_and_never_a_score(
     manifest = put_table(objects.join(folder, "m.parquet"), columns)
     out = objects.join(folder, "out")
     options: dict[str, Any] = {"explain": None, "date": "2026-11-22"}
-    assert batch.run.plan(manifest, out, archive, **options).rows_to_score == 2
+    assert batch.plan.plan(manifest, out, archive, **options).rows_to_score == 2
     summary = run(manifest, out, archive)
     assert summary.by_status == {"ok": 1, "failed": 1, "none_found": 1}
     rows = results.read(out).to_pylist()
@@ -348,4 +349,4 @@ def test_where_no_roi_was_found_there_is_a_row_and_never_a_score(
     assert [unit[it] for it in ("n_images", "n_scored", "n_failed")] == [3, 1, 1]
     assert {len(batch) for batch in archive.calls} == {1}  # the plan's own sample, and the run
     assert run(manifest, out, archive).by_status == summary.by_status
-    assert batch.run.plan(manifest, out, archive, **options).rows_to_score == 1
+    assert batch.plan.plan(manifest, out, archive, **options).rows_to_score == 1

@@ -21,8 +21,8 @@ from sonode.files.parquet import ROI_COLUMNS
 from train.cohorts.images import read_image
 from train.data.crops import Crops
 from train.fitting.predictions import Predictions, logits_of
-from train.measures.evaluate import sets_of, truth_of_rows
 from train.measures.measure import Json, Resampling, as_json, why_undefined
+from train.measures.sets import sets_of, truth_of_rows
 from train.statistics.binary import Floats, roc_auc, share, value
 from train.statistics.bootstrap import bootstrap, bootstrap_difference
 

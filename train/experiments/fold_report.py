@@ -15,9 +15,9 @@ from model_def.heads import logit_slices, probabilities
 from sonode.console import counted, table
 from sonode.measure_text import number, with_interval
 from train.fitting.predictions import Predictions
-from train.measures.evaluate import sets_of, truth_of_rows
 from train.measures.fold_figures import UNITS
 from train.measures.measure import Json
+from train.measures.sets import sets_of, truth_of_rows
 from train.measures.units import any_of, score_of, unit_codes
 from train.statistics.binary import roc_auc, value
 

@@ -12,8 +12,8 @@ from scipy.special import expit
 from model_def.heads import HeadSpec
 from sonode.console import counted
 from train.fitting.predictions import Predictions
-from train.measures.evaluate import judged_on, sets_of, truth_of_rows
 from train.measures.measure import CURVE_DIGITS, Json
+from train.measures.sets import judged_on, sets_of, truth_of_rows
 from train.statistics import bands, reliability
 from train.statistics.binary import Bools, Floats, Metric, value
 from train.statistics.bootstrap import CONFIDENCE

@@ -13,8 +13,9 @@ from sonode.defaults import BOOTSTRAP_DRAWS
 from sonode.files.metrics import DEVELOPMENT, FORMAT
 from train.external.recalibration import recalibrated
 from train.fitting.predictions import Predictions
-from train.measures.evaluate import evaluate, sets_of
+from train.measures.evaluate import evaluate
 from train.measures.measure import Json, Resampling, as_json
+from train.measures.sets import sets_of
 from train.measures.subgroups import adjust
 from train.measures.units import UNITS, Aggregation, of_units
 from train.statistics import binary

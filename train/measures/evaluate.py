@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from model_def.heads import HeadSpec, Hierarchy
+from model_def.heads import HeadSpec
 from sonode.console import UserError
 from sonode.defaults import BOOTSTRAP_DRAWS
 from sonode.files.metrics import FORMAT
 from train.cohorts.folds import fold_names
-from train.cohorts.labels import absent_given, measured_on
 from train.fitting.predictions import Predictions
 from train.measures.binary_head import measure_binary
 from train.measures.categorical_head import measure_categorical
 from train.measures.coherence import measure_inconsistency, price
 from train.measures.fold_figures import FOLD, measure_folds
 from train.measures.measure import Json, Resampling
+from train.measures.sets import (
+    judged_on,
+    operating_points,
+    probability_columns,
+    sets_of,
+    truth_of_rows,
+)
 from train.measures.subgroups import adjust, subgroups
 from train.measures.uncertainty import measure_uncertainty
 from train.measures.units import (
@@ -33,7 +37,7 @@ from train.measures.units import (
     score_of,
     unit_codes,
 )
-from train.statistics.binary import Bools, Floats, conditional
+from train.statistics.binary import Floats
 from train.statistics.interaction import PERMUTATIONS
 
 
@@ -106,71 +110,14 @@ def evaluate(
     }
 
 
-def _probability_columns(head: HeadSpec) -> list[str]:
-    if head.categorical:
-        return [f"{head.name}_probability_{label}" for label in head.labels]
-    return [f"{head.name}_probability"]
-
-
 def _check_probabilities(frame: pd.DataFrame, head: HeadSpec) -> None:
-    for column in _probability_columns(head):
+    for column in probability_columns(head):
         wrong = int((~frame[column].between(0, 1)).sum())
         if wrong:
             raise UserError(
                 f"head {head.name}: {wrong} of {len(frame)} probabilities are not numbers in "
                 "0..1; the checkpoint is damaged; train it again"
             )
-
-
-def operating_points(head: HeadSpec) -> dict[str, float]:
-    """Name -> threshold: 0.5, those the card holds, and the one it is served at."""
-    points = {"0.5": 0.5, **head.operating_points}
-    return points if head.threshold in points.values() else {**points, "served": head.threshold}
-
-
-class Subset(NamedTuple):
-    """Rows that a head is measured on; by default all that have its label."""
-
-    rows: pd.Series[bool]
-    head: HeadSpec | None = None
-    """The ancestor that is positive in all of them."""
-    given: str | None = None
-    """What is positive in all of them, as a target."""
-
-
-def sets_of(head: HeadSpec, heads: Sequence[HeadSpec], frame: pd.DataFrame) -> dict[str, Subset]:
-    """The sets that a head is measured on; the first is its primary one, see `measured_on`."""
-    by_name = {spec.name: spec for spec in heads}
-    known = frame[f"{head.name}_truth"].notna()
-
-    def positive(column: str) -> pd.Series[bool]:
-        return known & frame[column].fillna(False).astype(bool)
-
-    chosen = {}
-    if head.given is not None and head.given == absent_given(heads):
-        chosen[f"{head.given} positive"] = Subset(positive(head.given), given=head.given)
-    for name in measured_on(head, heads):
-        above = by_name[name]
-        chosen[f"{name} positive"] = Subset(positive(f"{name}_truth"), above, above.target)
-    return {**chosen, "all": Subset(known)}
-
-
-def judged_on(
-    head: HeadSpec, hierarchy: Hierarchy, on: Subset, frame: pd.DataFrame
-) -> tuple[Floats | None, str]:
-    """The probability whose calibration a set can judge, in words; None with the reason.
-
-    That is the reported one on what it speaks of. Where it is coherent with an ancestor's, their
-    quotient is the conditional probability, which the ancestor's positives judge.
-    """
-    p_N = frame.loc[on.rows, f"{head.name}_probability"].to_numpy(np.float64)
-    if on.given == head.given:
-        return p_N, f"P({head.name}" + (f" given {head.given})" if head.given else ")")
-    if hierarchy != "independent" and on.head is not None and on.head.given == head.given:
-        above_N = frame.loc[on.rows, f"{on.head.name}_probability"].to_numpy(np.float64)
-        return conditional(p_N, above_N).clip(0, 1), f"P({head.name} given {on.head.target})"
-    of = f"lesions with {head.given} positive" if head.given else "all lesions"
-    return None, f"the probability is about {of} only"
 
 
 def _notes(about: Json) -> list[str]:
@@ -240,7 +187,7 @@ def _measure_categorical(head: HeadSpec, rows: pd.DataFrame, how: Resampling) ->
     code_N = pd.Categorical(rows[f"{head.name}_truth"], categories=list(head.labels)).codes
     truth_N, patient_N = code_N.astype(np.int64), rows["patient_id"].to_numpy(dtype=object)
     assert (truth_N >= 0).all(), "a label that the head does not have"
-    p_NL = rows[_probability_columns(head)].to_numpy(np.float64)
+    p_NL = rows[probability_columns(head)].to_numpy(np.float64)
     found: Json = {}
     for unit in UNITS:
         unit_N = unit_codes(rows, unit)
@@ -255,12 +202,6 @@ def _measure_categorical(head: HeadSpec, rows: pd.DataFrame, how: Resampling) ->
                 truth_N[chosen_U], p_UL[agreed_U], patient_N[chosen_U], head.labels, how
             ),
         }
-    return found
-
-
-def truth_of_rows(rows: pd.DataFrame, head: HeadSpec) -> Bools:
-    """Truth (N,) of a binary head in rows that have it."""
-    found: Bools = rows[f"{head.name}_truth"].to_numpy(dtype=bool)
     return found
 
 

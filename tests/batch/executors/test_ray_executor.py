@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import batch.plan
 import batch.run
 from batch import layout
 from batch.executors.ray_executor import RayExecutor, connected
@@ -294,7 +295,7 @@ def test_a_plan_is_measured_on_a_worker(cluster: Any, night: Any) -> None:
     with connected(
         cluster[0].address, str(tonight.fakes), {}, opener=fake_opened, **TWO_NODES
     ) as executor:
-        plan = batch.run.plan(
+        plan = batch.plan.plan(
             tonight.manifest, tonight.out, executor.archive, explain=None, executor=executor
         )
     assert plan.rows_to_score == ROWS

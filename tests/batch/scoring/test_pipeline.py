@@ -16,6 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+import batch.plan
+import batch.prepare
 import batch.run
 from batch.manifest.read import Request
 from batch.results import schema as results
@@ -397,7 +399,7 @@ def test_too_many_that_hang_end_the_run_which_then_goes_on_without_them(
         assert left > 0
         patient = FakeArchive()  # a plan measures
         patient.released.set()
-        planned = batch.run.plan(
+        planned = batch.plan.plan(
             *(manifest, out, patient), explain=None, date="2026-11-22", retry_failed=False
         )
         assert (planned.rows_failed, planned.rows_to_score) == (3, left)
@@ -559,7 +561,7 @@ def test_memory_and_first_score_do_not_depend_on_the_manifest(tmp_path: Path) ->
     uri = put_table(str(tmp_path / "m.parquet"), table)
     before = pa.total_allocated_bytes()
     with manifest.open_manifest(uri, reserved=()) as found:
-        shards = batch.run._shards(found, 1024)
+        shards = batch.prepare.shards_of(found, 1024)
         for _ in range(100):
             next(shards)
             assert pa.total_allocated_bytes() - before < 8 << 20

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+import batch.plan
 import batch.run
 from batch import layout
 from batch.executors.ray_worker import Worker, portable
@@ -64,7 +65,7 @@ def test_what_was_found_is_written_and_the_rest_is_done_by_the_next_run(
     ]
     objects.write(str(tmp_path / "images" / f"{ROWS - 1}.png"), b"p=0.75")
     again = FakeArchive()
-    planned = batch.run.plan(manifest, out, again, explain=None, retry_failed=False)
+    planned = batch.plan.plan(manifest, out, again, explain=None, retry_failed=False)
     assert (planned.shards_done, planned.rows_ok, planned.rows_failed) == (0, 8, 3)
     assert planned.rows_to_score == 1
     again.calls.clear()

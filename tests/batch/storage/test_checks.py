@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import batch.plan
 import batch.run
 from batch import layout
 from batch.results import schema as results
@@ -68,7 +69,7 @@ def test_a_plan_writes_nothing_and_asks_nothing_of_the_store(
         "s3://studies/m.parquet", {"image_uri": put_images("s3://studies", b"p=1")}
     )
     stub.requests.clear()
-    assert batch.run.plan(manifest, OUT, archive, explain=None).rows_to_score == 1
+    assert batch.plan.plan(manifest, OUT, archive, explain=None).rows_to_score == 1
     assert not [request for request in stub.requests if request.startswith("PUT")]
 
 
