@@ -4,12 +4,14 @@ python -m tests.benchmarks.nights [--nights 120] [--rows 500]
 
 The worst case: each night's manifest has all images of the night before, and one more, so that OUT
 holds a version of each image for each night. The archive is a stub. Beside it: the same night with
-`--since` of the night before alone, which holds all that can be reused. CPU time, in one process.
+`--since` of the night before alone, which holds all that can be reused, and what `--dry-run` takes.
+CPU time, in one process, whose memory is that of all nights so far.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import tempfile
 import time
 from datetime import date, timedelta
@@ -55,11 +57,23 @@ def main() -> None:
             begin = time.process_time()
             parts = len(schema.parts_in(out))
             listing = time.process_time() - begin
-            found.append((number + 1, whole, alone, parts, listing))
+            begin = time.process_time()
+            run.plan(
+                str(folder / "manifest.parquet"), f"{name}/none", Stub(), explain=None, since=out
+            )
+            planning = time.process_time() - begin
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            found.append((number + 1, whole, alone, planning, parts, listing, peak))
     table(
         f"{given.rows} images and one more each night",
-        ("night", "CPU s with --since OUT", "with the night before", "parts", "to list them, ms"),
-        [(f"{n}", f"{a:.2f}", f"{b:.2f}", f"{p}", f"{1000 * s:.1f}") for n, a, b, p, s in found],
+        (
+            *("night", "CPU s with --since OUT", "with the night before", "to plan", "parts"),
+            *("to list them, ms", "memory at most, MiB"),
+        ),
+        [
+            (f"{n}", f"{a:.2f}", f"{b:.2f}", f"{p:.2f}", f"{k}", f"{1000 * s:.1f}", f"{m:.0f}")
+            for n, a, b, p, k, s, m in found
+        ],
     )
 
 
