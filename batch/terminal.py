@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import TYPE_CHECKING
 
 from batch import layout
@@ -60,4 +61,6 @@ def show_plan(plan: Plan, as_json: bool) -> None:
     if plan.rows_known:
         say(f"  of these      {plan.rows_known} have previous scores, reused if unchanged")
     if plan.estimated_seconds is not None:
-        say(f"  estimated     {plan.estimated_seconds / 60:.1f} min")
+        seconds = plan.estimated_seconds
+        time = f"{math.ceil(seconds)} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+        say(f"  estimated     {time}")

@@ -60,7 +60,7 @@ def variables(frame: pd.DataFrame) -> dict[str, Groups]:
             )
         elif column is None or frame[column].isna().all():
             why = "no such column" if column is None else f"column {column} is empty"
-            found[variable] = Groups(None, [], f"not known: {why}")
+            found[variable] = Groups(None, [], why)
         elif variable == "age" and number:
             found[variable] = _bands(frame[column], f"column {column}, years")
         elif variable == "lesion size":
@@ -86,7 +86,8 @@ def _bands(age: pd.Series, source: str) -> Groups:
 
 def _thirds(size: pd.Series, source: str, unit: str) -> Groups:
     known = size.dropna().astype(float)
-    low, high = (float(it) for it in np.quantile(known, [1 / 3, 2 / 3]))
+    # The value above a third: the same groups as between two values, without made-up digits.
+    low, high = (float(it) for it in np.quantile(known, [1 / 3, 2 / 3], method="higher"))
     if low == high:
         return Groups(None, [], f"{source}: a third of all rows have the same value")
     names = [f"under {low:g}{unit}", f"{low:g} to under {high:g}{unit}", f"{high:g}{unit} or more"]

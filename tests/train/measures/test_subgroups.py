@@ -41,14 +41,14 @@ def test_groups_by_hand() -> None:
     assert age.group[20:].isna().all()
     assert age.order == ["under 40", "40 to 49", "50 to 59", "60 to 69", "70 or more"]
     assert found["device"].group is None
-    assert found["device"].source == "not known: column device is empty"
+    assert found["device"].source == "column device is empty"
     assert found["BI-RADS"].order == ["4", "5"]
     assert found["histology"].order == ["IDC", "cyst", "lipoma"]  # one small group stays itself
-    # Sides of 1 to 24: a third is up to 8 2/3.
+    # Sides of 1 to 24: a third is up to 8, so the next begins at 9.
     size = found["lesion size"]
     assert size.group is not None and size.group.value_counts().tolist() == [8, 8, 8]
     assert size.source == "longer side of the box, pixels, in thirds of the rows"
-    assert size.order[0] == "under 8.66667 pixels" and size.order[2].endswith(" pixels or more")
+    assert size.order == ["under 9 pixels", "9 to under 17 pixels", "17 pixels or more"]
     by_size = variables(frame(size_mm=np.arange(24.0)))["lesion size"]
     assert by_size.order[0].endswith(" mm")
     assert "no such column" in variables(frame())["age"].source
