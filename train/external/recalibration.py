@@ -52,12 +52,12 @@ def recalibrated(head: HeadSpec, of: Predictions, take: int, seed: int) -> Json:
     truth_N = truth_of_rows(rows, head)
     patients_P, code_N = np.unique(rows["patient_id"].to_numpy(dtype=str), return_inverse=True)
     facts: Json = {"on": name, "judged": words, "patients": take, "choices": CHOICES}
-    facts["rest_patients"] = rest = len(patients_P) - take
-    if rest < 1:
+    if len(patients_P) <= take:
         return {
             **facts,
             "reason": f"{counted(len(patients_P), 'labelled patient')}: none is left to measure",
         }
+    facts["rest_patients"] = len(patients_P) - take
     generator = np.random.default_rng(seed)
     taken_DN = np.array(
         [np.isin(code_N, generator.permutation(len(patients_P))[:take]) for _ in range(CHOICES)]

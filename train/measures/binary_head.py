@@ -137,7 +137,10 @@ def _delong(truth_N: Bools, p_N: Floats) -> Json:
         reason = why_undefined(truth_N) or "fewer than two rows of a class"
         return {"se": None, "low": None, "high": None, "reason": reason}
     interval = {"se": found.se, "low": found.low, "high": found.high}
-    return interval if found.low is not None else {**interval, "reason": "the AUC is 0 or 1"}
+    if found.low is not None:
+        return interval
+    why = "the AUC is 0 or 1" if found.auc in (0, 1) else "its standard error is 0"
+    return {**interval, "reason": why}
 
 
 def _wilson(truth_N: Bools, p_N: Floats, threshold: float) -> dict[str, list[float] | None]:

@@ -76,12 +76,15 @@ def test_a_recalibration_on_all_but_few_finds_the_line() -> None:
     ("positive", "take", "reason"),
     [
         (70, 100, "100 labelled patients: none is left to measure"),
+        (70, 120, "100 labelled patients: none is left to measure"),
         (4, 50, "needs 5 patients of each label, and in none of 200 choices 50 patients have them"),
     ],
 )
 def test_no_recalibration(positive: int, take: int, reason: str) -> None:
     found = external(flat(50), {"b": flat(positive)}, recalibrate=take, resamples=20)
-    assert reason in found["compared"]["malignancy"]["b"]["recalibration"]["reason"]
+    recalibration = found["compared"]["malignancy"]["b"]["recalibration"]
+    assert reason in recalibration["reason"]
+    assert recalibration.get("rest_patients") == (50 if take == 50 else None)
     assert reason in render({**found, **CHECKED})
 
 

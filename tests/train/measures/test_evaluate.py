@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -437,6 +438,17 @@ def test_types_of_arrow_are_taken_and_the_served_point_is_always_among_them() ->
         "0.5",
         "served",
     ]
+
+
+def test_equal_scores_by_hand() -> None:
+    rows = [(f"p{k}", "x", k < 3, 0.5, None, 0.2) for k in range(8)]
+    found = evaluate(small(rows), resamples=50)["heads"]["malignancy"]["sets"]["all"]["image"]
+    values = {name: found[name]["value"] for name in ("roc_auc", "pr_auc", "brier", "ece")}
+    assert values == pytest.approx({"roc_auc": 0.5, "pr_auc": 3 / 8, "brier": 0.25, "ece": 1 / 8})
+    assert found["calibration_in_the_large"]["value"] == pytest.approx(math.log(3 / 5))
+    assert found["calibration_slope"]["value"] is None
+    assert (found["delong"]["low"], found["delong"]["reason"]) == (None, "its standard error is 0")
+    assert found["roc_auc"]["no_interval"] == "all draws are equal"
 
 
 @pytest.mark.parametrize(
