@@ -83,7 +83,8 @@ class Judging:
     def who(self) -> str:
         """Who is recorded, in words."""
         try:
-            return f"Recorded as {named(self._whose()) or 'nobody: no reader was named'}."
+            reader = named(self._whose()) or "nobody: no reader was named"
+            return f"Your readings are recorded as {reader}."
         except UserError:
             return "Nothing can be recorded: the gateway does not say who reads."
 

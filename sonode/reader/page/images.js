@@ -12,6 +12,7 @@ function show(answer, again) {
     $('frames').hidden = answer.frames < 2;
     $('frame').max = answer.frames - 1;
     fit(shot);
+    resetDisplay();  // a narrow window of the image before could hide what this one shows
     const warnings = answer.warnings.map((it) => it.words);
     if (answer.changed) warnings.unshift('The image has changed since the run scored it.');
     say([`${answer.width} x ${answer.height} pixels.`, ...warnings].join(' '), Boolean(answer.changed));
@@ -61,6 +62,12 @@ function setDisplay() {
     }
     const plain = width === 255 && level === 127.5;
     for (const pane of panes) pane.frame.setAttribute('filter', plain ? 'none' : 'url(#display)');
+}
+
+function resetDisplay() {
+    $('window').value = 255;
+    $('level').value = 127.5;
+    setDisplay();
 }
 
 // Whether the second pane has an image of its own.
@@ -116,7 +123,7 @@ $('pin').addEventListener('click', () => {
 });
 $('frame').addEventListener('input', (event) => setFrame(Number(event.target.value)));
 for (const id of ['window', 'level']) $(id).addEventListener('input', setDisplay);
-$('display-reset').addEventListener('click', () => { $('window').value = 255; $('level').value = 127.5; setDisplay(); });
+$('display-reset').addEventListener('click', resetDisplay);
 for (const id of ['head', 'opacity']) $(id).addEventListener('input', () => { showHeads(); render(); });
 $('zoom-in').addEventListener('click', () => zoom(shot, 1.25, middle(panes[0])));
 $('zoom-out').addEventListener('click', () => zoom(shot, .8, middle(panes[0])));

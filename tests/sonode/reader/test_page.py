@@ -12,6 +12,7 @@ import pytest
 from archives.serving.predict import Answer
 from sonode.reader.judgements.record import Record
 from sonode.reader.results import Results
+from tests.conftest import encode
 from tests.handlers import dicoms
 from tests.sonode.reader.browsing import (
     HEIGHT,
@@ -264,6 +265,12 @@ def test_window_and_level_change_no_score(browser: Any) -> None:
         assert len(source.asked) == 1
         page.click("#display-reset")
         assert page.locator("image.frame").get_attribute("filter") == "none"
+        page.focus("#window")
+        page.keyboard.press("Home")
+        file = {"name": "x", "mimeType": "image/png", "buffer": encode(np.zeros((9, 9), np.uint8))}
+        page.set_input_files("#file", file)
+        page.locator("#said", has_text="9 x 9").wait_for()
+        assert page.locator("image.frame").get_attribute("filter") == "none"  # each image anew
 
 
 def test_nothing_can_be_chosen_before_the_page_knows_its_models(browser: Any) -> None:

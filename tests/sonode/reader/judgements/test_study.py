@@ -214,9 +214,8 @@ def test_who_reads_is_what_the_gateway_says(png: bytes, tmp_path: Path) -> None:
         return names[-1]
 
     with serving(MadeUp(), record=Record(file), study=True, gateway=gateway) as page:
-        assert (
-            page.client.get("about").json()["who"] == "Recorded as ward-3 (says the gateway), R1."
-        )
+        who = page.client.get("about").json()["who"]
+        assert who == "Your readings are recorded as ward-3 (says the gateway), R1."
         image = page.open(png)["id"]
         assert read(page, "before", image, "benign").status_code == 200
         key = seen(page, image)
