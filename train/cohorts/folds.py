@@ -37,7 +37,7 @@ def folds_of(cohort: Cohort, folds: int | str, seed: int) -> Texts:
     if len(set(group_P)) < folds:
         raise UserError(
             f"data.folds {folds}: the cohort has {counted(len(set(group_P)), 'patient')}, those "
-            "with similar images counted as one; give fewer folds"
+            "with similar images counted as one; give fewer folds (2 at least) or more patients"
         )
     drawn = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)
     stratum_P = _strata(table, of_row_N)
@@ -45,7 +45,7 @@ def folds_of(cohort: Cohort, folds: int | str, seed: int) -> Texts:
     if folds > (largest := np.bincount(stratum_P).max()):
         raise UserError(
             f"data.folds {folds}: the largest group of patients with the same malignancy and ALNM "
-            f"has {largest}; give fewer folds"
+            f"has {largest}; give fewer folds (2 at least) or more patients"
         )
     with warnings.catch_warnings():
         # A stratum of fewer patients than folds is in some folds alone, as it must be.

@@ -94,7 +94,7 @@ def check_classes(cli: TrainCLI, fold_N: Texts) -> None:
                 raise UserError(
                     f"data.folds {data.folds}: {count} folds, and only "
                     f"{counted(patients, 'patient')} with {label!r} of {head.name} "
-                    "(similar ones counted once); give fewer folds"
+                    "(similar ones counted once); give fewer folds (2 at least) or more patients"
                 )
             if len(its := set(fold_N[own_N])) == 1:
                 raise UserError(

@@ -75,7 +75,7 @@ def test_folds_that_cannot_be_used(cohort: Cohort) -> None:
         (blank, "fold", "the column is blank in 2 rows"),
         (one, "fold", "holds one value alone"),
         (one, "fold_5", r"no such column \(columns of folds: fold\)"),
-        (table, 49, "the largest group .* has 48; give fewer folds"),
+        (table, 49, "the largest group .* has 48; give fewer folds .* or more patients"),
         (table, 61, "data.folds 61: the cohort has 60 patients"),
     ):
         with pytest.raises(UserError, match=message):
