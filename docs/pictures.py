@@ -15,16 +15,17 @@ from pathlib import Path
 from PIL import Image
 
 PICTURES = Path(__file__).parent / "pictures"
-WIDTH, HEIGHT = 900, 640
+WIDTH, HEIGHT = 1000, 710
 READER = 1200, 800
-BOX = (92, 105, 196, 199)
+IMAGE = "phantom_0002_3.png"
+BOX = (151, 82, 254, 170)
 
 
 def main(out: Path) -> None:
     """Write docs/pictures/heatmap.png, report.png and reader.png."""
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        image = out / "cohort" / "images" / "phantom_0002_0.png"
+        image = out / "cohort" / "images" / IMAGE
         archive = next((out / "store").glob("*.mar"))
         explain = ["--explain", "gradcam:malignancy+full_frame", "--roi", ",".join(map(str, BOX))]
         sonode("predict", image, "--archive", archive, *explain, "--out", folder)

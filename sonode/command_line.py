@@ -123,7 +123,7 @@ def main() -> None:
             )
         code = app(arguments, standalone_mode=False)
     except typer.TyperException as error:
-        text = error.format_message().rstrip(".")
+        text = error.format_message().replace("Value error, ", "").rstrip(".")
         print(f"error: {text}{'' if text.endswith('?') else '.'} See --help.", file=sys.stderr)
         sys.exit(2)
     except UserError as error:

@@ -39,7 +39,9 @@ def read_settings(path: Path, kind: type[Settings], option: str, remedy: str) ->
 
 def faults_of(error: ValidationError, whole: str = "") -> list[str]:
     """`FIELD: what is wrong with it`, of each fault; `whole` names what is wrong in no field."""
-    return [
-        f"{'.'.join(map(str, it['loc'])) or whole}: {it['msg']}".removeprefix(": ")
-        for it in error.errors()
-    ]
+    faults = []
+    for it in error.errors():
+        field = ".".join(map(str, it["loc"])) or whole
+        text = it["msg"].removeprefix("Value error, ")
+        faults.append(f"{field}: {text}" if field else text)
+    return faults

@@ -109,6 +109,13 @@ def test_no_line_of_any_help_is_cut_off() -> None:
             "--inference-port': Input should be a valid integer",
         ),
         (["serve", "--inference-port", "70000"], "--inference-port': Input should be less than"),
+        (["serve", "--server", "apache"], "--server': 'apache' is not one of"),
+        (["serve", "--certificate", "c"], "--certificate, --certificate-key: give both"),
+        (["serve", "--rate", "5"], "--rate, --at-once and --state need --gateway-port PORT"),
+        (
+            ["serve", "--gateway-host", "a b", "--gateway-port", "1"],
+            "--gateway-host: String should",
+        ),
         (
             ["phantom", "s3://b/x"],
             "s3://b/x: only `sonode score`, `compare`, `dicom` and `locate` take s3://",

@@ -32,7 +32,7 @@ class GatewaySettings(BaseModel):
     @model_validator(mode="after")
     def _both_or_none(self) -> GatewaySettings:
         if (self.certificate is None) != (self.certificate_key is None):
-            raise ValueError("certificate and certificate_key: give both or neither")
+            raise ValueError("--certificate, --certificate-key: give both or neither")
         return self
 
     @property
