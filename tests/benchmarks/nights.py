@@ -17,7 +17,7 @@ import time
 from datetime import date, timedelta
 from pathlib import Path
 
-from batch import layout, run
+from batch import layout, plan, run
 from batch.results import schema
 from sonode.console import progress
 from tests.benchmarks.machine import table
@@ -58,7 +58,7 @@ def main() -> None:
             parts = len(schema.parts_in(out))
             listing = time.process_time() - begin
             begin = time.process_time()
-            run.plan(
+            plan.plan(
                 str(folder / "manifest.parquet"), f"{name}/none", Stub(), explain=None, since=out
             )
             planning = time.process_time() - begin

@@ -2,5 +2,5 @@
 
 Start at `task`, which has the defaults of `model.*` (the trunk, too), then `losses`, `calibration`
 and `export`; `predictions` applies a checkpoint to a cohort. May import `train.data`,
- `train.cohorts` and `train.statistics`.
+`train.cohorts` and `train.statistics`.
 """

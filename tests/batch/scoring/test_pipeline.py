@@ -554,7 +554,6 @@ def test_those_that_come_back_do_not_count_as_hanging() -> None:
 def test_memory_and_first_score_do_not_depend_on_the_manifest(tmp_path: Path) -> None:
     """Shards are read as they are due: of a long manifest no more than a few are in memory."""
     table = pa.table({"image_uri": [f"{number}.png" for number in range(200_000)]})
-    import batch.run
     from batch.manifest import read as manifest
     from tests.batch.conftest import put_table
 
