@@ -26,9 +26,9 @@ def show_summary(summary: RunSummary, out: str) -> None:
     for code, count in summary.by_code.items():
         say(f"    {code:<22} {count}")
     took = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in summary.seconds.items())
-    say(f"scored now: {summary.scored}, reused from previous results: {summary.carried}")
+    say(f"tried now: {summary.scored}, reused from previous results: {summary.carried}")
     if rest := summary.rows - summary.scored - summary.carried:
-        say(f"not scored now: {rest} (done before, or without a RoI)")
+        say(f"not tried now: {rest} (done before, or without a RoI)")
     if summary.scored:
         say(f"{summary.images_per_second:.1f} images/s ({took})")
     say(f"results: {out} ({summary.dataset})")

@@ -63,7 +63,7 @@ def test_summary_and_exit_code(
         ["failed", "1"],
         ["image_truncated", "1"],
     ]
-    assert lines[4] == "scored now: 2, reused from previous results: 0"
+    assert lines[4] == "tried now: 2, reused from previous results: 0"
     assert " images/s (fetch " in lines[5]
     assert lines[6].startswith(f"results: {out} (date=")
     assert lines[6].endswith("/model=fake-1.0)")
@@ -75,8 +75,8 @@ def test_summary_and_exit_code(
     assert sonode("score", manifest, out, "--archive", str(tmp_path / "model.mar")) == 1
     again = capsys.readouterr().out.splitlines()
     assert again[4:6] == [
-        "scored now: 1, reused from previous results: 0",  # what failed
-        "not scored now: 1 (done before, or without a RoI)",
+        "tried now: 1, reused from previous results: 0",  # what failed
+        "not tried now: 1 (done before, or without a RoI)",
     ]
     assert again[7:] == lines[6:]
 
