@@ -10,20 +10,21 @@ import sys
 import joblib
 
 from batch.report import notify
+from sonode.console import PARENT
 
 
 def run(archives: list[str], out: str, on_finish: str | None) -> int:
     """Run this process's command once per archive, all at once; give the largest exit code.
 
     A process that a signal ended counts as shells count it, 128 and the signal's number. It could
-    not notify `--on-finish`; this process does.
+    not notify `--on-finish`; this process does. They end with this process, however it ends.
     """
     words = iter(sys.argv[2:])  # behind `score`
     options = [word for word in words if not (word == "--archive" and next(words))]
     options = [word for word in options if not word.startswith("--archive=")]
     # Cores are shared out, unless the user has done so.
     threads = str(max(1, joblib.cpu_count() // len(archives)))
-    environment = {"SONODE_HANDLER_THREADS": threads, **os.environ}
+    environment = {"SONODE_HANDLER_THREADS": threads, **os.environ, PARENT: str(os.getpid())}
     children = [
         subprocess.Popen(
             [sys.executable, "-P", "-m", "sonode", "score", f"--archive={archive}", *options],

@@ -66,7 +66,8 @@ class Ending:
 ENDING = Ending()
 
 
-_PARENT = "SONODE_PARENT"  # names the process that `run_sonode` was called in
+PARENT = "SONODE_PARENT"
+"""Variable that names the process which a command was started by, and ends with."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 CLEANS_UP_S = 30.0  # what is stopped since its time is over has so long to remove its files
 
@@ -83,7 +84,7 @@ def run_sonode(
     """
     # -P: a user's folder that is named like a package of sonode must not replace it.
     command = [sys.executable, "-P", "-m", "sonode", *arguments]
-    environment = {**os.environ, _PARENT: str(os.getpid())}
+    environment = {**os.environ, PARENT: str(os.getpid())}
     with subprocess.Popen(
         command, stdout=log, stderr=log, start_new_session=True, env=environment
     ) as child:
@@ -103,11 +104,11 @@ def run_sonode(
 
 
 def end_with_parent() -> None:
-    """In a process of `run_sonode`: get SIGTERM when its parent ends, even by SIGKILL.
+    """In a process that PARENT was given to: get SIGTERM when its parent ends, even by SIGKILL.
 
     Else a training whose `ablate` was killed would go on, and the next one would meet it.
     """
-    parent = os.environ.pop(_PARENT, None)
+    parent = os.environ.pop(PARENT, None)
     if parent is None:
         return
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM):
