@@ -600,32 +600,33 @@ def test_a_state_folder_too_long_for_a_socket(short_path: Path, node: str, longe
         too_long.check_folder([node])
 
 
-@pytest.mark.parametrize(("barred", "asked"), [(["a"], ["b", "b"]), (["a", "b"], ["_nobody"])])
-def test_a_node_with_other_bytes_is_not_asked_even_if_no_other_can_answer(
-    tmp_path: Path, nodes: list[StandIn], barred: list[str], asked: list[str]
-) -> None:
-    text, _ = render(
-        *(Desired(model="m", stable=V1), [node.settings() for node in nodes]),
-        *({"stable": []}, barred, {}, {}, GatewaySettings(port=1), None, tmp_path, Path("/s")),
-    )
-    upstream = text.partition("upstream stable {")[2].partition("}")[0]
-    assert re.findall(r"unix:/s/(.*)\.sock", upstream) == asked
+ON_TRIAL = Desired(model="m", stable=V1, candidate=V2)
 
 
 @pytest.mark.parametrize(
-    ("ready", "asked"),
+    ("desired", "ready", "barred", "asked"),
     [
-        ({"stable": ["a"], "candidate": []}, ["a", "a"]),  # just registered, and not seen yet
-        ({"stable": ["a", "b"], "candidate": ["b"]}, ["b", "b"]),
-        ({"stable": [], "candidate": []}, ["a", "b"]),
+        # A node with other bytes is not asked, even if no other one can answer.
+        (Desired(model="m", stable=V1), {"stable": []}, ["a"], ["b", "b"]),
+        (Desired(model="m", stable=V1), {"stable": []}, ["a", "b"], ["_nobody"]),
+        # Nobody is known to have the candidate: it was just registered. One that is away has not.
+        (ON_TRIAL, {"stable": ["a"], "candidate": []}, [], ["a", "a"]),
+        (ON_TRIAL, {"stable": ["a", "b"], "candidate": ["b"]}, [], ["b", "b"]),
+        (ON_TRIAL, {"stable": [], "candidate": []}, [], ["a", "b"]),
     ],
 )
-def test_a_node_that_is_away_is_not_asked_for_a_version_that_nobody_is_known_to_have(
-    tmp_path: Path, nodes: list[StandIn], ready: dict[str, list[str]], asked: list[str]
+def test_which_nodes_are_asked_where_none_is_known_to_be_ready(
+    tmp_path: Path,
+    nodes: list[StandIn],
+    desired: Desired,
+    ready: dict[str, list[str]],
+    barred: list[str],
+    asked: list[str],
 ) -> None:
     text, _ = render(
-        *(Desired(model="m", stable=V1, candidate=V2), [node.settings() for node in nodes]),
-        *(ready, [], {}, {}, GatewaySettings(port=1), None, tmp_path, Path("/s")),
+        *(desired, [node.settings() for node in nodes], ready, barred),
+        *({}, {}, GatewaySettings(port=1), None, tmp_path, Path("/s")),
     )
-    upstream = text.partition("upstream candidate {")[2].partition("}")[0]
+    arm = "candidate" if desired.candidate else "stable"
+    upstream = text.partition(f"upstream {arm} {{")[2].partition("}")[0]
     assert re.findall(r"unix:/s/(.*)\.sock", upstream) == asked
