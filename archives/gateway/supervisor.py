@@ -23,6 +23,7 @@ from archives.gateway.configuration.settings import GatewaySettings
 from archives.gateway.health import Health
 from archives.gateway.logs import last_applied
 from archives.gateway.nginx.nginx import Nginx
+from archives.gateway.nginx.program import find_nginx
 from archives.gateway.spans import Spans
 from archives.nodes.addresses import Addresses
 from archives.nodes.nodes import PROBE_TIMEOUT_S, Node
@@ -54,16 +55,12 @@ class Supervisor:
         self.state = state
         self.settings = settings
         self.desired = Desired()
-        self.nginx = Nginx(state / "gateway", WORKERS, settings.nginx)
+        self.nginx, self._pair = parts(state, settings)
         self.watches = [
             Watch(Node(node, state / "archives"), state, lambda: self.desired) for node in nodes
         ]
         self._nodes = nodes
         self._addresses = Addresses(map(authority, nodes), state)
-        self._pair: Pair | None = None
-        if settings.certificate and settings.certificate_key:
-            both = settings.certificate, settings.certificate_key
-            self._pair = Pair(*both, state, self.nginx.refusal)
         self._health = Health(state, self._pair)
         self._spans = Spans(state) if traces.asked() else None
         self._journal = Journal(state)
@@ -75,14 +72,11 @@ class Supervisor:
 
     def __enter__(self) -> Self:
         ENDING.awaited = "the requests that the gateway still has"
-        self.nginx.check_folder(node.name for node in self._nodes)
-        self.nginx.remove_failed_starts()
+        check(self.nginx, self.settings, [node.name for node in self._nodes])
         self._read_journal()
         if 0 < self.desired.percent < 100 and not (self.state / "key").exists():
             logger.warning("%s: missing; the new key moves studies", self.state / "key")
         tokens_and_keys.prepare(self.state)
-        if not self.nginx.running() and self.nginx.serial() is None:
-            claim_ports({"gateway": self.settings.port}, self.settings.address)
         self._addresses.look()
         self._addresses.start()
         # Behind an nginx that went on without a supervisor, nodes that were in stay so: a rollout
@@ -254,6 +248,24 @@ def only_one(state: Path) -> Iterator[None]:
     taken = f"--state {state}: a gateway uses it; stop that gateway, or give another --state"
     with alone(open_own(state, folder / "lock"), taken):
         yield
+
+
+def parts(state: Path, settings: GatewaySettings) -> tuple[Nginx, Pair | None]:
+    """Return the nginx of a state folder and the certificate that it answers with, if any."""
+    nginx = Nginx(state / "gateway", WORKERS, settings.nginx)
+    if settings.certificate and settings.certificate_key:
+        both = settings.certificate, settings.certificate_key
+        return nginx, Pair(*both, state, nginx.refusal)
+    return nginx, None
+
+
+def check(nginx: Nginx, settings: GatewaySettings, names: Sequence[str]) -> None:
+    """Raise UserError where there is no nginx for it, or its folder or its port cannot be had."""
+    nginx.check_folder(names)
+    nginx.remove_failed_starts()
+    if not nginx.running() and nginx.serial() is None:
+        find_nginx(settings.nginx)
+        claim_ports({"gateway": settings.port}, settings.address)
 
 
 def run(nodes: Sequence[NodeSettings], state: Path, settings: GatewaySettings) -> None:

@@ -78,6 +78,10 @@ def serve(
         serve_with_gateway.check_bytes(state, store)
     else:
         chosen = _parse_models(store, models) if models else archives_in(store)
+    if gateway:
+        if gateway.port in (inference_port, management_port, metrics_port):
+            raise UserError(f"--gateway-port {gateway.port}: the server has it; give another")
+        serve_with_gateway.check_first(chosen, state, gateway)
     node = NODES[server](
         store,
         chosen,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
 from archives.gateway.configuration.settings import GatewaySettings
-from archives.gateway.supervisor import Supervisor, only_one
+from archives.gateway.supervisor import Supervisor, check, only_one, parts
 from archives.nodes.nodes_file import NodeSettings
 from archives.nodes.stores import copy_whole, is_other
 from archives.packing.members import file_sha256, read_members
@@ -17,6 +17,9 @@ from archives.state.files import make_folder, write_private
 from archives.state.journal import Journal, Release, fold
 from archives.torchserve.server_node import ServerNode
 from sonode.console import UserError
+
+NAME = "local"
+"""Of the node, for `sonode rollout`."""
 
 
 def journalled(state: Path) -> dict[str, str]:
@@ -41,10 +44,24 @@ def check_bytes(state: Path, store: Path) -> None:
         )
 
 
+def check_first(models: Mapping[str, str], state: Path, settings: GatewaySettings) -> None:
+    """Raise UserError for a gateway that could not start, before its node takes the time to."""
+    if len(models) != 1:
+        raise UserError(
+            f"--gateway-port: a gateway has one model, not {len(models)} "
+            f"({', '.join(models)}); name it with --models NAME=FILE"
+        )
+    with only_one(state):
+        nginx, pair = parts(state, settings)
+        check(nginx, settings, [NAME])
+        if pair:
+            pair.look()
+
+
 def settings_of(node: ServerNode) -> NodeSettings:
     """Return what `nodes.yaml` would say of a running node of this machine."""
     return NodeSettings(
-        name="local",
+        name=NAME,
         inference=node.inference_url,
         management=node.management_url,
         run_dir=node.run_dir,
@@ -61,11 +78,6 @@ def gateway_before(
     A journal that is empty gets its first entry: the one model that the node serves.
     `state/nodes.yaml` is written for `sonode rollout`. Raises UserError where it cannot start.
     """
-    if len(node.models) != 1:
-        raise UserError(
-            f"--gateway-port: a gateway has one model, not {len(node.models)} "
-            f"({', '.join(node.models)}); name it with --models NAME=FILE"
-        )
     ((model, file),) = node.models.items()
     only = settings_of(node)
     with only_one(state):
