@@ -30,7 +30,10 @@ def check(
     explain: str | None,
     date: str | None,
 ) -> tuple[Manifest, Job, dict[str, Any]]:
-    """Check what was given; return the manifest, the job, and what makes runs the same."""
+    """Check what was given; return the manifest, the job, and what makes runs the same.
+
+    Raises UserError as `run.score` does.
+    """
     if explain is not None:
         check_explain(explain, archive)
     columns = results.fields(archive.heads, with_heatmaps=explain is not None)
