@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import os
-import re
 import shutil
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import numpy as np
-import psutil
 import pytest
 import torch
 from filelock import FileLock
@@ -51,47 +45,17 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("sonode")
 
 
-def _running() -> set[threading.Thread | psutil.Process]:
-    """Threads that a process waits for at its end, and child processes, but for Python's own."""
-    found = {it for it in threading.enumerate() if not it.daemon}
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):  # it has ended
-            if not re.search("resource_tracker|forkserver", " ".join(child.cmdline())):
-                found.add(child)
-    return found
-
-
-_of_the_run = set()  # what fixtures of the whole run have started
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef) -> Generator[None, object, object]:
-    """Note what a fixture of the whole run starts: it outlives the file that first asks for it."""
-    before = _running() if fixturedef.scope == "session" else None
-    made = yield
-    if before is not None:
-        _of_the_run.update(_running() - before)
-    return made
-
-
 @pytest.fixture(scope="module", autouse=True)
-def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A file of tests leaves no thread, no process and no setting that was not there before."""
+def no_setting_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A file of tests leaves no setting in the environment: a later file would have it, too."""
 
-    def settings() -> set[tuple[str, str]]:  # libraries have variables of their own
-        return {it for it in os.environ.items() if it[0].startswith(("SONODE_", "AWS_", "OMP_"))}
+    def settings() -> dict[str, str]:  # libraries have variables of their own
+        ours = ("SONODE_", "AWS_", "OMP_")
+        return {name: value for name, value in os.environ.items() if name.startswith(ours)}
 
-    before, of_environ, failed = _running(), settings(), request.session.testsfailed
+    before = settings()
     yield
-    if request.session.testsfailed > failed:  # its traceback holds what it had
-        return
-    changed = {name for name, _ in settings() ^ of_environ}
-    assert not changed, f"{request.path.name} leaves other variables: {changed}"
-    until = time.monotonic() + 120  # generous: what ends does so sooner, on the slowest machine
-    while (left := _running() - before - _of_the_run) and time.monotonic() < until:
-        gc.collect()
-        time.sleep(0.1)
-    assert not left, f"{request.path.name} leaves running: {left}"
+    assert settings() == before, f"{request.path.name} leaves other variables"
 
 
 @pytest.fixture

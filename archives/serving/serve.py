@@ -16,6 +16,7 @@ from archives.gateway.configuration.settings import GatewaySettings
 from archives.gateway.supervisor import Supervisor
 from archives.packing.members import NAME, NAME_RULE, read_members
 from archives.serving import serve_with_gateway
+from archives.torchserve.java import HOST
 from archives.torchserve.node import TorchServeNode
 from archives.torchserve.server_node import ServerNode
 from sonode.console import UserError, say
@@ -79,7 +80,8 @@ def serve(
     else:
         chosen = _parse_models(store, models) if models else archives_in(store)
     if gateway:
-        if gateway.port in (inference_port, management_port, metrics_port):
+        ports = inference_port, management_port, metrics_port
+        if gateway.port in ports and gateway.address in (HOST, "localhost", "0.0.0.0", "::"):
             raise UserError(f"--gateway-port {gateway.port}: the server has it; give another")
         serve_with_gateway.check_first(chosen, state, gateway)
     node = NODES[server](

@@ -499,14 +499,13 @@ def test_a_second_ctrl_c_leaves_no_nginx(
 ) -> None:
     gateway, line = command
     with ending(gateway, line, nodes) as (first, held, _):
-        first.send_signal(signal.SIGINT)  # too soon: it says what it waits for
+        first.send_signal(signal.SIGINT)  # too soon
         time.sleep(MOMENT_S + 1)
         first.send_signal(signal.SIGINT)
         cut_off = (httpx.NetworkError, httpx.RemoteProtocolError)
         with pytest.raises(cut_off):  # else it times out
             held.result()
-        _, errors = first.communicate(timeout=60)
-    assert b"it stops, and waits for the requests that the gateway still has; " in errors
+        first.communicate(timeout=60)
     assert not list((gateway.state / "gateway").glob("s[0-9]*"))
 
 

@@ -89,7 +89,7 @@ def test_requests_that_strangers_never_end_hold_no_change_up(gateway: Behind) ->
     gateway.journal(percent=0.0)  # waits for `applied`: the old workers have gone
     for connection in half:  # so they were let go by nginx, after client_header_timeout
         connection.settimeout(60)
-        assert connection.recv(100).startswith((b"HTTP/1.1 408", b""))
+        assert connection.recv(100) == b""
         connection.close()
     assert gateway.ask("1").headers["X-Model-Version"] == "1.0"
 
