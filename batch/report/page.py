@@ -73,13 +73,17 @@ def _units(summary: RunSummary) -> list[str]:
             column,
             f"{unit['units']:,}",
             f"{unit['units_with_failed_images']:,}",
+            f"{unit['units_spelt_alike']:,}",
             f"{unit['rows_without_id']:,}",
         )
         for column, unit in summary.units.items()
     ]
     return [
         "<h2>Lesions, studies, patients</h2>",
-        table(("by", "number", "with failed images", "rows without id"), rows),
+        table(
+            ("by", "number", "with failed images", "spelt almost as another", "rows without id"),
+            rows,
+        ),
         '<p class="note">A file for each of these columns has the mean and the maximum of every '
         "head over the images that were scored.</p>",
     ]

@@ -116,7 +116,14 @@ def _counted(
 def _write_units(job: Job, kind: units.Unit) -> dict[str, Any]:
     table, name = kind.table(), layout.units(job.partition, kind.unit)
     job.write(name, units.encoded(table, job.archive.given))
-    return units.described(kind, table, name)
+    described = units.described(kind, table, name)
+    if alike := described["units_spelt_alike"]:
+        _log.warning(
+            "%s: %d of %d differ from another by spelling alone (case, blanks, leading zeros, "
+            "Unicode's form), and count as others: one id, one spelling in the manifest",
+            *(kind.unit, alike, table.num_rows),
+        )
+    return described
 
 
 def _drift(job: Job, scores: Mapping[str, Sequence[int]]) -> dict[str, dict[str, dict[str, float]]]:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from batch.manifest.column_types import UNITS, is_text
 from batch.results import schema as results
 from sonode.files.parquet import file_bytes
+from sonode.id_spelling import without_spelling
 
 AGGREGATES = ("mean", "max")
 _KEPT = 100_000  # rows of partial sums that are held beside as many units as there are
@@ -133,8 +134,20 @@ def described(unit: Unit, table: pa.Table, name: str) -> dict[str, Any]:
         "aggregates": list(AGGREGATES),
         "units": table.num_rows,
         "units_with_failed_images": failed or 0,
+        "units_spelt_alike": _spelt_alike(table, unit.keys),
         "rows_without_id": unit.without_id,
     }
+
+
+def _spelt_alike(table: pa.Table, keys: Sequence[str]) -> int:
+    """How many units have an id that differs from that of another by its spelling alone."""
+    if not any(is_text(table[key].type) for key in keys):
+        return 0
+    spelt = [
+        [without_spelling(it) for it in ids.to_pylist()] if is_text(ids.type) else ids.to_pylist()
+        for ids in map(table.column, keys)
+    ]
+    return int(table.num_rows) - len(set(zip(*spelt, strict=True)))
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:

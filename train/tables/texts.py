@@ -7,6 +7,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from sonode.id_spelling import without_spelling
 from train.tables.values import FormatError, number
 
 # What R, pandas, Excel, SAS and people write for a value that is missing; BrEaST's two words, too.
@@ -19,8 +20,6 @@ _EXCEL_NUMBER = re.compile(r"\d([.,]\d+)?E\+\d+", re.ASCII | re.IGNORECASE)
 _EXCEL_ERROR = re.compile(r"#(REF|VALUE|NAME|DIV/0|NUM|NULL|SPILL|CALC)[!?]")
 _COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+", re.ASCII)
-_NO_FRACTION = re.compile(r"(\d+)\.0*", re.ASCII)
-_ZEROS = re.compile(r"(?<!\d)(?<!\d\.)0+(?=\d)", re.ASCII)
 
 
 def missing_words(values: Sequence[str]) -> set[str]:
@@ -100,15 +99,9 @@ def rounded_by_excel(values: Iterable[str]) -> bool:
 
 
 def alike(values: Iterable[str | None]) -> list[list[int]]:
-    """Where texts first stand that differ by case, blanks, leading zeros or a .0 alone.
-
-    The last is what pandas writes behind whole numbers where one of them was missing.
-    """
+    """Where texts first stand that differ by their spelling alone; see `without_spelling`."""
     first: dict[str, dict[str, int]] = defaultdict(dict)
     for place, text in enumerate(values):
         if text:
-            key = _ZEROS.sub("", "".join(unicodedata.normalize("NFKC", text).casefold().split()))
-            if whole := _NO_FRACTION.fullmatch(key):
-                key = whole[1]
-            first[key].setdefault(text, place)
+            first[without_spelling(text)].setdefault(text, place)
     return [list(places.values()) for places in first.values() if len(places) > 1]

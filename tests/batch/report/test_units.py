@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch.report.units import Unit, columns_of
+from batch.report.units import Unit, columns_of, described
 from batch.storage import objects
 from sonode.console import UserError
 from tests.batch.conftest import put_table
@@ -69,6 +69,7 @@ def test_the_mean_and_the_maximum_of_each_lesion_study_and_patient(
         "aggregates": ["mean", "max"],
         "units": 3,
         "units_with_failed_images": 2,
+        "units_spelt_alike": 0,
         "rows_without_id": 1,
     }
     (record,) = out.glob("_runs/*/*/run.json")
@@ -133,6 +134,15 @@ def test_blank_ids_are_no_unit(ids: pa.Array) -> None:
     assert found(lesion_id=ids) == (3, [(ids[0].as_py(), 2, 2, 0, 0.2, 0.3)])
     one = pa.array([1] * 5)
     assert found(lesion_id=one, patient_id=ids) == (3, [(ids[0].as_py(), 1, 2, 2, 0, 0.2, 0.3)])
+
+
+def test_units_that_differ_by_spelling_alone_are_counted_and_not_merged() -> None:
+    ids = pa.array(["M\u00fcller", "Mu\u0308ller", "b", "b ", "B", "c", "007", "7"])
+    rows = {"status": ["ok"] * 8, "malignancy_probability": [0.5] * 8}
+    unit = Unit("patient_id", ["patient_id"], TWO)
+    unit.add(pa.table({"patient_id": ids, **rows}))
+    told = described(unit, unit.table(), "file")
+    assert (told["units"], told["units_spelt_alike"]) == (8, 4)  # of 4 people
 
 
 def test_parts_are_added_up_as_they_come() -> None:
