@@ -145,11 +145,14 @@ def score(
     if dicom:
         import highdicom  # noqa: F401 - is missed before anything is scored
 
+    from batch.report import notify
+
+    if on_finish is not None:
+        notify.check(on_finish)
     if len(archive) > 1:
         from batch import several_archives
 
         raise typer.Exit(several_archives.run(archive, out, None if dry_run else on_finish))
-    from batch.report import notify
     from batch.scoring.fetching import Limits
 
     run = partial(

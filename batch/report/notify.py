@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -10,6 +11,17 @@ from typing import Any
 from sonode.console import UserError
 
 _WAIT_S = 30
+_WEB = ("http://", "https://")
+
+
+def check(target: str) -> None:
+    """Raises UserError where `target` is a URL of a scheme other than http or https."""
+    scheme = re.match(r"[\w.+-]+://", target)
+    if scheme and not target.startswith(_WEB):
+        raise UserError(
+            f"--on-finish {scheme[0]}...: not a webhook; give a URL of http:// or https://, "
+            "or a command"
+        )
 
 
 def report_end(target: str, outcome: str, facts: dict[str, Any]) -> None:
@@ -27,7 +39,7 @@ def report_end(target: str, outcome: str, facts: dict[str, Any]) -> None:
 def _send(target: str, outcome: str, facts: dict[str, Any]) -> None:
     """Raises UserError, without what it was about: a URL may hold a secret."""
     body = json.dumps({"outcome": outcome, **facts}).encode()
-    if target.startswith(("http://", "https://")):
+    if target.startswith(_WEB):
         import httpx
 
         from batch.storage.s3_client import is_loopback

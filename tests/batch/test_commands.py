@@ -229,6 +229,8 @@ def test_uris_as_spark_writes_them_are_taken_and_others_refused(
     for uri in ("gs://bucket/out", "hdfs://host/out"):
         with pytest.raises(UserError, match=f"{uri}: a scheme that is not s3:// or file:///"):
             sonode("score", manifest, uri, *words)
+    with pytest.raises(UserError, match=r"--on-finish ftp://\.\.\.: not a webhook; give"):
+        sonode("score", manifest, str(out), *words[:2], "--on-finish", "ftp://user:secret@host")
 
 
 def test_options_of_a_cluster_go_with_it(sonode: Any, manifest: str, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from sonode.console import UserError, say, table
+from sonode.console import UserError, counted, say, table
 
 _TRAIN_HELP = """\
 Usage: sonode train {fit,folds,validate,test} --config YAML --data.cohort DIR --out DIR
@@ -94,5 +94,5 @@ def margin(
         ["undefined" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in columns]
         for row in found.to_dict("records")
     ]
-    table(f"Validation part, mean over {seeds} seeds, best first", columns, rows)
+    table(f"Validation part, mean over {counted(seeds, 'seed')}, best first", columns, rows)
     say(f"table: {out / 'margins.csv'}")
