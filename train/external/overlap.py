@@ -21,9 +21,9 @@ def equal_ids(folders: Mapping[str, Path]) -> list[dict[str, Any]]:
 
     Raises UserError: a picture is in two of the cohorts, or one cannot be read.
     """
-    if len(folders) < 2:
-        return []
     cohorts = {name: load_cohort(folder) for name, folder in folders.items()}
+    if len(cohorts) < 2:
+        return []
     table = pd.concat(
         [
             its.table[["pixels_sha256"]].assign(

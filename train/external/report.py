@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -179,3 +180,7 @@ def show(found: Json) -> None:
         say(
             f"{', '.join(found['not_compared'])}: more than two labels; its figures are on the page"
         )
+    for head, its in found["compared"].items():
+        for name, of in its.items():
+            if why := of["recalibration"]["reason"]:
+                print(f"warning: {head} in {name} is not recalibrated: {why}", file=sys.stderr)

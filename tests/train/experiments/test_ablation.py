@@ -14,6 +14,7 @@ from tests.command_line import run_here
 from tests.conftest import TRUNK
 from train.cohorts.cohort import Cohort
 from train.cohorts.split import part_of
+from train.commands import training
 from train.data.datamodule import CohortData
 from train.experiments import ablation
 from train.experiments.ablation_table import MEASURES, REFERENCE, paired_p, show, summarise
@@ -180,7 +181,11 @@ def test_runs_are_made_once_and_counted(
 
 
 def test_the_margin_is_searched_on_validation(
-    phantom: Cohort, tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+    phantom: Cohort,
+    tmp_path: Path,
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     trained: list[str] = []
     aucs = {"margin_0.3-0": 0.8, "margin_0.1-0": 0.9, "margin_0.2-0": 0.9}
@@ -198,6 +203,8 @@ def test_the_margin_is_searched_on_validation(
     found = search_margin(phantom.folder, tmp_path / "out", [0.3, 0.2, 0.1], seeds=1, config=config)
     assert trained == [f"--model.loss.margin={it}" for it in (0.3, 0.2, 0.1)]
     assert found["margin"].tolist() == [0.1, 0.2, 0.3]
+    training.margin(phantom.folder, tmp_path / "out", [0.1], [0.05], seeds=1, config=config)
+    assert "mean over 1 seed, best first" in capsys.readouterr().out
     assert (tmp_path / "out" / "margins.csv").is_file()
 
 

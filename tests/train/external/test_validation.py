@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from sonode.console import UserError
 from tests.train.evidence.test_report import Page
 from tests.train.synthetic_predictions import HEADS, SECRET, synthetic
+from train.external import report
 from train.external.report import named, render
 from train.external.validation import external
 from train.fitting.predictions import Predictions
@@ -80,10 +82,15 @@ def test_a_recalibration_on_all_but_few_finds_the_line() -> None:
         (4, 50, "needs 5 patients of each label, and in none of 200 choices 50 patients have them"),
     ],
 )
-def test_no_recalibration(positive: int, take: int, reason: str) -> None:
+def test_no_recalibration(
+    positive: int, take: int, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = external(flat(50), {"b": flat(positive)}, recalibrate=take, resamples=20)
     recalibration = found["compared"]["malignancy"]["b"]["recalibration"]
     assert reason in recalibration["reason"]
+    report.show(found)
+    said = f"warning: malignancy in b is not recalibrated: {recalibration['reason']}\n"
+    assert capsys.readouterr().err == said
     assert recalibration.get("rest_patients") == (50 if take == 50 else None)
     assert reason in render({**found, **CHECKED})
 
@@ -182,9 +189,18 @@ def test_the_page(found: Json) -> None:
 @pytest.mark.parametrize(
     "given", [[], ["bra"], ["=x"], ["a=x", "a=y"], ["development=x"], ["a/b=x"], ["a="]]
 )
-def test_cohorts_are_named_once(given: list[str]) -> None:
+def test_cohorts_are_named_once(given: list[str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--cohort"):
         named(given)
     assert list(named(["bus-bra=x=y"])) == ["bus-bra"]
     with pytest.raises(UserError, match=r"--cohort b=x/\.\./x: is the folder of a; give each"):
         named(["a=x", "b=x/../x"])
+    with pytest.raises(UserError, match=r"no-other"):  # before the development part is scored
+        report.run(
+            *(tmp_path / "no-checkpoint", tmp_path / "no-own", tmp_path / "out"),
+            {"b": tmp_path / "no-other"},
+            recalibrate=50,
+            resamples=20,
+            seed=0,
+            aggregation="mean",
+        )
