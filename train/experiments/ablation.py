@@ -239,6 +239,8 @@ def record_plan(
         if set(flags) <= set(known):
             return
         flags = {**known, **flags}
+    elif out.is_file():
+        raise UserError(f"OUT {out}: is a file; give a new folder")
     elif out.exists() and set(out.iterdir()) - set(out.glob(".plan.json-*")):
         raise UserError(f"OUT {out}: has other files; give a new folder")
     out.mkdir(parents=True, exist_ok=True)

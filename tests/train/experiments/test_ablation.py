@@ -203,6 +203,8 @@ def test_the_margin_is_searched_on_validation(
     found = search_margin(phantom.folder, tmp_path / "out", [0.3, 0.2, 0.1], seeds=1, config=config)
     assert trained == [f"--model.loss.margin={it}" for it in (0.3, 0.2, 0.1)]
     assert found["margin"].tolist() == [0.1, 0.2, 0.3]
+    with pytest.raises(UserError, match=r"OUT .*: is a file; give a new folder"):
+        training.margin(phantom.folder, config, [0.1], [0.05], seeds=1, config=config)
     training.margin(phantom.folder, tmp_path / "out", [0.1], [0.05], seeds=1, config=config)
     assert "mean over 1 seed, best first" in capsys.readouterr().out
     assert (tmp_path / "out" / "margins.csv").is_file()
