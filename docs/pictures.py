@@ -64,6 +64,7 @@ def reader(browser: str, archive: Path, image: Path, shot: Path) -> None:
                 started = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
                 page = started.new_page(viewport={"width": READER[0], "height": READER[1]})
                 page.goto(address)
+                page.locator("main:not([inert])").wait_for()
                 page.set_input_files("#file", image)
                 for place, value in zip(page.locator("#box input").all(), BOX, strict=True):
                     place.fill(str(value))
