@@ -121,6 +121,8 @@ def test_no_line_of_any_help_is_cut_off() -> None:
             "s3://b/x: only `sonode score`, `compare`, `dicom` and `locate` take s3://",
         ),
         (["train", "fitt"], "train fitt: unknown step"),
+        (["train", "fit", "--config", "no.yaml"], "error: --config: File does not exist: "),
+        (["versus", "a", "b", "--json", "."], "--json .: give a file in a folder that is there"),
         (["phantom", ""], "the argument after phantom: is empty (an unset variable?)"),
         (["phantom", "--patients=1", "", "--seed="], "after --patients=1: is empty"),
         (["phantom", "o", "--seed="], "--seed: is empty (an unset variable?)"),

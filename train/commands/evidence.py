@@ -7,7 +7,7 @@ from typing import Literal
 
 import typer
 
-from sonode.console import say
+from sonode.console import UserError, say
 from sonode.defaults import BOOTSTRAP_DRAWS
 
 BOOTSTRAP = typer.Option(
@@ -151,6 +151,8 @@ def versus(
     from train.comparing.versus import show, write
     from train.comparing.versus import versus as run
 
+    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
+        raise UserError(f"--json {json_file}: give a file in a folder that is there")
     found = run(first, second, seed=seed, aggregation=aggregate)
     show(found)
     if json_file is not None:

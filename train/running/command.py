@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
 from contextlib import ExitStack
@@ -54,6 +55,7 @@ def run(arguments: list[str], kind: type[TrainCLI] = TrainCLI) -> TrainCLI:
             )
     except ArgumentError as error:
         text = " ".join(str(error).split()).rstrip(".").replace("`fit.", "`").replace('"fit.', '"')
+        text = re.sub('^(Parser key "config"|Problems parsing config):', "--config:", text)
         raise UserError(f"{text}; `sonode train {arguments[0]} --help` lists them all") from error
     except SystemExit as error:
         # How Lightning ends at Ctrl-C (1) and at a SIGTERM (none), its checkpoints safe.
