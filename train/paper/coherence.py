@@ -173,9 +173,9 @@ def _repair(test: HeldOut, pairs: Mapping[str, Pair], how: Resampling) -> Sequen
         _, wrong = chain.errors(test, "image", CHOSEN)
         counts = [f"{its.sum(axis=0).mean():.1f}" for its in wrong.values()]
         said.append(
-            "What the chain misses at 0.5 takes a threshold of its own. With that chosen on "
-            f"validation for a sensitivity of 0.90 (ALNM {at:.3f}, mean over the repeats): "
-            f"{shown('the chain', chain, CHOSEN)}, with {counts[0]} type 1 and {counts[1]} type 2 "
-            f"errors a repeat. Serve it by operating_point: {CHOSEN}."
+            "With the threshold that was chosen on validation for a sensitivity of 0.90 (ALNM "
+            f"{at:.3f}, mean over the repeats): {shown('the chain', chain, CHOSEN)}, with "
+            f"{counts[0]} type 1 and {counts[1]} type 2 errors a repeat. Serve it by "
+            f"operating_point: {CHOSEN}."
         )
     return said
