@@ -254,4 +254,5 @@ def _gateway_settings(**options: Any) -> GatewaySettings:
     try:
         return GatewaySettings(**options)
     except ValidationError as error:
-        raise UserError(faults_of(error)[0].replace("host:", "--gateway-host:", 1)) from None
+        faults = "; ".join(faults_of(error))
+        raise UserError(faults.replace("host:", "--gateway-host:", 1)) from None
